@@ -1,0 +1,43 @@
+"""ruo scores a whole table with a Keras model that is served over HTTP, and measures whether distributing pays.
+
+from ruo import score_csv
+scores = score_csv("testset.csv", "http://localhost:8000")
+
+The names below are imported when they are first used, so that a server never imports the client's packages
+and a client never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ruo.deployments import local_server
+    from ruo.errors import ScoringError
+    from ruo.scoring import Scores, ascore_csv, iter_scores, score_csv
+    from ruo.timing import time_runs
+
+__all__ = ["Scores", "ScoringError", "ascore_csv", "iter_scores", "local_server", "score_csv", "time_runs"]
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Scores": "ruo.scoring",
+    "ScoringError": "ruo.errors",
+    "ascore_csv": "ruo.scoring",
+    "iter_scores": "ruo.scoring",
+    "local_server": "ruo.deployments",
+    "score_csv": "ruo.scoring",
+    "time_runs": "ruo.timing",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,115 @@
+"""CSV text: its header, where it may be cut, and what is wrong with a piece that cannot be parsed.
+
+Source: RFC 4180. A newline inside a quoted cell ends no row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from ruo.errors import TableError
+
+__all__ = ["PIECE_BYTES", "CsvHeader", "cut_between_rows", "explain_bad_piece", "read_header"]
+
+PIECE_BYTES = 4 << 20
+_LONGEST_HEADER = 64 << 20
+
+
+@dataclass(frozen=True)
+class CsvHeader:
+    """The names in the first row, and how many bytes of the file it takes."""
+
+    columns: list[str]
+    size: int
+
+    def has_ragged_rows(self, piece: bytes, rows: int) -> bool:
+        """Whether some row of `piece`, which holds `rows` rows, has more or fewer cells than the header."""
+        if b'"' not in piece:
+            return piece.count(b",") != rows * (len(self.columns) - 1)
+        return any(len(cells) != len(self.columns) for cells in _cells(piece))
+
+
+def read_header(stream: IO[bytes], name: str) -> CsvHeader:
+    """Read the first row of a CSV; raises TableError where there is none, or where it holds data."""
+    line = b""
+    while not _is_whole(line):
+        more = stream.readline(_LONGEST_HEADER)
+        if not more or len(line) > _LONGEST_HEADER:
+            break
+        line += more
+    if not line.strip():
+        raise TableError(f"{name} is empty; a CSV with a header and at least one row is needed.")
+    if b"\0" in line:
+        raise TableError(f"{name} is not a text file; pass a CSV or Parquet file.")
+    columns = next(csv.reader(io.StringIO(line.decode("utf-8-sig", errors="replace"))))
+    if all(_is_number(column) for column in columns) and any("." in column for column in columns):
+        raise TableError(f"{name} begins with a row of numbers; its first row must hold the column names.")
+    return CsvHeader(columns, len(line))
+
+
+def cut_between_rows(stream: IO[bytes], size: int) -> Iterator[bytes]:
+    """Pieces of about `size` bytes, each of whole rows; blank lines at the end of the file are left out."""
+    rest = b""
+    while piece := stream.read(size):
+        piece = rest + piece
+        end = _last_row_end(piece)
+        if piece.endswith((b"\n\n", b"\n\r\n"), 0, end):
+            # blank lines wait: at the end of the file they mean nothing, elsewhere the parser complains
+            rows = len(piece[:end].rstrip(b"\r\n"))
+            end = piece.index(b"\n", rows) + 1 if rows else 0
+        rest = piece[end:]
+        if end:
+            yield piece[:end]
+    if rest.strip(b"\r\n"):
+        yield rest
+
+
+def _last_row_end(piece: bytes) -> int:
+    """Where the last whole row ends: after the last newline that has an even number of quotes before it."""
+    end = piece.rfind(b"\n") + 1
+    if b'"' not in piece:
+        return end
+    while end and not _is_whole(piece[:end]):
+        end = piece.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
+def _is_whole(text: bytes) -> bool:
+    return text.endswith(b"\n") and text.count(b'"') % 2 == 0
+
+
+def explain_bad_piece(piece: bytes, header: CsvHeader, features: list[str], row: int, name: str) -> TableError:
+    """Say which cell of a piece, whose first row is `row` of the table, cannot be read as a number."""
+    positions = [(header.columns.index(column), column) for column in features]
+    for number, cells in enumerate(_cells(piece), start=row):
+        # the header is line 1; a quoted cell may span lines, and then the line number is not known
+        where = f"{name}, row {number:,}" + ("" if b'"' in piece else f" (line {number + 2:,})")
+        if len(cells) != len(header.columns):
+            return TableError(
+                f"{where} has {len(cells)} cells, the header has {len(header.columns)}; mend the row.", row=number
+            )
+        for position, column in positions:
+            if cells[position] and not _is_number(cells[position]):
+                return TableError(
+                    f'{where}, column "{column}": {cells[position][:40]!r} is not a number; mend the cell, or '
+                    "leave the column out.",
+                    row=number,
+                    column=column,
+                )
+    return TableError(f"{name} cannot be read as CSV somewhere after row {row:,}; look for stray quotes.", row=row)
+
+
+def _cells(piece: bytes) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(piece.decode("utf-8", errors="replace"), newline=""))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # Python reads 1_000 as a number, other readers do not

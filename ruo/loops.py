@@ -1,0 +1,55 @@
+"""An event loop in a thread of its own, so that a synchronous call works where a loop is running already."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Self, TypeVar
+
+__all__ = ["LoopThread"]
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """A running event loop; `run` waits for a coroutine on it and can be interrupted. A context manager."""
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ruo-loop", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None, every_s: float = 0.1
+    ) -> T:
+        """The coroutine's result; `meanwhile` is called in this thread every so often.
+
+        An exception in this thread, such as KeyboardInterrupt, cancels the coroutine.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            while True:
+                try:
+                    return future.result(every_s if meanwhile else None)
+                except TimeoutError:
+                    if future.done() or meanwhile is None:
+                        raise  # the coroutine's own
+                    meanwhile()
+        finally:
+            future.cancel()
+
+    async def _wind_up(self) -> None:
+        """Cancel what is left and let it clean up after itself."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()  # type: ignore[union-attr]  # all_tasks holds no None
+        await asyncio.gather(*tasks, return_exceptions=True)  # type: ignore[arg-type]
+        await self._loop.shutdown_asyncgens()

@@ -1,0 +1,64 @@
+"""The progress bar of a run: rows, rows per second and time left, in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, Self
+
+__all__ = ["Progress"]
+
+_REFRESH_S = 0.1
+
+
+class Progress:
+    """Counts rows that were answered and draws them; only `advance` may be called from another thread.
+
+    `wanted`: True always draws, False never, None draws in a terminal or a notebook. `expected_rows` gives
+    the number of rows, or an estimate that gets better, or None.
+    """
+
+    def __init__(self, wanted: bool | None, expected_rows: Callable[[], int | None]) -> None:
+        self._drawn = _somebody_looks() if wanted is None else wanted
+        self._expected_rows = expected_rows
+        self._rows = 0
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self._drawn:
+            from tqdm.auto import tqdm  # here, since it is slow to import and seldom needed
+
+            self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring", mininterval=_REFRESH_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self.refresh()
+            self._bar.close()
+
+    def advance(self, rows: int) -> None:
+        """Count `rows` more; cheap, draws nothing."""
+        self._rows += rows
+
+    def refresh(self) -> None:
+        """Draw the bar as it stands."""
+        if self._bar is not None:
+            total = self._expected_rows()
+            if total is not None and total != self._bar.total:
+                self._bar.total = total
+            self._bar.update(self._rows - self._bar.n)
+
+    async def keep_fresh(self) -> None:
+        """Draw again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            self.refresh()
+
+
+def _somebody_looks() -> bool:
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")

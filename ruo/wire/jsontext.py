@@ -1,0 +1,94 @@
+"""JSON text to arrays and back, the same for every protocol that writes numbers as text.
+
+JSON (RFC 8259) has no NaN and no Infinity. Reading takes `null` as NaN, as pandas writes it, and the words
+NaN and Infinity, as TensorFlow Serving writes them. Writing keeps a value or refuses: never a silent null.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ruo.wire.messages import Array, Buffer, WireError
+
+__all__ = ["dumps", "loads", "require_finite", "to_array"]
+
+
+def loads(text: Buffer | str) -> Any:  # noqa: ANN401  any JSON value can stand in a message
+    """Parse JSON; raises WireError (400) that says where the text breaks."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        first = error
+    try:
+        return json.loads(text if isinstance(text, str) else bytes(text))  # takes NaN and Infinity
+    except (ValueError, RecursionError):
+        raise WireError(f"The body is not JSON: {first}.") from None
+
+
+def dumps(message: dict[str, Any] | list[Any] | Array) -> bytes:
+    """Write JSON; arrays inside become nested lists, and NaN and Infinity are kept as those words."""
+    if _all_finite(message):
+        return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY, default=np.ndarray.tolist)
+    return json.dumps(message, default=np.ndarray.tolist, separators=(",", ":")).encode()
+
+
+def _all_finite(message: dict[str, Any] | list[Any] | Array) -> bool:
+    if isinstance(message, np.ndarray):
+        return message.dtype.kind != "f" or bool(np.isfinite(message).all())
+    if isinstance(message, dict):
+        message = list(message.values())
+    if isinstance(message, list):
+        return all(_all_finite(item) for item in message if isinstance(item, (dict, list, np.ndarray)))
+    return True
+
+
+def require_finite(array: Array) -> None:
+    """Raise WireError with the row and column of the first NaN or Infinity of a float array (rows, ...)."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
+    column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
+    value = array[(row, *rest)]
+    raise WireError(f"{value} cannot be written as JSON; use the binary wire v2.", row=row, column=column)
+
+
+def to_array(data: object, name: str) -> Array:
+    """A nested list of numbers as an array; raises WireError that says which element of `name` is at fault."""
+    try:
+        array = np.asarray(data)
+    except ValueError:  # numpy's word for lists of unequal length
+        raise WireError(_ragged(data, name)) from None
+    if array.dtype == object:
+        try:
+            array = np.asarray(data, dtype=np.float64)  # None, which was null, becomes NaN
+        except (TypeError, ValueError, OverflowError):
+            raise WireError(_not_a_number(data, name)) from None
+    if array.dtype.kind not in "biuf":
+        raise WireError(_not_a_number(data, name))
+    return array
+
+
+def _ragged(data: object, name: str) -> str:
+    if isinstance(data, list) and isinstance(data[0], list):
+        for index, item in enumerate(data):
+            if not isinstance(item, list) or len(item) != len(data[0]):
+                count = f"{len(item)} values" if isinstance(item, list) else "a single value"
+                return f"{name} is not rectangular: element {index} has {count}, element 0 has {len(data[0])}."
+    return f"{name} is not rectangular: its lists are of unequal length."
+
+
+def _not_a_number(data: object, name: str) -> str:
+    path: list[int] = []
+    stack = [(data, path)]
+    while stack:
+        item, path = stack.pop()
+        if isinstance(item, list):
+            stack.extend((each, [*path, index]) for index, each in reversed(list(enumerate(item))))
+        elif item is not None and not isinstance(item, (bool, int, float)):
+            where = "".join(f"[{index}]" for index in path)
+            return f"{name}{where} is {json.dumps(item)[:60]}, which is not a number."
+    return f"{name} holds a number that is too large."

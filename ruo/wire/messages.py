@@ -1,0 +1,78 @@
+"""What the protocols carry: tensors by name, and the one error for a message that breaks its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["ONLY", "Buffer", "Encoded", "InferRequest", "InferResponse", "Wire", "WireError"]
+
+Buffer = bytes | bytearray | memoryview
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+# The name of a tensor on the wires that name none: the model's only input, or its only output.
+ONLY = ""
+
+
+class WireError(ValueError):
+    """A message that breaks its protocol, with the HTTP status that a server should answer.
+
+    `row` and `column` (from 0, within the message) say where, when the fault is in one cell.
+    """
+
+    def __init__(
+        self, message: str, status: int = 400, row: int | None = None, column: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.row = row
+        self.column = column
+
+
+class Encoded(NamedTuple):
+    """A message ready to send: its HTTP headers, and its body as buffers to be sent one after the other."""
+
+    headers: dict[str, str]
+    buffers: list[Buffer]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """Tensors to score. `outputs` names the outputs wanted (None: all), True where one is wanted as binary."""
+
+    inputs: dict[str, Array]
+    id: str | None = None
+    outputs: dict[str, bool] | None = None
+    binary: bool = False
+    columnar: bool = False
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """Tensors that came out of a model, and which version of which model they came from."""
+
+    outputs: dict[str, Array]
+    model_name: str = ""
+    model_version: str = ""
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One protocol: where it is spoken (`path` with ``{model}``) and its four pure functions."""
+
+    name: str
+    path: str
+    encode_request: Callable[[InferRequest], Encoded]
+    decode_request: Callable[[Mapping[str, str], Buffer], InferRequest]
+    encode_response: Callable[[InferResponse, InferRequest], Encoded]
+    decode_response: Callable[[Mapping[str, str], Buffer], InferResponse]
+    carries_nan: bool = field(default=False)

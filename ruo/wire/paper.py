@@ -1,0 +1,49 @@
+"""The protocol of 2023: rows as JSON text inside a JSON string, answered by a bare JSON array.
+
+The first client wrote ``requests.post(url, json=frame.to_json(orient="values"))``: `to_json` makes the text of an
+array of rows, and `json=` makes a JSON string of that text, so the body is JSON twice. A plain array of rows is
+taken as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse, WireError
+
+__all__ = ["decode_request", "decode_response", "encode_request", "encode_response"]
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def encode_request(request: InferRequest) -> Encoded:
+    """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN and Infinity."""
+    (array,) = request.inputs.values()
+    require_finite(array)
+    return Encoded(_JSON, [orjson.dumps(dumps(array).decode())])
+
+
+def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
+    """Rows from either form of the body, as an array (rows, features)."""
+    rows = loads(body)
+    if isinstance(rows, str):
+        rows = loads(rows)
+    if not isinstance(rows, list):
+        raise WireError("The body must be a JSON array of rows, or a JSON string that holds one.")
+    return InferRequest({ONLY: to_array(rows, "rows")})
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
+    """The first output as a JSON array of rows."""
+    return Encoded(_JSON, [dumps(next(iter(response.outputs.values())))])
+
+
+def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
+    """Predictions from a JSON array of rows."""
+    rows = loads(body)
+    if not isinstance(rows, list):
+        raise WireError("The answer is not a JSON array of rows.")
+    return InferResponse({ONLY: to_array(rows, "predictions")})

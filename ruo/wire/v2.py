@@ -1,0 +1,286 @@
+"""The Open Inference Protocol (V2) over HTTP, with the binary tensor data extension.
+
+A message is a JSON object; a tensor stands in it as `data`, or, with the extension, as raw bytes behind it:
+
+    body = JSON object | bytes of the first binary tensor | bytes of the second | ...
+
+The header ``Inference-Header-Content-Length`` gives the length of the JSON object where any tensor is binary.
+Sources: Open Inference Protocol, "inference_rest.md"; Triton, "extension_binary_data.md".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
+
+__all__ = [
+    "DATATYPES",
+    "HEADER_LENGTH",
+    "datatype_of",
+    "decode_request",
+    "decode_response",
+    "encode_json_request",
+    "encode_request",
+    "encode_response",
+]
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+# The protocol's numeric datatypes. The extension: "little-endian, row-major, no padding"; BOOL is one byte.
+DATATYPES = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of a numpy dtype; raises WireError where it has none."""
+    try:
+        return _NAMES[np.dtype(dtype).newbyteorder("<")]
+    except KeyError:
+        raise WireError(f"The protocol has no datatype for numpy's {dtype}.") from None
+
+
+# --- requests
+
+
+def encode_request(request: InferRequest) -> Encoded:
+    """All inputs as binary tensors, asking for binary outputs; contiguous arrays are sent without a copy."""
+    message = _request_head(request)
+    message["parameters"] = {"binary_data_output": True}
+    return _encode(message, "inputs", request.inputs, dict.fromkeys(request.inputs, True))
+
+
+def encode_json_request(request: InferRequest) -> Encoded:
+    """All inputs as JSON `data`; raises WireError for NaN and Infinity."""
+    for array in request.inputs.values():
+        require_finite(array)
+    return _encode(_request_head(request), "inputs", request.inputs, dict.fromkeys(request.inputs, False))
+
+
+def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
+    """Tensors by name; a raw binary request (header length 0) gives one tensor of bytes, named `ONLY`."""
+    length = _header_length(headers, body)
+    if length == 0:
+        # "the whole body is one tensor": only the model knows its datatype and shape
+        return InferRequest({ONLY: np.frombuffer(body, dtype=np.uint8)}, binary=True)
+    message = _message(body, length)
+    parameters = _object(message.get("parameters", {}), "parameters")
+    outputs = message.get("outputs")
+    binary = _flag(parameters, "binary_data_output", False)
+    return InferRequest(
+        inputs=_tensors(message, "inputs", body, length),
+        id=_text(message.get("id"), "id"),
+        outputs=None if outputs is None else _wanted(outputs, binary),
+        binary=binary,
+    )
+
+
+def _request_head(request: InferRequest) -> dict[str, Any]:
+    message: dict[str, Any] = {} if request.id is None else {"id": request.id}
+    if request.outputs is not None:
+        message["outputs"] = [
+            {"name": name, "parameters": {"binary_data": binary}} for name, binary in request.outputs.items()
+        ]
+    return message
+
+
+def _wanted(outputs: object, default: bool) -> dict[str, bool]:
+    if not isinstance(outputs, list):
+        raise WireError('"outputs" must be a list of objects, each with a "name".')
+    wanted: dict[str, bool] = {}
+    for index, output in enumerate(outputs):
+        entry = _object(output, f"outputs[{index}]")
+        parameters = _object(entry.get("parameters", {}), f"outputs[{index}].parameters")
+        wanted[_name(entry, f"outputs[{index}]")] = _flag(parameters, "binary_data", default)
+    return wanted
+
+
+# --- responses
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
+    """The outputs that `request` asked for, each as binary or JSON as it asked."""
+    wanted = request.outputs or dict.fromkeys(response.outputs, request.binary)
+    message: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
+    if response.id is not None:
+        message["id"] = response.id
+    return _encode(message, "outputs", {name: response.outputs[name] for name in wanted}, wanted)
+
+
+def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
+    """Outputs by name, and the model's name and version."""
+    length = _header_length(headers, body)
+    message = _message(body, length)
+    return InferResponse(
+        outputs=_tensors(message, "outputs", body, length),
+        model_name=_text(message.get("model_name"), "model_name") or "",
+        model_version=_text(message.get("model_version"), "model_version") or "",
+        id=_text(message.get("id"), "id"),
+    )
+
+
+# --- both ways
+
+
+def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], binary: Mapping[str, bool]) -> Encoded:
+    entries, buffers = [], []
+    for name, tensor in tensors.items():
+        datatype = datatype_of(tensor.dtype)
+        entry: dict[str, Any] = {"name": name, "shape": list(tensor.shape), "datatype": datatype}
+        array = np.ascontiguousarray(tensor, dtype=DATATYPES[datatype])
+        if binary[name]:
+            entry["parameters"] = {"binary_data_size": array.nbytes}
+            # bytes of an empty array have no memoryview to cast
+            buffers.append(memoryview(array).cast("B") if array.size else b"")
+        else:
+            # JSON carries no FP16: the numbers are written in full and read back to the same value
+            entry["data"] = array.ravel().astype(np.float32) if datatype == "FP16" else array.ravel()
+        entries.append(entry)
+    text = dumps({**message, key: entries})
+    if not any(binary.values()):
+        return Encoded({"Content-Type": "application/json"}, [text])
+    headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
+    return Encoded(headers, [text, *buffers])
+
+
+class _Entry(NamedTuple):
+    """One tensor's head: its `name`, `shape` and datatype, from `where` in the message."""
+
+    where: str
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f'Tensor "{self.name}" ({_NAMES[self.dtype]} {list(self.shape)})'
+
+
+def _tensors(message: dict[str, Any], key: str, body: Buffer, offset: int) -> dict[str, Array]:
+    entries = message.get(key)
+    if not isinstance(entries, list) or not entries:
+        raise WireError(f'"{key}" must be a list of at least one tensor.')
+    tensors: dict[str, Array] = {}
+    for index, item in enumerate(entries):
+        fields = _object(item, f"{key}[{index}]")
+        entry = _entry(fields, f"{key}[{index}]")
+        parameters = _object(fields.get("parameters", {}), f"{entry.where}.parameters")
+        size = parameters.get("binary_data_size")
+        if entry.name in tensors:
+            raise WireError(f'Tensor "{entry.name}" is given twice in "{key}".')
+        if (size is None) == ("data" not in fields):
+            raise WireError(f'{entry} needs either "data" or parameters.binary_data_size.')
+        if size is None:
+            tensors[entry.name] = _from_json(fields["data"], entry)
+        else:
+            tensors[entry.name] = _from_bytes(body, offset, size, entry)
+            offset += size
+    if offset != memoryview(body).nbytes:
+        raise WireError(f"The body has {memoryview(body).nbytes} bytes, its tensors end at byte {offset}.")
+    return tensors
+
+
+def _entry(fields: dict[str, Any], where: str) -> _Entry:
+    name = _name(fields, where)
+    datatype = fields.get("datatype")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; taken are {", ".join(DATATYPES)}.')
+    shape = fields.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
+        raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
+    return _Entry(where, name, DATATYPES[datatype], tuple(shape))
+
+
+def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array:
+    if type(size) is not int or size < 0:
+        raise WireError(f"{entry}: binary_data_size must be a whole number from 0 up.")
+    expected = math.prod(entry.shape) * entry.dtype.itemsize
+    if size != expected:
+        raise WireError(f"{entry} takes {expected} bytes, binary_data_size says {size}.")
+    left = memoryview(body).nbytes - offset
+    if size > left:
+        raise WireError(f"{entry} takes {size} bytes, the body has {left} left for it.")
+    array = np.frombuffer(body, dtype=entry.dtype, count=math.prod(entry.shape), offset=offset)
+    if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+        raise WireError(f"{entry} holds a byte other than 0 and 1.")
+    return array.reshape(entry.shape)
+
+
+def _from_json(data: object, entry: _Entry) -> Array:
+    if not isinstance(data, list):
+        raise WireError(f"{entry}: data must be a list.")
+    array = to_array(data, f"{entry.where}.data")
+    if array.size != math.prod(entry.shape):
+        raise WireError(f"{entry} takes {math.prod(entry.shape)} values, data has {array.size}.")
+    return _convert(array, entry).reshape(entry.shape)
+
+
+def _convert(array: Array, entry: _Entry) -> Array:
+    if entry.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(entry.dtype)
+    with np.errstate(invalid="ignore"):
+        converted = array.astype(entry.dtype)
+    if not np.array_equal(converted, array):
+        raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
+    return converted
+
+
+def _header_length(headers: Mapping[str, str], body: Buffer) -> int:
+    size = memoryview(body).nbytes
+    text = headers.get(HEADER_LENGTH)
+    if text is None:
+        return size
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > size:
+        raise WireError(f"{HEADER_LENGTH} is {text[:40]!r}; it must be a number from 0 to the body's {size} bytes.")
+    return int(text)
+
+
+def _message(body: Buffer, length: int) -> dict[str, Any]:
+    message = loads(memoryview(body)[:length])
+    if not isinstance(message, dict):
+        raise WireError("The message must be a JSON object.")
+    return message
+
+
+def _object(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WireError(f"{where} must be a JSON object.")
+    return value
+
+
+def _name(fields: dict[str, Any], where: str) -> str:
+    name = fields.get("name")
+    if not isinstance(name, str) or not name:
+        raise WireError(f'{where} needs a "name".')
+    return name
+
+
+def _text(value: object, where: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise WireError(f'"{where}" must be a string.')
+    return value
+
+
+def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise WireError(f"The parameter {name} must be true or false.")
+    return value
