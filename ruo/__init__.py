@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ruo.deployments import local_server
     from ruo.errors import ScoringError
-    from ruo.scoring import Scores, ascore_csv, iter_scores, score_csv
+    from ruo.scores import Scores
+    from ruo.scoring import ascore_csv, iter_scores, score_csv
     from ruo.timing import time_runs
 
 __all__ = ["Scores", "ScoringError", "ascore_csv", "iter_scores", "local_server", "score_csv", "time_runs"]
@@ -23,7 +24,7 @@ __all__ = ["Scores", "ScoringError", "ascore_csv", "iter_scores", "local_server"
 __version__ = "0.1.0"
 
 _HOME = {
-    "Scores": "ruo.scoring",
+    "Scores": "ruo.scores",
     "ScoringError": "ruo.errors",
     "ascore_csv": "ruo.scoring",
     "iter_scores": "ruo.scoring",

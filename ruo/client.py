@@ -79,7 +79,7 @@ class Answer(NamedTuple):
     error: ScoringError | None = None
 
 
-class _Refusal(Exception):
+class _RefusedError(Exception):
     """One try that failed; `again` says whether another may succeed, `wait_s` is the server's Retry-After."""
 
     def __init__(self, message: str, again: bool, status: int | None = None, wait_s: float | None = None) -> None:
@@ -99,7 +99,7 @@ class Client:
     retries: int
     timeout: float
     token: str | None = field(repr=False, default=None)
-    model: ModelInfo = ModelInfo("model", "", "")
+    model: ModelInfo = field(default=ModelInfo("model", "", ""))
 
     async def __aenter__(self) -> Self:
         headers = {"User-Agent": "ruo"}
@@ -125,8 +125,10 @@ class Client:
         if self.wire.name == "v1":
             self.model = ModelInfo(name, "", "")
             return self.model
-        about = await self._with_retries(lambda base: self._get_json(f"{base}/v2/models/{name}"), RequestRecord(0, 0, 0))
-        self.model = _model_info(name, about)
+        path = f"/v2/models/{name}"
+        self.model = _model_info(
+            name, await self._with_retries(lambda base: self._get_json(base + path), RequestRecord(0, 0, 0))
+        )
         return self.model
 
     def encode(self, start: int, features: Array) -> Chunk:
@@ -148,7 +150,7 @@ class Client:
             return Answer(record, None, error)
         return Answer(record, predictions)
 
-    async def _with_retries(self, attempt: Any, record: RequestRecord) -> Any:  # noqa: ANN401
+    async def _with_retries(self, attempt: Any, record: RequestRecord) -> Any:
         began = time.perf_counter()
         while True:
             record.attempts += 1
@@ -157,7 +159,7 @@ class Client:
             record.server = base
             try:
                 return await attempt(base)
-            except _Refusal as refusal:
+            except _RefusedError as refusal:
                 record.status = refusal.status
                 if not refusal.again or record.attempts > self.retries:
                     raise self._give_up(refusal, record, time.perf_counter() - began) from None
@@ -180,15 +182,15 @@ class Client:
             answer = self.wire.decode_response(headers, body)
             predictions = _float_rows(next(iter(answer.outputs.values())))
         except WireError as error:
-            raise _Refusal(f"{url} answered something else than predictions: {error}", again=False) from None
+            raise _RefusedError(f"{url} answered something else than predictions: {error}", again=False) from None
         if len(predictions) != chunk.rows:
-            raise _Refusal(f"{url} answered {len(predictions)} predictions for {chunk.rows} rows.", again=False)
+            raise _RefusedError(f"{url} answered {len(predictions)} predictions for {chunk.rows} rows.", again=False)
         record.version = answer.model_version
         _read_server_timing(headers.get("Server-Timing", ""), record)
         return predictions
 
     async def _exchange(self, method: str, url: str, body: Encoded | None = None) -> tuple[Any, bytes]:
-        """One request and its whole answer; every way in which it can fail is a `_Refusal`."""
+        """One request and its whole answer; every way in which it can fail is a `_RefusedError`."""
         data = None if body is None else _Body(body.buffers)
         try:
             async with self._session.request(method, url, data=data, headers=body and body.headers) as response:
@@ -198,20 +200,24 @@ class Client:
                 return response.headers, text
         except TimeoutError:
             message = f"{url} gave no answer within {self.timeout:g} s; raise timeout, or send smaller chunks."
-            raise _Refusal(message, again=True) from None
+            raise _RefusedError(message, again=True) from None
         except aiohttp.ClientConnectorError as error:
             reason = error.os_error.strerror or str(error.os_error)
             message = f"Nothing answers at {url} ({reason}); start the server, or check the address."
-            raise _Refusal(message, again=True) from None
+            raise _RefusedError(message, again=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Refusal(f"The connection to {url} broke ({error or type(error).__name__}).", again=True) from None
+            raise _RefusedError(
+                f"The connection to {url} broke ({error or type(error).__name__}).", again=True
+            ) from None
 
-    async def _get_json(self, url: str, method: str = "GET") -> Any:  # noqa: ANN401
+    async def _get_json(self, url: str, method: str = "GET") -> Any:
         _, body = await self._exchange(method, url)
         try:
             return _loads(body)
         except WireError:
-            raise _Refusal(f"{url} did not answer JSON; is it the address of a model server?", again=False) from None
+            raise _RefusedError(
+                f"{url} did not answer JSON; is it the address of a model server?", again=False
+            ) from None
 
     async def _only_model(self) -> str:
         """The name of the only model a server has; "model" where the server keeps no list."""
@@ -219,20 +225,20 @@ class Client:
         async def ask(base: str) -> str:
             try:
                 index = await self._get_json(f"{base}/v2/repository/index", "POST")
-            except _Refusal as refusal:
+            except _RefusedError as refusal:
                 if refusal.status in (400, 404, 405, 501):
                     return "model"
                 raise
             names = sorted({str(entry["name"]) for entry in index})
             if len(names) == 1:
                 return names[0]
-            raise _Refusal(
+            raise _RefusedError(
                 f"{base} serves {len(names)} models ({', '.join(names)}); name one: {base}/v2/models/NAME", again=False
             )
 
         return str(await self._with_retries(ask, RequestRecord(0, 0, 0)))
 
-    def _give_up(self, refusal: _Refusal, record: RequestRecord, seconds: float) -> ScoringError:
+    def _give_up(self, refusal: _RefusedError, record: RequestRecord, seconds: float) -> ScoringError:
         message = str(refusal)
         if record.attempts > 1:
             message += f" (Tried {record.attempts} times in {seconds:.1f} s.)"
@@ -267,7 +273,7 @@ class _Body(aiohttp.payload.Payload):
 _WRITE_BYTES = 1 << 18
 
 
-def _loads(body: bytes) -> Any:  # noqa: ANN401
+def _loads(body: bytes) -> Any:
     from ruo.wire.jsontext import loads
 
     return loads(body)
@@ -282,7 +288,7 @@ def _base_and_model(url: str) -> tuple[str, str | None]:
     return base, (model.split("/")[0] or None) if found else None
 
 
-def _model_info(name: str, about: Any) -> ModelInfo:  # noqa: ANN401
+def _model_info(name: str, about: Any) -> ModelInfo:
     try:
         (first, *others) = about["inputs"]
         info = ModelInfo(
@@ -301,14 +307,14 @@ def _model_info(name: str, about: Any) -> ModelInfo:  # noqa: ANN401
     return info
 
 
-def _refusal(response: aiohttp.ClientResponse, text: bytes) -> _Refusal:
+def _refusal(response: aiohttp.ClientResponse, text: bytes) -> _RefusedError:
     status = response.status
     try:
         sentence = str(_loads(text)["error"])
     except (WireError, KeyError, TypeError):
         sentence = text[:200].decode("utf-8", errors="replace").strip() or response.reason or "no reason given"
     message = f"{response.url} answered {status}: {sentence}"
-    return _Refusal(message, status in RETRY_STATUS, status, _retry_after(response.headers.get("Retry-After")))
+    return _RefusedError(message, status in RETRY_STATUS, status, _retry_after(response.headers.get("Retry-After")))
 
 
 def _retry_after(value: str | None) -> float | None:

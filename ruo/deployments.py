@@ -97,7 +97,10 @@ def local_server(
     if not path.exists():
         raise DeploymentError(f"There is no model at {model}; make one with: python -m ruo demo --out data")
     count = workers or max(1, int(cpu_limit()))
-    with tempfile.TemporaryDirectory(prefix="ruo-server-") as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="ruo-server-") as folder,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
         log = Path(folder) / "server.log"
         lifeline, ours = os.pipe()  # the server stops when this process, which holds `ours`, is gone
         try:

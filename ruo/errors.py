@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ruo.scoring import Scores
+    from ruo.scores import Scores
 
 __all__ = ["DeploymentError", "RuoError", "ScoringError", "TableError"]
 

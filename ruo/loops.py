@@ -50,6 +50,6 @@ class LoopThread:
         """Cancel what is left and let it clean up after itself."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
-            task.cancel()  # type: ignore[union-attr]  # all_tasks holds no None
-        await asyncio.gather(*tasks, return_exceptions=True)  # type: ignore[arg-type]
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()

@@ -10,9 +10,8 @@ import gzip
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "Table", "open_table"]
 
-Features = np.ndarray[tuple[int, int], np.dtype[np.float32]]
-Labels = np.ndarray[tuple[int], np.dtype[np.int64]]
+Features = np.ndarray[Any, np.dtype[np.float32]]
+Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 _ROWS_PER_PIECE = 20_000  # of a DataFrame or a Parquet file: about 5 MB of 64 float32 features
 _THREADS = min(4, os.cpu_count() or 1)
@@ -62,7 +61,7 @@ class Table:
     labels: list[str]
     rows: int | None = None  # where it is known before the table is read
 
-    def blocks(self, chunk_size: int | None) -> Iterator[Block]:
+    def blocks(self, chunk_size: int | None) -> Generator[Block]:
         """Blocks of `chunk_size` rows (the last one has the rest; None: one block of all rows), in row order.
 
         Raises TableError for a cell that is not a number and for a row that is short or long.
@@ -242,7 +241,7 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
 
 def _part(frame: pl.DataFrame, features: list[str], labels: list[str]) -> _Part:
     wanted = frame.select(pl.col(features).cast(pl.Float32))
-    return _Part(wanted.to_numpy(order="c"), _class_indices(frame.select(labels)) if labels else None)  # type: ignore[arg-type]
+    return _Part(wanted.to_numpy(order="c"), _class_indices(frame.select(labels)) if labels else None)
 
 
 def _class_indices(columns: pl.DataFrame) -> Labels:

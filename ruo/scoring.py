@@ -9,96 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from ruo.client import Client, ModelInfo, RequestRecord, wire_named
+from ruo.client import Client, ModelInfo, wire_named
 from ruo.errors import ScoringError, TableError
 from ruo.loops import LoopThread
-from ruo.pipeline import Pipeline, Sent
+from ruo.pipeline import Pipeline
 from ruo.progress import Progress
-from ruo.reading import NO_LABEL, Labels, open_table
+from ruo.reading import Labels, open_table
+from ruo.scores import Collected, Predictions, Scores, Timings, version_change
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ruo.reading import Source
 
-__all__ = ["ScoredBlock", "Scores", "Timings", "ascore_csv", "iter_scores", "score_csv"]
+__all__ = ["ScoredBlock", "ascore_csv", "iter_scores", "score_csv"]
 
-Predictions = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Errors = Literal["raise", "collect"]
-
-
-class Timings(NamedTuple):
-    """Where the time went, in seconds.
-
-    `forming_s` is reading and encoding, `sending_s` from the first request's start to the last answer. With
-    `pipelined=False` the second follows the first; else they overlap and do not add up to `total_s`.
-    """
-
-    forming_s: float
-    sending_s: float
-    total_s: float
-    rows_per_s: float
-
-
-@dataclass(repr=False)
-class Scores:
-    """The predictions of a table, in row order, and how they came about.
-
-    `predictions` is (rows, outputs) float32, NaN where a row was not scored; `labels` is (rows,) int64 class indices,
-    or None where the table has none; `model` is what answered, one version for the whole run.
-    """
-
-    predictions: Predictions
-    labels: Labels | None
-    timings: Timings
-    model: ModelInfo
-    records: list[RequestRecord] = field(default_factory=list)
-    errors: list[ScoringError] = field(default_factory=list)
-
-    @cached_property
-    def requests(self) -> pd.DataFrame:
-        """A row per request: start, rows, bytes, attempts, server, version, status, and its clock in seconds."""
-        import pandas as pd
-
-        frame = pd.DataFrame([vars(record) for record in self.records], columns=list(RequestRecord.__annotations__))
-        frame = frame.sort_values("start", ignore_index=True)
-        frame["began_s"] -= frame["began_s"].min()
-        return frame
-
-    @cached_property
-    def failures(self) -> pd.DataFrame:
-        """A row per range of rows that was not scored: start, stop (not included), status and reason."""
-        import pandas as pd
-
-        rows = [(error.start, error.stop, error.status, str(error)) for error in self.errors]
-        frame = pd.DataFrame(rows, columns=["start", "stop", "status", "reason"])
-        return frame.sort_values("start", ignore_index=True)
-
-    def __len__(self) -> int:
-        return len(self.predictions)
-
-    def __repr__(self) -> str:
-        rows, time_s = len(self), self.timings.total_s
-        outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
-        model = f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else "")
-        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
-        parts = [
-            f"{rows:,} rows x {outputs} outputs",
-            f"{time_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
-            f"{len(self.records):,} requests",
-            model,
-            f"{lost:,} rows not scored" if lost else "all rows scored",
-        ]
-        return f"Scores({', '.join(parts)})"
 
 
 class ScoredBlock(NamedTuple):
@@ -232,7 +162,7 @@ class _Job:
 
     async def score(self, bar: Progress) -> Scores:
         """Score the table and put together everything that came back."""
-        collected = _Collected()
+        collected = Collected()
         async with self._running() as pipeline:
             async for sent in pipeline.answers():
                 bar.advance(sent.rows)
@@ -255,7 +185,7 @@ class _Job:
         async with self._running() as pipeline:
             async for sent in pipeline.answers(in_order=True):
                 bar.advance(sent.rows)
-                error = sent.answer.error or _version_change(version, sent)
+                error = sent.answer.error or version_change(version, sent)
                 if error is not None:
                     raise error
                 version = version or sent.answer.record.version
@@ -281,7 +211,7 @@ class _Job:
                 f"({len(self.table.labels)} here) are those whose names start with label_prefix."
             )
 
-    def _scores(self, collected: _Collected, pipeline: Pipeline) -> Scores:
+    def _scores(self, collected: Collected, pipeline: Pipeline) -> Scores:
         records = collected.records
         began = min((record.began_s for record in records), default=0.0)
         ended = max((record.began_s + record.seconds for record in records), default=0.0)
@@ -292,96 +222,6 @@ class _Job:
         return Scores(predictions, collected.joined_labels(), timings, model, records, collected.errors)
 
 
-class _Collected:
-    """What came back so far."""
-
-    def __init__(self) -> None:
-        self.predictions = _GrowingArray()
-        self.records: list[RequestRecord] = []
-        self.errors: list[ScoringError] = []
-        self.version = ""
-        self._labels: dict[int, Labels | None] = {}
-        self._scored = 0
-
-    def add(self, sent: Sent) -> ScoringError | None:
-        """Keep a chunk's answer; the error, where it has one or where another model version answered."""
-        self.records.append(sent.answer.record)
-        self._labels[sent.start] = sent.labels
-        error = sent.answer.error or _version_change(self.version, sent)
-        if error is not None or sent.answer.predictions is None:
-            self.errors.append(error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows))
-            return self.errors[-1]
-        self.version = self.version or sent.answer.record.version
-        self.predictions.put(sent.start, sent.answer.predictions)
-        self._scored += sent.rows
-        return None
-
-    def account_for(self, rows: int) -> None:
-        """Every row that was read was scored or is listed as failed; anything else is a fault of ruo's own."""
-        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
-        if rows != self._scored + failed:
-            raise ScoringError(f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost.")
-
-    def joined_labels(self) -> Labels | None:
-        """The labels of all rows, or None where there are none or where a row does not name one class."""
-        parts = [labels for _, labels in sorted(self._labels.items(), key=lambda item: item[0]) if labels is not None]
-        if not parts:
-            return None
-        joined = np.concatenate(parts)
-        unclear = np.flatnonzero(joined == NO_LABEL)
-        if len(unclear):
-            warnings.warn(
-                f"Row {unclear[0]:,}: its label columns do not name exactly one class, so scores.labels is None.",
-                stacklevel=2,
-            )
-            return None
-        return joined
-
-
-class _GrowingArray:
-    """Predictions of a table whose length is not known before its end; NaN where none were put."""
-
-    def __init__(self) -> None:
-        self._array: Predictions | None = None
-
-    def put(self, start: int, rows: Predictions) -> None:
-        """Set the rows from `start` on."""
-        stop = start + len(rows)
-        if self._array is None or len(self._array) < stop:
-            self._grow(stop, rows.shape[1:])
-        assert self._array is not None  # noqa: S101  it has just grown
-        self._array[start:stop] = rows
-
-    def rows(self, count: int) -> Predictions:
-        """The first `count` rows."""
-        if self._array is None:
-            return np.full((count, 0), np.nan, np.float32)
-        if len(self._array) < count:
-            self._grow(count, self._array.shape[1:])
-        return self._array[:count]
-
-    def _grow(self, stop: int, shape: tuple[int, ...]) -> None:
-        old = 0 if self._array is None else len(self._array)
-        size = max(stop, old + old // 2)
-        if self._array is None:
-            self._array = np.empty((size, *shape), np.float32)
-        else:
-            self._array.resize((size, *shape), refcheck=False)  # no view of it is handed out before the end
-        self._array[old:] = np.nan
-
-
-def _version_change(version: str, sent: Sent) -> ScoringError | None:
-    answered = sent.answer.record.version
-    if not version or not answered or answered == version:
-        return None
-    return ScoringError(
-        f"Rows {sent.start:,} to {sent.start + sent.rows - 1:,} were answered by version {answered} of the model, "
-        f"earlier rows by version {version}; score the table again.",
-        sent.start,
-        sent.start + sent.rows,
-    )
-
-
 async def _next(blocks: AsyncIterator[ScoredBlock]) -> ScoredBlock | None:
     return await anext(blocks, None)
 
@@ -390,4 +230,6 @@ def _require_whole(name: str, value: int | None, least: int, otherwise: str = ""
     if value is None and otherwise:
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ScoringError(f"{name}={value!r} must be a whole number from {least} up{otherwise and ', or '}{otherwise}.")
+        raise ScoringError(
+            f"{name}={value!r} must be a whole number from {least} up{otherwise and ', or '}{otherwise}."
+        )

@@ -1,6 +1,6 @@
 """The Flask application: every route in one table, one error handler, nothing about tensors.
 
-    route -> wire.decode_request -> model -> wire.encode_response
+route -> wire.decode_request -> model -> wire.encode_response
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 from ruo.wire import ONLY, WIRES, InferRequest, InferResponse, Wire, WireError
 from ruo.wire.v2 import datatype_of
 from server.model import Model, TensorSpec, decode_raw
-from server.serving import NotReady, Serving
+from server.serving import NotReadyError, Serving
 
 __all__ = ["create_app"]
 
@@ -131,7 +131,7 @@ class _Views:
 
 
 def _decode(wire: Wire, model: Model) -> InferRequest:
-    asked = wire.decode_request(request.headers, request.get_data(cache=False))
+    asked = wire.decode_request(dict(request.headers), request.get_data(cache=False))
     if wire.name == "v2" and ONLY in asked.inputs:
         if len(model.inputs) > 1:
             raise WireError("A raw binary request fits a model with one input only.")
@@ -146,7 +146,7 @@ def _decode(wire: Wire, model: Model) -> InferRequest:
 def _answer_error(error: Exception) -> Response:
     if isinstance(error, WireError):
         return _json({"error": str(error)}, error.status)
-    if isinstance(error, NotReady):
+    if isinstance(error, NotReadyError):
         response = _json({"error": str(error)}, 503)
         response.headers["Retry-After"] = "1"
         return response

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import threading
+from typing import Any
 
 from ruo.cpus import cpu_limit
 from server.board import Board
@@ -36,27 +37,27 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def when_ready(server):
+def when_ready(server: Any) -> None:
     """Stop when the process that started this server is gone, where it gave a pipe to tell by."""
     lifeline = os.environ.pop("RUO_LIFELINE_FD", None)
     if lifeline is not None:
         threading.Thread(target=_stop_at_end_of, args=(int(lifeline),), daemon=True).start()
 
 
-def pre_fork(server, worker):
+def pre_fork(server: Any, worker: Any) -> None:
     worker.board = _board
     worker.line = _board.take_line()
 
 
-def post_worker_init(worker):
+def post_worker_init(worker: Any) -> None:
     worker.wsgi.extensions["ruo"].start(worker.board, worker.line)
 
 
-def child_exit(server, worker):
+def child_exit(server: Any, worker: Any) -> None:
     _board.clear(worker.line)
 
 
-def _stop_at_end_of(pipe):
+def _stop_at_end_of(pipe: int) -> None:
     with contextlib.suppress(OSError):
         os.read(pipe, 1)  # comes back when the other end is closed
     os.kill(os.getpid(), signal.SIGTERM)

@@ -43,9 +43,7 @@ Function = Callable[[list[Array]], list[Array]]
 class Model:
     """A model that is ready to score: call it with arrays by input name, get arrays by output name."""
 
-    def __init__(
-        self, platform: str, inputs: list[TensorSpec], outputs: list[TensorSpec], function: Function
-    ) -> None:
+    def __init__(self, platform: str, inputs: list[TensorSpec], outputs: list[TensorSpec], function: Function) -> None:
         self.platform = platform
         self.inputs = inputs
         self.outputs = outputs
@@ -62,7 +60,7 @@ class Model:
         rows = len(arrays[0])
         if rows <= ROWS_PER_CALL:
             return self._named(self._call(arrays))
-        results = [np.empty((0,), np.float32)] * len(self.outputs)
+        results: list[Array] = []
         for start in range(0, rows, ROWS_PER_CALL):
             pieces = self._call([array[start : start + ROWS_PER_CALL] for array in arrays])
             if start == 0:
@@ -110,9 +108,7 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
         raise WireError(f'Input "{spec.name}" is a single number; the first dimension must be the rows.')
     free = [size for size in spec.shape[1:] if size < 0]
     wanted = [len(array), *spec.shape[1:]]
-    fits = array.ndim == len(wanted) and all(
-        want in (-1, have) for want, have in zip(wanted, array.shape, strict=True)
-    )
+    fits = array.ndim == len(wanted) and all(want in (-1, have) for want, have in zip(wanted, array.shape, strict=True))
     if not fits:
         # a row may come flat where the model takes an image, never with another number of values
         flat = int(np.prod(spec.shape[1:]))
@@ -133,7 +129,9 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     """
     path = Path(path)
     if not path.exists():
-        raise ModelError(f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file or a SavedModel directory.")
+        raise ModelError(
+            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file or a SavedModel directory."
+        )
     try:
         model = _load_saved_model(path) if path.is_dir() else _load_keras(path)
         model.warm_up()
@@ -163,12 +161,12 @@ def _load_keras(path: Path) -> Model:
     return Model(f"{backend}_{kind}", inputs, outputs, function)
 
 
-def _compile(loaded: Any, inputs: list[TensorSpec]) -> Function:  # noqa: ANN401  a Keras model
+def _compile(loaded: Any, inputs: list[TensorSpec]) -> Function:
     import tensorflow as tf
 
     signature = [tf.TensorSpec([None if size < 0 else size for size in spec.shape], spec.dtype) for spec in inputs]
 
-    def forward(*tensors: Any) -> list[Any]:  # noqa: ANN401  tensors
+    def forward(*tensors: Any) -> list[Any]:
         given = tensors[0] if len(tensors) == 1 else list(tensors)
         return _as_list(loaded(given, training=False))
 
@@ -176,7 +174,7 @@ def _compile(loaded: Any, inputs: list[TensorSpec]) -> Function:  # noqa: ANN401
     return lambda arrays: [tensor.numpy() for tensor in concrete(*map(tf.convert_to_tensor, arrays))]
 
 
-def _batch_function(loaded: Any) -> Function:  # noqa: ANN401  a Keras model
+def _batch_function(loaded: Any) -> Function:
     def function(arrays: list[Array]) -> list[Array]:
         given = arrays[0] if len(arrays) == 1 else arrays
         return [np.asarray(output) for output in _as_list(loaded.predict_on_batch(given))]
@@ -195,7 +193,9 @@ def _load_saved_model(path: Path) -> Model:
     signature = signatures.get("serving_default") or signatures.get("serve")
     if signature is None:
         raise ModelError(f"The SavedModel at {path} has no signature serving_default; export it with model.export().")
-    inputs = [_spec(name, t.dtype.as_numpy_dtype, t.shape) for name, t in signature.structured_input_signature[1].items()]
+    inputs = [
+        _spec(name, t.dtype.as_numpy_dtype, t.shape) for name, t in signature.structured_input_signature[1].items()
+    ]
     outputs = [_spec(name, t.dtype.as_numpy_dtype, t.shape) for name, t in signature.structured_outputs.items()]
 
     def function(arrays: list[Array]) -> list[Array]:
@@ -207,11 +207,11 @@ def _load_saved_model(path: Path) -> Model:
     return Model("tensorflow_savedmodel", inputs, outputs, function)
 
 
-def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:  # noqa: ANN401  as TensorFlow or Keras writes them
+def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:
     return TensorSpec(name, np.dtype(dtype), tuple(-1 if size is None else int(size) for size in shape))
 
 
-def _as_list(outputs: Any) -> list[Any]:  # noqa: ANN401  one tensor, or several in a list or dict
+def _as_list(outputs: Any) -> list[Any]:
     if isinstance(outputs, dict):
         return list(outputs.values())
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]

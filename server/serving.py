@@ -11,12 +11,12 @@ from ruo.errors import RuoError
 from server.board import Board
 from server.model import Model, load_model
 
-__all__ = ["NotReady", "Serving"]
+__all__ = ["NotReadyError", "Serving"]
 
 log = logging.getLogger("gunicorn.error")
 
 
-class NotReady(RuoError):
+class NotReadyError(RuoError):
     """The model is being loaded, or cannot be: the message says which."""
 
 
@@ -45,11 +45,11 @@ class Serving:
         threading.Thread(target=self._load, name="load-model", daemon=True).start()
 
     def model(self, wait_s: float = 0.0) -> Model:
-        """The model, after at most `wait_s` seconds of waiting; raises NotReady."""
+        """The model, after at most `wait_s` seconds of waiting; raises NotReadyError."""
         self.start()
         self._loaded.wait(wait_s)
         if self._model is None:
-            raise NotReady(self.why_not_ready())
+            raise NotReadyError(self.why_not_ready())
         return self._model
 
     def why_not_ready(self) -> str:
@@ -66,7 +66,7 @@ class Serving:
             self._model = load_model(self.path)
         except RuoError as error:
             self._error = str(error)
-            log.error("%s", error)  # noqa: TRY400  the sentence says it all; a traceback would hide it
+            log.error("%s", error)
         else:
             log.info("Model %s from %s ready after %.1f s", self.name, self.path, time.perf_counter() - began)
             if self._board:

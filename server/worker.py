@@ -28,17 +28,17 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     _gave_way_since = 0.0
     _gave_way_last = 0.0
 
-    def accept(self, listener: Any) -> None:  # noqa: ANN401  gunicorn's socket
+    def accept(self, listener: Any) -> None:
         if self._should_give_way():
             time.sleep(_GIVE_WAY_S)
         else:
             super().accept(listener)
 
-    def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401  gunicorn's connection
+    def enqueue_req(self, conn: Any) -> None:
         self.board.add_load(self.line, 1)
         super().enqueue_req(conn)
 
-    def finish_request(self, conn: Any, fs: Any) -> None:  # noqa: ANN401
+    def finish_request(self, conn: Any, fs: Any) -> None:
         self.board.add_load(self.line, -1)
         super().finish_request(conn, fs)
 

@@ -17,7 +17,7 @@ from ruo.wire.messages import Array, Buffer, WireError
 __all__ = ["dumps", "loads", "require_finite", "to_array"]
 
 
-def loads(text: Buffer | str) -> Any:  # noqa: ANN401  any JSON value can stand in a message
+def loads(text: Buffer | str) -> Any:
     """Parse JSON; raises WireError (400) that says where the text breaks."""
     try:
         return orjson.loads(text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 __all__ = ["ONLY", "Buffer", "Encoded", "InferRequest", "InferResponse", "Wire", "WireError"]
 
 Buffer = bytes | bytearray | memoryview
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 # The name of a tensor on the wires that name none: the model's only input, or its only output.
 ONLY = ""
@@ -23,9 +23,7 @@ class WireError(ValueError):
     `row` and `column` (from 0, within the message) say where, when the fault is in one cell.
     """
 
-    def __init__(
-        self, message: str, status: int = 400, row: int | None = None, column: int | None = None
-    ) -> None:
+    def __init__(self, message: str, status: int = 400, row: int | None = None, column: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.row = row

@@ -66,7 +66,7 @@ def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     raise WireError('The answer is not a JSON object with "predictions".')
 
 
-def _single(tensors: dict[str, Array]) -> Any:  # noqa: ANN401  an array, or arrays by name
+def _single(tensors: dict[str, Array]) -> Any:
     return next(iter(tensors.values())) if len(tensors) == 1 else tensors
 
 

@@ -149,7 +149,7 @@ def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], bin
         if binary[name]:
             entry["parameters"] = {"binary_data_size": array.nbytes}
             # bytes of an empty array have no memoryview to cast
-            buffers.append(memoryview(array).cast("B") if array.size else b"")
+            buffers.append(array.data.cast("B") if array.size else b"")
         else:
             # JSON carries no FP16: the numbers are written in full and read back to the same value
             entry["data"] = array.ravel().astype(np.float32) if datatype == "FP16" else array.ravel()

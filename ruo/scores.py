@@ -1,0 +1,202 @@
+"""What a run brings back: the predictions in row order, and how they came about."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from ruo.client import ModelInfo, RequestRecord
+from ruo.errors import ScoringError
+from ruo.pipeline import Sent
+from ruo.reading import NO_LABEL, Labels
+from ruo.wire.messages import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Collected", "Predictions", "Scores", "Timings", "version_change"]
+
+Predictions = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Timings(NamedTuple):
+    """Where the time went, in seconds.
+
+    `forming_s` is reading and encoding, `sending_s` from the first request's start to the last answer. With
+    `pipelined=False` the second follows the first; else they overlap and do not add up to `total_s`.
+    """
+
+    forming_s: float
+    sending_s: float
+    total_s: float
+    rows_per_s: float
+
+
+@dataclass(repr=False)
+class Scores:
+    """The predictions of a table, in row order, and how they came about.
+
+    `predictions` is (rows, outputs) float32, NaN where a row was not scored; `labels` is (rows,) int64 class indices,
+    or None where the table has none; `model` is what answered, one version for the whole run.
+    """
+
+    predictions: Predictions
+    labels: Labels | None
+    timings: Timings
+    model: ModelInfo
+    records: list[RequestRecord] = field(default_factory=list)
+    errors: list[ScoringError] = field(default_factory=list)
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """A row per request: start, rows, bytes, attempts, server, version, status, and its clock in seconds."""
+        import pandas as pd
+
+        frame = pd.DataFrame([vars(record) for record in self.records], columns=list(RequestRecord.__annotations__))
+        frame = frame.sort_values("start", ignore_index=True)
+        frame["began_s"] -= frame["began_s"].min()
+        return frame
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """A row per range of rows that was not scored: start, stop (not included), status and reason."""
+        import pandas as pd
+
+        rows = [(error.start, error.stop, error.status, str(error)) for error in self.errors]
+        frame = pd.DataFrame(rows, columns=["start", "stop", "status", "reason"])
+        return frame.sort_values("start", ignore_index=True)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per row of the table: prediction_0, prediction_1, ..., and label where there are labels."""
+        import pandas as pd
+
+        return pd.DataFrame(self._columns())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `to_pandas` as CSV."""
+        pl.DataFrame(self._columns()).write_csv(Path(path))
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `to_pandas` as Parquet."""
+        pl.DataFrame(self._columns()).write_parquet(Path(path))
+
+    def _columns(self) -> dict[str, Array]:
+        flat = self.predictions.reshape(len(self.predictions), -1)
+        columns: dict[str, Array] = {f"prediction_{index}": flat[:, index] for index in range(flat.shape[1])}
+        return columns if self.labels is None else {**columns, "label": self.labels}
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def __repr__(self) -> str:
+        rows, time_s = len(self), self.timings.total_s
+        outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
+        model = f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else "")
+        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        parts = [
+            f"{rows:,} rows x {outputs} outputs",
+            f"{time_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
+            f"{len(self.records):,} requests",
+            model,
+            f"{lost:,} rows not scored" if lost else "all rows scored",
+        ]
+        return f"Scores({', '.join(parts)})"
+
+
+class Collected:
+    """What came back so far."""
+
+    def __init__(self) -> None:
+        self.predictions = _GrowingArray()
+        self.records: list[RequestRecord] = []
+        self.errors: list[ScoringError] = []
+        self.version = ""
+        self._labels: dict[int, Labels | None] = {}
+        self._scored = 0
+
+    def add(self, sent: Sent) -> ScoringError | None:
+        """Keep a chunk's answer; the error, where it has one or where another model version answered."""
+        self.records.append(sent.answer.record)
+        self._labels[sent.start] = sent.labels
+        error = sent.answer.error or version_change(self.version, sent)
+        if error is not None or sent.answer.predictions is None:
+            self.errors.append(error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows))
+            return self.errors[-1]
+        self.version = self.version or sent.answer.record.version
+        self.predictions.put(sent.start, sent.answer.predictions)
+        self._scored += sent.rows
+        return None
+
+    def account_for(self, rows: int) -> None:
+        """Every row that was read was scored or is listed as failed; anything else is a fault of ruo's own."""
+        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        if rows != self._scored + failed:
+            raise ScoringError(
+                f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
+            )
+
+    def joined_labels(self) -> Labels | None:
+        """The labels of all rows, or None where there are none or where a row does not name one class."""
+        parts = [labels for _, labels in sorted(self._labels.items(), key=lambda item: item[0]) if labels is not None]
+        if not parts:
+            return None
+        joined = np.concatenate(parts)
+        unclear = np.flatnonzero(joined == NO_LABEL)
+        if len(unclear):
+            warnings.warn(
+                f"Row {unclear[0]:,}: its label columns do not name exactly one class, so scores.labels is None.",
+                stacklevel=2,
+            )
+            return None
+        return joined
+
+
+class _GrowingArray:
+    """Predictions of a table whose length is not known before its end; NaN where none were put."""
+
+    def __init__(self) -> None:
+        self._array: Predictions | None = None
+
+    def put(self, start: int, rows: Predictions) -> None:
+        """Set the rows from `start` on."""
+        stop = start + len(rows)
+        if self._array is None or len(self._array) < stop:
+            self._grow(stop, rows.shape[1:])
+        assert self._array is not None  # noqa: S101  it has just grown
+        self._array[start:stop] = rows
+
+    def rows(self, count: int) -> Predictions:
+        """The first `count` rows."""
+        if self._array is None:
+            return np.full((count, 0), np.nan, np.float32)
+        if len(self._array) < count:
+            self._grow(count, self._array.shape[1:])
+        return self._array[:count]
+
+    def _grow(self, stop: int, shape: tuple[int, ...]) -> None:
+        old = 0 if self._array is None else len(self._array)
+        size = max(stop, old + old // 2)
+        if self._array is None:
+            self._array = np.empty((size, *shape), np.float32)
+        else:
+            self._array.resize((size, *shape), refcheck=False)  # no view of it is handed out before the end
+        self._array[old:] = np.nan
+
+
+def version_change(version: str, sent: Sent) -> ScoringError | None:
+    answered = sent.answer.record.version
+    if not version or not answered or answered == version:
+        return None
+    return ScoringError(
+        f"Rows {sent.start:,} to {sent.start + sent.rows - 1:,} were answered by version {answered} of the model, "
+        f"earlier rows by version {version}; score the table again.",
+        sent.start,
+        sent.start + sent.rows,
+    )
