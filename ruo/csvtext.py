@@ -15,7 +15,7 @@ from ruo.errors import TableError
 
 __all__ = ["PIECE_BYTES", "CsvHeader", "cut_between_rows", "explain_bad_piece", "read_header"]
 
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 8 << 20
 _LONGEST_HEADER = 64 << 20
 
 
@@ -57,7 +57,7 @@ def cut_between_rows(stream: IO[bytes], size: int) -> Iterator[bytes]:
     while piece := stream.read(size):
         piece = rest + piece
         end = _last_row_end(piece)
-        if piece.endswith((b"\n\n", b"\n\r\n"), 0, end):
+        if piece.endswith((b"\n\n", b"\n\r\n"), 0, end) or piece[:3] in (b"\n", b"\r\n"):
             # blank lines wait: at the end of the file they mean nothing, elsewhere the parser complains
             rows = len(piece[:end].rstrip(b"\r\n"))
             end = piece.index(b"\n", rows) + 1 if rows else 0

@@ -123,6 +123,11 @@ class _CsvTable(Table):
         with self._open() as stream:
             self._header: CsvHeader = read_header(stream, self.name)
         self._set_columns(self._header.columns, label_prefix)
+        # from fast to slow: all numbers; labels that are text; numbers with blanks around them
+        numbers: dict[str, Any] = dict.fromkeys(self._header.columns, pl.Float32)
+        text: dict[str, Any] = dict.fromkeys(self._header.columns, pl.String)
+        self._schemas = [numbers, {**numbers, **dict.fromkeys(self.labels, pl.String)}, text]
+        self._schema = 0
 
     def expected_rows(self) -> int | None:
         if not self._read_rows:
@@ -165,19 +170,26 @@ class _CsvTable(Table):
     def _parse(self, piece: bytes) -> _Part | None:
         """The piece's rows, or None where the slow reader must say what is wrong with it."""
         columns = self._header.columns
-        schema: dict[str, Any] = dict.fromkeys(columns, pl.Float32)
-        try:
-            frame = pl.read_csv(piece, has_header=False, schema=schema)
-        except pl.exceptions.PolarsError:
-            try:  # a label may be text; a feature may not
-                schema.update(dict.fromkeys(self.labels, pl.String))
+        for number, schema in enumerate(self._schemas):
+            if number < self._schema:
+                continue  # it did not fit an earlier piece
+            try:
                 frame = pl.read_csv(piece, has_header=False, schema=schema)
+                frame = frame.with_columns(_to_number(name) for name in self.features if schema[name] == pl.String)
             except pl.exceptions.PolarsError:
+                continue
+            self._schema = number
+            # polars fills a short row with nulls, so a null in the last column may be a missing cell
+            if frame[columns[-1]].null_count() and self._header.has_ragged_rows(piece, frame.height):
                 return None
-        # polars fills a short row with nulls, so a null in the last column may be an empty cell or a missing one
-        if frame[columns[-1]].null_count() and self._header.has_ragged_rows(piece, frame.height):
-            return None
-        return _part(frame, self.features, self.labels)
+            return _part(frame, self.features, self.labels)
+        return None
+
+
+def _to_number(column: str) -> pl.Expr:
+    """Text to numbers, with blanks around them; raises PolarsError where it is something else."""
+    text = pl.col(column).str.strip_chars()
+    return pl.when(text == "").then(None).otherwise(text).cast(pl.Float32).alias(column)
 
 
 class _FrameTable(Table):

@@ -1,0 +1,137 @@
+"""The demo: a test set and two trained models, made from scikit-learn's handwritten digits.
+
+The 1,797 digits (8 x 8 pixels, values 0 to 16) are real and ship with scikit-learn. Half of them train the models; the
+test set is made of the others, each row one of them with noise on every pixel. No original is in both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ruo.errors import TableError
+
+__all__ = ["Demo", "make_demo", "make_testset"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_NOISE = 0.5  # standard deviation, in the pixels' unit (0 to 16)
+_DECIMALS = 4
+_ROWS_PER_PIECE = 50_000
+_TRAINING_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where the demo lies, and the share of held-out digits (without noise) that each model gets right."""
+
+    testset: Path
+    models: dict[str, Path]
+    accuracy: dict[str, float]
+
+
+def make_demo(
+    out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = ("mlp", "cnn")
+) -> Demo:
+    """Write ``testset.csv`` and the models, each as NAME.keras, to the folder `out`; the same seed gives the same.
+
+    mlp is a dense network (19,000 multiplications a row), cnn a convolutional one (1.7 million). Takes less than a
+    minute. Needs TensorFlow.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    testset = folder / "testset.csv"
+    make_testset(testset, rows, seed)
+    paths = {name: folder / f"{name}.keras" for name in models}
+    accuracy = {name: _train(name, path, seed) for name, path in paths.items()}
+    return Demo(testset, paths, accuracy)
+
+
+def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
+    """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9.
+
+    It is written beside its place and then renamed, so a CSV that is there is whole. The first rows of a longer
+    test set are those of a shorter one.
+    """
+    if rows < 1:
+        raise TableError(f"rows={rows} must be at least 1.")
+    path = Path(path)
+    images, labels = _originals(seed)[1]
+    names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as stream:
+            for piece, start in enumerate(range(0, rows, _ROWS_PER_PIECE)):
+                count = min(_ROWS_PER_PIECE, rows - start)
+                pixels, classes = _resample(images, labels, _ROWS_PER_PIECE, np.random.default_rng((seed, piece)))
+                columns = dict(zip(names, pixels[:count].T, strict=True))
+                for digit in range(10):
+                    columns[f"Label_{digit}"] = (classes[:count] == digit).astype(np.int8)
+                pl.DataFrame(columns).write_csv(stream, include_header=start == 0, float_precision=_DECIMALS)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _originals(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """The digits to train with and the others: each (images, labels), (n, 64) float64 and (n,) int64."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    train, test, train_labels, test_labels = train_test_split(
+        images, labels, test_size=0.5, stratify=labels, random_state=seed
+    )
+    return (train, train_labels), (test, test_labels)
+
+
+def _resample(images: Array, labels: Array, rows: int, random: np.random.Generator) -> tuple[Array, Array]:
+    chosen = random.integers(len(images), size=rows)
+    noise = random.normal(scale=_NOISE, size=(rows, images.shape[1]))
+    return images[chosen] + noise, labels[chosen]
+
+
+def _train(name: str, path: Path, seed: int) -> float:
+    """Train a model, save it, and give its accuracy on the held-out originals."""
+    import keras
+
+    (images, labels), (test_images, test_labels) = _originals(seed)
+    keras.utils.set_random_seed(seed)
+    pixels, classes = _resample(images, labels, _TRAINING_ROWS, np.random.default_rng((seed, 1 << 20)))
+    model = _architecture(name)
+    model.compile(optimizer=keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=12 if name == "mlp" else 3, verbose=0)
+    draft = path.with_name(f"{path.stem}.part.keras")
+    model.save(draft)
+    os.replace(draft, path)
+    predicted = model.predict(test_images.astype(np.float32), batch_size=1024, verbose=0)
+    return float((predicted.argmax(axis=1) == test_labels).mean())
+
+
+def _architecture(name: str) -> Any:
+    import keras
+    from keras import layers
+
+    begin = [keras.Input((64,), name="pixels"), layers.Rescaling(1 / 16)]
+    end = [layers.Dense(10, activation="softmax", name="digit")]
+    if name == "mlp":
+        middle = [layers.Dense(units, activation="relu") for units in (128, 64, 32)]
+    elif name == "cnn":
+        middle = [
+            layers.Reshape((8, 8, 1)),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(48, 3, padding="same", activation="relu"),
+            layers.Conv2D(48, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+        ]
+    else:
+        raise TableError(f"There is no demo model {name!r}; the demo has mlp and cnn.")
+    return keras.Sequential([*begin, *middle, *end], name=name)

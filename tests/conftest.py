@@ -1,0 +1,199 @@
+"""What the tests share: a small demo, a real server for it, what the model says in-process, and a server that fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ruo.demo import Demo, make_demo
+from ruo.deployments import LocalServer, local_server
+from ruo.wire import WIRES, InferResponse
+
+ROWS = 2_500
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A demo with a test set of 2,500 rows and the dense model."""
+    return make_demo(tmp_path_factory.mktemp("demo"), ROWS, models=("mlp",))
+
+
+@pytest.fixture(scope="session")
+def server(demo: Demo) -> Iterator[LocalServer]:
+    """A running server with two workers that holds the demo's dense model."""
+    with local_server(demo.models["mlp"], workers=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def features(demo: Demo) -> np.ndarray:
+    """The demo's features, (rows, 64) float32, read without ruo."""
+    frame = pl.read_csv(demo.testset)
+    return frame.select([name for name in frame.columns if not name.startswith("Label_")]).to_numpy().astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def labels(demo: Demo) -> np.ndarray:
+    """The demo's class indices, read without ruo."""
+    frame = pl.read_csv(demo.testset)
+    return frame.select([name for name in frame.columns if name.startswith("Label_")]).to_numpy().argmax(axis=1)
+
+
+@pytest.fixture(scope="session")
+def expected(demo: Demo, features: np.ndarray) -> np.ndarray:
+    """What the model says of every row, computed in this process."""
+    import keras
+
+    return keras.saving.load_model(demo.models["mlp"]).predict(features, batch_size=1000, verbose=0)
+
+
+@dataclass
+class Reply:
+    """What a scripted server answers: `cut_after` breaks the connection after so many bytes of the body."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0
+    cut_after: int | None = None
+
+
+METADATA = {
+    "name": "model",
+    "versions": ["1"],
+    "platform": "test",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+}
+
+
+def row_sums(body: bytes, headers: dict[str, str], version: str = "1") -> Reply:
+    """The right answer of a model that adds up each row."""
+    request = WIRES["v2"].decode_request(headers, body)
+    sums = request.inputs["x"].sum(axis=1, keepdims=True)
+    encoded = WIRES["v2"].encode_response(InferResponse({"y": sums}, "model", version), request)
+    return Reply(200, b"".join(bytes(buffer) for buffer in encoded.buffers), encoded.headers)
+
+
+class ScriptedServer:
+    """A real HTTP server whose answers to infer requests a test writes; it speaks of one model, which adds up a row."""
+
+    def __init__(self, script: Callable[[int, bytes, dict[str, str]], Reply]) -> None:
+        self.requests: list[bytes] = []
+        self.most_at_once = 0
+        self._script = script
+        self._lock = threading.Lock()
+        self._now = 0
+        self._stop = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer._send(self, Reply(body=json.dumps(METADATA).encode()))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.path.endswith("/index"):
+                    return outer._send(self, Reply(body=b'[{"name": "model"}]'))
+                return outer._infer(self, body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+            daemon_threads = True
+
+            def handle_error(self, *args: object) -> None:
+                pass  # a client that hangs up is part of the tests
+
+        self._http = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _infer(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        with self._lock:
+            number = len(self.requests)
+            self.requests.append(body)
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            self._send(handler, self._script(number, body, dict(handler.headers)))
+        finally:
+            with self._lock:
+                self._now -= 1
+
+    def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+        self._stop.wait(reply.wait_s)
+        handler.send_response(reply.status)
+        for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(reply.body if reply.cut_after is None else reply.body[: reply.cut_after])
+        handler.close_connection = True
+
+
+Script = Callable[[int, bytes, dict[str, str]], Reply]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[Script], ScriptedServer]]:
+    """Make a server that answers as the test's script says."""
+    servers: list[ScriptedServer] = []
+
+    def make(script: Script) -> ScriptedServer:
+        servers.append(ScriptedServer(script))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def small_csv(tmp_path: Path) -> Path:
+    """Ten rows of three features and no labels; row i holds i, i + 0.5 and 1."""
+    path = tmp_path / "small.csv"
+    path.write_text("a,b,c\n" + "".join(f"{i},{i}.5,1\n" for i in range(10)))
+    return path
+
+
+@pytest.fixture
+def small_sums() -> np.ndarray:
+    """What the scripted model says of `small_csv`."""
+    return np.array([[2 * i + 1.5] for i in range(10)], np.float32)
+
+
+@pytest.fixture
+def answers() -> Script:
+    """A script that always answers rightly."""
+    return lambda number, body, headers: row_sums(body, headers)
+
+
+@pytest.fixture(scope="session")
+def reply() -> type[Reply]:
+    """The class of a scripted answer."""
+    return Reply
+
+
+@pytest.fixture(scope="session")
+def right_answer() -> Callable[..., Reply]:
+    """The right answer to a request, for scripts that answer rightly now and then."""
+    return row_sums
+
+
