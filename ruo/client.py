@@ -8,6 +8,7 @@ tenth of a millisecond.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -101,6 +102,10 @@ class Client:
     token: str | None = field(repr=False, default=None)
     model: ModelInfo = field(default=ModelInfo("model", "", ""))
 
+    def __post_init__(self) -> None:
+        self._bases = [_base_and_model(url)[0] for url in self.urls]
+        self._outstanding = dict.fromkeys(self._bases, 0)
+
     async def __aenter__(self) -> Self:
         headers = {"User-Agent": "ruo"}
         if self.token:
@@ -110,8 +115,6 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             headers=headers,
         )
-        self._bases = [_base_and_model(url)[0] for url in self.urls]
-        self._outstanding = dict.fromkeys(self._bases, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -202,7 +205,8 @@ class Client:
             message = f"{url} gave no answer within {self.timeout:g} s; raise timeout, or send smaller chunks."
             raise _RefusedError(message, again=True) from None
         except aiohttp.ClientConnectorError as error:
-            reason = error.os_error.strerror or str(error.os_error)
+            code = error.os_error.errno
+            reason = os.strerror(code).lower() if code and code > 0 else str(error.os_error)
             message = f"Nothing answers at {url} ({reason}); start the server, or check the address."
             raise _RefusedError(message, again=True) from None
         except (aiohttp.ClientError, OSError) as error:

@@ -6,7 +6,6 @@ test set is made of the others, each row one of them with noise on every pixel. 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +35,7 @@ class Demo:
     accuracy: dict[str, float]
 
 
-def make_demo(
-    out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = ("mlp", "cnn")
-) -> Demo:
+def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = ("mlp", "cnn")) -> Demo:
     """Write ``testset.csv`` and the models, each as NAME.keras, to the folder `out`; the same seed gives the same.
 
     mlp is a dense network (19,000 multiplications a row), cnn a convolutional one (1.7 million). Takes less than a
@@ -74,7 +71,7 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
                 for digit in range(10):
                     columns[f"Label_{digit}"] = (classes[:count] == digit).astype(np.int8)
                 pl.DataFrame(columns).write_csv(stream, include_header=start == 0, float_precision=_DECIMALS)
-        os.replace(draft, path)
+        draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -109,7 +106,7 @@ def _train(name: str, path: Path, seed: int) -> float:
     model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=12 if name == "mlp" else 3, verbose=0)
     draft = path.with_name(f"{path.stem}.part.keras")
     model.save(draft)
-    os.replace(draft, path)
+    draft.replace(path)
     predicted = model.predict(test_images.astype(np.float32), batch_size=1024, verbose=0)
     return float((predicted.argmax(axis=1) == test_labels).mean())
 

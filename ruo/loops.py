@@ -11,6 +11,8 @@ __all__ = ["LoopThread"]
 
 T = TypeVar("T")
 
+_CLEAN_UP_S = 5.0
+
 
 class LoopThread:
     """A running event loop; `run` waits for a coroutine on it and can be interrupted. A context manager."""
@@ -34,7 +36,15 @@ class LoopThread:
 
         An exception in this thread, such as KeyboardInterrupt, cancels the coroutine.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        ended = threading.Event()
+
+        async def watched() -> T:
+            try:
+                return await coroutine
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
             while True:
                 try:
@@ -43,8 +53,10 @@ class LoopThread:
                     if future.done() or meanwhile is None:
                         raise  # the coroutine's own
                     meanwhile()
-        finally:
+        except BaseException:
             future.cancel()
+            ended.wait(_CLEAN_UP_S)  # let it clean up after itself before anything else is cancelled
+            raise
 
     async def _wind_up(self) -> None:
         """Cancel what is left and let it clean up after itself."""

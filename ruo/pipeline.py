@@ -63,25 +63,24 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._thread.submit(self._blocks.close)  # behind the block that may be in the making
-        await asyncio.to_thread(self._thread.shutdown)
+        self._thread.shutdown()  # waits for that block at most; after a whole run there is none
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
         """Every chunk once, as it is answered or in row order. Raises what reading the table raised."""
-        collected, next_start = 0, 0
+        answered, next_row = 0, 0
         early: dict[int, Sent] = {}
-        while self._chunks is None or collected < self._chunks:
+        while self._chunks is None or answered < self._chunks:
             result = await self._results.get()
             if isinstance(result, BaseException):
                 raise result
             if result is None:  # all chunks are formed: look at the count again
                 continue
+            answered += 1
             early[result.start] = result
-            for start in [next_start] if in_order else list(early):
-                while (sent := early.pop(start, None)) is not None:
-                    collected += 1
-                    start = next_start = start + sent.rows
-                    self._window.release()
-                    yield sent
+            while (sent := early.pop(next_row if in_order else result.start, None)) is not None:
+                next_row = sent.start + sent.rows
+                self._window.release()
+                yield sent
 
     async def _report(self, work: object) -> None:
         try:

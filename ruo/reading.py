@@ -135,12 +135,9 @@ class _CsvTable(Table):
         return max(self._read_rows, round(self._read_rows * self._path.stat().st_size / self._read_bytes))
 
     def _open(self) -> IO[bytes]:
-        raw = self._path.open("rb")
-        if raw.read(2) == b"\x1f\x8b":  # gzip's magic number, whatever the file is called
-            raw.seek(0)
-            return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]  # reads like any binary file
-        raw.seek(0)
-        return raw
+        with self._path.open("rb") as stream:
+            is_gzip = stream.read(2) == b"\x1f\x8b"  # gzip's magic number, whatever the file is called
+        return gzip.open(self._path) if is_gzip else self._path.open("rb")  # type: ignore[return-value]
 
     def _parts(self) -> Iterator[_Part]:
         rows = 0

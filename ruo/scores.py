@@ -169,7 +169,7 @@ class _GrowingArray:
         stop = start + len(rows)
         if self._array is None or len(self._array) < stop:
             self._grow(stop, rows.shape[1:])
-        assert self._array is not None  # noqa: S101  it has just grown
+        assert self._array is not None  # it has just grown
         self._array[start:stop] = rows
 
     def rows(self, count: int) -> Predictions:
@@ -191,6 +191,7 @@ class _GrowingArray:
 
 
 def version_change(version: str, sent: Sent) -> ScoringError | None:
+    """The error where another version of the model answered than `version`, which answered before."""
     answered = sent.answer.record.version
     if not version or not answered or answered == version:
         return None

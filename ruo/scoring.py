@@ -189,7 +189,7 @@ class _Job:
                 if error is not None:
                     raise error
                 version = version or sent.answer.record.version
-                assert sent.answer.predictions is not None  # noqa: S101  no error, so there are predictions
+                assert sent.answer.predictions is not None  # no error, so there are predictions
                 yield ScoredBlock(sent.start, sent.answer.predictions, sent.labels)
 
     @asynccontextmanager

@@ -6,157 +6,144 @@ route -> wire.decode_request -> model -> wire.encode_response
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from ruo.wire import ONLY, WIRES, InferRequest, InferResponse, Wire, WireError
-from ruo.wire.v2 import datatype_of
-from server.model import Model, TensorSpec, decode_raw
-from server.serving import NotReadyError, Serving
+from ruo.wire import WireError
+from server.body import drain
+from server.inference import Inference
+from server.limits import RefusedError, check_token
+from server.logs import REQUESTS
+from server.metrics import Metrics
+from server.openapi import describe
+from server.serving import Serving
+from server.settings import Settings
+from server.views import V1Views, V2Views, as_json, paper_view
 
-__all__ = ["create_app"]
+__all__ = ["Route", "create_app", "routes_of"]
 
 log = logging.getLogger("gunicorn.error")
 
-# The clients of 2023 do not try again, so a request that comes while the model is being loaded waits for it.
-_PAPER_WAIT_S = 60.0
+
+class Route(NamedTuple):
+    """One line of the table; `probe` marks what is answered without the token."""
+
+    method: str
+    path: str
+    view: Callable[..., Response]
+    probe: bool = False
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """The application; `config` overrides what the environment says (MODEL_PATH, MODEL_NAME, MAX_REQUEST_MB)."""
-    settings = {
-        "MODEL_PATH": os.environ.get("MODEL_PATH", "/app/model"),
-        "MODEL_NAME": os.environ.get("MODEL_NAME", "model"),
-        "MAX_REQUEST_MB": float(os.environ.get("MAX_REQUEST_MB", "256")),
-        **(config or {}),
-    }
+    """The application; `config` overrides what the environment says (MODEL_PATH, MODEL_NAME, ...: see Settings)."""
+    settings = Settings.read(config)
+    metrics = Metrics()
+    serving = Serving(settings, metrics)
+    routes = routes_of(settings, Inference(settings, serving, metrics), metrics)
     app = Flask("server", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = int(settings["MAX_REQUEST_MB"] * 2**20)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.url_map.strict_slashes = False
-    app.register_error_handler(Exception, _answer_error)
-    serving = Serving(Path(settings["MODEL_PATH"]), settings["MODEL_NAME"])
+    app.url_map.merge_slashes = False
     app.extensions["ruo"] = serving
-    for method, path, view in _routes(serving):
-        app.add_url_rule(path, endpoint=f"{method} {path}", view_func=view, methods=[method])
+    for route in routes:
+        app.add_url_rule(
+            route.path,
+            endpoint=f"{route.method} {route.path}",
+            view_func=route.view,
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
+    probes = {f"{route.method} {route.path}" for route in routes if route.probe}
+    app.before_request(lambda: _let_in(settings.ruo_token, probes))
+    app.after_request(lambda response: _note(response, metrics))
+    app.register_error_handler(Exception, _answer_error)
     return app
 
 
-def _routes(serving: Serving) -> list[tuple[str, str, Callable[..., Response]]]:
-    v2 = _Views(serving, WIRES["v2"])
-    return [
-        ("GET", "/v2", v2.server),
-        ("GET", "/v2/health/live", v2.live),
-        ("GET", "/v2/health/ready", v2.ready),
-        ("GET", "/v2/models/<model>", v2.metadata),
-        ("GET", "/v2/models/<model>/ready", v2.model_ready),
-        ("POST", "/v2/models/<model>/infer", v2.infer),
-        ("POST", "/v2/repository/index", v2.index),
-        ("POST", "/v1/models/<model>:predict", _Views(serving, WIRES["v1"]).infer),
-        ("POST", "/test", _Views(serving, WIRES["paper"], _PAPER_WAIT_S).infer),
+def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> list[Route]:
+    """Everything that this server answers."""
+    v2, v1 = V2Views(settings, inference, metrics), V1Views(inference)
+    table = [
+        Route("GET", "/", v1.alive, probe=True),
+        Route("GET", "/v2/health/live", v2.live, probe=True),
+        Route("GET", "/v2/health/ready", v2.ready, probe=True),
+        Route("GET", "/v2", v2.server),
+        Route("GET", "/v2/models/<model>", v2.metadata),
+        Route("GET", "/v2/models/<model>/versions/<version>", v2.metadata),
+        Route("GET", "/v2/models/<model>/ready", v2.model_ready, probe=True),
+        Route("GET", "/v2/models/<model>/versions/<version>/ready", v2.model_ready, probe=True),
+        Route("GET", "/v2/models/<model>/config", v2.config),
+        Route("GET", "/v2/models/<model>/versions/<version>/config", v2.config),
+        Route("GET", "/v2/models/<model>/stats", v2.stats),
+        Route("GET", "/v2/models/<model>/versions/<version>/stats", v2.stats),
+        Route("POST", "/v2/models/<model>/infer", v2.infer),
+        Route("POST", "/v2/models/<model>/versions/<version>/infer", v2.infer),
+        Route("POST", "/v2/repository/index", v2.index),
+        Route("POST", "/v2/repository/models/<model>/load", v2.control),
+        Route("POST", "/v2/repository/models/<model>/unload", v2.control),
+        Route("GET", "/v1/models", v1.models),
+        Route("GET", "/v1/models/<model>", v1.model),
+        Route("GET", "/v1/models/<model>/versions/<version>", v1.model),
+        Route("GET", "/v1/models/<model>/metadata", v1.metadata),
+        Route("GET", "/v1/models/<model>/versions/<version>/metadata", v1.metadata),
+        Route("POST", "/v1/models/<model>:predict", v1.predict),
+        Route("POST", "/v1/models/<model>/versions/<version>:predict", v1.predict),
+        Route("POST", "/test", lambda: paper_view(inference)),
+        Route("GET", "/metrics", lambda: Response(metrics.text(), content_type="text/plain; version=0.0.4")),
     ]
+    document = describe([(route.method, route.path, route.probe) for route in table], settings)
+    return [*table, Route("GET", "/openapi.json", lambda: as_json(document))]
 
 
-class _Views:
-    """The routes of one wire."""
-
-    def __init__(self, serving: Serving, wire: Wire, wait_s: float = 0.0) -> None:
-        self._serving = serving
-        self._wire = wire
-        self._wait_s = wait_s
-
-    def server(self) -> Response:
-        return _json({"name": "ruo", "version": _version(), "extensions": ["binary_tensor_data", "model_repository"]})
-
-    def live(self) -> Response:
-        return _json({"live": True})
-
-    def ready(self) -> Response:
-        self._serving.start()
-        workers = self._serving.ready_workers()
-        state = {"live": True, "ready": workers > 0, "workers": workers}
-        if workers:
-            return _json(state)
-        return _json({**state, "error": self._serving.why_not_ready()}, 503)
-
-    def model_ready(self, model: str) -> Response:
-        self._require(model)
-        return _json({"name": model, "ready": bool(self._serving.model())})
-
-    def metadata(self, model: str) -> Response:
-        self._require(model)
-        loaded = self._serving.model()
-        return _json(
-            {
-                "name": model,
-                "versions": [self._serving.version],
-                "platform": loaded.platform,
-                "inputs": [_describe(spec) for spec in loaded.inputs],
-                "outputs": [_describe(spec) for spec in loaded.outputs],
-            }
-        )
-
-    def index(self) -> Response:
-        state = "READY" if self._serving.ready_workers() else "UNAVAILABLE"
-        entry = {"name": self._serving.name, "version": self._serving.version, "state": state, "reason": ""}
-        return _json([entry])
-
-    def infer(self, model: str | None = None) -> Response:
-        if model is not None:
-            self._require(model)
-        loaded = self._serving.model(self._wait_s)
-        clock = [time.perf_counter()]
-        asked = _decode(self._wire, loaded)
-        arrays = loaded.fit(asked.inputs)
-        clock.append(time.perf_counter())
-        outputs = loaded.run(arrays)
-        clock.append(time.perf_counter())
-        answer = InferResponse(outputs, self._serving.name, self._serving.version, asked.id)
-        headers, buffers = self._wire.encode_response(answer, asked)
-        clock.append(time.perf_counter())
-        response = Response([bytes(buffer) for buffer in buffers], headers=headers)  # Gunicorn takes bytes only
-        response.headers["Server-Timing"] = _server_timing(clock)
-        return response
-
-    def _require(self, model: str) -> None:
-        if model != self._serving.name:
-            raise WireError(f'There is no model "{model}" here; this server has "{self._serving.name}".', 404)
+def _let_in(token: str, probes: set[str]) -> None:
+    g.began = time.perf_counter()
+    if token and request.endpoint not in probes:
+        check_token(token, request.headers.get("Authorization"))
 
 
-def _decode(wire: Wire, model: Model) -> InferRequest:
-    asked = wire.decode_request(dict(request.headers), request.get_data(cache=False))
-    if wire.name == "v2" and ONLY in asked.inputs:
-        if len(model.inputs) > 1:
-            raise WireError("A raw binary request fits a model with one input only.")
-        asked.inputs[ONLY] = decode_raw(asked.inputs[ONLY], model.inputs[0])
-    known = [spec.name for spec in model.outputs]
-    for name in asked.outputs or ():
-        if name not in known:
-            raise WireError(f'The model has no output "{name}"; its outputs are {", ".join(known)}.')
-    return asked
+def _note(response: Response, metrics: Metrics) -> Response:
+    """Count the answer and write its line in the log; probes and the like are in it at level debug only."""
+    route = request.url_rule.rule if request.url_rule else "none"
+    metrics.answered(route, response.status_code)
+    level = logging.DEBUG if request.method == "GET" else logging.INFO
+    if REQUESTS.isEnabledFor(level):
+        milliseconds = round(1000 * (time.perf_counter() - g.began), 3)
+        fields = {
+            "method": request.method,
+            "path": request.path,
+            "status": response.status_code,
+            "bytes_in": request.content_length or 0,
+            "bytes_out": response.content_length or 0,
+            "ms": milliseconds,
+            "timing": response.headers.get("Server-Timing", ""),
+            "version": response.headers.get("Ruo-Model-Version", ""),
+        }
+        line = "%(method)s %(path)s %(status)s in %(ms)s ms, %(bytes_in)s bytes in, %(bytes_out)s out (%(timing)s)"
+        REQUESTS.log(level, line, fields, extra={"fields": fields})
+    return response
 
 
 def _answer_error(error: Exception) -> Response:
+    drain(request.environ)
     if isinstance(error, WireError):
-        return _json({"error": str(error)}, error.status)
-    if isinstance(error, NotReadyError):
-        response = _json({"error": str(error)}, 503)
-        response.headers["Retry-After"] = "1"
-        return response
-    if isinstance(error, HTTPException):
-        response = _json({"error": _http_sentence(error)}, error.code or 500)
+        response = as_json({"error": str(error)}, error.status)
+    elif isinstance(error, RefusedError):
+        response = as_json({"error": str(error)}, error.status)
+        response.headers.extend(error.headers)
+    elif isinstance(error, HTTPException):
+        response = as_json({"error": _http_sentence(error)}, error.code or 500)
         response.headers.extend(dict(error.get_headers()) if error.code == 405 else {})
         response.content_type = "application/json"
-        return response
-    log.exception("%s %s failed", request.method, request.path)
-    return _json({"error": "The server failed on this request; its log says why."}, 500)
+    else:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        response = as_json({"error": "The server failed on this request; its log says why."}, 500)
+    if response.status_code == 503:
+        response.headers["Retry-After"] = "1"
+    return response
 
 
 def _http_sentence(error: HTTPException) -> str:
@@ -168,24 +155,3 @@ def _http_sentence(error: HTTPException) -> str:
         limit = request.max_content_length or 0
         return f"The body is larger than {limit / 2**20:g} MB, the most this server takes; send fewer rows at once."
     return str(error.description)
-
-
-def _describe(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": list(spec.shape)}
-
-
-def _server_timing(clock: list[float]) -> str:
-    names = ("decode", "predict", "encode")
-    spans = zip(names, clock, clock[1:], strict=False)
-    return ", ".join(f"{name};dur={1000 * (end - begin):.3f}" for name, begin, end in spans)
-
-
-def _json(message: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(message), status, content_type="application/json")
-
-
-def _version() -> str:
-    try:
-        return version("ruo")
-    except PackageNotFoundError:  # run from a checkout or an image that holds the sources only
-        return "unknown"

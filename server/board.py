@@ -10,7 +10,7 @@ import mmap
 
 __all__ = ["Board"]
 
-_PID, _READY, _LOAD, _WIDTH = 0, 1, 2, 3
+_TAKEN, _READY, _LOAD, _PID, _WIDTH = 0, 1, 2, 3, 4
 
 
 class Board:
@@ -20,11 +20,11 @@ class Board:
         self._lines = lines
         self._cells = memoryview(mmap.mmap(-1, lines * _WIDTH * 4)).cast("i")
 
-    def take_line(self, pid_of_worker: int = 1) -> int:
+    def take_line(self) -> int:
         """A free line, for a worker about to be forked; raises RuntimeError where all are taken."""
         for line in range(self._lines):
-            if not self._cells[line * _WIDTH + _PID]:
-                self._cells[line * _WIDTH + _PID] = pid_of_worker
+            if not self._cells[line * _WIDTH + _TAKEN]:
+                self._cells[line * _WIDTH + _TAKEN] = 1
                 return line
         raise RuntimeError(f"No more than {self._lines} workers are possible; lower WEB_CONCURRENCY.")
 
@@ -32,6 +32,10 @@ class Board:
         """Forget a worker that has ended."""
         for cell in range(line * _WIDTH, (line + 1) * _WIDTH):
             self._cells[cell] = 0
+
+    def set_pid(self, line: int, pid: int) -> None:
+        """Say which process this line's worker is."""
+        self._cells[line * _WIDTH + _PID] = pid
 
     def set_ready(self, line: int, ready: bool) -> None:
         """Say whether this worker's model is ready."""
@@ -45,12 +49,20 @@ class Board:
         """How many workers are ready."""
         return sum(1 for line in self._taken() if self._cells[line * _WIDTH + _READY])
 
+    def is_ready(self, line: int) -> bool:
+        """Whether this worker's model is ready."""
+        return bool(self._cells[line * _WIDTH + _READY])
+
+    def pids(self) -> list[int]:
+        """The processes of the workers that have begun to work."""
+        return [pid for line in self._taken() if (pid := self._cells[line * _WIDTH + _PID])]
+
     def is_least_loaded(self, line: int) -> bool:
         """Whether no ready worker has less to do than this one; a worker that is not ready gives way to all."""
-        loads = [self._cells[other * _WIDTH + _LOAD] for other in self._taken() if self._cells[other * _WIDTH + _READY]]
+        loads = [self._cells[other * _WIDTH + _LOAD] for other in self._taken() if self.is_ready(other)]
         if not loads:
             return True
-        return bool(self._cells[line * _WIDTH + _READY]) and self._cells[line * _WIDTH + _LOAD] <= min(loads)
+        return self.is_ready(line) and self._cells[line * _WIDTH + _LOAD] <= min(loads)
 
     def _taken(self) -> list[int]:
-        return [line for line in range(self._lines) if self._cells[line * _WIDTH + _PID]]
+        return [line for line in range(self._lines) if self._cells[line * _WIDTH + _TAKEN]]

@@ -1,30 +1,38 @@
 """Gunicorn's settings: workers and threads from the CPU limit, and the hooks that join the workers.
 
-PORT (8000), WEB_CONCURRENCY (workers; default: one for each CPU that may be used) and LOG_LEVEL come from the
-environment; `-b` and the other options of the command line override what stands here.
+PORT (8000), WEB_CONCURRENCY (workers; default: one for each CPU that may be used), LOG_LEVEL (info; warning leaves
+out the line for every request) and LOG_FORMAT (text, json) come from the environment, as do the application's
+settings (server/settings.py); `-b` and the other options of the command line override what stands here.
 """
 
 import contextlib
 import math
 import os
+import shutil
 import signal
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 from ruo.cpus import cpu_limit
 from server.board import Board
+from server.settings import Settings
 
+_settings = Settings.read()  # a wrong one ends the server here, before any worker is there
 _cpus = cpu_limit()
 _board = Board()
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", 0)) or max(1, math.floor(_cpus))
 worker_class = "server.worker.LeastLoadedWorker"
-threads = 16  # one computes; the others read, write and answer probes
+threads = _settings.max_waiting + 9  # one computes, some wait, and there is always one to refuse the next
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a file that beats, not a secret
 keepalive = 65  # longer than the idle time of proxies in front, which close first then
 timeout = 120
 graceful_timeout = 60
 loglevel = os.environ.get("LOG_LEVEL", "info").lower()
+logger_class = "server.logs.ServerLogger"
 control_socket_disable = True
 preload_app = False  # TensorFlow does not survive a fork: every worker loads its own
 
@@ -37,6 +45,22 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+def on_starting(server: Any) -> None:
+    """Make the folder in which the workers' counters are added up, empty; before any worker imports its half."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir(parents=True)
+    else:
+        server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
+
+
+def on_exit(server: Any) -> None:
+    """Leave nothing behind."""
+    if hasattr(server, "counters"):
+        shutil.rmtree(server.counters, ignore_errors=True)
+
+
 def when_ready(server: Any) -> None:
     """Stop when the process that started this server is gone, where it gave a pipe to tell by."""
     lifeline = os.environ.pop("RUO_LIFELINE_FD", None)
@@ -45,16 +69,24 @@ def when_ready(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker its line on the board."""
     worker.board = _board
     worker.line = _board.take_line()
+    worker.longest_s = _settings.body_timeout + _settings.request_timeout + 300
 
 
 def post_worker_init(worker: Any) -> None:
+    """Begin to load the model in the new process."""
+    _board.set_pid(worker.line, os.getpid())
     worker.wsgi.extensions["ruo"].start(worker.board, worker.line)
 
 
 def child_exit(server: Any, worker: Any) -> None:
+    """Forget a worker that has ended; its totals stay counted."""
+    from prometheus_client.multiprocess import mark_process_dead
+
     _board.clear(worker.line)
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def _stop_at_end_of(pipe: int) -> None:

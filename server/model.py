@@ -7,8 +7,9 @@ convolutional model takes twice as long per row as a few thousand do (they no lo
 
 from __future__ import annotations
 
-import os
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,17 @@ from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
 
-__all__ = ["ROWS_PER_CALL", "Model", "ModelError", "TensorSpec", "load_model"]
+__all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
 
 ROWS_PER_CALL = 4096
+SUFFIXES = (".keras", ".h5", ".hdf5")
+
+# one call at a time in a process, whichever model it is of: the threads inside a call use all CPUs the process may use
+_TURN = threading.Lock()
 
 
 class ModelError(RuoError):
-    """The model cannot be loaded: what is wrong with the file, and what to do."""
+    """The model cannot be served: what is wrong with it, and what to do."""
 
 
 class TensorSpec(NamedTuple):
@@ -48,26 +53,29 @@ class Model:
         self.inputs = inputs
         self.outputs = outputs
         self._function = function
-        # one call at a time: the threads inside a call use the CPUs that this process may use
-        self._lock = threading.Lock()
 
     def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Score rows; raises WireError (400) where names, shapes or datatypes do not fit the model."""
         return self.run(self.fit(tensors))
 
-    def run(self, arrays: list[Array]) -> dict[str, Array]:
-        """Score rows that `fit` has made fit."""
+    def run(self, arrays: list[Array], deadline: float = math.inf) -> dict[str, Array]:
+        """Score rows that `fit` has made fit; raises WireError where that takes beyond `deadline` (time.monotonic)."""
+        return self.run_timed(arrays, deadline)[0]
+
+    def run_timed(self, arrays: list[Array], deadline: float = math.inf) -> tuple[dict[str, Array], float]:
+        """As `run`; gives the seconds of waiting for other calls too."""
         rows = len(arrays[0])
-        if rows <= ROWS_PER_CALL:
-            return self._named(self._call(arrays))
-        results: list[Array] = []
-        for start in range(0, rows, ROWS_PER_CALL):
-            pieces = self._call([array[start : start + ROWS_PER_CALL] for array in arrays])
-            if start == 0:
-                results = [np.empty((rows, *piece.shape[1:]), piece.dtype) for piece in pieces]
+        results, waited = self._call([array[:ROWS_PER_CALL] for array in arrays], deadline)
+        if rows > ROWS_PER_CALL:
+            first, results = results, [np.empty((rows, *piece.shape[1:]), piece.dtype) for piece in results]
+            for result, piece in zip(results, first, strict=True):
+                result[: len(piece)] = piece
+        for start in range(ROWS_PER_CALL, rows, ROWS_PER_CALL):
+            pieces, wait = self._call([array[start : start + ROWS_PER_CALL] for array in arrays], deadline)
+            waited += wait
             for result, piece in zip(results, pieces, strict=True):
                 result[start : start + len(piece)] = piece
-        return self._named(results)
+        return {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}, waited
 
     def warm_up(self) -> None:
         """Call the model at both sizes that it will see, so that no request pays for the first call."""
@@ -95,12 +103,16 @@ class Model:
             raise WireError(f"The inputs have different numbers of rows: {sorted(counts)}.")
         return arrays
 
-    def _call(self, arrays: list[Array]) -> list[Array]:
-        with self._lock:
-            return self._function(arrays)
-
-    def _named(self, arrays: list[Array]) -> dict[str, Array]:
-        return {spec.name: array for spec, array in zip(self.outputs, arrays, strict=True)}
+    def _call(self, arrays: list[Array], deadline: float) -> tuple[list[Array], float]:
+        began = time.monotonic()
+        # a lock takes no infinite timeout; -1 stands for it
+        if not _TURN.acquire(timeout=-1 if deadline == math.inf else max(0.0, deadline - began)):
+            raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
+        waited = time.monotonic() - began
+        try:
+            return self._function(arrays), waited
+        finally:
+            _TURN.release()
 
 
 def _fit(array: Array, spec: TensorSpec) -> Array:
@@ -119,42 +131,56 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
                 f"({datatype_of(spec.dtype)}; -1 is any size)."
             )
         array = array.reshape(wanted)
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = np.ascontiguousarray(array, dtype=spec.dtype)
+    # a float too large for FP32 is Infinity there, which a model can take; a fraction cut off is another number
+    if spec.dtype.kind in "iub" and converted.dtype != array.dtype and not np.array_equal(converted, array):
+        raise WireError(
+            f'Input "{spec.name}" holds a value that {datatype_of(spec.dtype)}, which it takes, cannot hold.'
+        )
+    return converted
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: Path, trusted: bool = False, origin: Path | None = None) -> Model:
     """Load a ``.keras`` or ``.h5`` file or a SavedModel directory, compile it and warm it up.
 
-    Raises ModelError where there is no such model, or where it cannot be loaded.
+    Only `trusted` models may have a format that can run code of their maker while it is loaded. `origin` is where
+    `path` was copied from, to be named in errors. Raises ModelError.
     """
-    path = Path(path)
-    if not path.exists():
+    origin = origin or path
+    if path.suffix != ".keras" and not trusted:
         raise ModelError(
-            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file or a SavedModel directory."
+            f"The model at {origin} cannot be loaded: .h5 and SavedModel can run code of whoever made them; "
+            "set RUO_TRUST_MODEL=1 if you know who did, or save the model as .keras."
         )
     try:
         model = _load_saved_model(path) if path.is_dir() else _load_keras(path)
         model.warm_up()
-    except ModelError:
-        raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The model at {path} cannot be loaded: {reason}") from error
+        reason = reason.replace(str(path), str(origin))
+        raise ModelError(f"The model at {origin} cannot be loaded: {reason}") from error
     return model
 
 
+_OUT = {"bfloat16": "float32"}  # neither numpy nor JSON has it
+
+
 def _load_keras(path: Path) -> Model:
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise ModelError(f"{path} is not a model: it must end in .keras or .h5, or be a SavedModel directory.")
+    if path.suffix not in SUFFIXES:
+        raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
     import keras
 
-    loaded = keras.saving.load_model(path, compile=False)
+    loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not getattr(loaded, "inputs", None):
-        raise ModelError(f"The model at {path} does not say what it takes; build it, or export it as a SavedModel.")
+        raise ModelError("it does not say what it takes; build it before it is saved, or export it as a SavedModel.")
     # a Sequential model has one output, named after its last layer as in a functional model
     names = _unique(getattr(loaded, "output_names", None) or [loaded.layers[-1].name])
     inputs = [_spec(tensor.name, tensor.dtype, tensor.shape) for tensor in loaded.inputs]
-    outputs = [_spec(name, tensor.dtype, tensor.shape) for name, tensor in zip(names, loaded.outputs, strict=True)]
+    outputs = [
+        _spec(name, _OUT.get(tensor.dtype, tensor.dtype), tensor.shape)
+        for name, tensor in zip(names, loaded.outputs, strict=True)
+    ]
     backend = keras.backend.backend()
     function = _compile(loaded, inputs) if backend == "tensorflow" else _batch_function(loaded)
     kind = "keras" if path.suffix == ".keras" else "h5"
@@ -168,7 +194,8 @@ def _compile(loaded: Any, inputs: list[TensorSpec]) -> Function:
 
     def forward(*tensors: Any) -> list[Any]:
         given = tensors[0] if len(tensors) == 1 else list(tensors)
-        return _as_list(loaded(given, training=False))
+        outputs = _as_list(loaded(given, training=False))
+        return [tf.cast(output, _OUT[output.dtype.name]) if output.dtype.name in _OUT else output for output in outputs]
 
     concrete = tf.function(forward, input_signature=signature).get_concrete_function()
     return lambda arrays: [tensor.numpy() for tensor in concrete(*map(tf.convert_to_tensor, arrays))]
@@ -184,7 +211,7 @@ def _batch_function(loaded: Any) -> Function:
 
 def _load_saved_model(path: Path) -> Model:
     if not (path / "saved_model.pb").is_file():
-        raise ModelError(f"{path} is not a SavedModel directory: it has no saved_model.pb.")
+        raise ModelError("a SavedModel directory has a file saved_model.pb.")
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -192,7 +219,7 @@ def _load_saved_model(path: Path) -> Model:
     signatures = dict(loaded.signatures)
     signature = signatures.get("serving_default") or signatures.get("serve")
     if signature is None:
-        raise ModelError(f"The SavedModel at {path} has no signature serving_default; export it with model.export().")
+        raise ModelError("it has no signature serving_default; export it with model.export().")
     inputs = [
         _spec(name, t.dtype.as_numpy_dtype, t.shape) for name, t in signature.structured_input_signature[1].items()
     ]

@@ -2,12 +2,21 @@
 
 All workers of a server listen on one socket, and the first to wake gets the connection, whatever it is busy
 with: some end up with three requests and some with none. Here a worker that has more to do than another leaves
-the connection to that one. Probes are answered beside the work, by threads that a computing worker has free.
+the connection to that one.
+
+Probes have threads of their own, so that they are answered however much work there is, and no thread waits for a
+client that sends nothing: a connection waits in the poller until something comes, and its headers must come soon.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -18,6 +27,9 @@ __all__ = ["LeastLoadedWorker"]
 
 _GIVE_WAY_S = 0.0005  # how long to look away from a connection that another worker should take
 _LONGEST_WAY_S = 0.02  # after this long nobody has taken it: the other worker may be stuck
+_LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
+_HEADERS_S = 10.0  # for a client to send something, and again for the rest of its headers
+_PROBE_THREADS = 4
 
 
 class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
@@ -25,22 +37,82 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     board: Board
     line: int
+    longest_s = 600.0  # a whole exchange; whoever does not take the answer is cut off then
     _gave_way_since = 0.0
     _gave_way_last = 0.0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._counted: set[Any] = set()  # connections that are this worker's load
+        self._deadlines: dict[Any, float] = {}  # of connections that a thread works on
+
+    def init_process(self) -> None:
+        """Called by Gunicorn in the new process; runs until the worker ends."""
+        self._probes = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
+        super().init_process()
+
     def accept(self, listener: Any) -> None:
+        """Take a new connection, or leave it to a worker that has less to do."""
         if self._should_give_way():
             time.sleep(_GIVE_WAY_S)
         else:
             super().accept(listener)
 
     def enqueue_req(self, conn: Any) -> None:
-        self.board.add_load(self.line, 1)
-        super().enqueue_req(conn)
+        """Hand a connection to a thread, or wait in the poller until its client sends something."""
+        if conn not in self._counted:
+            self._counted.add(conn)
+            self.board.add_load(self.line, 1)
+        begin = _peek(conn)
+        if begin is None:
+            self._wait_for_begin(conn)
+            return
+        conn.data_ready = True
+        # a whole question without a body: it never waits for its client, so these threads are always free soon
+        pool = self._probes if begin.startswith(b"GET ") and b"\r\n\r\n" in begin else self.tpool
+        done = pool.submit(self.handle, conn)
+        done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+
+    def handle(self, conn: Any) -> Any:
+        """Read the headers of a request and answer it; runs in a thread."""
+        self._deadlines[conn] = time.monotonic() + _HEADERS_S
+        try:
+            return super().handle(conn)
+        finally:
+            self._deadlines.pop(conn, None)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request whose headers are there."""
+        self._deadlines[conn] = time.monotonic() + self.longest_s
+        return super().handle_request(req, conn)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
-        self.board.add_load(self.line, -1)
+        """Called when a thread is done with a connection."""
+        self._discount(conn)
         super().finish_request(conn, fs)
+
+    def murder_pending(self) -> None:
+        """Close connections that sent nothing for too long, and cut off those that are too slow; once a second."""
+        now = time.monotonic()
+        for conn in [each for each in self.pending_conns if each.timeout <= now]:
+            self._discount(conn)
+        super().murder_pending()
+        for conn, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                # the thread that waits for this client wakes as if the client had gone
+                with contextlib.suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_RDWR)
+
+    def _wait_for_begin(self, conn: Any) -> None:
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + _HEADERS_S
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _discount(self, conn: Any) -> None:
+        if conn in self._counted:
+            self._counted.remove(conn)
+            self.board.add_load(self.line, -1)
 
     def _should_give_way(self) -> bool:
         if self.board.is_least_loaded(self.line):
@@ -49,4 +121,19 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         if now - self._gave_way_last > 10 * _GIVE_WAY_S:
             self._gave_way_since = now  # another connection than the one before
         self._gave_way_last = now
-        return now - self._gave_way_since < _LONGEST_WAY_S
+        longest = _LONGEST_WAY_S if self.board.is_ready(self.line) else _LONGEST_WAY_NOT_READY_S
+        return now - self._gave_way_since < longest
+
+
+def _peek(conn: Any) -> bytes | None:
+    """How the next request begins, without taking it; None where nothing has come yet."""
+    if conn.initialized and conn.parser.unreader.buf.getvalue():
+        return b"?"  # it was read together with the request before it
+    if isinstance(conn.sock, ssl.SSLSocket):
+        return b"?"
+    try:
+        return bytes(conn.sock.recv(2048, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""  # it is gone: the thread will see the same

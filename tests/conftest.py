@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -195,5 +194,3 @@ def reply() -> type[Reply]:
 def right_answer() -> Callable[..., Reply]:
     """The right answer to a request, for scripts that answer rightly now and then."""
     return row_sums
-
-

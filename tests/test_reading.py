@@ -107,7 +107,9 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
 
 def test_a_dataframe_and_its_csv_give_the_same_rows(tmp_path: Path) -> None:
     """A pandas DataFrame with NaN gives what the file that pandas makes of it gives."""
-    frame = pd.DataFrame({"a": [1.25, np.nan, 3.0], "b": pd.array([1, None, 3], dtype="Int64"), "c": [True, False, True]})
+    frame = pd.DataFrame(
+        {"a": [1.25, np.nan, 3.0], "b": pd.array([1, None, 3], dtype="Int64"), "c": [True, False, True]}
+    )
     frame["c"] = frame["c"].astype(int)
     path = tmp_path / "pandas.csv"
     frame.to_csv(path, index=False)

@@ -212,7 +212,9 @@ def test_it_works_where_a_loop_is_running(demo: Demo, server: LocalServer, expec
     """As in a notebook: the synchronous calls may be made inside a running event loop."""
 
     async def main() -> tuple[Scores, int]:
-        return score_csv(demo.testset, server.url), sum(1 for _ in iter_scores(demo.testset, server.url, chunk_size=500))
+        return score_csv(demo.testset, server.url), sum(
+            1 for _ in iter_scores(demo.testset, server.url, chunk_size=500)
+        )
 
     scores, blocks = asyncio.run(main())
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)

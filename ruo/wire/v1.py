@@ -15,7 +15,10 @@ import numpy as np
 from ruo.wire.jsontext import dumps, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
 
-__all__ = ["decode_request", "decode_response", "encode_request", "encode_response"]
+__all__ = ["SIGNATURE", "decode_request", "decode_response", "encode_request", "encode_response"]
+
+# TensorFlow Serving's name for what a model does unless it is told otherwise
+SIGNATURE = "serving_default"
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -32,6 +35,8 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     message = loads(body)
     if not isinstance(message, dict) or ("instances" in message) == ("inputs" in message):
         raise WireError('The body must be a JSON object with either "instances" or "inputs".')
+    if message.get("signature_name", SIGNATURE) != SIGNATURE:
+        raise WireError(f'There is no signature {message["signature_name"]!r:.60}; the only one is "{SIGNATURE}".')
     if "inputs" in message:
         return InferRequest(_by_name(message["inputs"], "inputs"), columnar=True)
     instances = message["instances"]

@@ -78,7 +78,7 @@ def encode_json_request(request: InferRequest) -> Encoded:
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors by name; a raw binary request (header length 0) gives one tensor of bytes, named `ONLY`."""
     length = _header_length(headers, body)
-    if length == 0:
+    if length == 0 and HEADER_LENGTH in headers:
         # "the whole body is one tensor": only the model knows its datatype and shape
         return InferRequest({ONLY: np.frombuffer(body, dtype=np.uint8)}, binary=True)
     message = _message(body, length)
@@ -170,7 +170,7 @@ class _Entry(NamedTuple):
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f'Tensor "{self.name}" ({_NAMES[self.dtype]} {list(self.shape)})'
+        return f'Tensor "{self.name}" ({_NAMES[self.dtype]} {list(self.shape)!s:.80})'
 
 
 def _tensors(message: dict[str, Any], key: str, body: Buffer, offset: int) -> dict[str, Array]:
@@ -220,7 +220,7 @@ def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array
     array = np.frombuffer(body, dtype=entry.dtype, count=math.prod(entry.shape), offset=offset)
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
-    return array.reshape(entry.shape)
+    return _reshape(array, entry)
 
 
 def _from_json(data: object, entry: _Entry) -> Array:
@@ -229,18 +229,27 @@ def _from_json(data: object, entry: _Entry) -> Array:
     array = to_array(data, f"{entry.where}.data")
     if array.size != math.prod(entry.shape):
         raise WireError(f"{entry} takes {math.prod(entry.shape)} values, data has {array.size}.")
-    return _convert(array, entry).reshape(entry.shape)
+    if array.dtype.kind == "f" and entry.dtype.kind != "f":
+        array = np.asarray(data, dtype=object)  # numpy makes floats of whole numbers from 2**63 up; these stay exact
+    return _reshape(_convert(array, entry), entry)
 
 
 def _convert(array: Array, entry: _Entry) -> Array:
-    if entry.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return array.astype(entry.dtype)
-    with np.errstate(invalid="ignore"):
-        converted = array.astype(entry.dtype)
-    if not np.array_equal(converted, array):
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = array.astype(entry.dtype)
+    except (OverflowError, TypeError, ValueError):
+        converted = None
+    if converted is None or (entry.dtype.kind != "f" and not np.array_equal(converted, array)):
         raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
     return converted
+
+
+def _reshape(array: Array, entry: _Entry) -> Array:
+    try:
+        return array.reshape(entry.shape)
+    except ValueError:  # more than 64 dimensions, or sizes beside a zero whose product is beyond any memory
+        raise WireError(f'Tensor "{entry.name}" has a shape that no array can have.') from None
 
 
 def _header_length(headers: Mapping[str, str], body: Buffer) -> int:

@@ -1,0 +1,222 @@
+"""Where numbers come from: the machine, the versions, the commit, and fingerprints of data and models.
+
+Nothing here tells a host, a user or a folder, so it can be published with the results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ruo
+from ruo.cpus import cpu_limit
+from ruo.errors import RuoError
+
+if TYPE_CHECKING:
+    from ruo.reading import Source
+
+__all__ = ["Provenance", "ProvenanceError", "fingerprint", "fingerprint_table", "machine"]
+
+_PACKAGES = {
+    "numpy": ("numpy",), "polars": ("polars",), "aiohttp": ("aiohttp",), "keras": ("keras",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),  # the same package by two names
+    "gunicorn": ("gunicorn",), "flask": ("flask",),
+}  # fmt: skip
+
+# What decides how many threads a process of ours starts, or which code it runs.
+_VARIABLES = (
+    "KERAS_BACKEND", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "POLARS_MAX_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS",
+    "WEB_CONCURRENCY",
+)  # fmt: skip
+
+
+class ProvenanceError(RuoError):
+    """There is nothing at the place whose fingerprint is asked for."""
+
+
+@dataclass(frozen=True, repr=False)
+class Provenance:
+    """Facts about results, as JSON knows them: names to texts, numbers, None, lists and further facts."""
+
+    facts: dict[str, Any]
+
+    @classmethod
+    def here(cls, **more: Any) -> Provenance:
+        """Facts about this machine, as `machine` describes it, and `more` facts."""
+        return cls({"machine": machine(), **more})
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for these facts, and change with any of them."""
+        text = json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def flat(self) -> dict[str, Any]:
+        """The facts by their full names, such as machine.cpus."""
+        return _flat(self.facts)
+
+    def __repr__(self) -> str:
+        here = self.facts.get("machine", {})
+        about = [str(here[name]) for name in ("cpu", "os") if here.get(name)]
+        return f"Provenance({', '.join([self.digest, *about])})"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(_words(value))}</td></tr>"
+            for name, value in self.flat().items()
+        )
+        return f"<table><caption>Provenance {self.digest}</caption>{cells}</table>"
+
+
+def machine() -> dict[str, Any]:
+    """What this machine is and what runs on it, as facts that JSON knows.
+
+    cpu (model), cpus (visible), cpu_limit (what a container's quota leaves), memory_gb and memory_limit_gb (GB of
+    10^9 bytes; None: no limit), os, python, versions (name to version or None), commit and clean (of ruo's checkout;
+    None where ruo was installed), and environment: the variables about threads that are set.
+    """
+    commit, clean = _checkout()
+    return {
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpu_limit": cpu_limit(),
+        "memory_gb": _memory_gb(),
+        "memory_limit_gb": _memory_limit_gb(),
+        "os": platform.platform(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": {"ruo": ruo.__version__, **{name: _version(*names) for name, names in _PACKAGES.items()}},
+        "commit": commit,
+        "clean": clean,
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, or of all files of a folder with their names, as 64 hexadecimal digits.
+
+    A folder's depends on the names within it and not on where it lies. Raises ProvenanceError where there is nothing.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _file_digest(path)
+    if not path.is_dir():
+        raise ProvenanceError(f"{path} does not exist; pass the path of a file or a folder.")
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    whole = hashlib.sha256()
+    for name in names:
+        whole.update(f"{_file_digest(path / name)} {len(name.encode())} {name}\n".encode())
+    return whole.hexdigest()
+
+
+def fingerprint_table(source: Source) -> str:
+    """The SHA-256 of a table: of the file at a path, or of a pandas or polars DataFrame's names, types and cells.
+
+    A DataFrame's does not depend on its index. Raises ProvenanceError for a path that does not exist.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return fingerprint(source)
+    whole = hashlib.sha256()
+    for name in source.columns:
+        values = source[name].to_numpy()
+        for part in (str(name).encode(), values.dtype.str.encode(), *_cells(values)):
+            whole.update(len(part).to_bytes(8, "little"))
+            whole.update(part)
+    return whole.hexdigest()
+
+
+def _cells(values: Any) -> list[bytes]:
+    """The cells of a column: numbers as they lie in memory, anything else as text."""
+    if values.dtype.kind in "biuf":
+        return [values.tobytes()]
+    return [str(cell).encode() for cell in values.tolist()]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _version(*names: str) -> str | None:
+    """The version that is installed under the first of the names; the package itself is not imported."""
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return None
+
+
+def _memory_limit_gb() -> float | None:
+    """A container's limit (Linux, "Control Group v2", memory.max; in version 1 memory.limit_in_bytes)."""
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = int(Path(file).read_text())
+        except (OSError, ValueError):
+            continue
+        return round(limit / 1e9, 1) if limit < 2**60 else None  # version 1 has no word for "no limit"
+    return None
+
+
+def _checkout() -> tuple[str | None, bool | None]:
+    """The commit of the checkout that ruo runs from, and whether its files are as committed."""
+    package = Path(ruo.__file__).parent
+    # an installed ruo may lie in an environment inside somebody else's checkout
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    # untracked files are not looked at: results are written while a sweep runs
+    changes = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ":/")
+    return _git(package, "rev-parse", "HEAD"), None if changes is None else not changes
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *arguments],  # noqa: S607  wherever git lies
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(_words, value)) if isinstance(value, (list, tuple)) else str(value)

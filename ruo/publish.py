@@ -1,0 +1,103 @@
+"""A store of model versions: `publish` adds one, so that a server sees either nothing of it or all of it.
+
+    store/1/model.keras
+    store/1/MANIFEST.json      the fingerprint of model.keras
+    store/2/...
+
+A version is written under a name that no server looks at, made to reach the disk, and only then renamed: on one
+machine and over NFS a rename is all or nothing. A version that stands is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ruo.errors import RuoError
+
+__all__ = ["MANIFEST", "fingerprint", "publish", "version_folders"]
+
+MANIFEST = "MANIFEST.json"
+
+
+class PublishError(RuoError):
+    """The model cannot be published: what is missing, and what to do."""
+
+
+def publish(model: Any, store: str | os.PathLike[str]) -> str:
+    """Add a model to a store as its newest version and return the version's number, "1" for the first.
+
+    `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``.
+    """
+    store = Path(store)
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=store, ignore_cleanup_errors=True) as work:
+        folder = Path(work) / "version"
+        folder.mkdir()
+        copy = _copy(model, folder)
+        manifest = {"model": copy.name, "sha256": fingerprint(copy)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        _flush(folder)
+        return _rename(folder, store)
+
+
+def version_folders(store: Path) -> list[Path]:
+    """The folders of the versions in a store, oldest first."""
+    found = [path for path in store.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file; of a folder, that of the lines `sha256sum` would print of its files, sorted by name."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
+    lines = "".join(f"{fingerprint(path / name)}  {name}\n" for name in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _copy(model: Any, folder: Path) -> Path:
+    if hasattr(model, "save"):
+        model.save(folder / "model.keras")
+        return folder / "model.keras"
+    path = Path(model)
+    if (path / "saved_model.pb").is_file():
+        return Path(shutil.copytree(path, folder / "model", copy_function=shutil.copyfile))
+    if path.is_file() and path.suffix in (".keras", ".h5", ".hdf5"):
+        return Path(shutil.copyfile(path, folder / f"model{path.suffix}"))
+    raise PublishError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
+
+
+def _flush(folder: Path) -> None:
+    """Make every file, and every folder that names it, reach the disk; readable for servers of other users."""
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        _fsync(path)
+
+
+def _rename(folder: Path, store: Path) -> str:
+    number = max([0, *(int(path.name) for path in version_folders(store))]) + 1
+    while True:
+        try:
+            folder.rename(store / str(number))
+        except OSError:
+            if not (store / str(number)).exists():
+                raise
+            number += 1  # somebody else has published in between
+        else:
+            _fsync(store)
+            return str(number)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Stopwatches, and a function timed several times: every run is kept, so that the spread can be seen.
+
+with Stopwatch() as watch:
+    work()
+watch.seconds
+
+time_runs(work)    0.623 s ± 0.011 (mean of 5, 95 % interval 0.609 to 0.637)
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ruo.errors import RuoError
+
+__all__ = ["Runs", "Stopwatch", "TimingError", "time_runs"]
+
+
+class TimingError(RuoError):
+    """Runs cannot be timed, or described, as asked."""
+
+
+class Stopwatch:
+    """Measures how long a `with` block takes, by `time.perf_counter_ns`; may be read while it runs, and used again."""
+
+    def __init__(self) -> None:
+        self._began: int | None = None
+        self._ended: int | None = None
+
+    def __enter__(self) -> Self:
+        self._ended = None
+        self._began = time.perf_counter_ns()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = time.perf_counter_ns()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the block's start to its end, or to now; 0 before it began."""
+        if self._began is None:
+            return 0.0
+        ended = time.perf_counter_ns() if self._ended is None else self._ended
+        return (ended - self._began) / 1e9
+
+    def __repr__(self) -> str:
+        return f"Stopwatch({_in_unit(self.seconds, self.seconds)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Runs:
+    """How long each run took: `samples` in seconds, in order; `warmups` came before and count nowhere."""
+
+    samples: tuple[float, ...]
+    warmups: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean, in seconds."""
+        return statistics.fmean(self.samples)
+
+    @property
+    def median(self) -> float:
+        """The median, in seconds."""
+        return statistics.median(self.samples)
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation (n - 1), in seconds; None for one run."""
+        return statistics.stdev(self.samples) if len(self.samples) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean by Student's t, in seconds; None for one run.
+
+        Raises TimingError where SciPy, which knows Student's distribution, is not installed.
+        """
+        if len(self.samples) < 2:
+            return None
+        try:
+            from ruo.stats import mean_interval  # here, since scoring and serving need no SciPy
+        except ModuleNotFoundError as error:
+            raise TimingError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
+        found = mean_interval(self.samples)
+        return found.low, found.high
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        if self.std is None:
+            return f"{_in_unit(self.mean, self.mean)} (one run)"
+        about = f"mean of {len(self)}"
+        try:
+            low, high = self.interval or (math.nan, math.nan)
+            numbers = (_in_unit(bound, self.mean, with_unit=False) for bound in (low, high))
+            about += f", 95 % interval {' to '.join(numbers)}"
+        except TimingError:
+            pass  # a repr must not fail; .interval says what is missing
+        return f"{_in_unit(self.mean, self.mean)} ± {_in_unit(self.std, self.mean, with_unit=False)} ({about})"
+
+    def _repr_html_(self) -> str:
+        rows = [(f"run {number}", seconds) for number, seconds in enumerate(self.samples, 1)]
+        rows = [(f"warm-up {number}", seconds) for number, seconds in enumerate(self.warmups, 1)] + rows
+        cells = "".join(f"<tr><td>{name}</td><td>{_in_unit(seconds, self.mean)}</td></tr>" for name, seconds in rows)
+        return f"<table><caption>{self!r}</caption>{cells}</table>"
+
+
+def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Runs:
+    """Call `function` `warmup` + `runs` times, one after the other, and keep how long each call took.
+
+    What the function returns is dropped after its clock has stopped; what it raises ends the runs. Raises
+    TimingError for fewer than one run, a negative number of warm-ups, and a coroutine function.
+    """
+    if runs < 1:
+        raise TimingError(f"runs={runs} must be at least 1.")
+    if warmup < 0:
+        raise TimingError(f"warmup={warmup} must be 0 or more.")
+    if inspect.iscoroutinefunction(function):
+        raise TimingError("A coroutine function only makes a coroutine; pass a function that runs it to its end.")
+    seconds = [_time_once(function) for _ in range(warmup + runs)]
+    return Runs(tuple(seconds[warmup:]), tuple(seconds[:warmup]))
+
+
+def _time_once(function: Callable[[], Any]) -> float:
+    with Stopwatch() as watch:
+        result = function()
+    del result  # kept until here, so that freeing a large result is not timed
+    return watch.seconds
+
+
+def _in_unit(seconds: float, scale: float, *, with_unit: bool = True) -> str:
+    """`seconds` in the unit and with the decimals that give `scale` three significant digits."""
+    unit, factor = next(((unit, factor) for unit, factor in _UNITS if scale * factor >= 0.1), _UNITS[-1])
+    digits = math.floor(math.log10(scale * factor)) if scale > 0 else 0
+    number = f"{seconds * factor:.{max(0, 2 - digits)}f}"
+    return f"{number} {unit}" if with_unit else number
+
+
+_UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))

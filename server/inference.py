@@ -1,0 +1,92 @@
+"""The way of one request: let in, received, decoded, scored, encoded."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import zlib
+
+from flask import Response, request
+
+from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
+from server.body import read_body
+from server.limits import Gate
+from server.metrics import Metrics, Timing
+from server.model import Model, decode_raw
+from server.serving import Served, Serving
+from server.settings import Settings
+
+__all__ = ["Inference"]
+
+
+class Inference:
+    """Answers requests for predictions on every wire."""
+
+    def __init__(self, settings: Settings, serving: Serving, metrics: Metrics) -> None:
+        self.serving = serving
+        self._settings = settings
+        self._metrics = metrics
+        self._gate = Gate(settings.max_waiting)
+
+    def answer(self, wire: Wire, version: str | None = None, wait_s: float = 0.0) -> Response:
+        """The answer to the request at hand, from one version of the model; raises WireError and RefusedError."""
+        with self._gate.place(), self._metrics.in_flight():
+            deadline = time.monotonic() + self._settings.request_timeout
+            return self._answer(wire, self.serving.get(version, wait_s), deadline)
+
+    def _answer(self, wire: Wire, served: Served, deadline: float) -> Response:
+        model = served.model
+        began = time.perf_counter()
+        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        asked = _decode(wire, model, body)
+        arrays = model.fit(asked.inputs)
+        decoded = time.perf_counter()
+        del body
+        with self._metrics.waiting():
+            outputs, waited = model.run_timed(arrays, deadline)
+        computed = time.perf_counter()
+        answer = InferResponse(outputs, self.serving.name, served.version, asked.id)
+        headers, buffers = wire.encode_response(answer, asked)
+        parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only
+        response = _compressed(Response(parts, headers=headers))
+        timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
+        self._metrics.scored(served.version, len(arrays[0]), timing)
+        response.headers["Server-Timing"] = timing.header()
+        response.headers["Ruo-Model-Version"] = served.version
+        response.headers["Ruo-Model-Sha256"] = served.sha256
+        response.headers["Ruo-Worker"] = _worker(self._settings.pod_name)
+        return response
+
+
+def _decode(wire: Wire, model: Model, body: bytes | bytearray | memoryview) -> InferRequest:
+    asked = wire.decode_request(dict(request.headers), body)
+    if wire.name == "v2" and ONLY in asked.inputs:
+        if len(model.inputs) > 1:
+            raise WireError("A raw binary request fits a model with one input only.")
+        asked.inputs[ONLY] = decode_raw(asked.inputs[ONLY], model.inputs[0])
+    known = [spec.name for spec in model.outputs]
+    for name in asked.outputs or ():
+        if name not in known:
+            raise WireError(f'The model has no output "{name}"; its outputs are {", ".join(known)}.')
+    return asked
+
+
+def _compressed(response: Response) -> Response:
+    """The answer as gzip or deflate where the client takes nothing else.
+
+    Most clients list these beside each other whatever they want, and on the way from one machine to the next
+    compressing takes longer than sending; so only a client that names exactly one is taken at its word.
+    """
+    coding = request.headers.get("Accept-Encoding", "").strip().lower()
+    if coding in ("gzip", "deflate"):
+        packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
+        response.data = packer.compress(response.get_data()) + packer.flush()
+        response.headers["Content-Encoding"] = coding
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+def _worker(pod: str) -> str:
+    """Who answered: the pod, or this machine, and the process."""
+    return f"{pod or socket.gethostname()}/{os.getpid()}"

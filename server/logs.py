@@ -1,0 +1,45 @@
+"""Logging: one line a request, as text or, where LOG_FORMAT=json, as JSON."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import orjson
+from gunicorn.glogging import Logger
+
+__all__ = ["REQUESTS", "JsonFormatter", "ServerLogger"]
+
+REQUESTS = logging.getLogger("ruo.requests")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object; the fields given by `extra={"fields": {...}}` stand beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record on one line."""
+        entry: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+class ServerLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
+    """Gunicorn's logger, whose handlers and level the lines of the requests share."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set handlers, formats and levels; called by Gunicorn when it starts and after each fork."""
+        super().setup(cfg)
+        if os.environ.get("LOG_FORMAT", "").lower() == "json":
+            for handler in self.error_log.handlers:
+                handler.setFormatter(JsonFormatter())
+        REQUESTS.handlers = self.error_log.handlers
+        REQUESTS.setLevel(self.error_log.level)
+        REQUESTS.propagate = False

@@ -1,0 +1,149 @@
+"""What the server counts, for Prometheus: right across workers, where PROMETHEUS_MULTIPROC_DIR is set.
+
+In that mode every worker writes its numbers to files in that folder, and whichever is asked adds them all up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from server.board import Board
+
+__all__ = ["Metrics", "Timing"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Timing(NamedTuple):
+    """The seconds of one request, part by part; `queue` is the waiting for the model."""
+
+    decode: float
+    queue: float
+    predict: float
+    encode: float
+
+    def header(self) -> str:
+        """As the value of a Server-Timing header, in milliseconds (W3C, "Server Timing")."""
+        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in self._asdict().items())
+
+
+class Metrics:
+    """The counters of this worker, and the text of all workers' counters."""
+
+    def __init__(self) -> None:
+        own = self._own = CollectorRegistry()
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self.board: Board | None = None
+        self._requests = Counter("ruo_requests", "Requests answered", ["route", "status"], registry=own)
+        self._rows = Counter("ruo_rows", "Rows scored", ["version"], registry=own)
+        self._failures = Counter("ruo_infer_failures", "Requests for a prediction that got none", registry=own)
+        self._stages = {
+            stage: Histogram(f"ruo_{stage}_seconds", f"Seconds of {words}", buckets=_SECONDS, registry=own)
+            for stage, words in (
+                ("decode", "receiving a request's body and reading its tensors"),
+                ("queue", "waiting for the model"),
+                ("predict", "computing"),
+                ("encode", "writing an answer"),
+            )
+        }
+        self._in_flight = self._gauge("ruo_requests_in_flight", "Requests for a prediction under way")
+        self._waiting = self._gauge("ruo_requests_waiting", "Of those, the ones that wait for the model")
+        self._models = self._gauge("ruo_model_loaded", "Workers that serve a version", ["name", "version", "sha256"])
+        self._load_s = Gauge(
+            "ruo_model_load_seconds",
+            "Seconds to load the newest version, warm-up included",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self._load_failures = Counter("ruo_model_load_failures", "Models that could not be loaded", registry=own)
+
+    def _gauge(self, name: str, words: str, labels: list[str] | None = None) -> Gauge:
+        return Gauge(name, words, labels or [], registry=self._own, multiprocess_mode="livesum")
+
+    def answered(self, route: str, status: int) -> None:
+        """Count an answer of any route."""
+        self._requests.labels(route, status).inc()
+
+    def scored(self, version: str, rows: int, timing: Timing) -> None:
+        """Count a request that got its predictions."""
+        self._rows.labels(version).inc(rows)
+        for stage, seconds in timing._asdict().items():
+            self._stages[stage].observe(seconds)
+
+    def model_loaded(self, name: str, version: str, sha256: str, seconds: float) -> None:
+        """Note a version that is ready."""
+        self._models.labels(name, version, sha256).set(1)
+        self._load_s.set(seconds)
+
+    def model_dropped(self, name: str, version: str, sha256: str) -> None:
+        """Note a version that is gone."""
+        self._models.labels(name, version, sha256).set(0)
+
+    def load_failed(self) -> None:
+        """Count a model that could not be loaded."""
+        self._load_failures.inc()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count a request for a prediction for as long as a block runs."""
+        self._in_flight.inc()
+        try:
+            yield
+        except Exception:
+            self._failures.inc()
+            raise
+        finally:
+            self._in_flight.dec()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a request that waits for the model for as long as a block runs."""
+        self._waiting.inc()
+        try:
+            yield
+        finally:
+            self._waiting.dec()
+
+    def text(self) -> bytes:
+        """All numbers in Prometheus' text format."""
+        registry = self._registry()
+        if self.board is not None:
+            registry.register(_Memory(self.board))
+        return generate_latest(registry)
+
+    def totals(self) -> dict[str, float]:
+        """The sums over all workers of the samples that have no labels, by name."""
+        samples = (sample for family in self._registry().collect() for sample in family.samples)
+        return {sample.name: sample.value for sample in samples if not sample.labels}
+
+    def _registry(self) -> CollectorRegistry:
+        if not self._shared:
+            return self._own
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
+
+
+class _Memory:
+    """The memory of every worker, which any of them can look up."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("ruo_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
+        for pid in self._board.pids():
+            try:
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            except (OSError, IndexError, ValueError):
+                continue  # ended since, or a system without /proc
+            family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))
+        yield family

@@ -1,0 +1,111 @@
+"""The models on disk: which one is the newest, and a private copy of it whose fingerprint is known.
+
+`MODEL_PATH` is a model, a folder that holds one, or a folder of versions ("1", "2", ...) of which the highest
+number counts. A model is copied, and what was copied is fingerprinted and loaded: nothing can change in between.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ruo.publish import MANIFEST, fingerprint, version_folders
+from server.model import SUFFIXES, ModelError
+
+__all__ = ["Found", "fetch", "newest"]
+
+
+class Found(NamedTuple):
+    """A model on disk. `version` is its number in a store, else None; `stamp` changes when its files do."""
+
+    path: Path
+    version: str | None
+    sha256: str | None
+    stamp: tuple[object, ...]
+
+
+def newest(path: Path) -> Found:
+    """The model that should be served; raises ModelError where there is none."""
+    try:
+        return _newest(path)
+    except OSError as error:
+        raise ModelError(f"The model at {path} cannot be read: {error.strerror or error}.") from error
+
+
+@contextmanager
+def fetch(found: Found) -> Iterator[tuple[Path, str]]:
+    """A private copy for the time of a block, and its fingerprint; raises ModelError where that is not as promised."""
+    with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
+        copy = Path(folder) / found.path.name
+        try:
+            if found.path.is_dir():
+                shutil.copytree(found.path, copy, copy_function=shutil.copyfile)
+            else:
+                shutil.copyfile(found.path, copy)
+            same = _stamp(found.path) == found.stamp
+        except OSError as error:  # shutil.Error, which copytree raises, is one too
+            raise ModelError(f"The model at {found.path} cannot be read: {error.strerror or error}.") from error
+        if not same:
+            raise ModelError(f"The model at {found.path} is being written; it is taken when it stays as it is.")
+        sha256 = fingerprint(copy)
+        if found.sha256 is not None and sha256 != found.sha256:
+            raise ModelError(
+                f"The model at {found.path} has the fingerprint {sha256[:12]}, its manifest says {found.sha256[:12]}; "
+                "publish it again."
+            )
+        yield copy, sha256
+
+
+def _newest(path: Path) -> Found:
+    if not path.exists():
+        raise ModelError(
+            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
+            "or a folder of versions."
+        )
+    if path.is_file() or _is_saved_model(path):
+        return Found(path, None, None, _stamp(path))
+    versions = version_folders(path)
+    if not versions:
+        model = _only_model(path)
+        return Found(model, None, None, _stamp(model))
+    folder = versions[-1]
+    if (folder / MANIFEST).is_file():
+        model, sha256 = _read_manifest(folder)
+    else:
+        model, sha256 = folder if _is_saved_model(folder) else _only_model(folder), None
+    return Found(model, folder.name, sha256, _stamp(model))
+
+
+def _is_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file()
+
+
+def _only_model(folder: Path) -> Path:
+    models = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES or _is_saved_model(path)]
+    if len(models) != 1:
+        count = f"{len(models)} models" if models else "no model"
+        raise ModelError(f"There is {count} in {folder}; it must hold one, or versions made by: python -m ruo publish")
+    return models[0]
+
+
+def _read_manifest(folder: Path) -> tuple[Path, str]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        name, sha256 = manifest["model"], manifest["sha256"]
+        if not isinstance(sha256, str) or Path(name).name != name:
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise ModelError(f"{folder / MANIFEST} is broken; publish the model again.") from None
+    return folder / name, sha256
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    """Name, size, time and number of every file: another file in its place has another number."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    states = [(str(each), each.stat()) for each in files]
+    return tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states)

@@ -1,0 +1,65 @@
+"""What the environment says, read once: every variable, its default and what it is for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ruo.errors import RuoError
+
+__all__ = ["Settings"]
+
+
+class SettingsError(RuoError):
+    """A variable of the environment holds something that it cannot hold."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one server; each is the environment variable of the same name in capitals."""
+
+    model_path: Path = Path("/app/model")  # a .keras or .h5 file, a SavedModel directory, or a folder of versions
+    model_name: str = "model"  # its name in addresses
+    model_sha256: str = ""  # where set, no other model than the one with this fingerprint is loaded
+    model_poll_seconds: float = 5.0  # how often to look for a new model; 0 looks once, at the start
+    model_grace_seconds: float = 300.0  # how long a replaced version can still be asked for by its number
+    ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run code of their maker
+    ruo_token: str = ""  # where set, every request but the probes must carry it
+    max_request_mb: float = 256.0  # the largest body, before and after decompression
+    max_waiting: int = 32  # requests that may wait in one worker; more are refused at once
+    request_timeout: float = 120.0  # seconds for one request's waiting and computing
+    body_timeout: float = 60.0  # seconds for one request's body to arrive
+    pod_name: str = ""  # told in the answers, so that a client can see who answered
+
+    @property
+    def max_request_bytes(self) -> int:
+        """The largest body."""
+        return int(self.max_request_mb * 2**20)
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None = None) -> Settings:
+        """The settings from the environment, overridden by `config`; raises SettingsError."""
+        given = {**os.environ, **(config or {})}
+        values = {field.name: given.get(field.name.upper(), "") for field in fields(cls)}
+        defaults = cls()
+        return cls(**{name: _convert(name, value, getattr(defaults, name)) for name, value in values.items()})
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    """The value in the kind of its default; the empty string is the default, as in docker's `-e NAME=`."""
+    if value == "":
+        return default
+    if isinstance(default, bool):
+        return str(value).lower() in ("1", "true", "yes", "on")
+    if isinstance(default, (str, Path)):
+        return type(default)(value)
+    try:
+        number = type(default)(value)
+    except ValueError:
+        number = -1
+    if not number >= 0:  # NaN is not either
+        raise SettingsError(f"{name.upper()}={value!r} is not a number from 0 up; the default is {default}.")
+    return number

@@ -1,0 +1,230 @@
+"""The routes of the protocols, apart from inference: what the server and its model say of themselves."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import Any
+
+import orjson
+from flask import Response, request
+
+from ruo.wire import WIRES, WireError
+from ruo.wire.jsontext import loads
+from ruo.wire.v1 import SIGNATURE
+from ruo.wire.v2 import datatype_of
+from server.inference import Inference
+from server.metrics import Metrics
+from server.model import TensorSpec
+from server.serving import NotReadyError
+from server.settings import Settings
+
+__all__ = ["V1Views", "V2Views", "as_json", "paper_view", "server_version"]
+
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+
+# The clients of 2023 do not try again, so a request that comes while the model is being loaded waits for it.
+_PAPER_WAIT_S = 60.0
+
+
+class V2Views:
+    """The Open Inference Protocol (V2), and of Triton's extensions what its tools ask for."""
+
+    def __init__(self, settings: Settings, inference: Inference, metrics: Metrics) -> None:
+        self._settings = settings
+        self._inference = inference
+        self._serving = inference.serving
+        self._metrics = metrics
+
+    def server(self) -> Response:
+        """What this server is and can do."""
+        return as_json({"name": "ruo", "version": server_version(), "extensions": _EXTENSIONS})
+
+    def live(self) -> Response:
+        """Answers, so it lives."""
+        return as_json({"live": True})
+
+    def ready(self) -> Response:
+        """Whether a worker has its model warm, and how many have."""
+        workers = self._serving.ready_workers()
+        state = {"live": True, "ready": workers > 0, "workers": workers}
+        if workers:
+            return as_json(state)
+        return as_json({**state, "error": self._serving.why_not_ready()}, 503)
+
+    def model_ready(self, model: str, version: str | None = None) -> Response:
+        """Whether a model, or one version of it, is ready."""
+        require(self._serving.name, model)
+        try:
+            self._serving.get(version)
+        except NotReadyError as error:
+            return as_json({"name": model, "ready": False, "error": str(error)}, 503)
+        return as_json({"name": model, "ready": True})
+
+    def metadata(self, model: str, version: str | None = None) -> Response:
+        """The model's versions and tensors, and how large a request may be."""
+        require(self._serving.name, model)
+        served = self._serving.get(version)
+        about: dict[str, Any] = {
+            "name": model,
+            "versions": [version] if version else self._serving.versions(),
+            "platform": served.model.platform,
+            "inputs": [_describe(spec) for spec in served.model.inputs],
+            "outputs": [_describe(spec) for spec in served.model.outputs],
+            "parameters": {"sha256": served.sha256, "max_request_bytes": self._settings.max_request_bytes},
+        }
+        return as_json(about)
+
+    def config(self, model: str, version: str | None = None) -> Response:
+        """Triton's model configuration, as far as it is true here; perf_analyzer reads it."""
+        require(self._serving.name, model)
+        served = self._serving.get(version)
+        row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
+        about: dict[str, Any] = {
+            "name": model,
+            "platform": served.model.platform,
+            "backend": "ruo",
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": min(self._settings.max_request_bytes // max(1, row), 2**31 - 1),
+            "input": [_configure(spec) for spec in served.model.inputs],
+            "output": [_configure(spec) for spec in served.model.outputs],
+        }
+        return as_json(about)
+
+    def stats(self, model: str, version: str | None = None) -> Response:
+        """Triton's statistics, over all workers since the server's start."""
+        require(self._serving.name, model)
+        served = self._serving.get(version)
+        return as_json({"model_stats": [_statistics(model, served.version, self._metrics.totals())]})
+
+    def index(self) -> Response:
+        """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
+        body = request.get_data()
+        wish = loads(body) if body.strip() else {}
+        if not isinstance(wish, dict) or not isinstance(wish.get("ready", False), bool):
+            raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
+        ready = self._serving.ready_workers() > 0
+        if wish.get("ready") and not ready:
+            return as_json([])
+        reason = "" if ready else self._serving.why_not_ready()
+        entry = {"name": self._serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
+        return as_json([{**entry, "version": version} for version in self._serving.versions() or [""]])
+
+    def control(self, model: str) -> Response:
+        """Loading and unloading by request is refused: the model follows MODEL_PATH."""
+        require(self._serving.name, model)
+        raise WireError("This server loads what stands in MODEL_PATH; publish a version there instead.", 400)
+
+    def infer(self, model: str, version: str | None = None) -> Response:
+        """Predictions."""
+        require(self._serving.name, model)
+        return self._inference.answer(WIRES["v2"], version)
+
+
+class V1Views:
+    """The V1 protocol, as TensorFlow Serving and KServe speak it."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+        self._serving = inference.serving
+
+    def alive(self) -> Response:
+        """KServe's question whether the server lives."""
+        return as_json({"status": "alive"})
+
+    def models(self) -> Response:
+        """The names of the models."""
+        return as_json({"models": [self._serving.name]})
+
+    def model(self, model: str, version: str | None = None) -> Response:
+        """Whether a model is ready: KServe's answer and TensorFlow Serving's in one."""
+        require(self._serving.name, model)
+        try:
+            served = self._serving.get(version)
+        except NotReadyError as error:
+            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": str(error)}}
+            return as_json({"name": model, "ready": False, "model_version_status": [status], "error": str(error)}, 503)
+        versions = [version] if version else self._serving.versions()
+        status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        statuses = [{"version": each, **status} for each in reversed(versions)]
+        about = {"name": model, "ready": True, "model_version_status": statuses, "current_version": served.version}
+        return as_json(about)
+
+    def metadata(self, model: str, version: str | None = None) -> Response:
+        """TensorFlow Serving's description of the model's tensors."""
+        require(self._serving.name, model)
+        served = self._serving.get(version)
+        signature = {
+            "inputs": {spec.name: _tensor_info(spec) for spec in served.model.inputs},
+            "outputs": {spec.name: _tensor_info(spec) for spec in served.model.outputs},
+            "method_name": "tensorflow/serving/predict",
+        }
+        about = {
+            "model_spec": {"name": model, "signature_name": "", "version": served.version},
+            "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
+        }
+        return as_json(about)
+
+    def predict(self, model: str, version: str | None = None) -> Response:
+        """Predictions."""
+        require(self._serving.name, model)
+        return self._inference.answer(WIRES["v1"], version)
+
+
+def paper_view(inference: Inference) -> Response:
+    """Predictions on the wire of 2023."""
+    return inference.answer(WIRES["paper"], wait_s=_PAPER_WAIT_S)
+
+
+def require(name: str, model: str) -> None:
+    """Raise WireError (404) for a model that this server does not have."""
+    if model != name:
+        raise WireError(f'There is no model "{model}" here; this server has "{name}".', 404)
+
+
+def as_json(message: object, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(orjson.dumps(message), status, content_type="application/json")
+
+
+def server_version() -> str:
+    """The version of ruo that is installed."""
+    try:
+        return installed("ruo")
+    except PackageNotFoundError:  # run from a checkout or an image that holds the sources only
+        return "unknown"
+
+
+def _describe(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": list(spec.shape)}
+
+
+def _configure(spec: TensorSpec) -> dict[str, Any]:
+    # the first dimension is the batch, which max_batch_size speaks of
+    return {"name": spec.name, "data_type": f"TYPE_{datatype_of(spec.dtype)}", "dims": list(spec.shape[1:])}
+
+
+def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
+    dtype = {"f": "DT_FLOAT", "b": "DT_BOOL"}.get(spec.dtype.kind, f"DT_{spec.dtype.name.upper()}")
+    dtype = {"float16": "DT_HALF", "float64": "DT_DOUBLE"}.get(spec.dtype.name, dtype)
+    dimensions = [{"size": str(size), "name": ""} for size in spec.shape]
+    return {"name": spec.name, "dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}}
+
+
+def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str, Any]:
+    def duration(*stages: str) -> dict[str, int]:
+        nanoseconds = 1e9 * sum(totals.get(f"ruo_{stage}_seconds_sum", 0.0) for stage in stages)
+        return {"count": int(totals.get("ruo_predict_seconds_count", 0)), "ns": int(nanoseconds)}
+
+    count = duration("predict")["count"]
+    parts = {
+        "success": duration("decode", "queue", "predict", "encode"),
+        "fail": {"count": int(totals.get("ruo_infer_failures_total", 0)), "ns": 0},
+        "queue": duration("queue"),
+        "compute_input": duration("decode"),
+        "compute_infer": duration("predict"),
+        "compute_output": duration("encode"),
+    }
+    about = {"name": model, "version": version, "inference_count": count, "execution_count": count}
+    return {**about, "inference_stats": parts, "batch_stats": []}

@@ -1,0 +1,156 @@
+"""Real Keras models, made once, the application around them, and real Gunicorn servers."""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from ruo import local_server
+from ruo.wire import WIRES, InferRequest
+from server.app import create_app
+
+FEATURES = 8
+
+
+@pytest.fixture(scope="session")
+def keras():
+    """Keras, imported when a test needs it."""
+    import keras
+
+    return keras
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory, keras):
+    """Paths of models by name: every format, several inputs, an image, a slow one, one that is no model."""
+    folder = tmp_path_factory.mktemp("models")
+    layers = keras.layers
+
+    def mlp(seed):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential(
+            [keras.Input((FEATURES,), name="x"), layers.Dense(16, "relu"), layers.Dense(3, "softmax", name="y")]
+        )
+
+    first, second = mlp(1), mlp(2)
+    first.save(folder / "mlp.keras")
+    with mock.patch("warnings.warn"):  # Keras calls .h5 old; people have such files
+        first.save(folder / "mlp.h5")
+    first.export(folder / "saved", verbose=False)
+    second.save(folder / "other.keras")
+
+    a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b", dtype="int32")
+    both = layers.Concatenate()([a, layers.Rescaling(0.5)(b)])
+    outputs = [layers.Dense(1, name="left")(both), layers.Dense(2, name="right")(both)]
+    keras.Model([a, b], outputs).save(folder / "two.keras")
+
+    image = [keras.Input((4, 4, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)]
+    keras.Sequential(image).save(folder / "image.keras")
+
+    heavy = layers.Dense(1024, "tanh")
+    given = keras.Input((FEATURES,))
+    state = layers.Dense(1024)(given)
+    for _ in range(8):
+        state = heavy(state)
+    keras.Model(given, layers.Dense(1)(state)).save(folder / "slow.keras")
+
+    (folder / "broken.keras").write_bytes((folder / "mlp.keras").read_bytes()[:2000])
+    names = ["mlp.keras", "mlp.h5", "saved", "other.keras", "two.keras", "image.keras", "slow.keras", "broken.keras"]
+    return {name.removesuffix(".keras"): folder / name for name in names}
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """A table of features, (100, 8)."""
+    return np.random.default_rng(7).normal(size=(100, FEATURES)).astype("f4")
+
+
+@pytest.fixture(scope="session")
+def expected(models, keras, rows):
+    """What the models "mlp" and "other" predict for `rows` in this process."""
+    names = ("mlp", "other")
+    return {name: keras.saving.load_model(models[name]).predict_on_batch(rows) for name in names}
+
+
+@pytest.fixture(scope="session")
+def make_app(models):
+    """Make an application around a model and give its test client, once the model is ready."""
+
+    def make(model="mlp", **config):
+        defaults = {"MODEL_PATH": models[model], "MODEL_POLL_SECONDS": 0}
+        app = create_app({**defaults, **config})
+        client = app.test_client()
+        client.serving = app.extensions["ruo"]
+        client.serving.start()
+        client.serving._tried.wait(60)
+        return client
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def client(make_app):
+    """A test client of the application around the model "mlp"."""
+    return make_app()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Start a real server with settings: ``with serve(path, workers=2, MAX_WAITING=1) as server:``."""
+
+    @contextmanager
+    def start(model, workers=1, **settings):
+        settings = {name: str(value) for name, value in settings.items()}
+        with mock.patch.dict(os.environ, settings), local_server(model, workers=workers) as server:
+            yield server
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def four_workers(serve, models):
+    """A real server of the model "mlp" with four workers."""
+    with serve(models["mlp"], workers=4, LOG_LEVEL="info", LOG_FORMAT="json", POD_NAME="pod-7") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def body_of():
+    """A request's headers and its body in one piece, on a wire: ``body_of("v2", x=array)``."""
+
+    def encode(wire, **tensors):
+        encoded = WIRES[wire].encode_request(InferRequest(tensors))
+        return SimpleNamespace(headers=encoded.headers, data=b"".join(bytes(buffer) for buffer in encoded.buffers))
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def ask():
+    """One request on a connection of its own: status, headers, body, and the seconds that it took."""
+
+    def request(url, data=None, headers=(), timeout=60):
+        began = time.monotonic()
+        question = urllib.request.Request(url, data, dict(headers))
+        try:
+            with urllib.request.urlopen(question, timeout=timeout) as answer:
+                status, given, body = answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, given, body = error.code, error.headers, error.read()
+        return SimpleNamespace(
+            status=status,
+            headers=given,
+            body=body,
+            json=lambda: json.loads(body),
+            seconds=time.monotonic() - began,
+        )
+
+    return request

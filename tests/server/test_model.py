@@ -1,0 +1,211 @@
+"""One loaded model: every format gives the predictions that Keras gives in this process."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ruo.wire import ONLY, WireError
+from server.model import ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
+
+
+@pytest.fixture(scope="module")
+def mlp(models):
+    return load_model(models["mlp"])
+
+
+@pytest.fixture(scope="module")
+def two(models):
+    return load_model(models["two"])
+
+
+def double(rows=None, sleep_s=0.0):
+    """A model that doubles its only input, (rows, 1), and notes how many rows each call had."""
+
+    def function(arrays):
+        time.sleep(sleep_s)
+        if rows is not None:
+            rows.append(len(arrays[0]))
+        return [arrays[0] * 2]
+
+    spec = TensorSpec("x", np.dtype("f4"), (-1, 1))
+    return Model("test", [spec], [spec], function)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
+def test_every_format_predicts_as_keras_does(models, rows, expected, name):
+    """A .keras file, an .h5 file and a SavedModel directory of one model all give Keras' own predictions."""
+    model = load_model(models[name], trusted=True)
+    (predictions,) = model({model.inputs[0].name: rows}).values()
+    np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp.h5", "saved"])
+def test_what_can_run_code_needs_trust(models, name):
+    """Formats that can run code of their maker are refused unless they are trusted."""
+    with pytest.raises(ModelError, match="RUO_TRUST_MODEL=1"):
+        load_model(models[name])
+
+
+def test_a_lambda_in_a_keras_file_is_refused_even_if_trusted(keras, tmp_path):
+    """A .keras file is always loaded in safe mode: code inside it is not run."""
+    path = tmp_path / "code.keras"
+    keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda t: t + 1)]).save(path)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(path, trusted=True)
+
+
+def test_broken_files_are_model_errors(models, tmp_path):
+    """A cut file, a wrong ending and an empty directory are refused with a sentence that names the original path."""
+    with pytest.raises(ModelError, match="/models/a.keras cannot be loaded"):
+        load_model(models["broken"], origin=tmp_path / "models" / "a.keras")
+    (tmp_path / "model.txt").touch()
+    (tmp_path / "empty").mkdir()
+    for name, says in (("model.txt", "must end in"), ("empty", "saved_model.pb")):
+        with pytest.raises(ModelError, match=says):
+            load_model(tmp_path / name, trusted=True)
+
+
+def test_a_model_without_a_shape_is_refused(keras, tmp_path):
+    """A model that was never built does not say what it takes, so it cannot be served."""
+    path = tmp_path / "unbuilt.keras"
+    keras.Sequential([keras.layers.Dense(2)]).save(path)
+    with pytest.raises(ModelError, match="build it"):
+        load_model(path)
+
+
+def test_tensors_are_described(mlp, two):
+    """Names, datatypes and shapes are those that the model was built with; the rows are free."""
+    assert mlp.inputs == [TensorSpec("x", np.dtype("f4"), (-1, 8))]
+    assert [spec.shape for spec in mlp.outputs] == [(-1, 3)]
+    assert [(spec.name, spec.dtype.name) for spec in two.inputs] == [("a", "float32"), ("b", "int32")]
+    assert [spec.shape for spec in two.outputs] == [(-1, 1), (-1, 2)]
+    assert mlp.platform == "tensorflow_keras"
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"])
+def test_every_datatype_is_converted(mlp, dtype):
+    """Numbers of any datatype are converted to what the model takes."""
+    ones = np.ones((2, 8))
+    np.testing.assert_array_equal(*[next(iter(mlp({"x": ones.astype(kind)}).values())) for kind in (dtype, "f4")])
+
+
+def test_a_fraction_is_not_cut_off(two):
+    """A value that the model's integer input cannot hold is refused, not rounded."""
+    b = np.array([[1.0, 2.0, 2.5]])
+    with pytest.raises(WireError, match="INT32"):
+        two({"a": np.ones((1, 2)), "b": b})
+    assert sorted(two({"a": np.ones((1, 2)), "b": np.floor(b)})) == ["left", "right"]
+
+
+def test_a_number_too_large_for_float32_is_infinity(mlp):
+    """A float64 that float32 cannot hold becomes Infinity without a warning, as a cast does."""
+    (outputs,) = mlp({"x": np.full((1, 8), 1e300)}).values()
+    assert np.isnan(outputs).any()
+
+
+def test_inputs_without_a_name_go_to_the_only_input(mlp, two):
+    """A tensor without a name fits a model with one input, and only that."""
+    assert len(next(iter(mlp({ONLY: np.zeros((3, 8))}).values()))) == 3
+    with pytest.raises(WireError, match='"a", "b"'):
+        two({ONLY: np.zeros((3, 2))})
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"x": (8,)}, "model takes"),
+        ({"x": (2, 7)}, "[2, 7]"),
+        ({"x": (2, 2, 4)}, "[2, 2, 4]"),
+        ({"x": ()}, "single number"),
+        ({"z": (2, 8)}, 'no input "z"'),
+        ({"x": (2, 8), "z": (2, 8)}, 'no input "z"'),
+        ({}, '"x" is missing'),
+    ],
+)
+def test_what_does_not_fit_is_named(mlp, tensors, says):
+    """A wrong shape or name is refused with a sentence that says what the model takes."""
+    with pytest.raises(WireError) as refusal:
+        mlp.fit({name: np.zeros(shape) for name, shape in tensors.items()})
+    assert says in str(refusal.value)
+
+
+def test_inputs_must_have_the_same_rows(two):
+    """Two inputs with different numbers of rows are refused."""
+    with pytest.raises(WireError, match="numbers of rows"):
+        two({"a": np.zeros((2, 2)), "b": np.zeros((3, 3))})
+
+
+def test_a_flat_row_fills_an_image(models):
+    """A row of a table may come flat where the model takes an image of as many values."""
+    image = load_model(models["image"])
+    values = np.arange(32, dtype="f4").reshape(2, 16)
+    flat, shaped = image({ONLY: values}), image({ONLY: values.reshape(2, 4, 4, 1)})
+    np.testing.assert_array_equal(*flat.values(), *shaped.values())
+    with pytest.raises(WireError, match="takes"):
+        image({ONLY: values.reshape(4, 8)})
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS_PER_CALL - 1, ROWS_PER_CALL, ROWS_PER_CALL + 1, 3 * ROWS_PER_CALL])
+def test_pieces_are_put_together(rows):
+    """However many rows there are, each call has at most ROWS_PER_CALL and every row comes back in its place."""
+    calls: list[int] = []
+    array = np.arange(rows, dtype="f4").reshape(-1, 1)
+    outputs = double(calls)({"x": array})["x"]
+    np.testing.assert_array_equal(outputs, 2 * array)
+    assert sum(calls) == rows
+    assert max(calls) <= ROWS_PER_CALL
+
+
+def test_no_rows_give_no_predictions(mlp):
+    """An empty table is scored to an empty array of the right width."""
+    (outputs,) = mlp({"x": np.empty((0, 8), "f4")}).values()
+    assert outputs.shape == (0, 3)
+
+
+def test_one_call_at_a_time():
+    """Two requests never compute at the same time, since the threads of one call use all CPUs; waiting is counted."""
+    model = double(sleep_s=0.2)
+    waits = []
+    threads = [
+        threading.Thread(target=lambda: waits.append(model.run_timed([np.ones((1, 1), "f4")])[1])) for _ in range(3)
+    ]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began >= 0.6
+    assert sorted(round(wait, 1) for wait in waits) == [0.0, 0.2, 0.4]
+
+
+def test_a_deadline_ends_the_waiting():
+    """A request that does not get its turn before its deadline is refused as 503."""
+    model = double(sleep_s=0.5)
+    busy = threading.Thread(target=model.run, args=([np.ones((1, 1), "f4")],))
+    busy.start()
+    time.sleep(0.05)
+    with pytest.raises(WireError) as refusal:
+        model.run([np.ones((1, 1), "f4")], deadline=time.monotonic() + 0.1)
+    busy.join()
+    assert refusal.value.status == 503
+
+
+def test_raw_bytes_are_rows():
+    """A raw body is as many rows as it holds, of the model's datatype; anything else is refused."""
+    spec = TensorSpec("x", np.dtype("f4"), (-1, 2))
+    body = np.frombuffer(np.arange(6, dtype="f4").tobytes(), np.uint8)
+    assert decode_raw(body, spec).tolist() == [[0, 1], [2, 3], [4, 5]]
+    for wrong in (body[:-1], body[:0]):
+        with pytest.raises(WireError, match="8 bytes a row"):
+            decode_raw(wrong, spec)
+
+
+def test_half_precision_of_the_other_kind_is_widened(keras, tmp_path):
+    """A model whose output is bfloat16 answers float32, since neither numpy nor JSON has bfloat16."""
+    path = tmp_path / "mixed.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype="mixed_bfloat16")]).save(path)
+    model = load_model(path)
+    (outputs,) = model({ONLY: np.ones((1, 2))}).values()
+    assert outputs.dtype == model.outputs[0].dtype == np.float32

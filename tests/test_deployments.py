@@ -1,0 +1,85 @@
+"""A server on this machine, for as long as it is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ruo import local_server, score_csv
+from ruo.demo import Demo
+from ruo.errors import DeploymentError
+
+
+def _gone(pid: int, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_server_is_there_in_the_block_and_gone_after_it(demo: Demo) -> None:
+    """Inside the block every worker is ready; after it nothing listens and no process is left."""
+    with local_server(demo.models["mlp"], workers=2) as server:
+        children = psutil.Process(server.pid).children()
+        assert len(children) == 2
+        assert len(score_csv(demo.testset, server.url)) == 2_500
+        assert repr(server) == f"LocalServer({server.url}, mlp.keras, 2 workers)"
+
+    assert all(_gone(child.pid) for child in children)
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(server.url, timeout=5)
+
+
+def test_a_server_is_stopped_when_the_block_fails(demo: Demo) -> None:
+    """An error in the block reaches the caller, and the server is stopped."""
+    with pytest.raises(ZeroDivisionError), local_server(demo.models["mlp"], workers=1) as server:
+        _ = 1 / 0
+
+    assert _gone(server.pid)
+
+
+def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
+    """When the process that started a server is killed, the server stops by itself."""
+    program = f"""
+        import time
+        from ruo import local_server
+        with local_server({str(demo.models["mlp"])!r}, workers=1) as server:
+            print(server.pid, flush=True)
+            time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    assert _gone(pid)
+
+
+def test_a_missing_model_is_told(tmp_path: Path) -> None:
+    """No model, no server: the path and the way to make a demo are named."""
+    with pytest.raises(DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"):
+        with local_server(tmp_path / "nothing.keras"):
+            pass
+
+
+def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
+    """A file that is no model is an error with the reason, not a wait until the time is up."""
+    path = tmp_path / "broken.keras"
+    path.write_bytes(b"this is no model")
+
+    with pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "):
+        with local_server(path, workers=1):
+            pass

@@ -1,0 +1,32 @@
+"""Typical uses of ruo, checked by mypy and never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import pandas as pd
+import polars as pl
+
+import ruo
+from ruo import Scores, ascore_csv, iter_scores, local_server, score_csv
+
+
+def uses(frame: pd.DataFrame, table: pl.DataFrame) -> None:
+    """Every kind of source and address."""
+    scores = score_csv("testset.csv", "http://localhost:8000")
+    assert_type(scores, Scores)
+    assert_type(scores.timings.total_s, float)
+    assert_type(scores.requests, pd.DataFrame)
+    assert_type(len(scores), int)
+    score_csv(frame, ["http://a:8000", "http://b:8000"], chunk_size=None, errors="collect", progress=True)
+    score_csv(table, "http://a:8000/v2/models/m", wire="v1", pipelined=False, retries=0, timeout=1.5, token="t")
+    for block in iter_scores("testset.csv", "http://localhost:8000", chunk_size=1_000):
+        assert_type(block.start, int)
+    with local_server("mlp.keras", workers=2) as server:
+        score_csv("testset.csv", server.urls)
+
+
+async def awaits() -> None:
+    """The same under `await`."""
+    assert_type(await ruo.ascore_csv("testset.csv", "http://localhost:8000"), Scores)
+    await ascore_csv("testset.csv", "http://localhost:8000", concurrency=4)

@@ -1,0 +1,87 @@
+"""JSON text to arrays and back."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ruo.wire import WireError
+from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def whole_or_float(text):
+    return int(text) if -(2**63) <= int(text) < 2**64 else float(text)
+
+
+@settings(deadline=None)
+@given(json_values)
+def test_anything_is_an_array_of_numbers_or_refused(value):
+    """Whatever JSON holds, it is an array of numbers or a WireError, and nothing else happens."""
+    try:
+        array = to_array(value, "x")
+    except WireError as error:
+        assert str(error).startswith("x")
+    else:
+        assert array.dtype.kind in "biuf"
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=50) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_anything_is_json_or_refused(text):
+    """Bytes are parsed as Python's own parser does, or refused; whole numbers beyond 64 bits become floats."""
+    try:
+        value = loads(text)
+    except WireError:
+        with pytest.raises((ValueError, RecursionError)):
+            json.loads(text)
+    else:
+        assert json.dumps(value) == json.dumps(json.loads(text, parse_int=whole_or_float))
+
+
+def test_words_that_json_lacks():
+    """NaN and Infinity are read as TensorFlow Serving writes them, and written again."""
+    array = to_array(loads(b"[NaN, Infinity, -Infinity, null]"), "x")
+    np.testing.assert_array_equal(array, [np.nan, np.inf, -np.inf, np.nan])
+    assert dumps({"x": array[:2]}) == b'{"x":[NaN,Infinity]}'
+
+
+def test_whole_numbers_stay_whole():
+    """Integers and truth values keep their kind; a float among them makes floats."""
+    assert [to_array(data, "x").dtype.kind for data in ([1], [True], [1.0], [1, 0.5])] == ["i", "b", "f", "f"]
+
+
+def test_floats_are_written_in_full():
+    """A float32 is written with the digits that bring it back, not those of its float64 neighbour."""
+    assert dumps(np.array([0.1], "f4")) == b"[0.1]"
+
+
+def test_the_first_missing_value_is_named():
+    """Row and column of the first NaN are in the error, for a table and for an image."""
+    require_finite(np.zeros((2, 2)))
+    require_finite(np.array([1, 2]))
+    image = np.zeros((3, 2, 2))
+    image[2, 1, 0] = np.inf
+    with pytest.raises(WireError) as refusal:
+        require_finite(image)
+    assert (refusal.value.row, refusal.value.column) == (2, 2)
+
+
+def test_unequal_lists_deep_down():
+    """Lists that are unequal below the first level are refused as well."""
+    with pytest.raises(WireError, match="unequal"):
+        to_array([[[1, 2], [3]], [[1, 2], [3, 4]]], "x")
+
+
+def test_huge_numbers():
+    """A whole number that no datatype holds becomes the nearest float, one beyond all floats is refused."""
+    assert to_array([10**30], "x")[0] == 1e30
+    with pytest.raises(WireError, match="too large"):
+        to_array([10**400], "x")

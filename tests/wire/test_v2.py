@@ -1,0 +1,317 @@
+"""The Open Inference Protocol: golden bytes, both ways, and every way in which a message can be broken."""
+
+import json
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ruo.wire import ONLY, InferRequest, InferResponse, WireError, v2
+
+# Made by hand from the text of the extension, with struct.
+REQUEST_HEAD = (
+    b'{"inputs":[{"name":"x","shape":[2,3],"datatype":"FP32","parameters":{"binary_data_size":24}}],'
+    b'"parameters":{"binary_data_output":true}}'
+)
+REQUEST_TENSOR = bytes.fromhex("000000000000803f0000004000004040000080400000a040")
+RESPONSE_HEAD = (
+    b'{"model_name":"m","outputs":[{"name":"y","shape":[2,1],"datatype":"FP32","parameters":{"binary_data_size":8}}]}'
+)
+RESPONSE_TENSOR = bytes.fromhex("0000003f0000803e")
+
+CASES = {
+    "one tensor": InferRequest({"x": np.arange(6, dtype="f4").reshape(2, 3)}),
+    "an id": InferRequest({"x": np.ones((1, 2), "f4")}, id="chunk 7"),
+    "two inputs of different kinds": InferRequest({"a": np.ones((2, 2), "f8"), "b": np.array([[1], [2]], "i4")}),
+    "chosen outputs": InferRequest({"x": np.ones((1, 1), "f4")}, outputs={"y": True, "z": False}),
+    "an image": InferRequest({"x": np.arange(24, dtype="u1").reshape(2, 3, 4, 1)}),
+    "no rows": InferRequest({"x": np.empty((0, 5), "f4")}),
+    "truth values": InferRequest({"x": np.array([[True, False]])}),
+    "half precision": InferRequest({"x": np.array([[0.1, 65504]], "f2")}),
+    "the largest integers": InferRequest({"x": np.array([[2**64 - 1, 1]], "u8"), "y": np.array([-(2**63)], "i8")}),
+}
+
+any_tensor = st.sampled_from(sorted(v2.DATATYPES)).flatmap(
+    lambda name: hnp.arrays(v2.DATATYPES[name], hnp.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4))
+)
+finite_tensor = st.sampled_from(sorted(v2.DATATYPES)).flatmap(
+    lambda name: hnp.arrays(
+        v2.DATATYPES[name],
+        hnp.array_shapes(min_dims=1, max_dims=4, max_side=4),
+        elements={"allow_nan": False, "allow_infinity": False} if name.startswith("FP") else None,
+    )
+)
+
+
+def body_of(encoded):
+    return b"".join(bytes(buffer) for buffer in encoded.buffers)
+
+
+def request_with(**changes):
+    tensor = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4], **changes}
+    return {"inputs": [{key: value for key, value in tensor.items() if value is not None}]}
+
+
+def decode(message, tail=b"", length=None):
+    text = message if isinstance(message, bytes) else json.dumps(message).encode()
+    headers = {v2.HEADER_LENGTH: str(len(text) if length is None else length)} if tail or length is not None else {}
+    return v2.decode_request(headers, text + tail)
+
+
+def test_golden_request():
+    """The bytes of the specification are read as the numbers they stand for, and written again as they were."""
+    asked = v2.decode_request({v2.HEADER_LENGTH: "135"}, REQUEST_HEAD + REQUEST_TENSOR)
+    np.testing.assert_array_equal(asked.inputs["x"], [[0, 1, 2], [3, 4, 5]])
+    assert asked.binary
+    encoded = v2.encode_request(InferRequest(asked.inputs))
+    assert encoded.headers[v2.HEADER_LENGTH] == "135"
+    assert bytes(encoded.buffers[1]) == REQUEST_TENSOR
+    assert json.loads(bytes(encoded.buffers[0])) == json.loads(REQUEST_HEAD)
+
+
+def test_golden_response():
+    """The response of the specification is read, model name and all."""
+    answer = v2.decode_response({v2.HEADER_LENGTH: "111"}, RESPONSE_HEAD + RESPONSE_TENSOR)
+    assert answer.model_name == "m"
+    np.testing.assert_array_equal(answer.outputs["y"], [[0.5], [0.25]])
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("encode", [v2.encode_request, v2.encode_json_request])
+def test_requests_go_both_ways(encode, case):
+    """What one side encodes the other side decodes, binary or JSON, to the same values, datatypes and shapes."""
+    request = CASES[case]
+    encoded = encode(request)
+    asked = v2.decode_request(encoded.headers, body_of(encoded))
+    assert (asked.id, asked.outputs) == (request.id, request.outputs)
+    assert list(asked.inputs) == list(request.inputs)
+    for name, array in request.inputs.items():
+        assert asked.inputs[name].dtype == array.dtype
+        np.testing.assert_array_equal(asked.inputs[name], array)
+
+
+@settings(deadline=None)
+@given(any_tensor)
+def test_every_tensor_survives_the_binary_wire(array):
+    """Any datatype, shape and value, NaN and Infinity among them, comes out bit for bit."""
+    encoded = v2.encode_request(InferRequest({"x": array}))
+    back = v2.decode_request(encoded.headers, body_of(encoded)).inputs["x"]
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+@settings(deadline=None)
+@given(finite_tensor)
+def test_every_finite_tensor_survives_json(array):
+    """Written as JSON, any finite value of any datatype is read back exactly."""
+    encoded = v2.encode_json_request(InferRequest({"x": array}))
+    back = v2.decode_request(encoded.headers, body_of(encoded)).inputs["x"]
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(back, array)
+
+
+def test_every_truncation_is_a_wire_error():
+    """A request or answer cut anywhere is a WireError, never another error and never a shorter tensor."""
+    for decoder, head, tensor in (
+        (v2.decode_request, REQUEST_HEAD, REQUEST_TENSOR),
+        (v2.decode_response, RESPONSE_HEAD, RESPONSE_TENSOR),
+    ):
+        body = head + tensor
+        for end in range(len(body)):
+            with pytest.raises(WireError):
+                decoder({v2.HEADER_LENGTH: str(len(head))}, body[:end])
+            with pytest.raises(WireError):
+                decoder({}, body[:end])
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 210))
+def test_noise_is_a_wire_error_or_raw_bytes(body, length):
+    """Random bytes are refused with a WireError; only a header length of 0 takes them, as one raw tensor."""
+    try:
+        asked = v2.decode_request({v2.HEADER_LENGTH: str(length)}, body)
+    except WireError:
+        return
+    assert length == 0
+    assert asked.inputs[ONLY].tobytes() == body
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        ({}, "at least one tensor"),
+        ({"inputs": []}, "at least one tensor"),
+        ({"inputs": {"x": 1}}, "at least one tensor"),
+        ({"inputs": [1]}, "inputs[0] must be a JSON object"),
+        ({"inputs": [{}]}, 'needs a "name"'),
+        (request_with(name=7), 'needs a "name"'),
+        (request_with(name=""), 'needs a "name"'),
+        (request_with(datatype=None), "datatype None"),
+        (request_with(datatype="FP128"), "FP128"),
+        (request_with(datatype="BYTES", data=["a"] * 4), "BYTES"),
+        (request_with(datatype=["FP32"]), "datatype"),
+        (request_with(shape=None), '"shape"'),
+        (request_with(shape="2,2"), '"shape"'),
+        (request_with(shape=[-1, 2]), '"shape"'),
+        (request_with(shape=[2.0, 2]), '"shape"'),
+        (request_with(shape=[True, 4]), '"shape"'),
+        (request_with(shape=[2**63]), '"shape"'),
+        (request_with(shape=[0, 2**62, 2**62], data=[]), "shape"),
+        (request_with(shape=[1] * 100, data=[1]), "shape"),
+        (request_with(shape=[3, 2]), "takes 6 values, data has 4"),
+        (request_with(shape=[2**40, 2**40]), "values, data has 4"),
+        (request_with(data=None), "either"),
+        (request_with(data=5), "must be a list"),
+        (request_with(data={"0": 1}), "must be a list"),
+        (request_with(data=[1, 2, 3]), "takes 4 values"),
+        (request_with(data=[[1, 2], [3]]), "element 1 has 1 values"),
+        (request_with(data=[1, 2, 3, "4"]), 'data[3] is "4"'),
+        (request_with(data=[1, 2, 3, {}]), "data[3] is {}"),
+        (request_with(data=[[[]]] * 4), "takes 4 values"),
+        (request_with(datatype="UINT8", data=[1, 2, 3, 256]), "UINT8 cannot hold"),
+        (request_with(datatype="INT32", data=[1, 2, 3, 0.5]), "INT32 cannot hold"),
+        (request_with(datatype="UINT64", data=[1, 2, 3, -1]), "UINT64 cannot hold"),
+        (request_with(datatype="INT64", data=[1, 2, 3, 2**63]), "INT64 cannot hold"),
+        (request_with(datatype="INT64", data=[1, 2, 3, None]), "INT64 cannot hold"),
+        (request_with(datatype="BOOL", data=[1, 0, 1, 2]), "BOOL cannot hold"),
+        (request_with(parameters=[]), "parameters must be a JSON object"),
+        (request_with(parameters={"binary_data_size": 16}), "either"),
+        (request_with(data=None, parameters={"binary_data_size": 16}), "the body has 0 left"),
+        (request_with(data=None, parameters={"binary_data_size": 15}), "takes 16 bytes"),
+        (request_with(data=None, parameters={"binary_data_size": -16}), "whole number"),
+        (request_with(data=None, parameters={"binary_data_size": "16"}), "whole number"),
+        (request_with(data=None, parameters={"binary_data_size": True}), "whole number"),
+        ({"inputs": request_with()["inputs"] * 2}, "given twice"),
+        ({**request_with(), "id": 7}, '"id" must be a string'),
+        ({**request_with(), "parameters": 1}, "parameters must be a JSON object"),
+        ({**request_with(), "parameters": {"binary_data_output": "yes"}}, "binary_data_output"),
+        ({**request_with(), "outputs": "y"}, '"outputs" must be a list'),
+        ({**request_with(), "outputs": [{}]}, 'outputs[0] needs a "name"'),
+        ({**request_with(), "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}, "binary_data"),
+    ],
+)
+def test_malformed_requests_are_named(message, says):
+    """A message that breaks the protocol is refused with a sentence that names the fault."""
+    with pytest.raises(WireError) as refusal:
+        decode(message)
+    assert says in str(refusal.value)
+    assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "", "9" * 30, "1.5", "\u0661", "200"])
+def test_header_length_must_be_a_number_within_the_body(length):
+    """A header length that is no number, or larger than the body, is refused."""
+    with pytest.raises(WireError, match=v2.HEADER_LENGTH):
+        v2.decode_request({v2.HEADER_LENGTH: length}, REQUEST_HEAD + REQUEST_TENSOR)
+
+
+def test_bytes_left_over_are_refused():
+    """A body that is longer than its tensors is refused: what the rest means nobody knows."""
+    with pytest.raises(WireError, match="end at byte 159"):
+        v2.decode_request({v2.HEADER_LENGTH: "135"}, REQUEST_HEAD + REQUEST_TENSOR + b"\0")
+
+
+def test_bool_bytes_are_zero_or_one():
+    """A BOOL byte other than 0 and 1 is refused; numpy would keep it as a third truth value."""
+    message = request_with(datatype="BOOL", data=None, parameters={"binary_data_size": 4})
+    with pytest.raises(WireError, match="other than 0 and 1"):
+        decode(message, b"\1\0\2\0")
+
+
+def test_json_and_binary_tensors_mix():
+    """One tensor as JSON and one as bytes may stand in the same request."""
+    binary = {"name": "b", "shape": [2], "datatype": "INT32", "parameters": {"binary_data_size": 8}}
+    message = {"inputs": [binary, {"name": "a", "shape": [1], "datatype": "FP64", "data": [0.1]}]}
+    asked = decode(message, np.array([5, -5], "<i4").tobytes())
+    assert asked.inputs["b"].tolist() == [5, -5]
+    assert asked.inputs["a"].tolist() == [0.1]
+
+
+def test_raw_binary_request():
+    """A header length of 0 says that the whole body is one tensor, whose answer is binary too."""
+    asked = v2.decode_request({v2.HEADER_LENGTH: "0"}, REQUEST_TENSOR)
+    assert asked.inputs[ONLY].tobytes() == REQUEST_TENSOR
+    assert asked.binary
+
+
+def test_flat_and_nested_data_are_the_same():
+    """Both forms of `data` that the protocol allows give the same tensor."""
+    flat, nested = decode(request_with()), decode(request_with(data=[[1, 2], [3, 4]]))
+    np.testing.assert_array_equal(flat.inputs["x"], nested.inputs["x"])
+
+
+def test_null_is_nan():
+    """pandas writes NaN as null, so null is read as NaN where the datatype has one."""
+    assert np.isnan(decode(request_with(data=[1, 2, 3, None])).inputs["x"][1, 1])
+
+
+def test_every_output_is_sent_as_it_was_asked_for():
+    """`binary_data` of an output goes before `binary_data_output` of the request, and only named outputs are sent."""
+    outputs = [{"name": "b"}, {"name": "a", "parameters": {"binary_data": False}}]
+    asked = decode({**request_with(), "outputs": outputs, "parameters": {"binary_data_output": True}})
+    made = {name: np.ones((1, 2), "f4") for name in ("a", "b", "c")}
+    encoded = v2.encode_response(InferResponse(made, "m", "3", "id"), asked)
+    head = json.loads(bytes(encoded.buffers[0]))
+    assert [output["name"] for output in head["outputs"]] == ["b", "a"]
+    assert head["outputs"][0]["parameters"] == {"binary_data_size": 8}
+    assert head["outputs"][1]["data"] == [1, 1]
+    assert (head["model_name"], head["model_version"], head["id"]) == ("m", "3", "id")
+
+
+def test_large_arrays_are_not_copied():
+    """A contiguous tensor goes out as a view of its own memory."""
+    array = np.zeros((1000, 10), "f4")
+    buffer = v2.encode_request(InferRequest({"x": array})).buffers[1]
+    assert np.shares_memory(np.frombuffer(buffer, "f4"), array)
+
+
+def test_json_refuses_what_it_cannot_carry():
+    """NaN is refused by the JSON encoder, with its row and column."""
+    with pytest.raises(WireError, match="v2") as refusal:
+        v2.encode_json_request(InferRequest({"x": np.array([[1, 2], [3, np.nan]])}))
+    assert (refusal.value.row, refusal.value.column) == (1, 1)
+
+
+def test_numpy_types_without_a_name_are_refused():
+    """A dtype that the protocol does not know is refused by name, and a big-endian one is known."""
+    assert v2.datatype_of(np.dtype(">f4")) == "FP32"
+    with pytest.raises(WireError, match="complex128"):
+        v2.datatype_of(np.dtype("c16"))
+
+
+# --- tritonclient as the oracle
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("datatype", sorted(v2.DATATYPES))
+def test_tritons_requests_are_read(datatype, binary):
+    """What the official client writes, binary or JSON, is read to the same values."""
+    if datatype == "FP16" and not binary:
+        pytest.skip("tritonclient does not write FP16 as JSON")
+    array = np.array([[0, 1, 1], [1, 0, 0]], v2.DATATYPES[datatype])
+    tensor = triton.InferInput("x", list(array.shape), datatype).set_data_from_numpy(array, binary_data=binary)
+    body, length = triton.InferenceServerClient.generate_request_body([tensor], request_id="7")
+    asked = v2.decode_request({} if length is None else {v2.HEADER_LENGTH: str(length)}, body)
+    np.testing.assert_array_equal(asked.inputs["x"], array)
+    assert asked.inputs["x"].dtype == array.dtype
+    assert asked.id == "7"
+    assert asked.binary  # with no outputs named, it asks for all of them as binary
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_triton_reads_our_answers(binary):
+    """The official client reads what we answer, several outputs of any rank."""
+    outputs = {"a": np.array([[0.5], [0.25]], "f4"), "b": np.arange(8, dtype="i8").reshape(2, 2, 2)}
+    encoded = v2.encode_response(InferResponse(outputs, "m", "2", "x"), InferRequest({}, binary=binary))
+    length = encoded.headers.get(v2.HEADER_LENGTH)
+    result = triton.InferenceServerClient.parse_response_body(
+        body_of(encoded), header_length=None if length is None else int(length)
+    )
+    for name, array in outputs.items():
+        np.testing.assert_array_equal(result.as_numpy(name), array)
+    assert result.get_response()["id"] == "x"
