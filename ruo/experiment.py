@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruo.progress import _somebody_looks
 from ruo.provenance import Provenance, fingerprint, fingerprint_table, machine
-from ruo.sweeps import PROVENANCE, RUNS, ExperimentError, Sweep, read_lines, read_sweep
+from ruo.sweeps import PROVENANCE, RUNS, ExperimentError, Sweep, read_lines, read_provenance, read_sweep
 
 if TYPE_CHECKING:
     from ruo.reading import Source
@@ -72,7 +72,7 @@ class Plan:
         trials: list[Trial] = []
         for block in range(1 - self.warmup, self.runs + 1):
             order = random.Random(f"{self.seed}/{block}")  # noqa: S311  its random() is the same in every Python
-            for position, levels in enumerate(sorted(combinations, key=lambda _: order.random()), 1):  # noqa: B023
+            for position, levels in enumerate(sorted(combinations, key=lambda _: order.random()), 1):
                 trials.append(Trial(len(trials) + 1, block, block < 1, position, levels))
         return trials
 
@@ -123,7 +123,7 @@ def _take_up(folder: Path, trials: list[Trial], provenance: Provenance) -> int:
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
         draft.replace(described)
         return 0
-    _refuse_other(folder, Provenance(json.loads(described.read_text(encoding="utf-8"))), provenance)
+    _refuse_other(folder, read_provenance(folder), provenance)
     lines, size = read_lines(folder)
     if (folder / RUNS).exists():
         os.truncate(folder / RUNS, size)
@@ -204,7 +204,7 @@ def sweep(
             "notes": notes,
         }
     )
-    carry_out(plan, bench.measure, provenance, results_dir, progress)
+    carry_out(plan, lambda trial: bench.measure(trial.run, **trial.levels), provenance, results_dir, progress)
     return read_sweep(results_dir)
 
 
@@ -221,6 +221,6 @@ def _fitting(chunk_sizes: Sequence[int | None], rows: int) -> tuple[list[int | N
             notes.append(
                 f"{size:,} rows per request was left out: the table has {rows:,} rows, and None sends them all."
             )
-    if not sizes:
+    if notes and not sizes:
         raise ExperimentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
     return sizes, notes

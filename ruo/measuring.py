@@ -22,7 +22,6 @@ from ruo.reading import open_table
 from ruo.scoring import score_csv
 
 if TYPE_CHECKING:
-    from ruo.experiment import Trial
     from ruo.reading import Source
     from ruo.scores import Predictions, Scores
 
@@ -66,12 +65,11 @@ class Bench:
                 score_csv(first, url, progress=False, **self._how)
             self.rows += len(block.features)
 
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        """Score the table once, as the trial's levels say; what it took, or the error, by a sweep's column names."""
-        if self._reference is None and not self._begun and trial.run > 1:
+    def measure(self, run: int, chunk_size: int | None, pipelined: bool) -> dict[str, Any]:
+        """Score the table once; what it took, or the error, by the column names of a sweep. `run` counts from 1."""
+        if not self._begun and run > 1:
             self._reference = score_csv(self._source, self._url, progress=False, **self._how).predictions
         self._begun = True
-        chunk_size = trial.levels["chunk_size"]
         found = {
             "rows_per_request": chunk_size or self.rows,
             "wire": self._how["wire"],
@@ -81,7 +79,7 @@ class Bench:
             "machine_busy": _machine_busy(),
         }
         try:
-            return found | self._score(chunk_size, trial.levels["pipelined"])
+            return found | self._score(chunk_size, pipelined)
         except RuoError as error:
             return found | {"error": str(error)}
         except MemoryError:

@@ -114,23 +114,24 @@ class Collected:
     """What came back so far."""
 
     def __init__(self) -> None:
-        self.predictions = _GrowingArray()
         self.records: list[RequestRecord] = []
         self.errors: list[ScoringError] = []
         self.version = ""
-        self._labels: dict[int, Labels | None] = {}
+        self._predictions = _GrowingArray(np.float32, np.nan)
+        self._labels = _GrowingArray(np.int64, NO_LABEL)
         self._scored = 0
 
     def add(self, sent: Sent) -> ScoringError | None:
         """Keep a chunk's answer; the error, where it has one or where another model version answered."""
         self.records.append(sent.answer.record)
-        self._labels[sent.start] = sent.labels
+        if sent.labels is not None:
+            self._labels.put(sent.start, sent.labels)
         error = sent.answer.error or version_change(self.version, sent)
         if error is not None or sent.answer.predictions is None:
             self.errors.append(error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows))
             return self.errors[-1]
         self.version = self.version or sent.answer.record.version
-        self.predictions.put(sent.start, sent.answer.predictions)
+        self._predictions.put(sent.start, sent.answer.predictions)
         self._scored += sent.rows
         return None
 
@@ -142,52 +143,52 @@ class Collected:
                 f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
             )
 
-    def joined_labels(self) -> Labels | None:
-        """The labels of all rows, or None where there are none or where a row does not name one class."""
-        parts = [labels for _, labels in sorted(self._labels.items(), key=lambda item: item[0]) if labels is not None]
-        if not parts:
+    def predictions(self, rows: int) -> Predictions:
+        """The predictions of the first `rows` rows, NaN where none came."""
+        found = self._predictions.rows(rows)
+        return np.full((rows, 0), np.nan, np.float32) if found is None else found
+
+    def labels(self, rows: int) -> Labels | None:
+        """The labels of the first `rows` rows, or None where there are none or a row does not name one class."""
+        found = self._labels.rows(rows)
+        if found is None:
             return None
-        joined = np.concatenate(parts)
-        unclear = np.flatnonzero(joined == NO_LABEL)
-        if len(unclear):
+        unclear = int((found == NO_LABEL).argmax())
+        if found[unclear] == NO_LABEL:
             warnings.warn(
-                f"Row {unclear[0]:,}: its label columns do not name exactly one class, so scores.labels is None.",
+                f"Row {unclear:,}: its label columns do not name exactly one class, so scores.labels is None.",
                 stacklevel=2,
             )
             return None
-        return joined
+        return found
 
 
 class _GrowingArray:
-    """Predictions of a table whose length is not known before its end; NaN where none were put."""
+    """An array whose length is not known before the table's end; `fill` stands where nothing was put."""
 
-    def __init__(self) -> None:
-        self._array: Predictions | None = None
+    def __init__(self, dtype: type[np.generic], fill: float) -> None:
+        self._dtype = dtype
+        self._fill = fill
+        self._array: Array | None = None
 
-    def put(self, start: int, rows: Predictions) -> None:
-        """Set the rows from `start` on."""
-        stop = start + len(rows)
-        if self._array is None or len(self._array) < stop:
-            self._grow(stop, rows.shape[1:])
-        assert self._array is not None  # it has just grown
-        self._array[start:stop] = rows
+    def put(self, start: int, values: Array) -> None:
+        """Set the elements from `start` on."""
+        stop = start + len(values)
+        self._grow(stop, values.shape[1:])[start:stop] = values
 
-    def rows(self, count: int) -> Predictions:
-        """The first `count` rows."""
+    def rows(self, count: int) -> Array | None:
+        """The first `count` elements; None where nothing was put."""
+        return None if self._array is None else self._grow(count, self._array.shape[1:])[:count]
+
+    def _grow(self, stop: int, shape: tuple[int, ...]) -> Array:
         if self._array is None:
-            return np.full((count, 0), np.nan, np.float32)
-        if len(self._array) < count:
-            self._grow(count, self._array.shape[1:])
-        return self._array[:count]
-
-    def _grow(self, stop: int, shape: tuple[int, ...]) -> None:
-        old = 0 if self._array is None else len(self._array)
-        size = max(stop, old + old // 2)
-        if self._array is None:
-            self._array = np.empty((size, *shape), np.float32)
-        else:
-            self._array.resize((size, *shape), refcheck=False)  # no view of it is handed out before the end
-        self._array[old:] = np.nan
+            self._array = np.full((stop, *shape), self._fill, self._dtype)
+        old = len(self._array)
+        if old < stop:
+            # by an eighth: the system moves a large array without copying it, and memory is not touched in vain
+            self._array.resize((max(stop, old + old // 8), *shape), refcheck=False)  # nobody has a view of it yet
+            self._array[old:] = self._fill
+        return self._array
 
 
 def version_change(version: str, sent: Sent) -> ScoringError | None:

@@ -216,10 +216,10 @@ class _Job:
         began = min((record.began_s for record in records), default=0.0)
         ended = max((record.began_s + record.seconds for record in records), default=0.0)
         total_s = time.perf_counter() - self._began
-        predictions = collected.predictions.rows(pipeline.rows)
+        predictions = collected.predictions(pipeline.rows)
         timings = Timings(pipeline.forming_s, ended - began, total_s, len(predictions) / total_s)
         model = self.client.model._replace(version=collected.version or self.client.model.version)
-        return Scores(predictions, collected.joined_labels(), timings, model, records, collected.errors)
+        return Scores(predictions, collected.labels(pipeline.rows), timings, model, records, collected.errors)
 
 
 async def _next(blocks: AsyncIterator[ScoredBlock]) -> ScoredBlock | None:

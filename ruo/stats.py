@@ -224,7 +224,7 @@ class _SizeTimes:
         around = "" if mean.n == 1 else f", 95 % interval {_digits(mean.low)} to {_digits(mean.high)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{around}"
         lines = [_sentence(f"{self._name(fastest)} is fastest: {_digits(mean.value)} s ({runs}), {rate:,.0f} rows/s.")]
-        for size, which in [(others[0], "next"), (others[-1], "slowest")][: len(others)]:
+        for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             lead = self.means[size] / self.means[fastest] - 1
             about = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
             lines.append(f"The {which}, {self._name(size)}, takes {_digits(100 * lead)} % longer. {about}")

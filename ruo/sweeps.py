@@ -16,7 +16,7 @@ from ruo.errors import RuoError
 from ruo.provenance import Provenance
 from ruo.stats import harmonic_rate, mean_interval, verdict_on_sizes
 
-__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "ExperimentError", "Sweep", "read_lines", "read_sweep"]
+__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "ExperimentError", "Sweep", "read_lines", "read_provenance", "read_sweep"]
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
@@ -28,6 +28,7 @@ COLUMNS = [
     "max_abs_difference", "answers_equal", "server", "model_version", "error", "provenance",
 ]  # fmt: skip
 
+_NUMBERS = COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]
 _TIMES = ("forming", "sending", "total")
 _BUSY = 0.2  # of all CPUs
 _CPU_BOUND = 0.9  # of one CPU; the loop that sends and receives has no more
@@ -44,7 +45,7 @@ class Sweep:
 
     Its columns: times in seconds; `chunk_size` None for the whole set, whose `rows_per_request` are its rows;
     `client_cpu_share` CPU seconds of this process per second, 1 for one CPU; `machine_busy` the share of all CPUs
-    that were busy just before the run; `peak_rss_mb` of this process; `max_abs_difference` to the first run's
+    that were busy just before the run; `peak_rss_mb` of this process, with what earlier runs left in it; `max_abs_difference` to the first run's
     predictions, `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
     """
 
@@ -107,23 +108,24 @@ class Sweep:
         """What the reader should know, though it takes nothing from the runs."""
         measured = self.measured
         busy = int((measured["machine_busy"] > _BUSY).sum())
-        found = []
-        if busy:
-            found.append(f"Before {busy} of {_runs(len(measured))} the machine was busy with something else.")
-        good = measured[measured["error"].isna()]
-        for (size, way), runs in good.groupby(["rows_per_request", "pipelined"]):
-            name = f"{size:,} rows per request, {'pipelined' if way else 'two phases'}"
+        bound, unsteady = [], []
+        for (size, way), runs in measured[measured["error"].isna()].groupby(["rows_per_request", "pipelined"]):
+            name = f"{size:,} rows {'pipelined' if way else 'in two phases'}"
             share = runs["client_cpu_share"].median()
-            if share > _CPU_BOUND:
-                found.append(f"{name}: the client used {share:.2f} CPUs, so it may be what is measured.")
-            unsteadiness = runs["total_s"].std() / runs["total_s"].mean()
-            if unsteadiness > _UNSTEADY:
-                found.append(f"{name}: the runs vary by {unsteadiness:.0%} (standard deviation over mean).")
-        return found
+            bound += [f"{name} {share:.2f}"] if share > _CPU_BOUND else []
+            variation = runs["total_s"].std() / runs["total_s"].mean()
+            unsteady += [f"{name} {variation:.0%}"] if variation > _UNSTEADY else []
+        found = {
+            f"Before {busy} of {_runs(len(measured))} the machine was busy with something else.": busy > 0,
+            f"The client may be what is measured, by the CPUs it used: {', '.join(bound)}.": bool(bound),
+            f"The runs vary much, by their standard deviation over the mean: {', '.join(unsteady)}.": bool(unsteady),
+        }
+        return [sentence for sentence, holds in found.items() if holds]
 
     def _planned(self) -> int:
         plan = self.provenance.facts["plan"]
-        return math.prod(len(levels) for levels in plan["factors"].values()) * (plan["runs"] + plan["warmup"])
+        combinations = math.prod(len(levels) for levels in plan["factors"].values())
+        return combinations * int(plan["runs"] + plan["warmup"])
 
     def __repr__(self) -> str:
         sizes = self.runs["rows_per_request"].nunique()
@@ -141,16 +143,23 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     Raises ExperimentError where there is none, and for a line that is damaged.
     """
     folder = Path(results_dir)
+    provenance = read_provenance(folder)
+    runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
+    runs["warmup"] = runs["warmup"].astype(bool)
+    runs["chunk_size"] = runs["chunk_size"].astype("Int64")
+    # a column of which no run has a value would not be numbers
+    runs = runs.astype(dict.fromkeys(_NUMBERS, float))
+    return Sweep(runs, provenance, folder)
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """What the runs of a folder are about; raises ExperimentError where it does not say, or is damaged."""
     try:
-        facts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        return Provenance(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ExperimentError(f"{folder} has no {PROVENANCE}; pass the results_dir of a sweep.") from None
     except ValueError:
         raise ExperimentError(f"{folder / PROVENANCE} is damaged; sweep again into another folder.") from None
-    runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
-    runs["warmup"] = runs["warmup"].astype(bool)
-    runs["chunk_size"] = runs["chunk_size"].astype("Int64")
-    return Sweep(runs, Provenance(facts), folder)
 
 
 def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:

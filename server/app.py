@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from ruo.wire import WireError
 from server.body import drain
@@ -48,6 +49,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
     for route in routes:
         app.add_url_rule(
@@ -97,6 +99,12 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
     ]
     document = describe([(route.method, route.path, route.probe) for route in table], settings)
     return [*table, Route("GET", "/openapi.json", lambda: as_json(document))]
+
+
+class _Name(BaseConverter):
+    """A part of a path that names something; what follows a colon is a verb, as in ``model:predict``."""
+
+    regex = "[^/:]+"
 
 
 def _let_in(token: str, probes: set[str]) -> None:

@@ -43,7 +43,7 @@ def check_token(token: str, authorization: str | None) -> None:
     """Raise RefusedError (401) unless the Authorization header carries the token."""
     scheme, _, given = (authorization or "").partition(" ")
     # compared in a time that does not tell how much of it is right
-    right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
+    right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode())  # WSGI's way with bytes
     if scheme.lower() != "bearer" or not right:
         message = "This server needs a token: send the header Authorization: Bearer TOKEN, or pass token=."
         raise RefusedError(message, 401, {"WWW-Authenticate": 'Bearer realm="ruo"'})

@@ -41,8 +41,7 @@ def models(tmp_path_factory, keras):
 
     first, second = mlp(1), mlp(2)
     first.save(folder / "mlp.keras")
-    with mock.patch("warnings.warn"):  # Keras calls .h5 old; people have such files
-        first.save(folder / "mlp.h5")
+    first.save(folder / "mlp.h5")
     first.export(folder / "saved", verbose=False)
     second.save(folder / "other.keras")
 

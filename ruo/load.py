@@ -1,0 +1,56 @@
+"""How much of the machine's CPUs is in use, and by whom. Linux tells; elsewhere the answers are None."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+__all__ = ["busy_cpu_s", "busy_share", "session_cpu_s", "wait_until_quiet"]
+
+_PROC = Path("/proc")
+
+
+def busy_cpu_s() -> float | None:
+    """Seconds that all CPUs together have worked since the machine started."""
+    try:
+        ticks = [int(field) for field in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_share(seconds: float = 0.3) -> float | None:
+    """The share of all CPUs (0 to 1) that is in use, looked at for so many seconds."""
+    before, began = busy_cpu_s(), time.monotonic()
+    time.sleep(seconds)
+    after, ended = busy_cpu_s(), time.monotonic()
+    if before is None or after is None:
+        return None
+    return (after - before) / (ended - began) / (os.cpu_count() or 1)
+
+
+def wait_until_quiet(limit: float, patience_s: float) -> tuple[float | None, float]:
+    """Wait until no more than `limit` of the CPUs is in use, at most `patience_s`: the share, and the seconds waited."""
+    began = time.monotonic()
+    share = busy_share()
+    while share is not None and share > limit and time.monotonic() - began < patience_s:
+        share = busy_share()
+    return share, time.monotonic() - began
+
+
+def session_cpu_s(session: int) -> float | None:
+    """CPU seconds of all processes of a session, those that have ended included."""
+    if not (_PROC / "stat").exists():
+        return None
+    ticks = 0
+    for process in _PROC.glob("[0-9]*"):
+        try:
+            # the name, in brackets, may hold blanks; the session is the fourth field after it
+            fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == session:
+            ticks += sum(map(int, fields[11:15]))  # its own time and that of its children which have ended
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,179 @@
+"""The server as a whole: Gunicorn, its workers, its settings, and its end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import server as package
+from ruo.publish import publish
+
+INFER = "/v2/models/model/infer"
+RAW = {"Inference-Header-Content-Length": "0"}
+
+
+def total(text, name, **labels):
+    """The sum of the samples of that name and labels in Prometheus' text."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+
+def lines_of(server):
+    return [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+
+
+def test_every_wire_over_http(four_workers, ask, body_of, rows, expected):
+    """Over HTTP every wire gives the predictions of the model in this process."""
+    for wire, path in (("v1", "/v1/models/model:predict"), ("paper", "/test")):
+        body = body_of(wire, x=rows)
+        answer = ask(four_workers.url + path, body.data, body.headers).json()
+        predictions = answer["predictions"] if wire == "v1" else answer
+        np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
+    body = body_of("v2", x=rows)
+    answer = ask(four_workers.url + INFER, body.data, body.headers)
+    np.testing.assert_allclose(np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3), expected["mlp"], atol=1e-6)
+
+
+def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
+    """Whichever worker is asked, its metrics and statistics are the sums over all of them, and never fall."""
+    before = total(ask(four_workers.url + "/metrics").body.decode(), "ruo_rows_total")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(four_workers.url + INFER, rows.tobytes(), RAW), range(40)))
+    assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
+    texts = [ask(four_workers.url + "/metrics").body.decode() for _ in range(12)]
+    assert {total(text, "ruo_rows_total") - before for text in texts} == {4000}
+    assert {total(text, "ruo_model_loaded") for text in texts} == {4}
+    assert total(texts[0], "ruo_requests_in_flight") == 0
+    memory = [line for line in texts[0].splitlines() if line.startswith("ruo_worker_memory_bytes{")]
+    assert len(memory) == 4
+    counts = [
+        ask(four_workers.url + "/v2/models/model/stats").json()["model_stats"][0]["inference_count"] for _ in range(8)
+    ]
+    assert len(set(counts)) == 1
+
+
+def test_a_line_in_the_log_for_every_request(four_workers, ask, rows):
+    """With LOG_FORMAT=json a request for predictions is one JSON object with its status, size, times and version."""
+    answer = ask(four_workers.url + INFER + "?mark", rows.tobytes(), RAW)
+    ask(four_workers.url + "/v2/health/live")
+    time.sleep(0.2)
+    line = lines_of(four_workers)[-1]
+    assert (line["method"], line["path"], line["status"], line["level"]) == ("POST", INFER, 200, "info")
+    assert (line["bytes_in"], line["version"]) == (3200, answer.headers["Ruo-Model-Version"])
+    assert line["timing"] == answer.headers["Server-Timing"]
+    assert line["ms"] > 0
+
+
+def test_answers_name_the_pod_and_the_process(four_workers, ask, rows):
+    """With POD_NAME set, answers carry it and the process that made them."""
+    pod, pid = ask(four_workers.url + INFER, rows.tobytes(), RAW).headers["Ruo-Worker"].split("/")
+    assert pod == "pod-7"
+    os.kill(int(pid), 0)
+
+
+def test_a_worker_that_dies_is_replaced(serve, models, ask, rows):
+    """Killing one of two workers leaves the other serving, until a new one is ready; what it had counted stays."""
+    with serve(models["mlp"], workers=2) as server:
+        before = ask(server.url + INFER, rows.tobytes(), RAW)
+        os.kill(int(before.headers["Ruo-Worker"].split("/")[1]), signal.SIGKILL)
+        time.sleep(0.1)
+        answers = [ask(server.url + INFER, rows.tobytes(), RAW) for _ in range(20)]
+        assert {answer.status for answer in answers} == {200}
+        server.wait_until_ready(60)
+        text = ask(server.url + "/metrics").body.decode()
+        assert total(text, "ruo_rows_total") == 2100
+        assert total(text, "ruo_model_loaded") == 2
+
+
+def test_the_end_waits_for_what_is_under_way(serve, models, ask):
+    """After SIGTERM requests under way are finished, new ones are not taken, and the exit status is 0."""
+    with serve(models["slow"], workers=2) as server, ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(ask, server.url + INFER, bytes(32) * 3000, RAW) for _ in range(4)]
+        time.sleep(0.5)
+        assert not any(each.done() for each in work)
+        os.kill(server.pid, signal.SIGTERM)
+        assert [each.result().status for each in work] == [200] * 4
+        assert server._process.wait(30) == 0
+        with pytest.raises(OSError, match="refused"):
+            ask(server.url + "/v2/health/live")
+
+
+def test_new_versions_reach_all_workers(serve, models, ask, rows, expected, tmp_path):
+    """While clients ask without a pause, a published version takes over in every worker, and no request fails."""
+    publish(models["mlp"], tmp_path)
+    with serve(tmp_path, workers=2, MODEL_POLL_SECONDS=0.2) as server, ThreadPoolExecutor(4) as pool:
+        stop = threading.Event()
+
+        def client(_):
+            answers = []
+            while not stop.is_set():
+                answers.append(ask(server.url + INFER, rows.tobytes(), RAW))
+            return answers
+
+        clients = [pool.submit(client, number) for number in range(4)]
+        publish(models["other"], tmp_path)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            answers = [ask(server.url + INFER, rows.tobytes(), RAW) for _ in range(8)]
+            if {answer.headers["Ruo-Model-Version"] for answer in answers} == {"2"}:
+                break
+        stop.set()
+        answers += [answer for each in clients for answer in each.result()]
+        pinned = ask(f"{server.url}/v2/models/model/versions/1/infer", rows.tobytes(), RAW)
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.headers["Ruo-Model-Version"] for answer in answers} == {"1", "2"}
+    for answer in [*answers, pinned]:
+        name = {"1": "mlp", "2": "other"}[answer.headers["Ruo-Model-Version"]]
+        predictions = np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3)
+        np.testing.assert_allclose(predictions, expected[name], atol=1e-6)
+    assert pinned.headers["Ruo-Model-Version"] == "1"
+
+
+def command(*options):
+    home = os.path.dirname(os.path.dirname(package.__file__))
+    return [sys.executable, "-m", "gunicorn", "-c", f"{home}/server/gunicorn.conf.py", *options, "server:app"]
+
+
+def test_a_wrong_setting_ends_the_server_at_once():
+    """A setting that makes no sense is told before any worker starts."""
+    done = subprocess.run(
+        command("-b", "127.0.0.1:0"),
+        env={**os.environ, "MAX_WAITING": "lots"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "MAX_WAITING='lots'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"WEB_CONCURRENCY": "3", "PORT": "1234"}, (3, "1234")), ({"WEB_CONCURRENCY": "", "PORT": ""}, (None, "8000"))],
+)
+def test_workers_and_port_come_from_the_environment(environment, expected):
+    """WEB_CONCURRENCY and PORT are obeyed; the threads of all workers together are as many as the CPUs."""
+    script = (
+        "import runpy, os, server, json; c = runpy.run_path(os.path.dirname(server.__file__) + '/gunicorn.conf.py');"
+        "print(json.dumps([c['workers'], c['bind'], int(os.environ['TF_NUM_INTRAOP_THREADS']), c['_cpus']]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment, "TF_NUM_INTRAOP_THREADS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    workers, bind, threads, cpus = json.loads(done.stdout)
+    assert workers == expected[0] or (expected[0] is None and workers == max(1, int(cpus)))
+    assert bind.endswith(f":{expected[1]}")
+    assert threads == max(1, int(cpus // workers))

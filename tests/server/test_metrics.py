@@ -1,0 +1,69 @@
+"""What the server counts."""
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+V2_INFER = "/v2/models/model/infer"
+
+
+def samples(text):
+    """The values of Prometheus' text by name and labels."""
+    families = text_string_to_metric_families(text)
+    return {(each.name, *sorted(each.labels.values())): each.value for family in families for each in family.samples}
+
+
+@pytest.fixture
+def app(make_app):
+    """An application that has counted nothing yet."""
+    return make_app()
+
+
+def test_requests_rows_and_seconds_are_counted(app, rows):
+    """Every request is counted by route and status, the rows by version, the seconds part by part."""
+    for _ in range(3):
+        app.post(V2_INFER, data=rows.tobytes(), headers={"Inference-Header-Content-Length": "0"})
+    app.post(V2_INFER, data=b"")
+    app.get("/nowhere")
+    counted = samples(app.get("/metrics").text)
+    route = "/v2/models/<model>/infer"
+    version = app.serving.get().version
+    assert counted["ruo_requests_total", route, "200"] == 3
+    assert counted["ruo_requests_total", route, "400"] == 1
+    assert counted["ruo_requests_total", "404", "none"] == 1
+    assert counted["ruo_rows_total", version] == 300
+    assert counted["ruo_infer_failures_total",] == 1
+    for stage in ("decode", "queue", "predict", "encode"):
+        assert counted[f"ruo_{stage}_seconds_count",] == 3
+    assert counted["ruo_predict_seconds_sum",] > 0
+    assert counted["ruo_requests_in_flight",] == counted["ruo_requests_waiting",] == 0
+
+
+def test_the_model_is_named(app):
+    """The loaded version, its fingerprint and the seconds that loading it took are there."""
+    served = app.serving.get()
+    counted = samples(app.get("/metrics").text)
+    assert counted["ruo_model_loaded", *sorted(("model", served.version, served.sha256))] == 1
+    assert counted["ruo_model_load_seconds",] > 0
+
+
+def test_a_name_that_somebody_makes_up_is_no_label(app):
+    """Addresses that do not exist do not become new time series."""
+    before = len(samples(app.get("/metrics").text))
+    for number in range(50):
+        app.get(f"/made/up/{number}")
+        app.get(f"/v2/models/{number}")
+    assert len(samples(app.get("/metrics").text)) - before <= 8
+
+
+def test_statistics_are_the_same_numbers(app, rows):
+    """Triton's statistics agree with the metrics."""
+    for _ in range(2):
+        app.post("/test", json=rows.tolist())
+    app.post("/test", json=[])
+    (stats,) = app.get("/v2/models/model/stats").json["model_stats"]
+    counted = samples(app.get("/metrics").text)
+    inference = stats["inference_stats"]
+    assert stats["inference_count"] == inference["success"]["count"] == 2
+    assert inference["fail"]["count"] == 1
+    np.testing.assert_allclose(inference["compute_infer"]["ns"] / 1e9, counted["ruo_predict_seconds_sum",], atol=1e-6)

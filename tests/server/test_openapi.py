@@ -1,0 +1,125 @@
+"""The OpenAPI document, and requests made from it."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+FORMAT = {"string": st.text(max_size=8), "boolean": st.booleans(), "number": st.floats(), "object": st.just({})}
+SURPRISES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def document(client):
+    """The document that the server gives out."""
+    return client.get("/openapi.json").json
+
+
+def values(schema):
+    """Values of a schema, and now and then something else."""
+    if "oneOf" in schema:
+        fitting = st.one_of([values(each) for each in schema["oneOf"]])
+    elif "enum" in schema:
+        fitting = st.sampled_from(schema["enum"])
+    elif schema.get("type") == "array":
+        fitting = st.lists(values(schema["items"]), min_size=schema.get("minItems", 0), max_size=3)
+    elif schema.get("type") == "integer":
+        fitting = st.integers(min_value=schema.get("minimum"))
+    elif "properties" in schema:
+        required = schema.get("required", [])
+        parts = {name: values(each) for name, each in schema["properties"].items()}
+        optional = {name: part for name, part in parts.items() if name not in required}
+        fitting = st.fixed_dictionaries({name: parts[name] for name in required}, optional=optional)
+    else:
+        fitting = FORMAT.get(schema.get("type"), SURPRISES)
+    return st.one_of(fitting, fitting, fitting, SURPRISES)
+
+
+@st.composite
+def requests(draw, document):
+    """A request that the document describes, more or less."""
+    path = draw(st.sampled_from(sorted(document["paths"])))
+    method = draw(st.sampled_from(sorted(document["paths"][path])))
+    operation = document["paths"][path][method]
+    for parameter in operation["parameters"]:
+        name = draw(st.sampled_from(["model", "model", "model", "1", "ä", "%00", "a b", ".."]))
+        path = path.replace("{" + parameter["name"] + "}", name)
+    body = None
+    if "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        body = draw(values(schema).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=64))
+    headers = draw(
+        st.dictionaries(
+            st.sampled_from(
+                ["Inference-Header-Content-Length", "Content-Encoding", "Accept-Encoding", "Content-Type", "Accept"]
+            ),
+            st.sampled_from(["0", "5", "-1", "gzip", "zstd", "deflate", "identity", "application/json", "x" * 100]),
+            max_size=2,
+        )
+    )
+    return operation, method.upper(), path, body, headers
+
+
+def check(client, document, request):
+    """The answer is one that the document names, and never a failure of the server."""
+    operation, method, path, body, headers = request
+    answer = client.open(path, method=method, data=body, headers=headers)
+    assert str(answer.status_code) in operation["responses"], (answer.status_code, answer.text)
+    assert answer.status_code < 500
+    if answer.status_code >= 400:
+        assert list(answer.json) == ["error"]
+        assert answer.json["error"].strip()
+
+
+def test_every_route_is_described_and_nothing_else(client, document):
+    """The document has exactly the routes that the server answers, each with a name of its own."""
+    rules = client.application.url_map.iter_rules()
+    served = {(method, rule.rule.replace("<", "{").replace(">", "}")) for rule in rules for method in rule.methods}
+    served = {(method.lower(), path) for method, path in served if method not in ("HEAD", "OPTIONS")}
+    assert served == {(method, path) for path, item in document["paths"].items() for method in item}
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(names) == len(set(names))
+
+
+def test_what_the_paths_name_is_declared(document):
+    """Every part of a path in braces is a parameter of its operations."""
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert {"{" + each["name"] + "}" for each in operation["parameters"]} == {
+                part.split(":")[0] for part in path.split("/") if part.startswith("{")
+            }
+
+
+def test_a_token_is_in_the_document(make_app):
+    """With a token set the document says so, except for the probes."""
+    app = make_app(RUO_TOKEN="t")
+    paths = app.get("/openapi.json", headers={"Authorization": "Bearer t"}).json["paths"]
+    assert "security" in paths["/test"]["post"]
+    assert "security" not in paths["/v2/health/ready"]["get"]
+
+
+def run(client, document, count):
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+    )
+    @given(requests(document))
+    def each(request):
+        check(client, document, request)
+
+    each()
+
+
+def test_requests_made_from_the_document(client, document):
+    """Whatever the document allows, and a little more, is answered as it says, never by a failure of the server."""
+    run(client, document, 150)
+
+
+@pytest.mark.soak
+def test_thousands_of_requests_made_from_the_document(client, document):
+    """The same for 2,000 requests."""
+    run(client, document, 2000)

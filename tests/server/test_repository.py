@@ -1,0 +1,108 @@
+"""Which model is the newest on disk, and the private copy of it."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from ruo.publish import MANIFEST, publish
+from server.model import ModelError
+from server.repository import fetch, newest
+
+
+def test_a_file_and_a_savedmodel_stand_for_themselves(models):
+    """A path to a model is that model, without a version number."""
+    for name in ("mlp", "mlp.h5", "saved"):
+        found = newest(models[name])
+        assert (found.path, found.version, found.sha256) == (models[name], None, None)
+
+
+def test_a_folder_with_one_model_is_that_model(models, tmp_path):
+    """A mounted folder that holds one model stands for it; with two or none it is refused."""
+    with pytest.raises(ModelError, match="no model in"):
+        newest(tmp_path)
+    shutil.copy(models["mlp"], tmp_path / "a.keras")
+    assert newest(tmp_path).path == tmp_path / "a.keras"
+    shutil.copy(models["mlp"], tmp_path / "b.keras")
+    with pytest.raises(ModelError, match="2 models in"):
+        newest(tmp_path)
+
+
+def test_the_highest_number_is_the_newest(models, tmp_path):
+    """Of a store's versions the highest number counts, as a number; what has another name is left alone."""
+    for _ in range(10):
+        publish(models["mlp"], tmp_path)
+    (tmp_path / "99x").mkdir()
+    found = newest(tmp_path)
+    assert (found.version, found.path.name) == ("10", "model.keras")
+    shutil.rmtree(tmp_path / "10")
+    assert newest(tmp_path).version == "9"
+
+
+@pytest.mark.parametrize("name", ["mlp", "saved"])
+def test_versions_made_by_hand_need_no_manifest(models, tmp_path, name):
+    """A version may be a folder that somebody has copied a model to, or a SavedModel as TensorFlow Serving lays it."""
+    if name == "saved":
+        shutil.copytree(models[name], tmp_path / "3")
+    else:
+        (tmp_path / "3").mkdir()
+        shutil.copy(models[name], tmp_path / "3")
+    assert newest(tmp_path).version == "3"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"model": "model.keras"}', '{"model": "../../x.keras", "sha256": "0"}', '{"model": 1}']
+)
+def test_a_broken_manifest_is_refused(models, tmp_path, text):
+    """A manifest that is no manifest, or that points out of its folder, makes the version unusable."""
+    publish(models["mlp"], tmp_path)
+    (tmp_path / "1" / MANIFEST).write_text(text)
+    with pytest.raises(ModelError, match="publish"):
+        newest(tmp_path)
+
+
+def test_a_wrong_fingerprint_is_refused(models, tmp_path):
+    """A model that is not the one of its manifest is never loaded."""
+    publish(models["mlp"], tmp_path)
+    shutil.copy(models["other"], tmp_path / "1" / "model.keras")
+    with pytest.raises(ModelError, match="its manifest says"), fetch(newest(tmp_path)):
+        pass
+
+
+def test_the_copy_is_what_was_fingerprinted(models, tmp_path):
+    """What is loaded is a private copy, which no later change of the original reaches."""
+    publish(models["mlp"], tmp_path)
+    with fetch(newest(tmp_path)) as (copy, sha256):
+        (tmp_path / "1" / "model.keras").write_bytes(b"changed")
+        assert copy.read_bytes() == models["mlp"].read_bytes()
+    assert sha256 == json.loads((tmp_path / "1" / MANIFEST).read_text())["sha256"]
+    assert not copy.exists()
+
+
+def test_a_file_that_changes_meanwhile_is_not_taken(models, tmp_path):
+    """A file that is replaced between being found and being copied is left for the next look."""
+    path = tmp_path / "m.keras"
+    shutil.copy(models["mlp"], path)
+    found = newest(path)
+    shutil.copy(models["other"], tmp_path / "new")
+    os.replace(tmp_path / "new", path)
+    with pytest.raises(ModelError, match="is being written"), fetch(found):
+        pass
+
+
+def test_the_stamp_changes_when_any_file_does(models, tmp_path):
+    """A replaced file is noticed even where its size and time are those of the old one."""
+    shutil.copytree(models["saved"], tmp_path / "saved")
+    before = newest(tmp_path / "saved").stamp
+    assert newest(tmp_path / "saved").stamp == before
+    path = tmp_path / "saved" / "variables" / "variables.index"
+    shutil.copy2(path, tmp_path / "new")
+    os.replace(tmp_path / "new", path)
+    assert newest(tmp_path / "saved").stamp != before
+
+
+def test_a_missing_path_says_what_to_set(tmp_path):
+    """A path with nothing there is refused with the name of the setting."""
+    with pytest.raises(ModelError, match="MODEL_PATH"):
+        newest(tmp_path / "gone")

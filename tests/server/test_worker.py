@@ -1,0 +1,46 @@
+"""Who takes a connection, on a real server with four workers."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+INFER = "/v2/models/model/infer"
+RAW = {"Inference-Header-Content-Length": "0"}
+
+
+@pytest.fixture(scope="module")
+def slow(serve, models):
+    """A real server of a slow model with four workers."""
+    with serve(models["slow"], workers=4) as server:
+        yield server
+
+
+def test_work_spreads_evenly(slow, ask):
+    """Four clients with a connection for each request keep four workers equally busy."""
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 300, RAW), range(48)))
+    assert {answer.status for answer in answers} == {200}
+    shares = Counter(answer.headers["Ruo-Worker"] for answer in answers)
+    assert len(shares) == 4
+    assert min(shares.values()) >= 8
+
+
+def test_no_request_waits_while_a_worker_is_idle(slow, ask):
+    """Four requests that come at the same moment go to four workers."""
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 2000, RAW), range(4)))
+        assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
+
+
+def test_probes_answer_while_all_workers_compute(slow, ask):
+    """With every worker computing and requests waiting, each probe and the metrics answer within a second."""
+    with ThreadPoolExecutor(24) as pool:
+        work = [pool.submit(ask, slow.url + INFER, bytes(32) * 2000, RAW) for _ in range(16)]
+        paths = ["/v2/health/live", "/v2/health/ready", "/metrics", "/v2/models/model/ready"] * 5
+        probes = list(pool.map(lambda path: ask(slow.url + path), paths))
+        assert not all(each.done() for each in work)
+    assert {probe.status for probe in probes} == {200}
+    assert max(probe.seconds for probe in probes) < 1
+    assert {each.result().status for each in work} == {200}

@@ -1,0 +1,123 @@
+"""Stopwatches and repeated runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ruo.timing import Runs, Stopwatch, TimingError, time_runs
+
+FIVE = Runs((0.61, 0.62, 0.63, 0.61, 0.645), (1.5,))
+
+
+def test_stopwatch_stops() -> None:
+    """A stopwatch runs inside its block and stands still after it."""
+    with Stopwatch() as watch:
+        first = watch.seconds
+        assert watch.seconds > first
+    stopped = watch.seconds
+    assert stopped == watch.seconds > first
+
+
+def test_stopwatch_begins_anew() -> None:
+    """A stopwatch reads 0 before its block and forgets an earlier one."""
+    watch = Stopwatch()
+    assert watch.seconds == 0
+    with watch:
+        sum(range(200_000))
+    long = watch.seconds
+    with watch:
+        pass
+    assert 0 < watch.seconds < long
+
+
+@pytest.mark.parametrize(("runs", "warmup"), [(1, 0), (3, 2)])
+def test_time_runs_calls_so_often(runs: int, warmup: int) -> None:
+    """The function is called once for every run and every warm-up, and the two are kept apart."""
+    calls: list[int] = []
+
+    timed = time_runs(lambda: calls.append(1), runs=runs, warmup=warmup)
+
+    assert len(calls) == runs + warmup
+    assert (len(timed.samples), len(timed.warmups), len(timed)) == (runs, warmup, runs)
+
+
+def test_an_error_ends_the_runs() -> None:
+    """What the function raises reaches the caller."""
+    with pytest.raises(ZeroDivisionError):
+        time_runs(lambda: 1 / 0)
+
+
+async def _coroutine() -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"runs": 0}, "runs=0 must be at least 1."),
+        ({"warmup": -1}, "warmup=-1 must be 0 or more."),
+        ({"function": _coroutine}, "pass a function that runs it"),
+    ],
+)
+def test_what_cannot_be_timed(arguments: dict, sentence: str) -> None:
+    """Wrong arguments are refused with a sentence that says what is right."""
+    with pytest.raises(TimingError, match=re.escape(sentence)):
+        time_runs(**{"function": lambda: None, **arguments})
+
+
+def test_statistics_leave_the_warmups_out() -> None:
+    """Mean, median, deviation and interval are those of the samples alone; Student's t for five runs is 2.776."""
+    assert FIVE.mean == pytest.approx(0.623)
+    assert FIVE.median == 0.62
+    assert FIVE.std == pytest.approx(0.0148324, rel=1e-5)
+    half = 2.776445 * 0.0148324 / 5**0.5
+    assert FIVE.interval == pytest.approx((0.623 - half, 0.623 + half), rel=1e-5)
+
+
+def test_one_run_has_no_interval() -> None:
+    """A single run has neither deviation nor interval, and says so."""
+    one = Runs((0.25,))
+    assert one.std is None
+    assert one.interval is None
+    assert repr(one) == "0.250 s (one run)"
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (1, "0.623 s ± 0.015 (mean of 5, 95 % interval 0.605 to 0.641)"),
+        (1e-3, "0.623 ms ± 0.015 (mean of 5, 95 % interval 0.605 to 0.641)"),
+        (100, "62.3 s ± 1.5 (mean of 5, 95 % interval 60.5 to 64.1)"),
+        (10_000, "6230 s ± 148 (mean of 5, 95 % interval 6046 to 6414)"),
+        (0, "0.00 ns ± 0.00 (mean of 5, 95 % interval 0.00 to 0.00)"),
+    ],
+)
+def test_repr_is_one_line(factor: float, text: str) -> None:
+    """The repr is one line, in the unit that suits the mean."""
+    assert repr(Runs(tuple(factor * seconds for seconds in FIVE.samples))) == text
+
+
+def test_html_shows_every_run() -> None:
+    """A notebook shows each run, the warm-ups under their own name, and the line with the mean."""
+    shown = FIVE._repr_html_()
+    assert shown.count("<tr>") == 6
+    assert "warm-up 1</td><td>1.500 s" in shown
+    assert repr(FIVE) in shown
+
+
+def test_without_scipy() -> None:
+    """Without SciPy runs are timed and shown, and only the interval says what to install."""
+    script = (
+        "import sys; sys.modules['scipy'] = None\n"
+        "from ruo.timing import time_runs, TimingError\n"
+        "runs = time_runs(lambda: None)\n"
+        "assert 'mean of 5)' in repr(runs), repr(runs)\n"
+        "try: runs.interval\n"
+        "except TimingError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "The interval needs scipy; run: pip install 'ruo[notebooks]'\n"
