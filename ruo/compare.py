@@ -30,7 +30,7 @@ from ruo.load import busy_cpu_s, session_cpu_s, wait_until_quiet
 from ruo.provenance import fingerprint, machine
 from ruo.systems import BOUND, PAPER, SYSTEMS, Systems
 
-__all__ = ["TOLERANCE", "Turn", "compare_systems", "main", "parse_sizes", "plan_turns"]
+__all__ = ["ALL_SIZES", "TOLERANCE", "Turn", "check_answers", "compare_systems", "main", "parse_sizes", "plan_turns"]
 
 ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
 TOLERANCE = 1e-5  # requests of other sizes are other matrix products, which round differently
@@ -113,7 +113,7 @@ def _run(
     busy, waited_s = wait_until_quiet(_QUIET, patience_s)
     with _cpu_used(systems, turn.system) as cpu:
         measured = systems.run(turn.system, turn.chunk_size, answers)
-    rows, difference, error = _check(measured, answers, reference)
+    rows, difference, error = check_answers(measured, answers, reference)
     whole = len(reference)
     return {
         "system": turn.system,
@@ -133,7 +133,7 @@ def _run(
     }
 
 
-def _check(
+def check_answers(
     measured: dict[str, Any], answers: Path, reference: np.ndarray[Any, Any]
 ) -> tuple[int, float | None, str | None]:
     """The rows that came back, the largest difference from what they must be, and what is wrong with them, if anything."""
@@ -144,6 +144,8 @@ def _check(
         return rows, None, f"no result: {rows:,} of {len(reference):,} rows came back{because}"
     if "error" in measured:
         return rows, None, str(measured["error"])
+    if predictions.shape != reference.shape:
+        return rows, None, f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
     difference = float(np.max(np.abs(predictions - reference)))
     if not difference <= TOLERANCE:  # NaN is not, either
         return rows, difference if np.isfinite(difference) else None, f"wrong: answers differ by up to {difference:g}"

@@ -115,16 +115,13 @@ def carry_out(
 def _take_up(folder: Path, trials: list[Trial], provenance: Provenance) -> int:
     """How many of the runs are done; writes the provenance where none is, and cuts off a line that broke off."""
     folder.mkdir(parents=True, exist_ok=True)
+    lines, size = read_lines(folder)
     described = folder / PROVENANCE
-    if not described.exists():
-        if (folder / RUNS).exists():
-            raise ExperimentError(f"{folder} has {RUNS} without {PROVENANCE}; use another results_dir.")
+    if not lines:
         draft = described.with_suffix(".part")
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
         draft.replace(described)
-        return 0
     _refuse_other(folder, read_provenance(folder), provenance)
-    lines, size = read_lines(folder)
     if (folder / RUNS).exists():
         os.truncate(folder / RUNS, size)
     if [line["run"] for line in lines] != [trial.run for trial in trials[: len(lines)]]:
@@ -139,7 +136,8 @@ def _refuse_other(folder: Path, there: Provenance, here: Provenance) -> None:
     old, new = there.flat(), here.flat()
     different = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     shown = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in different[:3])
-    what = "other data" if "data.sha256" in different else "another plan"
+    kinds = {"data.sha256": "other data", "model.sha256": "another model"}
+    what = next((kind for name, kind in kinds.items() if name in different), "another plan")
     if all(name.startswith("machine.") for name in different):
         what = "another machine or other versions"
     raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
@@ -185,8 +183,8 @@ def sweep(
     results_dir: where the runs are written; the same call goes on there if it was interrupted.
     progress: True, False, or None for a bar of the runs where somebody looks.
 
-    Raises ExperimentError for a plan that cannot be, and where `results_dir` holds runs of another plan, of other
-    data or from another machine; TableError and ScoringError where the table cannot be scored at all. A run that
+    Raises ExperimentError for a plan that cannot be, and where `results_dir` holds runs of another plan, another model,
+    other data or another machine; TableError and ScoringError where the table cannot be scored at all. A run that
     fails later is kept with its error.
     """
     from ruo.measuring import Bench  # here, so that results can be read without the client

@@ -30,14 +30,11 @@ __all__ = ["TOLERANCE", "Bench"]
 # Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
 TOLERANCE = 1e-5
 
-_LOOK_S = 0.1
+_LOOK_S = 0.05
 
 
 class Bench:
-    """A table and a server, and one way to ask it; `measure` is one run of it.
-
-    Raises what `ruo.score_csv` raises where the table or the server is at fault; the first rows are scored to see.
-    """
+    """A table and a server, and one way to ask it; `measure` is one run of it. Raises TableError for a bad table."""
 
     def __init__(
         self,
@@ -61,15 +58,16 @@ class Bench:
         self.rows = 0
         for block in table.blocks(10_000):
             if not self.rows:
-                first = pl.DataFrame(block.features[:1], schema=table.features)
-                score_csv(first, url, progress=False, **self._how)
+                self._first_row = pl.DataFrame(block.features[:1], schema=table.features)
             self.rows += len(block.features)
 
     def measure(self, run: int, chunk_size: int | None, pipelined: bool) -> dict[str, Any]:
-        """Score the table once; what it took, or the error, by the column names of a sweep. `run` counts from 1."""
-        if not self._begun and run > 1:
-            self._reference = score_csv(self._source, self._url, progress=False, **self._how).predictions
-        self._begun = True
+        """Score the table once; what it took, or the error, by the column names of a sweep. `run` counts from 1.
+
+        The first call raises what `ruo.score_csv` raises where nothing can be scored at all.
+        """
+        if not self._begun:
+            self._begin(go_on=run > 1)
         found = {
             "rows_per_request": chunk_size or self.rows,
             "wire": self._how["wire"],
@@ -84,6 +82,12 @@ class Bench:
             return found | {"error": str(error)}
         except MemoryError:
             return found | {"error": "The client has not enough memory for such requests; send smaller ones."}
+
+    def _begin(self, go_on: bool) -> None:
+        """See whether the server answers, so that a wrong address does not become a whole sweep of failed runs."""
+        scores = score_csv(self._source if go_on else self._first_row, self._url, progress=False, **self._how)
+        self._reference = scores.predictions if go_on else None
+        self._begun = True
 
     def _score(self, chunk_size: int | None, pipelined: bool) -> dict[str, Any]:
         _forget_peak()
@@ -128,7 +132,7 @@ def _about(scores: Scores) -> dict[str, Any]:
 
 
 def _machine_busy() -> float | None:
-    """The share of all CPUs that were busy during a tenth of a second; None where the system does not tell.
+    """The share of all CPUs that were busy during a twentieth of a second; None where the system does not tell.
 
     Linux, proc(5), /proc/stat: the first line sums ticks over all CPUs, the fourth and fifth number are idle.
     """

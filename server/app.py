@@ -46,7 +46,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     serving = Serving(settings, metrics)
     routes = routes_of(settings, Inference(settings, serving, metrics), metrics)
     app = Flask("server", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
@@ -136,7 +135,8 @@ def _note(response: Response, metrics: Metrics) -> Response:
 
 
 def _answer_error(error: Exception) -> Response:
-    drain(request.environ)
+    if getattr(error, "status", None) != 408:  # that client is known not to send
+        drain(request.environ)
     if isinstance(error, WireError):
         response = as_json({"error": str(error)}, error.status)
     elif isinstance(error, RefusedError):
@@ -159,7 +159,4 @@ def _http_sentence(error: HTTPException) -> str:
         return f"There is nothing at {request.path}; models are at /v2/models."
     if error.code == 405:
         return f"{request.path} does not take {request.method}."
-    if error.code == 413:
-        limit = request.max_content_length or 0
-        return f"The body is larger than {limit / 2**20:g} MB, the most this server takes; send fewer rows at once."
     return str(error.description)

@@ -11,14 +11,16 @@ import gzip
 import io
 import socket
 import struct
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import zstandard
 from gunicorn.http.body import LengthReader
+from gunicorn.http.errors import ParseException
 
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
@@ -97,24 +99,35 @@ def _set_timeout(connection: socket.socket, seconds: float | None) -> None:
 
 def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
     """A body that is sent in chunks of its own, or encrypted, or that is not on a socket at all."""
-    connection = environ.get("gunicorn.socket")
-    stream = environ["wsgi.input"]
     # without a length and without chunks there is no body (RFC 9112, 6.3), and reading on would wait for ever
     if not environ.get("CONTENT_LENGTH") and not environ.get("wsgi.input_terminated"):
         return b""
+    connection, stream = environ.get("gunicorn.socket"), environ["wsgi.input"]
     length = int(environ.get("CONTENT_LENGTH") or limit + 1)
-    body = bytearray()
-    try:
-        while piece := stream.read(min(_PIECE, length - len(body))):
-            body += piece
-            if len(body) > limit:
-                raise _too_large(limit)
-            if connection is not None:
-                connection.settimeout(max(0.001, deadline - time.monotonic()))
-    finally:
-        if connection is not None:
-            connection.settimeout(None)
+    with _cut_off(connection, deadline):
+        try:
+            body: bytes = stream.read(length)
+        except (OSError, ParseException) as error:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            raise WireError(f"The body breaks off, or its chunks are malformed ({error}).") from None
+    if len(body) > limit:
+        raise _too_large(limit)
     return body
+
+
+@contextlib.contextmanager
+def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None]:
+    """End the receiving side of a connection at the deadline; what waits for it sees an end. Answering goes on."""
+    if connection is None:
+        yield
+        return
+    timer = threading.Timer(deadline - time.monotonic(), connection.shutdown, [socket.SHUT_RD])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _too_large(limit: int) -> WireError:

@@ -24,7 +24,7 @@ _cpus = cpu_limit()
 _board = Board()
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
-workers = int(os.environ.get("WEB_CONCURRENCY", 0)) or max(1, math.floor(_cpus))
+workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus))
 worker_class = "server.worker.LeastLoadedWorker"
 threads = _settings.max_waiting + 9  # one computes, some wait, and there is always one to refuse the next
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a file that beats, not a secret
@@ -35,6 +35,11 @@ loglevel = os.environ.get("LOG_LEVEL", "info").lower()
 logger_class = "server.logs.ServerLogger"
 control_socket_disable = True
 preload_app = False  # TensorFlow does not survive a fork: every worker loads its own
+
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:  # a container whose file system is read-only
+    tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"  # noqa: S108  named folders are made below it
 
 # The threads of all workers together are as many as the CPUs. TensorFlow sees the machine's CPUs, not the
 # container's limit; it reads these before its first call.
@@ -49,8 +54,9 @@ def on_starting(server: Any) -> None:
     """Make the folder in which the workers' counters are added up, empty; before any worker imports its half."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder:
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(folder).mkdir(parents=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for counters in Path(folder).glob("*.db"):
+            counters.unlink()
     else:
         server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
 
@@ -77,7 +83,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Begin to load the model in the new process."""
-    _board.set_pid(worker.line, os.getpid())
+    worker.board.set_pid(worker.line, os.getpid())
     worker.wsgi.extensions["ruo"].start(worker.board, worker.line)
 
 
@@ -85,7 +91,7 @@ def child_exit(server: Any, worker: Any) -> None:
     """Forget a worker that has ended; its totals stay counted."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    _board.clear(worker.line)
+    worker.board.clear(worker.line)  # which is another than _board's where the settings were read again
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 

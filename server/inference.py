@@ -27,11 +27,11 @@ class Inference:
         self.serving = serving
         self._settings = settings
         self._metrics = metrics
-        self._gate = Gate(settings.max_waiting)
+        self._gate = Gate(settings.max_waiting, settings.max_waiting_mb * 2**20)
 
     def answer(self, wire: Wire, version: str | None = None, wait_s: float = 0.0) -> Response:
         """The answer to the request at hand, from one version of the model; raises WireError and RefusedError."""
-        with self._gate.place(), self._metrics.in_flight():
+        with self._gate.place(request.content_length or 0), self._metrics.in_flight():
             deadline = time.monotonic() + self._settings.request_timeout
             return self._answer(wire, self.serving.get(version, wait_s), deadline)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +23,32 @@ class RefusedError(RuoError):
 
 
 class Gate:
-    """Lets in one request to compute and `waiting` more; the next is refused at once, it does not queue."""
+    """Lets in one request to compute and `waiting` more, as long as their bodies together have at most `limit` bytes.
 
-    def __init__(self, waiting: int) -> None:
-        self._places = threading.BoundedSemaphore(waiting + 1)
-        self._message = f"The server is busy: {waiting} requests wait in this worker already; try again in a moment."
+    The next one is refused at once, it does not queue. One request alone is always let in.
+    """
+
+    def __init__(self, waiting: int, limit: float = math.inf) -> None:
+        self._places = waiting + 1
+        self._limit = limit
+        self._inside = 0
+        self._bytes = 0
+        self._lock = threading.Lock()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for the time of a block; raises RefusedError (503) where there is none."""
-        if not self._places.acquire(blocking=False):
-            raise RefusedError(self._message, 503)
+    def place(self, size: int = 0) -> Iterator[None]:
+        """A place for the time of a block, for a body of `size` bytes; raises RefusedError (503) where there is none."""
+        with self._lock:
+            if self._inside >= self._places or (self._inside and self._bytes + size > self._limit):
+                raise RefusedError(f"The server is busy with {self._inside} requests; try again in a moment.", 503)
+            self._inside += 1
+            self._bytes += size
         try:
             yield
         finally:
-            self._places.release()
+            with self._lock:
+                self._inside -= 1
+                self._bytes -= size
 
 
 def check_token(token: str, authorization: str | None) -> None:

@@ -123,7 +123,7 @@ def _errors(method: str, path: str, probe: bool, token: bool) -> list[tuple[str,
         codes.append(("401", "The token is missing or wrong"))
     if "<" in path:
         codes.append(("404", "There is no such model or version"))
-    if path.endswith(("/infer", ":predict", "/test")):
+    if path.endswith(("/infer", ":predict", "/test", "/index")):
         codes += [("408", "The body came too slowly"), ("413", "The body is too large")]
         codes += [("415", "The Content-Encoding is not known")]
     if "<" in path or path in ("/test", "/v2/health/ready"):

@@ -30,6 +30,7 @@ class Settings:
     ruo_token: str = ""  # where set, every request but the probes must carry it
     max_request_mb: float = 256.0  # the largest body, before and after decompression
     max_waiting: int = 32  # requests that may wait in one worker; more are refused at once
+    max_waiting_mb: float = 1024.0  # and how large their bodies may be together
     request_timeout: float = 120.0  # seconds for one request's waiting and computing
     body_timeout: float = 60.0  # seconds for one request's body to arrive
     pod_name: str = ""  # told in the answers, so that a client can see who answered

@@ -14,6 +14,7 @@ from ruo.wire import WIRES, WireError
 from ruo.wire.jsontext import loads
 from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
+from server.body import read_body
 from server.inference import Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
@@ -100,8 +101,8 @@ class V2Views:
 
     def index(self) -> Response:
         """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
-        body = request.get_data()
-        wish = loads(body) if body.strip() else {}
+        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        wish = loads(body) if len(body) else {}
         if not isinstance(wish, dict) or not isinstance(wish.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
         ready = self._serving.ready_workers() > 0

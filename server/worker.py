@@ -29,6 +29,7 @@ _GIVE_WAY_S = 0.0005  # how long to look away from a connection that another wor
 _LONGEST_WAY_S = 0.02  # after this long nobody has taken it: the other worker may be stuck
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
 _HEADERS_S = 10.0  # for a client to send something, and again for the rest of its headers
+_STOPPING_S = 1.0  # the same when the worker is to end
 _PROBE_THREADS = 4
 
 
@@ -40,6 +41,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     longest_s = 600.0  # a whole exchange; whoever does not take the answer is cut off then
     _gave_way_since = 0.0
     _gave_way_last = 0.0
+    _stopping_at = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,8 +96,13 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def murder_pending(self) -> None:
         """Close connections that sent nothing for too long, and cut off those that are too slow; once a second."""
         now = time.monotonic()
-        for conn in [each for each in self.pending_conns if each.timeout <= now]:
-            self._discount(conn)
+        if not self.alive and not self._stopping_at:
+            self._stopping_at = now + _STOPPING_S
+        for conn in self.pending_conns:
+            if self._stopping_at:
+                conn.timeout = min(conn.timeout, self._stopping_at)
+            if conn.timeout <= now:
+                self._discount(conn)
         super().murder_pending()
         for conn, deadline in list(self._deadlines.items()):
             if deadline <= now:

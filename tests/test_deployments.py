@@ -70,7 +70,9 @@ def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
 
 def test_a_missing_model_is_told(tmp_path: Path) -> None:
     """No model, no server: the path and the way to make a demo are named."""
-    with pytest.raises(DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"):
+    with pytest.raises(
+        DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"
+    ):
         with local_server(tmp_path / "nothing.keras"):
             pass
 

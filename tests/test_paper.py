@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ruo.demo import Demo
 from ruo.deployments import LocalServer
 from ruo.systems import PaperServer, paper_body, paper_server
 
-pytest.importorskip("grequests", reason="the paper's client is not installed", exc_type=ModuleNotFoundError)
+# looked for and not imported: grequests would replace the sockets of this process
+pytestmark = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_all_requests_may_be_lost(small_csv: Path, tmp_path: Path) -> None:
 def test_unchanged_paper_client_works_with_ruos_server(
     demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    """ruo's server answers the paper's own client, and every row is what the model says of it."""
+    """The paper's own client works with ruo's server, and every row is what the model says of it."""
     answers = tmp_path / "answers.npy"
     _, measured = client(demo.testset, f"{server.url}/test", "--chunk-size", "400", "--answers", str(answers))
     assert measured["ok_responses"] == 7

@@ -186,9 +186,7 @@ def test_an_image_of_four_dimensions(make_app):
     """Tensors of rank four go through V2 and V1, and flat rows fill them on the paper's wire."""
     image = make_app("image")
     pixels = np.arange(32, dtype="f4").reshape(2, 4, 4, 1)
-    by_v2 = np.reshape(
-        image.post(V2_INFER, data=pixels.tobytes(), headers={**RAW, "X": "1"}).data[-16:], -1
-    )
+    by_v2 = np.reshape(image.post(V2_INFER, data=pixels.tobytes(), headers={**RAW, "X": "1"}).data[-16:], -1)
     by_v1 = image.post(V1_PREDICT, json={"instances": pixels.tolist()}).json["predictions"]
     by_paper = image.post("/test", json=json.dumps(pixels.reshape(2, 16).tolist())).json
     assert by_v1 == by_paper

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,13 +42,17 @@ def head(length, extra=""):
     return (lines + "Inference-Header-Content-Length: 0\r\nConnection: close\r\n\r\n").encode()
 
 
+CHUNKED = head(0).replace(b"\r\nContent-Length: 0", b"\r\nTransfer-Encoding: chunked")
+
+
 def answer_on(connection):
     """The status and JSON of the answer that comes on a connection."""
     received = b""
     while piece := connection.recv(65536):
         received += piece
     top, _, body = received.partition(b"\r\n\r\n")
-    return int(top.split()[1]), json.loads(body) if body.startswith(b"{") else body
+    status = int(top.split()[1])
+    return status, body if status == 200 else json.loads(body)
 
 
 def test_a_gate_has_one_place_more_than_may_wait():
@@ -61,6 +64,17 @@ def test_a_gate_has_one_place_more_than_may_wait():
         with gate.place():
             pass
     assert refusal.value.status == 503
+
+
+def test_a_gate_counts_bytes():
+    """Large bodies are refused before they fill the memory, but never one that comes alone."""
+    gate = Gate(9, limit=100)
+    with gate.place(500), pytest.raises(RefusedError), gate.place(1):
+        pass
+    with gate.place(60), gate.place(40), pytest.raises(RefusedError), gate.place(1):
+        pass
+    with gate.place(100):
+        pass
 
 
 def test_a_full_worker_refuses_at_once_and_its_probes_answer(narrow, ask):
@@ -92,8 +106,7 @@ def test_a_body_that_is_too_large_is_413_before_it_is_read(narrow, ask):
 def test_a_chunked_body_has_the_same_limit(connect):
     """A body without a length is counted while it comes."""
     connection = connect()
-    top = head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    connection.sendall(top)
+    connection.sendall(CHUNKED)
     piece = b"%x\r\n%b\r\n" % (2**18, bytes(2**18))
     for _ in range(5):
         connection.sendall(piece)
@@ -103,11 +116,12 @@ def test_a_chunked_body_has_the_same_limit(connect):
 def test_a_chunked_body_is_scored(connect):
     """A body that comes in chunks is put together."""
     connection = connect()
-    connection.sendall(head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
+    connection.sendall(CHUNKED)
     for byte in range(0, 32, 8):
         connection.sendall(b"8\r\n" + ROW[byte : byte + 8] + b"\r\n")
     connection.sendall(b"0\r\n\r\n")
-    assert answer_on(connection)[0] == 200
+    status, message = answer_on(connection)
+    assert status == 200, message
 
 
 def test_a_body_in_small_pieces_is_scored(connect):
@@ -136,9 +150,7 @@ def test_two_requests_on_one_connection(connect):
 def test_a_body_that_does_not_come_is_408(connect, chunked):
     """A client that promises a body and stops sending is given up after a while, and told so."""
     connection = connect()
-    top = head(1000)
-    connection.sendall(top.replace(b"Content-Length: 1000", b"Transfer-Encoding: chunked") if chunked else top)
-    connection.sendall(b"3e8\r\n" + bytes(10) if chunked else bytes(10))
+    connection.sendall(CHUNKED + b"3e8\r\n" + bytes(10) if chunked else head(1000) + bytes(10))
     began = time.monotonic()
     status, message = answer_on(connection)
     assert (status, "in time" in message["error"]) == (408, True)
@@ -166,6 +178,7 @@ def test_silent_and_slow_clients_hold_no_threads(connect, narrow, ask):
     assert (answer.status, answer.seconds < 2) == (200, True)
 
 
+@pytest.mark.soak
 def test_half_a_header_is_given_up(connect):
     """A client that does not finish its headers is cut off after some seconds."""
     connection = connect()
@@ -184,13 +197,14 @@ def test_expect_continue(connect):
     assert answer_on(connection)[0] == 200
 
 
-def test_a_request_that_waits_too_long_is_refused(serve, models, ask):
+def test_a_request_that_waits_too_long_is_refused(make_app):
     """With REQUEST_TIMEOUT a request that does not get its turn in time is 503, while the one before it is done."""
-    with serve(models["slow"], workers=1, REQUEST_TIMEOUT=0.5) as server:
-        first = threading.Thread(target=ask, args=(server.url + INFER, ROW * 4000, RAW))
-        first.start()
-        time.sleep(0.2)
-        answer = ask(server.url + INFER, ROW * 10, RAW)
-        first.join()
-    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    assert "in time" in answer.json()["error"]
+    app = make_app("slow", REQUEST_TIMEOUT=0.2)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(app.application.test_client().post, INFER, data=ROW * 4000, headers=RAW) for _ in range(4)]
+        answers = [each.result() for each in asked]
+    statuses = sorted(answer.status_code for answer in answers)
+    assert (statuses[0], statuses[-1]) == (200, 503)
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.headers["Retry-After"] == "1"
+    assert "in time" in refused.json["error"]

@@ -1,7 +1,6 @@
 """Which model is the newest on disk, and the private copy of it."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -86,7 +85,7 @@ def test_a_file_that_changes_meanwhile_is_not_taken(models, tmp_path):
     shutil.copy(models["mlp"], path)
     found = newest(path)
     shutil.copy(models["other"], tmp_path / "new")
-    os.replace(tmp_path / "new", path)
+    (tmp_path / "new").replace(path)
     with pytest.raises(ModelError, match="is being written"), fetch(found):
         pass
 
@@ -98,7 +97,7 @@ def test_the_stamp_changes_when_any_file_does(models, tmp_path):
     assert newest(tmp_path / "saved").stamp == before
     path = tmp_path / "saved" / "variables" / "variables.index"
     shutil.copy2(path, tmp_path / "new")
-    os.replace(tmp_path / "new", path)
+    (tmp_path / "new").replace(path)
     assert newest(tmp_path / "saved").stamp != before
 
 

@@ -114,7 +114,7 @@ def test_a_half_written_file_is_never_served(serving, models, tmp_path):
 
 @pytest.mark.parametrize("damage", ["broken", "wrong fingerprint", "manifest"])
 def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, damage):
-    """A new version that cannot be loaded is counted and told in the log; the old one goes on, until a good one comes."""
+    """A new version that cannot be loaded is counted and logged; the old one goes on until a good one comes."""
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path)
     current(serving)

@@ -26,11 +26,10 @@ def whole_or_float(text):
 def test_anything_is_an_array_of_numbers_or_refused(value):
     """Whatever JSON holds, it is an array of numbers or a WireError, and nothing else happens."""
     try:
-        array = to_array(value, "x")
-    except WireError as error:
-        assert str(error).startswith("x")
-    else:
-        assert array.dtype.kind in "biuf"
+        kind = to_array(value, "x").dtype.kind
+    except WireError:
+        kind = "refused"
+    assert kind in ("b", "i", "u", "f", "refused")
 
 
 @settings(deadline=None)

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -246,7 +245,7 @@ def test_flat_and_nested_data_are_the_same():
 
 
 def test_null_is_nan():
-    """pandas writes NaN as null, so null is read as NaN where the datatype has one."""
+    """What pandas writes for NaN is null, so null is read as NaN where the datatype has one."""
     assert np.isnan(decode(request_with(data=[1, 2, 3, None])).inputs["x"][1, 1])
 
 
@@ -282,36 +281,3 @@ def test_numpy_types_without_a_name_are_refused():
     assert v2.datatype_of(np.dtype(">f4")) == "FP32"
     with pytest.raises(WireError, match="complex128"):
         v2.datatype_of(np.dtype("c16"))
-
-
-# --- tritonclient as the oracle
-
-
-@pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize("datatype", sorted(v2.DATATYPES))
-def test_tritons_requests_are_read(datatype, binary):
-    """What the official client writes, binary or JSON, is read to the same values."""
-    if datatype == "FP16" and not binary:
-        pytest.skip("tritonclient does not write FP16 as JSON")
-    array = np.array([[0, 1, 1], [1, 0, 0]], v2.DATATYPES[datatype])
-    tensor = triton.InferInput("x", list(array.shape), datatype).set_data_from_numpy(array, binary_data=binary)
-    body, length = triton.InferenceServerClient.generate_request_body([tensor], request_id="7")
-    asked = v2.decode_request({} if length is None else {v2.HEADER_LENGTH: str(length)}, body)
-    np.testing.assert_array_equal(asked.inputs["x"], array)
-    assert asked.inputs["x"].dtype == array.dtype
-    assert asked.id == "7"
-    assert asked.binary  # with no outputs named, it asks for all of them as binary
-
-
-@pytest.mark.parametrize("binary", [True, False])
-def test_triton_reads_our_answers(binary):
-    """The official client reads what we answer, several outputs of any rank."""
-    outputs = {"a": np.array([[0.5], [0.25]], "f4"), "b": np.arange(8, dtype="i8").reshape(2, 2, 2)}
-    encoded = v2.encode_response(InferResponse(outputs, "m", "2", "x"), InferRequest({}, binary=binary))
-    length = encoded.headers.get(v2.HEADER_LENGTH)
-    result = triton.InferenceServerClient.parse_response_body(
-        body_of(encoded), header_length=None if length is None else int(length)
-    )
-    for name, array in outputs.items():
-        np.testing.assert_array_equal(result.as_numpy(name), array)
-    assert result.get_response()["id"] == "x"

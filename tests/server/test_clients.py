@@ -1,0 +1,157 @@
+"""The official clients against a real server: Triton's, and KServe's in an environment of its own."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+triton = pytest.importorskip("tritonclient.http")
+triton_aio = pytest.importorskip("tritonclient.http.aio")
+
+# newer ones need pandas and protobuf of other versions than TensorFlow, so it has an environment of its own
+KSERVE = "kserve>=0.15"
+
+
+@pytest.fixture(scope="module")
+def address(four_workers):
+    """The server's address as Triton's client wants it."""
+    return four_workers.url.removeprefix("http://")
+
+
+@pytest.fixture
+def sync(address):
+    """Triton's synchronous client."""
+    client = triton.InferenceServerClient(address, concurrency=2)
+    yield client
+    client.close()
+
+
+def tensor(rows, binary=True):
+    return triton.InferInput("x", list(rows.shape), "FP32").set_data_from_numpy(rows, binary_data=binary)
+
+
+def test_triton_asks_what_it_asks(sync):
+    """Health, metadata, configuration, statistics and index are what Triton's client understands."""
+    assert sync.is_server_live()
+    assert sync.is_server_ready()
+    assert sync.is_model_ready("model")
+    assert not sync.is_model_ready("other")
+    version = sync.get_model_metadata("model")["versions"][-1]
+    assert sync.is_model_ready("model", version)
+    assert "binary_tensor_data" in sync.get_server_metadata()["extensions"]
+    assert sync.get_model_config("model")["max_batch_size"] > 0
+    assert sync.get_inference_statistics("model")["model_stats"][0]["version"] == version
+    assert sync.get_model_repository_index()[0]["state"] == "READY"
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False, None])
+def test_triton_infers(sync, rows, expected, binary_in, binary_out):
+    """Predictions are right for binary and JSON in both directions."""
+    outputs = None if binary_out is None else [triton.InferRequestedOutput("y", binary_data=binary_out)]
+    result = sync.infer("model", [tensor(rows, binary_in)], outputs=outputs, request_id="7")
+    np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
+    assert result.get_response()["id"] == "7"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_triton_compresses(sync, rows, expected, coding):
+    """Requests and answers may be compressed by Triton's client."""
+    result = sync.infer(
+        "model", [tensor(rows)], request_compression_algorithm=coding, response_compression_algorithm=coding
+    )
+    np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
+
+
+def test_triton_asks_for_a_version(sync, rows, expected):
+    """The version that Triton's client names answers; an unknown one is its exception, with our sentence."""
+    version = sync.get_model_metadata("model")["versions"][-1]
+    result = sync.infer("model", [tensor(rows)], model_version=version)
+    assert result.get_response()["model_version"] == version
+    with pytest.raises(triton.InferenceServerException, match='no version "99"'):
+        sync.infer("model", [tensor(rows)], model_version="99")
+
+
+def test_triton_async_infer(sync, rows, expected):
+    """Several requests at once from Triton's client come back right."""
+    asked = [sync.async_infer("model", [tensor(rows[start : start + 10])]) for start in range(0, 100, 10)]
+    predictions = np.concatenate([each.get_result().as_numpy("y") for each in asked])
+    np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
+
+
+def test_triton_aio(address, rows, expected):
+    """Triton's asyncio client gets its predictions."""
+
+    async def infer():
+        async with triton_aio.InferenceServerClient(address) as client:
+            assert await client.is_server_ready()
+            result = await client.infer("model", [tensor(rows)])
+            return result.as_numpy("y")
+
+    np.testing.assert_allclose(asyncio.run(infer()), expected["mlp"], atol=1e-6)
+
+
+# --- KServe
+
+KSERVE_SCRIPT = """
+import asyncio, json, sys
+import numpy as np
+from kserve import InferenceRESTClient, RESTConfig, InferRequest, InferInput
+
+url, rows = sys.argv[1], json.load(sys.stdin)
+
+async def main():
+    v1 = InferenceRESTClient(RESTConfig(protocol="v1"))
+    v2 = InferenceRESTClient(RESTConfig(protocol="v2"))
+    found = {"v1 live": await v1.is_server_live(url), "v1 model": await v1.is_model_ready(url, "model")}
+    for name in ("is_server_live", "is_server_ready"):
+        found["v2 " + name] = await getattr(v2, name)(url)
+    found["v2 model"] = await v2.is_model_ready(url, "model")
+    found["v1"] = (await v1.infer(url, {"instances": rows}, model_name="model"))["predictions"]
+    for binary in (False, True):
+        tensor = InferInput("x", [len(rows), len(rows[0])], "FP32")
+        tensor.set_data_from_numpy(np.array(rows, "f4"), binary_data=binary)
+        answer = await v2.infer(url, InferRequest("model", [tensor]), model_name="model")
+        found["v2 binary" if binary else "v2 json"] = answer.outputs[0].as_numpy().tolist()
+    print(json.dumps(found))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def kserve_python():
+    """The Python of an environment that has KServe; kept between runs, since making it takes a minute."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo-tests" / "kserve"
+    python = folder / "bin" / "python"
+    if (
+        subprocess.run([python, "-c", "import kserve"], capture_output=True, check=False).returncode
+        if (python.exists())
+        else True
+    ):
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", KSERVE], check=True, stdout=sys.stderr)
+    return python
+
+
+@pytest.mark.soak
+def test_kserve_v1_and_v2(kserve_python, four_workers, rows, expected):
+    """KServe's client finds the server ready, and gets the predictions on V1 and V2, JSON and binary."""
+    done = subprocess.run(
+        [kserve_python, "-c", KSERVE_SCRIPT, four_workers.url],
+        input=json.dumps(rows.tolist()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert all(found[name] for name in found if name not in ("v1", "v2 json", "v2 binary"))
+    for name in ("v1", "v2 json", "v2 binary"):
+        np.testing.assert_allclose(np.reshape(found[name], (-1, 3)), expected["mlp"], atol=1e-5)

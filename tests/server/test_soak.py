@@ -1,0 +1,143 @@
+"""What takes minutes: replacing the model under load, floods, and memory."""
+
+import http.client
+import re
+import shutil
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ruo.publish import publish
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+
+INFER = "/v2/models/model/infer"
+RAW = {"Inference-Header-Content-Length": "0"}
+
+
+def memory_of(server, ask):
+    """The resident bytes of every worker, by process."""
+    text = ask(server.url + "/metrics").body.decode()
+    found = re.findall(r'ruo_worker_memory_bytes\{worker="(\d+)"\} (\S+)', text)
+    return {pid: float(value) for pid, value in found}
+
+
+@pytest.mark.parametrize("way", ["store", "in place"])
+def test_replacing_the_model_under_load(serve, models, ask, rows, expected, tmp_path, way):
+    """Five replacements in a minute under eight clients: no request fails, each answer is of exactly one version."""
+    names = ["mlp", "other"] * 3
+    path = tmp_path / "store" if way == "store" else tmp_path / "m.keras"
+    if way == "store":
+        publish(models["mlp"], path)
+    else:
+        shutil.copy(models["mlp"], path)
+    with serve(path, workers=4, MODEL_POLL_SECONDS=1) as server, ThreadPoolExecutor(8) as pool:
+        stop = threading.Event()
+
+        def client(_):
+            answers = Counter()
+            while not stop.is_set():
+                answer = ask(server.url + INFER, rows.tobytes(), RAW)
+                assert answer.status == 200, answer.body
+                predictions = np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3)
+                fits = [name for name in expected if np.allclose(predictions, expected[name], atol=1e-5)]
+                answers[answer.headers["Ruo-Model-Version"], answer.headers["Ruo-Model-Sha256"], *fits] += 1
+            return answers
+
+        clients = [pool.submit(client, number) for number in range(8)]
+        for name in names[1:]:
+            time.sleep(10)
+            if way == "store":
+                publish(models[name], path)
+            else:
+                shutil.copy(models[name], path)
+        time.sleep(10)
+        stop.set()
+        answers = sum((each.result() for each in clients), Counter())
+    assert all(len(key) == 3 for key in answers)  # the predictions are those of exactly one of the models
+    if way == "store":
+        assert {(version, name) for version, _, name in answers} == {
+            (str(number), name) for number, name in enumerate(names, 1)
+        }
+    else:
+        assert {name for *_, name in answers} == {"mlp", "other"}
+        assert len({version for version, *_ in answers}) == 2
+    assert sum(answers.values()) > 1000
+
+
+def test_a_flood(serve, models, ask):
+    """2,000 requests at four times what may be in the server: each is 200 or 503, and probes answer in a second."""
+    with serve(models["slow"], workers=2, MAX_WAITING=15) as server:
+        with ThreadPoolExecutor(128) as pool, ThreadPoolExecutor(1) as other:
+            stop = threading.Event()
+
+            def probe():
+                probes = []
+                while not stop.is_set():
+                    probes += [ask(server.url + path) for path in ("/v2/health/live", "/v2/health/ready", "/metrics")]
+                    time.sleep(0.05)
+                return probes
+
+            probing = other.submit(probe)
+            answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * 50, RAW, 120), range(2000)))
+            stop.set()
+        counts = Counter(answer.status for answer in answers)
+        assert set(counts) == {200, 503}
+        assert counts[200] >= 32
+        assert {probe.status for probe in probing.result()} == {200}
+        assert max(probe.seconds for probe in probing.result()) < 1
+        assert ask(server.url + INFER, bytes(32), RAW).status == 200
+
+
+@pytest.mark.parametrize("size", [1, 2_500_000])
+def test_a_flood_of_large_bodies_sees_its_answers(serve, models, ask, size):
+    """Clients that are refused while they are still sending get to see 503, not a broken connection."""
+    rows = max(1, size // 32)
+    with serve(models["mlp"], workers=1, MAX_WAITING=1) as server, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * rows, RAW, 120), range(400)))
+    assert {answer.status for answer in answers} <= {200, 503}
+
+
+def test_memory_stays(serve, models, ask):
+    """Ten thousand requests of 1,000 rows: after the first thousand a worker grows by less than 5 %."""
+    body = np.random.default_rng(1).normal(size=(1000, 8)).astype("f4").tobytes()
+    with serve(models["mlp"], workers=2, LOG_LEVEL="warning") as server, ThreadPoolExecutor(4) as pool:
+        host = server.url.removeprefix("http://")
+
+        def request(_):
+            connection = http.client.HTTPConnection(host, timeout=60)
+            connection.request("POST", INFER, body, RAW)
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            return answer.status
+
+        assert set(pool.map(request, range(1000))) == {200}
+        before = memory_of(server, ask)
+        assert set(pool.map(request, range(9000))) == {200}
+        after = memory_of(server, ask)
+    assert before.keys() == after.keys()
+    for pid, size in before.items():
+        assert after[pid] < 1.05 * size, (before, after)
+
+
+def test_hours_of_connections_leave_no_descriptors(serve, models, ask):
+    """Thousands of connections, also broken and silent ones, leave as many open files as before."""
+    with serve(models["mlp"], workers=1) as server:
+        (pid,) = memory_of(server, ask)
+        files = Path(f"/proc/{pid}/fd")
+        before = len(list(files.iterdir()))
+        host = server.url.removeprefix("http://")
+        for number in range(3000):
+            connection = http.client.HTTPConnection(host, timeout=10)
+            connection.request("POST", INFER, bytes(32), RAW if number % 3 else {**RAW, "Content-Length": "64"})
+            if number % 3:
+                connection.getresponse().read()
+            connection.close()
+        time.sleep(3)
+        assert len(list(files.iterdir())) <= before + 2
