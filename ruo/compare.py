@@ -93,8 +93,9 @@ def compare_systems(
                 stream.write(json.dumps(line) + "\n")
                 stream.flush()
                 lines.append(line)
-                time_s = line["error"] or f"{line['total_s']:.3f} s"
-                tell(f"{number}/{len(turns)}  {turn.system}, {line['rows_per_request']:,} rows per request: {time_s}")
+                took = line["error"] or f"{line['total_s']:.3f} s"
+                size = "" if turn.system == BOUND else f", {line['rows_per_request']:,} rows per request"
+                tell(f"{number}/{len(turns)}  {turn.system}{size}: {took}")
     return lines
 
 
@@ -214,7 +215,7 @@ def main(
     testset: Path, model: Path, sizes: str, runs: int, workers: int | None, results: Path, seed: int, patience: float
 ) -> None:
     """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then, too
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then, too
     try:
         turns = plan_turns(parse_sizes(sizes), runs, seed, paper_runs=1 if sizes.strip().lower() == "all" else runs)
         results.mkdir(parents=True, exist_ok=True)
@@ -228,6 +229,8 @@ def main(
         _write_report(lines, results, model.name)
     except RuoError as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ def models(tmp_path_factory, keras):
     image = [keras.Input((4, 4, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)]
     keras.Sequential(image).save(folder / "image.keras")
 
-    heavy = layers.Dense(1024, "tanh")
+    heavy = layers.Dense(512, "tanh")
     given = keras.Input((FEATURES,))
-    state = layers.Dense(1024)(given)
+    state = layers.Dense(512)(given)
     for _ in range(8):
         state = heavy(state)
     keras.Model(given, layers.Dense(1)(state)).save(folder / "slow.keras")

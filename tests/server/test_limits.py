@@ -80,7 +80,7 @@ def test_a_gate_counts_bytes():
 def test_a_full_worker_refuses_at_once_and_its_probes_answer(narrow, ask):
     """With all places taken the next request gets 503 and Retry-After at once; probes and metrics go on answering."""
     with ThreadPoolExecutor(12) as pool:
-        asked = [pool.submit(ask, narrow.url + INFER, ROW * 4000, RAW) for _ in range(10)]
+        asked = [pool.submit(ask, narrow.url + INFER, ROW * 16000, RAW) for _ in range(10)]
         time.sleep(0.3)
         probes = [ask(narrow.url + path) for path in ("/v2/health/live", "/v2/health/ready", "/metrics", "/")]
         answers = [each.result() for each in asked]
@@ -199,7 +199,7 @@ def test_expect_continue(connect):
 
 def test_a_request_that_waits_too_long_is_refused(make_app):
     """With REQUEST_TIMEOUT a request that does not get its turn in time is 503, while the one before it is done."""
-    app = make_app("slow", REQUEST_TIMEOUT=0.2)
+    app = make_app("slow", REQUEST_TIMEOUT=0.1)
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(app.application.test_client().post, INFER, data=ROW * 4000, headers=RAW) for _ in range(4)]
         answers = [each.result() for each in asked]

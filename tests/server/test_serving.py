@@ -60,6 +60,13 @@ def test_ready_only_after_warm_up(serving, models):
     assert board.is_ready(line)
 
 
+@pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
+def test_every_format_is_served_from_a_copy_that_is_gone(serving, models, rows, expected, name):
+    """A model of any format needs none of its files once it is loaded."""
+    served = current(serving(models[name], RUO_TRUST_MODEL="1"))
+    np.testing.assert_allclose(predict(served, rows), expected["mlp"], atol=1e-6)
+
+
 def test_a_files_version_is_its_content(serving, models):
     """A single file's version is the beginning of its fingerprint, so all workers and pods agree on it."""
     served = current(serving(models["mlp"]))

@@ -84,7 +84,7 @@ def test_a_flood(serve, models, ask):
                 return probes
 
             probing = other.submit(probe)
-            answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * 50, RAW, 120), range(2000)))
+            answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * 200, RAW, 120), range(2000)))
             stop.set()
         counts = Counter(answer.status for answer in answers)
         assert set(counts) == {200, 503}

@@ -19,7 +19,7 @@ def slow(serve, models):
 def test_work_spreads_evenly(slow, ask):
     """Four clients with a connection for each request keep four workers equally busy."""
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 300, RAW), range(48)))
+        answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 1200, RAW), range(48)))
     assert {answer.status for answer in answers} == {200}
     shares = Counter(answer.headers["Ruo-Worker"] for answer in answers)
     assert len(shares) == 4
@@ -30,14 +30,14 @@ def test_no_request_waits_while_a_worker_is_idle(slow, ask):
     """Four requests that come at the same moment go to four workers."""
     for _ in range(3):
         with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 2000, RAW), range(4)))
+            answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 8000, RAW), range(4)))
         assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
 
 
 def test_probes_answer_while_all_workers_compute(slow, ask):
     """With every worker computing and requests waiting, each probe and the metrics answer within a second."""
     with ThreadPoolExecutor(24) as pool:
-        work = [pool.submit(ask, slow.url + INFER, bytes(32) * 2000, RAW) for _ in range(16)]
+        work = [pool.submit(ask, slow.url + INFER, bytes(32) * 8000, RAW) for _ in range(16)]
         paths = ["/v2/health/live", "/v2/health/ready", "/metrics", "/v2/models/model/ready"] * 5
         probes = list(pool.map(lambda path: ask(slow.url + path), paths))
         assert not all(each.done() for each in work)
