@@ -4,11 +4,14 @@ SHELL := /bin/sh
 .PHONY: help setup demo benchmark test soak lint compare serve lab clean constraints
 
 PYTHON ?= python3
+TESTSET ?= data/testset.csv
+MODEL ?= data/mlp.keras
 ROWS ?= 500000
 RUNS ?= 5
 SIZES ?= 10000
-MODEL ?= data/mlp.keras
 BIN := .venv/bin
+# Measured on the demo, unless TESTSET and MODEL name other files.
+DEMO := $(if $(filter data/%,$(TESTSET) $(MODEL)),demo)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help: ## what there is
@@ -17,53 +20,70 @@ help: ## what there is
 setup: .venv/installed ## make .venv and install everything (the others do it when needed)
 
 .venv/installed: pyproject.toml constraints.txt server/requirements.txt notebooks/requirements.txt tests/requirements.txt ruo/paper/requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Setting up .venv: a minute or two the first time ..."
-	@$(PYTHON) -m venv .venv || { echo "Python's venv is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed (TensorFlow has no newer build); name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up .venv: about two minutes the first time ..."
+	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[server,notebooks,paper,test]'
 	@touch $@
 
 demo: data/.rows-$(ROWS) ## a test set of ROWS (500000) rows and two models, in data
 
+# made anew when ROWS changes or the last try was broken off; a data/testset.csv that make did not make is never replaced
 data/.rows-$(ROWS): | .venv/installed
+	@if [ -e data/testset.csv ] && ! ls data/.rows-* >/dev/null 2>&1; then \
+	  echo "data/testset.csv is not the demo's, so it stays; measure it with TESTSET=./data/testset.csv MODEL=..." >&2; exit 1; fi
 	@echo "Making the demo: $(ROWS) rows and two models ..."
-	@rm -f data/.rows-*
+	@mkdir -p data && rm -f data/.rows-* && touch data/.rows-unfinished
 	@$(BIN)/python -m ruo demo --rows $(ROWS) --out data
-	@touch $@
+	@mv data/.rows-unfinished $@
 
-benchmark: setup demo ## how many rows should a request carry? notebook, report and figure in results/benchmark
+data/%.keras: | .venv/installed
+	@$(MAKE) --no-print-directory demo
+
+benchmark: setup $(DEMO) ## how many rows should a request carry? notebook, report and figure in results/benchmark
 	@$(BIN)/python -m ruo.report notebooks/benchmark.ipynb --results results/benchmark \
-	  -p testset data/testset.csv -p model $(MODEL) -p runs $(RUNS)
+	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS)
 
-compare: setup demo ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
-	@$(BIN)/python -m ruo.compare --testset data/testset.csv --model $(MODEL) --sizes $(SIZES) --runs $(RUNS) --results results/compare
+compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
+	@$(BIN)/python -m ruo.compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
 	@$(BIN)/python -m pytest
 
 soak: setup ## long fault, load and browser tests
-	@$(BIN)/python -m pytest -m soak --timeout 1200
+	@$(BIN)/python -m pytest -m soak --timeout 1200 tests
 
 lint: setup ## style, types and the version
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -c "import re, tomllib; v = tomllib.load(open('pyproject.toml', 'rb'))['project']['version']; \
-	  top = re.search(r'^## \[(.+?)\]', open('CHANGELOG.md').read(), re.M)[1]; \
-	  assert v == top, f'CHANGELOG.md ends at {top}, pyproject.toml says {v}'"
+	@top=$$(sed -n 's/^## \[\([^]]*\)\].*/\1/p' CHANGELOG.md | sed 1q); grep -q "^version = \"$$top\"$$" pyproject.toml || \
+	  { echo "CHANGELOG.md begins with $$top, which is not the version in pyproject.toml." >&2; exit 1; }
 
-serve: setup $(if $(filter data/%,$(MODEL)),demo) ## serve MODEL (data/mlp.keras) on port 8000
-	@MODEL_PATH=$(MODEL) $(BIN)/gunicorn -c server/gunicorn.conf.py server:app
+serve: setup $(filter data/%,$(MODEL)) ## serve MODEL (data/mlp.keras) on port 8000
+	@MODEL_PATH='$(MODEL)' $(BIN)/gunicorn -c server/gunicorn.conf.py server:app
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-constraints: ## pin the newest versions anew in constraints.txt and environment.yml
-	@rm -rf .venv-pins && $(PYTHON) -m venv .venv-pins
-	@.venv-pins/bin/python -m pip install --quiet --disable-pip-version-check -e '.[server,notebooks,paper,test]' openvino
-	@{ sed -n '/^#/p' constraints.txt; .venv-pins/bin/python -m pip freeze --exclude-editable; } > constraints.new
-	@mv constraints.new constraints.txt && rm -rf .venv-pins
+constraints: setup ## pin in constraints.txt the newest versions that go together
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report .venv/resolved.json \
+	  '.[server,notebooks,paper,test]' openvino
+	@$(BIN)/python -c "$$WRITE_CONSTRAINTS"
 
-clean: ## remove .venv, data and results
-	@rm -rf .venv data results build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+define WRITE_CONSTRAINTS
+import json, pathlib
+resolved = [package["metadata"] for package in json.load(open(".venv/resolved.json"))["install"]]
+pins = {package["name"].lower().replace("_", "-"): package["version"] for package in resolved if package["name"] != "ruo"}
+pins["tensorflow"] = pins["tensorflow-cpu"]  # where there is no tensorflow-cpu
+file = pathlib.Path("constraints.txt")
+about = [line for line in file.read_text().splitlines() if line.startswith("#")]
+file.write_text("\n".join(about + [f"{name}=={version}" for name, version in sorted(pins.items())]) + "\n")
+endef
+export WRITE_CONSTRAINTS
+
+clean: ## remove .venv and the caches; data and results stay
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -40,6 +40,16 @@ def demo(rows: int, out: Path, seed: int) -> None:
 
 
 @main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+def publish(model: Path, store: Path) -> None:
+    """Copy MODEL into the folder STORE as its next version; a server that reads STORE takes it up by itself."""
+    from ruo.publish import publish as publish_model
+
+    click.echo(f"{store}: version {publish_model(model, store)}")
+
+
+@main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("url", nargs=-1, required=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Predictions as .csv or .parquet.")

@@ -55,7 +55,8 @@ class Chunk:
 class RequestRecord:
     """What one chunk's request did: `began_s` on the clock of `time.perf_counter`, `seconds` of its last try.
 
-    `decode_s`, `predict_s` and `encode_s` are the server's own times, NaN where it tells none.
+    `server` is the address, `worker` the process or pod behind it; `decode_s`, `queue_s`, `predict_s` and `encode_s` are
+    the server's own times, NaN where it tells none.
     """
 
     start: int
@@ -63,11 +64,13 @@ class RequestRecord:
     bytes: int
     attempts: int = 0
     server: str = ""
+    worker: str = ""
     version: str = ""
     status: int | None = None
     began_s: float = 0.0
     seconds: float = 0.0
     decode_s: float = float("nan")
+    queue_s: float = float("nan")
     predict_s: float = float("nan")
     encode_s: float = float("nan")
 
@@ -188,7 +191,9 @@ class Client:
             raise _RefusedError(f"{url} answered something else than predictions: {error}", again=False) from None
         if len(predictions) != chunk.rows:
             raise _RefusedError(f"{url} answered {len(predictions)} predictions for {chunk.rows} rows.", again=False)
-        record.version = answer.model_version
+        # the wires of V1 and of 2023 have no place for the version in the answer itself
+        record.version = answer.model_version or headers.get("Ruo-Model-Version", "")
+        record.worker = headers.get("Ruo-Worker", "")
         _read_server_timing(headers.get("Server-Timing", ""), record)
         return predictions
 
@@ -346,7 +351,7 @@ def _read_server_timing(header: str, record: RequestRecord) -> None:
     """`Server-Timing: decode;dur=1.2, predict;dur=3.4` (milliseconds; W3C, "Server Timing")."""
     for entry in header.split(","):
         name, _, duration = entry.strip().partition(";dur=")
-        if duration and name in ("decode", "predict", "encode"):
+        if duration and name in ("decode", "queue", "predict", "encode"):
             setattr(record, f"{name}_s", float(duration) / 1000)
 
 

@@ -6,6 +6,7 @@ test set is made of the others, each row one of them with noise on every pixel. 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _NOISE = 0.5  # standard deviation, in the pixels' unit (0 to 16)
 _DECIMALS = 4
 _ROWS_PER_PIECE = 50_000
 _TRAINING_ROWS = 20_000
+_MODELS = ("mlp", "cnn")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
     mlp is a dense network (19,000 multiplications a row), cnn a convolutional one (1.7 million). Takes less than a
     minute. Needs TensorFlow.
     """
+    for name in models:
+        if name not in _MODELS:  # before half a minute is spent on the others
+            raise TableError(f"There is no demo model {name!r}; the demo has {' and '.join(_MODELS)}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     testset = folder / "testset.csv"
@@ -96,8 +101,11 @@ def _resample(images: Array, labels: Array, rows: int, random: np.random.Generat
 
 def _train(name: str, path: Path, seed: int) -> float:
     """Train a model, save it, and give its accuracy on the held-out originals."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow tells of the CPU when it is imported
     import keras
 
+    if keras.config.backend() != "tensorflow":
+        raise TableError(f"KERAS_BACKEND={keras.config.backend()} is not for training; unset it to make the demo.")
     (images, labels), (test_images, test_labels) = _originals(seed)
     keras.utils.set_random_seed(seed)
     pixels, classes = _resample(images, labels, _TRAINING_ROWS, np.random.default_rng((seed, 1 << 20)))
@@ -119,7 +127,7 @@ def _architecture(name: str) -> Any:
     end = [layers.Dense(10, activation="softmax", name="digit")]
     if name == "mlp":
         middle = [layers.Dense(units, activation="relu") for units in (128, 64, 32)]
-    elif name == "cnn":
+    else:
         middle = [
             layers.Reshape((8, 8, 1)),
             layers.Conv2D(32, 3, padding="same", activation="relu"),
@@ -129,6 +137,4 @@ def _architecture(name: str) -> Any:
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
         ]
-    else:
-        raise TableError(f"There is no demo model {name!r}; the demo has mlp and cnn.")
     return keras.Sequential([*begin, *middle, *end], name=name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 
 from ruo.stats import mean_interval
 
-__all__ = ["figure_of_sizes", "figure_of_systems", "save_figure"]
+__all__ = ["Picture", "figure_of_sizes", "figure_of_systems", "save_figure"]
 
 
 class _Look(NamedTuple):
@@ -74,7 +75,9 @@ def figure_of_sizes(runs: pd.DataFrame) -> Figure:
             some = runs[runs["pipelined"].astype(bool) == pipelined].dropna(subset=[column])
             if len(some):
                 ends.append(_draw_line(axes, some, column, name, look))
-        axes.set_ylim(bottom=0, top=1.1 * float(runs["total_s"].max()))
+        # an interval is shown whole, unless so few runs make it that it would press the points together
+        highest = float(runs["total_s"].max())
+        axes.set_ylim(0, min(1.08 * max(highest, axes.get_ylim()[1]), 1.8 * highest))
         _mark_failures(axes, runs)
         _label_ends(axes, ends)
         _size_axis(axes, runs)
@@ -110,13 +113,26 @@ def figure_of_systems(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], alt: str) -> None:
+@dataclass(frozen=True)
+class Picture:
+    """A figure on disk, as PNG and SVG; a notebook shows it."""
+
+    png: Path
+    svg: Path
+    alt: str
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        return self.png.read_bytes(), {"width": 900, "alt": self.alt}
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], alt: str) -> Picture:
     """Write a figure as PNG (200 dots per inch) and beside it as SVG; `alt` says in words what it shows."""
     path = Path(path)
     about = {"Title": figure.axes[0].get_title(loc="left"), "Description": alt}
     with mpl.rc_context(_STYLE):
         figure.savefig(path.with_suffix(".png"), dpi=200, metadata={**about, "Software": None})
         figure.savefig(path.with_suffix(".svg"), metadata={**about, "Date": None})
+    return Picture(path.with_suffix(".png"), path.with_suffix(".svg"), alt)
 
 
 _End = tuple[float, str, str]  # the height at which a line ends, its name and its colour

@@ -23,12 +23,29 @@ __all__ = ["Report", "main", "parse_value", "run_notebook", "to_html"]
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
-# Code is folded; the rest is nbconvert's page.
-_TEMPLATE = """
-{%- extends 'lab/index.html.j2' -%}
-{%- block input_group -%}
-<details><summary style="color: #777; font-size: small; cursor: pointer">code</summary>{{ super() }}</details>
-{%- endblock -%}
+# nbconvert's own pages load scripts from the network; this one needs none. Code is folded.
+_PAGE = """
+{%- extends 'classic/base.html.j2' -%}
+{% block header %}<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ resources.title }}</title><style>{{ resources.style }}</style></head><body><main>{% endblock header %}
+{% block in_prompt %}{% endblock in_prompt %}
+{% block output_area_prompt %}{% endblock output_area_prompt %}
+{% block input %}<details><summary>code</summary>{{ super() }}</details>{% endblock input %}
+{% block footer %}</main></body></html>{% endblock footer %}
+"""
+_STYLE = """
+body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 920px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
+a.anchor-link { display: none; } img { max-width: 100%; height: auto; }
+details { margin: .5rem 0; } summary { cursor: pointer; color: #595959; font-size: .85rem; }
+pre { overflow-x: auto; background: #f6f6f6; padding: .7rem .9rem; border-radius: 4px; font-size: .85rem; }
+.output_text pre, .output_stream pre { white-space: pre-wrap; }
+.output_html { overflow-x: auto; } .output_error pre { background: #fdecea; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
+table.dataframe td, table.dataframe thead th { text-align: right; } caption { text-align: left; color: #595959; }
 """
 
 
@@ -52,7 +69,7 @@ def run_notebook(
     notebook, folder = Path(notebook), Path(results)
     if not notebook.is_file():
         raise RuoError(f"There is no notebook at {notebook}.")
-    _require_known(notebook, parameters or {})
+    known = _require_known(notebook, parameters or {})
     _put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
@@ -60,7 +77,7 @@ def run_notebook(
         papermill.execute_notebook(
             str(notebook),
             str(executed),
-            {**(parameters or {}), "results_dir": str(folder)},
+            {**(parameters or {}), **({"results_dir": str(folder)} if "results_dir" in known else {})},
             kernel_name="python3",
             autosave_cell_every=0,  # saving in mid-cell would be measured too
             progress_bar=sys.stderr.isatty(),
@@ -76,28 +93,34 @@ def run_notebook(
 
 
 def to_html(notebook: nbformat.NotebookNode) -> str:
-    """One page that needs no network: pictures are inside, scripts are not needed, code is folded."""
+    """One page that needs no network: pictures are inside, there are no scripts, code is folded."""
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # a widget is a script, and a progress bar tells nothing afterwards
-            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+        if cell.cell_type == "code":  # a progress bar of Jupyter's is a script, and tells nothing afterwards
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if _WIDGET not in output.get("data", {}) and output.get("name") != "stderr"
+            ]
     notebook.metadata.pop("widgets", None)
     exporter = HTMLExporter(
-        extra_loaders=[DictLoader({"folded.html.j2": _TEMPLATE})],
-        template_file="folded.html.j2",
-        mathjax_url="",
-        mermaid_js_url="",
-        require_js_url="",
-        jquery_url="",
-        embed_images=True,
+        template_name="classic", extra_loaders=[DictLoader({"ruo.html.j2": _PAGE})], template_file="ruo.html.j2"
     )
-    page, _ = exporter.from_notebook_node(notebook)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
+    title = next((line[2:] for line in lines if line.startswith("# ")), "")
+    page, _ = exporter.from_notebook_node(notebook, {"title": title, "style": _STYLE})
     return str(page)
 
 
 def parse_value(text: str) -> Any:
-    """A parameter's value as it is written on a command line: 5, 0.5, true, none, text, or a list: 1000,5000,none."""
-    if "," in text:
-        return [parse_value(part) for part in text.split(",")]
+    """A parameter's value as it is written on a command line: 5, 0.5, true, none, a list such as 1000,none, or text."""
+    parts = [_word(part) for part in text.split(",")]
+    if len(parts) > 1 and not any(isinstance(part, str) for part in parts):
+        return parts
+    return _word(text)
+
+
+def _word(text: str) -> Any:
     words = {"none": None, "true": True, "false": False}
     if text.strip().lower() in words:
         return words[text.strip().lower()]
@@ -109,11 +132,15 @@ def parse_value(text: str) -> Any:
     return text
 
 
-def _require_known(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    known = papermill.inspect_notebook(str(notebook))
+def _require_known(notebook: Path, parameters: Mapping[str, Any]) -> list[str]:
+    """The notebook's parameters; papermill itself would only warn of one that it does not have."""
+    known = list(papermill.inspect_notebook(str(notebook)))
+    if "results_dir" in parameters:
+        raise RuoError("results_dir is what --results gives; leave the parameter out.")
     for name in parameters:
         if name not in known:
             raise RuoError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
+    return known
 
 
 def _put_aside_finished(folder: Path) -> None:

@@ -56,7 +56,7 @@ class Scores:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """A row per request: start, rows, bytes, attempts, server, version, status, and its clock in seconds."""
+        """A row per request: start, rows, bytes, attempts, server, worker, version, status, and its clock in seconds."""
         import pandas as pd
 
         frame = pd.DataFrame([vars(record) for record in self.records], columns=list(RequestRecord.__annotations__))

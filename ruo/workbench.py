@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -83,10 +84,10 @@ def sizes(values: Any) -> list[int | None]:
 def whole(name: str, value: Any) -> int:
     """A whole number from 1 up, from a parameter that came as 5, 5.0, 1e5 or "5"; raises RuoError."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        number = 0.5
-    if number != int(number) or number < 1:
+        number = math.nan
+    if not number >= 1 or not number.is_integer():
         raise RuoError(f"{name}: {value!r} is not a whole number from 1 up.")
     return int(number)
 

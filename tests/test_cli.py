@@ -30,6 +30,15 @@ def test_score_writes_the_predictions(
     np.testing.assert_allclose(frame.drop("label").to_numpy(), expected, atol=1e-5)
 
 
+def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
+    """Each publishing of a model is the next version, in a folder of its own."""
+    for number in (1, 2):
+        result = CliRunner().invoke(main, ["publish", str(demo.models["mlp"]), str(tmp_path / "store")])
+        assert result.output == f"{tmp_path / 'store'}: version {number}\n"
+
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["1", "2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -70,11 +70,13 @@ def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
 
 def test_a_missing_model_is_told(tmp_path: Path) -> None:
     """No model, no server: the path and the way to make a demo are named."""
-    with pytest.raises(
-        DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"
+    with (
+        pytest.raises(
+            DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"
+        ),
+        local_server(tmp_path / "nothing.keras"),
     ):
-        with local_server(tmp_path / "nothing.keras"):
-            pass
+        pass
 
 
 def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
@@ -82,6 +84,5 @@ def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "broken.keras"
     path.write_bytes(b"this is no model")
 
-    with pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "):
-        with local_server(path, workers=1):
-            pass
+    with pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "), local_server(path, workers=1):
+        pass

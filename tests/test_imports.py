@@ -18,15 +18,17 @@ SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_cl
 
 # Each may import what stands before it; the names in one line may import one another's line only to the left.
 ORDER = [
-    ["errors", "cpus", "memory", "stats", "wire"],
+    ["errors", "cpus", "load", "memory", "stats", "wire"],
     ["csvtext", "loops", "progress", "publish", "timing"],
     ["reading", "provenance"],
+    ["sweeps"],
     ["client"],
     ["pipeline"],
     ["scores"],
     ["scoring"],
     ["deployments", "demo"],
-    ["experiment", "inprocess"],
+    ["measuring", "scorejob", "inprocess", "systems"],
+    ["experiment", "comparison"],
     ["figures", "workbench"],
     ["report", "compare"],
     ["__main__"],

@@ -43,7 +43,7 @@ def _needed() -> set[str]:
                 if each not in seen:
                     seen.add(each)
                     todo.append(each)
-    return found - {"ruo", "setuptools", "pip", "wheel"}
+    return found - {"ruo"}
 
 
 def _tracked() -> list[Path]:
@@ -78,6 +78,16 @@ def test_conda_users_get_the_same_versions() -> None:
     assert "-e .[server,notebooks,paper,test]" in text
 
 
+def test_the_server_extra_is_the_servers_list() -> None:
+    """The extra `server` holds what server/requirements.txt names, and that is the only place where it is said."""
+    lines = (ROOT / "server" / "requirements.txt").read_text().splitlines()
+    listed = {_norm(Requirement(line.split("#")[0]).name) for line in lines if line.split("#")[0].strip()}
+    requirements = map(Requirement, distribution("ruo").requires or [])
+    extra = {_norm(each.name) for each in requirements if each.marker and 'extra == "server"' in str(each.marker)}
+
+    assert listed == extra
+
+
 def test_the_changelog_is_of_this_version() -> None:
     """The changelog's newest entry, the package's metadata and pyproject.toml agree."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -87,7 +97,10 @@ def test_the_changelog_is_of_this_version() -> None:
     assert version == newest[1] == distribution("ruo").version
 
 
-@pytest.mark.parametrize("target", "setup demo benchmark compare test soak lint serve lab clean help".split())
+@pytest.mark.parametrize(
+    "target",
+    ["setup", "demo", "benchmark", "compare", "test", "soak", "lint", "serve", "lab", "constraints", "clean", "help"],
+)
 def test_make_has_the_promised_targets(target: str) -> None:
     """Each target is there, and `make help` says in a line what it does."""
     makefile = (ROOT / "Makefile").read_text()

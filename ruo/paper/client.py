@@ -30,7 +30,8 @@ log = logging.getLogger("ruo.paper.client")
 
 def read_chunks(path: str, chunk_size: int) -> Iterable[pd.DataFrame]:
     """The CSV in frames of `chunk_size` rows; 0 gives all of it in one."""
-    return pd.read_csv(path, chunksize=chunk_size) if chunk_size else [pd.read_csv(path)]
+    # never without chunksize: pandas 3 then reads a large file with threads, which hang on gevent's queues
+    return pd.read_csv(path, chunksize=chunk_size or sys.maxsize)
 
 
 def form_requests(path: str, url: str, chunk_size: int) -> list[Any]:
