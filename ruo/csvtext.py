@@ -16,7 +16,7 @@ from ruo.errors import TableError
 __all__ = ["PIECE_BYTES", "CsvHeader", "cut_between_rows", "explain_bad_piece", "read_header"]
 
 PIECE_BYTES = 8 << 20
-_LONGEST_HEADER = 64 << 20
+_LONGEST_CELL = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def read_header(stream: IO[bytes], name: str) -> CsvHeader:
     """Read the first row of a CSV; raises TableError where there is none, or where it holds data."""
     line = b""
     while not _is_whole(line):
-        more = stream.readline(_LONGEST_HEADER)
-        if not more or len(line) > _LONGEST_HEADER:
+        more = stream.readline(_LONGEST_CELL)
+        if not more or len(line) > _LONGEST_CELL:
             break
         line += more
     if not line.strip():
@@ -52,30 +52,33 @@ def read_header(stream: IO[bytes], name: str) -> CsvHeader:
 
 
 def cut_between_rows(stream: IO[bytes], size: int) -> Iterator[bytes]:
-    """Pieces of about `size` bytes, each of whole rows; blank lines at the end of the file are left out."""
-    rest = b""
+    """Pieces of about `size` bytes, each of whole rows; blank lines at the end of the file are left out.
+
+    Raises TableError where a quote is opened and not closed within 64 MB.
+    """
+    blank = b""
     while piece := stream.read(size):
-        piece = rest + piece
-        end = _last_row_end(piece)
-        if piece.endswith((b"\n\n", b"\n\r\n"), 0, end) or piece[:3] in (b"\n", b"\r\n"):
+        piece = blank + _to_row_end(piece, stream, size)
+        blank = b""
+        if piece.endswith((b"\n\n", b"\n\r\n")) or piece[:3] in (b"\n", b"\r\n"):
             # blank lines wait: at the end of the file they mean nothing, elsewhere the parser complains
-            rows = len(piece[:end].rstrip(b"\r\n"))
+            rows = len(piece.rstrip(b"\r\n"))
             end = piece.index(b"\n", rows) + 1 if rows else 0
-        rest = piece[end:]
-        if end:
-            yield piece[:end]
-    if rest.strip(b"\r\n"):
-        yield rest
+            piece, blank = piece[:end], piece[end:]
+        if piece:
+            yield piece
 
 
-def _last_row_end(piece: bytes) -> int:
-    """Where the last whole row ends: after the last newline that has an even number of quotes before it."""
-    end = piece.rfind(b"\n") + 1
-    if b'"' not in piece:
-        return end
-    while end and not _is_whole(piece[:end]):
-        end = piece.rfind(b"\n", 0, end - 1) + 1
-    return end
+def _to_row_end(piece: bytes, stream: IO[bytes], size: int) -> bytes:
+    """The piece and what is missing to a newline that has an even number of quotes before it, or to the file's end."""
+    more = b"" if piece.endswith(b"\n") else stream.readline()
+    while (more or piece.endswith(b"\n")) and not _is_whole(piece := piece + more):
+        if len(piece) > size + _LONGEST_CELL:
+            raise TableError('A quote (") is opened and not closed within 64 MB; look for a stray one.')
+        more = stream.read(size) + stream.readline()
+        if not more:
+            break
+    return piece
 
 
 def _is_whole(text: bytes) -> bool:

@@ -194,8 +194,8 @@ def _mark_failures(axes: Any, runs: pd.DataFrame) -> None:
 def _size_axis(axes: Any, runs: pd.DataFrame) -> None:
     sizes = sorted(runs["rows_per_request"].unique())
     names = [f"whole set\n({size:,.0f})" if size == _rows(runs) else f"{size:,.0f}" for size in sizes]
+    axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)  # before the scale: one size alone would span nothing
     axes.set_xscale("log")
-    axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
     axes.set_xticks(sizes, names)
     axes.minorticks_off()
     axes.set_xlabel("rows per request")

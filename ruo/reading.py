@@ -255,13 +255,17 @@ def _part(frame: pl.DataFrame, features: list[str], labels: list[str]) -> _Part:
 
 def _class_indices(columns: pl.DataFrame) -> Labels:
     """One-hot columns, or a single column of whole numbers, to (rows,) int64; NO_LABEL where they name no class."""
-    numbers = columns.select(pl.all().cast(pl.Float32, strict=False)).to_numpy(order="c")
-    if numbers.shape[1] == 1:
-        values = numbers[:, 0]
-        whole = (values >= 0) & (values == np.floor(values)) & (values < 2**24)
-        return np.where(whole, values, NO_LABEL).astype(np.int64)
-    one_hot = ((numbers == 1).sum(axis=1) == 1) & ((numbers == 0).sum(axis=1) == numbers.shape[1] - 1)
-    return np.where(one_hot, numbers.argmax(axis=1), NO_LABEL).astype(np.int64)
+    first, *others = (column.cast(pl.Float32, strict=False).to_numpy() for column in columns.iter_columns())
+    if not others:
+        whole = (first >= 0) & (first == np.floor(first)) & (first < 2**24)
+        return np.where(whole, first, NO_LABEL).astype(np.int64)
+    index, count, valid = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64), np.ones(len(first), np.bool_)
+    for position, column in enumerate([first, *others]):  # column by column, as they lie in memory
+        hot = column == 1
+        index += position * hot
+        count += hot
+        valid &= hot | (column == 0)
+    return np.where(valid & (count == 1), index, NO_LABEL)
 
 
 def _regroup(parts: Iterator[_Part], size: int | None) -> Iterator[_Part]:

@@ -182,6 +182,14 @@ def test_a_table_without_rows_is_refused(source: object) -> None:
         _rows(source)
 
 
+def test_a_stray_quote_is_told(tmp_path: Path) -> None:
+    """A quote that is opened and never closed does not make the rest of a long file one cell."""
+    path = _csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 4_500_000)
+
+    with pytest.raises(TableError, match="is opened and not closed within 64 MB"):
+        _rows(path)
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     """A missing file, a folder and an object of another kind are told apart."""
     with pytest.raises(TableError, match="does not exist"):
