@@ -36,10 +36,16 @@ def _seen(program: str, terminal: bool) -> str:
 
 
 @pytest.mark.parametrize(
-    ("progress", "terminal", "shown"),
-    [("None", True, True), ("None", False, False), ("False", True, False), ("True", False, True)],
+    ("entry", "progress", "terminal", "shown"),
+    [
+        ("score_csv", "None", True, True),
+        ("score_csv", "None", False, False),
+        ("score_csv", "False", True, False),
+        ("score_csv", "True", False, True),
+        ("iter_scores", "None", True, True),
+        ("ascore_csv", "None", True, True),
+    ],
 )
-@pytest.mark.parametrize("entry", ["score_csv", "iter_scores", "ascore_csv"])
 def test_the_bar_is_drawn_where_somebody_looks(
     demo: Demo, server: LocalServer, entry: str, progress: str, terminal: bool, shown: bool
 ) -> None:
