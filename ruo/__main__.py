@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ruo.errors import RuoError
 
 __all__ = ["main"]
+
+_SOME_ROWS_FAILED = 3
+_INTERRUPTED = 130  # as a shell has it: 128 and the signal's number
 
 
 class _Verbs(click.Group):
@@ -49,35 +54,88 @@ def publish(model: Path, store: Path) -> None:
     click.echo(f"{store}: version {publish_model(model, store)}")
 
 
+def _number_or_auto(value: str) -> int | str:
+    if value == "auto" or value.isdigit():
+        return value if value == "auto" else int(value)
+    raise click.BadParameter(f"{value!r} is neither a whole number nor auto.")
+
+
+def _part(value: str) -> tuple[int, int]:
+    index, _, of = value.partition("/")
+    if index.isdigit() and of.isdigit() and int(index) < int(of):
+        return int(index), int(of)
+    raise click.BadParameter(f"{value!r} is no part; 0/4 is the first of four, 3/4 the last.")
+
+
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("url", nargs=-1, required=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Predictions as .csv or .parquet.")
-@click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
-@click.option("--concurrency", default=8, show_default=True, help="Requests in flight.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Keep what is scored here; go on from it.")
+@click.option(
+    "--shard", type=_part, metavar="I/N", help="Score part I of N only, counted from 0; `ruo merge` joins the parts."
+)
+@click.option(
+    "--chunk-size",
+    default="10000",
+    show_default=True,
+    type=_number_or_auto,
+    metavar="N",
+    help="Rows per request; 0 for all; auto.",
+)
+@click.option(
+    "--concurrency", default="8", show_default=True, type=_number_or_auto, metavar="N", help="Requests in flight; auto."
+)
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
+@click.option("--label-prefix", default="Label_", show_default=True, help="Columns that begin so are not sent.")
+@click.option(
+    "--errors", default="raise", show_default=True, type=click.Choice(["raise", "collect"]), help="Stop, or go on."
+)
+@click.option("--retries", default=10, show_default=True, help="Further tries of a request that failed.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds that a try may take.")
 @click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
-def score(
-    source: Path,
-    url: tuple[str, ...],
-    output: Path | None,
-    chunk_size: int,
-    concurrency: int,
-    wire: str,
-    token: str | None,
-) -> None:
-    """Score the table SOURCE with the model at URL (several URLs: servers with the same model)."""
+@click.option("--ca", type=click.Path(path_type=Path), help="Certificates (PEM) to trust for https.")
+@click.option("--progress/--no-progress", default=None, help="Draw a bar; by default in a terminal only.")
+def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, **options: Any) -> None:
+    """Score the table SOURCE with the model at URL (several URLs: servers with the same model).
+
+    Ends with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect went on and some rows
+    were not scored, 130 when it was interrupted: with --checkpoint the same command then goes on.
+    """
     from ruo.scoring import score_csv
 
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"{output} must end in .csv or .parquet.", param_hint="--output")
-    scores = score_csv(
-        source, list(url), chunk_size=chunk_size or None, concurrency=concurrency, wire=wire, token=token
-    )
+    if output is not None and not output.parent.is_dir():
+        raise click.BadParameter(f"the folder {output.parent} does not exist.", param_hint="--output")
+    if options["shard"] and output is not None and output.suffix != ".parquet":
+        raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
+    try:
+        scores = score_csv(source, list(url), chunk_size=chunk_size or None, **options)
+    except KeyboardInterrupt:
+        kept = (
+            "the same command goes on from there" if options["checkpoint"] else "nothing is kept without --checkpoint"
+        )
+        click.echo(f"Interrupted; {kept}.", err=True)
+        sys.exit(_INTERRUPTED)
     click.echo(repr(scores))
     if output is not None:
         (scores.to_csv if output.suffix == ".csv" else scores.to_parquet)(output)
         click.echo(f"Predictions: {output}")
+    for failure in scores.errors:
+        click.echo(str(failure), err=True)
+    if scores.errors:
+        sys.exit(_SOME_ROWS_FAILED)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
+def merge(out: Path, parts: tuple[Path, ...]) -> None:
+    """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
+    from ruo.shards import merge as merge_parts
+
+    click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 
 
 if __name__ == "__main__":

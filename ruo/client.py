@@ -1,358 +1,267 @@
-"""One chunk of rows to its predictions: with retries > choose a server > send once.
-
-Every request takes a connection of its own. A kept-alive connection stays with the server process that accepted
-it, so that some processes get several and others none; a new connection goes to whoever is free, and costs a
-tenth of a millisecond.
-"""
+"""One chunk of rows to its predictions: split it where it is too large > try again > choose a server > send once."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self, TypeVar
 
-import aiohttp
 import numpy as np
 
+from ruo import discovery
+from ruo.answers import predictions_of, read_server_timing, request_id
+from ruo.chunks import Answer, Chunk, ModelInfo, RequestRecord, rows_named
 from ruo.errors import ScoringError
-from ruo.wire import ONLY, WIRES, Encoded, InferRequest, Wire, WireError
+from ruo.servers import Server, Servers, base_and_model
+from ruo.transport import RefusedError, Session
+from ruo.wire import WIRES, InferRequest, Wire, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES
 
-__all__ = ["Answer", "Chunk", "Client", "ModelInfo", "RequestRecord"]
+__all__ = ["Client", "wire_named"]
 
-# Worth another try: the server is overloaded, restarting or not ready, or a proxy in front of it says so.
-RETRY_STATUS = frozenset({429, 502, 503, 504})
+T = TypeVar("T")
+
+_PATIENCE_S = 60.0  # a chunk is not tried again once its first failure is that long ago
+_START_PATIENCE_S = 3.0  # for a server that has never answered: the address may be wrong
+_LONGEST_PAUSE_S = 5.0  # of our own accord
 _LONGEST_WAIT_S = 30.0  # between two tries, also where Retry-After asks for more
 
 
-class ModelInfo(NamedTuple):
-    """The model that answers: `platform` names its format; `input_shape` has -1 where a size is free."""
+class Client:
+    """Sends chunks to one or several servers that hold the same model; use as an async context manager.
 
-    name: str
-    version: str
-    platform: str
-    input_name: str = ONLY
-    input_datatype: str = "FP32"
-    input_shape: tuple[int, ...] | None = None
-
-
-@dataclass
-class Chunk:
-    """Rows `start` to `start + rows`, encoded and ready to send."""
-
-    start: int
-    rows: int
-    body: Encoded
-
-
-@dataclass
-class RequestRecord:
-    """What one chunk's request did: `began_s` on the clock of `time.perf_counter`, `seconds` of its last try.
-
-    `server` is the address, `worker` the process or pod behind it; `decode_s`, `queue_s`, `predict_s` and `encode_s` are
-    the server's own times, NaN where it tells none.
+    `pins_version`: ask for one version of the model by its own address, where the server has one.
     """
 
-    start: int
-    rows: int
-    bytes: int
-    attempts: int = 0
-    server: str = ""
-    worker: str = ""
-    version: str = ""
-    status: int | None = None
-    began_s: float = 0.0
-    seconds: float = 0.0
-    decode_s: float = float("nan")
-    queue_s: float = float("nan")
-    predict_s: float = float("nan")
-    encode_s: float = float("nan")
-
-
-class Answer(NamedTuple):
-    """A chunk's predictions, (rows, ...), or the error that took their place."""
-
-    record: RequestRecord
-    predictions: Array | None
-    error: ScoringError | None = None
-
-
-class _RefusedError(Exception):
-    """One try that failed; `again` says whether another may succeed, `wait_s` is the server's Retry-After."""
-
-    def __init__(self, message: str, again: bool, status: int | None = None, wait_s: float | None = None) -> None:
-        super().__init__(message)
-        self.again = again
-        self.status = status
-        self.wait_s = wait_s
-
-
-@dataclass
-class Client:
-    """Sends chunks to one or several servers that hold the same model; use as an async context manager."""
-
-    urls: Sequence[str]
-    wire: Wire
-    concurrency: int
-    retries: int
-    timeout: float
-    token: str | None = field(repr=False, default=None)
-    model: ModelInfo = field(default=ModelInfo("model", "", ""))
-
-    def __post_init__(self) -> None:
-        self._bases = [_base_and_model(url)[0] for url in self.urls]
-        self._outstanding = dict.fromkeys(self._bases, 0)
+    def __init__(
+        self, urls: Sequence[str], wire: Wire, retries: int, timeout: float, token: str | None, ca: str | None,
+        pins_version: bool,
+    ) -> None:  # fmt: skip
+        self.wire = wire
+        self.model = ModelInfo("model", "", "")
+        self.on_overload: Callable[[], None] = lambda: None
+        self._retries = retries
+        self._pins_version = pins_version
+        self._pinned = ""
+        self._first_url = urls[0]
+        self._servers = Servers(urls, lambda url, address: Session(url, address, timeout, token, ca))
+        self._has_answered = False
+        self._most_rows: int | None = None  # in a request, once the server has refused one as too large
+        self._under_way: dict[int, RequestRecord] = {}
+        self._last_refusal = RefusedError("No server is well.", again=True)
+        self._row_shape: tuple[int, ...] | None = None
 
     async def __aenter__(self) -> Self:
-        headers = {"User-Agent": "ruo"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=self.timeout),
-            headers=headers,
-        )
+        await self._servers.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._servers.close()
 
-    async def learn_model(self) -> ModelInfo:
-        """Ask for the model's metadata and keep it; the paper's wire has none, so nothing is asked there."""
+    async def learn_model(self, version: str | None = None) -> ModelInfo:
+        """Ask for the model's metadata and keep it; `version`: the one that an earlier part of the run was scored with.
+
+        The wire of 2023 has no metadata and V1 hardly any, so nothing is asked there.
+        """
+        name = base_and_model(self._first_url)[1]
         if self.wire.name == "paper":
             return self.model
-        name = _base_and_model(self.urls[0])[1] or await self._only_model()
+        name = name or await discovery.only_model(self._ask)
         if self.wire.name == "v1":
             self.model = ModelInfo(name, "", "")
             return self.model
-        path = f"/v2/models/{name}"
-        self.model = _model_info(
-            name, await self._with_retries(lambda base: self._get_json(base + path), RequestRecord(0, 0, 0))
-        )
+        self.model = await discovery.learn_model(self._ask, name)
+        if self.wire.name == "v2" and not await discovery.takes_binary(self._ask):
+            self.wire = WIRES["v2-json"]
+        wanted = version or self.model.version
+        if self._pins_version and wanted:
+            pinned = await discovery.learn_version(self._ask, name, wanted)
+            self.model, self._pinned = (pinned, wanted) if pinned else (self.model, "")
         return self.model
+
+    @property
+    def servers(self) -> int:
+        """How many servers there are by now."""
+        return len(self._servers)
 
     def encode(self, start: int, features: Array) -> Chunk:
         """Rows as the body of a request; raises WireError where the wire cannot carry a value."""
         shape = self.model.input_shape
         dtype = DATATYPES.get(self.model.input_datatype, DATATYPES["FP32"])
-        array = features if features.dtype == dtype else features.astype(dtype)
+        array = features if features.dtype == dtype else _exactly(features, dtype)
         if shape is not None and len(shape) > 2 and -1 not in shape[1:] and np.prod(shape[1:]) == features.shape[1]:
             array = array.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
-        body = self.wire.encode_request(InferRequest({self.model.input_name: array}))
-        return Chunk(start, len(features), body)
+        return self._chunk(start, array)
 
-    async def send(self, chunk: Chunk) -> Answer:
-        """Send one chunk until it is answered or refused for good."""
-        record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
+    def _chunk(self, start: int, array: Array) -> Chunk:
+        outputs = {self.model.output_name: self.wire.name == "v2"} if self.model.output_name else None
+        request = InferRequest({self.model.input_name: array}, id=request_id(start, len(array)), outputs=outputs)
+        return Chunk(start, len(array), array, self.wire.encode_request(request))
+
+    async def send(self, chunk: Chunk) -> list[Answer]:
+        """Send one chunk until it is answered or refused for good: one answer, or several where it had to be split."""
+        waiting, answers = deque([chunk]), []
+        while waiting:
+            piece = waiting.popleft()
+            if not self._is_too_large(piece):
+                answer = await self._send_whole(piece)
+                if answer.error is None or answer.error.status != 413 or not self._retries:
+                    answers.append(answer)
+                    continue
+                if piece.rows == 1:  # there is nothing to be had by halves
+                    return [*answers, self._too_large(answer, chunk)]
+                self._most_rows = piece.rows // 2
+            waiting.extendleft(reversed(self._halves(piece)))
+        return answers
+
+    def is_straggling(self, start: int) -> bool:
+        """Whether a server that has nothing to do would have done the chunk at `start` twice over by now."""
+        record = self._under_way.get(start)
+        idle = self._servers.idle()
+        if record is None or idle is None or self._retries == 0:
+            return False
+        return time.perf_counter() - record.began_s > 2 * idle.seconds_per_row * record.rows
+
+    def _is_too_large(self, chunk: Chunk) -> bool:
+        if not self._retries:
+            return False
+        limit = self.model.max_request_bytes
+        by_bytes = limit is not None and chunk.body.size > limit
+        return chunk.rows > 1 and (by_bytes or (self._most_rows is not None and chunk.rows > self._most_rows))
+
+    def _halves(self, chunk: Chunk) -> list[Chunk]:
+        half = (chunk.rows + 1) // 2
+        return [self._chunk(chunk.start + at, chunk.features[at : at + half]) for at in (0, half)]
+
+    def _too_large(self, answer: Answer, chunk: Chunk) -> Answer:
+        record, stop = answer.record, chunk.start + chunk.rows
+        record.rows = stop - record.start
+        message = (
+            f"{rows_named(record.start, record.rows)} were not scored: a single one is too large. {self._last_refusal}"
+        )
+        return Answer(record, None, ScoringError(message, record.start, stop, 413))
+
+    async def _send_whole(self, chunk: Chunk) -> Answer:
+        record = self._under_way[chunk.start] = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
         try:
-            predictions = await self._with_retries(lambda base: self._send_once(base, chunk, record), record)
+            predictions = await self._with_retries(lambda server: self._send_once(server, chunk, record), record)
         except ScoringError as error:
             return Answer(record, None, error)
+        finally:
+            self._under_way.pop(chunk.start, None)
         return Answer(record, predictions)
 
-    async def _with_retries(self, attempt: Any, record: RequestRecord) -> Any:
-        began = time.perf_counter()
-        while True:
+    async def _ask(self, method: str, path: str) -> Any:
+        return await self._with_retries(lambda server: server.session.ask_json(method, path), RequestRecord(0, 0, 0))
+
+    async def _with_retries(self, attempt: Callable[[Server], Awaitable[T]], record: RequestRecord) -> T:
+        began = time.monotonic()
+        until = began + _PATIENCE_S
+        # what costs a whole time-out, or is the same next time, is tried once more with each other server only
+        in_vain, once_more = 0, 1 if record.rows else 0
+        while (server := await self._servers.take(until)) is not None:
             record.attempts += 1
-            base = self._choose()
-            self._outstanding[base] += 1
-            record.server = base
+            record.server = server.name
+            tried = time.monotonic()
             try:
-                return await attempt(base)
-            except _RefusedError as refusal:
+                answer = await attempt(server)
+            except RefusedError as refusal:
+                self._last_refusal = refusal
                 record.status = refusal.status
-                if not refusal.again or record.attempts > self.retries:
-                    raise self._give_up(refusal, record, time.perf_counter() - began) from None
-                await asyncio.sleep(_back_off(record.attempts, refusal.wait_s))
+                self._note(server, refusal, tried)
+                if record.attempts == 1:
+                    until = time.monotonic() + _PATIENCE_S
+                if refusal.absent and not self._has_answered:
+                    until = min(until, began + _START_PATIENCE_S)
+                in_vain += refusal.silent or self._is_elsewhere(refusal)
+                if (
+                    not (refusal.again or self._is_elsewhere(refusal))
+                    or in_vain > max(once_more, len(self._servers) - 1)
+                    or record.attempts > self._retries
+                ):
+                    break
+            else:
+                self._has_answered = True
+                self._servers.answered(server, record.rows, time.monotonic() - tried)
+                return answer
             finally:
-                self._outstanding[base] -= 1
+                self._servers.release(server)
+            if not self._servers.is_another_open(server):
+                wait_s = _back_off(record.attempts, self._last_refusal.wait_s)
+                if time.monotonic() + wait_s > until:
+                    break
+                await asyncio.sleep(wait_s)
+        raise self._give_up(record, time.monotonic() - began)
 
-    def _choose(self) -> str:
-        return min(self._bases, key=lambda base: self._outstanding[base])
+    def _note(self, server: Server, refusal: RefusedError, tried: float) -> None:
+        if refusal.status in (429, 503):
+            self.on_overload()
+        if refusal.again or self._is_elsewhere(refusal):
+            self._servers.failed(server, refusal, tried)
+        else:
+            self._servers.answered(server, 0, 0.0)  # it is the request that is at fault
 
-    async def _send_once(self, base: str, chunk: Chunk, record: RequestRecord) -> Array:
-        url = base + self.wire.path.format(model=self.model.name)
+    def _is_elsewhere(self, refusal: RefusedError) -> bool:
+        """Whether another server may have the version of the model that this one has not, or no more."""
+        return refusal.status == 404 and bool(self._pinned) and len(self._servers) > 1
+
+    async def _send_once(self, server: Server, chunk: Chunk, record: RequestRecord) -> Array:
+        path = self.wire.versioned_path if self._pinned and self.wire.versioned_path else self.wire.path
+        path = path.format(model=self.model.name, version=self._pinned)
         record.began_s = time.perf_counter()
         try:
-            headers, body = await self._exchange("POST", url, chunk.body)
+            headers, body = await server.session.ask("POST", path, chunk.body)
         finally:
             record.seconds = time.perf_counter() - record.began_s
         record.status = 200
         try:
             answer = self.wire.decode_response(headers, body)
-            predictions = _float_rows(next(iter(answer.outputs.values())))
+            predictions = predictions_of(answer, chunk, self.model)
+            if predictions.shape[1:] != (self._row_shape or predictions.shape[1:]):
+                raise WireError(f"each row has the shape {predictions.shape[1:]}, in earlier answers {self._row_shape}")
         except WireError as error:
-            raise _RefusedError(f"{url} answered something else than predictions: {error}", again=False) from None
-        if len(predictions) != chunk.rows:
-            raise _RefusedError(f"{url} answered {len(predictions)} predictions for {chunk.rows} rows.", again=False)
+            message = f"{server.name}{path} answered something else than these predictions: {str(error).rstrip('.')}."
+            raise RefusedError(message, again=False, status=200) from None
+        self._row_shape = predictions.shape[1:]
         # the wires of V1 and of 2023 have no place for the version in the answer itself
         record.version = answer.model_version or headers.get("Ruo-Model-Version", "")
         record.worker = headers.get("Ruo-Worker", "")
-        _read_server_timing(headers.get("Server-Timing", ""), record)
+        read_server_timing(headers.get("Server-Timing", ""), record)
         return predictions
 
-    async def _exchange(self, method: str, url: str, body: Encoded | None = None) -> tuple[Any, bytes]:
-        """One request and its whole answer; every way in which it can fail is a `_RefusedError`."""
-        data = None if body is None else _Body(body.buffers)
-        try:
-            async with self._session.request(method, url, data=data, headers=body and body.headers) as response:
-                text = await response.read()
-                if response.status != 200:
-                    raise _refusal(response, text)
-                return response.headers, text
-        except TimeoutError:
-            message = f"{url} gave no answer within {self.timeout:g} s; raise timeout, or send smaller chunks."
-            raise _RefusedError(message, again=True) from None
-        except aiohttp.ClientConnectorError as error:
-            code = error.os_error.errno
-            reason = os.strerror(code).lower() if code and code > 0 else str(error.os_error)
-            message = f"Nothing answers at {url} ({reason}); start the server, or check the address."
-            raise _RefusedError(message, again=True) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _RefusedError(
-                f"The connection to {url} broke ({error or type(error).__name__}).", again=True
-            ) from None
-
-    async def _get_json(self, url: str, method: str = "GET") -> Any:
-        _, body = await self._exchange(method, url)
-        try:
-            return _loads(body)
-        except WireError:
-            raise _RefusedError(
-                f"{url} did not answer JSON; is it the address of a model server?", again=False
-            ) from None
-
-    async def _only_model(self) -> str:
-        """The name of the only model a server has; "model" where the server keeps no list."""
-
-        async def ask(base: str) -> str:
-            try:
-                index = await self._get_json(f"{base}/v2/repository/index", "POST")
-            except _RefusedError as refusal:
-                if refusal.status in (400, 404, 405, 501):
-                    return "model"
-                raise
-            names = sorted({str(entry["name"]) for entry in index})
-            if len(names) == 1:
-                return names[0]
-            raise _RefusedError(
-                f"{base} serves {len(names)} models ({', '.join(names)}); name one: {base}/v2/models/NAME", again=False
-            )
-
-        return str(await self._with_retries(ask, RequestRecord(0, 0, 0)))
-
-    def _give_up(self, refusal: _RefusedError, record: RequestRecord, seconds: float) -> ScoringError:
+    def _give_up(self, record: RequestRecord, seconds: float) -> ScoringError:
+        refusal = self._last_refusal
         message = str(refusal)
         if record.attempts > 1:
             message += f" (Tried {record.attempts} times in {seconds:.1f} s.)"
+        if self._is_elsewhere(refusal) or (refusal.status == 404 and self._pinned):
+            message += f" The run began with version {self._pinned} of the model; score the table again."
         if record.rows:
-            message = f"Rows {record.start:,} to {record.start + record.rows - 1:,} were not scored: {message}"
+            message = f"{rows_named(record.start, record.rows)} were not scored: {message}"
         return ScoringError(message, record.start, record.start + record.rows, refusal.status)
-
-
-class _Body(aiohttp.payload.Payload):
-    """Buffers to be written one after the other, without being joined."""
-
-    _autoclose = True
-
-    def __init__(self, buffers: list[Any]) -> None:
-        super().__init__(buffers)
-        self._size = sum(memoryview(buffer).nbytes for buffer in buffers)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return b"".join(self._value).decode(encoding, errors)
-
-    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
-        for buffer in self._value:
-            view = memoryview(buffer)
-            for start in range(0, len(view), _WRITE_BYTES):
-                await writer.write(view[start : start + _WRITE_BYTES])
-
-
-# asyncio copies what the socket does not take at once, so a large body is offered piece by piece
-_WRITE_BYTES = 1 << 18
-
-
-def _loads(body: bytes) -> Any:
-    from ruo.wire.jsontext import loads
-
-    return loads(body)
-
-
-def _base_and_model(url: str) -> tuple[str, str | None]:
-    """A server's address and the model's name, from http://host:8000 or http://host:8000/v2/models/NAME."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ScoringError(f"{url!r} is not the address of a server; write it as http://host:8000.")
-    base, found, model = url.rstrip("/").partition("/v2/models/")
-    return base, (model.split("/")[0] or None) if found else None
-
-
-def _model_info(name: str, about: Any) -> ModelInfo:
-    try:
-        (first, *others) = about["inputs"]
-        info = ModelInfo(
-            name,
-            str((about.get("versions") or [""])[-1]),
-            str(about.get("platform", "")),
-            str(first["name"]),
-            str(first["datatype"]),
-            tuple(int(size) for size in first["shape"]),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
-    if others:
-        names = ", ".join(str(tensor["name"]) for tensor in about["inputs"])
-        raise ScoringError(f"Model {name!r} takes {1 + len(others)} inputs ({names}); a table can fill only one.")
-    return info
-
-
-def _refusal(response: aiohttp.ClientResponse, text: bytes) -> _RefusedError:
-    status = response.status
-    try:
-        sentence = str(_loads(text)["error"])
-    except (WireError, KeyError, TypeError):
-        sentence = text[:200].decode("utf-8", errors="replace").strip() or response.reason or "no reason given"
-    message = f"{response.url} answered {status}: {sentence}"
-    return _RefusedError(message, status in RETRY_STATUS, status, _retry_after(response.headers.get("Retry-After")))
-
-
-def _retry_after(value: str | None) -> float | None:
-    try:
-        return None if value is None else max(0.0, float(value))
-    except ValueError:  # it may also be a date, which asks for a clock that both sides share
-        return None
 
 
 def _back_off(attempt: int, asked_s: float | None) -> float:
     """Seconds to wait after the `attempt`-th failure: doubling from 0.1 s, spread so that clients part ways."""
-    own = 0.1 * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  no secret hangs on it
+    own = min(_LONGEST_PAUSE_S, 0.1 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)  # noqa: S311  no secret hangs on it
     return min(_LONGEST_WAIT_S, max(own, asked_s or 0.0))
 
 
-def _float_rows(array: Array) -> Array:
-    """Predictions as float32 with at least two dimensions, (rows, outputs)."""
-    if array.ndim == 0:
-        raise WireError("the predictions are a single number.")
-    rows = array.astype(np.float32, copy=False)
-    return rows.reshape(-1, 1) if rows.ndim == 1 else rows
-
-
-def _read_server_timing(header: str, record: RequestRecord) -> None:
-    """`Server-Timing: decode;dur=1.2, predict;dur=3.4` (milliseconds; W3C, "Server Timing")."""
-    for entry in header.split(","):
-        name, _, duration = entry.strip().partition(";dur=")
-        if duration and name in ("decode", "queue", "predict", "encode"):
-            setattr(record, f"{name}_s", float(duration) / 1000)
+def _exactly(features: Array, dtype: np.dtype[Any]) -> Array:
+    """The features as the model takes them; raises WireError where a whole-number type cannot hold one."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = features.astype(dtype)
+    if dtype.kind != "f":
+        wrong = np.argwhere(converted != features)
+        if len(wrong):
+            row, column = map(int, wrong[0])
+            message = f"{features[row, column]} is no value of the model's type {dtype}; mend the cell."
+            raise WireError(message, row=row, column=column)
+    return converted
 
 
 def wire_named(name: str) -> Wire:

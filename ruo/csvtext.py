@@ -13,7 +13,7 @@ from typing import IO
 
 from ruo.errors import TableError
 
-__all__ = ["PIECE_BYTES", "CsvHeader", "cut_between_rows", "explain_bad_piece", "read_header"]
+__all__ = ["PIECE_BYTES", "ByteRange", "CsvHeader", "cut_between_rows", "explain_bad_piece", "read_header", "row_start"]
 
 PIECE_BYTES = 8 << 20
 _LONGEST_CELL = 64 << 20
@@ -31,6 +31,27 @@ class CsvHeader:
         if b'"' not in piece:
             return piece.count(b",") != rows * (len(self.columns) - 1)
         return any(len(cells) != len(self.columns) for cells in _cells(piece))
+
+
+class ByteRange:
+    """The bytes of a file from `begin` to `end`, read like a file."""
+
+    def __init__(self, stream: IO[bytes], begin: int, end: int) -> None:
+        stream.seek(begin)
+        self._stream = stream
+        self._left = end - begin
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes more."""
+        return self._count(self._stream.read(min(size, self._left)))
+
+    def readline(self) -> bytes:
+        """What is left of the line."""
+        return self._count(self._stream.readline(self._left))
+
+    def _count(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        return data
 
 
 def read_header(stream: IO[bytes], name: str) -> CsvHeader:
@@ -51,7 +72,14 @@ def read_header(stream: IO[bytes], name: str) -> CsvHeader:
     return CsvHeader(columns, len(line))
 
 
-def cut_between_rows(stream: IO[bytes], size: int) -> Iterator[bytes]:
+def row_start(stream: IO[bytes], position: int) -> int:
+    """Where the first line begins that begins at `position` or behind it."""
+    stream.seek(position - 1)
+    stream.readline()
+    return stream.tell()
+
+
+def cut_between_rows(stream: IO[bytes] | ByteRange, size: int) -> Iterator[bytes]:
     """Pieces of about `size` bytes, each of whole rows; blank lines at the end of the file are left out.
 
     Raises TableError where a quote is opened and not closed within 64 MB.
@@ -69,7 +97,7 @@ def cut_between_rows(stream: IO[bytes], size: int) -> Iterator[bytes]:
             yield piece
 
 
-def _to_row_end(piece: bytes, stream: IO[bytes], size: int) -> bytes:
+def _to_row_end(piece: bytes, stream: IO[bytes] | ByteRange, size: int) -> bytes:
     """The piece and what is missing to a newline that has an even number of quotes before it, or to the file's end."""
     more = b"" if piece.endswith(b"\n") else stream.readline()
     while (more or piece.endswith(b"\n")) and not _is_whole(piece := piece + more):
@@ -85,12 +113,18 @@ def _is_whole(text: bytes) -> bool:
     return text.endswith(b"\n") and text.count(b'"') % 2 == 0
 
 
-def explain_bad_piece(piece: bytes, header: CsvHeader, features: list[str], row: int, name: str) -> TableError:
-    """Say which cell of a piece, whose first row is `row` of the table, cannot be read as a number."""
+def explain_bad_piece(
+    piece: bytes, header: CsvHeader, features: list[str], row: int, name: str, has_lines: bool
+) -> TableError:
+    """Say which cell of a piece, whose first row is `row` of the table, cannot be read as a number.
+
+    `has_lines`: the table begins at the file's first line.
+    """
     positions = [(header.columns.index(column), column) for column in features]
     for number, cells in enumerate(_cells(piece), start=row):
         # the header is line 1; a quoted cell may span lines, and then the line number is not known
-        where = f"{name}, row {number:,}" + ("" if b'"' in piece else f" (line {number + 2:,})")
+        line = f" (line {number + 2:,})" if has_lines and b'"' not in piece else ""
+        where = f"{name}, row {number:,}{line}"
         if len(cells) != len(header.columns):
             return TableError(
                 f"{where} has {len(cells)} cells, the header has {len(header.columns)}; mend the row.", row=number

@@ -3,6 +3,7 @@
     RuoError
     ├── TableError       the table cannot be read or sent: what is wrong, in which row and column
     ├── ScoringError     rows were not scored: which, why, and what was scored so far
+    ├── CheckpointError  what an earlier run left cannot be gone on with
     └── DeploymentError  a server could not be started, reached or changed
 
 ``ruo.wire.WireError`` stands apart: it is what both sides of the wire raise for a message that breaks its
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ruo.scores import Scores
 
-__all__ = ["DeploymentError", "RuoError", "ScoringError", "TableError"]
+__all__ = ["CheckpointError", "DeploymentError", "RuoError", "ScoringError", "TableError"]
 
 
 class RuoError(Exception):
@@ -47,6 +48,10 @@ class ScoringError(RuoError):
         self.stop = stop
         self.status = status
         self.scores: Scores | None = None
+
+
+class CheckpointError(RuoError):
+    """A checkpoint is of another run, in use, or cannot be read or written; or parts do not make a whole."""
 
 
 class DeploymentError(RuoError):

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruo.progress import _somebody_looks
+from ruo.progress import somebody_looks
 from ruo.provenance import Provenance, fingerprint, fingerprint_table, machine
 from ruo.sweeps import PROVENANCE, RUNS, ExperimentError, Sweep, read_lines, read_provenance, read_sweep
 
@@ -145,7 +145,7 @@ def _refuse_other(folder: Path, there: Provenance, here: Provenance) -> None:
 
 @contextmanager
 def _bar(progress: bool | None, total: int, done: int) -> Iterator[Callable[[], object]]:
-    if not (_somebody_looks() if progress is None else progress):
+    if not (somebody_looks() if progress is None else progress):
         yield lambda: None
         return
     from tqdm.auto import tqdm  # here, since it is slow to import and seldom needed

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import RuoError
+from ruo.load import busy_share
 from ruo.memory import peak_rss_mb
 from ruo.reading import open_table
 from ruo.scoring import score_csv
@@ -74,7 +75,7 @@ class Bench:
             "concurrency": self._how["concurrency"],
             "rows": self.rows,
             "server": self._url if isinstance(self._url, str) else ", ".join(self._url),
-            "machine_busy": _machine_busy(),
+            "machine_busy": busy_share(_LOOK_S),
         }
         try:
             return found | self._score(chunk_size, pipelined)
@@ -129,28 +130,6 @@ def _about(scores: Scores) -> dict[str, Any]:
         "retries": sum(record.attempts - 1 for record in scores.records),
         "model_version": scores.model.version,
     }
-
-
-def _machine_busy() -> float | None:
-    """The share of all CPUs that were busy during a twentieth of a second; None where the system does not tell.
-
-    Linux, proc(5), /proc/stat: the first line sums ticks over all CPUs, the fourth and fifth number are idle.
-    """
-    before = _ticks()
-    time.sleep(_LOOK_S)
-    after = _ticks()
-    if before is None or after is None:
-        return None
-    total, idle = after[0] - before[0], after[1] - before[1]
-    return max(0.0, 1 - idle / total) if total > 0 else None
-
-
-def _ticks() -> tuple[int, int] | None:
-    try:
-        numbers = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    except (OSError, ValueError, IndexError):
-        return None
-    return sum(numbers), sum(numbers[3:5])
 
 
 def _forget_peak() -> None:

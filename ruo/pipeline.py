@@ -1,30 +1,38 @@
 """The road of a table through the servers: form chunks in a thread, send several at once, collect the answers.
 
-A fixed set of tasks does the work, whatever the table's length: one forms, `concurrency` send. A window bounds the
+A fixed set of tasks does the work, whatever the table's length: one forms, the others send. A window bounds the
 chunks that were formed and not yet collected, so a slow server or a slow reader of the answers slows the reading.
+A sender that has nothing to send helps a chunk that has been under way for too long: it sends it once more, to a
+server that is idle, and whoever is answered first counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
-from ruo.client import Answer, Chunk, Client
+from ruo.blocks import Block, Labels
+from ruo.checkpoint import Checkpoint
+from ruo.chunks import Answer, Chunk
+from ruo.client import Client
 from ruo.errors import TableError
-from ruo.reading import Block, Labels, Table
+from ruo.pace import Gate, Pace
+from ruo.reading import Table
 from ruo.wire import WireError
 
 __all__ = ["Pipeline", "Sent"]
 
 # Chunks that wait, ready, for a sender: enough that none waits for the reader, few enough to cost no memory.
 _READY = 2
+_LOOK_S = 0.05  # how often a sender with nothing to send looks for a chunk to help
 
 
 class Sent(NamedTuple):
-    """A chunk of rows from `start` on that went out, its labels, and what came back."""
+    """Rows from `start` on that were answered together, their labels, and what came back."""
 
     start: int
     rows: int
@@ -32,29 +40,48 @@ class Sent(NamedTuple):
     answer: Answer
 
 
-class _Formed(NamedTuple):
+@dataclass(eq=False)
+class _Formed:
+    """A chunk on its way; `tries` are those who are sending it, each to be cut short once another was answered."""
+
     chunk: Chunk
     labels: Labels | None
+    tries: list[asyncio.Timeout] = field(default_factory=list)
+
+
+class _Done(NamedTuple):
+    """A chunk that came back: as one answer, or as several where it had to be split."""
+
+    start: int
+    rows: int
+    sent: list[Sent]
 
 
 class Pipeline:
     """One run of one table. `rows` counts what was read, `forming_s` the seconds of reading and encoding."""
 
-    def __init__(self, table: Table, client: Client, chunk_size: int | None, pipelined: bool) -> None:
+    def __init__(
+        self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
+    ) -> None:
         self.rows = 0
         self.forming_s = 0.0
         self._table = table
         self._client = client
+        self._pace = pace
         self._pipelined = pipelined
-        self._blocks = table.blocks(chunk_size)
-        self._window = asyncio.Semaphore(client.concurrency + _READY)
+        self._checkpoint = checkpoint
+        self._blocks = table.blocks(self._rows_at)
+        self._in_flight = Gate(lambda: pace.in_flight)
+        self._window = Gate(lambda: pace.in_flight + _READY)
         self._formed: asyncio.Queue[_Formed] = asyncio.Queue()
-        self._results: asyncio.Queue[Sent | BaseException | None] = asyncio.Queue()
-        self._chunks: int | None = None  # how many there are, once all are formed
+        self._under_way: dict[int, _Formed] = {}
+        self._results: asyncio.Queue[_Done | BaseException | None] = asyncio.Queue()
+        self._is_formed = False
+        client.on_overload = pace.overloaded
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
-        work = [self._form(), *(self._send() for _ in range(self._client.concurrency))]
+        work = [self._form(), *(self._send() for _ in range(self._pace.most_in_flight))]
         self._tasks = [asyncio.create_task(self._report(task)) for task in work]
         return self
 
@@ -66,25 +93,27 @@ class Pipeline:
         self._thread.shutdown()  # waits for that block at most; after a whole run there is none
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
-        """Every chunk once, as it is answered or in row order. Raises what reading the table raised."""
-        answered, next_row = 0, 0
-        early: dict[int, Sent] = {}
-        while self._chunks is None or answered < self._chunks:
+        """Every row once, as it is answered or in row order. Raises what reading the table raised."""
+        collected, next_row = 0, 0
+        early: dict[int, _Done] = {}
+        while not self._is_formed or collected < self.rows:
             result = await self._results.get()
             if isinstance(result, BaseException):
                 raise result
             if result is None:  # all chunks are formed: look at the count again
                 continue
-            answered += 1
             early[result.start] = result
-            while (sent := early.pop(next_row if in_order else result.start, None)) is not None:
-                next_row = sent.start + sent.rows
-                self._window.release()
-                yield sent
+            while (done := early.pop(next_row if in_order else result.start, None)) is not None:
+                next_row = done.start + done.rows
+                collected += done.rows
+                if self._pipelined:
+                    await self._window.leave()
+                for sent in done.sent:
+                    yield sent
 
-    async def _report(self, work: object) -> None:
+    async def _report(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await work  # type: ignore[misc]
+            await work
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001  it is raised again where the answers are awaited
@@ -93,33 +122,47 @@ class Pipeline:
     async def _form(self) -> None:
         loop = asyncio.get_running_loop()
         formed: list[_Formed] = []
-        count = 0
         while True:
             if self._pipelined:
-                await self._window.acquire()
+                await self._window.enter()
             item = await loop.run_in_executor(self._thread, self._form_next)
             if item is None:
                 break
-            count += 1
-            if self._pipelined:
+            if isinstance(item, _Done):
+                self._results.put_nowait(item)
+            elif self._pipelined:
                 self._formed.put_nowait(item)
             else:
                 formed.append(item)
         for item in formed:
             self._formed.put_nowait(item)
-        self._chunks = count
+        self._is_formed = True
         self._results.put_nowait(None)
 
-    def _form_next(self) -> _Formed | None:
+    def _rows_at(self, start: int) -> int | None:
+        """How many rows the chunk has that begins at row `start`: never some that are stored and some that are not."""
+        stored = self._checkpoint.stored_rows(start) if self._checkpoint else None
+        if stored is not None:
+            return stored
+        expected = self._table.expected_rows()
+        rows = self._pace.next_rows(None if expected is None else expected - start)
+        border = self._checkpoint.next_stored(start) if self._checkpoint else None
+        return rows if border is None else min(border - start, rows or border)
+
+    def _form_next(self) -> _Formed | _Done | None:
         began = time.perf_counter()
         block = next(self._blocks, None)
         if block is None:
             return None
+        rows = len(block.features)
+        self.rows += rows
+        if self._checkpoint and self._checkpoint.stored_rows(block.start) == rows:
+            answer = self._checkpoint.stored(block.start)
+            return _Done(block.start, rows, [Sent(block.start, rows, block.labels, answer)])
         try:
             chunk = self._client.encode(block.start, block.features)
         except WireError as error:
             raise self._name_cell(error, block) from None
-        self.rows += len(block.features)
         self.forming_s += time.perf_counter() - began
         return _Formed(chunk, block.labels)
 
@@ -130,6 +173,49 @@ class Pipeline:
 
     async def _send(self) -> None:
         while True:
-            chunk, labels = await self._formed.get()
-            answer = await self._client.send(chunk)
-            self._results.put_nowait(Sent(chunk.start, chunk.rows, labels, answer))
+            async with self._in_flight:
+                item = await self._next()
+                await self._deliver(item)
+
+    async def _next(self) -> _Formed:
+        """The next chunk to send: a new one, or one that another sender waits for in vain."""
+        while self._client.servers > 1:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    return await self._formed.get()
+            except TimeoutError:
+                for item in self._under_way.values():
+                    if len(item.tries) == 1 and self._client.is_straggling(item.chunk.start):
+                        return item
+        return await self._formed.get()
+
+    async def _deliver(self, item: _Formed) -> None:
+        start = item.chunk.start
+        self._under_way[start] = item
+        try:
+            async with asyncio.timeout(None) as own:
+                item.tries.append(own)
+                answers = await self._client.send(item.chunk)
+        except TimeoutError:
+            return  # another sender was answered first
+        item.tries.remove(own)
+        if self._under_way.get(start) is not item:
+            return  # another sender was answered in the same moment
+        if item.tries and any(answer.error for answer in answers):
+            return  # the other one may do better
+        for other in item.tries:
+            other.reschedule(0)
+            answers[0].record.attempts += 1
+        del self._under_way[start]
+        for answer in answers:
+            if answer.error is None:
+                self._pace.observe(answer.record)
+                if self._checkpoint:
+                    self._checkpoint.add(answer)
+        self._results.put_nowait(_Done(start, item.chunk.rows, [_sent(answer, item) for answer in answers]))
+
+
+def _sent(answer: Answer, item: _Formed) -> Sent:
+    start, rows = answer.record.start, answer.record.rows
+    first = start - item.chunk.start
+    return Sent(start, rows, None if item.labels is None else item.labels[first : first + rows], answer)

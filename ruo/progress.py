@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Self
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "somebody_looks"]
 
 _REFRESH_S = 0.1
 
@@ -20,7 +20,7 @@ class Progress:
     """
 
     def __init__(self, wanted: bool | None, expected_rows: Callable[[], int | None]) -> None:
-        self._drawn = _somebody_looks() if wanted is None else wanted
+        self._drawn = somebody_looks() if wanted is None else wanted
         self._expected_rows = expected_rows
         self._rows = 0
         self._bar: Any = None
@@ -56,7 +56,8 @@ class Progress:
             self.refresh()
 
 
-def _somebody_looks() -> bool:
+def somebody_looks() -> bool:
+    """Whether this process writes to a terminal or a notebook."""
     if sys.stderr is not None and sys.stderr.isatty():
         return True
     ipython = sys.modules.get("IPython")

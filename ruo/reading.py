@@ -1,16 +1,18 @@
 """Any table to blocks of rows: float32 features, in row order, in bounded memory.
 
 A CSV is read in pieces of a few megabytes, cut between rows; a pool of threads parses them (polars lets go of the
-interpreter lock), and they are handed on in the order of the file, cut anew to the rows asked for.
+interpreter lock), and they are handed on in the order of the file, cut anew to the rows asked for. Of a table that
+several clients score, each reads its own part: of a CSV so many bytes, cut at a row's end.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -18,39 +20,31 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.csvtext import PIECE_BYTES, CsvHeader, cut_between_rows, explain_bad_piece, read_header
+from ruo.blocks import Block, Part, regroup
+from ruo.csvtext import PIECE_BYTES, ByteRange, CsvHeader, cut_between_rows, explain_bad_piece, read_header, row_start
 from ruo.errors import TableError
+from ruo.labels import class_indices
+from ruo.provenance import fingerprint, fingerprint_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Source = str | os.PathLike[str] | pd.DataFrame | pl.DataFrame
 
-__all__ = ["Block", "Table", "open_table"]
-
-Features = np.ndarray[Any, np.dtype[np.float32]]
-Labels = np.ndarray[Any, np.dtype[np.int64]]
+__all__ = ["Span", "Table", "open_table"]
 
 _ROWS_PER_PIECE = 20_000  # of a DataFrame or a Parquet file: about 5 MB of 64 float32 features
 _THREADS = min(4, os.cpu_count() or 1)
 
-# Marks a row whose label columns do not name exactly one class.
-NO_LABEL = -1
 
+class Span(NamedTuple):
+    """The part `part`, from 0, `of` so many even ones: from `begin` to `end` (not included) of `size` bytes or rows."""
 
-class Block(NamedTuple):
-    """Rows from `start` on: `features` (rows, features) float32 in C order; `labels` (rows,) int64 or None."""
-
-    start: int
-    features: Features
-    labels: Labels | None
-
-
-class _Part(NamedTuple):
-    """A piece of the table, as it was read: like a block that does not know where it starts."""
-
-    features: Features
-    labels: Labels | None
+    part: int
+    of: int
+    begin: int
+    end: int
+    size: int
 
 
 class Table:
@@ -60,25 +54,39 @@ class Table:
     features: list[str]
     labels: list[str]
     rows: int | None = None  # where it is known before the table is read
+    span: Span | None = None  # of a table that is scored in parts
 
-    def blocks(self, chunk_size: int | None) -> Generator[Block]:
+    def blocks(self, chunk_size: int | Callable[[int], int | None] | None) -> Generator[Block]:
         """Blocks of `chunk_size` rows (the last one has the rest; None: one block of all rows), in row order.
 
+        A function gives the size of the block that begins at a row, and is called when that block is asked for.
         Raises TableError for a cell that is not a number and for a row that is short or long.
         """
-        start = 0
-        for part in _regroup(self._parts(), chunk_size):
-            yield Block(start, part.features, part.labels)
-            start += len(part.features)
-        if start == 0:
+        found = False
+        for block in regroup(self._parts(), chunk_size if callable(chunk_size) else lambda _: chunk_size):
+            found = True
+            yield block
+        if not found and self.span is None:
             raise TableError(f"{self.name} has no rows below its header: there is nothing to score.")
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of what would be read."""
+        raise NotImplementedError
 
     def expected_rows(self) -> int | None:
         """How many rows there are: exactly where known, estimated once some are read, else None."""
         return self.rows
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[Part]:
         raise NotImplementedError
+
+    def _set_span(self, shard: tuple[int, int], size: int, unit: str, place: Callable[[int], int]) -> Span:
+        """Remember which part this is; `place` moves a boundary to where the table can be cut."""
+        index, of = shard
+        begin, end = (place(boundary) for boundary in (index, index + 1))
+        self.span = Span(index, of, begin, end, size)
+        self.name += f", part {index} of {of} (from {unit} {begin:,} on)"
+        return self.span
 
     def _set_columns(self, columns: list[str], label_prefix: str) -> None:
         repeated = [name for name in columns if columns.count(name) > 1]
@@ -93,11 +101,12 @@ class Table:
             )
 
 
-def open_table(source: Source, label_prefix: str = "Label_") -> Table:
+def open_table(source: Source, label_prefix: str = "Label_", shard: tuple[int, int] | None = None) -> Table:
     """Open a CSV, gzipped CSV or Parquet file, or a pandas or polars DataFrame.
 
-    Columns whose names start with `label_prefix` are labels, all others are features. Raises TableError for a
-    missing or empty file, a table without feature columns, and a feature column that does not hold numbers.
+    Columns whose names start with `label_prefix` are labels, all others are features. `shard` (i, n) opens only the
+    i-th of n even parts, counted from 0. Raises TableError for a missing or empty file, a table without feature
+    columns, and a feature column that does not hold numbers.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -105,23 +114,25 @@ def open_table(source: Source, label_prefix: str = "Label_") -> Table:
             what = "is a folder, not a file" if path.is_dir() else "does not exist"
             raise TableError(f"{path} {what}; pass the path of a CSV or Parquet file.")
         if path.name.endswith((".parquet", ".pq")):
-            return _ParquetTable(path.name, pl.scan_parquet(path), label_prefix)
-        return _CsvTable(path, label_prefix)
+            return _ParquetTable(path, label_prefix, shard)
+        return _CsvTable(path, label_prefix, shard)
     if isinstance(source, pl.DataFrame):
-        return _FrameTable("the DataFrame", source.lazy(), label_prefix)
+        return _FrameTable("the DataFrame", source.lazy(), label_prefix, shard)
     if type(source).__module__.startswith("pandas") and hasattr(source, "columns"):
-        return _FrameTable("the DataFrame", _from_pandas(source).lazy(), label_prefix)
+        return _FrameTable("the DataFrame", _from_pandas(source).lazy(), label_prefix, shard)
     raise TableError(f"A {type(source).__name__} is not a table; pass a path or a pandas or polars DataFrame.")
 
 
 class _CsvTable(Table):
-    def __init__(self, path: Path, label_prefix: str) -> None:
+    def __init__(self, path: Path, label_prefix: str, shard: tuple[int, int] | None) -> None:
         self.name = path.name
         self._path = path
         self._read_bytes = 0
         self._read_rows = 0
         with self._open() as stream:
             self._header: CsvHeader = read_header(stream, self.name)
+            if shard:
+                self._cut(stream, shard)
         self._set_columns(self._header.columns, label_prefix)
         # from fast to slow: all numbers; labels that are text; numbers with blanks around them
         numbers: dict[str, Any] = dict.fromkeys(self._header.columns, pl.Float32)
@@ -132,30 +143,57 @@ class _CsvTable(Table):
     def expected_rows(self) -> int | None:
         if not self._read_rows:
             return None
-        return max(self._read_rows, round(self._read_rows * self._path.stat().st_size / self._read_bytes))
+        size = self.span.end - self.span.begin if self.span else self._path.stat().st_size
+        return max(self._read_rows, round(self._read_rows * size / self._read_bytes))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        with self._path.open("rb") as stream:
+            if self.span is None:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            digest.update(stream.read(self._header.size))
+            part = ByteRange(stream, self.span.begin, self.span.end)
+            while data := part.read(1 << 20):
+                digest.update(data)
+        return digest.hexdigest()
+
+    def _cut(self, stream: IO[bytes], shard: tuple[int, int]) -> None:
+        if isinstance(stream, gzip.GzipFile):
+            raise TableError(
+                f"{self.name} is compressed and cannot be read in parts; unpack it first: gunzip {self.name}"
+            )
+        first, size, of = self._header.size, self._path.stat().st_size, shard[1]
+        self._set_span(shard, size, "byte", lambda part: row_start(stream, first + part * (size - first) // of))
 
     def _open(self) -> IO[bytes]:
         with self._path.open("rb") as stream:
             is_gzip = stream.read(2) == b"\x1f\x8b"  # gzip's magic number, whatever the file is called
         return gzip.open(self._path) if is_gzip else self._path.open("rb")  # type: ignore[return-value]
 
-    def _parts(self) -> Iterator[_Part]:
-        rows = 0
+    def _parts(self) -> Iterator[Part]:
+        rows, quotes = 0, 0
         with self._open() as stream, ThreadPoolExecutor(_THREADS, "ruo-read") as pool:
+            begin = self.span.begin if self.span else 0
             stream.read(self._header.size)
             underlying = getattr(stream, "fileobj", stream)
-            waiting: deque[tuple[bytes, int, Future[_Part | None]]] = deque()
-            pieces = cut_between_rows(stream, PIECE_BYTES)
+            waiting: deque[tuple[bytes, int, Future[Part | None]]] = deque()
+            pieces = cut_between_rows(ByteRange(stream, begin, self.span.end) if self.span else stream, PIECE_BYTES)
             try:
                 while True:
                     for piece in itertools.islice(pieces, _THREADS + 1 - len(waiting)):
-                        waiting.append((piece, underlying.tell(), pool.submit(self._parse, piece)))
+                        waiting.append((piece, underlying.tell() - begin, pool.submit(self._parse, piece)))
                     if not waiting:
                         return
                     piece, self._read_bytes, future = waiting.popleft()
                     part = future.result()
                     if part is None:
-                        raise explain_bad_piece(piece, self._header, self.features, rows, self.name)
+                        has_lines = self.span is None
+                        raise explain_bad_piece(piece, self._header, self.features, rows, self.name, has_lines)
+                    quotes += piece.count(b'"') if self.span else 0
+                    if quotes % 2:
+                        raise TableError(
+                            f"{self.name} begins or ends inside a quoted cell; ask for another number of parts."
+                        )
                     rows += len(part.features)
                     self._read_rows = rows
                     yield part
@@ -164,7 +202,7 @@ class _CsvTable(Table):
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _parse(self, piece: bytes) -> _Part | None:
+    def _parse(self, piece: bytes) -> Part | None:
         """The piece's rows, or None where the slow reader must say what is wrong with it."""
         columns = self._header.columns
         for number, schema in enumerate(self._schemas):
@@ -190,18 +228,25 @@ def _to_number(column: str) -> pl.Expr:
 
 
 class _FrameTable(Table):
-    def __init__(self, name: str, frame: pl.LazyFrame, label_prefix: str) -> None:
+    def __init__(self, name: str, frame: pl.LazyFrame, label_prefix: str, shard: tuple[int, int] | None) -> None:
         self.name = name
         try:
             schema = frame.collect_schema()
-            self.rows = frame.select(pl.len()).collect().item()
+            rows: int = frame.select(pl.len()).collect().item()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise TableError(f"{name} cannot be read: {str(error).splitlines()[0]}.") from error
+        if shard:
+            span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
+            frame, rows = frame.slice(span.begin, span.end - span.begin), span.end - span.begin
+        self.rows = rows
         self._set_columns(schema.names(), label_prefix)
         self._frame = frame
         for column in self.features:
             if not (schema[column].is_numeric() or schema[column] == pl.Boolean):
                 raise self._not_numeric(column, str(schema[column]))
+
+    def fingerprint(self) -> str:
+        return fingerprint_table(self._frame.collect())
 
     def _not_numeric(self, column: str, dtype: str) -> TableError:
         numbers = pl.col(column).cast(pl.String, strict=False).cast(pl.Float64, strict=False)
@@ -219,14 +264,21 @@ class _FrameTable(Table):
             column=column,
         )
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[Part]:
         frame = self._frame.collect()  # a DataFrame in memory already: nothing is copied
         for start in range(0, frame.height, _ROWS_PER_PIECE):
             yield _part(frame.slice(start, _ROWS_PER_PIECE), self.features, self.labels)
 
 
 class _ParquetTable(_FrameTable):
-    def _parts(self) -> Iterator[_Part]:
+    def __init__(self, path: Path, label_prefix: str, shard: tuple[int, int] | None) -> None:
+        super().__init__(path.name, pl.scan_parquet(path), label_prefix, shard)
+        self._path = path
+
+    def fingerprint(self) -> str:
+        return fingerprint(self._path)
+
+    def _parts(self) -> Iterator[Part]:
         for frame in self._frame.collect_batches(chunk_size=_ROWS_PER_PIECE, maintain_order=True):
             yield _part(frame, self.features, self.labels)
 
@@ -248,48 +300,6 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _part(frame: pl.DataFrame, features: list[str], labels: list[str]) -> _Part:
+def _part(frame: pl.DataFrame, features: list[str], labels: list[str]) -> Part:
     wanted = frame.select(pl.col(features).cast(pl.Float32))
-    return _Part(wanted.to_numpy(order="c"), _class_indices(frame.select(labels)) if labels else None)
-
-
-def _class_indices(columns: pl.DataFrame) -> Labels:
-    """One-hot columns, or a single column of whole numbers, to (rows,) int64; NO_LABEL where they name no class."""
-    first, *others = (column.cast(pl.Float32, strict=False).to_numpy() for column in columns.iter_columns())
-    if not others:
-        whole = (first >= 0) & (first == np.floor(first)) & (first < 2**24)
-        return np.where(whole, first, NO_LABEL).astype(np.int64)
-    index, count, valid = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64), np.ones(len(first), np.bool_)
-    for position, column in enumerate([first, *others]):  # column by column, as they lie in memory
-        hot = column == 1
-        index += position * hot
-        count += hot
-        valid &= hot | (column == 0)
-    return np.where(valid & (count == 1), index, NO_LABEL)
-
-
-def _regroup(parts: Iterator[_Part], size: int | None) -> Iterator[_Part]:
-    """The same rows in parts of `size` rows; rows are copied only where a part spans two pieces."""
-    held: list[_Part] = []
-    count = 0
-    for part in parts:
-        while size is not None and count + len(part.features) >= size:
-            head, part = _slice(part, slice(size - count)), _slice(part, slice(size - count, None))
-            yield _join([*held, head])
-            held, count = [], 0
-        if len(part.features):
-            held.append(part)
-            count += len(part.features)
-    if held:
-        yield _join(held)
-
-
-def _join(parts: list[_Part]) -> _Part:
-    if len(parts) == 1:
-        return parts[0]
-    labels = [part.labels for part in parts if part.labels is not None]
-    return _Part(np.concatenate([part.features for part in parts]), np.concatenate(labels) if labels else None)
-
-
-def _slice(part: _Part, rows: slice) -> _Part:
-    return _Part(part.features[rows], None if part.labels is None else part.labels[rows])
+    return Part(wanted.to_numpy(order="c"), class_indices(frame.select(labels)) if labels else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -12,18 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client import ModelInfo, RequestRecord
+from ruo.blocks import Labels
+from ruo.chunks import ModelInfo, RequestRecord, rows_named
 from ruo.errors import ScoringError
+from ruo.labels import NO_LABEL
 from ruo.pipeline import Sent
-from ruo.reading import NO_LABEL, Labels
+from ruo.reading import Span
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Collected", "Predictions", "Scores", "Timings", "version_change"]
+__all__ = ["METADATA", "Choices", "Collected", "Consistency", "Predictions", "Scores", "Timings"]
 
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
+
+METADATA = "ruo"  # the name under which a Parquet file of predictions says what it is
 
 
 class Timings(NamedTuple):
@@ -39,12 +44,22 @@ class Timings(NamedTuple):
     rows_per_s: float
 
 
+class Choices(NamedTuple):
+    """How the table was sent: on which wire, in requests of how many rows at most, and how many at the same time."""
+
+    wire: str
+    chunk_size: int
+    concurrency: int
+
+
 @dataclass(repr=False)
 class Scores:
     """The predictions of a table, in row order, and how they came about.
 
     `predictions` is (rows, outputs) float32, NaN where a row was not scored; `labels` is (rows,) int64 class indices,
-    or None where the table has none; `model` is what answered, one version for the whole run.
+    or None where the table has none; `model` is what answered, one version for the whole run; `choices` is how the
+    table was sent, where that was left to ruo what it came to; `span` is the part of the table that was scored, None
+    for all of it.
     """
 
     predictions: Predictions
@@ -53,10 +68,15 @@ class Scores:
     model: ModelInfo
     records: list[RequestRecord] = field(default_factory=list)
     errors: list[ScoringError] = field(default_factory=list)
+    choices: Choices | None = None
+    span: Span | None = None
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """A row per request: start, rows, bytes, attempts, server, worker, version, status, and its clock in seconds."""
+        """A row per request: start, rows, bytes, attempts, server, worker, version, status, and its clock in seconds.
+
+        `resumed` marks what an earlier run scored, by the checkpoint; its clock is unknown.
+        """
         import pandas as pd
 
         frame = pd.DataFrame([vars(record) for record in self.records], columns=list(RequestRecord.__annotations__))
@@ -73,6 +93,14 @@ class Scores:
         frame = pd.DataFrame(rows, columns=["start", "stop", "status", "reason"])
         return frame.sort_values("start", ignore_index=True)
 
+    def balance(self) -> pd.DataFrame:
+        """A row per server and worker: the rows and requests it answered, its seconds on them, its share of the rows."""
+        mine = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
+        groups = mine.groupby(["server", "worker"])
+        found = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
+        found["share"] = found["rows"] / found["rows"].sum()
+        return found
+
     def to_pandas(self) -> pd.DataFrame:
         """A row per row of the table: prediction_0, prediction_1, ..., and label where there are labels."""
         import pandas as pd
@@ -84,8 +112,16 @@ class Scores:
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet."""
-        pl.DataFrame(self._columns()).write_parquet(Path(path))
+        """Write the columns of `to_pandas` as Parquet; its metadata say of which model, and of which part of the table."""
+        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        facts = {
+            "model": self.model.name,
+            "version": self.model.version,
+            "sha256": self.model.sha256,
+            "not_scored": lost,
+        }
+        about = {**facts, "span": self.span and self.span._asdict()}
+        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(about)})
 
     def _columns(self) -> dict[str, Array]:
         flat = self.predictions.reshape(len(self.predictions), -1)
@@ -110,27 +146,57 @@ class Scores:
         return f"Scores({', '.join(parts)})"
 
 
+class Consistency:
+    """Whether answers go together: all of one version of the model, unless that may change, and rows of one shape."""
+
+    def __init__(self, allow_version_change: bool) -> None:
+        self.version = ""
+        self._allow_version_change = allow_version_change
+        self._shape: tuple[int, ...] | None = None
+
+    def error(self, sent: Sent) -> ScoringError | None:
+        """The chunk's own error, or the one that it does not go with what was answered before."""
+        if sent.answer.error is not None or sent.answer.predictions is None:
+            return sent.answer.error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows)
+        version, shape = sent.answer.record.version, sent.answer.predictions.shape[1:]
+        rows = rows_named(sent.start, sent.rows)
+        if version and self.version not in ("", version) and not self._allow_version_change:
+            return ScoringError(
+                f"{rows} were answered by version {version} of the model, earlier rows by version {self.version}; "
+                "score the table again.",
+                sent.start,
+                sent.start + sent.rows,
+            )
+        if self._shape not in (None, shape):
+            message = (
+                f"{rows} have predictions of the shape {shape}, earlier rows {self._shape}; score the table again."
+            )
+            return ScoringError(message, sent.start, sent.start + sent.rows)
+        self.version, self._shape = version or self.version, shape
+        return None
+
+
 class Collected:
     """What came back so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, consistency: Consistency) -> None:
         self.records: list[RequestRecord] = []
         self.errors: list[ScoringError] = []
-        self.version = ""
+        self._consistency = consistency
         self._predictions = _GrowingArray(np.float32, np.nan)
         self._labels = _GrowingArray(np.int64, NO_LABEL)
         self._scored = 0
 
     def add(self, sent: Sent) -> ScoringError | None:
-        """Keep a chunk's answer; the error, where it has one or where another model version answered."""
+        """Keep a chunk's answer; the error, where it has one or does not go with the others."""
         self.records.append(sent.answer.record)
         if sent.labels is not None:
             self._labels.put(sent.start, sent.labels)
-        error = sent.answer.error or version_change(self.version, sent)
-        if error is not None or sent.answer.predictions is None:
-            self.errors.append(error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows))
-            return self.errors[-1]
-        self.version = self.version or sent.answer.record.version
+        error = self._consistency.error(sent)
+        if error is not None:
+            self.errors.append(error)
+            return error
+        assert sent.answer.predictions is not None  # no error, so there are predictions
         self._predictions.put(sent.start, sent.answer.predictions)
         self._scored += sent.rows
         return None
@@ -189,16 +255,3 @@ class _GrowingArray:
             self._array.resize((max(stop, old + old // 8), *shape), refcheck=False)  # nobody has a view of it yet
             self._array[old:] = self._fill
         return self._array
-
-
-def version_change(version: str, sent: Sent) -> ScoringError | None:
-    """The error where another version of the model answered than `version`, which answered before."""
-    answered = sent.answer.record.version
-    if not version or not answered or answered == version:
-        return None
-    return ScoringError(
-        f"Rows {sent.start:,} to {sent.start + sent.rows - 1:,} were answered by version {answered} of the model, "
-        f"earlier rows by version {version}; score the table again.",
-        sent.start,
-        sent.start + sent.rows,
-    )

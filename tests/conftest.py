@@ -84,11 +84,21 @@ def row_sums(body: bytes, headers: dict[str, str], version: str = "1") -> Reply:
 
 
 class ScriptedServer:
-    """A real HTTP server whose answers to infer requests a test writes; it speaks of one model, which adds up a row."""
+    """A real HTTP server whose answers to infer requests a test writes; it speaks of one model, which adds up a row.
+
+    `pages` is what it says of itself, by path; `requests` and `paths` are what came to be inferred.
+    """
 
     def __init__(self, script: Callable[[int, bytes, dict[str, str]], Reply]) -> None:
         self.requests: list[bytes] = []
+        self.paths: list[str] = []
         self.most_at_once = 0
+        self.pages = {
+            "/v2": b'{"name": "test", "version": "1", "extensions": ["binary_tensor_data"]}',
+            "/v2/models/model": json.dumps(METADATA).encode(),
+            "/v2/models/model/versions/1": json.dumps(METADATA).encode(),
+            "/v2/repository/index": b'[{"name": "model"}]',
+        }
         self._script = script
         self._lock = threading.Lock()
         self._now = 0
@@ -97,12 +107,15 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer._send(self, Reply(body=json.dumps(METADATA).encode()))
+                found = outer.pages.get(self.path)
+                reply = Reply(404, b'{"error": "no such page"}') if found is None else Reply(body=found)
+                outer._send(self, reply)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if self.path.endswith("/index"):
-                    return outer._send(self, Reply(body=b'[{"name": "model"}]'))
+                if self.path in outer.pages:
+                    return outer._send(self, Reply(body=outer.pages[self.path]))
+                outer.paths.append(self.path)
                 return outer._infer(self, body)
 
             def log_message(self, *args: object) -> None:

@@ -317,7 +317,7 @@ def test_failed_runs_are_kept(demo: Demo, tmp_path: Path, scripted: Callable, re
 
     def script(number: int, body: bytes, headers: dict) -> Any:
         # the demo's rows are three floats here; ten of them are more than this server takes
-        return reply(413, b'{"error": "too large"}') if len(body) > 250 else right_answer(body, headers)
+        return reply(413, b'{"error": "too large"}') if len(body) > 420 else right_answer(body, headers)
 
     rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
     found = sweep(rows, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)

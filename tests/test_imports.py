@@ -19,13 +19,14 @@ SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_cl
 # Each may import what stands before it; the names in one line may import one another's line only to the left.
 ORDER = [
     ["errors", "cpus", "load", "memory", "stats", "wire"],
-    ["csvtext", "loops", "progress", "publish", "timing"],
-    ["reading", "provenance"],
+    ["chunks", "csvtext", "blocks", "loops", "progress", "publish", "timing", "provenance"],
+    ["labels", "transport", "answers", "discovery", "pace", "checkpoint"],
+    ["reading", "servers"],
     ["sweeps"],
     ["client"],
     ["pipeline"],
     ["scores"],
-    ["scoring"],
+    ["scoring", "shards"],
     ["deployments", "demo"],
     ["measuring", "scorejob", "inprocess", "systems"],
     ["experiment", "comparison"],

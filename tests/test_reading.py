@@ -12,7 +12,8 @@ import pytest
 
 from ruo.csvtext import cut_between_rows
 from ruo.errors import TableError
-from ruo.reading import NO_LABEL, open_table
+from ruo.labels import NO_LABEL
+from ruo.reading import open_table
 
 FRAME = pl.DataFrame(
     {

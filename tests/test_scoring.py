@@ -274,10 +274,10 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer, mark: str)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"chunk_size": 0}, "chunk_size=0 must be a whole number from 1 up, or None"),
+        ({"chunk_size": 0}, 'chunk_size=0 must be a whole number from 1 up, "auto", or None'),
         ({"chunk_size": 2.5}, "chunk_size=2.5 must be"),
         ({"chunk_size": True}, "chunk_size=True must be"),
-        ({"concurrency": 0}, "concurrency=0 must be"),
+        ({"concurrency": 0}, 'concurrency=0 must be a whole number from 1 up, "auto"'),
         ({"retries": -1}, "retries=-1 must be"),
         ({"timeout": 0}, "timeout=0 is not"),
         ({"wire": "v3"}, "wire='v3' is not known; use v2, v2-json, v1 or paper."),

@@ -13,6 +13,8 @@ from ruo.wire.messages import ONLY, Encoded, InferRequest, InferResponse, Wire, 
 
 __all__ = ["ONLY", "WIRES", "Encoded", "InferRequest", "InferResponse", "Wire", "WireError"]
 
+_V2_VERSION = "/v2/models/{model}/versions/{version}/infer"
+
 WIRES = {
     "v2": Wire(
         "v2",
@@ -21,7 +23,7 @@ WIRES = {
         v2.decode_request,
         v2.encode_response,
         v2.decode_response,
-        carries_nan=True,
+        versioned_path=_V2_VERSION,
     ),
     "v2-json": Wire(
         "v2-json",
@@ -30,6 +32,7 @@ WIRES = {
         v2.decode_request,
         v2.encode_response,
         v2.decode_response,
+        versioned_path=_V2_VERSION,
     ),
     "v1": Wire(
         "v1",
@@ -38,6 +41,7 @@ WIRES = {
         v1.decode_request,
         v1.encode_response,
         v1.decode_response,
+        versioned_path="/v1/models/{model}/versions/{version}:predict",
     ),
     "paper": Wire(
         "paper",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +65,7 @@ class InferResponse:
 
 @dataclass(frozen=True)
 class Wire:
-    """One protocol: where it is spoken (`path` with ``{model}``) and its four pure functions."""
+    """One protocol: where it is spoken, with ``{model}`` and ``{version}`` to fill in, and its four pure functions."""
 
     name: str
     path: str
@@ -73,4 +73,4 @@ class Wire:
     decode_request: Callable[[Mapping[str, str], Buffer], InferRequest]
     encode_response: Callable[[InferResponse, InferRequest], Encoded]
     decode_response: Callable[[Mapping[str, str], Buffer], InferResponse]
-    carries_nan: bool = field(default=False)
+    versioned_path: str | None = None
