@@ -22,7 +22,7 @@ __all__ = ["ChunkSize", "Concurrency", "Gate", "Pace"]
 
 _AIM_S = 0.1
 _FIXED_SHARE = 0.05
-_FIRST_ROWS = 1_000
+_FIRST_ROWS = 2_000
 _MOST_ROWS = 50_000  # beyond, a request only takes memory
 _MOST_BYTES = 256 << 20  # of all requests in flight
 _FIRST_IN_FLIGHT = 8

@@ -14,7 +14,7 @@ import contextlib
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
@@ -31,6 +31,8 @@ _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer t
 _HEADERS_S = 10.0  # for a client to send something, and again for the rest of its headers
 _STOPPING_S = 1.0  # the same when the worker is to end
 _PROBE_THREADS = 4
+_CLOSING_THREADS = 64  # they only wait
+_CLOSING_S = 2.0
 
 
 class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
@@ -51,6 +53,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def init_process(self) -> None:
         """Called by Gunicorn in the new process; runs until the worker ends."""
         self._probes = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
+        self._closing = ThreadPoolExecutor(_CLOSING_THREADS, thread_name_prefix="close")
         super().init_process()
 
     def accept(self, listener: Any) -> None:
@@ -73,7 +76,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         # a whole question without a body: it never waits for its client, so these threads are always free soon
         pool = self._probes if begin.startswith(b"GET ") and b"\r\n\r\n" in begin else self.tpool
         done = pool.submit(self.handle, conn)
-        done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+        done.add_done_callback(lambda future: self._end_exchange(conn, future))
 
     def handle(self, conn: Any) -> Any:
         """Read the headers of a request and answer it; runs in a thread."""
@@ -88,10 +91,19 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self._deadlines[conn] = time.monotonic() + self.longest_s
         return super().handle_request(req, conn)
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """Called when a thread is done with a connection."""
-        self._discount(conn)
-        super().finish_request(conn, fs)
+    def _end_exchange(self, conn: Any, done: Future[Any]) -> None:
+        """Keep the connection for the next request, or close it once the client has read the answer.
+
+        Gunicorn waits for that in the thread that accepts connections, which over a slow network would take no other
+        one meanwhile; here a thread waits that has nothing else to do.
+        """
+        self.method_queue.defer(self._discount, conn)
+        finish = partial(self.method_queue.defer, self.finish_request, conn, done)
+        if done.cancelled() or done.exception() is not None or done.result() is not False:
+            finish()
+            return
+        with contextlib.suppress(RuntimeError):  # the worker has ended
+            self._closing.submit(_wait_for_end, conn.sock).add_done_callback(lambda _: finish())
 
     def murder_pending(self) -> None:
         """Close connections that sent nothing for too long, and cut off those that are too slow; once a second."""
@@ -130,6 +142,19 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self._gave_way_last = now
         longest = _LONGEST_WAY_S if self.board.is_ready(self.line) else _LONGEST_WAY_NOT_READY_S
         return now - self._gave_way_since < longest
+
+
+def _wait_for_end(connection: socket.socket) -> None:
+    """Say that nothing more comes, and read on until the client has closed; RFC 9112, section 9.6."""
+    until = time.monotonic() + _CLOSING_S
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        while (left := until - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(1 << 16):
+                return
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)  # so that Gunicorn, which now closes it, does not wait again
 
 
 def _peek(conn: Any) -> bytes | None:
