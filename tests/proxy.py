@@ -31,12 +31,12 @@ class Proxy:
     """Passes connections on to the server at `url`; `fault(number)` says what happens to each. A context manager."""
 
     def __init__(
-        self, url: str, fault: Callable[[int], Fault] = lambda number: Fault(), host: str = "127.0.0.1"
+        self, url: str, fault: Callable[[int], Fault] = lambda number: Fault(), host: str = "127.0.0.1", port: int = 0
     ) -> None:
         parts = urlsplit(url)
         self._target = parts.hostname, parts.port
         self._fault = fault
-        self._listening = socket.create_server((host, 0), backlog=256)
+        self._listening = socket.create_server((host, port), backlog=256)
         self.connections = 0
         self.url = f"http://{host}:{self._listening.getsockname()[1]}"
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import email.utils
+import json
+import shutil
 import socket
-import threading
+import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ruo import ScoringError, score_csv
+from ruo import ScoringError, iter_scores, score_csv
+from ruo.errors import TableError
+from ruo.wire import WIRES, InferResponse
 
 Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
 
@@ -153,44 +157,6 @@ def test_a_change_of_the_model_in_mid_run_is_an_error(small_csv: Path, scripted:
         score_csv(small_csv, server.url, chunk_size=2, concurrency=1)
 
 
-def _json(text: str) -> dict[str, Any]:
-    return {"body": text.encode(), "headers": {"Content-Type": "application/json"}}
-
-
-GARBAGE = {
-    "HTML": {"body": b"<html>Welcome</html>"},
-    "nothing": {"body": b""},
-    "half JSON": _json('{"outputs": [{"name": "y"'),
-    "no outputs": _json('{"model_name": "model"}'),
-    "empty outputs": _json('{"outputs": []}'),
-    "a list": _json("[1, 2, 3]"),
-    "too few rows": _json('{"outputs": [{"name": "y", "datatype": "FP32", "shape": [2, 1], "data": [1, 2]}]}'),
-    "too many rows": _json(
-        '{"outputs": [{"name": "y", "datatype": "FP32", "shape": [11, 1], "data": ' + str([1] * 11) + "}]}"
-    ),
-    "a scalar": _json('{"outputs": [{"name": "y", "datatype": "FP32", "shape": [], "data": [1]}]}'),
-    "text": _json('{"outputs": [{"name": "y", "datatype": "BYTES", "shape": [10, 1], "data": []}]}'),
-    "wrong data": _json('{"outputs": [{"name": "y", "datatype": "FP32", "shape": [10, 1], "data": [1]}]}'),
-    "a number too large": {"body": b"{}", "headers": {"Inference-Header-Content-Length": "99"}},
-    "bytes missing": {
-        "body": b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [10, 1], "parameters": {"binary_data_size": 40}}]}1234',
-        "headers": {"Inference-Header-Content-Length": "110"},
-    },
-}
-
-
-@pytest.mark.parametrize("name", GARBAGE)
-def test_garbage_is_an_error_and_not_a_result(small_csv: Path, scripted: Scripted, reply: Any, name: str) -> None:
-    """An answer that is not ten rows of predictions is refused with the row range and the address."""
-    server = scripted(lambda number, body, headers: reply(**GARBAGE[name]))
-
-    with pytest.raises(ScoringError, match="Rows 0 to 9 were not scored: http://127.0.0.1") as caught:
-        score_csv(small_csv, server.url)
-
-    assert "answered" in str(caught.value)
-    assert len(server.requests) == 1
-
-
 def test_an_answer_cut_short_is_asked_for_again(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any
 ) -> None:
@@ -205,68 +171,6 @@ def test_an_answer_cut_short_is_asked_for_again(
 
     np.testing.assert_array_equal(small_sums, scores.predictions)
     assert [2] == scores.requests["attempts"].tolist()
-
-
-@contextmanager
-def _listener(speak: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server at the level of the socket: what it does with a connection is the test's affair."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    stop = threading.Event()
-    kept: list[socket.socket] = []
-
-    def serve() -> None:
-        while not stop.is_set():
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            kept.append(connection)
-            speak(connection)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        stop.set()
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        for connection in kept:
-            connection.close()
-        thread.join()
-
-
-def test_a_server_that_never_answers_is_given_up_in_time(small_csv: Path) -> None:
-    """A server that accepts and says nothing gives an error within the time-out, not a hang."""
-    began = time.monotonic()
-    with _listener(lambda connection: None) as url, pytest.raises(ScoringError, match=r"gave no answer within 0\.3 s"):
-        score_csv(small_csv, url, timeout=0.3, retries=1)
-
-    assert time.monotonic() - began < 5
-
-
-def test_a_server_that_hangs_up_is_told(small_csv: Path) -> None:
-    """A connection that is closed without an answer is named, after the tries."""
-    with (
-        _listener(lambda connection: connection.close()) as url,
-        pytest.raises(ScoringError, match=r"broke .*Tried 2 times"),
-    ):
-        score_csv(small_csv, url, retries=1)
-
-
-def test_a_server_that_does_not_speak_http_is_told(small_csv: Path) -> None:
-    """Something else behind the port is an error that names the address."""
-
-    def speak(connection: socket.socket) -> None:
-        connection.recv(10_000)
-        connection.sendall(b"220 mail.example.org ESMTP\r\n")
-        connection.close()
-
-    with (
-        _listener(speak) as url,
-        pytest.raises(ScoringError, match=f"The connection to {url}/v2/repository/index broke"),
-    ):
-        score_csv(small_csv, url, retries=0)
 
 
 def test_no_server_is_told_at_once(small_csv: Path) -> None:
@@ -290,3 +194,253 @@ def test_a_server_that_is_not_ready_is_waited_for(
     scores = score_csv(small_csv, scripted(script).url)
 
     np.testing.assert_array_equal(small_sums, scores.predictions)
+
+
+# ---- requests that are too large ----
+
+
+def _too_large_above(rows: int, right_answer: Any, reply: Any) -> Callable[[int, bytes, dict[str, str]], Any]:
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
+        return reply(413, b'{"error": "too large"}') if len(given) > rows else right_answer(body, headers)
+
+    return script
+
+
+@pytest.mark.parametrize("chunk_size", [3, 7, 10, None])
+def test_what_is_too_large_is_sent_in_halves(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any, reply: Any, chunk_size: int | None
+) -> None:
+    """A chunk that is answered 413 is halved until it fits, later ones are cut before they go out; no row is lost."""
+    server = scripted(_too_large_above(2, right_answer, reply))
+
+    scores = score_csv(small_csv, server.url, chunk_size=chunk_size, concurrency=1)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert scores.requests["rows"].max() <= 2
+    assert scores.requests["rows"].sum() == 10
+
+
+def test_halves_keep_their_labels(tmp_path: Path, scripted: Scripted, right_answer: Any, reply: Any) -> None:
+    """Labels stay beside their rows where a chunk was cut, also in blocks."""
+    table = tmp_path / "labelled.csv"
+    table.write_text("a,b,c,Label_0,Label_1\n" + "".join(f"{i},1,1,{i % 2},{1 - i % 2}\n" for i in range(10)))
+    server = scripted(_too_large_above(3, right_answer, reply))
+
+    blocks = list(iter_scores(table, server.url))
+
+    assert np.concatenate([block.labels for block in blocks if block.labels is not None]).tolist() == [1, 0] * 5
+    assert np.concatenate([block.predictions for block in blocks])[:, 0].tolist() == [i + 2 for i in range(10)]
+
+
+def test_one_row_that_is_too_large_is_told(small_csv: Path, scripted: Scripted, reply: Any) -> None:
+    """Where not even one row fits, the rows are named after a handful of tries, not one by one."""
+    server = scripted(lambda number, body, headers: reply(413, b'{"error": "too large"}'))
+
+    with pytest.raises(ScoringError, match="Rows 0 to 9 were not scored: a single one is too large.*413: too large"):
+        score_csv(small_csv, server.url)
+
+    assert len(server.requests) < 6
+
+
+def test_the_servers_limit_is_known_before_anything_is_refused(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, answers: Any
+) -> None:
+    """Where the metadata say how large a request may be, none is larger; without retries it is sent as it is."""
+    server = scripted(answers)
+    page = json.loads(server.pages["/v2/models/model"])
+    limit = 330
+    server.pages["/v2/models/model/versions/1"] = json.dumps(
+        {**page, "parameters": {"max_request_bytes": limit}}
+    ).encode()
+
+    scores = score_csv(small_csv, server.url)
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert len(server.requests) > 1
+    assert max(map(len, server.requests)) <= limit
+    assert len(score_csv(small_csv, server.url, retries=0).records) == 1
+
+
+# ---- versions ----
+
+
+def test_a_run_keeps_to_one_version(small_csv: Path, scripted: Scripted, answers: Any) -> None:
+    """The version that the metadata name is asked for by its own address."""
+    server = scripted(answers)
+
+    assert score_csv(small_csv, server.url, chunk_size=2).model.version == "1"
+    assert set(server.paths) == {"/v2/models/model/versions/1/infer"}
+
+
+def test_a_version_that_has_gone_is_told(small_csv: Path, scripted: Scripted, reply: Any, right_answer: Any) -> None:
+    """A version that the server no longer has in mid-run is an error that says what to do."""
+    server = scripted(lambda n, body, headers: reply(404, b'{"error": "gone"}') if n else right_answer(body, headers))
+
+    with pytest.raises(ScoringError, match="gone The run began with version 1 of the model; score the table again."):
+        score_csv(small_csv, server.url, chunk_size=2, concurrency=1)
+
+
+@pytest.fixture
+def changing(scripted: Scripted, right_answer: Any) -> Any:
+    """A server whose model changes after two requests, and that has no addresses for versions."""
+    server = scripted(lambda number, body, headers: right_answer(body, headers, version="1" if number < 2 else "2"))
+    del server.pages["/v2/models/model/versions/1"]
+    return server
+
+
+def test_a_change_that_cannot_be_kept_off_is_an_error(small_csv: Path, changing: Any) -> None:
+    """Where versions have no addresses a change is found out, in blocks as well."""
+    sentence = "Rows 4 to 5 were answered by version 2 of the model, earlier rows by version 1; score the table again."
+    with pytest.raises(ScoringError, match=sentence):
+        list(iter_scores(small_csv, changing.url, chunk_size=2, concurrency=1))
+
+
+def test_a_change_may_be_allowed(small_csv: Path, small_sums: np.ndarray, changing: Any) -> None:
+    """With allow_version_change the run goes on, and tells which version answered which rows."""
+    scores = score_csv(small_csv, changing.url, chunk_size=2, concurrency=1, allow_version_change=True)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert ["1", "1", "2", "2", "2"] == scores.requests["version"].tolist()
+    assert set(changing.paths) == {"/v2/models/model/infer"}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_another_number_of_outputs_is_an_error(
+    small_csv: Path, scripted: Scripted, right_answer: Any, streamed: bool
+) -> None:
+    """A model that changes what it gives in mid-run does not end in an array of mixed rows."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        request = WIRES["v2"].decode_request(headers, body)
+        outputs = InferResponse({"y": np.zeros((len(request.inputs["x"]), 1 + (number > 1)), np.float32)}, "model", "1")
+        encoded = WIRES["v2"].encode_response(outputs, request)
+        answer = right_answer(body, headers)
+        answer.body, answer.headers = b"".join(bytes(buffer) for buffer in encoded.buffers), encoded.headers
+        return answer
+
+    call = (lambda *args, **how: list(iter_scores(*args, **how))) if streamed else score_csv
+    with pytest.raises(ScoringError, match=r"Rows 4 to 5 .*each row has the shape \(2,\), in earlier answers \(1,\)"):
+        call(small_csv, scripted(script).url, chunk_size=2, concurrency=1)
+
+
+# ---- what the server can take ----
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_without_binary_tensors_json_is_spoken(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, listed: bool, reply: Any
+) -> None:
+    """A server that does not list the extension gets JSON; one that says nothing of extensions gets binary."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        wire = WIRES["v2-json" if listed else "v2"]
+        request = wire.decode_request(headers, body)
+        sums = request.inputs["x"].sum(axis=1, keepdims=True, dtype=np.float32)
+        encoded = wire.encode_response(InferResponse({"y": sums}, "model", "1"), request)
+        return reply(200, b"".join(bytes(buffer) for buffer in encoded.buffers), encoded.headers)
+
+    server = scripted(script)
+    server.pages["/v2"] = b'{"name": "mlserver", "extensions": []}' if listed else b'{"name": "old"}'
+
+    scores = score_csv(small_csv, server.url, chunk_size=4)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert scores.choices is not None
+    assert scores.choices.wire == ("v2-json" if listed else "v2")
+
+
+def test_a_model_of_whole_numbers_gets_them(small_csv: Path, tmp_path: Path, scripted: Scripted, answers: Any) -> None:
+    """Cells become the model's datatype where they fit, and are named where they do not."""
+    server = scripted(answers)
+    for path in ("/v2/models/model", "/v2/models/model/versions/1"):
+        server.pages[path] = server.pages[path].replace(b"FP32", b"INT32")
+    whole = tmp_path / "whole.csv"
+    whole.write_text("a,b,c\n1,2,3\n4,5,6\n")
+
+    assert score_csv(whole, server.url).predictions.tolist() == [[6], [15]]
+    with pytest.raises(TableError, match='row 0, column "b": 0.5 is no value of the model\'s type int32'):
+        score_csv(small_csv, server.url)
+
+
+def test_retry_after_may_be_a_date(small_csv: Path, scripted: Scripted, right_answer: Any, reply: Any) -> None:
+    """The header's other form is honoured as well."""
+    times: list[float] = []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        times.append(time.time())
+        when = email.utils.formatdate(time.time() + 2, usegmt=True)
+        return reply(503, headers={"Retry-After": when}) if number == 0 else right_answer(body, headers)
+
+    score_csv(small_csv, scripted(script).url)
+
+    assert times[1] - times[0] >= 1
+
+
+# ---- who is who ----
+
+
+def test_the_token_may_come_from_the_environment(
+    small_csv: Path, scripted: Scripted, right_answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RUO_TOKEN is used where no token is given, and is not shown in an error."""
+    seen: list[str] = []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        seen.append(headers.get("Authorization", ""))
+        return right_answer(body, headers)
+
+    monkeypatch.setenv("RUO_TOKEN", "s3cret")
+    score_csv(small_csv, scripted(script).url)
+    score_csv(small_csv, scripted(script).url, token="other")
+
+    assert seen == ["Bearer s3cret", "Bearer other"]
+    with pytest.raises(ScoringError) as caught:
+        score_csv(small_csv, "http://127.0.0.1:9", retries=0)
+    assert "s3cret" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
+
+
+def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path) -> None:
+    """Secrets in an address would stand in records and logs."""
+    with pytest.raises(ScoringError, match="holds a user or password; pass a token instead") as caught:
+        score_csv(small_csv, "http://me:s3cret@127.0.0.1:9")
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An authority of the test's own, and a certificate for localhost that it signed, made by openssl."""
+    folder = tmp_path_factory.mktemp("certificates")
+    if shutil.which("openssl") is None:
+        pytest.fail("The TLS tests need openssl; on Debian and Ubuntu: apt-get install openssl")
+    extensions = folder / "extensions"
+    extensions.write_text("subjectAltName = DNS:localhost\n")
+    make = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    ca = ["-keyout", "ca.key", "-out", "ca.pem", "-x509", "-subj", "/CN=test authority"]
+    sign = ["x509", "-req", "-in", "me.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
+    for arguments in (
+        [*make, *ca],
+        [*make, "-keyout", "me.key", "-out", "me.csr", "-subj", "/CN=localhost"],
+        [*sign, "-out", "me.pem", "-extfile", "extensions"],
+    ):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    return {name: folder / name for name in ("ca.pem", "me.pem", "me.key")}
+
+
+def test_https_is_verified(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, answers: Any, certificates: dict[str, Path]
+) -> None:
+    """With the authority's certificate it works; without, or under another name, it is refused with what to do."""
+    server = scripted(answers)
+    server.encrypt(certificates["me.pem"], certificates["me.key"])
+    url = server.url.replace("http://127.0.0.1", "https://localhost")
+
+    scores = score_csv(small_csv, url, ca=certificates["ca.pem"])
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+
+    with pytest.raises(ScoringError, match="cannot be trusted .*name the certificate authority with ca="):
+        score_csv(small_csv, url)
+    with pytest.raises(ScoringError, match="cannot be trusted"):
+        score_csv(small_csv, url.replace("localhost", "127.0.0.1"), ca=certificates["ca.pem"])
+    with pytest.raises(ScoringError, match="is not a file of certificates in PEM form"):
+        score_csv(small_csv, url, ca=small_csv)

@@ -36,6 +36,12 @@ def sha256(client):
     return client.serving.get().sha256
 
 
+@pytest.fixture
+def version(client):
+    """Its version."""
+    return client.serving.get().version
+
+
 # --- what the server says of itself
 
 
@@ -57,23 +63,23 @@ def test_health(client):
     assert client.get("/v1/models").json == {"models": ["model"]}
 
 
-def test_model_metadata(client, sha256):
+def test_model_metadata(client, sha256, version):
     """The model's metadata name its tensors, its version, its fingerprint and the largest request."""
     about = client.get("/v2/models/model").json
     assert about == {
         "name": "model",
-        "versions": [sha256[:12]],
+        "versions": [version],
         "platform": "tensorflow_keras",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 8]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
         "parameters": {"sha256": sha256, "max_request_bytes": 256 * 2**20},
     }
-    assert client.get(f"/v2/models/model/versions/{sha256[:12]}").json == about
+    assert client.get(f"/v2/models/model/versions/{version}").json == about
 
 
-def test_v1_model_status(client, sha256):
+def test_v1_model_status(client, version):
     """A V1 model's status is KServe's and TensorFlow Serving's in one."""
-    for path in ("/v1/models/model", f"/v1/models/model/versions/{sha256[:12]}"):
+    for path in ("/v1/models/model", f"/v1/models/model/versions/{version}"):
         about = client.get(path).json
         assert (about["name"], about["ready"]) == ("model", True)
         assert about["model_version_status"][0]["state"] == "AVAILABLE"
@@ -88,9 +94,9 @@ def test_config_for_perf_analyzer(client):
     assert config["max_batch_size"] == 256 * 2**20 // 32
 
 
-def test_repository_index(client, sha256):
+def test_repository_index(client, version):
     """The index lists the model; `ready` in the request leaves out what is not."""
-    entry = {"name": "model", "version": sha256[:12], "state": "READY", "reason": ""}
+    entry = {"name": "model", "version": version, "state": "READY", "reason": ""}
     assert client.post("/v2/repository/index").json == [entry]
     assert client.post("/v2/repository/index", json={"ready": True}).json == [entry]
     assert client.post("/v2/repository/models/model/load").status_code == 400
@@ -128,25 +134,25 @@ def test_every_wire_gives_the_models_predictions(client, body_of, rows, expected
     np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
 
 
-def test_answers_say_who_made_them(client, rows, sha256):
+def test_answers_say_who_made_them(client, rows, sha256, version):
     """Every answer carries the version and fingerprint of its model, the worker and the server's own times."""
     answer = client.post(V2_INFER, json=v2_body(rows, id="7"))
-    assert (answer.json["model_name"], answer.json["model_version"], answer.json["id"]) == ("model", sha256[:12], "7")
+    assert (answer.json["model_name"], answer.json["model_version"], answer.json["id"]) == ("model", version, "7")
     assert answer.headers["Ruo-Model-Sha256"] == sha256
-    assert answer.headers["Ruo-Model-Version"] == sha256[:12]
+    assert answer.headers["Ruo-Model-Version"] == version
     assert "/" in answer.headers["Ruo-Worker"]
     stages = [part.split(";")[0].strip() for part in answer.headers["Server-Timing"].split(",")]
     assert stages == ["decode", "queue", "predict", "encode"]
 
 
 @pytest.mark.parametrize("path", ["/v2/models/model/versions/{}/infer", "/v1/models/model/versions/{}:predict"])
-def test_a_version_can_be_asked_for(client, rows, sha256, path):
+def test_a_version_can_be_asked_for(client, rows, version, path):
     """The version in the address is the one that answers; another is 404."""
     body = {**v2_body(rows)} if "infer" in path else {"instances": rows.tolist()}
-    assert client.post(path.format(sha256[:12]), json=body).status_code == 200
+    assert client.post(path.format(version), json=body).status_code == 200
     answer = client.post(path.format("7"), json=body)
     assert answer.status_code == 404
-    assert sha256[:12] in answer.json["error"]
+    assert version in answer.json["error"]
 
 
 def test_binary_in_binary_out(client, rows, expected):

@@ -1,5 +1,6 @@
 """The versions that one worker holds: loading, swapping, and what stays when something is wrong."""
 
+import re
 import shutil
 import time
 
@@ -10,7 +11,7 @@ from ruo.publish import publish
 from ruo.wire import ONLY, WireError
 from server.board import Board
 from server.metrics import Metrics
-from server.serving import NotReadyError, Serving
+from server.serving import NotReadyError, Serving, number_of
 from server.settings import Settings
 
 POLL_S = 0.05
@@ -68,9 +69,10 @@ def test_every_format_is_served_from_a_copy_that_is_gone(serving, models, rows, 
 
 
 def test_a_files_version_is_its_content(serving, models):
-    """A single file's version is the beginning of its fingerprint, so all workers and pods agree on it."""
+    """A single file's version is a number made from its fingerprint, so all workers and pods agree on it."""
     served = current(serving(models["mlp"]))
-    assert served.version == served.sha256[:12]
+    assert served.version == number_of(served.sha256)
+    assert re.fullmatch(r"[1-9]\d{11}", served.version)
     assert current(serving(models["mlp"])).version == served.version
     assert current(serving(models["other"])).version != served.version
 
