@@ -29,6 +29,7 @@ _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
 _WORTH_IT = 1.05  # so much faster must more requests in flight be
 _FORGET = 0.9
+_TOGETHER_S = 0.5  # requests that were under way together are refused together, and count once
 
 ChunkSize = int | Literal["auto"] | None
 Concurrency = int | Literal["auto"]
@@ -141,7 +142,7 @@ class _Climb:
     def next(self, rows: int) -> int:
         self._answers += 1
         self._rows += rows
-        if self._answers < 2 * self._limit:
+        if self._answers < 2 * self._limit or time.monotonic() - self._backed_off < 2 * _TOGETHER_S:
             return self._limit
         rate = self._rows / max(1e-9, time.monotonic() - self._began)
         if self._before is not None:
@@ -158,9 +159,10 @@ class _Climb:
         return self._restart()
 
     def back_off(self) -> int:
-        if time.monotonic() - self._backed_off > 0.5:  # requests that were under way together are refused together
+        if time.monotonic() - self._backed_off > _TOGETHER_S:
             self._backed_off = time.monotonic()
             self._limit, self._before, self._rounds = max(1, self._limit // 2), None, 0
+            self._patience = min(32, 4 * self._patience)
         return self._restart()
 
     def _restart(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Timings(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How the table was sent: on which wire, in requests of how many rows at most, and how many at the same time."""
+    """How the table was sent: on which wire, how many rows most requests had, and how many went out at the same time."""
 
     wire: str
     chunk_size: int
@@ -124,7 +125,7 @@ class Scores:
         pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(about)})
 
     def _columns(self) -> dict[str, Array]:
-        flat = self.predictions.reshape(len(self.predictions), -1)
+        flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
         columns: dict[str, Array] = {f"prediction_{index}": flat[:, index] for index in range(flat.shape[1])}
         return columns if self.labels is None else {**columns, "label": self.labels}
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ruo.blocks import Labels
 from ruo.checkpoint import Checkpoint
-from ruo.chunks import ModelInfo
+from ruo.chunks import ModelInfo, RequestRecord
 from ruo.client import Client, wire_named
 from ruo.errors import ScoringError, TableError
 from ruo.loops import LoopThread
@@ -280,9 +280,15 @@ class _Job:
             self.client.model._replace(version=consistency.version or self.client.model.version),
             collected.records,
             collected.errors,
-            Choices(self.client.wire.name, pace.rows or pipeline.rows, pace.in_flight),
+            Choices(self.client.wire.name, _usual_rows(collected.records), pace.in_flight),
             self.table.span,
         )
+
+
+def _usual_rows(records: list[RequestRecord]) -> int:
+    """How many rows the request has in which the middle row goes out."""
+    rows = np.sort([record.rows for record in records] or [0])
+    return int(rows[np.searchsorted(rows.cumsum(), rows.sum() / 2)])
 
 
 async def _next(blocks: AsyncIterator[ScoredBlock]) -> ScoredBlock | None:
