@@ -38,6 +38,7 @@ class Proxy:
         self._fault = fault
         self._listening = socket.create_server((host, port), backlog=256)
         self.connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self.url = f"http://{host}:{self._listening.getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -49,19 +50,24 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(self._end())
         self._loop.close()
 
     async def _end(self) -> None:
         self._server.close()
-        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:  # one may have begun meanwhile
+        await asyncio.sleep(0.01)  # connections that were just accepted become tasks
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)  # asyncio itself does not keep it
+        task.add_done_callback(self._tasks.discard)
         fault = self._fault(self.connections)
         self.connections += 1
         if fault.answer is not None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -59,3 +64,73 @@ def test_a_mistake_is_one_sentence(
     assert result.exit_code != 0
     assert sentence in result.output
     assert "Traceback" not in result.output
+
+
+def test_rows_that_failed_give_a_status_of_their_own(
+    small_csv: Path, scripted: Any, right_answer: Any, reply: Any
+) -> None:
+    """With --errors collect the rest is scored, the failures are named, and the status is 3; else it is 1."""
+    server = scripted(lambda number, body, headers: reply(500, b"boom") if number == 1 else right_answer(body, headers))
+    arguments = ["score", str(small_csv), server.url, "--chunk-size=2", "--concurrency=1"]
+
+    result = CliRunner().invoke(main, [*arguments, "--errors=collect"])
+    assert result.exit_code == 3
+    assert "2 rows not scored" in result.output
+    assert "Rows 2 to 3 were not scored" in result.output
+
+    server = scripted(lambda number, body, headers: reply(500, b"boom"))
+    result = CliRunner().invoke(main, ["score", str(small_csv), server.url])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Rows 0 to 9 were not scored")
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_an_interrupt_leaves_a_run_to_go_on_with(
+    small_csv: Path, scripted: Any, right_answer: Any, tmp_path: Path, has_checkpoint: bool
+) -> None:
+    """Ctrl-C ends with status 130 and one line, and the same command scores only the rest."""
+    stuck = threading.Event()
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        answer = right_answer(body, headers)
+        if number == 3:
+            stuck.set()
+            answer.wait_s = 30
+        return answer
+
+    server = scripted(script)
+    out = tmp_path / "p.csv"
+    command = [sys.executable, "-m", "ruo", "score", str(small_csv), server.url, "-o", str(out)]
+    command += ["--chunk-size=2", "--concurrency=1"]
+    command += [f"--checkpoint={tmp_path / 'run.ruo'}"] if has_checkpoint else []
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert stuck.wait(30)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+
+    kept = "the same command goes on from there" if has_checkpoint else "nothing is kept without --checkpoint"
+    assert output == f"Interrupted; {kept}.\n"
+    assert process.returncode == 130
+    before = len(server.requests)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert len(server.requests) - before == (2 if has_checkpoint else 5)
+    assert pl.read_csv(out)["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--shard=4/4", "'4/4' is no part; 0/4 is the first of four, 3/4 the last"),
+        ("--shard=a", "'a' is no part"),
+        ("--chunk-size=ten", "'ten' is neither a whole number nor auto"),
+        ("--output=nowhere/p.csv", "the folder nowhere does not exist"),
+        ("--errors=ignore", "'ignore' is not one of"),
+    ],
+)
+def test_a_wrong_option_is_told(option: str, sentence: str) -> None:
+    """Before anything is read or sent."""
+    result = CliRunner().invoke(main, ["score", __file__, "http://127.0.0.1:9", option])
+
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.output.split())

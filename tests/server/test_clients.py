@@ -1,12 +1,11 @@
-"""The official clients against a real server: Triton's, and KServe's in an environment of its own."""
+"""The official clients against a real server: Triton's, and in environments of their own perf_analyzer and KServe's."""
 
 import asyncio
 import json
 import os
+import re
+import shutil
 import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ import pytest
 triton = pytest.importorskip("tritonclient.http")
 triton_aio = pytest.importorskip("tritonclient.http.aio")
 
-# newer ones need pandas and protobuf of other versions than TensorFlow, so it has an environment of its own
-KSERVE = "kserve>=0.15"
+KSERVE = "kserve>=0.15"  # newer ones need pandas and protobuf of other versions than TensorFlow
+PERF_ANALYZER = ("--no-deps", "tritonclient==2.50.0", "nvidia-cuda-runtime-cu12")  # later ones come without it
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +96,49 @@ def test_triton_aio(address, rows, expected):
     np.testing.assert_allclose(asyncio.run(infer()), expected["mlp"], atol=1e-6)
 
 
+# --- perf_analyzer
+
+
+@pytest.fixture(scope="module")
+def perf_analyzer(environment):
+    """Run Triton's perf_analyzer with arguments; skips where it cannot run."""
+    folder = environment("perf-analyzer", *PERF_ANALYZER)
+    if not list(folder.rglob("libb64.so.*")) and shutil.which("apt-get"):
+        subprocess.run(
+            "apt-get download libb64-0d && dpkg-deb -x libb64-0d*.deb .", shell=True, cwd=folder, check=False
+        )
+    libraries = {str(file.parent) for name in ("libb64.so.*", "libcudart.so.*") for file in folder.rglob(name)}
+
+    def run(*arguments):
+        command = [folder / "bin" / "perf_analyzer", *arguments]
+        variables = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+    if "Perf Analyzer" not in run("--version").stderr:
+        pytest.skip("perf_analyzer needs Linux on x86-64 and libb64 (Debian: libb64-0d)")
+    return run
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-b", "1000", "--concurrency-range", "1:4:3"),
+        ("-b", "10", "--input-tensor-format", "json", "--output-tensor-format", "json", "--async"),
+        ("-b", "1", "--request-rate-range", "50"),
+    ],
+)
+def test_perf_analyzer(perf_analyzer, address, options):
+    """Triton's perf_analyzer measures a throughput, and reads the rows and requests that the server has counted."""
+    done = perf_analyzer("-m", "model", "-u", address, "--measurement-interval", "1000", "-s", "50", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    client, server = done.stdout.split("Server:", 1)
+    assert float(re.search(r"Throughput: (\S+) infer/sec", client)[1]) > 10
+    rows, requests = (int(re.search(rf"{name}: (\d+)", server)[1]) for name in ("Inference count", "Execution count"))
+    assert requests > 10
+    assert rows == pytest.approx(int(options[1]) * requests, rel=0.05)  # some are under way
+
+
 # --- KServe
 
 KSERVE_SCRIPT = """
@@ -125,26 +167,11 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="module")
-def kserve_python():
-    """The Python of an environment that has KServe; kept between runs, since making it takes a minute."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo-tests" / "kserve"
-    python = folder / "bin" / "python"
-    if (
-        subprocess.run([python, "-c", "import kserve"], capture_output=True, check=False).returncode
-        if (python.exists())
-        else True
-    ):
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", KSERVE], check=True, stdout=sys.stderr)
-    return python
-
-
 @pytest.mark.soak
-def test_kserve_v1_and_v2(kserve_python, four_workers, rows, expected):
+def test_kserve_v1_and_v2(environment, four_workers, rows, expected):
     """KServe's client finds the server ready, and gets the predictions on V1 and V2, JSON and binary."""
     done = subprocess.run(
-        [kserve_python, "-c", KSERVE_SCRIPT, four_workers.url],
+        [environment("kserve", KSERVE) / "bin" / "python", "-c", KSERVE_SCRIPT, four_workers.url],
         input=json.dumps(rows.tolist()),
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import server as package
+from ruo.deployments import LocalServer
 from ruo.publish import publish
 
 INFER = "/v2/models/model/infer"
@@ -176,3 +178,33 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
     assert workers == expected[0] or (expected[0] is None and workers == max(1, int(cpus)))
     assert bind.endswith(f":{expected[1]}")
     assert threads == max(1, int(cpus // workers))
+
+
+@pytest.mark.soak
+def test_a_read_only_file_system(models, ask, tmp_path):
+    """Where one folder is all that can be written to, /dev/shm included, the server serves and counts."""
+    writable = tmp_path / "tmp"
+    writable.mkdir()
+    mounts = f"mount --bind {writable} {writable}; for each in / /dev/shm; do mount -o remount,bind,ro $each; done"
+    script = f'set -e; {mounts}; ! touch {tmp_path}/a /dev/shm/a 2>/dev/null; touch {writable}/a; exec "$@"'
+    sandbox = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    try:
+        subprocess.run([*sandbox, "true"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no user namespaces here: {error}")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {"MODEL_PATH": str(models["mlp"]), "WEB_CONCURRENCY": "2", "TMPDIR": str(writable)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*sandbox, *command("-b", f"127.0.0.1:{port}")], env={**os.environ, **settings}, stdout=log, stderr=log
+        )
+    server = LocalServer(models["mlp"], 2, process, port, tmp_path / "log")
+    try:
+        server.wait_until_ready(60)
+        assert [ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)] == [200] * 10
+        assert total(ask(server.url + "/metrics").body.decode(), "ruo_rows_total") == 10
+    finally:
+        server.stop()
+    assert process.returncode == 0
+    assert "Traceback" not in server.log.read_text()
