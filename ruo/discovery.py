@@ -27,6 +27,9 @@ async def only_model(ask: Ask) -> str:
     except ScoringError as error:
         if error.status in _NO_SUCH_ROUTE:
             return "model"
+        if error.status == 403:
+            message = f"The server keeps its list of models to itself; name one: http://host/v2/models/NAME ({error})"
+            raise ScoringError(message, status=403) from None
         raise
     try:
         names = sorted({str(entry["name"]) for entry in index})

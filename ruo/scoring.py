@@ -150,7 +150,7 @@ def iter_scores(
     return _Job(**_without(locals(), "progress"), pipelined=True, errors="raise").iterate(progress)
 
 
-@dataclass
+@dataclass(repr=False)  # it holds the token
 class _Job:
     """One table, the servers that shall score it, and how: the arguments of `score_csv`, checked."""
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -92,6 +93,20 @@ def test_a_published_version_replaces_the_old_one(serving, models, rows, expecte
     with pytest.raises(WireError, match='no version "1"') as refusal:
         serving.get("1")
     assert refusal.value.status == 404
+
+
+def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_path):
+    """What a replaced model is made of is gone soon after the grace time and the last request that uses it."""
+    publish(models["mlp"], tmp_path)
+    serving = serving(tmp_path, MODEL_GRACE_SECONDS=0)
+    request = current(serving)
+    inside = weakref.ref(request.model._function.__closure__[0].cell_contents)
+    publish(models["other"], tmp_path)
+    wait_for(lambda: serving.versions() == ["2"])
+    time.sleep(5 * POLL_S)
+    assert inside() is not None
+    del request
+    wait_for(lambda: inside() is None)
 
 
 def test_a_file_replaced_in_place_is_taken(serving, models, rows, expected, tmp_path):

@@ -98,10 +98,8 @@ def test_the_memory_of_replaced_models_comes_back(serve, ask, large, tmp_path):
         before = memory_of(server, ask)
         for version in ("2", "3", "4"):
             publish(large, store)
-            b=time.time()
             while not is_alone(server, ask, version):
                 time.sleep(0.5)
-            print("SWAP", version, time.time()-b, memory_of(server, ask))
         time.sleep(3)  # one more look after the grace time
         after = memory_of(server, ask)
         stop.set()
