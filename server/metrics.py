@@ -6,6 +6,7 @@ In that mode every worker writes its numbers to files in that folder, and whiche
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,9 +121,12 @@ class Metrics:
         return generate_latest(registry)
 
     def totals(self) -> dict[str, float]:
-        """The sums over all workers of the samples that have no labels, by name."""
-        samples = (sample for family in self._registry().collect() for sample in family.samples)
-        return {sample.name: sample.value for sample in samples if not sample.labels}
+        """The sums of the samples of a name, over all workers and labels."""
+        totals: defaultdict[str, float] = defaultdict(float)
+        for family in self._registry().collect():
+            for sample in family.samples:
+                totals[sample.name] += sample.value
+        return totals
 
     def _registry(self) -> CollectorRegistry:
         if not self._shared:

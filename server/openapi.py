@@ -96,11 +96,12 @@ def _operation(method: str, path: str, probe: bool, settings: Settings) -> dict[
     answers: dict[str, Any] = {"200": {"description": "The answer", "content": {content: {}}}}
     for code, meaning in _errors(method, path, probe, bool(settings.ruo_token)):
         answers[code] = {"description": meaning, "content": {"application/json": {"schema": _ERROR}}}
+    named = {"model": {"enum": [settings.model_name]}}
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
         "summary": next((words for end, words in _SUMMARIES if path.endswith(end)), "The model's tensors and versions"),
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", **named.get(name, {})}}
             for name in re.findall(r"<(\w+)>", path)
         ],
         "responses": answers,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +19,7 @@ from server.model import Model, ModelError, load_model
 from server.repository import Found, fetch, newest
 from server.settings import Settings
 
-__all__ = ["NotReadyError", "Served", "Serving"]
+__all__ = ["NotReadyError", "Served", "Serving", "number_of"]
 
 log = logging.getLogger("gunicorn.error")
 
@@ -31,7 +34,7 @@ class NotReadyError(RefusedError):
 
 
 class Served(NamedTuple):
-    """A version that is ready: `version` is its number in a store, or the beginning of its fingerprint."""
+    """A version that is ready: `version` is its number in a store, or one made from its fingerprint."""
 
     model: Model
     version: str
@@ -45,6 +48,11 @@ class _Replaced:
     until: float
 
 
+def number_of(sha256: str) -> str:
+    """The version of a file that has none: twelve digits, since Triton's tools and TensorFlow's clients read numbers."""
+    return str(10**11 + int(sha256, 16) % (9 * 10**11))
+
+
 class Serving:
     """Loads in a thread, at the start and when a new model is found; requests under way keep the model they have."""
 
@@ -54,6 +62,7 @@ class Serving:
         self._metrics = metrics
         self._current: Served | None = None
         self._replaced: list[_Replaced] = []
+        self._forgotten: list[weakref.ref[Model]] = []
         self._error: str | None = None
         self._refused: tuple[object, ...] | None = None  # the stamp of what could not be loaded
         self._board: Board | None = None
@@ -115,6 +124,7 @@ class Serving:
             self._look.wait(self._settings.model_poll_seconds)
             self._look.clear()
             self._forget_replaced()
+            self._free_forgotten()
             seen = self._check(seen)
 
     def _check(self, seen: Found | None) -> Found | None:
@@ -155,9 +165,10 @@ class Serving:
                 raise ModelError(
                     f"The model at {found.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
                 )
-            version = found.version or sha256[:12]
+            version = found.version or number_of(sha256)
             if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
                 model = load_model(path, self._settings.ruo_trust_model, found.path)
+                _give_back_memory()
             else:
                 model = self._current.model  # the same content under another name or time
         self._refused = None
@@ -181,12 +192,27 @@ class Serving:
         now = time.monotonic()
         kept = [each for each in self._replaced if each.until > now][-_MOST_REPLACED:]
         for gone in (each.served for each in self._replaced if each not in kept):
+            self._forgotten.append(weakref.ref(gone.model))
             self._metrics.model_dropped(self.name, gone.version, gone.sha256)
             log.info("Model %s version %s is no longer kept", self.name, gone.version)
         self._replaced = kept
+
+    def _free_forgotten(self) -> None:
+        """Give back the memory of forgotten versions, once no request uses them any more."""
+        in_use = [model for model in self._forgotten if model() is not None]
+        if len(in_use) < len(self._forgotten):
+            self._forgotten = in_use
+            _give_back_memory()
 
     def _fail(self, message: str) -> None:
         if message != self._error:
             log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
             self._metrics.load_failed()
         self._error = message
+
+
+def _give_back_memory() -> None:
+    """Give the system what is no longer used: a model is full of cycles, and glibc keeps what it has been given back."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

@@ -218,7 +218,6 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         nanoseconds = 1e9 * sum(totals.get(f"ruo_{stage}_seconds_sum", 0.0) for stage in stages)
         return {"count": int(totals.get("ruo_predict_seconds_count", 0)), "ns": int(nanoseconds)}
 
-    count = duration("predict")["count"]
     parts = {
         "success": duration("decode", "queue", "predict", "encode"),
         "fail": {"count": int(totals.get("ruo_infer_failures_total", 0)), "ns": 0},
@@ -226,6 +225,9 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         "compute_input": duration("decode"),
         "compute_infer": duration("predict"),
         "compute_output": duration("encode"),
+        "cache_hit": {"count": 0, "ns": 0},  # there is no cache; perf_analyzer reads them all the same
+        "cache_miss": {"count": 0, "ns": 0},
     }
-    about = {"name": model, "version": version, "inference_count": count, "execution_count": count}
+    rows, calls = int(totals.get("ruo_rows_total", 0)), parts["success"]["count"]
+    about = {"name": model, "version": version, "inference_count": rows, "execution_count": calls}
     return {**about, "inference_stats": parts, "batch_stats": []}

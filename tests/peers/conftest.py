@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -39,37 +35,6 @@ def table(rows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(rows: np.ndarray) -> np.ndarray:
     """What the models say: each row's sum and maximum."""
     return np.stack([rows.sum(axis=1), rows.max(axis=1)], axis=1)
-
-
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Make an environment with packages, by one of several Pythons: the first in which the last one can be imported."""
-
-    def make(*packages: str, imports: str, pythons: tuple[str, ...] = (sys.executable,)) -> Path:
-        reasons = []
-        for python in filter(None, map(shutil.which, pythons)):
-            folder = tmp_path_factory.mktemp("environment")
-            for command in (
-                [python, "-m", "venv", str(folder)],
-                [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", *packages],
-                [str(folder / "bin" / "python"), "-c", f"import {imports}"],
-            ):
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode:
-                    reasons.append(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
-                    break
-            else:
-                return folder / "bin"
-        return cannot(f"{packages[0]} cannot be had here: {'; '.join(reasons)}")
-
-    return make
-
-
-def cannot(reason: str) -> Path:
-    """Skip, aloud; on a machine that tests every change, fail."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

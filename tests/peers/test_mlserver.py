@@ -14,6 +14,7 @@ import pytest
 
 from ruo import ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
+from tests.environments import make_environment
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -28,20 +29,20 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def url(
-    environment: Callable[..., Path],
-    running: Any,
-    free_ports: Callable[[int], list[int]],
-    tmp_path_factory: pytest.TempPathFactory,
+    running: Any, free_ports: Callable[[int], list[int]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A running MLServer."""
-    programs = environment("mlserver", "uvloop<0.22", imports="mlserver")  # newer ones break its workers
     folder = tmp_path_factory.mktemp("mlserver")
+    # newer versions of uvloop break its workers
+    programs = make_environment("mlserver", "mlserver", "uvloop<0.22", works=("mlserver", "--help")) / "bin"
     http, grpc, metrics = free_ports(3)
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
-    (folder / "settings.json").write_text(json.dumps({**ports, "host": "127.0.0.1", "parallel_workers": 0}))
-    (folder / "model-settings.json").write_text(json.dumps(SETTINGS))
-    shutil.copy(Path(__file__).parent / "mlserver_sums.py", folder)
-    with running([str(programs / "mlserver"), "start", "."], f"http://127.0.0.1:{http}", folder) as address:
+    models = folder / "models"
+    models.mkdir()
+    (models / "settings.json").write_text(json.dumps({**ports, "host": "127.0.0.1", "parallel_workers": 0}))
+    (models / "model-settings.json").write_text(json.dumps(SETTINGS))
+    shutil.copy(Path(__file__).parent / "mlserver_sums.py", models)
+    with running([str(programs / "mlserver"), "start", str(models)], f"http://127.0.0.1:{http}", models) as address:
         yield address
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ruo import ScoringError, score_csv
 from ruo.errors import TableError
+from tests.environments import make_environment
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -22,11 +23,12 @@ PYTHONS = ("/usr/bin/python3", "python3.12", "python3.11", "python3.10", sys.exe
 
 
 @pytest.fixture(scope="module")
-def url(environment: Callable[..., Path], running: Any, free_ports: Callable[[int], list[int]]) -> Iterator[str]:
+def url(running: Any, free_ports: Callable[[int], list[int]]) -> Iterator[str]:
     """A running Triton."""
     if (platform.system(), platform.machine()) not in (("Linux", "x86_64"), ("Linux", "aarch64")):
         pytest.skip("PyTriton is made for Linux on x86 and ARM only")
-    python = environment("nvidia-pytriton", imports="pytriton.triton", pythons=PYTHONS) / "python"
+    works = ("python", "-c", "import pytriton.triton")
+    python = make_environment("pytriton", "nvidia-pytriton", works=works, pythons=PYTHONS) / "bin" / "python"
     here = Path(__file__).parent
     http, grpc, metrics = free_ports(3)
     command = [str(python), str(here / "pytriton_sums.py"), str(http), str(grpc), str(metrics)]

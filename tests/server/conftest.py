@@ -2,14 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-import venv
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -157,20 +153,3 @@ def ask():
         )
 
     return request
-
-
-@pytest.fixture(scope="session")
-def environment():
-    """The folder of an environment of its own for some packages; kept between runs, since making it takes a minute."""
-
-    def make(name, *packages):
-        folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo-tests" / name
-        done, wanted = folder / "packages", " ".join(packages)
-        if not done.exists() or done.read_text() != wanted:
-            venv.create(folder, with_pip=True, clear=True)
-            pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--prefer-binary"]
-            subprocess.run([*pip, *packages], check=True, stdout=sys.stderr)
-            done.write_text(wanted)
-        return folder
-
-    return make

@@ -10,6 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.environments import cannot, make_environment
+
 triton = pytest.importorskip("tritonclient.http")
 triton_aio = pytest.importorskip("tritonclient.http.aio")
 
@@ -100,9 +102,9 @@ def test_triton_aio(address, rows, expected):
 
 
 @pytest.fixture(scope="module")
-def perf_analyzer(environment):
+def perf_analyzer():
     """Run Triton's perf_analyzer with arguments; skips where it cannot run."""
-    folder = environment("perf-analyzer", *PERF_ANALYZER)
+    folder = make_environment("perf-analyzer", *PERF_ANALYZER)
     if not list(folder.rglob("libb64.so.*")) and shutil.which("apt-get"):
         subprocess.run(
             "apt-get download libb64-0d && dpkg-deb -x libb64-0d*.deb .", shell=True, cwd=folder, check=False
@@ -115,7 +117,7 @@ def perf_analyzer(environment):
         return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
 
     if "Perf Analyzer" not in run("--version").stderr:
-        pytest.skip("perf_analyzer needs Linux on x86-64 and libb64 (Debian: libb64-0d)")
+        cannot("perf_analyzer needs Linux on x86-64 and libb64 (Debian: libb64-0d)")
     return run
 
 
@@ -130,7 +132,7 @@ def perf_analyzer(environment):
 )
 def test_perf_analyzer(perf_analyzer, address, options):
     """Triton's perf_analyzer measures a throughput, and reads the rows and requests that the server has counted."""
-    done = perf_analyzer("-m", "model", "-u", address, "--measurement-interval", "1000", "-s", "50", *options)
+    done = perf_analyzer("-m", "model", "-u", address, "--measurement-interval", "1000", "-s", "999", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     client, server = done.stdout.split("Server:", 1)
     assert float(re.search(r"Throughput: (\S+) infer/sec", client)[1]) > 10
@@ -168,10 +170,10 @@ asyncio.run(main())
 
 
 @pytest.mark.soak
-def test_kserve_v1_and_v2(environment, four_workers, rows, expected):
+def test_kserve_v1_and_v2(four_workers, rows, expected):
     """KServe's client finds the server ready, and gets the predictions on V1 and V2, JSON and binary."""
     done = subprocess.run(
-        [environment("kserve", KSERVE) / "bin" / "python", "-c", KSERVE_SCRIPT, four_workers.url],
+        [make_environment("kserve", KSERVE) / "bin" / "python", "-c", KSERVE_SCRIPT, four_workers.url],
         input=json.dumps(rows.tolist()),
         capture_output=True,
         text=True,

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.environments import make_environment
+
 FORMAT = {"string": st.text(max_size=8), "boolean": st.booleans(), "number": st.floats(), "object": st.just({})}
 SURPRISES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -128,9 +130,9 @@ def test_thousands_of_requests_made_from_the_document(client, document):
 
 
 @pytest.mark.soak
-def test_schemathesis(environment, serve, models, tmp_path):
+def test_schemathesis(serve, models, tmp_path):
     """Schemathesis, with 2,000 requests that it makes from the document, finds no 5xx and nothing undescribed."""
-    program = environment("schemathesis", "schemathesis>=4,<5") / "bin" / "schemathesis"
+    program = make_environment("schemathesis", "schemathesis>=4,<5") / "bin" / "schemathesis"
     with serve(models["mlp"], workers=2, LOG_LEVEL="warning") as server:
         # which tensors a model takes is in its metadata, not in the document: a request may fit that and be wrong
         checks = ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--warnings", "off"]

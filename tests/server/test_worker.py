@@ -1,5 +1,7 @@
 """Who takes a connection, on a real server with four workers."""
 
+import socket
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,3 +46,21 @@ def test_probes_answer_while_all_workers_compute(slow, ask):
     assert {probe.status for probe in probes} == {200}
     assert max(probe.seconds for probe in probes) < 1
     assert {each.result().status for each in work} == {200}
+
+
+def test_a_client_that_closes_late_holds_nobody_up(serve, models, ask):
+    """After its answer a connection waits for its client to close, and others are accepted meanwhile."""
+    with serve(models["mlp"], workers=1) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        asked = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        asked += b"Inference-Header-Content-Length: 0\r\nContent-Length: 32\r\n\r\n" + bytes(32)
+        open_ones = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+        for connection in open_ones:
+            connection.sendall(asked)
+        assert all(connection.recv(12) == b"HTTP/1.1 200" for connection in open_ones)
+
+        began = time.monotonic()
+        assert all(ask(f"{server.url}/v2/models/model").status == 200 for _ in range(5))
+        assert time.monotonic() - began < 1.5
+        for connection in open_ones:
+            connection.close()
