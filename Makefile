@@ -53,7 +53,7 @@ compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by si
 	@$(BIN)/python -m ruo.compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: setup ## long fault, load and browser tests
 	@$(BIN)/python -m pytest -m soak --timeout 1200 tests
