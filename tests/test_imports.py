@@ -26,7 +26,7 @@ ORDER = [
     ["client"],
     ["pipeline"],
     ["scores"],
-    ["scoring", "shards"],
+    ["scoring", "shards", "cluster"],
     ["deployments", "demo"],
     ["measuring", "scorejob", "inprocess", "systems"],
     ["experiment", "comparison"],

@@ -75,7 +75,7 @@ def test_conda_users_get_the_same_versions() -> None:
     text = (ROOT / "environment.yml").read_text()
 
     assert "-c constraints.txt" in text
-    assert "-e .[server,notebooks,paper,test]" in text
+    assert "-e .[server,notebooks,paper,cluster,test]" in text
 
 
 def test_the_server_extra_is_the_servers_list() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ruo.errors import RuoError
 from ruo.publish import MANIFEST, fingerprint, publish, version_folders
+from server.repository import fetch, newest
 
 
 def test_versions_count_from_one(models, tmp_path):
@@ -112,3 +113,28 @@ def test_a_version_is_whole_whenever_it_is_seen(models, tmp_path):
     looker.join()
     assert seen > 0
     assert faults == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_reader_that_polls_never_sees_a_torn_model(models, tmp_path):
+    """While a hundred versions are published, what a server finds is always whole, as over NFS: by looking, not by events."""
+    store, ended = tmp_path / "store", threading.Event()
+    publish(models["mlp"], store)
+
+    def write():
+        for number in range(99):
+            publish(models["other" if number % 2 else "mlp"], store)
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen, known = set(), {fingerprint(models[name]) for name in ("mlp", "other")}
+    while not ended.is_set() or "100" not in seen:
+        found = newest(store)
+        with fetch(found) as (path, sha256):
+            assert fingerprint(path) == sha256
+            assert sha256 in known
+        seen.add(found.version)
+    writer.join()
+    assert len(seen) > 5

@@ -1,0 +1,256 @@
+"""Servers in a Kubernetes cluster: how many there are, and where they are reached.
+
+Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutoscaler". An autoscaler whose smallest and
+largest number are the same leaves the Deployment at that number, whatever its metrics say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any, Self
+
+from ruo.errors import DeploymentError
+
+__all__ = ["KubernetesDeployment"]
+
+_BEFORE = "ruo/before-scaling"
+_LOOK_S = 1.0
+
+
+class KubernetesDeployment:
+    """A Deployment of servers in a Kubernetes cluster: where they are reached, and how many there are.
+
+        with KubernetesDeployment("ruo-server", "ruo") as cluster:
+            for replicas in (1, 2, 4):
+                cluster.scale(replicas)
+                score_csv("testset.csv", cluster.urls)
+
+    At the block's end replicas and autoscaler are as they were before, whatever happened; after a crash `restore` does
+    it, from what stands in an annotation of the Deployment. `context` is one of kubeconfig's, None for the current one;
+    in a pod the pod's own account is used. Raises DeploymentError where the cluster cannot be asked.
+    """
+
+    def __init__(self, name: str = "ruo-server", namespace: str = "ruo", context: str | None = None) -> None:
+        try:
+            import kubernetes
+        except ModuleNotFoundError:
+            raise DeploymentError("The Kubernetes client is not installed; run: pip install 'ruo[cluster]'") from None
+        self.name = name
+        self.namespace = namespace
+        self._context = context
+        self._is_inside = context is None and "KUBERNETES_SERVICE_HOST" in os.environ
+        self._forwards: dict[str, tuple[subprocess.Popen[str], str]] = {}
+        try:
+            if self._is_inside:
+                kubernetes.config.load_incluster_config()
+                client = kubernetes.client.ApiClient()
+            else:
+                client = kubernetes.config.new_client_from_config(context=context)
+        except kubernetes.config.ConfigException as error:
+            raise DeploymentError(f"There is no cluster to ask: {_one_line(error)}.") from None
+        self._apps = kubernetes.client.AppsV1Api(client)
+        self._core = kubernetes.client.CoreV1Api(client)
+        self._autoscaling = kubernetes.client.AutoscalingV2Api(client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, _url in self._forwards.values():
+            _end(process)
+        self._forwards.clear()
+        self.restore()
+
+    def __repr__(self) -> str:
+        return f"KubernetesDeployment({self.name!r}, {self.namespace!r})"
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses to send to.
+
+        In the cluster: the headless Service's name, which stands for all pods. From outside: the node port, on nodes
+        that can be reached; else a port of this machine for each ready pod, forwarded by kubectl.
+        """
+        services = [each for each in self._ask(self._core.list_namespaced_service).items if self._selects(each)]
+        if self._is_inside:
+            for service in services:
+                if service.spec.cluster_ip == "None":
+                    return [f"http://{service.metadata.name}.{self.namespace}:{service.spec.ports[0].port}"]
+        for service in services:
+            port = service.spec.ports[0].node_port
+            if reached := [url for url in self._node_urls(port) if _answers(url)] if port else []:
+                return reached
+        return self._forward()
+
+    @property
+    def replicas(self) -> int:
+        """How many servers are ready."""
+        return len(self._ready_pods())
+
+    def scale(self, replicas: int, timeout_s: float = 300.0) -> None:
+        """Have so many servers, all ready; an autoscaler is held at that number until `restore`.
+
+        Raises DeploymentError with what Kubernetes says where that takes longer than `timeout_s` seconds.
+        """
+        if replicas < 1:
+            raise DeploymentError(f"replicas={replicas} must be at least 1.")
+        self._remember()
+        for autoscaler in self._autoscalers():
+            self._bound(autoscaler.metadata.name, replicas, replicas)
+        self._set_replicas(replicas)
+        deadline = time.monotonic() + timeout_s
+        while not self._has_settled(replicas):
+            if time.monotonic() > deadline:
+                raise DeploymentError(
+                    f"{self.name} has {self.replicas} of {replicas} servers ready after {timeout_s:g} s. {self._reason()}"
+                )
+            time.sleep(_LOOK_S)
+
+    def restore(self) -> None:
+        """Put back the replicas and the autoscaler's bounds as they were before the first `scale`."""
+        before = self._remembered()
+        if before is None:
+            return
+        for name, (least, most) in before["autoscalers"].items():
+            self._bound(name, least, most)
+        self._set_replicas(before["replicas"])
+        self._annotate(None)
+
+    def _ask(self, call: Callable[..., Any], **arguments: Any) -> Any:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return call(**arguments, namespace=self.namespace, _request_timeout=30)
+        except ApiException as error:
+            try:
+                reason = json.loads(error.body)["message"]
+            except (TypeError, ValueError, KeyError):
+                reason = error.reason
+            raise DeploymentError(f"Kubernetes refuses ({error.status}): {reason}") from None
+        except HTTPError as error:
+            raise DeploymentError(f"The cluster does not answer: {_one_line(error)[:200]}") from None
+
+    def _deployment(self) -> Any:
+        return self._ask(self._apps.read_namespaced_deployment, name=self.name)
+
+    def _autoscalers(self) -> list[Any]:
+        found = self._ask(self._autoscaling.list_namespaced_horizontal_pod_autoscaler).items
+        target = ("Deployment", self.name)
+        return [each for each in found if (each.spec.scale_target_ref.kind, each.spec.scale_target_ref.name) == target]
+
+    def _remembered(self) -> dict[str, Any] | None:
+        text = (self._deployment().metadata.annotations or {}).get(_BEFORE)
+        return json.loads(text) if text else None
+
+    def _remember(self) -> None:
+        if self._remembered() is not None:
+            return  # an earlier block has not been ended: what was before it counts
+        bounds = {each.metadata.name: (each.spec.min_replicas, each.spec.max_replicas) for each in self._autoscalers()}
+        self._annotate(json.dumps({"replicas": self._deployment().spec.replicas, "autoscalers": bounds}))
+
+    def _annotate(self, value: str | None) -> None:
+        body = {"metadata": {"annotations": {_BEFORE: value}}}
+        self._ask(self._apps.patch_namespaced_deployment, name=self.name, body=body)
+
+    def _set_replicas(self, replicas: int) -> None:
+        body = {"spec": {"replicas": replicas}}
+        self._ask(self._apps.patch_namespaced_deployment_scale, name=self.name, body=body)
+
+    def _bound(self, autoscaler: str, least: int, most: int) -> None:
+        body = {"spec": {"minReplicas": least, "maxReplicas": most}}
+        self._ask(self._autoscaling.patch_namespaced_horizontal_pod_autoscaler, name=autoscaler, body=body)
+
+    def _pods(self) -> list[Any]:
+        labels = self._deployment().spec.selector.match_labels
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        return list(self._ask(self._core.list_namespaced_pod, label_selector=selector).items)
+
+    def _ready_pods(self) -> list[Any]:
+        return [pod for pod in self._pods() if pod.metadata.deletion_timestamp is None and _is_ready(pod)]
+
+    def _has_settled(self, replicas: int) -> bool:
+        pods = self._pods()
+        return len(pods) == replicas and all(_is_ready(pod) and not pod.metadata.deletion_timestamp for pod in pods)
+
+    def _reason(self) -> str:
+        """What keeps the first pod that is not ready."""
+        for pod in self._pods():
+            for each in pod.status.container_statuses or []:
+                if each.state.waiting is not None:
+                    return f"{pod.metadata.name}: {each.state.waiting.reason}: {each.state.waiting.message or ''}"
+            for condition in pod.status.conditions or []:
+                if condition.status != "True" and condition.message:
+                    return f"{pod.metadata.name}: {condition.reason}: {condition.message}"
+        return f"Look at: kubectl -n {self.namespace} describe deployment {self.name}"
+
+    def _selects(self, service: Any) -> bool:
+        labels = self._deployment().spec.template.metadata.labels or {}
+        selector = service.spec.selector or {}
+        return bool(selector) and selector.items() <= labels.items()
+
+    def _node_urls(self, port: int) -> list[str]:
+        from kubernetes.client.exceptions import ApiException
+
+        try:
+            nodes = self._core.list_node(_request_timeout=30).items
+        except ApiException:  # it takes rights over the whole cluster
+            return []
+        found = [each.address for node in nodes for each in node.status.addresses if each.type == "InternalIP"]
+        return [f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}" for address in found]
+
+    def _forward(self) -> list[str]:
+        ready = {pod.metadata.name: pod.spec.containers[0].ports[0].container_port for pod in self._ready_pods()}
+        for name in list(self._forwards):
+            if name not in ready or self._forwards[name][0].poll() is not None:
+                _end(self._forwards.pop(name)[0])
+        for name, port in ready.items():
+            if name not in self._forwards:
+                self._forwards[name] = self._forward_to(name, port)
+        return [url for _, url in self._forwards.values()]
+
+    def _forward_to(self, pod: str, port: int) -> tuple[subprocess.Popen[str], str]:
+        command = ["kubectl", "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
+        if self._context:
+            command[1:1] = ["--context", self._context]
+        try:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+                start_new_session=True,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise DeploymentError("kubectl is not installed, and no node can be reached from here.") from None
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
+        if found is None:
+            _end(process)
+            raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
+        return process, f"http://127.0.0.1:{found[1]}"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.communicate()
+
+
+def _is_ready(pod: Any) -> bool:
+    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2):  # noqa: S310  a node's
+            return True
+    except OSError:
+        return False
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
