@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,28 @@ class LocalServer:
         """The process id of Gunicorn's master."""
         return self._process.pid
 
+    def scale(self, workers: int, timeout_s: float = 120.0) -> None:
+        """Have so many worker processes, all ready; raises DeploymentError where that takes longer than `timeout_s`."""
+        if workers < 1:
+            raise DeploymentError(f"workers={workers} must be at least 1.")
+        # Gunicorn's signals for one worker more and one less; two of a kind at once would count as one
+        change = signal.SIGTTIN if workers > self.workers else signal.SIGTTOU
+        while self.workers != workers:
+            self._process.send_signal(change)
+            self.workers += 1 if change == signal.SIGTTIN else -1
+            self._wait(lambda: self._health().get("workers") == self.workers, timeout_s)
+
     def __repr__(self) -> str:
         return f"LocalServer({self.url}, {self.model.name}, {self.workers} workers)"
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until every worker has its model warm; raises DeploymentError with the end of the log."""
+        self._wait(lambda: self._health().get("workers", 0) >= self.workers, timeout_s)
+
+    def _wait(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while (health := self._health()).get("workers", 0) < self.workers:
+        while not is_done():
+            health = self._health()
             if "being loaded" not in health.get("error", "being loaded"):
                 raise DeploymentError(health["error"])
             if self._process.poll() is not None:
@@ -86,12 +102,12 @@ class LocalServer:
 
 @contextmanager
 def local_server(
-    model: str | os.PathLike[str], workers: int | None = None, timeout_s: float = 120.0
+    model: str | os.PathLike[str], workers: int | None = None, cores: int | None = None, timeout_s: float = 120.0
 ) -> Iterator[LocalServer]:
     """Serve a model on a free port of this machine until the block ends: ``with local_server("mlp.keras") as server:``.
 
-    `workers` is the number of processes; the default is one for each CPU that may be used. Comes back when every
-    worker is ready; raises DeploymentError where that takes longer than `timeout_s` seconds, or fails.
+    `workers` is the number of processes; the default is one for each CPU that may be used. `cores` keeps each worker to
+    so many CPUs of its own, as a replica on a machine of that size. Comes back when every worker is ready; raises DeploymentError where that takes longer than `timeout_s` seconds, or fails.
     """
     path = Path(model).resolve()
     if not path.exists():
@@ -112,6 +128,7 @@ def local_server(
                         "MODEL_PATH": str(path),
                         "RUO_TRUST_MODEL": "1",  # who names a model in code trusts it
                         "WEB_CONCURRENCY": str(count),
+                        **({} if cores is None else {"WORKER_CORES": str(cores)}),
                         "RUO_LIFELINE_FD": str(lifeline),
                         "PYTHONPATH": os.pathsep.join([str(_home()), os.environ.get("PYTHONPATH", "")]),
                     },

@@ -1,6 +1,7 @@
 """Gunicorn's settings: workers and threads from the CPU limit, and the hooks that join the workers.
 
-PORT (8000), WEB_CONCURRENCY (workers; default: one for each CPU that may be used), LOG_LEVEL (info; warning leaves
+PORT (8000), WEB_CONCURRENCY (workers; default: one for each CPU that may be used), WORKER_CORES (how many CPUs each
+worker is kept to; default: all, shared), LOG_LEVEL (info; warning leaves
 out the line for every request) and LOG_FORMAT (text, json) come from the environment, as do the application's
 settings (server/settings.py); `-b` and the other options of the command line override what stands here.
 """
@@ -43,7 +44,8 @@ except FileNotFoundError:  # a container whose file system is read-only
 
 # The threads of all workers together are as many as the CPUs. TensorFlow sees the machine's CPUs, not the
 # container's limit; it reads these before its first call.
-_threads = str(max(1, math.floor(_cpus / workers)))
+_cores = int(os.environ.get("WORKER_CORES", "0"))
+_threads = str(_cores or max(1, math.floor(_cpus / workers)))
 for _name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
@@ -79,6 +81,14 @@ def pre_fork(server: Any, worker: Any) -> None:
     worker.board = _board
     worker.line = _board.take_line()
     worker.longest_s = _settings.body_timeout + _settings.request_timeout + 300
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Keep the worker to CPUs of its own, where that is asked for; before TensorFlow looks how many there are."""
+    if _cores and hasattr(os, "sched_setaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        first = worker.line * _cores
+        os.sched_setaffinity(0, {usable[(first + core) % len(usable)] for core in range(_cores)})
 
 
 def post_worker_init(worker: Any) -> None:

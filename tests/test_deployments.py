@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -86,3 +87,19 @@ def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "), local_server(path, workers=1):
         pass
+
+
+def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected: np.ndarray) -> None:
+    """With cores=1 each worker has a CPU of its own, and the server scales up and down while it is there."""
+    with local_server(demo.models["mlp"], workers=1, cores=1) as server:
+        for workers in (3, 2):
+            server.scale(workers)
+            children = psutil.Process(server.pid).children()
+            assert len(children) == workers
+            cores = [tuple(child.cpu_affinity()) for child in children]
+            assert all(len(each) == 1 for each in cores)
+            assert len(set(cores)) == min(workers, len(os.sched_getaffinity(0)))
+            scores = score_csv(demo.testset, server.url, chunk_size=100)
+            np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+        with pytest.raises(DeploymentError, match="workers=0 must be at least 1"):
+            server.scale(0)
