@@ -1,7 +1,7 @@
 # Everything starts here. `make` lists what there is; each target does its own set-up.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark test soak lint compare serve lab clean constraints
+.PHONY: help setup demo benchmark test soak lint compare serve lab image clean constraints
 
 PYTHON ?= python3
 TESTSET ?= data/testset.csv
@@ -9,6 +9,7 @@ MODEL ?= data/mlp.keras
 ROWS ?= 500000
 RUNS ?= 5
 SIZES ?= 10000
+NETWORK ?= default
 BIN := .venv/bin
 # Measured on the demo, unless TESTSET and MODEL name other files.
 DEMO := $(if $(filter data/%,$(TESTSET) $(MODEL)),demo)
@@ -70,6 +71,13 @@ serve: setup $(filter data/%,$(MODEL)) ## serve MODEL (data/mlp.keras) on port 8
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
+
+image: ## build the container images: the server (TensorFlow and OpenVINO) and the client
+	@command -v docker >/dev/null || { echo "Docker is needed; on Debian and Ubuntu: apt-get install docker.io" >&2; exit 1; }
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && build="docker build --network $(NETWORK) --build-arg VERSION=$$version" && \
+	  $$build -t ruo-server:$$version . && \
+	  $$build -t ruo-server:$$version-openvino --target openvino . && \
+	  $$build -t ruo-client:$$version --target client . && docker images --filter 'reference=ruo-*'
 
 constraints: setup ## pin in constraints.txt the newest versions that go together
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report .venv/resolved.json \

@@ -30,6 +30,7 @@ ORDER = [
     ["deployments", "demo"],
     ["measuring", "scorejob", "inprocess", "systems"],
     ["experiment", "comparison"],
+    ["drawing"],
     ["figures", "workbench"],
     ["report", "compare"],
     ["__main__"],
