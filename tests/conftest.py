@@ -151,14 +151,13 @@ class ScriptedServer:
             self.requests.append(body)
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
-        try:
-            self._send(handler, self._script(number, body, dict(handler.headers)))
-        finally:
-            with self._lock:
-                self._now -= 1
+        reply = self._script(number, body, dict(handler.headers))
+        self._stop.wait(reply.wait_s)
+        with self._lock:
+            self._now -= 1  # before the answer, since its reader may ask again before this thread goes on
+        self._send(handler, reply)
 
     def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
-        self._stop.wait(reply.wait_s)
         handler.send_response(reply.status)
         for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             handler.send_header(name, value)
