@@ -25,6 +25,7 @@ from ruo.provenance import Provenance, fingerprint, fingerprint_table, machine
 from ruo.sweeps import PROVENANCE, RUNS, ExperimentError, Sweep, read_lines, read_provenance, read_sweep
 
 if TYPE_CHECKING:
+    from ruo.measuring import Target
     from ruo.reading import Source
 
 __all__ = ["ExperimentError", "Plan", "Sweep", "Trial", "carry_out", "read_sweep", "sweep"]
@@ -46,12 +47,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every combination of the factors' levels, `runs` times and `warmup` times before that; `seed` sets the order."""
+    """Every combination of the factors' levels, `runs` times and `warmup` times before that; `seed` sets the order.
+
+    `slow` is a factor that takes long to change, such as the number of replicas: within a block its levels come in an
+    order of their own, and with each come all combinations that have it (a split-plot design).
+    """
 
     factors: Mapping[str, Sequence[Any]]
     runs: int
     warmup: int = 1
     seed: int = 0
+    slow: str | None = None
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -72,7 +78,11 @@ class Plan:
         trials: list[Trial] = []
         for block in range(1 - self.warmup, self.runs + 1):
             order = random.Random(f"{self.seed}/{block}")  # noqa: S311  its random() is the same in every Python
-            for position, levels in enumerate(sorted(combinations, key=lambda _: order.random()), 1):
+            shuffled = sorted(combinations, key=lambda _: order.random())
+            if slow := self.slow:
+                place = {level: order.random() for level in self.factors[slow]}
+                shuffled.sort(key=lambda levels: place[levels[slow]])
+            for position, levels in enumerate(shuffled, 1):
                 trials.append(Trial(len(trials) + 1, block, block < 1, position, levels))
         return trials
 
@@ -156,54 +166,75 @@ def _bar(progress: bool | None, total: int, done: int) -> Iterator[Callable[[], 
 
 def sweep(
     source: Source,
-    url: str | Sequence[str],
+    url: Target | Mapping[str, Target],
     *,
     chunk_sizes: Sequence[int | None],
     runs: int = 5,
-    wire: str = "v2",
-    concurrency: int = 8,
+    wire: str | Sequence[str] = "v2",
+    concurrency: int | Sequence[int] = 8,
     pipelined: Sequence[bool] = (True, False),
+    replicas: Sequence[int] | None = None,
     seed: int = 0,
     warmup: int = 1,
-    model: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | None = None,
     results_dir: str | os.PathLike[str],
     label_prefix: str = "Label_",
     timeout: float = 600.0,
     token: str | None = None,
     progress: bool | None = None,
 ) -> Sweep:
-    """Score a table again and again with requests of different sizes, and keep what every run took.
+    """Score a table again and again in every combination of the settings, and keep what every run took.
 
-    source, url, wire, concurrency, label_prefix, timeout, token: as in `ruo.score_csv`. Nothing is sent again.
+    source, label_prefix, timeout, token: as in `ruo.score_csv`. Nothing is sent again.
+    url: as in `ruo.score_csv`, or a deployment (`ruo.local_server`, `ruo.KubernetesDeployment`), or several of these by
+        the names of their models, which makes the model a factor.
     chunk_sizes: rows per request; None is the whole table in one. Sizes that hold all rows are left out.
-    runs, warmup: how many blocks are measured, and how many come before; a block has every combination once.
+    wire, concurrency: as in `ruo.score_csv`, or several to measure.
     pipelined: the ways to measure; False forms all requests before the first is sent, as the system of 2023 did.
+    replicas: how many servers to have, for a deployment, which is scaled and waited for between the runs.
+    runs, warmup: how many blocks are measured, and how many come before; a block has every combination once.
     seed: sets the order of the runs.
-    model: the file or folder that the server loaded, whose fingerprint goes into the provenance.
+    model: the file or folder that the server loaded, or each by name, whose fingerprint goes into the provenance.
     results_dir: where the runs are written; the same call goes on there if it was interrupted.
-    progress: True, False, or None for a bar of the runs where somebody looks.
+    progress: True, False, or None for a bar of the runs, with the time left, where somebody looks.
 
     Raises ExperimentError for a plan that cannot be, and where `results_dir` holds runs of another plan, another model,
-    other data or another machine; TableError and ScoringError where the table cannot be scored at all. A run that
-    fails later is kept with its error.
+    other data or another machine; TableError and ScoringError where the table cannot be scored at all, and
+    DeploymentError where servers cannot be scaled. A run that fails later is kept with its error.
     """
     from ruo.measuring import Bench  # here, so that results can be read without the client
 
-    bench = Bench(source, url, wire, concurrency, label_prefix, timeout, token)
+    targets: dict[str | None, Target] = {}
+    targets |= url.items() if isinstance(url, Mapping) else [(None, url)]
+    bench = Bench(source, targets, label_prefix, timeout, token)
     sizes, notes = _fitting(chunk_sizes, bench.rows)
-    plan = Plan({"chunk_size": sizes, "pipelined": list(pipelined)}, runs, warmup, seed)
+    factors = {
+        "model": list(targets),
+        "replicas": [None] if replicas is None else list(replicas),
+        "wire": [wire] if isinstance(wire, str) else list(wire),
+        "concurrency": [concurrency] if isinstance(concurrency, int) else list(concurrency),
+        "chunk_size": sizes,
+        "pipelined": list(pipelined),
+    }
+    plan = Plan(factors, runs, warmup, seed, slow=None if replicas is None else "replicas")
     provenance = Provenance(
         {
-            "plan": {**plan.facts(), "wire": wire, "concurrency": concurrency, "timeout": timeout},
-            "data": {"name": bench.name, "rows": bench.rows, "label_prefix": label_prefix}
+            "plan": {**plan.facts(), "timeout": timeout},
+            "data": {"name": bench.name, "rows": bench.rows, "features": bench.features, "label_prefix": label_prefix}
             | {"sha256": fingerprint_table(source)},
-            "model": None if model is None else {"name": Path(model).name, "sha256": fingerprint(model)},
+            "model": _about_models(model),
             "machine": machine(),
             "notes": notes,
         }
     )
     carry_out(plan, lambda trial: bench.measure(trial.run, **trial.levels), provenance, results_dir, progress)
     return read_sweep(results_dir)
+
+
+def _about_models(model: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | None) -> Any:
+    if isinstance(model, Mapping):
+        return {name: _about_models(path) for name, path in model.items()}
+    return None if model is None else {"name": Path(model).name, "sha256": fingerprint(model)}
 
 
 def _fitting(chunk_sizes: Sequence[int | None], rows: int) -> tuple[list[int | None], list[str]]:

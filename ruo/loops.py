@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that a synchronous call works where a loop is running already."""
+"""An event loop in a thread of its own, so that a synchronous call works where one is running; and how late a loop is."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopLag", "LoopThread"]
 
 T = TypeVar("T")
 
 _CLEAN_UP_S = 5.0
+_LOOK_S = 0.02
 
 
 class LoopThread:
@@ -65,3 +66,28 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+
+
+class LoopLag:
+    """How late the running loop called back at worst, in `seconds`, while the `async with` block ran.
+
+    A loop that is late sends late and reads answers late, and a time that is measured on it is too long.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            self.seconds = max(self.seconds, loop.time() - due)

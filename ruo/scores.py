@@ -36,13 +36,16 @@ class Timings(NamedTuple):
     """Where the time went, in seconds.
 
     `forming_s` is reading and encoding, `sending_s` from the first request's start to the last answer. With
-    `pipelined=False` the second follows the first; else they overlap and do not add up to `total_s`.
+    `pipelined=False` the second follows the first; else they overlap and do not add up to `total_s`. `first_result_s`
+    is from the call to the first answer (NaN where none came), `loop_lag_s` how late the client's event loop was at worst.
     """
 
     forming_s: float
     sending_s: float
     total_s: float
     rows_per_s: float
+    first_result_s: float = math.nan
+    loop_lag_s: float = 0.0
 
 
 class Choices(NamedTuple):

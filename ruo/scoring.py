@@ -23,7 +23,7 @@ from ruo.checkpoint import Checkpoint
 from ruo.chunks import ModelInfo, RequestRecord
 from ruo.client import Client, wire_named
 from ruo.errors import ScoringError, TableError
-from ruo.loops import LoopThread
+from ruo.loops import LoopLag, LoopThread
 from ruo.pace import ChunkSize, Concurrency, Pace
 from ruo.pipeline import Pipeline
 from ruo.progress import Progress
@@ -199,7 +199,7 @@ class _Job:
         """Score the table and put together everything that came back."""
         consistency = Consistency(self.allow_version_change)
         collected = Collected(consistency)
-        async with self._running() as (pipeline, pace):
+        async with LoopLag() as self._lag, self._running() as (pipeline, pace):
             async for sent in pipeline.answers():
                 bar.advance(sent.rows)
                 error = collected.add(sent)
@@ -270,13 +270,21 @@ class _Job:
     def _scores(self, collected: Collected, consistency: Consistency, pipeline: Pipeline, pace: Pace) -> Scores:
         sent = [record for record in collected.records if not np.isnan(record.began_s)]
         began = min((record.began_s for record in sent), default=0.0)
-        ended = max((record.began_s + record.seconds for record in sent), default=0.0)
+        ends = [record.began_s + record.seconds for record in sent]
+        first_s = min(ends, default=np.nan) - self._began
         total_s = time.perf_counter() - self._began
         predictions = collected.predictions(pipeline.rows)
         return Scores(
             predictions,
             collected.labels(pipeline.rows),
-            Timings(pipeline.forming_s, ended - began, total_s, len(predictions) / total_s),
+            Timings(
+                pipeline.forming_s,
+                max(ends, default=0.0) - began,
+                total_s,
+                len(predictions) / total_s,
+                first_s,
+                self._lag.seconds,
+            ),
             self.client.model._replace(version=consistency.version or self.client.model.version),
             collected.records,
             collected.errors,

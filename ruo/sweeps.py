@@ -15,6 +15,7 @@ import pandas as pd
 from ruo.errors import RuoError
 from ruo.provenance import Provenance
 from ruo.stats import harmonic_rate, mean_interval, verdict_on_sizes
+from ruo.validity import SETTING, Validity, judge
 
 __all__ = ["COLUMNS", "PROVENANCE", "RUNS", "ExperimentError", "Sweep", "read_lines", "read_provenance", "read_sweep"]
 
@@ -22,17 +23,15 @@ RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
 
 COLUMNS = [
-    "run", "block", "warmup", "position", "started_at", "chunk_size", "rows_per_request", "pipelined", "wire",
-    "concurrency", "rows", "requests", "forming_s", "sending_s", "total_s", "rows_per_s", "request_median_s",
-    "request_max_s", "retries", "client_cpu_s", "client_cpu_share", "machine_busy", "peak_rss_mb",
-    "max_abs_difference", "answers_equal", "server", "model_version", "error", "provenance",
+    "run", "block", "warmup", "position", "started_at", "model", "replicas", "wire", "concurrency", "chunk_size",
+    "rows_per_request", "pipelined", "rows", "requests", "bytes", "forming_s", "sending_s", "total_s", "rows_per_s",
+    "first_result_s", "loop_lag_s", "request_median_s", "request_max_s", "server_s", "server_busy", "workers", "retries",
+    "client_cpu_s", "client_cpu_share", "machine_busy", "peak_rss_mb", "max_abs_difference", "answers_equal",
+    "rows_by_worker", "server", "model_version", "error", "provenance",
 ]  # fmt: skip
 
 _NUMBERS = COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]
 _TIMES = ("forming", "sending", "total")
-_BUSY = 0.2  # of all CPUs
-_CPU_BOUND = 0.9  # of one CPU; the loop that sends and receives has no more
-_UNSTEADY = 0.1  # standard deviation over mean
 
 
 class ExperimentError(RuoError):
@@ -43,10 +42,13 @@ class ExperimentError(RuoError):
 class Sweep:
     """A request-size sweep. `runs` has a row per run, warm-ups and failed runs too, in the order of time.
 
-    Its columns: times in seconds; `chunk_size` None for the whole set, whose `rows_per_request` are its rows;
-    `client_cpu_share` CPU seconds of this process per second, 1 for one CPU; `machine_busy` the share of all CPUs
-    that were busy just before the run; `peak_rss_mb` of this process, with what earlier runs left in it; `max_abs_difference` to the first run's
-    predictions, `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
+    Its columns: times in seconds; `chunk_size` None for the whole set, whose `rows_per_request` are its rows; `model` and
+    `replicas` None where there is one model, or nothing was scaled; `first_result_s` from the call to the first answer,
+    `loop_lag_s` how late the client's event loop was at worst; `server_s` what the servers say they worked, `server_busy`
+    the share of their time; `workers` how many answered, `rows_by_worker` how many rows each; `client_cpu_share` CPU
+    seconds of this process per second, 1 for one CPU; `machine_busy` the share of all CPUs that were busy just before
+    the run; `peak_rss_mb` of this process, with what earlier runs left in it; `max_abs_difference` to the predictions of
+    the model's first run, `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
     """
 
     runs: pd.DataFrame
@@ -64,63 +66,41 @@ class Sweep:
         return self.runs[~self.runs["warmup"]].reset_index(drop=True)
 
     def summary(self) -> pd.DataFrame:
-        """A row per request size and way of sending: n, failed, and of the runs that did not fail, in seconds:
+        """A row per setting: what it is, n, failed, and of the runs that did not fail, in seconds:
 
         forming_, sending_ and total_ each with mean, std, low and high (95 %, Student), total_median, and rows_per_s,
         the harmonic mean of the rates.
         """
-        groups = self.measured.groupby(["rows_per_request", "pipelined"])
-        return pd.DataFrame(
-            [{"rows_per_request": size, "pipelined": way, **_summary(runs)} for (size, way), runs in groups]
-        )
+        names = [name for name in SETTING if self.runs[name].notna().any()]
+        groups = self.measured.groupby(names)
+        return pd.DataFrame([{**dict(zip(names, key, strict=True)), **_summary(runs)} for key, runs in groups])
+
+    def validity(self) -> Validity:
+        """Whether the runs may be relied on, and for what."""
+        return judge(self.runs, self._planned())
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons; what to know about the runs; and what they say of the request sizes."""
-        reasons = self._reasons()
-        head = "INVALID: " + "; ".join(reasons) + "." if reasons else "VALID: every run scored every row alike."
-        return "\n\n".join(
-            part for part in (head, "\n".join([*self.notes, *self._information()]), verdict_on_sizes(self.runs)) if part
-        )
+        head = "\n".join([str(self.validity()), *self.notes])
+        return "\n\n".join([head, *self._on_sizes()])
 
-    def save(self) -> None:
-        """Write summary.csv and verdict.txt into `results_dir`."""
+    def _on_sizes(self) -> list[str]:
+        """What the runs say of the request sizes, for each combination of the other settings."""
+        names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
+        if not names:
+            return [verdict_on_sizes(self.runs)]
+        if "replicas" in names:
+            return []  # how many servers are best is the question then
+        return [
+            f"{', '.join(f'{name} {level}' for name, level in zip(names, key, strict=True))}\n{verdict_on_sizes(runs)}"
+            for key, runs in self.runs.groupby(names)
+        ]
+
+    def save(self, *more: str) -> None:
+        """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        (self.results_dir / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
-
-    def _reasons(self) -> list[str]:
-        """Why the runs must not be relied on; nothing where they may be."""
-        measured = self.measured
-        failed = measured["error"].dropna()
-        retried = int((measured["retries"].fillna(0) > 0).sum())
-        different = int((self.runs["answers_equal"] == False).sum())  # noqa: E712  a failed run has no answer
-        versions = sorted(set(self.runs["model_version"].dropna()))
-        missing = self._planned() - len(self.runs)
-        found = {
-            f"{_runs(missing)} of the plan are missing": missing > 0,
-            f"{_runs(len(failed))} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
-            f"{_runs(retried)} sent a request again": retried > 0,
-            f"{_runs(different)} gave other predictions than the first": different > 0,
-            f"{len(versions)} versions of the model answered ({', '.join(versions)})": len(versions) > 1,
-        }
-        return [sentence for sentence, holds in found.items() if holds]
-
-    def _information(self) -> list[str]:
-        """What the reader should know, though it takes nothing from the runs."""
-        measured = self.measured
-        busy = int((measured["machine_busy"] > _BUSY).sum())
-        bound, unsteady = [], []
-        for (size, way), runs in measured[measured["error"].isna()].groupby(["rows_per_request", "pipelined"]):
-            name = f"{size:,} rows {'pipelined' if way else 'in two phases'}"
-            share = runs["client_cpu_share"].median()
-            bound += [f"{name} {share:.2f}"] if share > _CPU_BOUND else []
-            variation = runs["total_s"].std() / runs["total_s"].mean()
-            unsteady += [f"{name} {variation:.0%}"] if variation > _UNSTEADY else []
-        found = {
-            f"Before {busy} of {_runs(len(measured))} the machine was busy with something else.": busy > 0,
-            f"The client may be what is measured, by the CPUs it used: {', '.join(bound)}.": bool(bound),
-            f"The runs vary much, by their standard deviation over the mean: {', '.join(unsteady)}.": bool(unsteady),
-        }
-        return [sentence for sentence, holds in found.items() if holds]
+        text = "\n\n".join([self.verdict(), *more])
+        (self.results_dir / "verdict.txt").write_text(text + "\n", encoding="utf-8")
 
     def _planned(self) -> int:
         plan = self.provenance.facts["plan"]
@@ -129,7 +109,7 @@ class Sweep:
 
     def __repr__(self) -> str:
         sizes = self.runs["rows_per_request"].nunique()
-        word = self.verdict().partition(":")[0]
+        word = "VALID" if self.validity().valid else "INVALID"
         return f"Sweep({_runs(len(self.measured))} of {sizes} request sizes, {word}, in {self.results_dir.name})"
 
     def _repr_html_(self) -> str:
@@ -146,7 +126,7 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     provenance = read_provenance(folder)
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
     runs["warmup"] = runs["warmup"].astype(bool)
-    runs["chunk_size"] = runs["chunk_size"].astype("Int64")
+    runs = runs.astype({"chunk_size": "Int64", "replicas": "Int64"})
     # a column of which no run has a value would not be numbers
     runs = runs.astype(dict.fromkeys(_NUMBERS, float))
     return Sweep(runs, provenance, folder)

@@ -18,7 +18,7 @@ SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_cl
 
 # Each may import what stands before it; the names in one line may import one another's line only to the left.
 ORDER = [
-    ["errors", "cpus", "load", "memory", "stats", "wire"],
+    ["errors", "cpus", "load", "memory", "stats", "validity", "laws", "wire"],
     ["chunks", "csvtext", "blocks", "loops", "progress", "publish", "timing", "provenance"],
     ["labels", "transport", "answers", "discovery", "pace", "checkpoint"],
     ["reading", "servers"],
