@@ -12,7 +12,7 @@ from ruo.errors import RuoError
 
 __all__ = ["main"]
 
-_SOME_ROWS_FAILED = 3
+_SOME_FAILED = 3
 _INTERRUPTED = 130  # as a shell has it: 128 and the signal's number
 
 
@@ -125,7 +125,7 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
     for failure in scores.errors:
         click.echo(str(failure), err=True)
     if scores.errors:
-        sys.exit(_SOME_ROWS_FAILED)
+        sys.exit(_SOME_FAILED)
 
 
 @main.command()
@@ -136,6 +136,40 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
     from ruo.shards import merge as merge_parts
 
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option("-p", "pairs", multiple=True, required=True, metavar="NAME=VALUE,...", help="A parameter and its values.")
+@click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder for everything that comes out.")
+def sweep(notebook: Path, pairs: tuple[str, ...], results: Path) -> None:
+    """Run NOTEBOOK for every combination of its parameters' values, one after the other.
+
+    -p workers=1,2,4 varies; -p runs=3 is fixed; a value that is itself a list stands in brackets:
+    -p 'chunk_sizes=[1000,5000],[none]'. The same command goes on where it was interrupted.
+
+    Ends with status 0, 1 when nothing could be run, 3 when some combinations failed, 130 when it was interrupted.
+    """
+    from ruo.grid import VERDICTS, parse_pairs, run_grid
+
+    try:
+        gathered = run_grid(notebook, results, *parse_pairs(pairs))
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the same command goes on from there.", err=True)
+        sys.exit(_INTERRUPTED)
+    click.echo((results / VERDICTS).read_text(encoding="utf-8"))
+    if gathered["error"].notna().any():
+        sys.exit(_SOME_FAILED)
+
+
+@main.command("compare-runs")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+def compare_runs(a: Path, b: Path) -> None:
+    """Say where the sweep in folder B is faster than that in A, where slower, and where no difference is seen."""
+    from ruo.versus import compare_runs as compare
+
+    click.echo(compare(a, b).text())
 
 
 if __name__ == "__main__":

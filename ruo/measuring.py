@@ -162,7 +162,7 @@ class Bench:
 def _about(scores: Scores, replicas: int | None) -> dict[str, Any]:
     records, timings = scores.records, scores.timings
     seconds = [record.seconds for record in records]
-    server_s = sum(record.decode_s + record.predict_s + record.encode_s for record in records)
+    server_s = sum(record.predict_s + record.encode_s for record in records)  # while decoding it waits for the body
     balance = scores.balance()
     pods = balance["worker"].str.rpartition("/")[0]
     rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()

@@ -6,47 +6,71 @@ import atexit
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import ruo
-from ruo.demo import make_demo
+from ruo.cluster import KubernetesDeployment
+from ruo.demo import make_demo, make_testset
 from ruo.deployments import local_server
 from ruo.errors import RuoError, TableError
+from ruo.measuring import Deployment
+from ruo.network import slow_network
 
-__all__ = ["Workbench", "prepare", "sizes", "whole"]
+__all__ = ["Workbench", "demo_model", "demo_testset", "prepare", "prepare_replicas", "sizes", "whole"]
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds
 
 
 class Workbench:
-    """`testset` and `model` (a path, or None where the server is somebody else's), `url`, and `results_dir`."""
+    """What a notebook works with: `testset`, `model` (a path; None: the server's own), `url` and `results_dir`.
+
+    Where the number of servers is to change, `targets` has the servers and `models` the paths, by the models' names.
+    """
 
     def __init__(self, testset: Path, model: Path | None, results_dir: Path) -> None:
         self.testset = testset
         self.model = model
         self.results_dir = results_dir
         self.url = ""
+        self.targets: dict[str, Deployment] = {}
+        self.models: dict[str, Path] = {}
         self._open = ExitStack()
         atexit.register(self._open.close)  # where a notebook breaks off before its last cell
 
-    def serve(self, server_url: str | None) -> None:
+    def serve(self, server_url: str | None, workers: int | None) -> None:
         """Use the server at an address, or start one on this machine."""
         if server_url:
             self.url = server_url
             return
         if self.model is None:
             raise RuoError("A table of your own needs a model: pass model (a file), or server_url (a running server).")
-        self.url = self._open.enter_context(local_server(self.model)).url
+        self.url = self._open.enter_context(local_server(self.model, workers)).url
+
+    def serve_replicas(self, models: Mapping[str, Path]) -> None:
+        """Start a server for each model on this machine, each worker of it a replica with one CPU of its own."""
+        self.models = dict(models)
+        for name, path in models.items():
+            self.targets[name] = self._open.enter_context(local_server(path, workers=1, cores=1))
+        self.url = self.targets[next(iter(models))].urls[0]
+
+    def use_cluster(self, name: str, namespace: str) -> None:
+        """Use a Deployment on Kubernetes; its number of pods and its autoscaler are as before when the notebook closes."""
+        deployment = self._open.enter_context(KubernetesDeployment(name, namespace))
+        self.targets, self.url = {name: deployment}, deployment.urls[0]
+
+    def network(self, round_trip_ms: float, megabits: float) -> str:
+        """The address of the server as it is seen over a slower, simulated network."""
+        return self._open.enter_context(slow_network(self.url, round_trip_ms, megabits))
 
     def close(self) -> None:
-        """Stop the server, if it was started here."""
+        """Stop what was started here, and leave a cluster as it was."""
         self._open.close()
 
     def __repr__(self) -> str:
-        model = f"the model {self.model.name}" if self.model else "its model"
+        model = f"the model {self.model.name}" if self.model else ", ".join(self.models) or "its model"
         return f"Workbench: {self.testset.name}, scored by {model} at {self.url}; results in {self.results_dir.name}"
 
 
@@ -55,22 +79,59 @@ def prepare(
     testset: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] | None = None,
     results_dir: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
 ) -> Workbench:
     """Everything that is None is made: a demo of 20,000 rows and its dense model, a local server, a temporary folder.
 
-    Relative paths start where the notebook runs. Raises TableError where there is no such table, RuoError where the
-    parts do not go together, DeploymentError where no server starts.
+    `model` is a path, or mlp or cnn for the demo's; `workers` the processes of a server that is started here. Relative
+    paths start where the notebook runs. Raises TableError where there is no such table, RuoError where the parts do not
+    go together, DeploymentError where no server starts.
     """
-    if testset is not None and not Path(testset).is_file():
-        raise TableError(f"There is no table at {testset}; paths start in {Path.cwd().name}, where the notebook runs.")
+    own = testset is not None
+    testset = _table(testset)
+    path = Path(model) if model else None
+    if path is None and not own:
+        path = demo_model("mlp")
+    elif path is not None:
+        path = demo_model(str(path)) if _is_demo(path) else path
+    bench = Workbench(testset, path, _results(results_dir))
+    bench.serve(server_url, workers)
+    return bench
+
+
+def prepare_replicas(
+    deployment: str | None = None,
+    namespace: str = "ruo",
+    testset: str | os.PathLike[str] | None = None,
+    models: Sequence[str] = ("mlp", "cnn"),
+    results_dir: str | os.PathLike[str] | None = None,
+) -> Workbench:
+    """`prepare` for an experiment that changes the number of servers: a Deployment on Kubernetes, or servers started here.
+
+    `models` are paths, or mlp and cnn for the demo's; on Kubernetes the model is the Deployment's own.
+    """
+    bench = Workbench(_table(testset), None, _results(results_dir))
+    if deployment:
+        bench.use_cluster(deployment, namespace)
+    else:
+        names = [models] if isinstance(models, str) else models
+        paths = {Path(name).stem: demo_model(name) if _is_demo(Path(name)) else Path(name) for name in names}
+        bench.serve_replicas(paths)
+    return bench
+
+
+def _table(testset: str | os.PathLike[str] | None) -> Path:
     if testset is None:
-        demo = _demo()
-        testset, model = demo / "testset.csv", model or demo / "mlp.keras"
+        return demo_testset()
+    if not Path(testset).is_file():
+        raise TableError(f"There is no table at {testset}; paths start in {Path.cwd().name}, where the notebook runs.")
+    return Path(testset)
+
+
+def _results(results_dir: str | os.PathLike[str] | None) -> Path:
     folder = Path(results_dir) if results_dir else Path(tempfile.mkdtemp(prefix="ruo-results-"))
     folder.mkdir(parents=True, exist_ok=True)
-    bench = Workbench(Path(testset), Path(model) if model else None, folder)
-    bench.serve(server_url)
-    return bench
+    return folder
 
 
 def sizes(values: Any) -> list[int | None]:
@@ -92,10 +153,27 @@ def whole(name: str, value: Any) -> int:
     return int(number)
 
 
-def _demo() -> Path:
-    """The demo's folder, made once for each user and version."""
+def demo_testset() -> Path:
+    """The demo's test set of 20,000 rows, made once for each user and version."""
+    return _made("testset.csv", lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS))
+
+
+def demo_model(name: str) -> Path:
+    """The demo's model of that name, mlp or cnn, trained once for each user and version."""
+    return _made(f"{name}.keras", lambda folder: make_demo(folder, 1, models=[name]))
+
+
+def _is_demo(path: Path) -> bool:
+    return not path.exists() and str(path) in ("mlp", "cnn")
+
+
+def _made(name: str, make: Callable[[Path], object]) -> Path:
+    """A file of the demo's folder, made beside it first, since other notebooks may want it at the same time."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     folder = Path(tempfile.gettempdir()) / f"ruo-demo-{ruo.__version__}-{_DEMO_ROWS}-{user}"
-    if not (folder / "testset.csv").exists() or not (folder / "mlp.keras").exists():
-        make_demo(folder, _DEMO_ROWS, models=["mlp"])
-    return folder
+    folder.mkdir(exist_ok=True)
+    if not (folder / name).exists():
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            make(Path(work))
+            (Path(work) / name).replace(folder / name)
+    return folder / name

@@ -27,12 +27,14 @@ ORDER = [
     ["pipeline"],
     ["scores"],
     ["scoring", "shards", "cluster"],
-    ["deployments", "demo"],
+    ["deployments", "demo", "network", "flops"],
     ["measuring", "scorejob", "inprocess", "systems"],
-    ["experiment", "comparison"],
+    ["experiment", "comparison", "scaling", "versus", "evaluation"],
+    ["training"],
     ["drawing"],
-    ["figures", "workbench"],
+    ["figures", "scaling_figures", "evaluation_figures", "training_figures", "workbench"],
     ["report", "compare"],
+    ["grid", "binding"],
     ["__main__"],
 ]
 
