@@ -1,7 +1,7 @@
 # Everything starts here. `make` lists what there is; each target does its own set-up.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark test soak lint compare serve lab image clean constraints
+.PHONY: help setup demo benchmark scaling report test soak lint compare serve lab image clean constraints
 
 PYTHON ?= python3
 TESTSET ?= data/testset.csv
@@ -10,6 +10,7 @@ ROWS ?= 500000
 RUNS ?= 5
 SIZES ?= 10000
 NETWORK ?= default
+REPLICAS ?= 1,2,3,4
 BIN := .venv/bin
 # Measured on the demo, unless TESTSET and MODEL name other files.
 DEMO := $(if $(filter data/%,$(TESTSET) $(MODEL)),demo)
@@ -50,8 +51,15 @@ benchmark: setup $(DEMO) ## how many rows should a request carry? notebook, repo
 	@$(BIN)/python -m ruo.report notebooks/benchmark.ipynb --results results/benchmark \
 	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS)
 
+scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report and figures in results/scaling (15 minutes)
+	@$(BIN)/python -m ruo.report notebooks/scaling.ipynb --results results/scaling \
+	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS)
+
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
 	@$(BIN)/python -m ruo.compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
+
+report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
+	@$(BIN)/python -m ruo.binding results
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile

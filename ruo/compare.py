@@ -24,13 +24,24 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from ruo.comparison import markdown_table, runs_for_figure, summarise
+from ruo.comparison import markdown_table, runs_for_figure, summarise, verdict_on_systems
 from ruo.errors import RuoError, ScoringError, TableError
+from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.load import busy_cpu_s, session_cpu_s, wait_until_quiet
 from ruo.provenance import fingerprint, machine
-from ruo.systems import BOUND, PAPER, SYSTEMS, Systems
+from ruo.systems import BOUND, PAPER, SYSTEMS, V2, Systems
 
-__all__ = ["ALL_SIZES", "TOLERANCE", "Turn", "check_answers", "compare_systems", "main", "parse_sizes", "plan_turns"]
+__all__ = [
+    "ALL_SIZES",
+    "TOLERANCE",
+    "Turn",
+    "check_answers",
+    "compare_systems",
+    "main",
+    "parse_sizes",
+    "plan_turns",
+    "write_report",
+]
 
 ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
 TOLERANCE = 1e-5  # requests of other sizes are other matrix products, which round differently
@@ -59,17 +70,23 @@ def parse_sizes(text: str) -> tuple[int | None, ...]:
     return tuple(dict.fromkeys(sizes))
 
 
-def plan_turns(sizes: Sequence[int | None], runs: int, seed: int, paper_runs: int) -> list[Turn]:
+def plan_turns(
+    sizes: Sequence[int | None],
+    runs: int,
+    seed: int = 0,
+    paper_runs: int | None = None,
+    systems: Sequence[str] = SYSTEMS,
+) -> list[Turn]:
     """The runs in their order: in each block every system once at each size, the bound once, shuffled.
 
-    The paper's system has no more than `paper_runs` at each size, in blocks that are drawn.
+    The paper's system has no more than `paper_runs` (None: as many as the others) at each size, in blocks that are drawn.
     """
     chance = random.Random(seed)  # noqa: S311  an order, not a secret
-    paper_blocks = {size: set(chance.sample(range(runs), min(runs, paper_runs))) for size in sizes}
+    paper_blocks = {size: set(chance.sample(range(runs), min(runs, paper_runs or runs))) for size in sizes}
     turns: list[Turn] = []
     for block in range(runs):
         jobs: list[tuple[str, int | None]] = [(BOUND, None)]
-        jobs += [(name, size) for size in sizes for name in SYSTEMS if name not in (BOUND, PAPER)]
+        jobs += [(name, size) for size in sizes for name in systems if name not in (BOUND, PAPER)]
         jobs += [(PAPER, size) for size in sizes if block in paper_blocks[size]]
         chance.shuffle(jobs)
         turns += [Turn(block + 1, position, *job) for position, job in enumerate(jobs, 1)]
@@ -85,7 +102,7 @@ def compare_systems(
         answers = Path(folder) / "answers.npy"
         tell("Computing what every answer must be ...")
         reference = _reference(systems, answers)
-        systems.run("ruo, wire v2", 10_000, answers)  # the other server was warmed by requests, too
+        systems.run(V2, 10_000, answers)  # the other server was warmed by requests, too
         with file.open("a") as stream:
             for number, turn in enumerate(turns, 1):
                 answers.unlink(missing_ok=True)
@@ -189,17 +206,19 @@ def _append(file: Path, facts: dict[str, Any]) -> None:
         stream.write(json.dumps(facts) + "\n")
 
 
-def _write_report(lines: list[dict[str, Any]], results: Path, model: str) -> None:
-    from ruo.figures import figure_of_systems, save_figure
-
+def write_report(lines: list[dict[str, Any]], results: Path, model: str) -> Picture:
+    """Write summary.csv, table.md, the figure and verdict.txt into a folder, and print the table and the verdict."""
     title = f"{lines[0]['rows_wanted']:,} rows, {model}: seconds from before the reading to the last prediction."
     summary = summarise(lines)
     summary.to_csv(results / "summary.csv", index=False)
     table = markdown_table(summary)
     (results / "table.md").write_text(f"{title}\n\n{table}\n")
-    click.echo(f"{title}\n\n{table}")
+    verdict = verdict_on_systems(lines)
+    (results / "verdict.txt").write_text(verdict + "\n", encoding="utf-8")
+    click.echo(f"{title}\n\n{table}\n\n{verdict}")
     alt = f"Seconds for the whole job against the rows per request, a line per system. {title}"
-    save_figure(figure_of_systems(runs_for_figure(lines)), results / "systems", alt)
+    runs = runs_for_figure(lines)
+    return save_figure(figure_of_systems(runs), results / "systems", alt, data=runs)
 
 
 @click.command()
@@ -226,7 +245,7 @@ def main(
         with Systems(testset, model, workers) as systems:
             tell = partial(click.echo, err=True)
             lines = compare_systems(systems, turns, results / "runs.jsonl", tell, patience)
-        _write_report(lines, results, model.name)
+        write_report(lines, results, model.name)
     except RuoError as error:
         raise click.ClickException(str(error)) from error
     finally:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from ruo.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS
+from ruo.stats import compare
+from ruo.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
 
-__all__ = ["markdown_table", "runs_for_figure", "summarise"]
+__all__ = ["markdown_table", "runs_for_figure", "summarise", "verdict_on_systems"]
+
+_BUSY = 0.3  # CPUs that others used during a run
 
 _HEADERS = {
     "system": "system",
@@ -55,7 +58,7 @@ def summarise(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(_HEADERS)).astype({"rows_per_request": "Int64"})
     order = {name: place for place, name in enumerate(SYSTEMS)}
     return table.sort_values(
-        ["system", "rows_per_request"], key=lambda column: column.map(order) if column.name == "system" else column,
+        ["system", "rows_per_request"], key=lambda column: column.map(order).fillna(len(order)) if column.name == "system" else column,
         ignore_index=True,
     )  # fmt: skip
 
@@ -83,3 +86,36 @@ def runs_for_figure(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
     runs = runs[runs["system"] != PAPER_CLIENT]
     runs = runs.assign(rows=runs["rows_wanted"], total_s=runs["total_s"].astype(float))
     return runs[["system", "rows_per_request", "rows", "total_s"]].reset_index(drop=True)
+
+
+def verdict_on_systems(lines: Sequence[dict[str, Any]]) -> str:
+    """VALID or INVALID with the reasons, and each system against ruo's fast wire, each at its best request size."""
+    runs = pd.DataFrame(lines)
+    runs["total_s"] = runs["total_s"].astype(float)
+    best = {
+        name: (mine["rows_per_request"] == mine.groupby("rows_per_request")["total_s"].mean().idxmin(), mine)
+        for name, mine in runs.dropna(subset=["total_s"]).groupby("system")
+    }
+    seconds = {name: mine[where].set_index("block")["total_s"] for name, (where, mine) in best.items()}
+    lines_of_text = [_validity(runs)]
+    for name in dict.fromkeys(runs["system"]):
+        if name not in seconds:
+            lines_of_text.append(f"- {name}: no result at any request size.")
+        elif name != V2 and V2 in seconds and set(seconds[name].index) & set(seconds[V2].index):
+            lines_of_text.append(f"- {compare(seconds[V2], seconds[name]).sentence(V2, name)}")
+    return "\n".join(lines_of_text)
+
+
+def _validity(runs: pd.DataFrame) -> str:
+    """The paper's system may fail, which is a result; ruo's may not."""
+    ours = runs[~runs["system"].isin([PAPER, PAPER_CLIENT])]
+    failed = ours["error"].dropna()
+    busy = int((runs["others_cpus"].astype(float) > _BUSY).sum())
+    reasons = []
+    if len(failed):
+        reasons.append(f"{len(failed)} runs failed ({failed.iloc[0]})")
+    if busy > len(runs) / 4:
+        reasons.append(f"the machine was busy with something else in {busy} of {len(runs)} runs")
+    if reasons:
+        return f"INVALID: {'; '.join(reasons)}."
+    return "VALID: every run of ruo's scored every row, and every answer is that of the model in one process."

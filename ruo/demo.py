@@ -64,6 +64,8 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     if rows < 1:
         raise TableError(f"rows={rows} must be at least 1.")
     path = Path(path)
+    if not path.parent.is_dir():
+        raise TableError(f"The folder {path.parent} does not exist; make it first.")
     images, labels = _originals(seed)[1]
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     draft = path.with_name(path.name + ".part")
@@ -102,10 +104,11 @@ def _resample(images: Array, labels: Array, rows: int, random: np.random.Generat
 def _train(name: str, path: Path, seed: int) -> float:
     """Train a model, save it, and give its accuracy on the held-out originals."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow tells of the CPU when it is imported
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")  # looked at first, since some fail when they are imported
+    if backend != "tensorflow":
+        raise TableError(f"KERAS_BACKEND={backend} is not for training; unset it to make the demo.")
     import keras
 
-    if keras.config.backend() != "tensorflow":
-        raise TableError(f"KERAS_BACKEND={keras.config.backend()} is not for training; unset it to make the demo.")
     (images, labels), (test_images, test_labels) = _originals(seed)
     keras.utils.set_random_seed(seed)
     pixels, classes = _resample(images, labels, _TRAINING_ROWS, np.random.default_rng((seed, 1 << 20)))

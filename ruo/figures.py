@@ -40,13 +40,15 @@ PAPER, BOUND = "paper's system", "no network at all"
 _SYSTEMS = {
     PAPER: Look(ORANGE, "s", DASHES),
     "ruo, wire paper": Look(GREEN, "^", MIXED),
+    "ruo, wire v2-json": Look("#56B4E9", "D", MIXED),
+    "ruo, wire v1": Look("#CC79A7", "v", DASHES),
     "ruo, wire v2": Look(BLUE, "o", "solid"),
     BOUND: Look(BLACK, "", DOTS),
 }
 
 
-def figure_of_sizes(runs: pd.DataFrame) -> Figure:
-    """The figure of 2023 drawn anew: seconds against rows per request.
+def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
+    """The figure of 2023 drawn anew: seconds against rows per request; `bound_s` is drawn as what no network can beat.
 
     `runs` are the measured runs of a `Sweep` (columns rows_per_request, pipelined, forming_s, sending_s, total_s, rows,
     error). The two phases come from the runs that formed all requests first; the whole job also from the others.
@@ -59,6 +61,8 @@ def figure_of_sizes(runs: pd.DataFrame) -> Figure:
             some = runs[runs["pipelined"].astype(bool) == pipelined].dropna(subset=[column])
             if len(some):
                 ends.append(draw_line(axes, some, column, name, look))
+        if bound_s is not None:
+            ends.append(draw_bound(axes, bound_s, BOUND))
         # an interval is shown whole, unless so few runs make it that it would press the points together
         highest = float(runs["total_s"].max())
         axes.set_ylim(0, min(1.08 * max(highest, axes.get_ylim()[1]), 1.8 * highest))
@@ -82,7 +86,8 @@ def figure_of_systems(runs: pd.DataFrame) -> Figure:
         axes.set_yscale("log")
         axes.set_ylim(low, high)
         ends = []
-        for name, look in _SYSTEMS.items():
+        others = {name: Look("#8B6914", "P", MIXED) for name in dict.fromkeys(runs["system"]) if name not in _SYSTEMS}
+        for name, look in {**_SYSTEMS, **others}.items():
             some = runs[runs["system"] == name].dropna(subset=["total_s"])
             if name == BOUND and len(some):
                 ends.append(draw_bound(axes, float(some["total_s"].mean()), name))

@@ -27,7 +27,7 @@ import pandas as pd
 from nbclient.exceptions import DeadKernelError
 
 from ruo.errors import RuoError
-from ruo.report import require_known, parse_value, run_notebook
+from ruo.report import parse_value, require_known, run_notebook
 
 __all__ = ["GATHERED", "VERDICTS", "folder_name", "parse_pairs", "run_grid"]
 

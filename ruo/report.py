@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,18 @@ from papermill.exceptions import PapermillExecutionError
 
 from ruo.errors import RuoError
 
-__all__ = ["Report", "main", "parse_value", "run_notebook", "to_html"]
+__all__ = ["Report", "main", "page", "parse_value", "require_known", "run_notebook", "to_body", "to_html"]
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 # nbconvert's own pages load scripts from the network; this one needs none. Code is folded.
-_PAGE = """
+_BODY = """
 {%- extends 'classic/base.html.j2' -%}
-{% block header %}<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ resources.title }}</title><style>{{ resources.style }}</style></head><body><main>{% endblock header %}
 {% block in_prompt %}{% endblock in_prompt %}
 {% block output_area_prompt %}{% endblock output_area_prompt %}
 {% block input %}<details><summary>code</summary>{{ super() }}</details>{% endblock input %}
-{% block footer %}</main></body></html>{% endblock footer %}
 """
+_SCRIPT = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
 _STYLE = """
 body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 main { max-width: 920px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
@@ -69,7 +68,7 @@ def run_notebook(
     notebook, folder = Path(notebook), Path(results)
     if not notebook.is_file():
         raise RuoError(f"There is no notebook at {notebook}.")
-    known = _require_known(notebook, parameters or {})
+    known = require_known(notebook, parameters or {})
     _put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
@@ -94,6 +93,11 @@ def run_notebook(
 
 def to_html(notebook: nbformat.NotebookNode) -> str:
     """One page that needs no network: pictures are inside, there are no scripts, code is folded."""
+    return page(*to_body(notebook))
+
+
+def to_body(notebook: nbformat.NotebookNode) -> tuple[str, str]:
+    """A notebook's title, which is its first heading, and what its page shows."""
     for cell in notebook.cells:
         if cell.cell_type == "code":  # a progress bar of Jupyter's is a script, and tells nothing afterwards
             cell.outputs = [
@@ -103,13 +107,22 @@ def to_html(notebook: nbformat.NotebookNode) -> str:
             ]
     notebook.metadata.pop("widgets", None)
     exporter = HTMLExporter(
-        template_name="classic", extra_loaders=[DictLoader({"ruo.html.j2": _PAGE})], template_file="ruo.html.j2"
+        template_name="classic", extra_loaders=[DictLoader({"ruo.html.j2": _BODY})], template_file="ruo.html.j2"
     )
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
-    title = next((line[2:] for line in lines if line.startswith("# ")), "")
-    page, _ = exporter.from_notebook_node(notebook, {"title": title, "style": _STYLE})
-    return str(page)
+    body, _ = exporter.from_notebook_node(notebook)
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    return next((line[2:] for line in lines if line.startswith("# ")), ""), _SCRIPT.sub("", body)
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A whole page in the reports' style, and what it has of its own."""
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><main>
+{body}
+</main></body></html>
+"""
 
 
 def parse_value(text: str) -> Any:
@@ -132,7 +145,7 @@ def _word(text: str) -> Any:
     return text
 
 
-def _require_known(notebook: Path, parameters: Mapping[str, Any]) -> list[str]:
+def require_known(notebook: Path, parameters: Mapping[str, Any]) -> list[str]:
     """The notebook's parameters; papermill itself would only warn of one that it does not have."""
     known = list(papermill.inspect_notebook(str(notebook)))
     if "results_dir" in parameters:

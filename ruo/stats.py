@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 __all__ = [
-    "MIN_PAIRS", "Comparison", "Interval", "MedianInterval", "compare", "harmonic_rate", "mean_interval",
+    "MIN_PAIRS", "Comparison", "Interval", "MedianInterval", "compare", "digits", "harmonic_rate", "mean_interval",
     "median_interval", "verdict_on_sizes",
 ]  # fmt: skip
 
@@ -53,8 +53,8 @@ class MedianInterval(NamedTuple):
 
     def sentence(self) -> str:
         """The median with its interval, and, where there are too few runs, how many would do."""
-        text = f"median {_digits(self.value)}, {_percent(self.coverage)} interval "
-        text += f"{_digits(self.low)} to {_digits(self.high)}"
+        text = f"median {digits(self.value)}, {_percent(self.coverage)} interval "
+        text += f"{digits(self.low)} to {digits(self.high)}"
         if self.reached:
             return f"{text} (n={self.n})."
         enough = next(n for n in range(2, 1000) if _rank_coverage(n, 1) >= self.confidence)
@@ -124,13 +124,15 @@ class Comparison(NamedTuple):
         if self.pairs < MIN_PAIRS:
             return (
                 f"No difference seen between {name_a} and {name_b}: {_count(self.pairs, 'pair')} of runs cannot show "
-                f"one, {MIN_PAIRS} or more can (ratio of the times {_digits(self.ratio)})."
+                f"one, {MIN_PAIRS} or more can (ratio of the times {digits(self.ratio)})."
             )
-        bounds = f"95 % interval {_digits(self.low)} to {_digits(self.high)}, {self.pairs} pairs"
+        bounds = f"95 % interval {digits(self.low)} to {digits(self.high)}, {self.pairs} pairs"
         if not self.differs:
-            return f"No difference seen between {name_a} and {name_b}: ratio of the times {_digits(self.ratio)} ({bounds})."
+            return (
+                f"No difference seen between {name_a} and {name_b}: ratio of the times {digits(self.ratio)} ({bounds})."
+            )
         word = "faster" if self.ratio < 1 else "slower"
-        return _sentence(f"{name_a} is {word} than {name_b}: it takes {_digits(self.ratio)} times as long ({bounds}).")
+        return _sentence(f"{name_a} is {word} than {name_b}: it takes {digits(self.ratio)} times as long ({bounds}).")
 
 
 def compare(a: Values, b: Values, *, seed: int = 0, confidence: float = 0.95) -> Comparison:
@@ -221,13 +223,13 @@ class _SizeTimes:
         fastest, *others = self.means.index
         mean = mean_interval(self.seconds[fastest].dropna())
         rate = harmonic_rate(self.rows, self.seconds[fastest].dropna())
-        around = "" if mean.n == 1 else f", 95 % interval {_digits(mean.low)} to {_digits(mean.high)}"
+        around = "" if mean.n == 1 else f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{around}"
-        lines = [_sentence(f"{self._name(fastest)} is fastest: {_digits(mean.value)} s ({runs}), {rate:,.0f} rows/s.")]
+        lines = [_sentence(f"{self._name(fastest)} is fastest: {digits(mean.value)} s ({runs}), {rate:,.0f} rows/s.")]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             lead = self.means[size] / self.means[fastest] - 1
             about = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
-            lines.append(f"The {which}, {self._name(size)}, takes {_digits(100 * lead)} % longer. {about}")
+            lines.append(f"The {which}, {self._name(size)}, takes {digits(100 * lead)} % longer. {about}")
         return lines
 
     def _failures(self) -> list[str]:
@@ -273,7 +275,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _digits(number: float) -> str:
+def digits(number: float) -> str:
     """Three significant digits, never as a power of ten; whole digits are all kept."""
     if not np.isfinite(number) or number == 0:
         return f"{number:g}"

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ruo.errors import RuoError
+from ruo.laws import fit_request_cost
 from ruo.provenance import Provenance
 from ruo.stats import harmonic_rate, mean_interval, verdict_on_sizes
 from ruo.validity import SETTING, Validity, judge
@@ -95,6 +96,18 @@ class Sweep:
             f"{', '.join(f'{name} {level}' for name, level in zip(names, key, strict=True))}\n{verdict_on_sizes(runs)}"
             for key, runs in self.runs.groupby(names)
         ]
+
+    def cost_of_requests(self) -> str:
+        """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
+        good = self.measured[
+            self.measured["error"].isna() & self.measured["pipelined"] & (self.measured["requests"] > 1)
+        ]
+        try:
+            return fit_request_cost(
+                list(good["requests"]), int(self.runs["rows"].max()), list(good["total_s"])
+            ).sentence()
+        except ValueError as error:
+            return f"No cost is fitted: {error}"
 
     def save(self, *more: str) -> None:
         """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ import polars as pl
 
 import ruo
 from ruo.deployments import local_server
-from ruo.errors import DeploymentError
+from ruo.errors import DeploymentError, ScoringError
 
 __all__ = [
     "BOUND",
@@ -32,16 +32,21 @@ __all__ = [
     "PAPER_CLIENT",
     "PAPER_WORKERS",
     "SYSTEMS",
+    "V2",
+    "WIRES",
     "PaperServer",
     "Systems",
     "paper_body",
     "paper_server",
+    "time_in_process",
 ]
 
 PAPER = "paper's system"
 BOUND = "no network at all"
-V2, WIRE_PAPER, PAPER_CLIENT = "ruo, wire v2", "ruo, wire paper", "paper's client, ruo's server"
-SYSTEMS = (PAPER, V2, WIRE_PAPER, PAPER_CLIENT, BOUND)
+PAPER_CLIENT = "paper's client, ruo's server"
+WIRES = {f"ruo, wire {wire}": wire for wire in ("v2", "v2-json", "v1", "paper")}
+V2 = next(iter(WIRES))
+SYSTEMS = (PAPER, *WIRES, PAPER_CLIENT, BOUND)
 
 PAPER_WORKERS = 4
 _WARM_ROWS = 10_000
@@ -131,15 +136,32 @@ def paper_server(model: Path) -> Iterator[PaperServer]:
 
 
 class Systems:
-    """All systems for one test set and one model; their servers run as long as the `with` block does."""
+    """All systems for one test set and one model; their servers run as long as the `with` block does.
 
-    def __init__(self, testset: Path, model: Path, workers: int | None = None, timeout_s: float = 600.0) -> None:
+    `peers` are other servers that hold the same model, by name: addresses such as http://host/v2/models/NAME. They are
+    asked by ruo's client.
+    """
+
+    def __init__(
+        self,
+        testset: Path,
+        model: Path,
+        workers: int | None = None,
+        timeout_s: float = 600.0,
+        peers: Mapping[str, str] | None = None,
+    ) -> None:
         if importlib.util.find_spec("grequests") is None:
             raise DeploymentError("The paper's client needs grequests; run: pip install 'ruo[paper]'")
         self.testset = testset.resolve()
         self.model = model.resolve()
+        self.peers = dict(peers or {})
         self._workers = workers
         self._timeout_s = timeout_s
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all systems."""
+        return (*SYSTEMS, *self.peers)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -157,7 +179,7 @@ class Systems:
     def sessions(self, system: str) -> tuple[list[int], list[int]]:
         """The process sessions of the servers that do this system's work, and of those that are idle meanwhile."""
         ours, papers = self._ruo.pid, self._paper.pid
-        if system == BOUND:
+        if system == BOUND or system in self.peers:
             return [], [ours, papers]
         return ([papers], [ours]) if system == PAPER else ([ours], [papers])
 
@@ -168,18 +190,7 @@ class Systems:
 
     def run(self, system: str, chunk_size: int | None, answers: Path) -> dict[str, Any]:
         """One job, in a new process: what it printed, or `error`; its predictions are in the file `answers`."""
-        command = [sys.executable, "-m", *self._arguments(system, chunk_size), "--answers", str(answers)]
-        try:
-            done = subprocess.run(
-                command, env=_environment(), capture_output=True, text=True, timeout=self._timeout_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"no result after {self._timeout_s:g} s"}
-        try:
-            return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
-        except ValueError:
-            words = done.stderr.strip().rpartition("\n")[2]
-            return {"error": f"the process ended with status {done.returncode}: {words[:300]}"}
+        return _job([*self._arguments(system, chunk_size), "--answers", str(answers)], self._timeout_s)
 
     def _arguments(self, system: str, chunk_size: int | None) -> list[str]:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
@@ -189,7 +200,37 @@ class Systems:
             return ["ruo.paper.client", testset, self._paper.url, *size]
         if system == PAPER_CLIENT:
             return ["ruo.paper.client", testset, f"{self._ruo.url}/test", *size]
-        return ["ruo.scorejob", testset, self._ruo.url, *size, "--wire", "v2" if system == V2 else "paper"]
+        if system in self.peers:
+            return ["ruo.scorejob", testset, self.peers[system], *size]
+        return ["ruo.scorejob", testset, self._ruo.url, *size, "--wire", WIRES[system]]
+
+
+def time_in_process(testset: Path, model: Path, runs: int = 1, timeout_s: float = 600.0) -> list[float]:
+    """Seconds of the same job with no network at all, each in a new process: what no client and server can be faster than.
+
+    Raises ScoringError where the model cannot score the table in one process.
+    """
+    found = [_job(["ruo.inprocess", str(testset), str(model)], timeout_s) for _ in range(runs)]
+    wrong = next((str(each["error"]) for each in found if "error" in each), None)
+    if wrong:
+        raise ScoringError(f"The model cannot score {testset.name} in one process: {wrong}")
+    return [float(each["total_s"]) for each in found]
+
+
+def _job(arguments: list[str], timeout_s: float) -> dict[str, Any]:
+    """What a job printed as its last line, or `error`; `python -m` with the arguments."""
+    command = [sys.executable, "-m", *arguments]
+    try:
+        done = subprocess.run(
+            command, env=_environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no result after {timeout_s:g} s"}
+    try:
+        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
+    except ValueError:
+        words = done.stderr.strip().rpartition("\n")[2]
+        return {"error": f"the process ended with status {done.returncode}: {words[:300]}"}
 
 
 def paper_body(testset: Path) -> bytes:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ruo.errors import RuoError
 from ruo.provenance import Provenance
-from ruo.stats import Values, _digits
+from ruo.stats import Values, digits
 from ruo.sweeps import Sweep, read_sweep
 from ruo.validity import SETTING, name_of
 
@@ -51,15 +51,15 @@ class Unpaired(NamedTuple):
 
     def sentence(self, name_a: str, name_b: str) -> str:
         """What the ratio says of the two, in words."""
-        about = "there is none to compare with" if np.isnan(self.ratio) else f"ratio of the times {_digits(self.ratio)}"
+        about = "there is none to compare with" if np.isnan(self.ratio) else f"ratio of the times {digits(self.ratio)}"
         runs = f"{self.n_a} and {self.n_b} runs"
-        bounds = f"95 % interval {_digits(self.low)} to {_digits(self.high)}, {runs}"
+        bounds = f"95 % interval {digits(self.low)} to {digits(self.high)}, {runs}"
         if min(self.n_a, self.n_b) < MIN_RUNS:
             why = f"{runs} cannot show one, {MIN_RUNS} or more of each can ({about})"
             return f"No difference seen between {name_a} and {name_b}: {why}."
         if not self.differs:
             return f"No difference seen between {name_a} and {name_b}: {about} ({bounds})."
-        return f"{name_a} is {self.word} than {name_b}: it takes {_digits(self.ratio)} times as long ({bounds})."
+        return f"{name_a} is {self.word} than {name_b}: it takes {digits(self.ratio)} times as long ({bounds})."
 
 
 def compare_unpaired(a: Values, b: Values, *, confidence: float = 0.95) -> Unpaired:
@@ -131,7 +131,7 @@ class RunsCompared:
 
     def text(self) -> str:
         """The warnings, the table and the sentences, for a terminal."""
-        table = self.table.to_string(index=False, float_format=_digits, na_rep="-")
+        table = self.table.to_string(index=False, float_format=digits, na_rep="-")
         warnings = [f"WARNING: {warning}" for warning in self.warnings]
         parts = [f"A: {self.name_a}\nB: {self.name_b}", "\n".join(warnings), table, "\n".join(self.sentences())]
         return "\n\n".join(part for part in parts if part)
@@ -145,7 +145,7 @@ class RunsCompared:
         return f"RunsCompared(B {self.name_b} against A {self.name_a}: {found}{warned})"
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(index=False, float_format=_digits, na_rep="-")
+        table = self.table.to_html(index=False, float_format=digits, na_rep="-")
         return f"{table}<pre>{html.escape(chr(10).join([*self.warnings, *self.sentences()]))}</pre>"
 
 

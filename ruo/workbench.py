@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,8 +19,12 @@ from ruo.deployments import local_server
 from ruo.errors import RuoError, TableError
 from ruo.measuring import Deployment
 from ruo.network import slow_network
+from ruo.systems import time_in_process
 
-__all__ = ["Workbench", "demo_model", "demo_testset", "prepare", "prepare_replicas", "sizes", "whole"]
+__all__ = [
+    "Workbench", "demo_model", "demo_testset", "named", "prepare", "prepare_files",
+    "prepare_replicas", "sizes", "whole",
+]  # fmt: skip
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds
 
@@ -65,6 +70,12 @@ class Workbench:
         """The address of the server as it is seen over a slower, simulated network."""
         return self._open.enter_context(slow_network(self.url, round_trip_ms, megabits))
 
+    def seconds_in_process(self, runs: int = 1) -> float | None:
+        """The mean time of the whole job with no network at all; None where the model is not at hand."""
+        if self.model is None or self.model.suffix != ".keras" or self.testset.suffix != ".csv":
+            return None
+        return statistics.fmean(time_in_process(self.testset, self.model, runs))
+
     def close(self) -> None:
         """Stop what was started here, and leave a cluster as it was."""
         self._open.close()
@@ -87,16 +98,21 @@ def prepare(
     paths start where the notebook runs. Raises TableError where there is no such table, RuoError where the parts do not
     go together, DeploymentError where no server starts.
     """
-    own = testset is not None
-    testset = _table(testset)
-    path = Path(model) if model else None
-    if path is None and not own:
-        path = demo_model("mlp")
-    elif path is not None:
-        path = demo_model(str(path)) if _is_demo(path) else path
-    bench = Workbench(testset, path, _results(results_dir))
+    bench = Workbench(_table(testset), _model(model, testset is None), _results(results_dir))
     bench.serve(server_url, workers)
     return bench
+
+
+def prepare_files(
+    testset: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | None = None,
+    results_dir: str | os.PathLike[str] | None = None,
+) -> Workbench:
+    """`prepare` for an experiment that starts its servers itself: the table, the model and the folder only."""
+    path = _model(model, testset is None)
+    if path is None:
+        raise RuoError("A table of your own needs a model: pass model (a file).")
+    return Workbench(_table(testset), path, _results(results_dir))
 
 
 def prepare_replicas(
@@ -114,10 +130,28 @@ def prepare_replicas(
     if deployment:
         bench.use_cluster(deployment, namespace)
     else:
-        names = [models] if isinstance(models, str) else models
-        paths = {Path(name).stem: demo_model(name) if _is_demo(Path(name)) else Path(name) for name in names}
-        bench.serve_replicas(paths)
+        names = models.split(",") if isinstance(models, str) else models
+        paths = [demo_model(name) if _is_demo(Path(name)) else Path(name) for name in names]
+        bench.serve_replicas({path.stem: path for path in paths})
     return bench
+
+
+def named(name: str, value: Any) -> dict[str, str]:
+    """Names and values from a notebook's parameter such as "a=1,b=2"; nothing from None. Raises RuoError."""
+    if isinstance(value, Mapping):
+        return {str(key): str(one) for key, one in value.items()}
+    pairs = [pair.partition("=") for pair in str(value or "").split(",") if pair.strip()]
+    wrong = next((key for key, _, one in pairs if not key.strip() or not one.strip()), None)
+    if wrong is not None:
+        raise RuoError(f"{name}: {wrong!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
+    return {key.strip(): one.strip() for key, _, one in pairs}
+
+
+def _model(model: str | os.PathLike[str] | None, demo: bool) -> Path | None:
+    """The path of a model, or of the demo's; with the demo's table its dense model is what None stands for."""
+    if model is None:
+        return demo_model("mlp") if demo else None
+    return demo_model(str(model)) if _is_demo(Path(model)) else Path(model)
 
 
 def _table(testset: str | os.PathLike[str] | None) -> Path:
@@ -134,12 +168,10 @@ def _results(results_dir: str | os.PathLike[str] | None) -> Path:
     return folder
 
 
-def sizes(values: Any) -> list[int | None]:
-    """Request sizes from a notebook's parameter: a list, one value, or text such as "1000,5000,none"."""
+def sizes(values: Any, name: str = "chunk_sizes") -> list[int | None]:
+    """Request sizes from a notebook's parameter `name`: a list, one value, or text such as "1000,5000,none"."""
     items = values.split(",") if isinstance(values, str) else values if isinstance(values, Sequence) else [values]
-    return [
-        None if str(item).strip().lower() in ("none", "whole", "") else whole("chunk_sizes", item) for item in items
-    ]
+    return [None if str(item).strip().lower() in ("none", "whole", "") else whole(name, item) for item in items]
 
 
 def whole(name: str, value: Any) -> int:

@@ -18,10 +18,10 @@ from click.testing import CliRunner
 
 from ruo import load
 from ruo.compare import ALL_SIZES, TOLERANCE, check_answers, main, parse_sizes, plan_turns
-from ruo.comparison import markdown_table, runs_for_figure, summarise
+from ruo.comparison import markdown_table, runs_for_figure, summarise, verdict_on_systems
 from ruo.demo import Demo
-from ruo.errors import TableError
-from ruo.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS
+from ruo.errors import ScoringError, TableError
+from ruo.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, time_in_process
 
 needs_paper = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
 
@@ -58,7 +58,7 @@ def test_every_system_scores_every_row_rightly(lines: list[dict[str, Any]]) -> N
 @needs_paper
 def test_a_line_tells_what_was_run_and_in_which_order(lines: list[dict[str, Any]]) -> None:
     """The lines stand in the order of their positions, and tell the block, the request size and the CPU time of each."""
-    assert [line["position"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["position"] for line in lines] == list(range(1, len(SYSTEMS) + 1))
     assert {line["block"] for line in lines} == {1}
     assert {line["rows_per_request"] for line in lines if line["system"] != BOUND} == {1_000}
     assert all(line["client_cpu_s"] > 0 for line in lines)
@@ -104,7 +104,7 @@ def test_each_block_holds_every_system_once() -> None:
     turns = plan_turns((1_000, None), runs=4, seed=0, paper_runs=4)
     for block in range(1, 5):
         mine = [turn for turn in turns if turn.block == block]
-        assert [turn.position for turn in mine] == list(range(1, 10))
+        assert [turn.position for turn in mine] == list(range(1, 2 * len(SYSTEMS)))
         wanted = [(BOUND, None), *((name, size) for name in SYSTEMS if name != BOUND for size in (1_000, None))]
         assert sorted(map(str, wanted)) == sorted(str((turn.system, turn.chunk_size)) for turn in mine)
 
@@ -242,3 +242,51 @@ def test_missing_client_is_told_in_a_sentence(demo: Demo, tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "pip install 'ruo[paper]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- what it says ----
+
+
+def blocks(seconds: dict[str, float], count: int = 6, **more: object) -> list[dict[str, Any]]:
+    """Runs of several systems in blocks, with a little noise."""
+    noise = np.random.default_rng(0)
+    return [
+        {
+            "system": name, "rows_per_request": 1_000, "block": block, "total_s": each * noise.normal(1, 0.01),
+            "error": None, "others_cpus": 0.01, **more,
+        }
+        for block in range(count) for name, each in seconds.items()
+    ]  # fmt: skip
+
+
+def test_the_verdict_compares_each_system_with_the_fast_wire() -> None:
+    """Every other system has its sentence with the ratio; a quiet machine and right answers are VALID."""
+    verdict = verdict_on_systems(blocks({V2: 1.0, PAPER: 20.0, BOUND: 0.8}))
+
+    assert verdict.startswith("VALID")
+    assert f"- {V2[0].upper()}{V2[1:]} is faster than {PAPER}: it takes 0.05" in verdict
+    assert f"{V2[0].upper()}{V2[1:]} is slower than {BOUND}" in verdict
+
+
+def test_the_verdict_tells_what_is_wrong() -> None:
+    """A wrong answer of ruo's own, or a busy machine, is INVALID; a paper's system without a result is a result."""
+    failed = [*blocks({V2: 1.0}), *blocks({PAPER: 1.0}, total_s=None, error="no result: 0 of 10 rows came back")]
+    assert verdict_on_systems(failed).startswith("VALID")
+    assert f"- {PAPER}: no result at any request size." in verdict_on_systems(failed)
+    wrong = [*blocks({BOUND: 1.0}), *blocks({V2: 1.0}, total_s=None, error="wrong: answers differ by up to 0.1")]
+    assert verdict_on_systems(wrong).startswith("INVALID: 6 runs failed (wrong: answers differ")
+    assert "busy with something else in 6 of 6" in verdict_on_systems(blocks({V2: 1.0}, others_cpus=2.0))
+
+
+def test_peers_are_asked_by_the_same_client(demo: Demo) -> None:
+    """Another server of the same model is one more system, with turns of its own."""
+    turns = plan_turns((1_000,), runs=2, systems=(*SYSTEMS, "MLServer"))
+    assert sum(turn.system == "MLServer" for turn in turns) == 2
+
+
+def test_the_time_without_a_network(demo: Demo, tmp_path: Path) -> None:
+    """The job in one process takes some seconds' part; a table that the model cannot take is told in a sentence."""
+    assert 0 < time_in_process(demo.testset, demo.models["mlp"])[0] < 60
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ScoringError, match="cannot score other.csv in one process"):
+        time_in_process(tmp_path / "other.csv", demo.models["mlp"])

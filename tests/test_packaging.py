@@ -99,7 +99,23 @@ def test_the_changelog_is_of_this_version() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["setup", "demo", "benchmark", "compare", "test", "soak", "lint", "serve", "lab", "constraints", "clean", "help"],
+    [
+        "setup",
+        "demo",
+        "benchmark",
+        "scaling",
+        "report",
+        "compare",
+        "test",
+        "soak",
+        "lint",
+        "serve",
+        "lab",
+        "image",
+        "constraints",
+        "clean",
+        "help",
+    ],
 )
 def test_make_has_the_promised_targets(target: str) -> None:
     """Each target is there, and `make help` says in a line what it does."""
