@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import keras
 import numpy as np
 import polars as pl
-import tensorflow as tf
 
 from ruo.errors import TableError
+from ruo.lean import import_keras
 from ruo.memory import peak_rss_mb
 
 __all__ = ["compile_model", "main", "score_in_process"]
@@ -33,6 +32,9 @@ ROWS_PER_CALL = 50_000
 
 def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Callable[[Array], Array]:
     """The model as a function of (n, features) float32, compiled, and called with each number of rows to come."""
+    keras = import_keras()
+    import tensorflow as tf  # after Keras, which is then imported without its trimmings
+
     model = keras.saving.load_model(path)
     shape = [-1, *model.input_shape[1:]]
     signature = [tf.TensorSpec([None, features], tf.float32)]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ruo.errors import RuoError
+from ruo.lean import import_keras
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
@@ -169,8 +170,7 @@ _OUT = {"bfloat16": "float32"}  # neither numpy nor JSON has it
 def _load_keras(path: Path) -> Model:
     if path.suffix not in SUFFIXES:
         raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
-    import keras
-
+    keras = import_keras()
     loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not getattr(loaded, "inputs", None):
         raise ModelError("it does not say what it takes; build it before it is saved, or export it as a SavedModel.")
