@@ -89,7 +89,7 @@ image: ## build the container images: the server (TensorFlow and OpenVINO) and t
 
 constraints: setup ## pin in constraints.txt the newest versions that go together
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report .venv/resolved.json \
-	  '.[server,notebooks,paper,cluster,test]' openvino
+	  '.[server,notebooks,paper,cluster,test]'
 	@$(BIN)/python -c "$$WRITE_CONSTRAINTS"
 
 define WRITE_CONSTRAINTS

@@ -138,18 +138,20 @@ class Comparison(NamedTuple):
 def compare(a: Values, b: Values, *, seed: int = 0, confidence: float = 0.95) -> Comparison:
     """The times `a` over the times `b`, paired: two Series by their index (the block), anything else by position.
 
-    mean(a) / mean(b) with a bootstrap interval that draws whole pairs, so that what slows down a block cancels out.
+    The geometric mean of a / b over the pairs, so that what slows down a block cancels out and one run that was
+    disturbed weighs little, with a bootstrap interval that draws pairs.
     The percentiles are widened for few pairs, Phi(-sqrt(n / (n - 1)) t(n - 1)): Hesterberg, "What Teachers Should Know
     About the Bootstrap", The American Statistician 2015. The same `seed` gives the same interval. A Series' block
     that the other lacks is left out. Raises ValueError where nothing is left to pair.
     """
     first, second = _paired(a, b)
     n = len(first)
-    ratio = float(first.mean() / second.mean())
+    logs = np.log(first / second)
+    ratio = float(np.exp(logs.mean()))
     if n == 1:
         return Comparison(ratio, float("nan"), float("nan"), 1)
     draws = np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n))
-    ratios = first[draws].sum(axis=1) / second[draws].sum(axis=1)
+    ratios = np.exp(logs[draws].mean(axis=1))
     tail = float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5))
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return Comparison(ratio, float(low), float(high), n)
