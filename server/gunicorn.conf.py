@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ruo.cpus import cpu_limit
+from server import heap
 from server.board import Board
 from server.settings import Settings
 
@@ -85,6 +86,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Keep the worker to CPUs of its own, where that is asked for; before TensorFlow looks how many there are."""
+    heap.hold_on()
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         first = worker.line * _cores

@@ -24,7 +24,7 @@ from ruo.wire.v2 import DATATYPES, datatype_of
 
 __all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
 
-ROWS_PER_CALL = 4096
+ROWS_PER_CALL = 2048
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 # one call at a time in a process, whichever model it is of: the threads inside a call use all CPUs the process may use

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import threading
 import time
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ruo.wire import WireError
+from server import heap
 from server.board import Board
 from server.limits import RefusedError
 from server.metrics import Metrics
@@ -168,7 +167,7 @@ class Serving:
             version = found.version or number_of(sha256)
             if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
                 model = load_model(path, self._settings.ruo_trust_model, found.path)
-                _give_back_memory()
+                heap.give_back()
             else:
                 model = self._current.model  # the same content under another name or time
         self._refused = None
@@ -202,17 +201,10 @@ class Serving:
         in_use = [model for model in self._forgotten if model() is not None]
         if len(in_use) < len(self._forgotten):
             self._forgotten = in_use
-            _give_back_memory()
+            heap.give_back()
 
     def _fail(self, message: str) -> None:
         if message != self._error:
             log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
             self._metrics.load_failed()
         self._error = message
-
-
-def _give_back_memory() -> None:
-    """Give the system what is no longer used: a model is full of cycles, and glibc keeps what it has been given back."""
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
