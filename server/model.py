@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from ruo.lean import import_keras
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
+from server.compiled import Function, compile_keras, exported_dtype
 
 __all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
 
@@ -41,9 +42,6 @@ class TensorSpec(NamedTuple):
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-
-
-Function = Callable[[list[Array]], list[Array]]
 
 
 class Model:
@@ -142,11 +140,11 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
     return converted
 
 
-def load_model(path: Path, trusted: bool = False, origin: Path | None = None) -> Model:
+def load_model(path: Path, trusted: bool = False, origin: Path | None = None, precision: str = "f32") -> Model:
     """Load a ``.keras`` or ``.h5`` file or a SavedModel directory, compile it and warm it up.
 
     Only `trusted` models may have a format that can run code of their maker while it is loaded. `origin` is where
-    `path` was copied from, to be named in errors. Raises ModelError.
+    `path` was copied from, to be named in errors. OpenVINO computes in `precision`, f32 or bf16. Raises ModelError.
     """
     origin = origin or path
     if path.suffix != ".keras" and not trusted:
@@ -155,7 +153,7 @@ def load_model(path: Path, trusted: bool = False, origin: Path | None = None) ->
             "set RUO_TRUST_MODEL=1 if you know who did, or save the model as .keras."
         )
     try:
-        model = _load_saved_model(path) if path.is_dir() else _load_keras(path)
+        model = _load_saved_model(path) if path.is_dir() else _load_keras(path, precision)
         model.warm_up()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -164,10 +162,7 @@ def load_model(path: Path, trusted: bool = False, origin: Path | None = None) ->
     return model
 
 
-_OUT = {"bfloat16": "float32"}  # neither numpy nor JSON has it
-
-
-def _load_keras(path: Path) -> Model:
+def _load_keras(path: Path, precision: str) -> Model:
     if path.suffix not in SUFFIXES:
         raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
     keras = import_keras()
@@ -178,35 +173,11 @@ def _load_keras(path: Path) -> Model:
     names = _unique(getattr(loaded, "output_names", None) or [loaded.layers[-1].name])
     inputs = [_spec(tensor.name, tensor.dtype, tensor.shape) for tensor in loaded.inputs]
     outputs = [
-        _spec(name, _OUT.get(tensor.dtype, tensor.dtype), tensor.shape)
+        _spec(name, exported_dtype(tensor.dtype), tensor.shape)
         for name, tensor in zip(names, loaded.outputs, strict=True)
     ]
-    backend = keras.backend.backend()
-    function = _compile(loaded, inputs) if backend == "tensorflow" else _batch_function(loaded)
     kind = "keras" if path.suffix == ".keras" else "h5"
-    return Model(f"{backend}_{kind}", inputs, outputs, function)
-
-
-def _compile(loaded: Any, inputs: list[TensorSpec]) -> Function:
-    import tensorflow as tf
-
-    signature = [tf.TensorSpec([None if size < 0 else size for size in spec.shape], spec.dtype) for spec in inputs]
-
-    def forward(*tensors: Any) -> list[Any]:
-        given = tensors[0] if len(tensors) == 1 else list(tensors)
-        outputs = _as_list(loaded(given, training=False))
-        return [tf.cast(output, _OUT[output.dtype.name]) if output.dtype.name in _OUT else output for output in outputs]
-
-    concrete = tf.function(forward, input_signature=signature).get_concrete_function()
-    return lambda arrays: [tensor.numpy() for tensor in concrete(*map(tf.convert_to_tensor, arrays))]
-
-
-def _batch_function(loaded: Any) -> Function:
-    def function(arrays: list[Array]) -> list[Array]:
-        given = arrays[0] if len(arrays) == 1 else arrays
-        return [np.asarray(output) for output in _as_list(loaded.predict_on_batch(given))]
-
-    return function
+    return Model(f"{keras.backend.backend()}_{kind}", inputs, outputs, compile_keras(keras, loaded, precision))
 
 
 def _load_saved_model(path: Path) -> Model:
@@ -236,12 +207,6 @@ def _load_saved_model(path: Path) -> Model:
 
 def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:
     return TensorSpec(name, np.dtype(dtype), tuple(-1 if size is None else int(size) for size in shape))
-
-
-def _as_list(outputs: Any) -> list[Any]:
-    if isinstance(outputs, dict):
-        return list(outputs.values())
-    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
 def _unique(names: list[str]) -> list[str]:

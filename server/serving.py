@@ -166,7 +166,8 @@ class Serving:
                 )
             version = found.version or number_of(sha256)
             if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
-                model = load_model(path, self._settings.ruo_trust_model, found.path)
+                settings = self._settings
+                model = load_model(path, settings.ruo_trust_model, found.path, settings.model_precision)
                 heap.give_back()
             else:
                 model = self._current.model  # the same content under another name or time

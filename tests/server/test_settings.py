@@ -40,3 +40,10 @@ def test_what_is_no_number_is_refused_by_name(monkeypatch, value):
     monkeypatch.setenv("BODY_TIMEOUT", value)
     with pytest.raises(RuoError, match="BODY_TIMEOUT=.*the default is 60"):
         Settings.read()
+
+
+def test_an_unknown_precision_is_refused(monkeypatch):
+    """bfloat16 is a choice by its name; no other word is taken for float32."""
+    monkeypatch.setenv("MODEL_PRECISION", "fp16")
+    with pytest.raises(RuoError, match="MODEL_PRECISION='fp16' is neither f32, the default, nor bf16"):
+        Settings.read()

@@ -1,0 +1,77 @@
+"""A loaded Keras model as a compiled function, for each backend: a list of arrays in, a list of arrays out.
+
+TensorFlow traces the model once, for any number of rows. OpenVINO is given the model's graph directly: Keras' own
+`predict_on_batch` compiles with whatever precision the CPU is fastest at, which is bfloat16 on the newest ones and
+moves predictions by hundredths.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ruo.wire.messages import Array
+
+__all__ = ["Function", "compile_keras", "exported_dtype"]
+
+Function = Callable[[list[Array]], list[Array]]
+
+
+def exported_dtype(name: str) -> str:
+    """The datatype in which an output leaves the model: neither numpy nor JSON has bfloat16."""
+    return "float32" if name == "bfloat16" else name
+
+
+def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
+    """`loaded` compiled by the backend that Keras runs on; only OpenVINO heeds `precision`."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _compile_tensorflow(keras, loaded)
+    if backend == "openvino":
+        return _compile_openvino(keras, loaded, precision)
+    return lambda arrays: [np.asarray(output) for output in keras.tree.flatten(loaded.predict_on_batch(_given(arrays)))]
+
+
+def _compile_tensorflow(keras: Any, loaded: Any) -> Function:
+    import tensorflow as tf
+
+    def forward(*tensors: Any) -> list[Any]:
+        outputs = keras.tree.flatten(loaded(_given(tensors), training=False))
+        return [tf.cast(output, exported_dtype(output.dtype.name)) for output in outputs]
+
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in loaded.inputs]
+    concrete = tf.function(forward, input_signature=signature).get_concrete_function()
+    return lambda arrays: [tensor.numpy() for tensor in concrete(*map(tf.convert_to_tensor, arrays))]
+
+
+def _compile_openvino(keras: Any, loaded: Any, precision: str) -> Function:
+    import openvino as ov
+    from openvino import opset13 as graph
+
+    nodes = [
+        graph.parameter([-1 if size is None else size for size in tensor.shape], np.dtype(tensor.dtype))
+        for tensor in loaded.inputs
+    ]
+    tensors = [keras.ops.convert_to_tensor(node.output(0)) for node in nodes]
+    outputs = keras.tree.flatten(loaded(_given(tensors), training=False))
+    dtypes = [np.dtype(exported_dtype(keras.backend.standardize_dtype(output.dtype))).type for output in outputs]
+    results = [graph.convert(output.output, dtype) for output, dtype in zip(outputs, dtypes, strict=True)]
+    # without pinning: every worker would pin its threads to the same first CPUs
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
+    if "OMP_NUM_THREADS" in os.environ:
+        config["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
+    request = ov.compile_model(ov.Model(results, nodes), "CPU", config).create_infer_request()
+
+    def function(arrays: list[Array]) -> list[Array]:
+        found = request.infer(arrays, share_inputs=True)
+        return [found[number] for number in range(len(results))]
+
+    return function
+
+
+def _given(tensors: Sequence[Any]) -> Any:
+    """What a model is called with: a model of one input takes it alone."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)

@@ -1,0 +1,51 @@
+"""Models compiled by OpenVINO, in a process of its own since Keras has one backend a process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from server.model import load_model
+
+PROGRAM = """
+import json, pathlib, sys
+import numpy as np
+from server.model import load_model
+
+paths, rows, precision = json.load(sys.stdin)
+found = {}
+for name, path in paths.items():
+    model = load_model(pathlib.Path(path), precision=precision)
+    given = {spec.name: np.resize(rows, (len(rows), *spec.shape[1:])).astype(spec.dtype) for spec in model.inputs}
+    found[name] = [model.platform, {name: values.tolist() for name, values in model(given).items()}]
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-6), ("bf16", 0.05)])
+def test_openvino_predicts_as_tensorflow_does(models, rows, precision, tolerance):
+    """Several inputs and outputs, an image, a table: float32 to the last digits, bfloat16 where it is asked for."""
+    paths = {name: str(models[name]) for name in ("mlp", "two", "image")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps([paths, rows.tolist(), precision]),
+        env={**os.environ, "KERAS_BACKEND": "openvino"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name in paths:
+        model = load_model(models[name])
+        given = {spec.name: np.resize(rows, (len(rows), *spec.shape[1:])).astype(spec.dtype) for spec in model.inputs}
+        platform, outputs = found[name]
+        assert platform == "openvino_keras"
+        expected = model(given)
+        assert list(outputs) == list(expected)
+        for output, values in expected.items():
+            np.testing.assert_allclose(outputs[output], values, atol=tolerance)
