@@ -114,7 +114,7 @@ def _train(name: str, path: Path, seed: int) -> float:
     pixels, classes = _resample(images, labels, _TRAINING_ROWS, np.random.default_rng((seed, 1 << 20)))
     model = _architecture(name)
     model.compile(optimizer=keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=12 if name == "mlp" else 3, verbose=0)
+    model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=6 if name == "mlp" else 1, verbose=0)
     draft = path.with_name(f"{path.stem}.part.keras")
     model.save(draft)
     draft.replace(path)

@@ -120,7 +120,7 @@ def paper_server(model: Path) -> Iterator[PaperServer]:
         log = Path(folder) / "server.log"
         command = [
             sys.executable, "-m", "gunicorn", "--workers", str(PAPER_WORKERS), "--bind", f"fd://{listener.fileno()}",
-            "--log-level", "debug", "--no-control-socket", "ruo.paper.server:app",
+            "--log-level", "debug", "--no-control-socket", "--preload", "ruo.paper.server:app",  # TensorFlow is read once
         ]  # fmt: skip
         with log.open("wb") as output:
             process = subprocess.Popen(

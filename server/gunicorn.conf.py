@@ -7,6 +7,7 @@ settings (server/settings.py); `-b` and the other options of the command line ov
 """
 
 import contextlib
+import gc
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ruo.cpus import cpu_limit
+from ruo.lean import import_keras
 from server import heap
 from server.board import Board
 from server.settings import Settings
@@ -36,7 +38,7 @@ graceful_timeout = 60
 loglevel = os.environ.get("LOG_LEVEL", "info").lower()
 logger_class = "server.logs.ServerLogger"
 control_socket_disable = True
-preload_app = False  # TensorFlow does not survive a fork: every worker loads its own
+preload_app = False  # every worker has its own application and model: TensorFlow at work does not survive a fork
 
 try:
     tempfile.gettempdir()
@@ -71,7 +73,15 @@ def on_exit(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Stop when the process that started this server is gone, where it gave a pipe to tell by."""
+    """Import what the workers share, and stop when the process that started this server is gone, where it gave a pipe.
+
+    TensorFlow starts its threads at the first call. Imported before that, it is imported once for all workers, and a
+    worker that replaces another is ready in less than a second.
+    """
+    heap.hold_on()
+    with contextlib.suppress(ImportError):  # which every worker will tell of, as the reason why it is not ready
+        import_keras()
+    gc.freeze()  # what is here now is never looked at again, so its memory stays shared
     lifeline = os.environ.pop("RUO_LIFELINE_FD", None)
     if lifeline is not None:
         threading.Thread(target=_stop_at_end_of, args=(int(lifeline),), daemon=True).start()
@@ -86,7 +96,6 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Keep the worker to CPUs of its own, where that is asked for; before TensorFlow looks how many there are."""
-    heap.hold_on()
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         first = worker.line * _cores

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import pytest
 
 from ruo.demo import Demo, make_demo
 from ruo.deployments import LocalServer, local_server
+from ruo.lean import import_keras
 from ruo.wire import WIRES, InferResponse
 
 ROWS = 2_500
@@ -23,8 +26,16 @@ ROWS = 2_500
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """A demo with a test set of 2,500 rows and the dense model."""
-    return make_demo(tmp_path_factory.mktemp("demo"), ROWS, models=("mlp",))
+    """A demo with a test set of 2,500 rows and the dense model, made once for all processes that share a run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+    with (folder.parent / "demo.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "accuracy.json").exists():
+            made = make_demo(folder, ROWS, models=("mlp",))
+            (folder / "accuracy.json").write_text(json.dumps(made.accuracy))
+    accuracy = json.loads((folder / "accuracy.json").read_text())
+    return Demo(folder / "testset.csv", {"mlp": folder / "mlp.keras"}, accuracy)
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +62,7 @@ def labels(demo: Demo) -> np.ndarray:
 @pytest.fixture(scope="session")
 def expected(demo: Demo, features: np.ndarray) -> np.ndarray:
     """What the model says of every row, computed in this process."""
-    import keras
-
+    keras = import_keras()
     return keras.saving.load_model(demo.models["mlp"]).predict(features, batch_size=1000, verbose=0)
 
 

@@ -44,6 +44,7 @@ def lines(compared: Path) -> list[dict[str, Any]]:
 
 
 @needs_paper
+@pytest.mark.soak
 def test_every_system_scores_every_row_rightly(lines: list[dict[str, Any]]) -> None:
     """Each system has one line, with all rows, a time, and answers within the tolerance of the model's own."""
     assert sorted(line["system"] for line in lines) == sorted(SYSTEMS)
@@ -56,6 +57,7 @@ def test_every_system_scores_every_row_rightly(lines: list[dict[str, Any]]) -> N
 
 
 @needs_paper
+@pytest.mark.soak
 def test_a_line_tells_what_was_run_and_in_which_order(lines: list[dict[str, Any]]) -> None:
     """The lines stand in the order of their positions, and tell the block, the request size and the CPU time of each."""
     assert [line["position"] for line in lines] == list(range(1, len(SYSTEMS) + 1))
@@ -65,6 +67,7 @@ def test_a_line_tells_what_was_run_and_in_which_order(lines: list[dict[str, Any]
 
 
 @needs_paper
+@pytest.mark.soak
 @pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
 def test_servers_that_are_not_measured_are_idle(lines: list[dict[str, Any]]) -> None:
     """While a job runs, the servers that do not serve it use a small part of the CPU time that the job does."""
@@ -73,6 +76,7 @@ def test_servers_that_are_not_measured_are_idle(lines: list[dict[str, Any]]) -> 
 
 
 @needs_paper
+@pytest.mark.soak
 def test_report_is_written(compared: Path) -> None:
     """The table is printed and saved, the summary has a row per system, and the figure and the provenance are there."""
     table = (compared / "table.md").read_text()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ruo import local_server
+from ruo.lean import import_keras
 from ruo.wire import WIRES, InferRequest
 from server.app import create_app
 
@@ -22,9 +23,7 @@ FEATURES = 8
 @pytest.fixture(scope="session")
 def keras():
     """Keras, imported when a test needs it."""
-    import keras
-
-    return keras
+    return import_keras()
 
 
 @pytest.fixture(scope="session")
