@@ -65,7 +65,7 @@ test: setup ## all tests a newcomer needs, notebooks included (under five minute
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: setup ## long fault, load and browser tests
-	@$(BIN)/python -m pytest -m soak --timeout 1200 tests
+	@$(BIN)/python -m pytest -m soak --timeout 1200 --durations 20 tests
 
 lint: setup ## style, types and the version
 	@$(BIN)/ruff check .

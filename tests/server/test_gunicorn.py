@@ -99,8 +99,8 @@ def test_a_worker_that_dies_is_replaced(serve, models, ask, rows):
 def test_the_end_waits_for_what_is_under_way(serve, models, ask):
     """After SIGTERM requests under way are finished, new ones are not taken, and the exit status is 0."""
     with serve(models["slow"], workers=2) as server, ThreadPoolExecutor(4) as pool:
-        work = [pool.submit(ask, server.url + INFER, bytes(32) * 50000, RAW) for _ in range(4)]
-        time.sleep(0.5)
+        work = [pool.submit(ask, server.url + INFER, bytes(32) * 20000, RAW) for _ in range(4)]
+        time.sleep(0.2)
         assert not any(each.done() for each in work)
         os.kill(server.pid, signal.SIGTERM)
         assert [each.result().status for each in work] == [200] * 4
