@@ -1,7 +1,7 @@
 """The bound: the same job in one process, with no network: ``python -m ruo.inprocess testset.csv model.keras``.
 
 The best of the straightforward ways that were tried, each in a fresh process: polars reads the CSV in batches, in the
-background and with all CPUs, while TensorFlow scores the batches before, with all CPUs, one compiled call each.
+background and with all CPUs, while Keras' backend scores the batches before, with all CPUs, one compiled call each.
 Reading all of it first and scoring afterwards takes longer. Loading the model, compiling it and calling it once with each
 number of rows that will come are outside the clock, which runs from before the reading until all predictions are there.
 """
@@ -19,6 +19,7 @@ import click
 import numpy as np
 import polars as pl
 
+from ruo.compiled import compile_keras
 from ruo.errors import TableError
 from ruo.lean import import_keras
 from ruo.memory import peak_rss_mb
@@ -33,15 +34,12 @@ ROWS_PER_CALL = 50_000
 def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Callable[[Array], Array]:
     """The model as a function of (n, features) float32, compiled, and called with each number of rows to come."""
     keras = import_keras()
-    import tensorflow as tf  # after Keras, which is then imported without its trimmings
-
-    model = keras.saving.load_model(path)
+    model = keras.saving.load_model(path, compile=False)
+    function = compile_keras(keras, model, "f32")
     shape = [-1, *model.input_shape[1:]]
-    signature = [tf.TensorSpec([None, features], tf.float32)]
-    function = tf.function(lambda x: model(tf.reshape(x, shape), training=False), input_signature=signature)
     for size in {min(rows, rows_per_call), rows % rows_per_call} - {0}:
-        function(tf.zeros((size, features)))
-    return lambda x: function(tf.convert_to_tensor(x)).numpy()
+        function([np.zeros((size, features), np.float32).reshape(shape)])
+    return lambda x: function([x.reshape(shape)])[0]
 
 
 def score_in_process(

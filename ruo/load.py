@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["busy_cpu_s", "busy_share", "session_cpu_s", "wait_until_quiet"]
+__all__ = ["busy_cpu_s", "busy_share", "session_cpu_s", "session_rss_mb", "wait_until_quiet"]
 
 _PROC = Path("/proc")
 
@@ -44,7 +45,18 @@ def session_cpu_s(session: int) -> float | None:
     """CPU seconds of all processes of a session, those that have ended included."""
     if not (_PROC / "stat").exists():
         return None
-    ticks = 0
+    # a process' own time and that of its children which have ended
+    ticks = sum(sum(map(int, fields[11:15])) for fields in _session(session))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def session_rss_mb(session: int) -> float:
+    """Resident memory of all processes of a session; what they share counts for each of them."""
+    return sum(int(fields[21]) for fields in _session(session)) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _session(session: int) -> Iterator[list[str]]:
+    """What the system tells of each process of a session: the fields of proc(5)'s stat that come after its name."""
     for process in _PROC.glob("[0-9]*"):
         try:
             # the name, in brackets, may hold blanks; the session is the fourth field after it
@@ -52,5 +64,4 @@ def session_cpu_s(session: int) -> float | None:
         except OSError:  # it has ended
             continue
         if int(fields[3]) == session:
-            ticks += sum(map(int, fields[11:15]))  # its own time and that of its children which have ended
-    return ticks / os.sysconf("SC_CLK_TCK")
+            yield fields

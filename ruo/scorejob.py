@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
+from ruo.chunks import RequestRecord
 from ruo.errors import RuoError
 from ruo.memory import peak_rss_mb
-from ruo.scoring import score_csv
+from ruo.scoring import iter_scores, score_csv
 
 __all__ = ["main"]
 
@@ -27,8 +30,14 @@ __all__ = ["main"]
 @click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
-def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | None) -> None:
+@click.option("--by-blocks", is_flag=True, help="Keep no predictions, for a table of any length.")
+def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | None, by_blocks: bool) -> None:
     """Score TESTSET with the model at URL and print what it took."""
+    if by_blocks:
+        rows = sum(len(block.predictions) for block in iter_scores(testset, url, chunk_size=chunk_size, wire=wire))
+        click.echo(json.dumps({"rows": rows, "peak_rss_mb": peak_rss_mb()}))
+        return
+    cpu_before = time.process_time()
     began = time.perf_counter()
     try:
         scores = score_csv(testset, url, chunk_size=chunk_size or None, wire=wire, progress=False)
@@ -42,11 +51,22 @@ def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | No
         "sending_s": scores.timings.sending_s,
         "rows": len(scores),
         "requests": len(scores.records),
+        "client_cpu_s": time.process_time() - cpu_before,
+        "off_mean_percent": _off_mean_percent(scores.records),
         "peak_rss_mb": peak_rss_mb(),
     }
     if answers:
         np.save(answers, scores.predictions)
     click.echo(json.dumps(measured))
+
+
+def _off_mean_percent(records: Sequence[RequestRecord]) -> float:
+    """How far the rows of the worker that is furthest from the mean are from it."""
+    rows = Counter[str]()
+    for record in records:
+        rows[record.worker] += record.rows
+    mean = rows.total() / len(rows)
+    return 100 * max(abs(each - mean) for each in rows.values()) / mean
 
 
 if __name__ == "__main__":

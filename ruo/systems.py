@@ -38,6 +38,7 @@ __all__ = [
     "Systems",
     "paper_body",
     "paper_server",
+    "run_job",
     "time_in_process",
 ]
 
@@ -187,7 +188,7 @@ class Systems:
 
     def run(self, system: str, chunk_size: int | None, answers: Path) -> dict[str, Any]:
         """One job, in a new process: what it printed, or `error`; its predictions are in the file `answers`."""
-        return _job([*self._arguments(system, chunk_size), "--answers", str(answers)], self._timeout_s)
+        return run_job([*self._arguments(system, chunk_size), "--answers", str(answers)], self._timeout_s)
 
     def _arguments(self, system: str, chunk_size: int | None) -> list[str]:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
@@ -207,20 +208,21 @@ def time_in_process(testset: Path, model: Path, runs: int = 1, timeout_s: float 
 
     Raises ScoringError where the model cannot score the table in one process.
     """
-    found = [_job(["ruo.inprocess", str(testset), str(model)], timeout_s) for _ in range(runs)]
+    found = [run_job(["ruo.inprocess", str(testset), str(model)], timeout_s) for _ in range(runs)]
     wrong = next((str(each["error"]) for each in found if "error" in each), None)
     if wrong:
         raise ScoringError(f"The model cannot score {testset.name} in one process: {wrong}")
     return [float(each["total_s"]) for each in found]
 
 
-def _job(arguments: list[str], timeout_s: float) -> dict[str, Any]:
-    """What a job printed as its last line, or `error`; `python -m` with the arguments."""
+def run_job(arguments: list[str], timeout_s: float, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a job in a new process printed as its last line, or `error`: `python -m` with the arguments."""
     command = [sys.executable, "-m", *arguments]
     try:
         done = subprocess.run(
-            command, env=_environment(), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+            command, env={**_environment(), **(environment or {})}, capture_output=True, text=True, timeout=timeout_s,
+            check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"error": f"no result after {timeout_s:g} s"}
     try:
