@@ -43,11 +43,11 @@ class Gate:
         self._inside = 0
         self._waiting: asyncio.Condition = asyncio.Condition()
 
-    async def enter(self) -> None:
-        """Wait until there is room."""
+    async def enter(self, places: int = 1) -> None:
+        """Wait until there is room for so many, and take it; where there is never so much, all of it."""
         async with self._waiting:
-            await self._waiting.wait_for(lambda: self._inside < self._limit())
-            self._inside += 1
+            await self._waiting.wait_for(lambda: self._inside + min(places, self._limit()) <= self._limit())
+            self._inside += places
 
     async def leave(self) -> None:
         """Make room."""

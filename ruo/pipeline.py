@@ -26,8 +26,9 @@ from ruo.wire import WireError
 
 __all__ = ["Pipeline", "Sent"]
 
-# Chunks that wait, ready, for a sender: enough that none waits for the reader, few enough to cost no memory.
-_READY = 2
+# Chunks that wait, ready, for a sender: enough that none waits for the reader, few enough to cost no memory. Small ones
+# are more and formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
+_READY, _ROWS_READY = 2, 20_000
 _LOOK_S = 0.05  # how often a sender with nothing to send looks for a chunk to help
 
 
@@ -72,7 +73,7 @@ class Pipeline:
         self._checkpoint = checkpoint
         self._blocks = table.blocks(self._rows_at)
         self._in_flight = Gate(lambda: pace.in_flight)
-        self._window = Gate(lambda: pace.in_flight + _READY)
+        self._window = Gate(lambda: pace.in_flight + self._ready)
         self._formed: asyncio.Queue[_Formed] = asyncio.Queue()
         self._under_way: dict[int, _Formed] = {}
         self._results: asyncio.Queue[_Done | BaseException | None] = asyncio.Queue()
@@ -119,21 +120,30 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001  it is raised again where the answers are awaited
             self._results.put_nowait(error)
 
+    @property
+    def _ready(self) -> int:
+        rows = self._pace.rows
+        return _READY if rows is None else max(_READY, min(self._pace.in_flight, _ROWS_READY // rows))
+
     async def _form(self) -> None:
         loop = asyncio.get_running_loop()
         formed: list[_Formed] = []
-        while True:
+        is_more = True
+        while is_more:
+            count = self._ready // 2
             if self._pipelined:
-                await self._window.enter()
-            item = await loop.run_in_executor(self._thread, self._form_next)
-            if item is None:
-                break
-            if isinstance(item, _Done):
-                self._results.put_nowait(item)
-            elif self._pipelined:
-                self._formed.put_nowait(item)
-            else:
-                formed.append(item)
+                await self._window.enter(count)
+            items, error = await loop.run_in_executor(self._thread, self._form_some, count)
+            is_more = len(items) == count
+            for item in items:
+                if isinstance(item, _Done):
+                    self._results.put_nowait(item)
+                elif self._pipelined:
+                    self._formed.put_nowait(item)
+                else:
+                    formed.append(item)
+            if error:
+                raise error
         for item in formed:
             self._formed.put_nowait(item)
         self._is_formed = True
@@ -148,6 +158,16 @@ class Pipeline:
         rows = self._pace.next_rows(None if expected is None else expected - start)
         border = self._checkpoint.next_stored(start) if self._checkpoint else None
         return rows if border is None else min(border - start, rows or border)
+
+    def _form_some(self, count: int) -> tuple[list[_Formed | _Done], Exception | None]:
+        """So many chunks; fewer at the end of the table, or before what cannot be formed."""
+        items: list[_Formed | _Done] = []
+        try:
+            while len(items) < count and (item := self._form_next()):
+                items.append(item)
+        except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are on their way
+            return items, error
+        return items, None
 
     def _form_next(self) -> _Formed | _Done | None:
         began = time.perf_counter()

@@ -30,6 +30,7 @@ _LONGEST_WAY_S = 0.02  # after this long nobody has taken it: the other worker m
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
 _HEADERS_S = 10.0  # for a client to send something, and again for the rest of its headers
 _STOPPING_S = 1.0  # the same when the worker is to end
+_NOTIFY_S = 0.5
 _PROBE_THREADS = 4
 _CLOSING_THREADS = 64  # they only wait
 _CLOSING_S = 2.0
@@ -44,6 +45,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     _gave_way_since = 0.0
     _gave_way_last = 0.0
     _stopping_at = 0.0
+    _notified = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +57,13 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self._probes = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
         self._closing = ThreadPoolExecutor(_CLOSING_THREADS, thread_name_prefix="close")
         super().init_process()
+
+    def notify(self) -> None:
+        """Tell the master that this worker lives: twice a second is enough, and events come by the thousand."""
+        now = time.monotonic()
+        if now - self._notified >= _NOTIFY_S:
+            self._notified = now
+            super().notify()
 
     def accept(self, listener: Any) -> None:
         """Take a new connection, or leave it to a worker that has less to do."""

@@ -280,5 +280,5 @@ def test_killed_and_gone_on_with(demo: Demo, server: LocalServer, tmp_path: Path
     whole = score_csv(demo.testset, server.url, chunk_size=100, wire=wire)
     resumed = score_csv(demo.testset, server.url, chunk_size=100, wire=wire, checkpoint=path)
 
-    assert 12 <= resumed.requests["resumed"].sum() < 25
+    assert 12 <= resumed.requests["resumed"].sum() < 30  # eight are under way, and eight wait to be
     assert resumed.predictions.tobytes() == whole.predictions.tobytes()
