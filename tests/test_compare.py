@@ -288,6 +288,7 @@ def test_peers_are_asked_by_the_same_client(demo: Demo) -> None:
     assert sum(turn.system == "MLServer" for turn in turns) == 2
 
 
+@pytest.mark.soak
 def test_the_time_without_a_network(demo: Demo, tmp_path: Path) -> None:
     """The job in one process takes some seconds' part; a table that the model cannot take is told in a sentence."""
     assert 0 < time_in_process(demo.testset, demo.models["mlp"])[0] < 60

@@ -22,6 +22,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.soak
 def test_a_longer_test_set_begins_with_the_shorter(tmp_path: Path) -> None:
     """The first rows of a longer demo are those of a shorter one, also over the pieces that are written."""
     make_testset(tmp_path / "short", 60_000)

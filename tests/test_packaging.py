@@ -104,6 +104,7 @@ def test_the_changelog_is_of_this_version() -> None:
         "demo",
         "benchmark",
         "scaling",
+        "bench",
         "report",
         "compare",
         "test",

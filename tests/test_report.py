@@ -87,7 +87,7 @@ def test_a_finished_run_is_kept(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, folder)
     before = (folder / "runs.jsonl").read_bytes()
     with pytest.raises(RuoError):
-        run_notebook(NOTEBOOKS / "benchmark.ipynb", folder, {"server_url": "nowhere"})
+        run_notebook(NOTEBOOKS / "benchmark.ipynb", folder, {"testset": "nothing.csv"})
     assert before in [path.read_bytes() for path in tmp_path.rglob("runs.jsonl")]
 
 

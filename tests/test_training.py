@@ -134,6 +134,7 @@ def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
     np.testing.assert_array_equal(other.variance, scaling.variance)
 
 
+@pytest.mark.soak
 def test_a_column_that_never_changed_does_no_harm_when_it_does() -> None:
     """A feature that was constant among the training rows is not blown up when it differs later."""
     found = train(table().assign(c=7.5), units=[16], epochs=15)
@@ -166,6 +167,7 @@ def test_a_published_model_is_served_and_answers_alike(trained: Trained, csv: Pa
     assert (scores.predictions[test].argmax(axis=1) == scores.labels[test]).mean() == pytest.approx(trained.accuracy)
 
 
+@pytest.mark.soak
 def test_the_seed_decides() -> None:
     """The same seed gives the same history, parts and weights; another gives others."""
     one, same, other = (train(table(), units=[8], epochs=2, seed=seed) for seed in (3, 3, 4))
@@ -176,6 +178,7 @@ def test_the_seed_decides() -> None:
     assert list(one.parts.test) != list(other.parts.test)
 
 
+@pytest.mark.soak
 def test_one_column_of_whole_numbers() -> None:
     """A column of classes 0, 1, ... is as good as one column for each, and its name may be the prefix."""
     frame = table()
@@ -185,6 +188,7 @@ def test_one_column_of_whole_numbers() -> None:
     pd.testing.assert_frame_equal(one_hot.history, single.history)
 
 
+@pytest.mark.soak
 def test_units_shape_the_network() -> None:
     """Each number is a hidden layer; without any, the features go straight to the classes."""
     deep, flat = (train(table(), units=units, epochs=1).model for units in ([5, 4], []))

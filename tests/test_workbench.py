@@ -48,6 +48,7 @@ def test_parts_that_do_not_go_together(demo: Demo, tmp_path: Path) -> None:
         prepare_files(testset=demo.testset)
 
 
+@pytest.mark.soak
 def test_the_number_of_workers_is_as_asked(demo: Demo, tmp_path: Path) -> None:
     """A server that is started for the notebook has the workers of its parameter, and ends with it."""
     bench = prepare(None, demo.testset, demo.models["mlp"], tmp_path / "found", workers=1)

@@ -197,6 +197,7 @@ def test_only_the_pinned_model_is_loaded(serving, models):
         current(serving(models["other"], MODEL_SHA256=sha256))
 
 
+@pytest.mark.soak
 def test_no_more_than_three_replaced_versions_are_kept(serving, models, tmp_path):
     """However fast versions follow each other, the memory of a few is all that they take."""
     publish(models["mlp"], tmp_path)
