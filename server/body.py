@@ -1,7 +1,8 @@
-"""The body of a request: read at once, within a size and a time, and decompressed where the client says it is.
+"""The body of a request: read within a size and a time, and decompressed where the client says it is.
 
 Gunicorn reads a body through several buffers. A body of known length is instead received by one system call into
-memory of that length: less copying, and the interpreter is not asked for again after every piece.
+memory of that length: less copying, and the interpreter is not asked for again after every piece. A large one need not
+be there as a whole: `Arriving` receives its beginning while the rest is on its way, and forgets what has been used.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import mmap
 import socket
 import struct
 import threading
@@ -25,11 +27,60 @@ from gunicorn.http.errors import ParseException
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["CODINGS", "drain", "read_body"]
+__all__ = ["CODINGS", "Arriving", "begin_body", "drain", "read_body"]
 
 _DRAIN_S = 2.0  # for what is left of the body of a request that was refused
 _PIECE = 1 << 20
 _SLOWEST = float(1 << 20)  # bytes a second; a large body is given time accordingly
+_LARGE = 8 << 20
+_LATE = "The body did not arrive in time; send fewer rows at once."
+
+
+class Arriving:
+    """A body in `data`, of which the beginning is there, and the rest once `arrive` was called for it.
+
+    What has not arrived reads as zeros. `is_whole` says that there is nothing to wait for.
+    """
+
+    def __init__(self, data: Buffer, environ: dict[str, Any] | None = None, deadline: float = 0.0) -> None:
+        self.data = memoryview(data)
+        self._environ = environ
+        self._deadline = deadline
+        self._at = len(self.data) if environ is None else 0
+        self._forgotten = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is there."""
+        return self._at == len(self.data)
+
+    def arrive(self, end: int) -> None:
+        """Wait until all bytes before `end` are there; raises WireError: 408 where they are too slow, 400."""
+        end = min(end, len(self.data))
+        if end > self._at:
+            assert self._environ is not None  # else it is whole
+            _receive_into(self.data[self._at : end], self._environ, self._deadline)
+            self._at = end
+
+    def forget(self, end: int) -> None:
+        """Give the memory of the bytes before `end` back; they are not looked at again."""
+        end -= end % mmap.PAGESIZE
+        if isinstance(self.data.obj, mmap.mmap) and end > self._forgotten:
+            self.data.obj.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
+            self._forgotten = end
+
+
+def begin_body(environ: dict[str, Any], limit: int, timeout: float) -> Arriving:
+    """A large body that comes as it is, from its beginning on; any other as `read_body` gives it. Raises the same."""
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    coding = environ.get("HTTP_CONTENT_ENCODING", "").strip()
+    if coding or not _LARGE <= length <= limit or not _is_plain(environ) or not hasattr(mmap, "MADV_DONTNEED"):
+        return Arriving(read_body(environ, limit, timeout))
+    return Arriving(
+        memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)),
+        environ,
+        _deadline(length, timeout),
+    )
 
 
 def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
@@ -40,12 +91,18 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > limit:
         raise _too_large(limit)
-    deadline = time.monotonic() + timeout + length / _SLOWEST
-    try:
-        body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
-    except TimeoutError:
-        raise WireError("The body did not arrive in time; send fewer rows at once.", 408) from None
+    deadline = _deadline(length, timeout)
+    body: Buffer
+    if _is_plain(environ):
+        body = np.empty(length, np.uint8).data  # not zeroed first, and no memory before it is written to
+        _receive_into(body, environ, deadline)
+    else:
+        body = _read(environ, limit, deadline)
     return CODINGS[coding](body, limit)
+
+
+def _deadline(length: int, timeout: float) -> float:
+    return time.monotonic() + timeout + length / _SLOWEST
 
 
 def drain(environ: dict[str, Any]) -> None:
@@ -55,7 +112,7 @@ def drain(environ: dict[str, Any]) -> None:
     deadline = time.monotonic() + _DRAIN_S
     with contextlib.suppress(WireError, OSError):
         while left := environ["wsgi.input"].reader.length:
-            _receive(environ, min(left, _PIECE), deadline)
+            _receive_into(memoryview(bytearray(min(left, _PIECE))), environ, deadline)
 
 
 def _is_plain(environ: dict[str, Any]) -> bool:
@@ -64,29 +121,27 @@ def _is_plain(environ: dict[str, Any]) -> bool:
     return isinstance(reader, LengthReader) and type(environ.get("gunicorn.socket")) is socket.socket
 
 
-def _receive(environ: dict[str, Any], length: int, deadline: float) -> Buffer:
-    """`length` bytes of the body: those that came with the headers, and the rest from the socket."""
+def _receive_into(body: memoryview, environ: dict[str, Any], deadline: float) -> None:
+    """The next bytes of the body: those that came with the headers, and the rest from the socket."""
     reader, connection = environ["wsgi.input"].reader, environ["gunicorn.socket"]
     buffered = reader.unreader.take_buffered()
-    if len(buffered) > length:  # another request follows on the same connection
-        reader.unreader.unread(buffered[length:])
-    body = np.empty(length, np.uint8).data  # not zeroed first, and no memory before it is written to
-    at = min(len(buffered), length)
+    if len(buffered) > len(body):  # more of this body, or another request on the same connection
+        reader.unreader.unread(buffered[len(body) :])
+    at = min(len(buffered), len(body))
     body[:at] = buffered[:at]
     reader.length -= at
     try:
-        while at < length:
+        while at < len(body):
             _set_timeout(connection, deadline - time.monotonic())
-            count = connection.recv_into(body[at:], length - at, socket.MSG_WAITALL)
+            count = connection.recv_into(body[at:], len(body) - at, socket.MSG_WAITALL)
             if not count:
-                raise WireError(f"The body ended after {at} bytes; Content-Length says {length}.")
+                raise WireError(f"The body ended {reader.length} bytes before the end that Content-Length names.")
             at += count
             reader.length -= count
-    except BlockingIOError:
-        raise TimeoutError from None
+    except (BlockingIOError, TimeoutError):
+        raise WireError(_LATE, 408) from None
     finally:
         _set_timeout(connection, None)
-    return body
 
 
 def _set_timeout(connection: socket.socket, seconds: float | None) -> None:
@@ -109,7 +164,7 @@ def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
             body: bytes = stream.read(length)
         except (OSError, ParseException) as error:
             if time.monotonic() >= deadline:
-                raise TimeoutError from None
+                raise WireError(_LATE, 408) from None
             raise WireError(f"The body breaks off, or its chunks are malformed ({error}).") from None
     if len(body) > limit:
         raise _too_large(limit)

@@ -10,14 +10,18 @@ import zlib
 from flask import Response, request
 
 from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
-from server.body import read_body
+from ruo.wire.messages import Array, Buffer
+from ruo.wire.v2 import HEADER_LENGTH
+from server.body import Arriving, begin_body
 from server.limits import Gate
 from server.metrics import Metrics, Timing
-from server.model import Model, decode_raw
+from server.model import Model, TensorSpec, decode_raw
 from server.serving import Served, Serving
 from server.settings import Settings
 
 __all__ = ["Inference"]
+
+_LONGEST_HEAD = 1 << 16
 
 
 class Inference:
@@ -38,19 +42,23 @@ class Inference:
     def _answer(self, wire: Wire, served: Served, deadline: float) -> Response:
         model = served.model
         began = time.perf_counter()
-        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        body = begin_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
         asked = _decode(wire, model, body)
         arrays = model.fit(asked.inputs)
-        decoded = time.perf_counter()
+        rows_arrive = _RowsArrive(body, arrays[0])
         del body
+        decoded = time.perf_counter()
         with self._metrics.waiting():
-            outputs, waited = model.run_timed(arrays, deadline)
+            outputs, waited = model.run_timed(arrays, deadline, rows_arrive)
         computed = time.perf_counter()
         answer = InferResponse(outputs, self.serving.name, served.version, asked.id)
         headers, buffers = wire.encode_response(answer, asked)
         parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only
         response = _compressed(Response(parts, headers=headers))
-        timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
+        received = rows_arrive.seconds
+        timing = Timing(
+            decoded - began + received, waited, computed - decoded - waited - received, time.perf_counter() - computed
+        )
         self._metrics.scored(served.version, len(arrays[0]), timing)
         response.headers["Server-Timing"] = timing.header()
         response.headers["Ruo-Model-Version"] = served.version
@@ -59,7 +67,43 @@ class Inference:
         return response
 
 
-def _decode(wire: Wire, model: Model, body: bytes | bytearray | memoryview) -> InferRequest:
+class _RowsArrive:
+    """Receives the rows of a body as the model comes to them; `seconds` is what that took."""
+
+    def __init__(self, body: Arriving, rows: Array) -> None:
+        self.seconds = 0.0
+        self._body = body
+        self._row_bytes = rows.nbytes // max(1, len(rows))
+        self._first = len(body.data) - rows.nbytes
+
+    def __call__(self, start: int, stop: int) -> None:
+        if not self._body.is_whole:
+            began = time.perf_counter()
+            self._body.forget(self._first + start * self._row_bytes)
+            self._body.arrive(self._first + stop * self._row_bytes)
+            self.seconds += time.perf_counter() - began
+
+
+def _decode(wire: Wire, model: Model, body: Arriving) -> InferRequest:
+    """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
+    head = request.headers.get(HEADER_LENGTH, "")
+    may_arrive = wire.name == "v2" and head.isdigit() and int(head) < _LONGEST_HEAD and len(model.inputs) == 1
+    body.arrive(int(head) if may_arrive else len(body.data))
+    asked = _decoded(wire, model, body.data)
+    tensors = list(asked.inputs.values())
+    rows_only = len(tensors) == 1 and tensors[0].nbytes == len(body.data) - int(head or 0)
+    if not body.is_whole and not (rows_only and _is_as_taken(tensors[0], model.inputs[0])):
+        body.arrive(len(body.data))
+        asked = _decoded(wire, model, body.data)  # which now sees all of it
+    return asked
+
+
+def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:
+    """Whether no value has to be looked at before the model is called."""
+    return tensor.dtype == spec.dtype and tensor.dtype.kind == "f"
+
+
+def _decoded(wire: Wire, model: Model, body: Buffer) -> InferRequest:
     asked = wire.decode_request(dict(request.headers), body)
     if wire.name == "v2" and ONLY in asked.inputs:
         if len(model.inputs) > 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,19 +61,27 @@ class Model:
         """Score rows that `fit` has made fit; raises WireError where that takes beyond `deadline` (time.monotonic)."""
         return self.run_timed(arrays, deadline)[0]
 
-    def run_timed(self, arrays: list[Array], deadline: float = math.inf) -> tuple[dict[str, Array], float]:
-        """As `run`; gives the seconds of waiting for other calls too."""
+    def run_timed(
+        self, arrays: list[Array], deadline: float = math.inf, arrive: Callable[[int, int], object] = lambda *_: None
+    ) -> tuple[dict[str, Array], float]:
+        """As `run`; gives the seconds of waiting for other calls too.
+
+        `arrive` is called before every call of the model with the rows that it is for, the first and the one after the
+        last: the arrays may still be on their way.
+        """
         rows = len(arrays[0])
-        results, waited = self._call([array[:ROWS_PER_CALL] for array in arrays], deadline)
-        if rows > ROWS_PER_CALL:
-            first, results = results, [np.empty((rows, *piece.shape[1:]), piece.dtype) for piece in results]
-            for result, piece in zip(results, first, strict=True):
-                result[: len(piece)] = piece
-        for start in range(ROWS_PER_CALL, rows, ROWS_PER_CALL):
-            pieces, wait = self._call([array[start : start + ROWS_PER_CALL] for array in arrays], deadline)
+        waited = 0.0
+        results: list[Array] = []
+        for start in range(0, max(1, rows), ROWS_PER_CALL):
+            stop = min(rows, start + ROWS_PER_CALL)
+            arrive(start, stop)
+            pieces, wait = self._call([array[start:stop] for array in arrays], deadline)
             waited += wait
-            for result, piece in zip(results, pieces, strict=True):
-                result[start : start + len(piece)] = piece
+            if not start:
+                results = pieces if stop == rows else [np.empty((rows, *each.shape[1:]), each.dtype) for each in pieces]
+            if stop - start < rows:
+                for result, piece in zip(results, pieces, strict=True):
+                    result[start:stop] = piece
         return {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}, waited
 
     def warm_up(self) -> None:

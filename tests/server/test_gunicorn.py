@@ -45,6 +45,46 @@ def test_every_wire_over_http(four_workers, ask, body_of, rows, expected):
     np.testing.assert_allclose(np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3), expected["mlp"], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["binary", "raw", "doubles", "JSON beside it"])
+def test_a_large_body_is_scored_while_it_arrives(four_workers, ask, body_of, rows, expected, kind):
+    """Megabytes of rows give the predictions of each row, and so do those that must be there before they can be scored."""
+    times = 2700
+    many = np.tile(rows, (times, 1)).astype("f8" if kind == "doubles" else "f4")
+    if kind == "raw":
+        answer = ask(four_workers.url + INFER, many.tobytes(), RAW)
+    else:
+        body = body_of("v2", x=many)
+        head = int(body.headers["Inference-Header-Content-Length"])
+        message = json.loads(body.data[:head])
+        if kind == "JSON beside it":  # a tensor of no use to the model, so that what is asked for is refused
+            message["inputs"].append({"name": "y", "shape": [1], "datatype": "FP32", "data": [1.0]})
+        text = json.dumps(message).encode()
+        headers = {**body.headers, "Inference-Header-Content-Length": str(len(text))}
+        answer = ask(four_workers.url + INFER, text + body.data[head:], headers)
+    if kind == "JSON beside it":
+        assert answer.status == 400
+        assert 'no input "y"' in answer.json()["error"]
+        return
+    assert answer.status == 200
+    predictions = np.frombuffer(answer.body[-len(many) * 12 :], "f4").reshape(-1, 3)
+    np.testing.assert_allclose(predictions, np.tile(expected["mlp"], (times, 1)), atol=1e-6)
+
+
+def test_a_large_body_that_breaks_off_holds_nobody_up(four_workers, ask, rows, expected):
+    """A client that is gone after half of its rows leaves workers that answer the next one."""
+    host, port = four_workers.url.removeprefix("http://").split(":")
+    for _ in range(8):
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\nContent-Length: {10 << 20}\r\n\r\n"
+            connection.sendall(head.encode() + bytes(5 << 20))
+    for _ in range(8):
+        answer = ask(four_workers.url + INFER, rows.tobytes(), RAW)
+        assert answer.status == 200
+        np.testing.assert_allclose(
+            np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3), expected["mlp"], atol=1e-6
+        )
+
+
 def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
     """Whichever worker is asked, its metrics and statistics are the sums over all of them, and never fall."""
     before = total(ask(four_workers.url + "/metrics").body.decode(), "ruo_rows_total")
