@@ -87,15 +87,15 @@ class _RowsArrive:
 def _decode(wire: Wire, model: Model, body: Arriving) -> InferRequest:
     """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
     head = request.headers.get(HEADER_LENGTH, "")
-    may_arrive = wire.name == "v2" and head.isdigit() and int(head) < _LONGEST_HEAD and len(model.inputs) == 1
-    body.arrive(int(head) if may_arrive else len(body.data))
-    asked = _decoded(wire, model, body.data)
-    tensors = list(asked.inputs.values())
-    rows_only = len(tensors) == 1 and tensors[0].nbytes == len(body.data) - int(head or 0)
-    if not body.is_whole and not (rows_only and _is_as_taken(tensors[0], model.inputs[0])):
-        body.arrive(len(body.data))
-        asked = _decoded(wire, model, body.data)  # which now sees all of it
-    return asked
+    if not body.is_whole and wire.name == "v2" and head.isascii() and head.isdigit() and int(head) < _LONGEST_HEAD:
+        body.arrive(int(head))
+        asked = _decoded(wire, model, body.data)
+        tensors = list(asked.inputs.values())
+        behind = len(body.data) - int(head)
+        if len(tensors) == 1 and tensors[0].nbytes == behind and _is_as_taken(tensors[0], model.inputs[0]):
+            return asked
+    body.arrive(len(body.data))
+    return _decoded(wire, model, body.data)
 
 
 def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:

@@ -400,3 +400,12 @@ def test_errors_of_our_own_are_in_the_log_only(make_app, rows, caplog):
     assert answer.status_code == 500
     assert answer.json == {"error": "The server failed on this request; its log says why."}
     assert "AttributeError" in caplog.text
+
+
+@pytest.mark.parametrize("length", ["gzip", "-1", "²", "0"])
+def test_the_wires_without_binary_tensors_take_no_heed_of_their_header(client, body_of, rows, length):
+    """What V2 says in a header means nothing to V1 and to the wire of 2023."""
+    for wire, path in (("v1", "/v1/models/model:predict"), ("paper", "/test")):
+        body = body_of(wire, x=rows)
+        headers = {**body.headers, "Inference-Header-Content-Length": length}
+        assert client.post(path, data=body.data, headers=headers).status_code == 200
