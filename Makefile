@@ -67,8 +67,9 @@ report: setup ## the newest results of all notebooks on one page that opens offl
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
-soak: setup ## long fault, load and browser tests
-	@$(BIN)/python -m pytest -m soak --timeout 1200 --durations 20 tests
+soak: setup ## long fault, load and browser tests; those that measure run alone
+	@$(BIN)/python -m pytest -m "soak and not alone" -n 2 --dist loadfile --timeout 1200 --durations 10 tests
+	@$(BIN)/python -m pytest -m alone --timeout 1200 --durations 10 tests
 
 lint: setup ## style, types and the version
 	@$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 TensorFlow traces the model once, for any number of rows. OpenVINO is given the model's graph directly: Keras' own
 `predict_on_batch` compiles with whatever precision the CPU is fastest at, which is bfloat16 on the newest ones and
-moves predictions by hundredths.
+moves predictions by hundredths. A row with NaN or Infinity gets NaN from it, as from nearly every TensorFlow model.
 """
 
 from __future__ import annotations
@@ -67,7 +67,15 @@ def _compile_openvino(keras: Any, loaded: Any, precision: str) -> Function:
 
     def function(arrays: list[Array]) -> list[Array]:
         found = request.infer(arrays, share_inputs=True)
-        return [found[number] for number in range(len(results))]
+        outputs = [found[number] for number in range(len(results))]
+        # OpenVINO's activations take NaN for a number, so that it would answer such a row with one, and a credible one
+        for array in arrays:
+            if array.dtype.kind == "f" and not np.isfinite(array.sum()):
+                unknown = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+                for output in outputs:
+                    if output.dtype.kind == "f":
+                        output[unknown] = np.nan
+        return outputs
 
     return function
 

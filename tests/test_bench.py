@@ -26,6 +26,7 @@ def test_an_unknown_group_is_refused(demo: Demo, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
     """Jobs of all groups give right answers; the table, the samples and the machine are kept."""
     done = bench(demo, tmp_path, "mlp,cnn,scaling,start")

@@ -55,6 +55,12 @@ def test_training_and_test_rows_come_from_disjoint_originals() -> None:
     assert len(train) + len(test) == 1_797
 
 
+def test_the_dense_model_is_good(demo: Demo) -> None:
+    """It gets more than 95 % of the unseen digits right."""
+    assert demo.accuracy["mlp"] > 0.95
+
+
+@pytest.mark.soak
 def test_the_models_are_the_same_for_a_seed_and_good(demo: Demo, tmp_path: Path) -> None:
     """Both models get more than 95 % of the unseen digits right, and the dense one is the same when made again."""
     import keras

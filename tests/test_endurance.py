@@ -29,7 +29,7 @@ from ruo.deployments import LocalServer
 from ruo.scores import Scores
 from tests.proxy import UNAVAILABLE, Fault, Proxy
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 
 ROWS = 500_000
 

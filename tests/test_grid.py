@@ -163,6 +163,7 @@ def test_other_parameters_are_another_result(notebook: Path, results: Path) -> N
     assert (results / kept[0] / "verdict.txt").read_text() == "VALID: 2 of a, [1, None].\n"
 
 
+@pytest.mark.soak
 def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
     """Ctrl-C ends the command with status 130; the same command runs the interrupted combination and the rest."""
     wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"  # fmt: skip

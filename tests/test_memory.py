@@ -41,6 +41,7 @@ def _peak_mb(program: str) -> tuple[int, float]:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.parametrize("entry", ["iter_scores", "score_csv"])
 def test_memory_is_bounded_whatever_the_length(
     long_table: tuple[int, Path], four_workers: LocalServer, entry: str

@@ -22,7 +22,7 @@ from ruo.experiment import sweep
 from ruo.stats import compare
 from ruo.timing import Stopwatch
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 
 BLOCKS = 12
 

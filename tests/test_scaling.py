@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ruo.demo import Demo
-from ruo.deployments import local_server
+from ruo.deployments import LocalServer, local_server
 from ruo.experiment import sweep
 from ruo.flops import flops_per_row
 from ruo.network import Network
@@ -126,6 +126,7 @@ def test_a_model_is_counted(demo: Demo) -> None:
     assert flops_per_row(demo.models["mlp"]) == 2 * (64 * 128 + 128 * 64 + 64 * 32 + 32 * 10)
 
 
+@pytest.mark.soak
 def test_replicas_are_really_scaled_and_their_costs_measured(demo: Demo, tmp_path: Path) -> None:
     """A sweep over replicas has so many workers at each run; one server is left as the last run had it."""
     with local_server(demo.models["mlp"], workers=1, cores=1) as server:
@@ -146,7 +147,7 @@ def test_replicas_are_really_scaled_and_their_costs_measured(demo: Demo, tmp_pat
     assert found.provenance.facts["model"]["mlp"]["name"] == "mlp.keras"
 
 
-def test_an_address_cannot_be_scaled(demo: Demo, tmp_path: Path) -> None:
+def test_an_address_cannot_be_scaled(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """Replicas need a deployment; an address alone is refused in a sentence."""
-    with local_server(demo.models["mlp"], workers=1) as server, pytest.raises(Exception, match="cannot be scaled"):
+    with pytest.raises(Exception, match="cannot be scaled"):
         sweep(demo.testset, server.url, chunk_sizes=[1000], replicas=[1, 2], runs=1, results_dir=tmp_path)

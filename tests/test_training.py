@@ -95,6 +95,7 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
     assert -np.log(right).mean() == pytest.approx(found.history["validation_loss"].min(), rel=1e-3)
 
 
+@pytest.mark.soak
 def test_overfitting_and_early_stopping_are_told() -> None:
     """A wide network learns a few rows by heart: the verdict says that the curves part, and that training stopped."""
     frame = table(120, noise=2.0)
@@ -155,6 +156,7 @@ def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: P
     assert len(pd.read_csv(tmp_path / "history.csv")) == len(trained.history)
 
 
+@pytest.mark.soak
 def test_a_published_model_is_served_and_answers_alike(trained: Trained, csv: Path, tmp_path: Path) -> None:
     """From the store, over HTTP, the same probabilities come for the rows of the CSV."""
     assert publish(trained.model, tmp_path / "store") == "1"
@@ -196,6 +198,7 @@ def test_units_shape_the_network() -> None:
     assert [weights.shape for weights in flat.trainable_weights] == [(3, 2), (2,)]
 
 
+@pytest.mark.soak
 def test_max_rows_draws_from_the_whole_table() -> None:
     """Only so many rows are used, from all over the table, over the blocks in which it is read; shares are kept."""
     frame = table(50_000)

@@ -62,6 +62,7 @@ def test_the_number_of_workers_is_as_asked(demo: Demo, tmp_path: Path) -> None:
         urllib.request.urlopen(f"{bench.url}/v2/health/ready")
 
 
+@pytest.mark.soak
 def test_replicas_are_servers_by_the_names_of_their_models(demo: Demo, tmp_path: Path) -> None:
     """Each model has a server of its own, which can be scaled, and can be seen over a slower network."""
     bench = prepare_replicas(testset=demo.testset, models=str(demo.models["mlp"]), results_dir=tmp_path)

@@ -15,7 +15,7 @@ import pytest
 
 from ruo.publish import publish
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 
 INFER = "/v2/models/model/infer"
 RAW = {"Inference-Header-Content-Length": "0"}
@@ -37,7 +37,10 @@ def test_replacing_the_model_under_load(serve, models, ask, rows, expected, tmp_
         publish(models["mlp"], path)
     else:
         shutil.copy(models["mlp"], path)
-    with serve(path, workers=4, MODEL_POLL_SECONDS=1) as server, ThreadPoolExecutor(8) as pool:
+    with (
+        serve(path, workers=4, MODEL_POLL_SECONDS=1, KERAS_BACKEND="tensorflow") as server,
+        ThreadPoolExecutor(8) as pool,
+    ):
         stop = threading.Event()
 
         def client(_):
@@ -84,7 +87,10 @@ def test_the_memory_of_replaced_models_comes_back(serve, ask, large, tmp_path):
     """Three times a large model is replaced under load; after the grace time a worker has the memory of one again."""
     store = tmp_path / "store"
     publish(large, store)
-    with serve(store, workers=2, MODEL_POLL_SECONDS=1, MODEL_GRACE_SECONDS=3) as server, ThreadPoolExecutor(2) as pool:
+    with (
+        serve(store, workers=2, MODEL_POLL_SECONDS=1, MODEL_GRACE_SECONDS=3, KERAS_BACKEND="tensorflow") as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
         stop = threading.Event()
 
         def client(_):
@@ -120,7 +126,7 @@ def test_a_flood(serve, models, ask):
     """2,000 requests at four times what may be in the server: each is 200 or 503 with Retry-After, probes answer in a
     second all along, and afterwards a request takes as long as it took before.
     """
-    with serve(models["slow"], workers=2, MAX_WAITING=15) as server:
+    with serve(models["slow"], workers=2, MAX_WAITING=15, KERAS_BACKEND="tensorflow") as server:
 
         def typical_s():
             return statistics.median(ask(server.url + INFER, bytes(32) * 200, RAW).seconds for _ in range(40))
@@ -154,7 +160,10 @@ def test_a_flood(serve, models, ask):
 def test_a_flood_of_large_bodies_sees_its_answers(serve, models, ask, size):
     """Clients that are refused while they are still sending get to see 503, not a broken connection."""
     rows = max(1, size // 32)
-    with serve(models["mlp"], workers=1, MAX_WAITING=1) as server, ThreadPoolExecutor(16) as pool:
+    with (
+        serve(models["mlp"], workers=1, MAX_WAITING=1, KERAS_BACKEND="tensorflow") as server,
+        ThreadPoolExecutor(16) as pool,
+    ):
         answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * rows, RAW, 120), range(400)))
     assert {answer.status for answer in answers} <= {200, 503}
 
@@ -162,7 +171,10 @@ def test_a_flood_of_large_bodies_sees_its_answers(serve, models, ask, size):
 def test_memory_stays(serve, models, ask):
     """Ten thousand requests of 1,000 rows: after the first thousand a worker grows by less than 5 %."""
     body = np.random.default_rng(1).normal(size=(1000, 8)).astype("f4").tobytes()
-    with serve(models["mlp"], workers=2, LOG_LEVEL="warning") as server, ThreadPoolExecutor(4) as pool:
+    with (
+        serve(models["mlp"], workers=2, LOG_LEVEL="warning", KERAS_BACKEND="tensorflow") as server,
+        ThreadPoolExecutor(4) as pool,
+    ):
         host = server.url.removeprefix("http://")
 
         def request(_):
@@ -184,7 +196,7 @@ def test_memory_stays(serve, models, ask):
 
 def test_hours_of_connections_leave_no_descriptors(serve, models, ask):
     """Thousands of connections, also broken and silent ones, leave as many open files as before."""
-    with serve(models["mlp"], workers=1) as server:
+    with serve(models["mlp"], workers=1, KERAS_BACKEND="tensorflow") as server:
         (pid,) = memory_of(server, ask)
         files = Path(f"/proc/{pid}/fd")
         before = len(list(files.iterdir()))
