@@ -15,6 +15,8 @@ BIN := .venv/bin
 # Measured on the demo, unless TESTSET and MODEL name other files.
 DEMO := $(if $(filter data/%,$(TESTSET) $(MODEL)),demo)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Modules are compiled once, not in each of hundreds of processes, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile

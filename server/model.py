@@ -26,6 +26,7 @@ from ruo.wire.v2 import DATATYPES, datatype_of
 __all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
 
 ROWS_PER_CALL = 2048
+_SHORT = 1 << 16  # bytes of predictions that a socket takes at once, as JSON, too
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 # one call at a time in a process, whichever model it is of: the threads inside a call use all CPUs the process may use
@@ -52,6 +53,14 @@ class Model:
         self.inputs = inputs
         self.outputs = outputs
         self._function = function
+        self._row_bytes = _bytes_per_row(inputs)
+        self._answer_bytes = _bytes_per_row(outputs)
+        self._seconds_per_row = math.inf
+
+    def seconds_for(self, size: int) -> float:
+        """What a request of `size` bytes will take, by the last calls; infinity where its answer may be a long one."""
+        rows = 1 + size // self._row_bytes
+        return math.inf if rows * self._answer_bytes > _SHORT else rows * self._seconds_per_row
 
     def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Score rows; raises WireError (400) where names, shapes or datatypes do not fit the model."""
@@ -117,9 +126,16 @@ class Model:
             raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
         waited = time.monotonic() - began
         try:
-            return self._function(arrays), waited
+            results = self._function(arrays)
         finally:
             _TURN.release()
+        took = (time.monotonic() - began - waited) / max(1, len(arrays[0]))
+        self._seconds_per_row = min(took, 1.2 * self._seconds_per_row)  # a single long one had to wait for a CPU
+        return results, waited
+
+
+def _bytes_per_row(specs: list[TensorSpec]) -> int:
+    return max(1, sum(spec.dtype.itemsize * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in specs))
 
 
 def _fit(array: Array, spec: TensorSpec) -> Array:

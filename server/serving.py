@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import weakref
@@ -115,6 +116,10 @@ class Serving:
         """How many workers of this server are ready; 1 or 0 where this one stands alone."""
         self.start()
         return self._board.ready() if self._board else int(self._current is not None)
+
+    def seconds_for(self, size: int) -> float:
+        """What a request of so many bytes will take of the model; infinity where that is not known, or its answer is long."""
+        return self._current.model.seconds_for(size) if self._current else math.inf
 
     def _watch(self) -> None:
         seen = self._check(None)

@@ -6,6 +6,9 @@ the connection to that one.
 
 Probes have threads of their own, so that they are answered however much work there is, and no thread waits for a
 client that sends nothing: a connection waits in the poller until something comes, and its headers must come soon.
+
+A small request that will take a few milliseconds is not handed to a thread at all where none is at work: the thread
+that accepts connections answers it, once it is there as a whole.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from server import small
 from server.board import Board
 
 __all__ = ["LeastLoadedWorker"]
@@ -30,6 +34,9 @@ _LONGEST_WAY_S = 0.02  # after this long nobody has taken it: the other worker m
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
 _HEADERS_S = 10.0  # for a client to send something, and again for the rest of its headers
 _STOPPING_S = 1.0  # the same when the worker is to end
+_QUICK_S = 0.005  # how long a request may keep the accepting thread from other connections
+_WHOLE_S = 0.5  # for a small request to come as a whole; after that a thread waits for it
+_PEEK_BYTES = 4096
 _NOTIFY_S = 0.5
 _PROBE_THREADS = 4
 _CLOSING_THREADS = 64  # they only wait
@@ -51,6 +58,8 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         super().__init__(*args, **kwargs)
         self._counted: set[Any] = set()  # connections that are this worker's load
         self._deadlines: dict[Any, float] = {}  # of connections that a thread works on
+        self._at_work: dict[Any, int | None] = {}  # connections that threads answer; bytes of those that are small
+        self._coming: dict[Any, float] = {}  # connections whose small request is not there as a whole, and until when
 
     def init_process(self) -> None:
         """Called by Gunicorn in the new process; runs until the worker ends."""
@@ -82,10 +91,38 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             self._wait_for_begin(conn)
             return
         conn.data_ready = True
+        size = small.whole_size(begin) if begin.startswith(b"POST ") else None
+        if size is None or not self._is_quick(size):
+            self._hand_over(conn, begin, size)
+        elif small.has_come(conn.sock, size):
+            self._answer_here(conn, small.is_last(begin))
+        else:
+            self._wait_for_rest(conn, size)
+
+    def _is_quick(self, size: int) -> bool:
+        """Whether a request of so many bytes takes little time, and so does all that it may have to wait for."""
+        model = self.wsgi.extensions["ruo"]
+        return all(other and model.seconds_for(other) < _QUICK_S for other in (size, *self._at_work.values()))
+
+    def _hand_over(self, conn: Any, begin: bytes, size: int | None) -> None:
+        """Have a thread answer the request."""
         # a whole question without a body: it never waits for its client, so these threads are always free soon
         pool = self._probes if begin.startswith(b"GET ") and b"\r\n\r\n" in begin else self.tpool
+        if pool is self.tpool:
+            self._at_work[conn] = size
         done = pool.submit(self.handle, conn)
         done.add_done_callback(lambda future: self._end_exchange(conn, future))
+
+    def _answer_here(self, conn: Any, is_last: bool) -> None:
+        """Answer a request that is all there in this thread, which accepts connections."""
+        done: Future[Any] = Future()
+        done.set_result(self.handle(conn))
+        if done.result() is False and is_last and not small.has_come(conn.sock, 1):
+            self._discount(conn)
+            self.nr_conns -= 1
+            conn.close()  # nothing that the client sent is left, so it does get to see the answer
+        else:
+            self._end_exchange(conn, done)
 
     def handle(self, conn: Any) -> Any:
         """Read the headers of a request and answer it; runs in a thread."""
@@ -117,6 +154,9 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def murder_pending(self) -> None:
         """Close connections that sent nothing for too long, and cut off those that are too slow; once a second."""
         now = time.monotonic()
+        for conn in [conn for conn, until in self._coming.items() if until <= now]:
+            self._end_wait_for_rest(conn)
+            self._hand_over(conn, b"", None)
         if not self.alive and not self._stopping_at:
             self._stopping_at = now + _STOPPING_S
         for conn in self.pending_conns:
@@ -137,7 +177,27 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
+    def _wait_for_rest(self, conn: Any, size: int) -> None:
+        conn.sock.setblocking(False)
+        small.tell_when_whole(conn.sock, size)
+        self._coming[conn] = time.monotonic() + _WHOLE_S
+        self.poller.register(conn.sock, EVENT_READ, partial(self._rest_is_there, conn, size))
+
+    def _rest_is_there(self, conn: Any, size: int, sock: socket.socket) -> None:
+        self._end_wait_for_rest(conn)
+        begin = _peek(conn) or b""
+        if small.has_come(sock, size) and self._is_quick(size):
+            self._answer_here(conn, small.is_last(begin))
+        else:  # or the client has gone
+            self._hand_over(conn, begin, None)
+
+    def _end_wait_for_rest(self, conn: Any) -> None:
+        del self._coming[conn]
+        self.poller.unregister(conn.sock)
+        small.tell_when_whole(conn.sock, 1)
+
     def _discount(self, conn: Any) -> None:
+        self._at_work.pop(conn, None)
         if conn in self._counted:
             self._counted.remove(conn)
             self.board.add_load(self.line, -1)
@@ -173,7 +233,7 @@ def _peek(conn: Any) -> bytes | None:
     if isinstance(conn.sock, ssl.SSLSocket):
         return b"?"
     try:
-        return bytes(conn.sock.recv(2048, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bytes(conn.sock.recv(_PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return None
     except OSError:

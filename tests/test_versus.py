@@ -156,7 +156,6 @@ def test_a_change_of_a_tenth_is_found(measure: Callable, factor: float) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.alone
 @both
 @pytest.mark.parametrize("n", [5, 10, 20])
 def test_intervals_hold_the_truth_as_often_as_they_say(measure: Callable, n: int) -> None:
