@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Provenance", "ProvenanceError", "fingerprint", "fingerprint_table", "machine"]
 
 _PACKAGES = {
-    "numpy": ("numpy",), "polars": ("polars",), "aiohttp": ("aiohttp",), "keras": ("keras",),
+    "numpy": ("numpy",), "polars": ("polars",), "httptools": ("httptools",), "keras": ("keras",),
     "tensorflow": ("tensorflow", "tensorflow-cpu"),  # the same package by two names
     "gunicorn": ("gunicorn",), "flask": ("flask",),
 }  # fmt: skip

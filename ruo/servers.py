@@ -65,7 +65,8 @@ class Servers:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         for server in self._servers.values():
-            await server.session.close()
+            server.session.close()
+        await asyncio.sleep(0)  # connections that have been closed end in the next turn of the loop
 
     def __len__(self) -> int:
         return sum(not server.is_gone for server in self._servers.values())

@@ -130,7 +130,11 @@ def _note(response: Response, metrics: Metrics) -> Response:
             "version": response.headers.get("Ruo-Model-Version", ""),
         }
         line = "%(method)s %(path)s %(status)s in %(ms)s ms, %(bytes_in)s bytes in, %(bytes_out)s out (%(timing)s)"
-        REQUESTS.log(level, line, fields, extra={"fields": fields})
+        record = logging.LogRecord(
+            REQUESTS.name, level, __file__, 0, line, (fields,), None
+        )  # not looking for its caller
+        record.fields = fields
+        REQUESTS.handle(record)
     return response
 
 

@@ -6,6 +6,8 @@ import os
 import socket
 import time
 import zlib
+from collections.abc import Mapping
+from typing import cast
 
 from flask import Response, request
 
@@ -22,6 +24,7 @@ from server.settings import Settings
 __all__ = ["Inference"]
 
 _LONGEST_HEAD = 1 << 16
+_JOINED_BYTES = 1 << 16
 
 
 class Inference:
@@ -53,7 +56,9 @@ class Inference:
         computed = time.perf_counter()
         answer = InferResponse(outputs, self.serving.name, served.version, asked.id)
         headers, buffers = wire.encode_response(answer, asked)
-        parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only
+        parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only, and makes a call of each
+        if sum(map(len, parts)) < _JOINED_BYTES:
+            parts = [b"".join(parts)]
         response = _compressed(Response(parts, headers=headers))
         received = rows_arrive.seconds
         timing = Timing(
@@ -104,7 +109,7 @@ def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:
 
 
 def _decoded(wire: Wire, model: Model, body: Buffer) -> InferRequest:
-    asked = wire.decode_request(dict(request.headers), body)
+    asked = wire.decode_request(cast(Mapping[str, str], request.headers), body)
     if wire.name == "v2" and ONLY in asked.inputs:
         if len(model.inputs) > 1:
             raise WireError("A raw binary request fits a model with one input only.")

@@ -7,12 +7,14 @@ waiting for its client, and answer it without a change of threads, which would c
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import re
 import socket
 import termios
+from collections.abc import Iterator
 
-__all__ = ["LARGEST", "has_come", "is_last", "tell_when_whole", "whole_size"]
+__all__ = ["LARGEST", "has_come", "in_one_piece", "is_last", "tell_when_whole", "whole_size"]
 
 LARGEST = 1 << 20  # bytes; what is longer is better received while it is being scored
 
@@ -45,6 +47,21 @@ def has_come(connection: socket.socket, size: int) -> bool:
     except (OSError, ValueError):
         return False
     return there[0] >= size
+
+
+@contextlib.contextmanager
+def in_one_piece(connection: socket.socket) -> Iterator[None]:
+    """Have what a block writes sent at its end, not packet by packet."""
+    cork = getattr(socket, "TCP_CORK", None)  # Linux
+    if cork is None:
+        yield
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, cork, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it may be closed by now
+            connection.setsockopt(socket.IPPROTO_TCP, cork, 0)
 
 
 def tell_when_whole(connection: socket.socket, size: int) -> None:

@@ -116,7 +116,8 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def _answer_here(self, conn: Any, is_last: bool) -> None:
         """Answer a request that is all there in this thread, which accepts connections."""
         done: Future[Any] = Future()
-        done.set_result(self.handle(conn))
+        with small.in_one_piece(conn.sock):
+            done.set_result(self.handle(conn))
         if done.result() is False and is_last and not small.has_come(conn.sock, 1):
             self._discount(conn)
             self.nr_conns -= 1

@@ -13,13 +13,13 @@ import pytest
 import ruo
 
 ROOT = Path(ruo.__file__).parent.parent
-CLIENT = ["polars", "pandas", "aiohttp", "tqdm", "matplotlib", "scipy", "papermill"]
+CLIENT = ["polars", "pandas", "httptools", "tqdm", "matplotlib", "scipy", "papermill"]
 SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_client"]
 
 # Each may import what stands before it; the names in one line may import one another's line only to the left.
 ORDER = [
     ["errors", "cpus", "lean", "load", "memory", "stats", "validity", "laws", "wire"],
-    ["chunks", "compiled", "csvtext", "blocks", "loops", "progress", "publish", "timing", "provenance"],
+    ["chunks", "compiled", "connection", "csvtext", "blocks", "loops", "progress", "publish", "timing", "provenance"],
     ["labels", "transport", "answers", "discovery", "pace", "checkpoint"],
     ["reading", "servers"],
     ["sweeps"],
@@ -76,7 +76,7 @@ def test_importing_ruo_imports_next_to_nothing() -> None:
     """`import ruo` loads no third-party package."""
     loaded = _run("import sys; import ruo; print(*sorted({name.split('.')[0] for name in sys.modules}))").split()
 
-    assert not {"numpy", "polars", "aiohttp", "pandas"} & set(loaded)
+    assert not {"numpy", "polars", "httptools", "pandas"} & set(loaded)
 
 
 def test_every_public_name_is_there() -> None:

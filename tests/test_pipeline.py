@@ -41,7 +41,7 @@ def test_the_tasks_are_as_many_as_senders(long_table: Path, scripted: Callable[.
         return len(scores.records)
 
     assert asyncio.run(main()) == 200
-    assert most["tasks"] < 30  # the senders, what forms, and a few of aiohttp's for each request under way
+    assert most["tasks"] < 30  # the senders, and what forms
     # the scripted server lives in this process too, so each connection counts twice
     assert most["files"] - files < 2 * 8 + 30
 

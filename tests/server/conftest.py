@@ -5,7 +5,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from unittest import mock
 
@@ -109,7 +109,9 @@ def serve():
     @contextmanager
     def start(model, workers=1, **settings):
         settings = {name: str(value) for name, value in {"KERAS_BACKEND": "openvino", **settings}.items()}
-        with mock.patch.dict(os.environ, settings), local_server(model, workers=workers) as server:
+        with ExitStack() as stack:
+            with mock.patch.dict(os.environ, settings):  # for the server alone
+                server = stack.enter_context(local_server(model, workers=workers))
             yield server
 
     return start
