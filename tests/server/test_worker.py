@@ -64,3 +64,81 @@ def test_a_client_that_closes_late_holds_nobody_up(serve, models, ask):
         assert time.monotonic() - began < 1.5
         for connection in open_ones:
             connection.close()
+
+
+@pytest.fixture(scope="module")
+def quick(serve, models):
+    """A real server of a small model with one worker."""
+    with serve(models["mlp"], workers=1) as server:
+        yield server
+
+
+def connect(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def head(length):
+    named = f"Host: a\r\nInference-Header-Content-Length: 0\r\nContent-Length: {length}\r\n\r\n"
+    return f"POST {INFER} HTTP/1.1\r\n{named}".encode()
+
+
+def read_answer(stream):
+    """The status and the body of the next answer."""
+    status = int(stream.readline().split()[1])
+    length = 0
+    while (line := stream.readline()) != b"\r\n":
+        name, value = line.decode().split(":", 1)
+        length = int(value) if name.lower() == "content-length" else length
+    return status, stream.read(length)
+
+
+@pytest.mark.parametrize("pause", [0.05, 1.5])
+def test_a_small_request_may_come_in_pieces(quick, ask, pause):
+    """Its rest may come at once or late; meanwhile others are answered, and the answer is that of the whole."""
+    body = bytes(range(32)) * 200
+    whole = ask(quick.url + INFER, body, RAW)
+    with connect(quick) as connection, connection.makefile("rb") as stream:
+        connection.sendall(head(len(body)) + body[:100])
+        time.sleep(pause)
+        assert ask(quick.url + INFER, body, RAW).status == 200
+        connection.sendall(body[100:])
+        status, answer = read_answer(stream)
+    assert status == whole.status == 200
+    assert answer.rpartition(b"}")[2] == whole.body.rpartition(b"}")[2]
+
+
+def test_small_requests_share_a_connection(quick):
+    """One after the other, and also where the client sends all of them before it reads."""
+    body = bytes(32)
+    with connect(quick) as connection, connection.makefile("rb") as stream:
+        for _ in range(3):
+            connection.sendall(head(len(body)) + body)
+            assert read_answer(stream)[0] == 200
+        connection.sendall(3 * (head(len(body)) + body))
+        assert [read_answer(stream)[0] for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_client_that_goes_in_the_middle_of_a_small_request_is_forgotten(quick, ask):
+    """Its connection ends, and the next request finds the server as before."""
+    for _ in range(20):
+        with connect(quick) as connection:
+            connection.sendall(head(3200) + bytes(100))
+    assert ask(quick.url + INFER, bytes(3200), RAW).status == 200
+
+
+def test_an_answer_longer_than_the_question_holds_nobody_up(quick, ask):
+    """Clients that ask for long answers and do not read them keep nobody from being answered."""
+    body = bytes(32) * 30_000
+    asked = head(len(body)) + body
+    with ThreadPoolExecutor(6) as pool:
+        idle = [connect(quick) for _ in range(6)]
+        for connection in idle:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        list(pool.map(lambda connection: connection.sendall(asked), idle))
+        began = time.monotonic()
+        assert ask(quick.url + INFER, bytes(3200), RAW).status == 200
+        assert ask(quick.url + "/v2/health/ready").status == 200
+        assert time.monotonic() - began < 5
+        for connection in idle:
+            connection.close()
