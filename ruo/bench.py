@@ -39,7 +39,7 @@ Job = Callable[[Path], dict[str, Any]]  # writes its predictions to a file, and 
 
 _TIMEOUT_S = 900.0
 _QUIET, _PATIENCE_S = 0.15, 10.0
-_SCALING_ROWS = 100_000
+_SCALING_ROWS = 200_000
 _LONG_ROWS = 5_000_000
 _BACKENDS = ("tensorflow", "openvino")
 GROUPS = ("mlp", "cnn", "scaling", "memory", "start")

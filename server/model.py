@@ -53,14 +53,20 @@ class Model:
         self.inputs = inputs
         self.outputs = outputs
         self._function = function
+        self._rows_are_alike = all(size >= 0 for spec in (*inputs, *outputs) for size in spec.shape[1:])
         self._row_bytes = _bytes_per_row(inputs)
         self._answer_bytes = _bytes_per_row(outputs)
         self._seconds_per_row = math.inf
 
     def seconds_for(self, size: int) -> float:
-        """What a request of `size` bytes will take, by the last calls; infinity where its answer may be a long one."""
+        """What a request of `size` bytes will take, by the last calls; infinity where its answer may be a long one.
+
+        Also where rows may be of any size: one of them can take as long as many others.
+        """
         rows = 1 + size // self._row_bytes
-        return math.inf if rows * self._answer_bytes > _SHORT else rows * self._seconds_per_row
+        if not self._rows_are_alike or rows * self._answer_bytes > _SHORT:
+            return math.inf
+        return rows * self._seconds_per_row
 
     def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Score rows; raises WireError (400) where names, shapes or datatypes do not fit the model."""

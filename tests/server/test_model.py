@@ -210,3 +210,18 @@ def test_half_precision_of_the_other_kind_is_widened(keras, tmp_path):
     model = load_model(path)
     (outputs,) = model({ONLY: np.ones((1, 2))}).values()
     assert outputs.dtype == model.outputs[0].dtype == np.float32
+
+
+def test_what_a_request_will_take_is_known_after_a_call():
+    """By its bytes; a single long call is no measure, and where rows or answers may be large nothing is foretold."""
+    model = double(sleep_s=0.01)
+    assert model.seconds_for(8000) == np.inf
+    model.run([np.ones((10, 1), "f4")])
+    assert 0.001 <= model.seconds_for(8) < 0.1
+    assert model.seconds_for(80_000) > 100 * model.seconds_for(8)
+    assert model.seconds_for(1 << 20) == np.inf  # the answer would be a long one
+
+    x = TensorSpec("x", np.dtype("f4"), (-1, -1))
+    free = Model("test", [x], [x], lambda arrays: arrays)
+    free.run([np.ones((10, 1), "f4")])
+    assert free.seconds_for(8) == np.inf
