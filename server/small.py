@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import re
 import socket
+import struct
 import termios
 from collections.abc import Iterator
 
@@ -21,14 +22,16 @@ LARGEST = 1 << 20  # bytes; what is longer is better received while it is being 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,7})[ \t]*\r\n", re.IGNORECASE)
 _LAST = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
-_WAITS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+_OTHER = re.compile(rb"\r\n(expect|content-encoding):", re.IGNORECASE)  # waits for a word, or may grow
+_A_SECOND = struct.pack("@ll", 1, 0)
+_EVER = struct.pack("@ll", 0, 0)
 
 
 def whole_size(begin: bytes) -> int | None:
     """The bytes of a request that begins so, headers and body; None where that does not say, or it is not small."""
     end = begin.find(_END)
     length = _LENGTH.search(begin, 0, end + 2)
-    if end < 0 or length is None or _WAITS.search(begin, 0, end):
+    if end < 0 or length is None or _OTHER.search(begin, 0, end):
         return None
     size = end + len(_END) + int(length[1])
     return size if size <= LARGEST else None
@@ -51,17 +54,18 @@ def has_come(connection: socket.socket, size: int) -> bool:
 
 @contextlib.contextmanager
 def in_one_piece(connection: socket.socket) -> Iterator[None]:
-    """Have what a block writes sent at its end, not packet by packet."""
+    """Have what a block writes sent at its end, not packet by packet; a client that does not take it is given a second."""
     cork = getattr(socket, "TCP_CORK", None)  # Linux
-    if cork is None:
-        yield
-        return
-    connection.setsockopt(socket.IPPROTO_TCP, cork, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _A_SECOND)
+    if cork is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, cork, 1)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):  # it may be closed by now
-            connection.setsockopt(socket.IPPROTO_TCP, cork, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _EVER)
+            if cork is not None:
+                connection.setsockopt(socket.IPPROTO_TCP, cork, 0)
 
 
 def tell_when_whole(connection: socket.socket, size: int) -> None:

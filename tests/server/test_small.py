@@ -2,6 +2,7 @@
 
 import select
 import socket
+import time
 
 import pytest
 
@@ -34,6 +35,7 @@ def waiting(connection, seconds=0.2):
         (HEAD.replace(b"12", b"-1"), None),
         (HEAD.replace(b"12", b"1048577"), None),
         (HEAD.replace(b"Host: x", b"Expect: 100-continue"), None),
+        (HEAD.replace(b"Host: x", b"Content-Encoding: gzip"), None),
         (HEAD.replace(b"Content-Length: 12\r\n", b"") + b"\r\nContent-Length: 12\r\n", None),  # that is the body
     ],
 )
@@ -96,3 +98,14 @@ def test_what_is_written_comes_in_one_piece(pair):
         assert not waiting(client, 0.05)
         server.sendall(b"body")
     assert client.recv(100) == b"headbody"
+
+
+def test_a_client_that_takes_nothing_is_given_a_second(pair):
+    """Then writing fails, instead of holding up whoever writes; later writing waits as ever."""
+    client, server = pair
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    began = time.monotonic()
+    with pytest.raises(BlockingIOError), small.in_one_piece(server):
+        server.sendall(bytes(64 << 20))
+    assert 0.5 < time.monotonic() - began < 5
+    assert server.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) == bytes(16)
