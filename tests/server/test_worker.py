@@ -14,7 +14,7 @@ RAW = {"Inference-Header-Content-Length": "0"}
 @pytest.fixture(scope="module")
 def slow(serve, models):
     """A real server of a slow model with four workers."""
-    with serve(models["slow"], workers=4) as server:
+    with serve(models["slow"], workers=4, KERAS_BACKEND="tensorflow") as server:
         yield server
 
 
