@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -57,6 +58,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._counted: set[Any] = set()  # connections that are this worker's load
+        self._counting = threading.Lock()
         self._deadlines: dict[Any, float] = {}  # of connections that a thread works on
         self._at_work: dict[Any, int | None] = {}  # connections that threads answer; bytes of those that are small
         self._coming: dict[Any, float] = {}  # connections whose small request is not there as a whole, and until when
@@ -83,9 +85,10 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait in the poller until its client sends something."""
-        if conn not in self._counted:
-            self._counted.add(conn)
-            self.board.add_load(self.line, 1)
+        with self._counting:
+            if conn not in self._counted:
+                self._counted.add(conn)
+                self.board.add_load(self.line, 1)
         begin = _peek(conn)
         if begin is None:
             self._wait_for_begin(conn)
@@ -102,7 +105,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def _is_quick(self, size: int) -> bool:
         """Whether a request of so many bytes takes little time, and so does all that it may have to wait for."""
         model = self.wsgi.extensions["ruo"]
-        return all(other and model.seconds_for(other) < _QUICK_S for other in (size, *self._at_work.values()))
+        return all(other and model.seconds_for(other) < _QUICK_S for other in (size, *list(self._at_work.values())))
 
     def _hand_over(self, conn: Any, begin: bytes, size: int | None) -> None:
         """Have a thread answer the request."""
@@ -119,19 +122,19 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         with small.in_one_piece(conn.sock):
             done.set_result(self.handle(conn))
         if done.result() is False and is_last and not small.has_come(conn.sock, 1):
-            self._discount(conn)
             self.nr_conns -= 1
             conn.close()  # nothing that the client sent is left, so it does get to see the answer
         else:
             self._end_exchange(conn, done)
 
     def handle(self, conn: Any) -> Any:
-        """Read the headers of a request and answer it; runs in a thread."""
+        """Read the headers of a request and answer it; as a rule in a thread."""
         self._deadlines[conn] = time.monotonic() + _HEADERS_S
         try:
             return super().handle(conn)
         finally:
             self._deadlines.pop(conn, None)
+            self._discount(conn)  # at once: whoever has its answer may come again sooner than the accepting thread
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose headers are there."""
@@ -144,7 +147,6 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         Gunicorn waits for that in the thread that accepts connections, which over a slow network would take no other
         one meanwhile; here a thread waits that has nothing else to do.
         """
-        self.method_queue.defer(self._discount, conn)
         finish = partial(self.method_queue.defer, self.finish_request, conn, done)
         if done.cancelled() or done.exception() is not None or done.result() is not False:
             finish()
@@ -199,9 +201,10 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     def _discount(self, conn: Any) -> None:
         self._at_work.pop(conn, None)
-        if conn in self._counted:
-            self._counted.remove(conn)
-            self.board.add_load(self.line, -1)
+        with self._counting:
+            if conn in self._counted:
+                self._counted.remove(conn)
+                self.board.add_load(self.line, -1)
 
     def _should_give_way(self) -> bool:
         if self.board.is_least_loaded(self.line):
