@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from ruo.connection import ConnectError, Connection, HttpAnswer, Peer, StaleError
+from ruo.transport import Session
+from ruo.wire import Encoded
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -36,15 +39,23 @@ class BytesServer:
                 self.connections += 1
                 with connection:
                     for answer in self._answers:
-                        asked = b""
-                        while self._reads and not asked.endswith(b"\r\n\r\n") and (piece := connection.recv(1 << 16)):
-                            asked += piece
+                        if self._reads:
+                            _read_request(connection)
                         connection.sendall(answer)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)
+
+
+def _read_request(connection: socket.socket) -> None:
+    asked, whole = b"", 0
+    while (not whole or len(asked) < whole) and (piece := connection.recv(1 << 20)):
+        asked += piece
+        if not whole and (end := asked.find(b"\r\n\r\n")) >= 0:
+            length = re.search(rb"Content-Length: (\d+)", asked[:end])
+            whole = end + 4 + (int(length[1]) if length else 0)
 
 
 @pytest.fixture
@@ -151,3 +162,32 @@ def test_nobody_there() -> None:
     with pytest.raises(ConnectError) as caught:
         asyncio.run(Connection.open(Peer("127.0.0.1", port, None, "127.0.0.1"), 5))
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def post(server: BytesServer, *sizes: int) -> None:
+    """Post bodies of so many bytes, one after the other."""
+
+    async def talk() -> None:
+        session = Session(f"http://127.0.0.1:{server.peer.port}", "", 10.0, None, None)
+        for size in sizes:
+            assert (await session.ask("POST", "/", Encoded({}, [bytes(size)])))[1] == b"hi"
+        session.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(talk())
+
+
+def test_small_requests_share_a_connection_and_large_ones_do_not(serving: Callable) -> None:
+    """A server that would keep either open: the small ones come on one connection, a large one on its own."""
+    small, large = serving(*[OK] * 9), serving(*[OK] * 9)
+    post(small, 4, 4, 1000, 4)
+    assert small.connections == 1
+    post(large, 2 << 20, 2 << 20)
+    assert large.connections == 2
+
+
+def test_a_stale_connection_is_no_failure(serving: Callable) -> None:
+    """A server that closes after each answer, without saying so, is asked on another connection."""
+    server = serving(OK)
+    post(server, 4, 4, 4)
+    assert server.connections == 3

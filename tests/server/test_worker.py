@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 INFER = "/v2/models/model/infer"
@@ -71,6 +72,17 @@ def quick(serve, models):
     """A real server of a small model with one worker."""
     with serve(models["mlp"], workers=1) as server:
         yield server
+
+
+def test_small_requests_need_no_thread(quick, ask):
+    """Answering them starts none, a large one does; this comes first, while the server has not answered any yet."""
+    [worker] = psutil.Process(quick.pid).children()
+    before = worker.num_threads()
+    for rows in (1, 100, 1000):
+        assert ask(quick.url + INFER, bytes(32) * rows, RAW).status == 200
+    assert worker.num_threads() == before
+    assert ask(quick.url + INFER, bytes(32) * 40_000, RAW).status == 200
+    assert worker.num_threads() > before
 
 
 def connect(server):
