@@ -124,15 +124,15 @@ class Session:
         buffers = body.buffers if body else []
         while (connection := self._take_idle() if is_small else None) is not None:
             with contextlib.suppress(StaleError):  # the server has closed it meanwhile
-                return await self._ask_on(connection, head, buffers)
+                return await self._ask_on(connection, head, buffers, is_small)
         connection = await Connection.open(self._peer(), min(self._timeout, _LONGEST_CONNECT_S))
         if not self._known:
             self._known, self._known_until = connection.address, time.monotonic() + _KNOWN_S
-        return await self._ask_on(connection, head, buffers)
+        return await self._ask_on(connection, head, buffers, is_small)
 
-    async def _ask_on(self, connection: Connection, head: bytes, buffers: list[Buffer]) -> HttpAnswer:
+    async def _ask_on(self, connection: Connection, head: bytes, buffers: list[Buffer], keep: bool) -> HttpAnswer:
         answer = await connection.exchange(head, buffers, self._timeout)
-        if connection.is_open and not self._is_old(connection):
+        if keep and connection.is_open and not self._is_old(connection):
             self._idle.append(connection)
         else:
             connection.close()

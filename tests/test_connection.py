@@ -39,8 +39,8 @@ class BytesServer:
                 self.connections += 1
                 with connection:
                     for answer in self._answers:
-                        if self._reads:
-                            _read_request(connection)
+                        if self._reads and not _read_request(connection):
+                            break  # the client has gone
                         connection.sendall(answer)
 
     def close(self) -> None:
@@ -49,13 +49,14 @@ class BytesServer:
         self._thread.join(5)
 
 
-def _read_request(connection: socket.socket) -> None:
+def _read_request(connection: socket.socket) -> bytes:
     asked, whole = b"", 0
     while (not whole or len(asked) < whole) and (piece := connection.recv(1 << 20)):
         asked += piece
         if not whole and (end := asked.find(b"\r\n\r\n")) >= 0:
             length = re.search(rb"Content-Length: (\d+)", asked[:end])
             whole = end + 4 + (int(length[1]) if length else 0)
+    return asked
 
 
 @pytest.fixture
