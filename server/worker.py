@@ -59,6 +59,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         super().__init__(*args, **kwargs)
         self._counted: set[Any] = set()  # connections that are this worker's load
         self._counting = threading.Lock()
+        self._here = threading.local()  # the connection that a thread works on
         self._deadlines: dict[Any, float] = {}  # of connections that a thread works on
         self._at_work: dict[Any, int | None] = {}  # connections that threads answer; bytes of those that are small
         self._coming: dict[Any, float] = {}  # connections whose small request is not there as a whole, and until when
@@ -68,6 +69,22 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self._probes = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
         self._closing = ThreadPoolExecutor(_CLOSING_THREADS, thread_name_prefix="close")
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application, and have each request count down this worker's load before its answer is sent.
+
+        Whoever has an answer may come again at once, and must find the worker that gave it idle.
+        """
+        super().load_wsgi()
+        answer = self.wsgi.wsgi_app
+
+        def answer_and_discount(environ: Any, start_response: Any) -> Any:
+            try:
+                return answer(environ, start_response)
+            finally:
+                self._discount(self._here.connection)
+
+        self.wsgi.wsgi_app = answer_and_discount
 
     def notify(self) -> None:
         """Tell the master that this worker lives: twice a second is enough, and events come by the thousand."""
@@ -134,11 +151,12 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             return super().handle(conn)
         finally:
             self._deadlines.pop(conn, None)
-            self._discount(conn)  # at once: whoever has its answer may come again sooner than the accepting thread
+            self._discount(conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose headers are there."""
         self._deadlines[conn] = time.monotonic() + self.longest_s
+        self._here.connection = conn
         return super().handle_request(req, conn)
 
     def _end_exchange(self, conn: Any, done: Future[Any]) -> None:
