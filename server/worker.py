@@ -31,7 +31,7 @@ from server.board import Board
 __all__ = ["LeastLoadedWorker"]
 
 _GIVE_WAY_S = 0.0005  # how long to look away from a connection that another worker should take
-_LONGEST_WAY_S = 0.02  # after this long nobody has taken it: the other worker may be stuck
+_LONGEST_WAY_S = 0.1  # after this long nobody has taken it: the other worker may be stuck
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
 _HEADERS_S = 10.0  # for a client to send something, and again for the rest of its headers
 _STOPPING_S = 1.0  # the same when the worker is to end
