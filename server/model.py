@@ -56,17 +56,20 @@ class Model:
         self._rows_are_alike = all(size >= 0 for spec in (*inputs, *outputs) for size in spec.shape[1:])
         self._row_bytes = _bytes_per_row(inputs)
         self._answer_bytes = _bytes_per_row(outputs)
-        self._seconds_per_row = math.inf
+        # what the last call took, by the power of two that its rows were below: small calls are no measure of large ones
+        self._took = [math.inf] * (ROWS_PER_CALL.bit_length() + 1)
 
     def seconds_for(self, size: int) -> float:
-        """What a request of `size` bytes will take, by the last calls; infinity where its answer may be a long one.
+        """What a request of `size` bytes will take, as the last call of as many rows or more did, or infinity.
 
-        Also where rows may be of any size: one of them can take as long as many others.
+        That is where there was none, where the answer may be a long one, and where rows may be of any size: one of them
+        can take as long as many others.
         """
         rows = 1 + size // self._row_bytes
         if not self._rows_are_alike or rows * self._answer_bytes > _SHORT:
             return math.inf
-        return rows * self._seconds_per_row
+        known = self._took[min(rows, ROWS_PER_CALL).bit_length() :]
+        return math.ceil(rows / ROWS_PER_CALL) * next((took for took in known if took < math.inf), math.inf)
 
     def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Score rows; raises WireError (400) where names, shapes or datatypes do not fit the model."""
@@ -135,8 +138,9 @@ class Model:
             results = self._function(arrays)
         finally:
             _TURN.release()
-        took = (time.monotonic() - began - waited) / max(1, len(arrays[0]))
-        self._seconds_per_row = min(took, 1.2 * self._seconds_per_row)  # a single long one had to wait for a CPU
+        bits = len(arrays[0]).bit_length()
+        # a single long one had to wait for a CPU
+        self._took[bits] = min(time.monotonic() - began - waited, 1.2 * self._took[bits])
         return results, waited
 
 

@@ -213,15 +213,33 @@ def test_half_precision_of_the_other_kind_is_widened(keras, tmp_path):
 
 
 def test_what_a_request_will_take_is_known_after_a_call():
-    """By its bytes; a single long call is no measure, and where rows or answers may be large nothing is foretold."""
+    """A call of as many rows or more is the measure; where rows or answers may be large nothing is foretold."""
     model = double(sleep_s=0.01)
-    assert model.seconds_for(8000) == np.inf
+    assert model.seconds_for(8) == np.inf
     model.run([np.ones((10, 1), "f4")])
-    assert 0.001 <= model.seconds_for(8) < 0.1
-    assert model.seconds_for(80_000) > 100 * model.seconds_for(8)
+    assert 0.01 <= model.seconds_for(4 * 1) == model.seconds_for(4 * 10)
+    assert model.seconds_for(4 * 100) == np.inf
+    model.run([np.ones((2048, 1), "f4")])
+    assert model.seconds_for(4 * 100) >= 0.01
+    assert model.seconds_for(4 * 8000) == 4 * model.seconds_for(4 * 2000)
     assert model.seconds_for(1 << 20) == np.inf  # the answer would be a long one
 
     x = TensorSpec("x", np.dtype("f4"), (-1, -1))
     free = Model("test", [x], [x], lambda arrays: arrays)
     free.run([np.ones((10, 1), "f4")])
     assert free.seconds_for(8) == np.inf
+
+
+def test_a_single_long_call_is_no_measure():
+    """It may have waited for a CPU."""
+    pauses = iter([0.001, 0.5])
+    x = TensorSpec("x", np.dtype("f4"), (-1, 1))
+
+    def function(arrays):
+        time.sleep(next(pauses))
+        return arrays
+
+    model = Model("test", [x], [x], function)
+    for _ in range(2):
+        model.run([np.ones((10, 1), "f4")])
+    assert model.seconds_for(40) < 0.5

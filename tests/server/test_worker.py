@@ -74,8 +74,13 @@ def quick(serve, models):
         yield server
 
 
+@pytest.mark.soak
+@pytest.mark.alone
 def test_small_requests_need_no_thread(quick, ask):
-    """Answering them starts none, a large one does; this comes first, while the server has not answered any yet."""
+    """Answering them starts none, a large one does; this comes first, while the server has not answered any yet.
+
+    On a busy machine no request is quick, and threads answer all of them.
+    """
     [worker] = psutil.Process(quick.pid).children()
     before = worker.num_threads()
     for rows in (1, 100, 1000):
