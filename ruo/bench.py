@@ -29,8 +29,10 @@ from ruo.demo import make_testset
 from ruo.deployments import LocalServer, local_server
 from ruo.errors import RuoError
 from ruo.load import session_rss_mb, wait_until_quiet
+from ruo.peers.environments import MissingEnvironmentError
+from ruo.peers.servers import PEERS, peer_variables
 from ruo.provenance import fingerprint, machine
-from ruo.systems import paper_body, paper_server, run_job
+from ruo.systems import paper_body, paper_server, run_command, run_job
 from ruo.targets import SCALING_SIZES, SIZES, judge, markdown
 
 __all__ = ["main"]
@@ -42,7 +44,7 @@ _QUIET, _PATIENCE_S = 0.15, 10.0
 _SCALING_ROWS = 200_000
 _LONG_ROWS = 5_000_000
 _BACKENDS = ("tensorflow", "openvino")
-GROUPS = ("mlp", "cnn", "scaling", "memory", "start")
+GROUPS = ("mlp", "cnn", "scaling", "peers", "memory", "start")
 
 
 class Bench:
@@ -95,6 +97,24 @@ class Bench:
                     jobs[f"{self.cpus} workers cnn {rows}"] = self._ours(several.url, part, rows)
                 self._measure(jobs, self._reference(self._bound(part, model, "tensorflow", 2_000)))
 
+    def peers(self) -> None:
+        """The light model in other servers, each with its own client, beside ruo; what cannot be had here is left out."""
+        model = self.models["mlp"]
+        with ExitStack() as stack:
+            jobs = {"peers ruo": self._ours(stack.enter_context(_served(model)).url, self.testset, 10_000)}
+            for name, serve in PEERS.items():
+                try:
+                    command = stack.enter_context(serve(model, self.cpus))
+                except MissingEnvironmentError as missing:
+                    self._keep({"job": f"peers {name}", "block": 0, "error": str(missing)})
+                    continue
+                jobs[f"peers {name}"] = self._peers(command)
+            reference = self._reference(self._bound(self.testset, model, "tensorflow"))
+            with tempfile.TemporaryDirectory() as folder:
+                for job in jobs.values():  # a server's first requests are slower
+                    job(Path(folder) / "answers.npy")
+            self._measure(jobs, reference)
+
     def memory(self) -> None:
         """What the server needs for the whole set at once, and the client for a table ten times as long."""
         with _served(self.models["mlp"]) as server, tempfile.TemporaryDirectory() as folder:
@@ -126,6 +146,10 @@ class Bench:
 
     def _papers(self, url: str) -> Job:
         return _job("ruo.paper.client", str(self.testset), url, "--chunk-size", "10000")
+
+    def _peers(self, client: list[str]) -> Job:
+        command = [*client, str(self.testset), "10000"]
+        return lambda answers: run_command([*command, str(answers)], _TIMEOUT_S, peer_variables())
 
     def _bound(self, testset: Path, model: Path, backend: str, rows_per_call: int = 50_000) -> Job:
         return _job("ruo.inprocess", str(testset), str(model), "--rows-per-call", str(rows_per_call), backend=backend)

@@ -38,6 +38,7 @@ __all__ = [
     "Systems",
     "paper_body",
     "paper_server",
+    "run_command",
     "run_job",
     "time_in_process",
 ]
@@ -217,11 +218,14 @@ def time_in_process(testset: Path, model: Path, runs: int = 1, timeout_s: float 
 
 def run_job(arguments: list[str], timeout_s: float, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a job in a new process printed as its last line, or `error`: `python -m` with the arguments."""
-    command = [sys.executable, "-m", *arguments]
+    return run_command([sys.executable, "-m", *arguments], timeout_s, {**_environment(), **(environment or {})})
+
+
+def run_command(command: list[str], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What a command printed as its last line, or `error`."""
     try:
         done = subprocess.run(
-            command, env={**_environment(), **(environment or {})}, capture_output=True, text=True, timeout=timeout_s,
-            check=False,
+            command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"error": f"no result after {timeout_s:g} s"}

@@ -88,6 +88,10 @@ def targets(cpus: int) -> list[Target]:
         table.append(Target(f"{about}: the worker whose rows are furthest from the mean", 10, False, "% off", off))
     table += [
         Target("the client of 2023, ruo's server instead of its own, 10,000 rows per request", 2.5, True, "times as fast", against("paper mlp 10000", "paper client mlp 10000")),
+        *(
+            Target(f"mlp, 10,000 rows per request, against {peer} with its own client", 1, True, "times as fast", against(f"peers {peer}", "peers ruo"))
+            for peer in ("MLServer", "PyTriton")
+        ),
         Target("client's memory, 5,000,000 rows", 500, False, "MB", partial(_column, job="client memory", column="mb")),
         Target("import ruo", 0.05, False, "s", partial(_column, job="import ruo", column="total_s")),
         Target("from ruo import score_csv", 0.4, False, "s", partial(_column, job="from ruo import score_csv", column="total_s")),

@@ -1,45 +1,32 @@
-"""Other people's programs, each in an environment of its own, since their pins clash with ours and one another's."""
+"""Other people's programs for the tests; what cannot be had is skipped aloud, and fails where every change is tested."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-__all__ = ["cannot", "make_environment"]
+from ruo.peers import environments
+from ruo.peers.environments import MissingEnvironmentError
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo-tests"
+__all__ = ["cannot", "had", "make_environment"]
 
 
-def make_environment(
-    name: str, *packages: str, works: tuple[str, ...] = ("python", "-V"), pythons: tuple[str, ...] = (sys.executable,)
-) -> Path:
-    """The folder of an environment with the packages, by the first Python with which the command `works` runs.
+def make_environment(name: str, *packages: str, **options: Any) -> Path:
+    """As `ruo.peers.environments.make_environment`."""
+    return had(partial(environments.make_environment, name, *packages, **options))
 
-    It is kept between runs, since making it takes a minute.
-    """
-    folder, wanted, reasons = CACHE / name, " ".join(packages), []
-    done = folder / "packages"
-    if done.exists() and done.read_text() == wanted:
-        return folder
-    for python in filter(None, map(shutil.which, pythons)):
-        for command in (
-            [python, "-m", "venv", "--clear", str(folder)],
-            [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", "--prefer-binary", *packages],
-            [str(folder / "bin" / works[0]), *works[1:]],
-        ):
-            ended = subprocess.run(command, capture_output=True, text=True)
-            if ended.returncode:
-                reasons.append(f"{' '.join(command)}: {ended.stderr.strip()[-300:]}")
-                break
-        else:
-            done.write_text(wanted)
-            return folder
-    return cannot(f"{name} cannot be had here: {'; '.join(reasons)}")
+
+def had(make: Callable[[], Path]) -> Path:
+    """What an environment's maker gives."""
+    try:
+        return make()
+    except MissingEnvironmentError as missing:
+        return cannot(str(missing))
 
 
 def cannot(reason: str) -> Path:

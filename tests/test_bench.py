@@ -22,14 +22,14 @@ def test_an_unknown_group_is_refused(demo: Demo, tmp_path: Path) -> None:
     """The groups that there are are named."""
     done = bench(demo, tmp_path, "mlp,speed")
     assert done.exit_code == 1
-    assert "There is no group 'speed'; the groups are mlp, cnn, scaling, memory, start." in done.output
+    assert "There is no group 'speed'; the groups are mlp, cnn, scaling, peers, memory, start." in done.output
 
 
 @pytest.mark.soak
 @pytest.mark.alone
 def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
     """Jobs of all groups give right answers; the table, the samples and the machine are kept."""
-    done = bench(demo, tmp_path, "mlp,cnn,scaling,start")
+    done = bench(demo, tmp_path, "mlp,cnn,scaling,peers,start")
     assert done.exit_code == 0, done.output
     kept = json.loads((tmp_path / "bench.json").read_text())
     assert [sample["error"] for sample in kept["samples"] if sample["error"]] == []

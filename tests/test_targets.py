@@ -65,6 +65,9 @@ def test_every_target_stands_in_the_table() -> None:
     names |= {"paper mlp 10000", "paper client mlp 10000", "tensorflow mlp whole", "tensorflow cnn 10000"}
     names |= {f"{who} cnn {rows}" for who in ("one worker", "2 workers") for rows in SCALING_SIZES}
     names |= {
+        "peers MLServer",
+        "peers PyTriton",
+        "peers ruo",
         "server memory",
         "client memory",
         "import ruo",

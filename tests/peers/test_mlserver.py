@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,8 @@ import pytest
 
 from ruo import ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
-from tests.environments import make_environment
+from ruo.peers.servers import free_ports, mlserver_programs, running
+from tests.environments import had
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -28,13 +28,10 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def url(
-    running: Any, free_ports: Callable[[int], list[int]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running MLServer."""
     folder = tmp_path_factory.mktemp("mlserver")
-    # newer versions of uvloop break its workers
-    programs = make_environment("mlserver", "mlserver", "uvloop<0.22", works=("mlserver", "--help")) / "bin"
+    programs = had(mlserver_programs)
     http, grpc, metrics = free_ports(3)
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     models = folder / "models"
@@ -42,7 +39,8 @@ def url(
     (models / "settings.json").write_text(json.dumps({**ports, "host": "127.0.0.1", "parallel_workers": 0}))
     (models / "model-settings.json").write_text(json.dumps(SETTINGS))
     shutil.copy(Path(__file__).parent / "mlserver_sums.py", models)
-    with running([str(programs / "mlserver"), "start", str(models)], f"http://127.0.0.1:{http}", models) as address:
+    address = f"http://127.0.0.1:{http}"
+    with running([str(programs / "mlserver"), "start", str(models)], f"{address}/v2/models/sums/ready", models):
         yield address
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,24 @@ import pytest
 
 from ruo import ScoringError, score_csv
 from ruo.errors import TableError
-from tests.environments import make_environment
+from ruo.peers.servers import free_ports, pytriton_programs, running
+from tests.environments import had
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
-# its server carries a Python of its own that takes its standard library from the system's, so that comes first
-PYTHONS = ("/usr/bin/python3", "python3.12", "python3.11", "python3.10", sys.executable)
-
 
 @pytest.fixture(scope="module")
-def url(running: Any, free_ports: Callable[[int], list[int]]) -> Iterator[str]:
+def url() -> Iterator[str]:
     """A running Triton."""
     if (platform.system(), platform.machine()) not in (("Linux", "x86_64"), ("Linux", "aarch64")):
         pytest.skip("PyTriton is made for Linux on x86 and ARM only")
-    works = ("python", "-c", "import pytriton.triton")
-    python = make_environment("pytriton", "nvidia-pytriton", works=works, pythons=PYTHONS) / "bin" / "python"
+    python = had(pytriton_programs) / "python"
     here = Path(__file__).parent
     http, grpc, metrics = free_ports(3)
     command = [str(python), str(here / "pytriton_sums.py"), str(http), str(grpc), str(metrics)]
-    with running(command, f"http://127.0.0.1:{http}", here) as address:
-        yield f"{address}/v2/models/sums"
+    model = f"http://127.0.0.1:{http}/v2/models/sums"
+    with running(command, f"{model}/ready", here):
+        yield model
 
 
 @pytest.mark.parametrize("wire", ["v2", "v2-json"])

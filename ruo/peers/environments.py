@@ -1,0 +1,46 @@
+"""Other people's programs, each in an environment of its own, since their pins clash with ours and one another's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruo.errors import RuoError
+
+__all__ = ["MissingEnvironmentError", "make_environment"]
+
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo"
+
+
+class MissingEnvironmentError(RuoError):
+    """A program cannot be had on this machine."""
+
+
+def make_environment(
+    name: str, *packages: str, works: tuple[str, ...] = ("python", "-V"), pythons: tuple[str, ...] = (sys.executable,)
+) -> Path:
+    """The folder of an environment with the packages, by the first of `pythons` with which the command `works` runs.
+
+    It is kept in the user's cache, since making it takes a minute. Raises MissingEnvironmentError.
+    """
+    folder, wanted, reasons = _CACHE / name, " ".join(packages), []
+    done = folder / "packages"
+    if done.exists() and done.read_text() == wanted:
+        return folder
+    for python in filter(None, map(shutil.which, pythons)):
+        for command in (
+            [python, "-m", "venv", "--clear", str(folder)],
+            [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", "--prefer-binary", *packages],
+            [str(folder / "bin" / works[0]), *works[1:]],
+        ):
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ended.returncode:
+                reasons.append(f"{' '.join(command)}: {ended.stderr.strip()[-300:]}")
+                break
+        else:
+            done.write_text(wanted)
+            return folder
+    raise MissingEnvironmentError(f"{name} cannot be had here: {'; '.join(reasons)}")
