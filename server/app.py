@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from ruo.wire import WireError
+from ruo.wire import WIRES, WireError
 from server.body import drain
+from server.direct import Direct
 from server.inference import Inference
 from server.limits import RefusedError, check_token
 from server.logs import REQUESTS
@@ -28,6 +30,9 @@ from server.views import V1Views, V2Views, as_json, paper_view
 __all__ = ["Route", "create_app", "routes_of"]
 
 log = logging.getLogger("gunicorn.error")
+
+_INFER = "/v2/models/<model>/infer"
+_INFER_VERSION = "/v2/models/<model>/versions/<version>/infer"
 
 
 class Route(NamedTuple):
@@ -44,7 +49,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     settings = Settings.read(config)
     metrics = Metrics()
     serving = Serving(settings, metrics)
-    routes = routes_of(settings, Inference(settings, serving, metrics), metrics)
+    inference = Inference(settings, serving, metrics)
+    routes = routes_of(settings, inference, metrics)
     app = Flask("server", static_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
@@ -60,8 +66,11 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         )
     probes = {f"{route.method} {route.path}" for route in routes if route.probe}
     app.before_request(lambda: _let_in(settings.ruo_token, probes))
-    app.after_request(lambda response: _note(response, metrics))
-    app.register_error_handler(Exception, _answer_error)
+    app.after_request(lambda response: _note(response, request, str(request.url_rule or "none"), metrics, g.began))
+    app.register_error_handler(Exception, lambda error: _answer_error(error, request))
+    app.wsgi_app = Direct(  # type: ignore[method-assign]  # as Flask says it is to be done
+        app.wsgi_app, settings.model_name, partial(_answer_directly, settings, inference, metrics)
+    )
     return app
 
 
@@ -81,8 +90,8 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
         Route("GET", "/v2/models/<model>/versions/<version>/config", v2.config),
         Route("GET", "/v2/models/<model>/stats", v2.stats),
         Route("GET", "/v2/models/<model>/versions/<version>/stats", v2.stats),
-        Route("POST", "/v2/models/<model>/infer", v2.infer),
-        Route("POST", "/v2/models/<model>/versions/<version>/infer", v2.infer),
+        Route("POST", _INFER, v2.infer),
+        Route("POST", _INFER_VERSION, v2.infer),
         Route("POST", "/v2/repository/index", v2.index),
         Route("POST", "/v2/repository/models/<model>/load", v2.control),
         Route("POST", "/v2/repository/models/<model>/unload", v2.control),
@@ -100,6 +109,20 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
     return [*table, Route("GET", "/openapi.json", lambda: as_json(document))]
 
 
+def _answer_directly(
+    settings: Settings, inference: Inference, metrics: Metrics, request: Request, version: str | None
+) -> Response:
+    """A request for a prediction that does not come through Flask."""
+    began = time.perf_counter()
+    try:
+        if settings.ruo_token:
+            check_token(settings.ruo_token, request.headers.get("Authorization"))
+        response = inference.answer(WIRES["v2"], request, version)
+    except Exception as error:  # noqa: BLE001  as Flask does
+        response = _answer_error(error, request)
+    return _note(response, request, _INFER if version is None else _INFER_VERSION, metrics, began)
+
+
 class _Name(BaseConverter):
     """A part of a path that names something; what follows a colon is a verb, as in ``model:predict``."""
 
@@ -112,13 +135,12 @@ def _let_in(token: str, probes: set[str]) -> None:
         check_token(token, request.headers.get("Authorization"))
 
 
-def _note(response: Response, metrics: Metrics) -> Response:
+def _note(response: Response, request: Request, route: str, metrics: Metrics, began: float) -> Response:
     """Count the answer and write its line in the log; probes and the like are in it at level debug only."""
-    route = request.url_rule.rule if request.url_rule else "none"
     metrics.answered(route, response.status_code)
     level = logging.DEBUG if request.method == "GET" else logging.INFO
     if REQUESTS.isEnabledFor(level):
-        milliseconds = round(1000 * (time.perf_counter() - g.began), 3)
+        milliseconds = round(1000 * (time.perf_counter() - began), 3)
         fields = {
             "method": request.method,
             "path": request.path,
@@ -138,7 +160,7 @@ def _note(response: Response, metrics: Metrics) -> Response:
     return response
 
 
-def _answer_error(error: Exception) -> Response:
+def _answer_error(error: Exception, request: Request) -> Response:
     if getattr(error, "status", None) != 408:  # that client is known not to send
         drain(request.environ)
     if isinstance(error, WireError):
@@ -147,7 +169,7 @@ def _answer_error(error: Exception) -> Response:
         response = as_json({"error": str(error)}, error.status)
         response.headers.extend(error.headers)
     elif isinstance(error, HTTPException):
-        response = as_json({"error": _http_sentence(error)}, error.code or 500)
+        response = as_json({"error": _http_sentence(error, request)}, error.code or 500)
         response.headers.extend(dict(error.get_headers()) if error.code == 405 else {})
         response.content_type = "application/json"
     else:
@@ -158,7 +180,7 @@ def _answer_error(error: Exception) -> Response:
     return response
 
 
-def _http_sentence(error: HTTPException) -> str:
+def _http_sentence(error: HTTPException, request: Request) -> str:
     if error.code == 404:
         return f"There is nothing at {request.path}; models are at /v2/models."
     if error.code == 405:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import cast
 
-from flask import Response, request
+from flask import Request, Response
 
 from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
 from ruo.wire.messages import Array, Buffer
@@ -36,17 +36,17 @@ class Inference:
         self._metrics = metrics
         self._gate = Gate(settings.max_waiting, settings.max_waiting_mb * 2**20)
 
-    def answer(self, wire: Wire, version: str | None = None, wait_s: float = 0.0) -> Response:
-        """The answer to the request at hand, from one version of the model; raises WireError and RefusedError."""
+    def answer(self, wire: Wire, request: Request, version: str | None = None, wait_s: float = 0.0) -> Response:
+        """The answer to a request, from one version of the model; raises WireError and RefusedError."""
         with self._gate.place(request.content_length or 0), self._metrics.in_flight():
             deadline = time.monotonic() + self._settings.request_timeout
-            return self._answer(wire, self.serving.get(version, wait_s), deadline)
+            return self._answer(wire, request, self.serving.get(version, wait_s), deadline)
 
-    def _answer(self, wire: Wire, served: Served, deadline: float) -> Response:
+    def _answer(self, wire: Wire, request: Request, served: Served, deadline: float) -> Response:
         model = served.model
         began = time.perf_counter()
         body = begin_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
-        asked = _decode(wire, model, body)
+        asked = _decode(wire, model, request, body)
         arrays = model.fit(asked.inputs)
         rows_arrive = _RowsArrive(body, arrays[0])
         del body
@@ -59,7 +59,7 @@ class Inference:
         parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only, and makes a call of each
         if sum(map(len, parts)) < _JOINED_BYTES:
             parts = [b"".join(parts)]
-        response = _compressed(Response(parts, headers=headers))
+        response = _compressed(Response(parts, headers=headers), request.headers.get("Accept-Encoding", ""))
         received = rows_arrive.seconds
         timing = Timing(
             decoded - began + received, waited, computed - decoded - waited - received, time.perf_counter() - computed
@@ -89,18 +89,19 @@ class _RowsArrive:
             self.seconds += time.perf_counter() - began
 
 
-def _decode(wire: Wire, model: Model, body: Arriving) -> InferRequest:
+def _decode(wire: Wire, model: Model, request: Request, body: Arriving) -> InferRequest:
     """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
-    head = request.headers.get(HEADER_LENGTH, "")
+    headers = cast(Mapping[str, str], request.headers)
+    head = headers.get(HEADER_LENGTH, "")
     if not body.is_whole and wire.name == "v2" and head.isascii() and head.isdigit() and int(head) < _LONGEST_HEAD:
         body.arrive(int(head))
-        asked = _decoded(wire, model, body.data)
+        asked = _decoded(wire, model, headers, body.data)
         tensors = list(asked.inputs.values())
         behind = len(body.data) - int(head)
         if len(tensors) == 1 and tensors[0].nbytes == behind and _is_as_taken(tensors[0], model.inputs[0]):
             return asked
     body.arrive(len(body.data))
-    return _decoded(wire, model, body.data)
+    return _decoded(wire, model, headers, body.data)
 
 
 def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:
@@ -108,8 +109,8 @@ def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:
     return tensor.dtype == spec.dtype and tensor.dtype.kind == "f"
 
 
-def _decoded(wire: Wire, model: Model, body: Buffer) -> InferRequest:
-    asked = wire.decode_request(cast(Mapping[str, str], request.headers), body)
+def _decoded(wire: Wire, model: Model, headers: Mapping[str, str], body: Buffer) -> InferRequest:
+    asked = wire.decode_request(headers, body)
     if wire.name == "v2" and ONLY in asked.inputs:
         if len(model.inputs) > 1:
             raise WireError("A raw binary request fits a model with one input only.")
@@ -121,13 +122,13 @@ def _decoded(wire: Wire, model: Model, body: Buffer) -> InferRequest:
     return asked
 
 
-def _compressed(response: Response) -> Response:
+def _compressed(response: Response, accepted: str) -> Response:
     """The answer as gzip or deflate where the client takes nothing else.
 
     Most clients list these beside each other whatever they want, and on the way from one machine to the next
     compressing takes longer than sending; so only a client that names exactly one is taken at its word.
     """
-    coding = request.headers.get("Accept-Encoding", "").strip().lower()
+    coding = accepted.strip().lower()
     if coding in ("gzip", "deflate"):
         packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
         response.data = packer.compress(response.get_data()) + packer.flush()

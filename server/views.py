@@ -120,7 +120,7 @@ class V2Views:
     def infer(self, model: str, version: str | None = None) -> Response:
         """Predictions."""
         require(self._serving.name, model)
-        return self._inference.answer(WIRES["v2"], version)
+        return self._inference.answer(WIRES["v2"], request, version)
 
 
 class V1Views:
@@ -170,12 +170,12 @@ class V1Views:
     def predict(self, model: str, version: str | None = None) -> Response:
         """Predictions."""
         require(self._serving.name, model)
-        return self._inference.answer(WIRES["v1"], version)
+        return self._inference.answer(WIRES["v1"], request, version)
 
 
 def paper_view(inference: Inference) -> Response:
     """Predictions on the wire of 2023."""
-    return inference.answer(WIRES["paper"], wait_s=_PAPER_WAIT_S)
+    return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
 
 
 def require(name: str, model: str) -> None:
