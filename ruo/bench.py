@@ -65,6 +65,7 @@ class Bench:
         with paper_server(model) as paper, _served(model) as ours, _served(model, "openvino") as lean:
             paper.warm(paper_body(self.testset))
             jobs = {f"bound {backend} mlp": self._bound(self.testset, model, backend) for backend in _BACKENDS}
+            jobs["bound tensorflow mlp labels"] = self._bound(self.testset, model, "tensorflow", reads_labels=True)
             jobs |= {f"tensorflow mlp {rows}": self._ours(ours.url, self.testset, rows) for rows in (100, *SIZES)}
             jobs |= {
                 f"openvino mlp {rows}": self._ours(lean.url, self.testset, rows) for rows in (5_000, 10_000, 50_000)
@@ -151,8 +152,11 @@ class Bench:
         command = [*client, str(self.testset), "10000"]
         return lambda answers: run_command([*command, str(answers)], _TIMEOUT_S, peer_variables())
 
-    def _bound(self, testset: Path, model: Path, backend: str, rows_per_call: int = 50_000) -> Job:
-        return _job("ruo.inprocess", str(testset), str(model), "--rows-per-call", str(rows_per_call), backend=backend)
+    def _bound(
+        self, testset: Path, model: Path, backend: str, rows_per_call: int = 50_000, reads_labels: bool = False
+    ) -> Job:
+        options = ["--rows-per-call", str(rows_per_call), *(["--labels"] if reads_labels else [])]
+        return _job("ruo.inprocess", str(testset), str(model), *options, backend=backend)
 
     def _reference(self, bound: Job) -> np.ndarray[Any, Any]:
         with tempfile.TemporaryDirectory() as folder:

@@ -21,6 +21,7 @@ import polars as pl
 
 from ruo.compiled import compile_keras
 from ruo.errors import TableError
+from ruo.labels import class_indices
 from ruo.lean import import_keras
 from ruo.memory import peak_rss_mb
 
@@ -43,13 +44,20 @@ def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> C
 
 
 def score_in_process(
-    testset: Path, features: list[str], function: Callable[[Array], Array], rows_per_call: int
+    testset: Path, features: list[str], labels: list[str], function: Callable[[Array], Array], rows_per_call: int
 ) -> Array:
     """The predictions of all rows; the next batches are read while one is scored."""
-    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select(features)
+    columns = [*features, *labels]
+    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(columns, pl.Float32)).select(columns)
+
+    def score(batch: pl.DataFrame) -> Array:
+        if labels:
+            class_indices(batch.select(labels))
+        return function(batch.select(features).to_numpy(order="c"))
+
     with ThreadPoolExecutor(1) as pool:
         batches = table.collect_batches(chunk_size=rows_per_call, maintain_order=True)
-        calls = [pool.submit(lambda batch: function(batch.to_numpy(order="c")), batch) for batch in batches]
+        calls = [pool.submit(score, batch) for batch in batches]
         return np.concatenate([call.result() for call in calls])
 
 
@@ -57,10 +65,13 @@ def score_in_process(
 @click.argument("testset", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--rows-per-call", default=ROWS_PER_CALL, show_default=True)
+@click.option("--labels", "reads_labels", is_flag=True, help="Read the label columns too, as ruo's client does.")
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
-def main(testset: Path, model: Path, rows_per_call: int, answers: Path | None) -> None:
+def main(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:
     """Score TESTSET with MODEL and print what it took as one line of JSON."""
-    features = [name for name in pl.read_csv(testset, n_rows=1).columns if not name.startswith("Label_")]
+    columns = pl.read_csv(testset, n_rows=1).columns
+    features = [name for name in columns if not name.startswith("Label_")]
+    labels = [name for name in columns if reads_labels and name not in features]
     with testset.open("rb") as stream:
         rows = sum(1 for line in stream if line.strip()) - 1
     if not rows or not features:
@@ -68,7 +79,7 @@ def main(testset: Path, model: Path, rows_per_call: int, answers: Path | None) -
     function = compile_model(model, len(features), rows, rows_per_call)
 
     began = time.perf_counter()
-    predictions = score_in_process(testset, features, function, rows_per_call)
+    predictions = score_in_process(testset, features, labels, function, rows_per_call)
     total_s = time.perf_counter() - began
 
     measured = {

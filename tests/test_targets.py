@@ -36,7 +36,7 @@ def test_the_best_and_the_worst_size_are_found() -> None:
     """The bound is compared with the best size, and the worst size with the best."""
     samples = [sample for rows in SIZES for sample in job(f"tensorflow mlp {rows}", 1.0 if rows == 50_000 else 1.4)]
     samples += job("bound tensorflow mlp", 0.8)
-    assert row(samples, "mlp, best request size, against no network").reached == pytest.approx(1.25)
+    assert row(samples, "mlp, best request size, against no network at all: TensorFlow").reached == pytest.approx(1.25)
     worst = row(samples, "mlp, worst of")
     assert (worst.reached, worst.verdict) == (pytest.approx(1.4), "short")
 
@@ -62,7 +62,13 @@ def test_every_target_stands_in_the_table() -> None:
     """With samples of every job there is a row for each target, and a line in Markdown."""
     names = {f"{backend} mlp {rows}" for backend in ("tensorflow", "openvino") for rows in (100, *SIZES)}
     names |= {f"bound {backend} {model}" for backend in ("tensorflow", "openvino") for model in ("mlp", "cnn")}
-    names |= {"paper mlp 10000", "paper client mlp 10000", "tensorflow mlp whole", "tensorflow cnn 10000"}
+    names |= {
+        "bound tensorflow mlp labels",
+        "paper mlp 10000",
+        "paper client mlp 10000",
+        "tensorflow mlp whole",
+        "tensorflow cnn 10000",
+    }
     names |= {f"{who} cnn {rows}" for who in ("one worker", "2 workers") for rows in SCALING_SIZES}
     names |= {
         "peers MLServer",
