@@ -27,11 +27,11 @@ class Direct:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request (WSGI, PEP 3333)."""
-        path = environ["PATH_INFO"]
+        path = environ.get("PATH_INFO", "")
         version = None
         if path != self._current:
             version, _, verb = path.removeprefix(self._versions).partition("/")
-            if not path.startswith(self._versions) or verb != "infer" or not version.isalnum():
+            if not path.startswith(self._versions) or verb != "infer" or not (version.isascii() and version.isalnum()):
                 return self._app(environ, start_response)
         if environ["REQUEST_METHOD"] != "POST":
             return self._app(environ, start_response)
