@@ -19,10 +19,10 @@ def class_indices(columns: pl.DataFrame) -> Labels:
     if not others:
         whole = (first >= 0) & (first == np.floor(first)) & (first < 2**24)
         return np.where(whole, first, NO_LABEL).astype(np.int64)
-    index, count, valid = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64), np.ones(len(first), np.bool_)
+    index, count, valid = np.zeros(len(first), np.int32), np.zeros(len(first), np.int32), np.ones(len(first), np.bool_)
     for position, column in enumerate([first, *others]):  # column by column, as they lie in memory
         hot = column == 1
-        index += position * hot
+        index += np.int32(position) * hot
         count += hot
         valid &= hot | (column == 0)
-    return np.where(valid & (count == 1), index, NO_LABEL)
+    return np.where(valid & (count == 1), index, NO_LABEL).astype(np.int64)

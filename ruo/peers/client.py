@@ -1,8 +1,9 @@
 """One job of another server's own client, run by its own Python, so it imports nothing of ruo.
 
 Arguments: mlserver or pytriton, the server's address, the CSV, rows per request, and a file for the predictions. The
-clients score single requests, so what is around them stands here: the table is read in batches with all CPUs, and four
-requests are under way at a time. Prints the seconds from before the reading until all predictions are in one array.
+clients score single requests, so what is around them stands here: the table is read in batches with all CPUs, its labels
+included, and four requests are under way at a time. Prints the seconds from before the reading until all predictions and
+labels are in one array each.
 """
 
 import json
@@ -42,11 +43,17 @@ def pytriton(address):
 
 def score(ask, testset, rows_per_request):
     """The predictions of all rows, in order."""
-    features = [name for name in pl.read_csv(testset, n_rows=1).columns if not name.startswith("Label_")]
-    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select(features)
+    columns = pl.read_csv(testset, n_rows=1).columns
+    features = [name for name in columns if not name.startswith("Label_")]
+    one_hot = [name for name in columns if name.startswith("Label_")]
+    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(columns, pl.Float32))
+    labels, answers = [], []
     with ThreadPoolExecutor(4) as pool:
-        batches = table.collect_batches(chunk_size=rows_per_request, maintain_order=True)
-        answers = [pool.submit(lambda batch: ask(batch.to_numpy(order="c")), batch) for batch in batches]
+        for batch in table.collect_batches(chunk_size=rows_per_request, maintain_order=True):
+            answers.append(pool.submit(lambda batch: ask(batch.select(features).to_numpy(order="c")), batch))
+            if one_hot:
+                labels.append(batch.select(one_hot).to_numpy().argmax(axis=1))
+        np.concatenate(labels or [[]])
         return np.concatenate([answer.result() for answer in answers])
 
 

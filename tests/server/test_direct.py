@@ -70,7 +70,9 @@ def test_both_are_counted(both, guarded):
 
     def count():
         text = guarded.get("/metrics", headers=TOKEN).text
-        lines = [line for line in text.splitlines() if line.startswith("ruo_requests_total{") and "<model>/infer" in line]
+        lines = [
+            line for line in text.splitlines() if line.startswith("ruo_requests_total{") and "<model>/infer" in line
+        ]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     before = count()
