@@ -27,7 +27,7 @@ ORDER = [
     ["pipeline"],
     ["scores"],
     ["scoring", "shards", "cluster"],
-    ["deployments", "demo", "network", "flops"],
+    ["deployments", "demo", "network", "flops", "peers"],
     ["measuring", "scorejob", "inprocess", "systems", "targets"],
     ["experiment", "comparison", "scaling", "versus", "evaluation"],
     ["training"],
