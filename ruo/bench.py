@@ -29,7 +29,6 @@ from ruo.demo import make_testset
 from ruo.deployments import LocalServer, local_server
 from ruo.errors import RuoError
 from ruo.load import session_rss_mb, wait_until_quiet
-from ruo.peers.environments import MissingEnvironmentError
 from ruo.peers.servers import PEERS, peer_variables
 from ruo.provenance import fingerprint, machine
 from ruo.systems import paper_body, paper_server, run_command, run_job
@@ -99,15 +98,15 @@ class Bench:
                 self._measure(jobs, self._reference(self._bound(part, model, "tensorflow", 2_000)))
 
     def peers(self) -> None:
-        """The light model in other servers, each with its own client, beside ruo; what cannot be had here is left out."""
+        """The light model in other servers, each with its own client, beside ruo; what cannot be had or started here is left out."""
         model = self.models["mlp"]
         with ExitStack() as stack:
             jobs = {"peers ruo": self._ours(stack.enter_context(_served(model)).url, self.testset, 10_000)}
             for name, serve in PEERS.items():
                 try:
                     command = stack.enter_context(serve(model, self.cpus))
-                except MissingEnvironmentError as missing:
-                    self._keep({"job": f"peers {name}", "block": 0, "error": str(missing)})
+                except RuoError as error:
+                    self._keep({"job": f"peers {name}", "block": 0, "error": str(error)})
                     continue
                 jobs[f"peers {name}"] = self._peers(command)
             reference = self._reference(self._bound(self.testset, model, "tensorflow"))

@@ -49,10 +49,11 @@ class Inference:
         asked = _decode(wire, model, request, body)
         arrays = model.fit(asked.inputs)
         rows_arrive = _RowsArrive(body, arrays[0])
+        is_whole = body.is_whole
         del body
         decoded = time.perf_counter()
         with self._metrics.waiting():
-            outputs, waited = model.run_timed(arrays, deadline, rows_arrive)
+            outputs, waited = model.run_timed(arrays, deadline, None if is_whole else rows_arrive)
         computed = time.perf_counter()
         answer = InferResponse(outputs, self.serving.name, served.version, asked.id)
         headers, buffers = wire.encode_response(answer, asked)

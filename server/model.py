@@ -8,7 +8,6 @@ convolutional model takes twice as long per row as a few thousand do (they no lo
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from ruo.lean import import_keras
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
+from server.turns import Turns
 
 __all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
 
@@ -29,8 +29,7 @@ ROWS_PER_CALL = 2048
 _SHORT = 1 << 16  # bytes of predictions that a socket takes at once, as JSON, too
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
-# one call at a time in a process, whichever model it is of: the threads inside a call use all CPUs the process may use
-_TURN = threading.Lock()
+_TURNS = Turns()  # in a process, whichever model a call is of
 
 
 class ModelError(RuoError):
@@ -68,6 +67,9 @@ class Model:
         rows = 1 + size // self._row_bytes
         if not self._rows_are_alike or rows * self._answer_bytes > _SHORT:
             return math.inf
+        return self._seconds_of(rows)
+
+    def _seconds_of(self, rows: int) -> float:
         known = self._took[min(rows, ROWS_PER_CALL).bit_length() :]
         return math.ceil(rows / ROWS_PER_CALL) * next((took for took in known if took < math.inf), math.inf)
 
@@ -80,26 +82,42 @@ class Model:
         return self.run_timed(arrays, deadline)[0]
 
     def run_timed(
-        self, arrays: list[Array], deadline: float = math.inf, arrive: Callable[[int, int], object] = lambda *_: None
+        self,
+        arrays: list[Array],
+        deadline: float = math.inf,
+        arrive: Callable[[int, int], object] | None = None,
     ) -> tuple[dict[str, Array], float]:
-        """As `run`; gives the seconds of waiting for other calls too.
+        """As `run`; gives the seconds of waiting for other requests too.
 
         `arrive` is called before every call of the model with the rows that it is for, the first and the one after the
-        last: the arrays may still be on their way.
+        last: the arrays may still be on their way. Others compute meanwhile.
         """
         rows = len(arrays[0])
-        waited = 0.0
+        due = time.monotonic() + self._seconds_of(max(1, rows))
+        waited, has_turn = 0.0, False
         results: list[Array] = []
-        for start in range(0, max(1, rows), ROWS_PER_CALL):
-            stop = min(rows, start + ROWS_PER_CALL)
-            arrive(start, stop)
-            pieces, wait = self._call([array[start:stop] for array in arrays], deadline)
-            waited += wait
-            if not start:
-                results = pieces if stop == rows else [np.empty((rows, *each.shape[1:]), each.dtype) for each in pieces]
-            if stop - start < rows:
-                for result, piece in zip(results, pieces, strict=True):
-                    result[start:stop] = piece
+        try:
+            for start in range(0, max(1, rows), ROWS_PER_CALL):
+                stop = min(rows, start + ROWS_PER_CALL)
+                if has_turn and (arrive or _TURNS.is_wanted_before(due)):
+                    _TURNS.give()
+                    has_turn = False
+                if arrive:
+                    arrive(start, stop)
+                if not has_turn:
+                    waited += _wait_for_turn(due, deadline)
+                    has_turn = True
+                pieces = self._call([array[start:stop] for array in arrays])
+                if not start:
+                    results = (
+                        pieces if stop == rows else [np.empty((rows, *each.shape[1:]), each.dtype) for each in pieces]
+                    )
+                if stop - start < rows:
+                    for result, piece in zip(results, pieces, strict=True):
+                        result[start:stop] = piece
+        finally:
+            if has_turn:
+                _TURNS.give()
         return {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}, waited
 
     def warm_up(self) -> None:
@@ -128,20 +146,20 @@ class Model:
             raise WireError(f"The inputs have different numbers of rows: {sorted(counts)}.")
         return arrays
 
-    def _call(self, arrays: list[Array], deadline: float) -> tuple[list[Array], float]:
+    def _call(self, arrays: list[Array]) -> list[Array]:
         began = time.monotonic()
-        # a lock takes no infinite timeout; -1 stands for it
-        if not _TURN.acquire(timeout=-1 if deadline == math.inf else max(0.0, deadline - began)):
-            raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
-        waited = time.monotonic() - began
-        try:
-            results = self._function(arrays)
-        finally:
-            _TURN.release()
+        results = self._function(arrays)
         bits = len(arrays[0]).bit_length()
         # a single long one had to wait for a CPU
-        self._took[bits] = min(time.monotonic() - began - waited, 1.2 * self._took[bits])
-        return results, waited
+        self._took[bits] = min(time.monotonic() - began, 1.2 * self._took[bits])
+        return results
+
+
+def _wait_for_turn(due: float, deadline: float) -> float:
+    began = time.monotonic()
+    if not _TURNS.take(due, deadline):
+        raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
+    return time.monotonic() - began
 
 
 def _bytes_per_row(specs: list[TensorSpec]) -> int:

@@ -88,11 +88,15 @@ def test_a_large_body_that_breaks_off_holds_nobody_up(four_workers, ask, rows, e
 def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
     """Whichever worker is asked, its metrics and statistics are the sums over all of them, and never fall."""
     before = total(ask(four_workers.url + "/metrics").body.decode(), "ruo_rows_total")
+    workers, requests = set(), 0
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: ask(four_workers.url + INFER, rows.tobytes(), RAW), range(40)))
-    assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
+        while len(workers) < 4 and requests < 4000:  # quick requests may all find the same few of them idle
+            answers = pool.map(lambda _: ask(four_workers.url + INFER, rows.tobytes(), RAW), range(40))
+            workers |= {answer.headers["Ruo-Worker"] for answer in answers}
+            requests += 40
+    assert len(workers) == 4
     texts = [ask(four_workers.url + "/metrics").body.decode() for _ in range(12)]
-    assert {total(text, "ruo_rows_total") - before for text in texts} == {4000}
+    assert {total(text, "ruo_rows_total") - before for text in texts} == {100 * requests}
     assert {total(text, "ruo_model_loaded") for text in texts} == {4}
     assert total(texts[0], "ruo_requests_in_flight") == 0
     memory = [line for line in texts[0].splitlines() if line.startswith("ruo_worker_memory_bytes{")]

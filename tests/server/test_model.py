@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ruo.wire import ONLY, WireError
-from server.model import ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
+from server.model import _TURNS, ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,69 @@ def test_one_call_at_a_time():
         thread.join()
     assert time.monotonic() - began >= 0.6
     assert min(waits) < 0.1 < max(waits)
+
+
+class Calls:
+    """A model of one column that notes what each call begins with, and stops in its first call until `go` is set."""
+
+    def __init__(self):
+        self.begun, self.go, self.pause = [], threading.Event(), 0.0
+        x = TensorSpec("x", np.dtype("f4"), (-1, 1))
+        self.model = Model("test", [x], [x], self._call)
+
+    def _call(self, arrays):
+        self.begun.append(arrays[0][0, 0])
+        self.go.wait(30)
+        time.sleep(self.pause)
+        return arrays
+
+    def start(self, value, rows):
+        """A thread that scores so many rows of that value; comes back when its request computes, or waits for its turn."""
+        before = len(self.begun), len(_TURNS._waiting)
+        thread = threading.Thread(target=lambda: self.model.run([np.full((rows, 1), value, "f4")]))
+        thread.start()
+        while (len(self.begun), len(_TURNS._waiting)) == before:
+            time.sleep(0.001)
+        return thread
+
+
+def test_requests_of_one_size_are_done_one_after_the_other():
+    """The second begins when the first is done, whatever the number of calls."""
+    calls = Calls()
+    threads = [calls.start(value, 3 * ROWS_PER_CALL) for value in (1, 2)]
+    calls.go.set()
+    for thread in threads:
+        thread.join()
+    assert calls.begun == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_short_request_waits_for_one_call_of_a_long_one():
+    """It would have been done first alone."""
+    calls = Calls()
+    calls.go.set()
+    calls.model.run([np.zeros((1, 1), "f4")])
+    calls.pause = 1.0
+    calls.model.run([np.zeros((ROWS_PER_CALL, 1), "f4")])  # so a long one is known to take seconds
+    calls.pause = 0.0
+    calls.begun.clear()
+    calls.go.clear()
+    threads = [calls.start(1, 5 * ROWS_PER_CALL), calls.start(2, 1)]
+    calls.go.set()
+    for thread in threads:
+        thread.join()
+    assert calls.begun == [1, 2, 1, 1, 1, 1]
+
+
+def test_a_request_whose_rows_are_on_their_way_keeps_nobody_waiting():
+    """While it waits for them, others compute."""
+    model = double()
+    rows = [np.ones((3 * ROWS_PER_CALL, 1), "f4")]
+
+    def arrive(start, stop):
+        assert model.run_timed([np.ones((1, 1), "f4")], time.monotonic() + 30)[1] < 30
+
+    outputs, _ = model.run_timed(rows, time.monotonic() + 30, arrive)
+    np.testing.assert_array_equal(outputs["x"], 2 * rows[0])
 
 
 def test_a_deadline_ends_the_waiting():
