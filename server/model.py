@@ -93,7 +93,9 @@ class Model:
         last: the arrays may still be on their way. Others compute meanwhile.
         """
         rows = len(arrays[0])
-        due = time.monotonic() + self._seconds_of(max(1, rows))
+        alone_s = self._seconds_of(max(1, rows))
+        # nothing is known of a model that is being warmed up: due at once, or a busy server would never take it over
+        due = time.monotonic() + (alone_s if alone_s < math.inf else 0.0)
         waited, has_turn = 0.0, False
         results: list[Array] = []
         try:

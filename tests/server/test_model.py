@@ -232,6 +232,24 @@ def test_a_short_request_waits_for_one_call_of_a_long_one():
     assert calls.begun == [1, 2, 1, 1, 1, 1]
 
 
+def test_a_new_model_is_not_put_off_by_the_old_ones_requests():
+    """While requests of which the time is known wait for their turn, a model's first call comes before them."""
+    old, new = Calls(), Calls()
+    old.pause = 1.0
+    old.go.set()
+    old.model.run([np.zeros((ROWS_PER_CALL, 1), "f4")])
+    old.pause = 0.0
+    old.go.clear()
+    new.begun = old.begun
+    new.go.set()
+    old.begun.clear()
+    threads = [old.start(1, ROWS_PER_CALL), old.start(2, 60 * ROWS_PER_CALL), new.start(3, 1)]
+    old.go.set()
+    for thread in threads:
+        thread.join()
+    assert old.begun[:3] == [1, 3, 2]
+
+
 def test_a_request_whose_rows_are_on_their_way_keeps_nobody_waiting():
     """While it waits for them, others compute."""
     model = double()
