@@ -85,7 +85,7 @@ def cut_between_rows(stream: IO[bytes] | ByteRange, size: int) -> Iterator[bytes
     Raises TableError where a quote is opened and not closed within 64 MB.
     """
     blank = b""
-    while piece := stream.read(size):
+    while piece := stream.read(_up_to_row_end(stream, size)):
         piece = blank + _to_row_end(piece, stream, size)
         blank = b""
         if piece.endswith((b"\n\n", b"\n\r\n")) or piece[:3] in (b"\n", b"\r\n"):
@@ -95,6 +95,16 @@ def cut_between_rows(stream: IO[bytes] | ByteRange, size: int) -> Iterator[bytes
             piece, blank = piece[:end], piece[end:]
         if piece:
             yield piece
+
+
+def _up_to_row_end(stream: IO[bytes] | ByteRange, size: int) -> int:
+    """About `size` bytes: where it costs nothing to look ahead, those up to the end of a line, so that none is put behind."""
+    if not isinstance(stream, io.BufferedReader):
+        return size
+    begin = stream.tell()
+    end = row_start(stream, begin + size)
+    stream.seek(begin)
+    return end - begin
 
 
 def _to_row_end(piece: bytes, stream: IO[bytes] | ByteRange, size: int) -> bytes:

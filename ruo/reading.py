@@ -80,6 +80,12 @@ class Table:
     def _parts(self) -> Iterator[Part]:
         raise NotImplementedError
 
+    def _part(self, frame: pl.DataFrame) -> Part:
+        features = frame[self.features]  # a selection would be planned first, which takes longer
+        if set(features.dtypes) != {pl.Float32}:
+            features = features.cast(pl.Float32)
+        return Part(features.to_numpy(order="c"), class_indices(frame[self.labels]) if self.labels else None)
+
     def _set_span(self, shard: tuple[int, int], size: int, unit: str, place: Callable[[int], int]) -> Span:
         """Remember which part this is; `place` moves a boundary to where the table can be cut."""
         index, of = shard
@@ -134,10 +140,11 @@ class _CsvTable(Table):
             if shard:
                 self._cut(stream, shard)
         self._set_columns(self._header.columns, label_prefix)
-        # from fast to slow: all numbers; labels that are text; numbers with blanks around them
+        # from fast to slow: labels that are 0, 1, ..; any numbers; labels that are text; numbers with blanks around them
         numbers: dict[str, Any] = dict.fromkeys(self._header.columns, pl.Float32)
         text: dict[str, Any] = dict.fromkeys(self._header.columns, pl.String)
-        self._schemas = [numbers, {**numbers, **dict.fromkeys(self.labels, pl.String)}, text]
+        as_labels = ({**numbers, **dict.fromkeys(self.labels, dtype)} for dtype in (pl.UInt8, pl.Float32, pl.String))
+        self._schemas = [*as_labels, text]
         self._schema = 0
 
     def expected_rows(self) -> int | None:
@@ -218,7 +225,7 @@ class _CsvTable(Table):
             # polars fills a short row with nulls, so a null in the last column may be a missing cell
             if frame[columns[-1]].null_count() and self._header.has_ragged_rows(piece, frame.height):
                 return None
-            return _part(frame, self.features, self.labels)
+            return self._part(frame)
         return None
 
 
@@ -268,7 +275,7 @@ class _FrameTable(Table):
     def _parts(self) -> Iterator[Part]:
         frame = self._frame.collect()  # a DataFrame in memory already: nothing is copied
         for start in range(0, frame.height, _ROWS_PER_PIECE):
-            yield _part(frame.slice(start, _ROWS_PER_PIECE), self.features, self.labels)
+            yield self._part(frame.slice(start, _ROWS_PER_PIECE))
 
 
 class _ParquetTable(_FrameTable):
@@ -281,7 +288,7 @@ class _ParquetTable(_FrameTable):
 
     def _parts(self) -> Iterator[Part]:
         for frame in self._frame.collect_batches(chunk_size=_ROWS_PER_PIECE, maintain_order=True):
-            yield _part(frame, self.features, self.labels)
+            yield self._part(frame)
 
 
 def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
@@ -299,8 +306,3 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
         else:
             columns[str(name)] = pl.Series([None if cell is None else str(cell) for cell in column], dtype=pl.String)
     return pl.DataFrame(columns)
-
-
-def _part(frame: pl.DataFrame, features: list[str], labels: list[str]) -> Part:
-    wanted = frame.select(pl.col(features).cast(pl.Float32))
-    return Part(wanted.to_numpy(order="c"), class_indices(frame.select(labels)) if labels else None)
