@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from flask import Flask, Request, Response, g, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
@@ -66,7 +67,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         )
     probes = {f"{route.method} {route.path}" for route in routes if route.probe}
     app.before_request(lambda: _let_in(settings.ruo_token, probes))
-    app.after_request(lambda response: _note(response, request, str(request.url_rule or "none"), metrics, g.began))
+    app.after_request(partial(_note_response, metrics))
     app.register_error_handler(Exception, lambda error: _answer_error(error, request))
     app.wsgi_app = Direct(  # type: ignore[method-assign]  # as Flask says it is to be done
         app.wsgi_app, settings.model_name, partial(_answer_directly, settings, inference, metrics)
@@ -110,17 +111,27 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
 
 
 def _answer_directly(
-    settings: Settings, inference: Inference, metrics: Metrics, request: Request, version: str | None
-) -> Response:
+    settings: Settings,
+    inference: Inference,
+    metrics: Metrics,
+    environ: dict[str, Any],
+    start_response: Any,
+    version: str | None,
+) -> Iterable[bytes]:
     """A request for a prediction that does not come through Flask."""
     began = time.perf_counter()
+    route = _INFER if version is None else _INFER_VERSION
     try:
         if settings.ruo_token:
-            check_token(settings.ruo_token, request.headers.get("Authorization"))
-        response = inference.answer(WIRES["v2"], request, version)
+            check_token(settings.ruo_token, environ.get("HTTP_AUTHORIZATION"))
+        headers, parts = inference.answer(WIRES["v2"], environ, version)
     except Exception as error:  # noqa: BLE001  as Flask does
-        response = _answer_error(error, request)
-    return _note(response, request, _INFER if version is None else _INFER_VERSION, metrics, began)
+        response = _answer_error(error, Request(environ))
+        _note(response.status_code, response.headers, environ, route, metrics, began)
+        return response(environ, start_response)
+    _note(200, headers, environ, route, metrics, began)
+    start_response("200 OK", list(headers.items()))
+    return parts
 
 
 class _Name(BaseConverter):
@@ -135,29 +146,38 @@ def _let_in(token: str, probes: set[str]) -> None:
         check_token(token, request.headers.get("Authorization"))
 
 
-def _note(response: Response, request: Request, route: str, metrics: Metrics, began: float) -> Response:
-    """Count the answer and write its line in the log; probes and the like are in it at level debug only."""
-    metrics.answered(route, response.status_code)
-    level = logging.DEBUG if request.method == "GET" else logging.INFO
-    if REQUESTS.isEnabledFor(level):
-        milliseconds = round(1000 * (time.perf_counter() - began), 3)
-        fields = {
-            "method": request.method,
-            "path": request.path,
-            "status": response.status_code,
-            "bytes_in": request.content_length or 0,
-            "bytes_out": response.content_length or 0,
-            "ms": milliseconds,
-            "timing": response.headers.get("Server-Timing", ""),
-            "version": response.headers.get("Ruo-Model-Version", ""),
-        }
-        line = "%(method)s %(path)s %(status)s in %(ms)s ms, %(bytes_in)s bytes in, %(bytes_out)s out (%(timing)s)"
-        record = logging.LogRecord(
-            REQUESTS.name, level, __file__, 0, line, (fields,), None
-        )  # not looking for its caller
-        record.fields = fields
-        REQUESTS.handle(record)
+def _note_response(metrics: Metrics, response: Response) -> Response:
+    _note(response.status_code, response.headers, request.environ, str(request.url_rule or "none"), metrics, g.began)
     return response
+
+
+def _note(
+    status: int,
+    headers: Mapping[str, str] | Headers,
+    environ: dict[str, Any],
+    route: str,
+    metrics: Metrics,
+    began: float,
+) -> None:
+    """Count an answer and write its line in the log; probes and the like are in it at level debug only."""
+    metrics.answered(route, status)
+    level = logging.DEBUG if environ["REQUEST_METHOD"] == "GET" else logging.INFO
+    if not REQUESTS.isEnabledFor(level):
+        return
+    fields = {
+        "method": environ["REQUEST_METHOD"],
+        "path": environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),  # as WSGI has it
+        "status": status,
+        "bytes_in": int(environ.get("CONTENT_LENGTH") or 0),
+        "bytes_out": int(headers.get("Content-Length", 0)),
+        "ms": round(1000 * (time.perf_counter() - began), 3),
+        "timing": headers.get("Server-Timing", ""),
+        "version": headers.get("Ruo-Model-Version", ""),
+    }
+    line = "%(method)s %(path)s %(status)s in %(ms)s ms, %(bytes_in)s bytes in, %(bytes_out)s out (%(timing)s)"
+    record = logging.LogRecord(REQUESTS.name, level, __file__, 0, line, (fields,), None)  # not looking for its caller
+    record.fields = fields
+    REQUESTS.handle(record)
 
 
 def _answer_error(error: Exception, request: Request) -> Response:

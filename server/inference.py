@@ -7,9 +7,9 @@ import socket
 import time
 import zlib
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, NamedTuple, cast
 
-from flask import Request, Response
+from werkzeug.datastructures import EnvironHeaders
 
 from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
 from ruo.wire.messages import Array, Buffer
@@ -21,10 +21,17 @@ from server.model import Model, TensorSpec, decode_raw
 from server.serving import Served, Serving
 from server.settings import Settings
 
-__all__ = ["Inference"]
+__all__ = ["Answer", "Inference"]
 
 _LONGEST_HEAD = 1 << 16
 _JOINED_BYTES = 1 << 16
+
+
+class Answer(NamedTuple):
+    """Predictions as they are sent: headers, Content-Length among them, and the body's parts one after the other."""
+
+    headers: dict[str, str]
+    parts: list[bytes]
 
 
 class Inference:
@@ -35,18 +42,19 @@ class Inference:
         self._settings = settings
         self._metrics = metrics
         self._gate = Gate(settings.max_waiting, settings.max_waiting_mb * 2**20)
+        self._worker = f"{settings.pod_name or socket.gethostname()}/{os.getpid()}"
 
-    def answer(self, wire: Wire, request: Request, version: str | None = None, wait_s: float = 0.0) -> Response:
-        """The answer to a request, from one version of the model; raises WireError and RefusedError."""
-        with self._gate.place(request.content_length or 0), self._metrics.in_flight():
+    def answer(self, wire: Wire, environ: dict[str, Any], version: str | None = None, wait_s: float = 0.0) -> Answer:
+        """The answer to a request (WSGI, PEP 3333), from one version of the model; raises WireError and RefusedError."""
+        with self._gate.place(int(environ.get("CONTENT_LENGTH") or 0)), self._metrics.in_flight():
             deadline = time.monotonic() + self._settings.request_timeout
-            return self._answer(wire, request, self.serving.get(version, wait_s), deadline)
+            return self._answer(wire, environ, self.serving.get(version, wait_s), deadline)
 
-    def _answer(self, wire: Wire, request: Request, served: Served, deadline: float) -> Response:
+    def _answer(self, wire: Wire, environ: dict[str, Any], served: Served, deadline: float) -> Answer:
         model = served.model
         began = time.perf_counter()
-        body = begin_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
-        asked = _decode(wire, model, request, body)
+        body = begin_body(environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        asked = _decode(wire, model, cast(Mapping[str, str], EnvironHeaders(environ)), body)
         arrays = model.fit(asked.inputs)
         rows_arrive = _RowsArrive(body, arrays[0])
         is_whole = body.is_whole
@@ -60,17 +68,21 @@ class Inference:
         parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only, and makes a call of each
         if sum(map(len, parts)) < _JOINED_BYTES:
             parts = [b"".join(parts)]
-        response = _compressed(Response(parts, headers=headers), request.headers.get("Accept-Encoding", ""))
+        coding, parts = _compressed(parts, environ.get("HTTP_ACCEPT_ENCODING", ""))
         received = rows_arrive.seconds
         timing = Timing(
             decoded - began + received, waited, computed - decoded - waited - received, time.perf_counter() - computed
         )
         self._metrics.scored(served.version, len(arrays[0]), timing)
-        response.headers["Server-Timing"] = timing.header()
-        response.headers["Ruo-Model-Version"] = served.version
-        response.headers["Ruo-Model-Sha256"] = served.sha256
-        response.headers["Ruo-Worker"] = _worker(self._settings.pod_name)
-        return response
+        about = {
+            "Content-Length": str(sum(map(len, parts))),
+            "Vary": "Accept-Encoding",
+            "Server-Timing": timing.header(),
+            "Ruo-Model-Version": served.version,
+            "Ruo-Model-Sha256": served.sha256,
+            "Ruo-Worker": self._worker,
+        }
+        return Answer({**headers, **coding, **about}, parts)
 
 
 class _RowsArrive:
@@ -90,9 +102,8 @@ class _RowsArrive:
             self.seconds += time.perf_counter() - began
 
 
-def _decode(wire: Wire, model: Model, request: Request, body: Arriving) -> InferRequest:
+def _decode(wire: Wire, model: Model, headers: Mapping[str, str], body: Arriving) -> InferRequest:
     """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
-    headers = cast(Mapping[str, str], request.headers)
     head = headers.get(HEADER_LENGTH, "")
     if not body.is_whole and wire.name == "v2" and head.isascii() and head.isdigit() and int(head) < _LONGEST_HEAD:
         body.arrive(int(head))
@@ -123,21 +134,14 @@ def _decoded(wire: Wire, model: Model, headers: Mapping[str, str], body: Buffer)
     return asked
 
 
-def _compressed(response: Response, accepted: str) -> Response:
-    """The answer as gzip or deflate where the client takes nothing else.
+def _compressed(parts: list[bytes], accepted: str) -> tuple[dict[str, str], list[bytes]]:
+    """The body as gzip or deflate where the client takes nothing else, and the header that says so.
 
     Most clients list these beside each other whatever they want, and on the way from one machine to the next
     compressing takes longer than sending; so only a client that names exactly one is taken at its word.
     """
     coding = accepted.strip().lower()
-    if coding in ("gzip", "deflate"):
-        packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
-        response.data = packer.compress(response.get_data()) + packer.flush()
-        response.headers["Content-Encoding"] = coding
-    response.headers["Vary"] = "Accept-Encoding"
-    return response
-
-
-def _worker(pod: str) -> str:
-    """Who answered: the pod, or this machine, and the process."""
-    return f"{pod or socket.gethostname()}/{os.getpid()}"
+    if coding not in ("gzip", "deflate"):
+        return {}, parts
+    packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
+    return {"Content-Encoding": coding}, [packer.compress(b"".join(parts)) + packer.flush()]

@@ -15,7 +15,7 @@ from ruo.wire.jsontext import loads
 from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.inference import Inference
+from server.inference import Answer, Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
 from server.serving import NotReadyError
@@ -120,7 +120,7 @@ class V2Views:
     def infer(self, model: str, version: str | None = None) -> Response:
         """Predictions."""
         require(self._serving.name, model)
-        return self._inference.answer(WIRES["v2"], request, version)
+        return _as_response(self._inference.answer(WIRES["v2"], request.environ, version))
 
 
 class V1Views:
@@ -170,12 +170,12 @@ class V1Views:
     def predict(self, model: str, version: str | None = None) -> Response:
         """Predictions."""
         require(self._serving.name, model)
-        return self._inference.answer(WIRES["v1"], request, version)
+        return _as_response(self._inference.answer(WIRES["v1"], request.environ, version))
 
 
 def paper_view(inference: Inference) -> Response:
     """Predictions on the wire of 2023."""
-    return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
+    return _as_response(inference.answer(WIRES["paper"], request.environ, wait_s=_PAPER_WAIT_S))
 
 
 def require(name: str, model: str) -> None:
@@ -187,6 +187,10 @@ def require(name: str, model: str) -> None:
 def as_json(message: object, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(orjson.dumps(message), status, content_type="application/json")
+
+
+def _as_response(answer: Answer) -> Response:
+    return Response(answer.parts, headers=answer.headers)
 
 
 def server_version() -> str:
