@@ -59,12 +59,13 @@ class Bench:
         self._chance = random.Random(seed)  # noqa: S311  an order, not a secret
 
     def mlp(self) -> None:
-        """The light model: the system of 2023, ruo at every request size with both backends, and no network at all."""
+        """The light model: the system of 2023, ruo at every request size with both backends, a bare socket, and no network."""
         model = self.models["mlp"]
         with paper_server(model) as paper, _served(model) as ours, _served(model, "openvino") as lean:
             paper.warm(paper_body(self.testset))
             jobs = {f"bound {backend} mlp": self._bound(self.testset, model, backend) for backend in _BACKENDS}
             jobs["bound tensorflow mlp labels"] = self._bound(self.testset, model, "tensorflow", reads_labels=True)
+            jobs |= {f"bare socket {backend} mlp": self._bare_socket(model, backend) for backend in _BACKENDS}
             jobs |= {f"tensorflow mlp {rows}": self._ours(ours.url, self.testset, rows) for rows in (100, *SIZES)}
             jobs |= {
                 f"openvino mlp {rows}": self._ours(lean.url, self.testset, rows) for rows in (5_000, 10_000, 50_000)
@@ -156,6 +157,9 @@ class Bench:
     ) -> Job:
         options = ["--rows-per-call", str(rows_per_call), *(["--labels"] if reads_labels else [])]
         return _job("ruo.inprocess", str(testset), str(model), *options, backend=backend)
+
+    def _bare_socket(self, model: Path, backend: str) -> Job:
+        return _job("ruo.baresocket", str(self.testset), str(model), backend=backend)
 
     def _reference(self, bound: Job) -> np.ndarray[Any, Any]:
         with tempfile.TemporaryDirectory() as folder:

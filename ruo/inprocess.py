@@ -25,7 +25,7 @@ from ruo.labels import class_indices
 from ruo.lean import import_keras
 from ruo.memory import peak_rss_mb
 
-__all__ = ["compile_model", "main", "score_in_process"]
+__all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -43,22 +43,54 @@ def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> C
     return lambda x: function([x.reshape(shape)])[0]
 
 
+def columns_of(testset: Path) -> tuple[list[str], list[str], int]:
+    """The names of a CSV's feature and label columns, and its number of rows; raises TableError where there are none."""
+    columns = pl.read_csv(testset, n_rows=1).columns
+    features = [name for name in columns if not name.startswith("Label_")]
+    with testset.open("rb") as stream:
+        rows = sum(1 for line in stream if line.strip()) - 1
+    if not rows or not features:
+        raise TableError(f"{testset.name} has no rows or no feature columns; there is nothing to score.")
+    return features, [name for name in columns if name not in features], rows
+
+
 def score_in_process(
-    testset: Path, features: list[str], labels: list[str], function: Callable[[Array], Array], rows_per_call: int
+    testset: Path,
+    features: list[str],
+    labels: list[str],
+    function: Callable[[Array], Array],
+    rows_per_call: int,
+    threads: int = 1,
 ) -> Array:
-    """The predictions of all rows; the next batches are read while one is scored."""
-    columns = [*features, *labels]
-    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(columns, pl.Float32)).select(columns)
+    """The predictions of all rows; the next batches are read while `threads` are scored."""
+    # polars finds the labels' type out: 0 and 1 are whole numbers, which are faster to read
+    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select([*features, *labels])
 
     def score(batch: pl.DataFrame) -> Array:
         if labels:
             class_indices(batch.select(labels))
         return function(batch.select(features).to_numpy(order="c"))
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         batches = table.collect_batches(chunk_size=rows_per_call, maintain_order=True)
         calls = [pool.submit(score, batch) for batch in batches]
         return np.concatenate([call.result() for call in calls])
+
+
+def measure(job: Callable[[], Array], answers: Path | None) -> dict[str, Any]:
+    """What a job took; its predictions are written to the file `answers`, as .npy."""
+    began = time.perf_counter()
+    predictions = job()
+    total_s = time.perf_counter() - began
+    if answers:
+        np.save(answers, predictions)
+    return {
+        "total_s": total_s,
+        "forming_s": None,  # reading and scoring overlap
+        "sending_s": None,
+        "rows": len(predictions),
+        "peak_rss_mb": peak_rss_mb(),
+    }
 
 
 @click.command()
@@ -69,28 +101,13 @@ def score_in_process(
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 def main(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:
     """Score TESTSET with MODEL and print what it took as one line of JSON."""
-    columns = pl.read_csv(testset, n_rows=1).columns
-    features = [name for name in columns if not name.startswith("Label_")]
-    labels = [name for name in columns if reads_labels and name not in features]
-    with testset.open("rb") as stream:
-        rows = sum(1 for line in stream if line.strip()) - 1
-    if not rows or not features:
-        raise TableError(f"{testset.name} has no rows or no feature columns; there is nothing to score.")
+    try:
+        features, labels, rows = columns_of(testset)
+    except TableError as error:
+        raise click.ClickException(str(error)) from error
     function = compile_model(model, len(features), rows, rows_per_call)
-
-    began = time.perf_counter()
-    predictions = score_in_process(testset, features, labels, function, rows_per_call)
-    total_s = time.perf_counter() - began
-
-    measured = {
-        "total_s": total_s,
-        "forming_s": None,  # reading and scoring overlap
-        "sending_s": None,
-        "rows": len(predictions),
-        "peak_rss_mb": peak_rss_mb(),
-    }
-    if answers:
-        np.save(answers, predictions)
+    wanted = labels if reads_labels else []
+    measured = measure(lambda: score_in_process(testset, features, wanted, function, rows_per_call), answers)
     click.echo(json.dumps(measured))
 
 

@@ -29,7 +29,7 @@ ORDER = [
     ["scoring", "shards", "cluster"],
     ["deployments", "demo", "network", "flops", "peers"],
     ["measuring", "scorejob", "inprocess", "systems", "targets"],
-    ["experiment", "comparison", "scaling", "versus", "evaluation"],
+    ["baresocket", "experiment", "comparison", "scaling", "versus", "evaluation"],
     ["training"],
     ["drawing"],
     ["figures", "scaling_figures", "evaluation_figures", "training_figures", "workbench"],

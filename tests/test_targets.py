@@ -62,6 +62,7 @@ def test_every_target_stands_in_the_table() -> None:
     """With samples of every job there is a row for each target, and a line in Markdown."""
     names = {f"{backend} mlp {rows}" for backend in ("tensorflow", "openvino") for rows in (100, *SIZES)}
     names |= {f"bound {backend} {model}" for backend in ("tensorflow", "openvino") for model in ("mlp", "cnn")}
+    names |= {f"bare socket {backend} mlp" for backend in ("tensorflow", "openvino")}
     names |= {
         "bound tensorflow mlp labels",
         "paper mlp 10000",

@@ -46,7 +46,8 @@ def score(ask, testset, rows_per_request):
     columns = pl.read_csv(testset, n_rows=1).columns
     features = [name for name in columns if not name.startswith("Label_")]
     one_hot = [name for name in columns if name.startswith("Label_")]
-    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(columns, pl.Float32))
+    # labels that are 0 and 1 are read as whole numbers, which is faster
+    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32))
     labels, answers = [], []
     with ThreadPoolExecutor(4) as pool:
         for batch in table.collect_batches(chunk_size=rows_per_request, maintain_order=True):

@@ -1,0 +1,45 @@
+"""The bounds of speed do the job that they are the bounds of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ruo.demo import Demo
+
+
+def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "options"), [("ruo.baresocket", ["--rows", "300"]), ("ruo.inprocess", ["--rows-per-call", "300"])]
+)
+def test_a_bound_scores_every_row_in_order(
+    demo: Demo, expected: np.ndarray, tmp_path: Path, module: str, options: list[str]
+) -> None:
+    """Several processes behind a socket, or none: the predictions are the model's."""
+    answers = tmp_path / "answers.npy"
+    done = _run(module, str(demo.testset), str(demo.models["mlp"]), *options, "--answers", str(answers))
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["rows"] == len(expected)
+    np.testing.assert_allclose(np.load(answers), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ["ruo.baresocket", "ruo.inprocess"])
+def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, module: str) -> None:
+    """It is said, not measured."""
+    empty = tmp_path / "empty.csv"
+    empty.write_text(demo.testset.read_text().partition("\n")[0] + "\n")
+
+    done = _run(module, str(empty), str(demo.models["mlp"]))
+
+    assert done.stderr.startswith("Error: empty.csv has no rows")
