@@ -32,6 +32,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus
 worker_class = "server.worker.LeastLoadedWorker"
 threads = _settings.max_waiting + 9  # one computes, some wait, and there is always one to refuse the next
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a file that beats, not a secret
+forwarded_allow_ips = ""  # what a proxy says of its client means nothing here, so no proxy has to be told apart
 keepalive = 65  # longer than the idle time of proxies in front, which close first then
 timeout = 120
 graceful_timeout = 60

@@ -44,6 +44,15 @@ _CLOSING_THREADS = 64  # they only wait
 _CLOSING_S = 2.0
 
 
+def _having(result: bool) -> Future[bool]:
+    done: Future[bool] = Future()
+    done.set_result(result)
+    return done
+
+
+_KEPT, _ENDED = _having(True), _having(False)  # what a thread says of a connection when it is done with a request
+
+
 class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
     """One process of the server. `board` and `line` are given to it by the hooks in gunicorn.conf.py."""
 
@@ -135,14 +144,15 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     def _answer_here(self, conn: Any, is_last: bool) -> None:
         """Answer a request that is all there in this thread, which accepts connections."""
-        done: Future[Any] = Future()
         with small.in_one_piece(conn.sock):
-            done.set_result(self.handle(conn))
-        if done.result() is False and is_last and not small.has_come(conn.sock, 1):
+            keeps = self.handle(conn)
+        if keeps:
+            self.finish_request(conn, _KEPT)  # which is for this thread, so nothing has to wake it
+        elif is_last and not small.has_come(conn.sock, 1):
             self.nr_conns -= 1
             conn.close()  # nothing that the client sent is left, so it does get to see the answer
         else:
-            self._end_exchange(conn, done)
+            self._end_exchange(conn, _ENDED)
 
     def handle(self, conn: Any) -> Any:
         """Read the headers of a request and answer it; as a rule in a thread."""

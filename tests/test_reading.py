@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ruo.csvtext import cut_between_rows
+from ruo.csvtext import PIECE_BYTES, cut_between_rows
 from ruo.errors import TableError
 from ruo.labels import NO_LABEL
 from ruo.reading import open_table
@@ -228,6 +228,23 @@ def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object
     for source in (frame, tmp_path / "labels.csv"):
         (block,) = open_table(source).blocks(None)
         np.testing.assert_array_equal(indices, block.labels)
+
+
+@pytest.mark.parametrize(
+    ("later", "index"),
+    [("1", 1), ("1.0", 1), ("300", 300), ("-1", NO_LABEL), ("", NO_LABEL), ("NaN", NO_LABEL), ("cat", NO_LABEL)],
+)
+def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later: str, index: int) -> None:
+    """Whole numbers first, and far below a fraction, a large number, an empty cell or text: no row is lost or changed."""
+    count = 2 * PIECE_BYTES // len("0.25,7\n")
+    path = tmp_path / "labels.csv"
+    path.write_text("a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count)
+
+    blocks = list(open_table(path).blocks(None))
+
+    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
+    assert blocks[0].labels is not None
+    np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
 
 
 def test_label_prefix_says_what_is_a_label() -> None:

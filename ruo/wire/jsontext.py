@@ -31,19 +31,16 @@ def loads(text: Buffer | str) -> Any:
 
 def dumps(message: dict[str, Any] | list[Any] | Array) -> bytes:
     """Write JSON; arrays inside become nested lists, and NaN and Infinity are kept as those words."""
-    if _all_finite(message):
-        return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY, default=np.ndarray.tolist)
-    return json.dumps(message, default=np.ndarray.tolist, separators=(",", ":")).encode()
+    try:
+        return orjson.dumps(message, default=_array_text)
+    except orjson.JSONEncodeError:  # orjson would write null
+        return json.dumps(message, default=np.ndarray.tolist, separators=(",", ":")).encode()
 
 
-def _all_finite(message: dict[str, Any] | list[Any] | Array) -> bool:
-    if isinstance(message, np.ndarray):
-        return message.dtype.kind != "f" or bool(np.isfinite(message).all())
-    if isinstance(message, dict):
-        message = list(message.values())
-    if isinstance(message, list):
-        return all(_all_finite(item) for item in message if isinstance(item, (dict, list, np.ndarray)))
-    return True
+def _array_text(array: Array) -> orjson.Fragment:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise TypeError
+    return orjson.Fragment(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY, default=np.ndarray.tolist))
 
 
 def require_finite(array: Array) -> None:

@@ -42,6 +42,18 @@ def test_a_line_says_what_happened(client, rows, lines):
     message = lines[0].getMessage()
     assert message.startswith("POST /test 400 in ")
     assert "7 bytes in" in message
+    answer = client.post("/test", json=rows.tolist())
+    assert f", {len(answer.data)} out (decode;dur=" in lines[1].getMessage()
+
+
+def test_a_line_of_a_prediction_on_v2_says_the_same(client, rows, lines):
+    """It does not come through Flask."""
+    REQUESTS.setLevel("INFO")
+    body = {"inputs": [{"name": "x", "shape": [1, 8], "datatype": "FP32", "data": rows[0].tolist()}]}
+    answer = client.post("/v2/models/model/infer", json=body)
+    message = lines[0].getMessage()
+    assert message.startswith("POST /v2/models/model/infer 200 in ")
+    assert f"{len(json.dumps(body))} bytes in, {len(answer.data)} out (decode;dur=" in message
 
 
 def test_json_lines_have_fields_and_exceptions():
