@@ -2,7 +2,11 @@
 
 TensorFlow traces the model once, for any number of rows. OpenVINO is given the model's graph directly: Keras' own
 `predict_on_batch` compiles with whatever precision the CPU is fastest at, which is bfloat16 on the newest ones and
-moves predictions by hundredths. A row with NaN or Infinity gets NaN from it, as from nearly every TensorFlow model.
+moves predictions by hundredths.
+
+Compiled, some activations take NaN for a number (OpenVINO's, and TensorFlow's on CPUs with AVX-512), so that a row that
+lacks a value would get a credible answer. Here it gets from TensorFlow what Keras says operation by operation, and from
+OpenVINO NaN, which is the same for nearly every model.
 """
 
 from __future__ import annotations
@@ -50,7 +54,12 @@ def _compile_tensorflow(keras: Any, loaded: Any) -> Function:
         # what calling `concrete` comes to, without its checks of the arguments, which take longer than a small model
         given = [*map(tf.constant, arrays), *variables]
         outputs = tf.raw_ops.StatefulPartitionedCall(args=given, Tout=dtypes, f=concrete)
-        return [tensor.numpy() for tensor in outputs]
+        found = [tensor.numpy() for tensor in outputs]
+        unknown = _rows_not_finite(arrays)
+        if unknown.any():
+            for output, right in zip(found, forward(*(tf.constant(array[unknown]) for array in arrays)), strict=True):
+                output[unknown] = right.numpy()
+        return found
 
     return function
 
@@ -76,16 +85,26 @@ def _compile_openvino(keras: Any, loaded: Any, precision: str) -> Function:
     def function(arrays: list[Array]) -> list[Array]:
         found = request.infer(arrays, share_inputs=True)
         outputs = [found[number] for number in range(len(results))]
-        # OpenVINO's activations take NaN for a number, so that it would answer such a row with one, and a credible one
-        for array in arrays:
-            if array.dtype.kind == "f" and not np.isfinite(array.sum()):
-                unknown = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-                for output in outputs:
-                    if output.dtype.kind == "f":
-                        output[unknown] = np.nan
+        unknown = _rows_not_finite(arrays)
+        if unknown.any():
+            for output in outputs:
+                if output.dtype.kind == "f":
+                    output[unknown] = np.nan
         return outputs
 
     return function
+
+
+def _rows_not_finite(arrays: list[Array]) -> Array:
+    """Which rows hold NaN or Infinity; as one False where none does, which their sums tell faster."""
+    unknown: Array = np.zeros((), np.bool_)
+    for array in arrays:
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                is_known = np.isfinite(array.sum())
+            if not is_known:
+                unknown = unknown | ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    return unknown
 
 
 def _given(tensors: Sequence[Any]) -> Any:

@@ -41,6 +41,24 @@ def test_every_format_predicts_as_keras_does(models, rows, expected, name):
     np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
 
 
+@pytest.mark.parametrize("mends", [False, True])
+def test_a_row_with_nan_gets_what_keras_says_of_it(keras, tmp_path, mends):
+    """Operation by operation: NaN on every CPU from a plain model, a number from one that knows what to do with NaN."""
+    inputs = keras.Input((4,))
+    known = keras.ops.nan_to_num(inputs) if mends else inputs
+    hidden = keras.layers.Dense(8, activation="relu")(known)
+    keras_model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden))
+    keras_model.save(tmp_path / "model.keras")
+    rows = np.random.default_rng(0).normal(size=(ROWS_PER_CALL + 9, 4)).astype("f4")
+    rows[[3, ROWS_PER_CALL + 2], 1] = np.nan
+
+    (predictions,) = load_model(tmp_path / "model.keras")({ONLY: rows}).values()
+
+    np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
+    assert np.isnan(predictions[[3, ROWS_PER_CALL + 2]]).all() == (not mends)
+    assert np.isfinite(np.delete(predictions, [3, ROWS_PER_CALL + 2], axis=0)).all()
+
+
 @pytest.mark.parametrize("name", ["mlp.h5", "saved"])
 def test_what_can_run_code_needs_trust(models, name):
     """Formats that can run code of their maker are refused unless they are trusted."""
