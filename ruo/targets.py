@@ -71,6 +71,8 @@ def targets(cpus: int) -> list[Target]:
     table = [
         Target("mlp, 10,000 rows per request, against the system of 2023: TensorFlow", 22, True, "times as fast", against("paper mlp 10000", mlp[10_000])),
         Target("the same: OpenVINO", 25, True, "times as fast", against("paper mlp 10000", openvino[1])),
+        Target("the system of 2023, against a bare socket in place of ruo, labels read too: TensorFlow", 22, True, "times as fast", against("paper mlp 10000", "bare socket tensorflow mlp")),
+        Target("the same: OpenVINO", 25, True, "times as fast", against("paper mlp 10000", "bare socket openvino mlp")),
         Target("mlp, best request size, against no network at all: TensorFlow", 1.05, False, "times as long", at_best(sizes, [bound["tensorflow", "mlp"]])),
         Target("the same, where that reads the label columns too, as ruo does: TensorFlow", 1.05, False, "times as long", at_best(sizes, ["bound tensorflow mlp labels"])),
         Target("the same, against other processes behind a bare socket, labels read too: TensorFlow", 1.05, False, "times as long", at_best(sizes, ["bare socket tensorflow mlp"])),
