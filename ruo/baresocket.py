@@ -42,7 +42,10 @@ def _receive(connection: socket.socket) -> memoryview | None:
     data = np.empty(_SIZE.unpack(size)[0], np.uint8).data
     at = 0
     while at < len(data):
-        at += connection.recv_into(data[at:], 0, socket.MSG_WAITALL)
+        count = connection.recv_into(data[at:], 0, socket.MSG_WAITALL)
+        if not count:
+            return None
+        at += count
     return data
 
 
@@ -91,11 +94,13 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
 
         def score(x: Array) -> Array:
             connection = free.get()
-            _send(connection, x)
-            data = _receive(connection)
+            try:
+                _send(connection, x)
+                data = _receive(connection)
+            finally:
+                free.put(connection)
             if data is None:
                 raise RuoError("A process that scores has ended.")
-            free.put(connection)
             return np.frombuffer(data, np.float32).reshape(len(x), -1)
 
         yield score

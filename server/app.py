@@ -166,7 +166,7 @@ def _note(
         return
     fields = {
         "method": environ["REQUEST_METHOD"],
-        "path": environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),  # as WSGI has it
+        "path": environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace"),  # as WSGI has it
         "status": status,
         "bytes_in": int(environ.get("CONTENT_LENGTH") or 0),
         "bytes_out": int(headers.get("Content-Length", 0)),
