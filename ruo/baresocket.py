@@ -24,7 +24,7 @@ import click
 import numpy as np
 
 from ruo.cpus import cpu_limit
-from ruo.errors import RuoError, TableError
+from ruo.errors import RuoError
 from ruo.inprocess import Array, columns_of, compile_model, measure, score_in_process
 
 __all__ = ["main"]
@@ -37,7 +37,7 @@ _SIZE = struct.Struct("<q")  # goes before each array: its bytes
 def _receive(connection: socket.socket) -> memoryview | None:
     """The bytes of an array; None where the other side has gone."""
     size = connection.recv(_SIZE.size, socket.MSG_WAITALL)
-    if not size:
+    if len(size) < _SIZE.size:
         return None
     data = np.empty(_SIZE.unpack(size)[0], np.uint8).data
     at = 0
@@ -87,7 +87,11 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
             stack.callback(process.kill)
             tells.close()  # the process has the other one: waiting for it ends with the process
             warm.append(told)
-        for port in [told.recv() for told in warm] * _CONNECTIONS:
+        try:
+            ports = [told.recv() for told in warm]
+        except EOFError:
+            raise RuoError("A process did not come up; what it wrote above says why.") from None
+        for port in ports * _CONNECTIONS:
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             free.put(connection)
@@ -100,7 +104,7 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
             finally:
                 free.put(connection)
             if data is None:
-                raise RuoError("A process that scores has ended.")
+                raise RuoError("A process that scores has ended; what it wrote above says why.")
             return np.frombuffer(data, np.float32).reshape(len(x), -1)
 
         yield score
@@ -113,15 +117,15 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 def main(testset: Path, model: Path, rows: int, answers: Path | None) -> None:
     """Score TESTSET with MODEL and print what it took as one line of JSON."""
+    count = max(1, int(cpu_limit()))
     try:
         features, labels, _ = columns_of(testset)
-    except TableError as error:
+        with _processes(count, model, len(features), rows) as score:
+            measured = measure(
+                lambda: score_in_process(testset, features, labels, score, rows, threads=_CONNECTIONS * count), answers
+            )
+    except RuoError as error:
         raise click.ClickException(str(error)) from error
-    count = max(1, int(cpu_limit()))
-    with _processes(count, model, len(features), rows) as score:
-        measured = measure(
-            lambda: score_in_process(testset, features, labels, score, rows, threads=_CONNECTIONS * count), answers
-        )
     click.echo(json.dumps(measured))
 
 

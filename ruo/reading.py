@@ -143,8 +143,8 @@ class _CsvTable(Table):
         # from fast to slow: labels that are 0, 1, ..; any numbers; labels that are text; numbers with blanks around them
         numbers: dict[str, Any] = dict.fromkeys(self._header.columns, pl.Float32)
         text: dict[str, Any] = dict.fromkeys(self._header.columns, pl.String)
-        as_labels = ({**numbers, **dict.fromkeys(self.labels, dtype)} for dtype in (pl.UInt8, pl.Float32, pl.String))
-        self._schemas = [*as_labels, text]
+        kinds = (pl.UInt8, pl.Float32, pl.String) if self.labels else (pl.Float32,)
+        self._schemas = [*({**numbers, **dict.fromkeys(self.labels, kind)} for kind in kinds), text]
         self._schema = 0
 
     def expected_rows(self) -> int | None:

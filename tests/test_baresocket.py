@@ -43,3 +43,12 @@ def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, module: s
     done = _run(module, str(empty), str(demo.models["mlp"]))
 
     assert done.stderr.startswith("Error: empty.csv has no rows")
+
+
+def test_a_process_that_does_not_come_up_is_told(demo: Demo, tmp_path: Path) -> None:
+    """A model that is not there ends the run with a sentence, and nothing waits for it."""
+    done = _run("ruo.baresocket", str(demo.testset), str(tmp_path / "nothing.keras"))
+
+    assert done.returncode == 1
+    assert "nothing.keras" in done.stderr
+    assert done.stderr.splitlines()[-1] == "Error: A process did not come up; what it wrote above says why."

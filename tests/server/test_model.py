@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from ruo.compiled import compile_keras
 from ruo.wire import ONLY, WireError
 from server.model import _TURNS, ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
 
@@ -57,6 +58,22 @@ def test_a_row_with_nan_gets_what_keras_says_of_it(keras, tmp_path, mends):
     np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
     assert np.isnan(predictions[[3, ROWS_PER_CALL + 2]]).all() == (not mends)
     assert np.isfinite(np.delete(predictions, [3, ROWS_PER_CALL + 2], axis=0)).all()
+
+
+def test_only_a_row_with_nan_is_computed_operation_by_operation(keras):
+    """On every CPU, whatever its compiled activations make of NaN."""
+    import tensorflow as tf
+
+    class SaysHow(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.nan_to_num(x) * 0 + (1.0 if tf.executing_eagerly() else 2.0)
+
+    inputs = keras.Input((2,))
+    function = compile_keras(keras, keras.Model(inputs, SaysHow()(inputs)), "f32")
+
+    (answers,) = function([np.array([[1, 2], [np.nan, 2], [3e38, 3e38], [1, np.inf]], np.float32)])
+
+    np.testing.assert_array_equal(answers[:, 0], [2, 1, 2, 1])
 
 
 @pytest.mark.parametrize("name", ["mlp.h5", "saved"])
