@@ -9,8 +9,9 @@ server that is idle, and whoever is answered first counts.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
@@ -59,10 +60,19 @@ class _Done(NamedTuple):
 
 
 class Pipeline:
-    """One run of one table. `rows` counts what was read, `forming_s` the seconds of reading and encoding."""
+    """One run of one table. `rows` counts what was read, `forming_s` the seconds of reading and encoding.
+
+    `prepare` is awaited while the first rows are read: after it the client knows the model, and the checkpoint the run.
+    """
 
     def __init__(
-        self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
+        self,
+        table: Table,
+        client: Client,
+        pace: Pace,
+        pipelined: bool,
+        checkpoint: Checkpoint | None,
+        prepare: Callable[[], Awaitable[None]],
     ) -> None:
         self.rows = 0
         self.forming_s = 0.0
@@ -71,6 +81,8 @@ class Pipeline:
         self._pace = pace
         self._pipelined = pipelined
         self._checkpoint = checkpoint
+        self._prepare = prepare
+        self._is_prepared = threading.Event()
         self._blocks = table.blocks(self._rows_at)
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready)
@@ -82,7 +94,7 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
-        work = [self._form(), *(self._send() for _ in range(self._pace.most_in_flight))]
+        work = [self._begin(), self._form(), *(self._send() for _ in range(self._pace.most_in_flight))]
         self._tasks = [asyncio.create_task(self._report(task)) for task in work]
         return self
 
@@ -90,6 +102,7 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._is_prepared.set()  # or the thread would wait for it
         self._thread.submit(self._blocks.close)  # behind the block that may be in the making
         self._thread.shutdown()  # waits for that block at most; after a whole run there is none
 
@@ -119,6 +132,10 @@ class Pipeline:
             raise
         except BaseException as error:  # noqa: BLE001  it is raised again where the answers are awaited
             self._results.put_nowait(error)
+
+    async def _begin(self) -> None:
+        await self._prepare()
+        self._is_prepared.set()
 
     @property
     def _ready(self) -> int:
@@ -151,6 +168,8 @@ class Pipeline:
 
     def _rows_at(self, start: int) -> int | None:
         """How many rows the chunk has that begins at row `start`: never some that are stored and some that are not."""
+        if self._checkpoint:
+            self._is_prepared.wait()
         stored = self._checkpoint.stored_rows(start) if self._checkpoint else None
         if stored is not None:
             return stored
@@ -166,6 +185,7 @@ class Pipeline:
             while len(items) < count and (item := self._form_next()):
                 items.append(item)
         except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are on their way
+            self._is_prepared.wait()  # what is wrong with the server is said first
             return items, error
         return items, None
 
@@ -179,6 +199,9 @@ class Pipeline:
         if self._checkpoint and self._checkpoint.stored_rows(block.start) == rows:
             answer = self._checkpoint.stored(block.start)
             return _Done(block.start, rows, [Sent(block.start, rows, block.labels, answer)])
+        self.forming_s += time.perf_counter() - began
+        self._is_prepared.wait()
+        began = time.perf_counter()
         try:
             chunk = self._client.encode(block.start, block.features)
         except WireError as error:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -181,14 +182,14 @@ class Consistency:
 
 
 class Collected:
-    """What came back so far."""
+    """What came back so far; `expected_rows` says how many rows the table has, as far as that is known."""
 
-    def __init__(self, consistency: Consistency) -> None:
+    def __init__(self, consistency: Consistency, expected_rows: Callable[[], int | None]) -> None:
         self.records: list[RequestRecord] = []
         self.errors: list[ScoringError] = []
         self._consistency = consistency
-        self._predictions = _GrowingArray(np.float32, np.nan)
-        self._labels = _GrowingArray(np.int64, NO_LABEL)
+        self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
+        self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
         self._scored = 0
 
     def add(self, sent: Sent) -> ScoringError | None:
@@ -234,28 +235,41 @@ class Collected:
 
 
 class _GrowingArray:
-    """An array whose length is not known before the table's end; `fill` stands where nothing was put."""
+    """An array whose length is guessed at before the table's end; `fill` stands where nothing was put."""
 
-    def __init__(self, dtype: type[np.generic], fill: float) -> None:
+    def __init__(self, dtype: type[np.generic], fill: float, expected: Callable[[], int | None]) -> None:
         self._dtype = dtype
         self._fill = fill
+        self._expected = expected
         self._array: Array | None = None
+        self._end = 0  # behind it nothing was written yet, so that the system has not given the memory either
 
     def put(self, start: int, values: Array) -> None:
         """Set the elements from `start` on."""
         stop = start + len(values)
-        self._grow(stop, values.shape[1:])[start:stop] = values
+        array = self._with_room(stop, values.shape[1:])
+        self._fill_up_to(start)
+        array[start:stop] = values
+        self._end = max(self._end, stop)
 
     def rows(self, count: int) -> Array | None:
         """The first `count` elements; None where nothing was put."""
-        return None if self._array is None else self._grow(count, self._array.shape[1:])[:count]
-
-    def _grow(self, stop: int, shape: tuple[int, ...]) -> Array:
         if self._array is None:
-            self._array = np.full((stop, *shape), self._fill, self._dtype)
+            return None
+        array = self._with_room(count, self._array.shape[1:])
+        self._fill_up_to(count)
+        return array[:count]
+
+    def _with_room(self, count: int, shape: tuple[int, ...]) -> Array:
+        if self._array is None:
+            guess = (self._expected() or 0) * 33 // 32
+            self._array = np.empty((max(count, guess), *shape), self._dtype)
         old = len(self._array)
-        if old < stop:
-            # by an eighth: the system moves a large array without copying it, and memory is not touched in vain
-            self._array.resize((max(stop, old + old // 8), *shape), refcheck=False)  # nobody has a view of it yet
-            self._array[old:] = self._fill
+        if old < count:
+            self._array.resize((max(count, old + old // 8), *shape), refcheck=False)  # nobody has a view of it yet
         return self._array
+
+    def _fill_up_to(self, stop: int) -> None:
+        if self._array is not None and self._end < stop:
+            self._array[self._end : stop] = self._fill
+            self._end = stop

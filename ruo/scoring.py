@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -198,7 +199,7 @@ class _Job:
     async def score(self, bar: Progress) -> Scores:
         """Score the table and put together everything that came back."""
         consistency = Consistency(self.allow_version_change)
-        collected = Collected(consistency)
+        collected = Collected(consistency, self.table.expected_rows)
         async with LoopLag() as self._lag, self._running() as (pipeline, pace):
             async for sent in pipeline.answers():
                 bar.advance(sent.rows)
@@ -231,15 +232,19 @@ class _Job:
     async def _running(self) -> AsyncIterator[tuple[Pipeline, Pace]]:
         with Checkpoint(self.checkpoint) if self.checkpoint else nullcontext() as checkpoint:
             async with self.client as client:
-                model = await client.learn_model(checkpoint.key["version"] if checkpoint and checkpoint.key else None)
-                self._check_features(model)
-                if checkpoint:
-                    checkpoint.begin(await asyncio.to_thread(self._key))
                 pace = Pace(self.chunk_size, self.concurrency, client.servers)
-                async with Pipeline(self.table, client, pace, self.pipelined, checkpoint) as pipeline:
+                prepare = partial(self._prepare, checkpoint)
+                async with Pipeline(self.table, client, pace, self.pipelined, checkpoint, prepare) as pipeline:
                     yield pipeline, pace
             if checkpoint:
                 await asyncio.to_thread(checkpoint.finish)
+
+    async def _prepare(self, checkpoint: Checkpoint | None) -> None:
+        """Learn the model, and whether it fits the table and what an earlier run stored."""
+        model = await self.client.learn_model(checkpoint.key["version"] if checkpoint and checkpoint.key else None)
+        self._check_features(model)
+        if checkpoint:
+            checkpoint.begin(await asyncio.to_thread(self._key))
 
     def _key(self) -> dict[str, object]:
         """What a run must have in common with an earlier one to go on where that stopped."""

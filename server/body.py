@@ -24,6 +24,7 @@ import zstandard
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 
+from ruo.compiled import ALIGNMENT
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
@@ -64,26 +65,29 @@ class Arriving:
 
     def forget(self, end: int) -> None:
         """Give the memory of the bytes before `end` back; they are not looked at again."""
-        end -= end % mmap.PAGESIZE
-        if isinstance(self.data.obj, mmap.mmap) and end > self._forgotten:
-            self.data.obj.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
-            self._forgotten = end
+        if isinstance(self.data.obj, mmap.mmap):
+            end += len(self.data.obj) - len(self.data)  # the body ends where the memory does
+            end -= end % mmap.PAGESIZE
+            if end > self._forgotten:
+                self.data.obj.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
+                self._forgotten = end
 
 
-def begin_body(environ: dict[str, Any], limit: int, timeout: float) -> Arriving:
-    """A large body that comes as it is, from its beginning on; any other as `read_body` gives it. Raises the same."""
+def begin_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Arriving:
+    """A large body that comes as it is, from its beginning on; any other as `read_body` gives it. Raises the same.
+
+    A tensor that begins behind the first `head` bytes lies so that the model can be given it without a copy.
+    """
     length = int(environ.get("CONTENT_LENGTH") or 0)
     coding = environ.get("HTTP_CONTENT_ENCODING", "").strip()
     if coding or not _LARGE <= length <= limit or not _is_plain(environ) or not hasattr(mmap, "MADV_DONTNEED"):
-        return Arriving(read_body(environ, limit, timeout))
-    return Arriving(
-        memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)),
-        environ,
-        _deadline(length, timeout),
-    )
+        return Arriving(read_body(environ, limit, timeout, head))
+    shift = -head % ALIGNMENT  # the memory itself begins with a page
+    memory = mmap.mmap(-1, shift + length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return Arriving(memoryview(memory)[shift:], environ, _deadline(length, timeout))
 
 
-def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
+def read_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Buffer:
     """The decompressed body; raises WireError: 413 beyond `limit` bytes, 408 where it is too slow, 415, 400."""
     coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if coding not in CODINGS:
@@ -94,11 +98,18 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
     deadline = _deadline(length, timeout)
     body: Buffer
     if _is_plain(environ):
-        body = np.empty(length, np.uint8).data  # not zeroed first, and no memory before it is written to
+        body = _memory(length, head)
         _receive_into(body, environ, deadline)
     else:
         body = _read(environ, limit, deadline)
     return CODINGS[coding](body, limit)
+
+
+def _memory(length: int, head: int) -> memoryview:
+    """So many bytes, of which the one at `head` is aligned; not zeroed first, and no memory before they are written to."""
+    memory = np.empty(length + ALIGNMENT, np.uint8)
+    shift = -(memory.ctypes.data + head) % ALIGNMENT
+    return memory.data[shift : shift + length]
 
 
 def _deadline(length: int, timeout: float) -> float:

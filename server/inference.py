@@ -53,8 +53,10 @@ class Inference:
     def _answer(self, wire: Wire, environ: dict[str, Any], served: Served, deadline: float) -> Answer:
         model = served.model
         began = time.perf_counter()
-        body = begin_body(environ, self._settings.max_request_bytes, self._settings.body_timeout)
-        asked = _decode(wire, model, cast(Mapping[str, str], EnvironHeaders(environ)), body)
+        sent_with = cast(Mapping[str, str], EnvironHeaders(environ))
+        head = _head_bytes(wire, sent_with)
+        body = begin_body(environ, self._settings.max_request_bytes, self._settings.body_timeout, head or 0)
+        asked = _decode(wire, model, sent_with, body, head)
         arrays = model.fit(asked.inputs)
         rows_arrive = _RowsArrive(body, arrays[0])
         is_whole = body.is_whole
@@ -102,14 +104,20 @@ class _RowsArrive:
             self.seconds += time.perf_counter() - began
 
 
-def _decode(wire: Wire, model: Model, headers: Mapping[str, str], body: Arriving) -> InferRequest:
+def _head_bytes(wire: Wire, headers: Mapping[str, str]) -> int | None:
+    """How many bytes stand before binary tensors; None where there are none, or more bytes than any request needs."""
+    text = headers.get(HEADER_LENGTH, "")
+    is_number = wire.name == "v2" and text.isascii() and text.isdigit() and len(text) < 10
+    return int(text) if is_number and int(text) < _LONGEST_HEAD else None
+
+
+def _decode(wire: Wire, model: Model, headers: Mapping[str, str], body: Arriving, head: int | None) -> InferRequest:
     """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
-    head = headers.get(HEADER_LENGTH, "")
-    if not body.is_whole and wire.name == "v2" and head.isascii() and head.isdigit() and int(head) < _LONGEST_HEAD:
-        body.arrive(int(head))
+    if head is not None and not body.is_whole:
+        body.arrive(head)
         asked = _decoded(wire, model, headers, body.data)
         tensors = list(asked.inputs.values())
-        behind = len(body.data) - int(head)
+        behind = len(body.data) - head
         if len(tensors) == 1 and tensors[0].nbytes == behind and _is_as_taken(tensors[0], model.inputs[0]):
             return asked
     body.arrive(len(body.data))
