@@ -218,7 +218,8 @@ class _CsvTable(Table):
                 continue  # it did not fit an earlier piece
             try:
                 frame = pl.read_csv(piece, has_header=False, schema=schema, quote_char=quote)
-                frame = frame.with_columns(_to_number(name) for name in self.features if schema[name] == pl.String)
+                if schema is self._schemas[-1]:
+                    frame = frame.with_columns(map(_to_number, self.features))
             except pl.exceptions.PolarsError:
                 continue
             self._schema = number
