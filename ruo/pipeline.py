@@ -181,13 +181,14 @@ class Pipeline:
     def _form_some(self, count: int) -> tuple[list[_Formed | _Done], Exception | None]:
         """So many chunks; fewer at the end of the table, or before what cannot be formed."""
         items: list[_Formed | _Done] = []
+        error: Exception | None = None
         try:
             while len(items) < count and (item := self._form_next()):
                 items.append(item)
-        except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are on their way
-            self._is_prepared.wait()  # what is wrong with the server is said first
-            return items, error
-        return items, None
+        except Exception as wrong:  # noqa: BLE001  it is raised once the chunks before it are on their way
+            error = wrong
+        self._is_prepared.wait()  # what is wrong with the server is said first, also where there is no row
+        return items, error
 
     def _form_next(self) -> _Formed | _Done | None:
         began = time.perf_counter()
