@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ruo import ascore_csv, iter_scores, score_csv
+from ruo import ScoringError, ascore_csv, iter_scores, score_csv
+from ruo.errors import TableError
 
 
 @pytest.fixture
@@ -58,6 +59,21 @@ def test_an_early_end_leaves_nothing_behind(long_table: Path, scripted: Callable
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("ruo")]
 
     assert names == []
+
+
+def test_what_is_wrong_with_the_server_is_told_first(
+    tmp_path: Path, scripted: Callable[..., Any], answers: Any
+) -> None:
+    """Rows are read while the server is asked for its model; still the same of two faults is told each time."""
+    path = tmp_path / "bad.csv"
+    path.write_text("a,b,c\n1,2,x\n")
+    server = scripted(answers)
+    with pytest.raises(TableError, match="'x' is not a number"):
+        score_csv(path, server.url)
+    server.pages["/v2/repository/index"] = b"[]"
+
+    with pytest.raises(ScoringError, match="The server has 0 models"):
+        score_csv(path, server.url)
 
 
 @pytest.mark.parametrize("pipelined", [True, False])

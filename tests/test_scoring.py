@@ -320,6 +320,20 @@ def test_iter_scores_reads_no_further_than_a_few_chunks(
     assert sent <= 6
 
 
+def test_a_table_whose_rows_get_shorter_is_scored_whole(
+    tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
+) -> None:
+    """How many rows there are is guessed from the first ones; a guess that falls short loses none."""
+    rows = np.arange(40_000)
+    long = 14_000  # rows of 600 bytes: more than are read at once
+    path = tmp_path / "shorter.csv"
+    path.write_text("a,b,c\n" + "".join(f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in rows))
+
+    scores = score_csv(path, scripted(answers).url, chunk_size=3000)
+
+    np.testing.assert_array_equal(scores.predictions[:, 0], rows + 1)
+
+
 def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Callable[..., Any], reply: Any) -> None:
     """An interrupt in mid-run is a KeyboardInterrupt at once, and no thread is left behind."""
     server = scripted(lambda number, body, headers: reply(wait_s=30))

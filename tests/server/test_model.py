@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from ruo.compiled import compile_keras
+from ruo.compiled import ALIGNMENT, compile_keras
 from ruo.wire import ONLY, WireError
 from server.model import _TURNS, ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
 
@@ -74,6 +74,25 @@ def test_only_a_row_with_nan_is_computed_operation_by_operation(keras):
     (answers,) = function([np.array([[1, 2], [np.nan, 2], [3e38, 3e38], [1, np.inf]], np.float32)])
 
     np.testing.assert_array_equal(answers[:, 0], [2, 1, 2, 1])
+
+
+@pytest.mark.parametrize("shift", [0, 4, 64])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_answers_are_the_same_wherever_the_rows_lie(keras, shift, writeable):
+    """Memory that TensorFlow can use as it is, or not; the answer of a model that gives its input back is a copy."""
+    memory = np.zeros(4096, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT + shift
+    rows = memory[begin : begin + 160].view(np.float32).reshape(20, 2)
+    rows[:] = np.arange(40).reshape(20, 2)
+    wanted = rows.copy()
+    inputs = keras.Input((2,))
+    function = compile_keras(keras, keras.Model(inputs, keras.layers.Identity()(inputs)), "f32")
+    rows.flags.writeable = writeable
+
+    (answers,) = function([rows])
+    memory[:] = 0
+
+    np.testing.assert_array_equal(answers, wanted)
 
 
 @pytest.mark.parametrize("name", ["mlp.h5", "saved"])
