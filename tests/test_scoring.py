@@ -327,7 +327,9 @@ def test_a_table_whose_rows_get_shorter_is_scored_whole(
     rows = np.arange(40_000)
     long = 14_000  # rows of 600 bytes: more than are read at once
     path = tmp_path / "shorter.csv"
-    path.write_text("a,b,c\n" + "".join(f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in rows))
+    path.write_text(
+        "a,b,c\n" + "".join(f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in rows)
+    )
 
     scores = score_csv(path, scripted(answers).url, chunk_size=3000)
 

@@ -76,6 +76,24 @@ def test_only_a_row_with_nan_is_computed_operation_by_operation(keras):
     np.testing.assert_array_equal(answers[:, 0], [2, 1, 2, 1])
 
 
+def test_what_calls_change_is_not_frozen(keras):
+    """Weights become constants of the compiled model; the state of a random layer does not."""
+
+    class Noise(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed = keras.random.SeedGenerator(1)
+
+        def call(self, x):
+            return x + keras.random.uniform((1, 2), seed=self.seed)
+
+    inputs = keras.Input((2,))
+    function = compile_keras(keras, keras.Model(inputs, Noise()(keras.layers.Dense(2)(inputs))), "f32")
+    rows = np.ones((1, 2), np.float32)
+
+    assert not np.array_equal(function([rows])[0], function([rows])[0])
+
+
 @pytest.mark.parametrize("shift", [0, 4, 64])
 @pytest.mark.parametrize("writeable", [True, False])
 def test_answers_are_the_same_wherever_the_rows_lie(keras, shift, writeable):
