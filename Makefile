@@ -23,7 +23,7 @@ help: ## what there is
 
 setup: .venv/installed ## make .venv and install everything (the others do it when needed)
 
-.venv/installed: pyproject.toml constraints.txt server/requirements.txt notebooks/requirements.txt tests/requirements.txt ruo/paper/requirements.txt k8s/requirements.txt
+.venv/installed: pyproject.toml constraints.txt server/requirements.txt notebooks/requirements.txt tests/requirements.txt ruo/compare/paper/requirements.txt k8s/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed (TensorFlow has no newer build); name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -50,21 +50,21 @@ data/%.keras: | .venv/installed
 	@$(MAKE) --no-print-directory demo
 
 benchmark: setup $(DEMO) ## how many rows should a request carry? notebook, report and figure in results/benchmark
-	@$(BIN)/python -m ruo.report notebooks/benchmark.ipynb --results results/benchmark \
+	@$(BIN)/python -m ruo.notebook.run notebooks/benchmark.ipynb --results results/benchmark \
 	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS)
 
 scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report and figures in results/scaling (15 minutes)
-	@$(BIN)/python -m ruo.report notebooks/scaling.ipynb --results results/scaling \
+	@$(BIN)/python -m ruo.notebook.run notebooks/scaling.ipynb --results results/scaling \
 	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS)
 
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
-	@$(BIN)/python -m ruo.compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
+	@$(BIN)/python -m ruo.compare.run --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
 
 bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench (half an hour or so)
-	@$(BIN)/python -m ruo.bench --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --results results/bench
+	@$(BIN)/python -m benchmarks --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --results results/bench
 
 report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
-	@$(BIN)/python -m ruo.binding results
+	@$(BIN)/python -m ruo.notebook.report results
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile

@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ruo.cluster import KubernetesDeployment
-    from ruo.deployments import local_server
+    from ruo.client.scores import Scores
+    from ruo.client.scoring import ascore_csv, iter_scores, score_csv
+    from ruo.deploy.kubernetes import KubernetesDeployment
+    from ruo.deploy.local import local_server
     from ruo.errors import ScoringError
-    from ruo.scores import Scores
-    from ruo.scoring import ascore_csv, iter_scores, score_csv
     from ruo.timing import time_runs
 
 __all__ = [
@@ -34,13 +34,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME = {
-    "KubernetesDeployment": "ruo.cluster",
-    "Scores": "ruo.scores",
+    "KubernetesDeployment": "ruo.deploy.kubernetes",
+    "Scores": "ruo.client.scores",
     "ScoringError": "ruo.errors",
-    "ascore_csv": "ruo.scoring",
-    "iter_scores": "ruo.scoring",
-    "local_server": "ruo.deployments",
-    "score_csv": "ruo.scoring",
+    "ascore_csv": "ruo.client.scoring",
+    "iter_scores": "ruo.client.scoring",
+    "local_server": "ruo.deploy.local",
+    "score_csv": "ruo.client.scoring",
     "time_runs": "ruo.timing",
 }
 

@@ -36,7 +36,7 @@ def main() -> None:
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
     """Make a test set and two trained models from scikit-learn's handwritten digits."""
-    from ruo.demo import make_demo
+    from ruo.learn.demo import make_demo
 
     made = make_demo(out, rows, seed)
     click.echo(f"{made.testset}: {rows:,} rows, {made.testset.stat().st_size / 1e6:,.0f} MB")
@@ -49,7 +49,7 @@ def demo(rows: int, out: Path, seed: int) -> None:
 @click.argument("store", type=click.Path(path_type=Path))
 def publish(model: Path, store: Path) -> None:
     """Copy MODEL into the folder STORE as its next version; a server that reads STORE takes it up by itself."""
-    from ruo.publish import publish as publish_model
+    from ruo.model.store import publish as publish_model
 
     click.echo(f"{store}: version {publish_model(model, store)}")
 
@@ -102,7 +102,7 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
     Ends with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect went on and some rows
     were not scored, 130 when it was interrupted: with --checkpoint the same command then goes on.
     """
-    from ruo.scoring import score_csv
+    from ruo.client.scoring import score_csv
 
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"{output} must end in .csv or .parquet.", param_hint="--output")
@@ -133,7 +133,7 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
     """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
-    from ruo.shards import merge as merge_parts
+    from ruo.client.shards import merge as merge_parts
 
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 
@@ -150,7 +150,7 @@ def sweep(notebook: Path, pairs: tuple[str, ...], results: Path) -> None:
 
     Ends with status 0, 1 when nothing could be run, 3 when some combinations failed, 130 when it was interrupted.
     """
-    from ruo.grid import VERDICTS, parse_pairs, run_grid
+    from ruo.notebook.grid import VERDICTS, parse_pairs, run_grid
 
     try:
         gathered = run_grid(notebook, results, *parse_pairs(pairs))
@@ -167,7 +167,7 @@ def sweep(notebook: Path, pairs: tuple[str, ...], results: Path) -> None:
 @click.argument("b", type=click.Path(path_type=Path))
 def compare_runs(a: Path, b: Path) -> None:
     """Say where the sweep in folder B is faster than that in A, where slower, and where no difference is seen."""
-    from ruo.versus import compare_runs as compare
+    from ruo.experiment.compare_runs import compare_runs as compare
 
     click.echo(compare(a, b).text())
 

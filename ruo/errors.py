@@ -12,10 +12,7 @@ protocol. The server answers it with its status; the client turns it into one of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ruo.scores import Scores
+from typing import Any
 
 __all__ = ["CheckpointError", "DeploymentError", "RuoError", "ScoringError", "TableError"]
 
@@ -36,7 +33,7 @@ class TableError(RuoError, ValueError):
 class ScoringError(RuoError):
     """Rows `start` to `stop` (not included) were not scored; `status` is the server's, None where none came.
 
-    `scores` holds what was scored until then: its `predictions` are NaN where none came, its `failures`
+    `scores` (a `ruo.Scores`, or None) holds what was scored until then: its `predictions` are NaN where none came, its `failures`
     list the rows that were tried and failed.
     """
 
@@ -47,7 +44,7 @@ class ScoringError(RuoError):
         self.start = start
         self.stop = stop
         self.status = status
-        self.scores: Scores | None = None
+        self.scores: Any = None
 
 
 class CheckpointError(RuoError):

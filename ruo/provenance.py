@@ -14,16 +14,12 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import ruo
 from ruo.cpus import cpu_limit
 from ruo.errors import RuoError
 
-if TYPE_CHECKING:
-    from ruo.reading import Source
-
-__all__ = ["Provenance", "ProvenanceError", "fingerprint", "fingerprint_table", "machine"]
+__all__ = ["Provenance", "ProvenanceError", "fingerprint", "machine"]
 
 _PACKAGES = {
     "numpy": ("numpy",), "polars": ("polars",), "httptools": ("httptools",), "keras": ("keras",),
@@ -93,7 +89,7 @@ def machine() -> dict[str, Any]:
         "memory_limit_gb": _memory_limit_gb(),
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "versions": {"ruo": ruo.__version__, **{name: _version(*names) for name, names in _PACKAGES.items()}},
+        "versions": {"ruo": _version("ruo"), **{name: _version(*names) for name, names in _PACKAGES.items()}},
         "commit": commit,
         "clean": clean,
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -115,29 +111,6 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     for name in names:
         whole.update(f"{_file_digest(path / name)} {len(name.encode())} {name}\n".encode())
     return whole.hexdigest()
-
-
-def fingerprint_table(source: Source) -> str:
-    """The SHA-256 of a table: of the file at a path, or of a pandas or polars DataFrame's names, types and cells.
-
-    A DataFrame's does not depend on its index. Raises ProvenanceError for a path that does not exist.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        return fingerprint(source)
-    whole = hashlib.sha256()
-    for name in source.columns:
-        values = source[name].to_numpy()
-        for part in (str(name).encode(), values.dtype.str.encode(), *_cells(values)):
-            whole.update(len(part).to_bytes(8, "little"))
-            whole.update(part)
-    return whole.hexdigest()
-
-
-def _cells(values: Any) -> list[bytes]:
-    """The cells of a column: numbers as they lie in memory, anything else as text."""
-    if values.dtype.kind in "biuf":
-        return [values.tobytes()]
-    return [str(cell).encode() for cell in values.tolist()]
 
 
 def _file_digest(path: Path) -> str:
@@ -184,7 +157,7 @@ def _memory_limit_gb() -> float | None:
 
 def _checkout() -> tuple[str | None, bool | None]:
     """The commit of the checkout that ruo runs from, and whether its files are as committed."""
-    package = Path(ruo.__file__).parent
+    package = Path(__file__).parent
     # an installed ruo may lie in an environment inside somebody else's checkout
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None

@@ -13,10 +13,10 @@ __all__ = ["app"]
 
 
 def __getattr__(name: str) -> object:
-    # made when Gunicorn asks for it, so that `server.board` can be imported without an application
+    # made when Gunicorn asks for it, so that `server.slots` can be imported without an application
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from server.app import create_app
+    from server.application import create_app
 
     globals()["app"] = create_app()
     return globals()["app"]

@@ -24,7 +24,7 @@ import zstandard
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 
-from ruo.compiled import ALIGNMENT
+from ruo.model.compiled import ALIGNMENT
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 

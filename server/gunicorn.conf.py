@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ruo.cpus import cpu_limit
-from ruo.lean import import_keras
+from ruo.model.keras_import import import_keras
 from server import heap
-from server.board import Board
 from server.settings import Settings
+from server.slots import Board
 
 _settings = Settings.read()  # a wrong one ends the server here, before any worker is there
 _cpus = cpu_limit()

@@ -18,8 +18,8 @@ from server.body import Arriving, begin_body
 from server.limits import Gate
 from server.metrics import Metrics, Timing
 from server.model import Model, TensorSpec, decode_raw
-from server.serving import Served, Serving
 from server.settings import Settings
+from server.versions import Served, Serving
 
 __all__ = ["Answer", "Inference"]
 

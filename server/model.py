@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ruo.compiled import Function, compile_keras, exported_dtype
 from ruo.errors import RuoError
-from ruo.lean import import_keras
+from ruo.model.compiled import Function, compile_keras, exported_dtype
+from ruo.model.keras_import import import_keras
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
-from server.turns import Turns
+from server.scheduler import Turns
 
 __all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
 

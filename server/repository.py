@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ruo.publish import MANIFEST, fingerprint, version_folders
+from ruo.model.store import MANIFEST, fingerprint, version_folders
 from server.model import SUFFIXES, ModelError
 
 __all__ = ["Found", "fetch", "newest"]

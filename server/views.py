@@ -18,8 +18,8 @@ from server.body import read_body
 from server.inference import Answer, Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
-from server.serving import NotReadyError
 from server.settings import Settings
+from server.versions import NotReadyError
 
 __all__ = ["V1Views", "V2Views", "as_json", "paper_view", "server_version"]
 

@@ -26,7 +26,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from server import small
-from server.board import Board
+from server.slots import Board
 
 __all__ = ["LeastLoadedWorker"]
 

@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ruo.demo import Demo, make_demo
-from ruo.deployments import LocalServer, local_server
-from ruo.lean import import_keras
+from ruo.deploy.local import LocalServer, local_server
+from ruo.learn.demo import Demo, make_demo
+from ruo.model.keras_import import import_keras
 from ruo.wire import WIRES, InferResponse
 
 ROWS = 2_500

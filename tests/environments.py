@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ruo.peers import environments
-from ruo.peers.environments import MissingEnvironmentError
+from benchmarks.peers import environments
+from benchmarks.peers.environments import MissingEnvironmentError
 
 __all__ = ["cannot", "had", "make_environment"]
 
 
 def make_environment(name: str, *packages: str, **options: Any) -> Path:
-    """As `ruo.peers.environments.make_environment`."""
+    """As `benchmarks.peers.environments.make_environment`."""
     return had(partial(environments.make_environment, name, *packages, **options))
 
 

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from ruo.__main__ import main
-from ruo.demo import Demo
-from ruo.deployments import LocalServer
+from ruo.deploy.local import LocalServer
+from ruo.learn.demo import Demo
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,28 +18,28 @@ ROOT = Path(ruo.__file__).parent.parent
 CLIENT = ["polars", "pandas", "httptools", "tqdm", "matplotlib", "scipy", "papermill"]
 SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_client"]
 
-# Each may import what stands before it; the names in one line may import one another's line only to the left.
-ORDER = [
-    ["errors", "cpus", "lean", "load", "memory", "stats", "validity", "laws", "wire"],
-    ["chunks", "compiled", "connection", "csvtext", "blocks", "loops", "progress", "publish", "timing", "provenance"],
-    ["labels", "transport", "answers", "discovery", "pace", "checkpoint"],
-    ["reading", "servers"],
-    ["sweeps"],
-    ["client"],
-    ["pipeline"],
-    ["scores"],
-    ["scoring", "shards", "cluster"],
-    ["deployments", "demo", "network", "flops", "peers"],
-    ["measuring", "scorejob", "inprocess", "systems", "targets"],
-    ["baresocket", "experiment", "comparison", "scaling", "versus", "evaluation"],
-    ["training"],
-    ["drawing"],
-    ["figures", "scaling_figures", "evaluation_figures", "training_figures", "workbench"],
-    ["report", "compare"],
-    ["bench"],
-    ["grid", "binding"],
-    ["__main__"],
-]
+# A room is a folder or a file of its own; it imports rooms of the lines above it.
+LAYERS = """
+    errors wire stats cpus load memory
+    timing provenance deploy
+    model table
+    client
+    learn experiment
+    figures
+    compare
+    notebook
+    __main__
+"""
+SERVER_TAKES = {"errors", "wire", "cpus", "model"}
+SERVER_LAYERS = """
+    settings limits logs slots heap small scheduler direct
+    metrics body model openapi
+    repository worker
+    versions
+    inference
+    views
+    application
+"""
 
 
 def _run(program: str) -> str:
@@ -51,10 +53,10 @@ def _run(program: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "refused"),
     [
-        ("import server.app, server.model, server.worker", CLIENT),
+        ("import server.application, server.model, server.worker", CLIENT),
         ("from ruo import score_csv, ascore_csv, iter_scores, Scores, ScoringError, local_server", SERVER),
         ("import ruo, ruo.wire, ruo.errors, ruo.cpus", [*CLIENT, *SERVER]),
-        ("import ruo.demo, ruo.deployments, ruo.__main__", [*SERVER, "sklearn"]),
+        ("import ruo.learn.demo, ruo.deploy.local, ruo.__main__", [*SERVER, "sklearn"]),
     ],
 )
 def test_neither_side_needs_the_others_packages(statement: str, refused: list[str]) -> None:
@@ -88,45 +90,60 @@ def test_every_public_name_is_there() -> None:
         _ = ruo.nothing  # type: ignore[attr-defined]
 
 
-def _imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    hidden = {  # what only type checkers see binds nobody
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
+def _modules(package: str) -> dict[str, Path]:
+    """Every module of a package, by its full name; a folder's own is that of its `__init__`."""
+    files = (ROOT / package).rglob("*.py")
+    named = {path.relative_to(ROOT).with_suffix("").parts: path for path in files if path.name != "gunicorn.conf.py"}
+    return {".".join(parts).removesuffix(".__init__"): path for parts, path in named.items()}
+
+
+def _imports(path: Path, modules: Iterable[str] = ()) -> set[str]:
+    """What a file imports, wherever it does so and for whom: what only type checkers see counts as well."""
     found = set()
-    for node in ast.walk(tree):
-        if node in hidden:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else node.module for name in whole}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
 
 
-def test_imports_run_one_way() -> None:
-    """A module of ruo imports only modules that stand before it."""
-    rank = {name: number for number, line in enumerate(ORDER) for name in line}
-    files = [path for path in (ROOT / "ruo").glob("*.py") if path.stem != "__init__"]
+def _arrows(package: str) -> Iterator[tuple[str, str]]:
+    """Who imports whom in a package, but for its own front, which hands out names of all rooms."""
+    modules = _modules(package)
+    for name, path in modules.items():
+        if name != package:
+            yield from ((name, used) for used in _imports(path, modules) if used.startswith(f"{package}."))
 
-    assert {path.stem for path in files} <= set(rank)
-    for path in files:
-        for module in _imports(path):
-            if module.startswith("ruo."):
-                used = module.split(".")[1]
-                assert rank[used] < rank[path.stem] or used == path.stem, f"{path.stem} imports {used}"
+
+@pytest.mark.parametrize(("package", "layers"), [("ruo", LAYERS), ("server", SERVER_LAYERS)])
+def test_a_room_imports_only_rooms_above_it(package: str, layers: str) -> None:
+    """Every room has its layer, and no import climbs or stays on its level."""
+    rank = {room: number for number, line in enumerate(layers.split("\n")) for room in line.split()}
+
+    assert {name.split(".")[1] for name in _modules(package) if name != package} == set(rank)
+    for name, used in _arrows(package):
+        own, other = name.split(".")[1], used.split(".")[1]
+        assert own == other or rank[other] < rank[own], f"{name} imports {used}"
+
+
+@pytest.mark.parametrize("package", ["ruo", "server", "benchmarks"])
+def test_no_import_comes_back(package: str) -> None:
+    """There is no circle, neither between rooms nor between the files of one."""
+    graph: dict[str, set[str]] = {}
+    for name, used in _arrows(package):
+        if not name.startswith(f"{used}.") and not used.startswith(f"{name}."):
+            graph.setdefault(name, set()).add(used)
+
+    TopologicalSorter(graph).prepare()
 
 
 def test_the_server_takes_little_of_ruo() -> None:
-    """The server imports the wires, the errors, the CPU limit, Keras alone and the form of a published model, nothing else."""
+    """What the server may import of ruo, and thus all of it that an image of the server holds."""
     for path in (ROOT / "server").glob("*.py"):
-        used = {module for module in _imports(path) if module.split(".")[0] == "ruo"}
-        assert {module.split(".")[1] for module in used} <= {"wire", "compiled", "errors", "cpus", "lean", "publish"}, (
-            path.name
-        )
+        used = {module.split(".")[1] for module in _imports(path) if module.startswith("ruo.")}
+        assert used <= SERVER_TAKES, path.name
 
 
 def test_the_wires_do_no_input_or_output() -> None:

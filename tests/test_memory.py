@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ruo.demo import Demo, make_testset
-from ruo.deployments import LocalServer, local_server
+from ruo.deploy.local import LocalServer, local_server
+from ruo.learn.demo import Demo, make_testset
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 from ruo.cpus import cpu_limit
-from ruo.provenance import Provenance, ProvenanceError, fingerprint, fingerprint_table, machine
+from ruo.provenance import Provenance, ProvenanceError, fingerprint, machine
+from ruo.table.reading import fingerprint_table
 
 
 def test_machine_is_described() -> None:

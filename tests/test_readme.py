@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ruo import score_csv
-from ruo.demo import Demo
+from ruo.learn.demo import Demo
 from server.settings import Settings
 
 ROOT = Path(__file__).parent.parent

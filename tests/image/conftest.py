@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ruo.demo import Demo, make_demo
-from ruo.publish import publish
+from ruo.learn.demo import Demo, make_demo
+from ruo.model.store import publish
 from tests.environments import cannot
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ruo.__main__ import main
-from server.app import create_app
+from server.application import create_app
 from server.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ruo import local_server
-from ruo.lean import import_keras
+from ruo.model.keras_import import import_keras
 from ruo.wire import WIRES, InferRequest
-from server.app import create_app
+from server.application import create_app
 
 FEATURES = 8
 

@@ -16,8 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import server as package
-from ruo.deployments import LocalServer
-from ruo.publish import publish
+from ruo.deploy.local import LocalServer
+from ruo.model.store import publish
 
 INFER = "/v2/models/model/infer"
 RAW = {"Inference-Header-Content-Length": "0"}

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from ruo.compiled import ALIGNMENT, compile_keras
+from ruo.model.compiled import ALIGNMENT, compile_keras
 from ruo.wire import ONLY, WireError
 from server.model import _TURNS, ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
 

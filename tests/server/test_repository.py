@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ruo.publish import MANIFEST, publish
+from ruo.model.store import MANIFEST, publish
 from server.model import ModelError
 from server.repository import fetch, newest
 

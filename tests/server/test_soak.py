@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ruo.publish import publish
+from ruo.model.store import publish
 
 pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 

@@ -1,0 +1,133 @@
+"""The bound of any client with servers: the same job in several processes, with a socket in between and nothing else.
+
+``python -m benchmarks.bare_socket testset.csv model.keras``. A process for each CPU holds the model; the rows are sent to them as
+they lie in memory, and the predictions come back so. There is no HTTP, nothing is checked or tried again, and no process
+knows what another does. What is read and what the clock holds is as in `ruo.compare.in_process`, the label columns included.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ruo.compare.in_process import Array, columns_of, compile_model, measure, score_in_process
+from ruo.cpus import cpu_limit
+from ruo.errors import RuoError
+
+__all__ = ["main"]
+
+_ROWS_PER_CALL = 2048  # as ruo's server calls a model
+_CONNECTIONS = 2  # to each process: one sends while the other's rows are scored
+_SIZE = struct.Struct("<q")  # goes before each array: its bytes
+
+
+def _receive(connection: socket.socket) -> memoryview | None:
+    """The bytes of an array; None where the other side has gone."""
+    size = connection.recv(_SIZE.size, socket.MSG_WAITALL)
+    if len(size) < _SIZE.size:
+        return None
+    data = np.empty(_SIZE.unpack(size)[0], np.uint8).data
+    at = 0
+    while at < len(data):
+        count = connection.recv_into(data[at:], 0, socket.MSG_WAITALL)
+        if not count:
+            return None
+        at += count
+    return data
+
+
+def _send(connection: socket.socket, array: Array) -> None:
+    connection.sendall(_SIZE.pack(array.nbytes))
+    connection.sendall(array.data.cast("B"))
+
+
+def _serve(model: Path, features: int, rows: int, told: Connection) -> None:
+    """One process: tell the port once the model is warm, and answer until killed."""
+    os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
+    function = compile_model(model, features, rows, _ROWS_PER_CALL)
+    turn = threading.Lock()
+
+    def answer(connection: socket.socket) -> None:
+        while (data := _receive(connection)) is not None:
+            x = np.frombuffer(data, np.float32).reshape(-1, features)
+            with turn:
+                found = [function(x[start : start + _ROWS_PER_CALL]) for start in range(0, len(x), _ROWS_PER_CALL)]
+            _send(connection, np.concatenate(found))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        told.send(listener.getsockname()[1])
+        while True:
+            threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+
+@contextmanager
+def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]]:
+    """So many processes; yields what has rows scored by whichever has a connection free."""
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+    with ExitStack() as stack:
+        warm = []
+        for _ in range(count):
+            told, tells = context.Pipe(duplex=False)
+            process = context.Process(target=_serve, args=(*arguments, tells), daemon=True)
+            process.start()
+            stack.callback(process.kill)
+            tells.close()  # the process has the other one: waiting for it ends with the process
+            warm.append(told)
+        try:
+            ports = [told.recv() for told in warm]
+        except EOFError:
+            raise RuoError("A process did not come up; what it wrote above says why.") from None
+        for port in ports * _CONNECTIONS:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            free.put(connection)
+
+        def score(x: Array) -> Array:
+            connection = free.get()
+            try:
+                _send(connection, x)
+                data = _receive(connection)
+            finally:
+                free.put(connection)
+            if data is None:
+                raise RuoError("A process that scores has ended; what it wrote above says why.")
+            return np.frombuffer(data, np.float32).reshape(len(x), -1)
+
+        yield score
+
+
+@click.command()
+@click.argument("testset", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--rows", default=10_000, show_default=True, help="Rows that are sent at a time.")
+@click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
+def main(testset: Path, model: Path, rows: int, answers: Path | None) -> None:
+    """Score TESTSET with MODEL and print what it took as one line of JSON."""
+    count = max(1, int(cpu_limit()))
+    try:
+        features, labels, _ = columns_of(testset)
+        with _processes(count, model, len(features), rows) as score:
+            measured = measure(
+                lambda: score_in_process(testset, features, labels, score, rows, threads=_CONNECTIONS * count), answers
+            )
+    except RuoError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()

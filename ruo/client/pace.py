@@ -1,0 +1,175 @@
+"""How many rows a request carries and how many requests are in flight: as asked, or found while the table is scored.
+
+Request size. A request costs a fixed part and a part for each row; both are fitted over the answers so far, newer ones
+counting more. A request gets so many rows that it takes about a tenth of a second and the fixed part is less than a
+twentieth of it. It grows by no more than a factor of two beyond what was answered, and towards the table's end
+requests get smaller, so that all servers end together (guided self-scheduling; Polychronopoulos and Kuck, 1987).
+
+Requests in flight. More are tried as long as that scores more rows a second; an overloaded server halves them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Literal, Self
+
+from ruo.client.records import RequestRecord
+
+__all__ = ["ChunkSize", "Concurrency", "Gate", "Pace"]
+
+_AIM_S = 0.1
+_FIXED_SHARE = 0.05
+_FIRST_ROWS = 2_000
+_MOST_ROWS = 50_000  # beyond, a request only takes memory
+_MOST_BYTES = 256 << 20  # of all requests in flight
+_FIRST_IN_FLIGHT = 8
+_MOST_IN_FLIGHT = 64
+_WORTH_IT = 1.05  # so much faster must more requests in flight be
+_FORGET = 0.9
+_TOGETHER_S = 0.5  # requests that were under way together are refused together, and count once
+
+ChunkSize = int | Literal["auto"] | None
+Concurrency = int | Literal["auto"]
+
+
+class Gate:
+    """Lets so many in at once as `limit` says, which may change; `async with gate:`."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._waiting: asyncio.Condition = asyncio.Condition()
+
+    async def enter(self, places: int = 1) -> None:
+        """Wait until there is room for so many, and take it; where there is never so much, all of it."""
+        async with self._waiting:
+            await self._waiting.wait_for(lambda: self._inside + min(places, self._limit()) <= self._limit())
+            self._inside += places
+
+    async def leave(self) -> None:
+        """Make room."""
+        async with self._waiting:
+            self._inside -= 1
+            self._waiting.notify(max(1, self._limit() - self._inside))
+
+    async def __aenter__(self) -> Self:
+        await self.enter()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.leave()
+
+
+class Pace:
+    """`chunk_size` rows (None: all) and `concurrency` requests, "auto" where they are to be found, for so many servers."""
+
+    def __init__(self, chunk_size: ChunkSize, concurrency: Concurrency, servers: int = 1) -> None:
+        self._finds_rows = chunk_size == "auto"
+        self._finds_in_flight = concurrency == "auto"
+        self.rows: int | None = _FIRST_ROWS if chunk_size == "auto" else chunk_size
+        self.in_flight = (
+            min(_MOST_IN_FLIGHT, max(_FIRST_IN_FLIGHT, 2 * servers)) if concurrency == "auto" else concurrency
+        )
+        self._cost = _Cost()
+        self._largest = 0
+        self._row_bytes = 1.0
+        self._climb = _Climb(self.in_flight)
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many there may ever be."""
+        return _MOST_IN_FLIGHT if self._finds_in_flight else self.in_flight
+
+    def next_rows(self, rows_left: int | None) -> int | None:
+        """How many rows the next request shall have; `rows_left` in the table, where that is known or estimated."""
+        if not self._finds_rows or self.rows is None or rows_left is None:
+            return self.rows
+        share = math.ceil(rows_left / (2 * self.in_flight))
+        return max(1, min(self.rows, max(share, self.rows // 8)))
+
+    def observe(self, record: RequestRecord) -> None:
+        """Learn from an answer."""
+        if self._finds_rows and record.rows:
+            self._row_bytes = record.bytes / record.rows
+            self._cost.add(record.rows, record.seconds)
+            self._largest = max(self._largest, record.rows)
+            memory = _MOST_BYTES / self._row_bytes / self.in_flight
+            wanted = min(self._cost.rows_for(_AIM_S, _FIXED_SHARE), _MOST_ROWS, 2 * self._largest, memory)
+            self.rows = max(1, int(wanted))
+        if self._finds_in_flight:
+            self.in_flight = self._climb.next(record.rows)
+
+    def overloaded(self) -> None:
+        """A server refused a request because it has too many."""
+        if self._finds_in_flight:
+            self.in_flight = self._climb.back_off()
+
+
+class _Cost:
+    """Seconds of a request as a straight line over its rows: least squares, newer requests counting more."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+
+    def add(self, rows: int, seconds: float) -> None:
+        new = (1.0, rows, seconds, rows * rows, rows * seconds)
+        self._sums = [_FORGET * old + value for old, value in zip(self._sums, new, strict=True)]
+
+    def rows_for(self, seconds: float, fixed_share: float) -> float:
+        """Rows of a request that takes `seconds`, or as much longer as its fixed part being a small share asks for."""
+        weight, x, y, xx, xy = self._sums
+        spread = weight * xx - x * x
+        per_row = (weight * xy - x * y) / spread if spread > 1e-6 * xx * weight else 0.0
+        fixed = (y - per_row * x) / weight
+        if per_row <= 0 or fixed < 0:  # all of one size, or noise: the mean is what is known
+            per_row, fixed = y / x, 0.0
+        return max(seconds / per_row, fixed / fixed_share / per_row)
+
+
+class _Climb:
+    """More requests in flight as long as it pays; what was tried last is judged over as many answers as are in flight."""
+
+    def __init__(self, start: int) -> None:
+        self._limit = start
+        self._before: tuple[int, float] | None = None  # the limit that was good, and its rows per second
+        self._patience = 1  # how many rounds to stay before the next try
+        self._rounds = 0
+        self._restart()
+
+    def next(self, rows: int) -> int:
+        self._answers += 1
+        self._rows += rows
+        if self._answers < 2 * self._limit or time.monotonic() - self._backed_off < 2 * _TOGETHER_S:
+            return self._limit
+        rate = self._rows / max(1e-9, time.monotonic() - self._began)
+        if self._before is not None:
+            limit, earlier = self._before
+            self._before = None
+            if rate < _WORTH_IT * earlier:
+                self._limit, self._rounds, self._patience = limit, 0, min(32, 4 * self._patience)
+                return self._restart()
+            self._patience = 1
+        self._rounds += 1
+        if self._rounds >= self._patience and self._limit < _MOST_IN_FLIGHT:
+            self._before, self._rounds = (self._limit, rate), 0
+            self._limit = min(_MOST_IN_FLIGHT, math.ceil(1.5 * self._limit))
+        return self._restart()
+
+    def back_off(self) -> int:
+        if time.monotonic() - self._backed_off > _TOGETHER_S:
+            self._backed_off = time.monotonic()
+            self._limit, self._before, self._rounds = max(1, self._limit // 2), None, 0
+            self._patience = min(32, 4 * self._patience)
+        return self._restart()
+
+    def _restart(self) -> int:
+        self._answers, self._rows, self._began = 0, 0, time.monotonic()
+        return self._limit
+
+    _answers: int
+    _rows: int
+    _began: float
+    _backed_off: float = 0.0

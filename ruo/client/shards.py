@@ -1,0 +1,92 @@
+"""A table that several clients score, each its own part: the parts' predictions, joined to the whole.
+
+Every part is a Parquet file that `Scores.to_parquet` wrote; its metadata say where the part begins and ends, so parts
+that are missing, of different tables, or of different models are found out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ruo.client.scores import METADATA
+from ruo.errors import CheckpointError
+from ruo.table.reading import Span
+
+__all__ = ["merge"]
+
+
+class _Part(NamedTuple):
+    path: Path
+    span: Span
+    model: tuple[str, str, str]
+    frame: pl.LazyFrame
+    rows: int
+
+
+def merge(parts: Sequence[Path], out: Path) -> int:
+    """Join the predictions of all parts of a table, in any order given, into one .parquet or .csv; the rows it has.
+
+    Raises CheckpointError where parts are missing or double, of different cuts, tables or models, or not wholly scored.
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise CheckpointError(f"{out} must end in .parquet or .csv.")
+    if out.resolve() in {part.resolve() for part in parts}:
+        raise CheckpointError(f"{out} is one of the parts; write the whole to another file.")
+    found = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
+    _check(found)
+    filled = [part for part in found if part.rows]
+    if not filled:
+        raise CheckpointError("The parts have no rows; there is nothing to merge.")
+    unfinished = out.with_name(out.name + ".unfinished")
+    whole = pl.concat([part.frame for part in filled])
+    if out.suffix == ".csv":
+        whole.sink_csv(unfinished)
+    else:
+        facts = dict(zip(("model", "version", "sha256"), found[0].model, strict=True))
+        whole.sink_parquet(unfinished, metadata={METADATA: json.dumps({**facts, "not_scored": 0, "span": None})})
+    unfinished.replace(out)
+    return sum(part.rows for part in found)
+
+
+def _open(path: Path) -> _Part:
+    try:
+        about: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[METADATA])
+        rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError):
+        raise CheckpointError(
+            f"{path} is not a part; parts are Parquet files that `ruo score --shard` wrote."
+        ) from None
+    if about["span"] is None:
+        raise CheckpointError(f"{path} is of a whole table; there is nothing to merge.")
+    if about["not_scored"]:
+        raise CheckpointError(f"{path} lacks {about['not_scored']:,} rows that were not scored; score this part again.")
+    return _Part(
+        path, Span(**about["span"]), (about["model"], about["version"], about["sha256"]), pl.scan_parquet(path), rows
+    )
+
+
+def _check(parts: list[_Part]) -> None:
+    if not parts:
+        raise CheckpointError("No parts are given.")
+    first = parts[0]
+    for part in parts[1:]:
+        if (part.span.of, part.span.size) != (first.span.of, first.span.size):
+            raise CheckpointError(f"{first.path} and {part.path} are parts of different tables, or of different cuts.")
+        if part.model != first.model:
+            raise CheckpointError(f"{first.path} and {part.path} were scored by different models; score one again.")
+    numbers = [part.span.part for part in parts]
+    missing = sorted(set(range(first.span.of)) - set(numbers))
+    if missing:
+        raise CheckpointError(f"Of {first.span.of} parts, counted from 0, number {missing[0]} is missing.")
+    if len(numbers) > first.span.of:
+        double = next(number for number in numbers if numbers.count(number) > 1)
+        raise CheckpointError(f"Part {double} is given twice; name each part once.")
+    for before, after in itertools.pairwise(parts):
+        if before.span.end != after.span.begin:
+            raise CheckpointError(f"{before.path} and {after.path} do not join: the table changed in between.")

@@ -1,0 +1,190 @@
+"""What a request-size sweep found: its runs, as they were written to disk, their summary, and a verdict in words."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ruo.errors import RuoError
+from ruo.experiment.fits import fit_request_cost
+from ruo.experiment.validity import SETTING, Validity, judge
+from ruo.provenance import Provenance
+from ruo.stats import harmonic_rate, mean_interval, verdict_on_sizes
+
+__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "ExperimentError", "Sweep", "read_lines", "read_provenance", "read_sweep"]
+
+RUNS = "runs.jsonl"
+PROVENANCE = "provenance.json"
+
+COLUMNS = [
+    "run", "block", "warmup", "position", "started_at", "model", "replicas", "wire", "concurrency", "chunk_size",
+    "rows_per_request", "pipelined", "rows", "requests", "bytes", "forming_s", "sending_s", "total_s", "rows_per_s",
+    "first_result_s", "loop_lag_s", "request_median_s", "request_max_s", "server_s", "server_busy", "workers", "retries",
+    "client_cpu_s", "client_cpu_share", "machine_busy", "peak_rss_mb", "max_abs_difference", "answers_equal",
+    "rows_by_worker", "server", "model_version", "error", "provenance",
+]  # fmt: skip
+
+_NUMBERS = COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]
+_TIMES = ("forming", "sending", "total")
+
+
+class ExperimentError(RuoError):
+    """An experiment cannot be planned, gone on with or read."""
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep:
+    """A request-size sweep. `runs` has a row per run, warm-ups and failed runs too, in the order of time.
+
+    Its columns: times in seconds; `chunk_size` None for the whole set, whose `rows_per_request` are its rows; `model` and
+    `replicas` None where there is one model, or nothing was scaled; `first_result_s` from the call to the first answer,
+    `loop_lag_s` how late the client's event loop was at worst; `server_s` what the servers say they worked, `server_busy`
+    the share of their time; `workers` how many answered, `rows_by_worker` how many rows each; `client_cpu_share` CPU
+    seconds of this process per second, 1 for one CPU; `machine_busy` the share of all CPUs that were busy just before
+    the run; `peak_rss_mb` of this process, with what earlier runs left in it; `max_abs_difference` to the predictions of
+    the model's first run, `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
+    """
+
+    runs: pd.DataFrame
+    provenance: Provenance
+    results_dir: Path
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was left out of the plan."""
+        return list(self.provenance.facts.get("notes", []))
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """The runs without the warm-ups; failed ones are there, with their error."""
+        return self.runs[~self.runs["warmup"]].reset_index(drop=True)
+
+    def summary(self) -> pd.DataFrame:
+        """A row per setting: what it is, n, failed, and of the runs that did not fail, in seconds:
+
+        forming_, sending_ and total_ each with mean, std, low and high (95 %, Student), total_median, and rows_per_s,
+        the harmonic mean of the rates.
+        """
+        names = [name for name in SETTING if self.runs[name].notna().any()]
+        groups = self.measured.groupby(names)
+        return pd.DataFrame([{**dict(zip(names, key, strict=True)), **_summary(runs)} for key, runs in groups])
+
+    def validity(self) -> Validity:
+        """Whether the runs may be relied on, and for what."""
+        return judge(self.runs, self._planned())
+
+    def verdict(self) -> str:
+        """VALID or INVALID with the reasons; what to know about the runs; and what they say of the request sizes."""
+        head = "\n".join([str(self.validity()), *self.notes])
+        return "\n\n".join([head, *self._on_sizes()])
+
+    def _on_sizes(self) -> list[str]:
+        """What the runs say of the request sizes, for each combination of the other settings."""
+        names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
+        if not names:
+            return [verdict_on_sizes(self.runs)]
+        if "replicas" in names:
+            return []  # how many servers are best is the question then
+        return [
+            f"{', '.join(f'{name} {level}' for name, level in zip(names, key, strict=True))}\n{verdict_on_sizes(runs)}"
+            for key, runs in self.runs.groupby(names)
+        ]
+
+    def cost_of_requests(self) -> str:
+        """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
+        good = self.measured[
+            self.measured["error"].isna() & self.measured["pipelined"] & (self.measured["requests"] > 1)
+        ]
+        try:
+            return fit_request_cost(
+                list(good["requests"]), int(self.runs["rows"].max()), list(good["total_s"])
+            ).sentence()
+        except ValueError as error:
+            return f"No cost is fitted: {error}"
+
+    def save(self, *more: str) -> None:
+        """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
+        self.summary().to_csv(self.results_dir / "summary.csv", index=False)
+        text = "\n\n".join([self.verdict(), *more])
+        (self.results_dir / "verdict.txt").write_text(text + "\n", encoding="utf-8")
+
+    def _planned(self) -> int:
+        plan = self.provenance.facts["plan"]
+        combinations = math.prod(len(levels) for levels in plan["factors"].values())
+        return combinations * int(plan["runs"] + plan["warmup"])
+
+    def __repr__(self) -> str:
+        sizes = self.runs["rows_per_request"].nunique()
+        word = "VALID" if self.validity().valid else "INVALID"
+        return f"Sweep({_runs(len(self.measured))} of {sizes} request sizes, {word}, in {self.results_dir.name})"
+
+    def _repr_html_(self) -> str:
+        table = self.summary().to_html(index=False, float_format=lambda number: f"{number:,.3f}")
+        return f"{table}<pre>{html.escape(self.verdict())}</pre>"
+
+
+def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
+    """Read a sweep back from its folder, finished or not; a line that broke off is left out.
+
+    Raises ExperimentError where there is none, and for a line that is damaged.
+    """
+    folder = Path(results_dir)
+    provenance = read_provenance(folder)
+    runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
+    runs["warmup"] = runs["warmup"].astype(bool)
+    runs = runs.astype({"chunk_size": "Int64", "replicas": "Int64"})
+    # a column of which no run has a value would not be numbers
+    runs = runs.astype(dict.fromkeys(_NUMBERS, float))
+    return Sweep(runs, provenance, folder)
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """What the runs of a folder are about; raises ExperimentError where it does not say, or is damaged."""
+    try:
+        return Provenance(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ExperimentError(f"{folder} has no {PROVENANCE}; pass the results_dir of a sweep.") from None
+    except ValueError:
+        raise ExperimentError(f"{folder / PROVENANCE} is damaged; sweep again into another folder.") from None
+
+
+def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """The runs of a folder that were wholly written, and how many bytes they take in its file."""
+    try:
+        text = (folder / RUNS).read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    size = text.rfind(b"\n") + 1
+    lines = []
+    for number, line in enumerate(text[:size].splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            raise ExperimentError(
+                f"{folder / RUNS}, line {number}, is damaged; sweep again into another folder."
+            ) from None
+    return lines, size
+
+
+def _summary(runs: pd.DataFrame) -> dict[str, float]:
+    good = runs[runs["error"].isna()]
+    found: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
+    for name in _TIMES:
+        seconds = good[f"{name}_s"]
+        mean = mean_interval(seconds) if len(seconds) else None
+        for statistic, field in (("mean", "value"), ("std", "std"), ("low", "low"), ("high", "high")):
+            found[f"{name}_{statistic}"] = getattr(mean, field) if mean else math.nan
+    found["total_median"] = good["total_s"].median()
+    found["rows_per_s"] = harmonic_rate(good["rows"].iloc[0], good["total_s"]) if len(good) else math.nan
+    return found
+
+
+def _runs(number: int) -> str:
+    return f"{number} run" if number == 1 else f"{number} runs"

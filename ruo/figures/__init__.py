@@ -1,0 +1,4 @@
+"""Figures, one file a subject.
+
+Draws results and measures nothing.
+"""

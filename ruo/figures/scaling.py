@@ -1,0 +1,121 @@
+"""The pictures of scaling: what replicas gained, where it is fastest, and what a larger cluster would give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ruo.experiment.scaling import Costs
+from ruo.figures.style import BLACK, BLUE, DASHES, DOTS, GREEN, MIXED, ORANGE, STYLE, End, Look, empty, label_ends
+
+__all__ = ["figure_of_outlook", "figure_of_seconds", "figure_of_speed_up"]
+
+_LOOKS = [Look(BLUE, "o", "solid"), Look(ORANGE, "s", DASHES), Look(GREEN, "^", MIXED), Look("#CC79A7", "v", DOTS)]
+
+
+def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """Speed-up over one replica against replicas, a line per model at its fastest request size.
+
+    table: of `ruo.experiment.scaling.speed_ups`; runs: what it was made of, whose single runs are drawn. Grey is what is ideal; the
+    short bars are what the measured costs allow at most.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = empty("How many times as fast as one replica?")
+        axes.set_ylabel("times as fast as one replica (95 % interval, every block)")
+        axes.set_xlabel("replicas")
+        most = int(table["replicas"].max())
+        axes.plot([1, most], [1, most], color="#999999", linestyle=DOTS, linewidth=1.2)
+        ends: list[End] = [(float(most), "ideal", "#777777")]
+        for look, (name, mine) in zip(_LOOKS, _fastest(table), strict=False):
+            _draw_speed_up(axes, mine, runs, look)
+            size = f"{mine['rows_per_request'].iloc[0]:,} rows per request"
+            ends.append((float(mine["speed_up"].iloc[-1]), f"{name or 'measured'}, {size}", look.color))
+        axes.set_xticks(sorted(table["replicas"].unique()))
+        axes.set_ylim(0, max(most, float(table["speed_up"].max())) * 1.08)
+        label_ends(axes, ends)
+    return figure
+
+
+def _fastest(table: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
+    """For each model its rows at the request size that was fastest with the most replicas, by replicas."""
+    found = []
+    for name in dict.fromkeys(table["model"]):
+        mine = table[table["model"].isin([name])]
+        last = mine[mine["replicas"] == mine["replicas"].max()]
+        size = last.loc[last["seconds"].idxmin(), "rows_per_request"]
+        found.append((name, mine[mine["rows_per_request"] == size].sort_values("replicas")))
+    return found
+
+
+def _draw_speed_up(axes: mpl.axes.Axes, mine: pd.DataFrame, runs: pd.DataFrame, look: Look) -> None:
+    good = runs[runs["error"].isna() & runs["model"].isin([mine["model"].iloc[0]])]
+    good = good[good["rows_per_request"] == mine["rows_per_request"].iloc[0]]
+    blocks = good.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
+    for replicas in blocks.columns:
+        ratios = blocks[1] / blocks[replicas]
+        axes.scatter([replicas] * len(ratios), ratios, s=14, color=look.color, alpha=0.35, linewidths=0, zorder=2)
+    bars = [
+        np.nan_to_num((mine["speed_up"] - mine["low"]).clip(lower=0)),
+        np.nan_to_num((mine["high"] - mine["speed_up"]).clip(lower=0)),
+    ]
+    axes.errorbar(
+        mine["replicas"], mine["speed_up"], yerr=bars, color=look.color, marker=look.marker, markersize=6,
+        linestyle=look.dashes, linewidth=1.6, elinewidth=1, capsize=3, zorder=3,
+    )  # fmt: skip
+    axes.scatter(mine["replicas"], mine["bound"], marker="_", s=400, color=look.color, linewidths=2, zorder=2)
+
+
+def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
+    """A heat map of the seconds for the whole job over replicas and rows per request; the fastest cell has a frame."""
+    grid = table[table["model"].isin([model])].pivot(index="rows_per_request", columns="replicas", values="seconds")
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        about = f" of {model}" if model else ""
+        figure, axes = empty(f"Seconds for the whole job{about}, by replicas and rows per request")
+        values = grid.to_numpy()
+        axes.imshow(values, cmap="cividis_r", aspect="auto", origin="lower", norm=mpl.colors.LogNorm())
+        dark = np.log(values) > np.log(values).mean()
+        for (row, column), seconds in np.ndenumerate(values):
+            color = "white" if dark[row, column] and values.max() > values.min() else BLACK
+            axes.text(column, row, f"{seconds:.3g} s", ha="center", va="center", color=color, weight="bold")
+        row, column = np.unravel_index(int(np.nanargmin(values)), values.shape)
+        axes.add_patch(
+            mpl.patches.Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=3)
+        )
+        axes.set_xticks(range(len(grid.columns)), [f"{replicas:,}" for replicas in grid.columns])
+        axes.set_yticks(range(len(grid.index)), [f"{size:,}" for size in grid.index])
+        axes.set_xlabel("replicas")
+        axes.set_ylabel("rows per request")
+    return figure
+
+
+def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Figure:
+    """What the measured costs predict for more replicas on machines of their own: speed-up over one, a line per name."""
+    with mpl.rc_context(STYLE):
+        figure, axes = empty(
+            f"A prediction, not a measurement: more replicas, each on a machine of its own ({rows:,} rows)"
+        )
+        axes.set_ylabel("times as fast as one replica (predicted)")
+        axes.set_xlabel("replicas")
+        counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
+        axes.plot(counts, counts, color="#999999", linestyle=DOTS, linewidth=1.2)
+        ends: list[End] = []
+        highest = 1.0
+        for look, (name, cost) in zip(_LOOKS, costs.items(), strict=False):
+            apart = replace(cost, cores=None)
+            gains = [apart.speed_up(int(count), rows) for count in counts]
+            highest = max(highest, *gains)
+            axes.plot(counts, gains, color=look.color, linestyle=look.dashes, linewidth=1.8)
+            ends.append((gains[-1], name, look.color))
+        axes.set_xscale("log", base=2)
+        ticks = [2**power for power in range(12) if 2**power <= most]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(1, most)
+        axes.set_ylim(0, highest * 1.15)
+        label_ends(axes, ends)
+        axes.annotate("ideal", (highest, highest), color="#777777", fontsize=9, weight="bold", ha="right", va="bottom")
+    return figure

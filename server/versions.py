@@ -1,0 +1,216 @@
+"""The versions of the model that one worker holds: the current one, and for a while those that it replaced."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ruo.wire import WireError
+from server import heap
+from server.limits import RefusedError
+from server.metrics import Metrics
+from server.model import Model, ModelError, load_model
+from server.repository import Found, fetch, newest
+from server.settings import Settings
+from server.slots import Board
+
+__all__ = ["NotReadyError", "Served", "Serving", "number_of"]
+
+log = logging.getLogger("gunicorn.error")
+
+_MOST_REPLACED = 3  # replaced versions that are kept; each takes the memory of a model
+
+
+class NotReadyError(RefusedError):
+    """The model is being loaded, or cannot be: the message says which."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 503)
+
+
+class Served(NamedTuple):
+    """A version that is ready: `version` is its number in a store, or one made from its fingerprint."""
+
+    model: Model
+    version: str
+    sha256: str
+    stamp: tuple[object, ...]
+
+
+@dataclass
+class _Replaced:
+    served: Served
+    until: float
+
+
+def number_of(sha256: str) -> str:
+    """The version of a file that has none: twelve digits, since Triton's tools and TensorFlow's clients read numbers."""
+    return str(10**11 + int(sha256, 16) % (9 * 10**11))
+
+
+class Serving:
+    """Loads in a thread, at the start and when a new model is found; requests under way keep the model they have."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.name = settings.model_name
+        self._settings = settings
+        self._metrics = metrics
+        self._current: Served | None = None
+        self._replaced: list[_Replaced] = []
+        self._forgotten: list[weakref.ref[Model]] = []
+        self._error: str | None = None
+        self._refused: tuple[object, ...] | None = None  # the stamp of what could not be loaded
+        self._board: Board | None = None
+        self._line = 0
+        self._tried = threading.Event()
+        self._look = threading.Event()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def start(self, board: Board | None = None, line: int = 0) -> None:
+        """Begin to load, once; with a board, the other workers are told when this one is ready."""
+        with self._starting:
+            if self._started:
+                return
+            self._started = True
+        self._board, self._line = board, line
+        self._metrics.board = board
+        threading.Thread(target=self._watch, name="models", daemon=True).start()
+
+    def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
+        """A version, or the current one, after at most `wait_s` seconds of waiting for the first.
+
+        Raises NotReadyError (503) where it is being loaded, WireError (404) where there is no such version.
+        """
+        self.start()
+        self._tried.wait(wait_s)
+        current = self._current
+        if current is None:
+            raise NotReadyError(self.why_not_ready())
+        if version is None or version == current.version:
+            return current
+        for replaced in list(self._replaced):
+            if replaced.served.version == version:
+                return replaced.served
+        if self._is_changing():
+            self._look.set()
+            raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
+        known = ", ".join(self.versions())
+        raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
+
+    def versions(self) -> list[str]:
+        """What can be asked for by number; the current one is the last."""
+        current = [self._current.version] if self._current else []
+        return [replaced.served.version for replaced in list(self._replaced)] + current
+
+    def why_not_ready(self) -> str:
+        """One sentence: the model is being loaded, or cannot be and why."""
+        return self._error or f"The model at {self._settings.model_path} is being loaded; try again in a moment."
+
+    def ready_workers(self) -> int:
+        """How many workers of this server are ready; 1 or 0 where this one stands alone."""
+        self.start()
+        return self._board.ready() if self._board else int(self._current is not None)
+
+    def seconds_for(self, size: int) -> float:
+        """What a request of so many bytes will take of the model; infinity where that is not known, or its answer is long."""
+        return self._current.model.seconds_for(size) if self._current else math.inf
+
+    def _watch(self) -> None:
+        seen = self._check(None)
+        self._tried.set()
+        while self._settings.model_poll_seconds:
+            self._look.wait(self._settings.model_poll_seconds)
+            self._look.clear()
+            self._forget_replaced()
+            self._free_forgotten()
+            seen = self._check(seen)
+
+    def _check(self, seen: Found | None) -> Found | None:
+        """Load what is new on disk; gives what was found, to be compared with the next time."""
+        try:
+            found = newest(self._settings.model_path)
+            # what no manifest vouches for may still be being written: it is taken when it stays as it is
+            if self._is_new(found) and (found.sha256 or not self._current or found == seen):
+                self._load(found)
+        except ModelError as error:
+            self._fail(str(error))
+            return None
+        except Exception:
+            log.exception("Looking for a new model failed; it is tried again")
+            return None
+        return found
+
+    def _is_new(self, found: Found) -> bool:
+        if self._current is None:
+            return True  # tried again and again: what was wrong may have been the disk
+        if found.stamp in (self._refused, self._current.stamp):
+            return False
+        # a version of a store is what it was when it was loaded; a change to it is published as another version
+        return found.version is None or found.version != self._current.version
+
+    def _is_changing(self) -> bool:
+        try:
+            return self._is_new(newest(self._settings.model_path))
+        except ModelError:
+            return False
+
+    def _load(self, found: Found) -> None:
+        began = time.perf_counter()
+        self._refused = found.stamp  # until it is known to be good
+        with fetch(found) as (path, sha256):
+            pin = self._settings.model_sha256.lower()
+            if pin and sha256 != pin:
+                raise ModelError(
+                    f"The model at {found.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
+                )
+            version = found.version or number_of(sha256)
+            if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
+                settings = self._settings
+                model = load_model(path, settings.ruo_trust_model, found.path, settings.model_precision)
+                heap.give_back()
+            else:
+                model = self._current.model  # the same content under another name or time
+        self._refused = None
+        self._swap(Served(model, version, sha256, found.stamp), time.perf_counter() - began)
+
+    def _swap(self, served: Served, seconds: float) -> None:
+        old = self._current
+        if old and old.version != served.version:
+            # the old one is kept before the new one is current, so that it can be asked for at every moment
+            until = time.monotonic() + self._settings.model_grace_seconds
+            others = [each for each in self._replaced if each.served.version != served.version]
+            self._replaced = [*others, _Replaced(old, until)]
+        self._current, self._error = served, None
+        self._forget_replaced()
+        self._metrics.model_loaded(self.name, served.version, served.sha256, seconds)
+        log.info("Model %s version %s ready after %.1f s", self.name, served.version, seconds)
+        if self._board:
+            self._board.set_ready(self._line, True)
+
+    def _forget_replaced(self) -> None:
+        now = time.monotonic()
+        kept = [each for each in self._replaced if each.until > now][-_MOST_REPLACED:]
+        for gone in (each.served for each in self._replaced if each not in kept):
+            self._forgotten.append(weakref.ref(gone.model))
+            self._metrics.model_dropped(self.name, gone.version, gone.sha256)
+            log.info("Model %s version %s is no longer kept", self.name, gone.version)
+        self._replaced = kept
+
+    def _free_forgotten(self) -> None:
+        """Give back the memory of forgotten versions, once no request uses them any more."""
+        in_use = [model for model in self._forgotten if model() is not None]
+        if len(in_use) < len(self._forgotten):
+            self._forgotten = in_use
+            heap.give_back()
+
+    def _fail(self, message: str) -> None:
+        if message != self._error:
+            log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
+            self._metrics.load_failed()
+        self._error = message

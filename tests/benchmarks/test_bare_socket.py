@@ -1,0 +1,55 @@
+"""The bounds of speed do the job that they are the bounds of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ruo.learn.demo import Demo
+
+
+def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [("benchmarks.bare_socket", ["--rows", "300"]), ("ruo.compare.in_process", ["--rows-per-call", "300"])],
+)
+def test_a_bound_scores_every_row_in_order(
+    demo: Demo, expected: np.ndarray, tmp_path: Path, module: str, options: list[str]
+) -> None:
+    """Several processes behind a socket, or none: the predictions are the model's."""
+    answers = tmp_path / "answers.npy"
+    done = _run(module, str(demo.testset), str(demo.models["mlp"]), *options, "--answers", str(answers))
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["rows"] == len(expected)
+    np.testing.assert_allclose(np.load(answers), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ["benchmarks.bare_socket", "ruo.compare.in_process"])
+def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, module: str) -> None:
+    """It is said, not measured."""
+    empty = tmp_path / "empty.csv"
+    empty.write_text(demo.testset.read_text().partition("\n")[0] + "\n")
+
+    done = _run(module, str(empty), str(demo.models["mlp"]))
+
+    assert done.stderr.startswith("Error: empty.csv has no rows")
+
+
+def test_a_process_that_does_not_come_up_is_told(demo: Demo, tmp_path: Path) -> None:
+    """A model that is not there ends the run with a sentence, and nothing waits for it."""
+    done = _run("benchmarks.bare_socket", str(demo.testset), str(tmp_path / "nothing.keras"))
+
+    assert done.returncode == 1
+    assert "nothing.keras" in done.stderr
+    assert done.stderr.splitlines()[-1] == "Error: A process did not come up; what it wrote above says why."

@@ -1,0 +1,88 @@
+"""Whether the targets of speed are reached, from samples whose figures are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.targets import SCALING_SIZES, SIZES, judge, markdown, targets
+
+
+def job(name: str, *seconds: float, **more: float) -> list[dict[str, Any]]:
+    """A sample per block."""
+    return [
+        {"job": name, "block": block, "total_s": each, "error": None, **more} for block, each in enumerate(seconds, 1)
+    ]
+
+
+def row(samples: list[dict[str, Any]], begins: str, cpus: int = 4) -> Any:
+    """The only row of the table whose target begins so."""
+    table = judge(samples, cpus)
+    [found] = table[table["what"].str.startswith(begins)].itertuples()
+    return found
+
+
+def test_a_ratio_is_of_medians_and_its_spread_of_blocks() -> None:
+    """Medians 44 and 2 are 22 times; the blocks alone give 10 to 30."""
+    samples = job("paper mlp 10000", 20, 44, 60) + job("tensorflow mlp 10000", 2, 2.2, 2)
+    found = row(samples, "mlp, 10,000 rows per request, against the system of 2023: TensorFlow")
+    assert found.reached == pytest.approx(22)
+    assert (found.least, found.most, found.blocks) == (pytest.approx(10), pytest.approx(30), 3)
+    assert found.verdict == "pass"
+
+
+def test_the_best_and_the_worst_size_are_found() -> None:
+    """The bound is compared with the best size, and the worst size with the best."""
+    samples = [sample for rows in SIZES for sample in job(f"tensorflow mlp {rows}", 1.0 if rows == 50_000 else 1.4)]
+    samples += job("bound tensorflow mlp", 0.8)
+    assert row(samples, "mlp, best request size, against no network at all: TensorFlow").reached == pytest.approx(1.25)
+    worst = row(samples, "mlp, worst of")
+    assert (worst.reached, worst.verdict) == (pytest.approx(1.4), "short")
+
+
+def test_the_client_is_allowed_its_cpu_time() -> None:
+    """With 4 CPUs and a client that needs a tenth of one worker's time, 4 / 1.1 times is all that can be had."""
+    samples = []
+    for rows in SCALING_SIZES:
+        samples += job(f"one worker cnn {rows}", 10.0)
+        samples += job(f"4 workers cnn {rows}", 2.75, client_cpu_s=1.0, off_mean_percent=12.0)
+    assert row(samples, "cnn, 4 one-core workers, 1,000 rows per request: times").reached == pytest.approx(1)
+    assert row(samples, "cnn, 4 one-core workers, 1,000 rows per request: the worker").verdict == "short"
+
+
+def test_failed_runs_and_what_was_not_measured_are_no_figures() -> None:
+    """A job that failed gives no figure, and a target without samples no row."""
+    samples = job("import ruo", 0.01) + job("client memory", 1.0, mb=300.0)
+    samples[1]["error"] = "wrong: answers differ"
+    assert judge(samples, 4)["what"].tolist() == ["import ruo"]
+
+
+def test_every_target_stands_in_the_table() -> None:
+    """With samples of every job there is a row for each target, and a line in Markdown."""
+    names = {f"{backend} mlp {rows}" for backend in ("tensorflow", "openvino") for rows in (100, *SIZES)}
+    names |= {f"bound {backend} {model}" for backend in ("tensorflow", "openvino") for model in ("mlp", "cnn")}
+    names |= {f"bare socket {backend} mlp" for backend in ("tensorflow", "openvino")}
+    names |= {
+        "bound tensorflow mlp labels",
+        "paper mlp 10000",
+        "paper client mlp 10000",
+        "tensorflow mlp whole",
+        "tensorflow cnn 10000",
+    }
+    names |= {f"{who} cnn {rows}" for who in ("one worker", "2 workers") for rows in SCALING_SIZES}
+    names |= {
+        "peers MLServer",
+        "peers PyTriton",
+        "peers ruo",
+        "server memory",
+        "client memory",
+        "import ruo",
+        "from ruo import score_csv",
+        "ready tensorflow",
+        "ready openvino",
+    }
+    samples = [each for name in names for each in job(name, 1.0, client_cpu_s=0.1, off_mean_percent=1.0, mb=100.0)]
+    table = judge(samples, 2)
+    assert len(table) == len(targets(2))
+    assert len(markdown(table).splitlines()) == len(table) + 2

@@ -1,0 +1,284 @@
+"""A run that ended early, and the one that goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo import ScoringError, iter_scores, score_csv
+from ruo.deploy.local import LocalServer
+from ruo.errors import CheckpointError, RuoError
+from ruo.learn.demo import Demo
+
+Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A checkpoint that is not there yet."""
+    return tmp_path / "run.ruo"
+
+
+@pytest.fixture
+def half(small_csv: Path, scripted: Scripted, right_answer: Any, reply: Any, path: Path) -> Any:
+    """A server that fails after three of five chunks, once; the run that saw it left `path` behind."""
+    server = scripted(lambda number, body, headers: reply(500) if number == 3 else right_answer(body, headers))
+    with pytest.raises(ScoringError, match="Rows 6 to 7"):
+        score_csv(small_csv, server.url, chunk_size=2, concurrency=1, checkpoint=path)
+    assert len(server.requests) == 4
+    return server
+
+
+def test_only_what_is_missing_is_scored(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
+    """The second call sends the rest only, and tells which requests were the first one's."""
+    scores = score_csv(small_csv, half.url, chunk_size=2, concurrency=1, checkpoint=path)
+
+    assert len(half.requests) == 4 + 2
+    assert [True, True, True, False, False] == scores.requests["resumed"].tolist()
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert scores.balance()["rows"].sum() == 4
+
+
+def test_a_finished_run_sends_nothing(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
+    """When all is scored the same call only reads it back."""
+    for _ in range(2):
+        scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
+
+    assert len(half.requests) == 6
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+
+
+def test_iter_scores_goes_on_too(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
+    """Stored blocks are handed out in their place."""
+    blocks = list(iter_scores(small_csv, half.url, chunk_size=2, checkpoint=path))
+
+    assert [0, 2, 4, 6, 8] == [block.start for block in blocks]
+    np.testing.assert_array_equal(small_sums, np.concatenate([block.predictions for block in blocks]))
+    assert len(half.requests) == 6
+
+
+def test_stored_rows_keep_their_labels_and_errors(
+    tmp_path: Path, scripted: Scripted, right_answer: Any, reply: Any, path: Path
+) -> None:
+    """Labels are read anew for stored rows, and rows that failed are tried again."""
+    table = tmp_path / "labelled.csv"
+    table.write_text("a,b,c,Label_0,Label_1\n" + "".join(f"{i},1,1,{i % 2},{1 - i % 2}\n" for i in range(10)))
+    server = scripted(lambda number, body, headers: reply(500) if number == 1 else right_answer(body, headers))
+
+    arguments: dict[str, Any] = {"chunk_size": 2, "concurrency": 1, "checkpoint": path, "errors": "collect"}
+    first = score_csv(table, server.url, **arguments)
+    second = score_csv(table, server.url, **arguments)
+
+    assert [(2, 4)] == [(each.start, each.stop) for each in first.failures.itertuples()]
+    assert second.failures.empty
+    assert second.labels is not None
+    assert second.labels.tolist() == [1, 0] * 5
+
+
+def _other_rows(small_csv: Path) -> dict[str, Any]:
+    text = small_csv.read_text()
+    small_csv.write_text(text.replace("9,9.5,1", "9,9.5,2"))
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (_other_rows, "of other data"),
+        (lambda _: {"chunk_size": 3}, r"another chunk_size \(2, now 3\)"),
+        (lambda _: {"chunk_size": "auto"}, "another chunk_size"),
+        (lambda _: {"label_prefix": "b"}, "another label_prefix|takes 3"),
+        (lambda _: {"wire": "v2-json"}, r"another wire \(v2, now v2-json\)"),
+        (lambda _: {"shard": (0, 2)}, "of other data"),
+        (lambda _: {"allow_version_change": True}, "another version of the model"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    small_csv: Path, half: Any, path: Path, change: Callable[[Path], dict[str, Any]], sentence: str
+) -> None:
+    """What differs stands in the error, nothing is sent, and the file stays as it is."""
+    changed = change(small_csv)
+    before = path.read_bytes()
+
+    with pytest.raises(RuoError, match=sentence):
+        score_csv(small_csv, half.url, **{"chunk_size": 2, "checkpoint": path, **changed})
+
+    assert len(half.requests) == 4
+    assert path.read_bytes() == before
+
+
+def test_another_model_is_refused(small_csv: Path, half: Any, path: Path) -> None:
+    """A model of another version, which the first one's is not beside any more, does not go on with the run."""
+    page = half.pages.pop("/v2/models/model/versions/1").replace(b'"1"', b'"2"')
+    half.pages |= {"/v2/models/model": page, "/v2/models/model/versions/2": page}
+
+    with pytest.raises(CheckpointError, match=r"another version of the model \(1, now 2\)"):
+        score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
+
+
+def test_the_run_keeps_to_its_version(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
+    """Where the version that the run began with is still there, the run goes on with that."""
+    half.pages["/v2/models/model"] = half.pages["/v2/models/model"].replace(b'["1"]', b'["1", "2"]')
+
+    scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
+
+    assert set(half.paths) == {"/v2/models/model/versions/1/infer"}
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30, 200])
+def test_a_torn_end_is_left_out(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray, cut: int) -> None:
+    """An entry that a crash cut short counts as not scored, and the ones before it stay."""
+    path.write_bytes(path.read_bytes()[:-cut])
+
+    scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
+
+    assert len(half.requests) > 4 + 2
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert score_csv(small_csv, half.url, chunk_size=2, checkpoint=path).requests["resumed"].all()
+
+
+def test_a_damaged_entry_is_left_out(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
+    """A bit that changed on the disk is found by its checksum."""
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 0x40
+    path.write_bytes(data)
+
+    scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"a,b,c\n1,2,3\n", "is not a checkpoint of ruo"), (b"PAR1" + bytes(100), "is not a checkpoint of ruo")],
+)
+def test_another_file_is_not_written_to(
+    small_csv: Path, scripted: Scripted, answers: Any, path: Path, content: bytes, sentence: str
+) -> None:
+    """A path that was mistaken for a checkpoint keeps what is in it."""
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=sentence):
+        score_csv(small_csv, scripted(answers).url, checkpoint=path)
+
+    assert path.read_bytes() == content
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    small_csv: Path, scripted: Scripted, answers: Any, tmp_path: Path
+) -> None:
+    """A folder that is missing is a sentence, before anything is sent."""
+    server = scripted(answers)
+
+    with pytest.raises(CheckpointError, match=r"cannot be opened \(No such file or directory\)"):
+        score_csv(small_csv, server.url, checkpoint=tmp_path / "nowhere" / "run.ruo")
+
+    assert server.requests == []
+
+
+def test_a_full_disk_is_told(small_csv: Path, scripted: Scripted, answers: Any, path: Path) -> None:
+    """What cannot be written is an error of the run, not a checkpoint with holes."""
+    program = f"""
+        import resource
+        from ruo import score_csv
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+        score_csv({str(small_csv)!r}, {scripted(answers).url!r}, chunk_size=1, checkpoint={str(path)!r})
+    """
+    found = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+
+    assert f"The checkpoint {path} cannot be written (File too large)" in found.stderr
+    assert len(score_csv(small_csv, scripted(answers).url, chunk_size=1, checkpoint=path)) == 10
+
+
+def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, scripted: Scripted, right_answer: Any, path: Path) -> None:
+    """While one run writes to it, another is refused, also from another process."""
+    refused: list[str] = []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        if number == 0:
+            program = (
+                f"from ruo import score_csv; score_csv({str(small_csv)!r}, {server.url!r}, checkpoint={str(path)!r})"
+            )
+            refused.append(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr)
+        return right_answer(body, headers)
+
+    server = scripted(script)
+    score_csv(small_csv, server.url, checkpoint=path)
+
+    assert "is in use by another run; wait for its end, or name another file" in refused[0]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "parquet"])
+def test_every_source_has_a_fingerprint(
+    small_csv: Path, scripted: Scripted, answers: Any, path: Path, tmp_path: Path, kind: str
+) -> None:
+    """DataFrames and Parquet files resume as well, and changed ones are refused."""
+    frame = pl.read_csv(small_csv)
+    changed = frame.with_columns(c=pl.col("c") + 1)
+    sources: list[Any] = [frame, changed]
+    if kind == "pandas":
+        sources = [pd.read_csv(small_csv), pd.read_csv(small_csv).assign(c=2)]
+    elif kind == "parquet":
+        sources = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+        frame.write_parquet(sources[0])
+        changed.write_parquet(sources[1])
+    server = scripted(answers)
+
+    for _ in range(2):
+        score_csv(sources[0], server.url, checkpoint=path)
+    with pytest.raises(CheckpointError, match="other data"):
+        score_csv(sources[1], server.url, checkpoint=path)
+
+    assert len(server.requests) == 1
+
+
+def test_auto_sizes_resume(small_csv: Path, half: Any, tmp_path: Path, small_sums: np.ndarray) -> None:
+    """With sizes that are found on the way, stored rows are not sent again either."""
+    path = tmp_path / "auto.ruo"
+    first = score_csv(small_csv, half.url, chunk_size="auto", concurrency="auto", checkpoint=path)
+    sent = len(half.requests)
+    second = score_csv(small_csv, half.url, chunk_size="auto", concurrency="auto", checkpoint=path)
+
+    assert len(half.requests) == sent
+    np.testing.assert_array_equal(small_sums, first.predictions)
+    np.testing.assert_array_equal(small_sums, second.predictions)
+
+
+@pytest.mark.parametrize("wire", ["v2", "v1", "paper"])
+def test_killed_and_gone_on_with(demo: Demo, server: LocalServer, tmp_path: Path, wire: str) -> None:
+    """After kill -9 the rest only is scored, and all predictions are, bit by bit, those of a run in one go."""
+    path = tmp_path / "run.ruo"
+    program = f"""
+        from ruo import iter_scores
+        for number, _ in enumerate(iter_scores({str(demo.testset)!r}, {server.url!r}, chunk_size=100, wire={wire!r},
+                                               checkpoint={str(path)!r})):
+            if number == 12:
+                print("half", flush=True)
+                import time; time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)  # what was scored reaches the disk
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    whole = score_csv(demo.testset, server.url, chunk_size=100, wire=wire)
+    resumed = score_csv(demo.testset, server.url, chunk_size=100, wire=wire, checkpoint=path)
+
+    assert 12 <= resumed.requests["resumed"].sum() < 30  # eight are under way, and eight wait to be
+    assert resumed.predictions.tobytes() == whole.predictions.tobytes()

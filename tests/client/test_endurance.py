@@ -1,0 +1,376 @@
+"""500,000 rows and more through everything that goes wrong: no row is lost, none is in another's place."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ruo import ScoringError, iter_scores, local_server, score_csv
+from ruo.client.scores import Scores
+from ruo.deploy.local import LocalServer
+from ruo.learn.demo import Demo, make_demo
+from tests.proxy import UNAVAILABLE, Fault, Proxy
+
+pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
+
+ROWS = 500_000
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A demo with 500,000 rows and both models."""
+    return make_demo(tmp_path_factory.mktemp("big"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def truth(big: Demo) -> dict[str, np.ndarray]:
+    """What the models say of every row, computed in this process."""
+    import keras
+
+    frame = pl.read_csv(big.testset)
+    names = [name for name in frame.columns if not name.startswith("Label_")]
+    features = frame.select(names).to_numpy().astype(np.float32)
+    models = {name: keras.saving.load_model(path) for name, path in big.models.items()}
+    return {name: model.predict(features, batch_size=10_000, verbose=0) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def light(big: Demo) -> Iterator[LocalServer]:
+    """Four workers with the light model."""
+    with local_server(big.models["mlp"], workers=4) as running:
+        yield running
+
+
+def check(scores: Scores, truth: np.ndarray) -> None:
+    """All rows are there, in order, as in this process."""
+    assert len(scores) == ROWS
+    assert scores.failures.empty
+    assert scores.requests["rows"].sum() == ROWS
+    np.testing.assert_allclose(scores.predictions, truth, atol=1e-5)
+
+
+def workers_of(server: LocalServer) -> list[int]:
+    """The server's processes, as its metrics name them."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+        return sorted(
+            {int(pid) for pid in re.findall(r'ruo_worker_memory_bytes\{worker="(\d+)"\}', answer.read().decode())}
+        )
+
+
+@contextmanager
+def every_second(act: Callable[[], None]) -> Iterator[list[float]]:
+    """Do something every second, for as long as the block runs; the times at which it was done."""
+    stop, times = threading.Event(), []
+
+    def go_on() -> None:
+        while not stop.wait(1):
+            act()
+            times.append(time.monotonic())
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield times
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_worker_is_killed_every_second(big: Demo, truth: dict[str, np.ndarray]) -> None:
+    """`kill -9` of one of four workers each second, for the whole run: others take over, new ones come up."""
+    draw = random.Random(1)
+    with local_server(big.models["cnn"], workers=4) as server:
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+
+        def kill() -> None:
+            found = [int(pid) for pid in children.read_text().split()]
+            if found:
+                os.kill(draw.choice(found), signal.SIGKILL)
+
+        with every_second(kill) as times:
+            scores = score_csv(big.testset, server.url, chunk_size=2_000, retries=30, progress=False)
+
+    assert len(times) >= 5
+    assert scores.requests["attempts"].max() > 1
+    check(scores, truth["cnn"])
+
+
+def test_the_server_is_away_for_five_seconds(big: Demo, truth: dict[str, np.ndarray]) -> None:
+    """The whole server is stopped in mid-run and started again on the same port five seconds later."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    def start() -> subprocess.Popen[bytes]:
+        settings = {"MODEL_PATH": str(big.models["cnn"]), "WEB_CONCURRENCY": "4", "LOG_LEVEL": "warning"}
+        command = [sys.executable, "-m", "gunicorn", "-c", "server/gunicorn.conf.py", "-b", f"127.0.0.1:{port}"]
+        root = Path(__file__).parents[2]
+        return subprocess.Popen([*command, "server:app"], cwd=root, env={**os.environ, **settings})
+
+    running = [start()]
+    began = time.monotonic()
+    while time.monotonic() - began < 60:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+
+    def restart() -> None:
+        time.sleep(2)
+        running[0].terminate()
+        running[0].wait()
+        time.sleep(5)
+        running.append(start())
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        scores = score_csv(big.testset, f"http://127.0.0.1:{port}", chunk_size=2_000, progress=False)
+        thread.join()
+    finally:
+        for each in running:
+            each.terminate()
+            each.wait()
+
+    assert scores.timings.total_s > 7
+    assert scores.requests["attempts"].max() > 1
+    check(scores, truth["cnn"])
+
+
+def test_the_server_stands_still_for_five_seconds(big: Demo, truth: dict[str, np.ndarray]) -> None:
+    """Every process of it is stopped, without a word to its clients, and goes on later."""
+    with local_server(big.models["cnn"], workers=4) as server:
+        pids = [server.pid, *workers_of(server)]
+
+        def pause() -> None:
+            time.sleep(2)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(5)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+        thread = threading.Thread(target=pause)
+        thread.start()
+        scores = score_csv(big.testset, server.url, chunk_size=2_000, progress=False)
+        thread.join()
+
+    assert scores.timings.total_s > 7
+    check(scores, truth["cnn"])
+
+
+def resets(seed: int) -> Callable[[int], Fault]:
+    """A tenth of the connections is reset somewhere in the request, a tenth somewhere in the answer."""
+    draw = random.Random(seed)
+
+    def fault(number: int) -> Fault:
+        what = draw.random()
+        if what < 0.1:
+            return Fault(reset_request_after=draw.randrange(512_000))
+        return Fault(reset_answer_after=draw.randrange(80_000)) if what < 0.2 else Fault()
+
+    return fault
+
+
+def delays(seed: int) -> Callable[[int], Fault]:
+    """Every answer comes late, by up to a second."""
+    draw = random.Random(seed)
+    return lambda number: Fault(delay_s=draw.random())
+
+
+def refusals(seed: int) -> Callable[[int], Fault]:
+    """Three of ten answers are 503."""
+    draw = random.Random(seed)
+    return lambda number: UNAVAILABLE if draw.random() < 0.3 else Fault()
+
+
+@pytest.mark.parametrize(("network", "chunk_size"), [(resets, 2_000), (refusals, 2_000), (delays, 5_000)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_bad_network(
+    big: Demo,
+    light: LocalServer,
+    truth: dict[str, np.ndarray],
+    network: Callable[[int], Callable[[int], Fault]],
+    chunk_size: int,
+    seed: int,
+) -> None:
+    """Connections reset in mid-body, answers late by up to a second, three of ten refused: nothing is lost."""
+    with Proxy(light.url, network(seed)) as proxy:
+        scores = score_csv(big.testset, proxy.url, chunk_size=chunk_size, progress=False)
+
+    assert (scores.requests["attempts"] > 1).any() == (network is not delays)
+    check(scores, truth["mlp"])
+
+
+def test_the_client_is_killed_at_half(big: Demo, light: LocalServer, tmp_path: Path) -> None:
+    """After `kill -9` at 50 % the rest only is sent, as the server counts it, and the result is the same bit by bit."""
+    path = tmp_path / "run.ruo"
+    program = f"""
+        from ruo import iter_scores
+        for block in iter_scores({str(big.testset)!r}, {light.url!r}, checkpoint={str(path)!r}):
+            if block.start >= {ROWS // 2}:
+                print("half", flush=True)
+                import time; time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    whole = score_csv(big.testset, light.url, progress=False)
+    with Proxy(light.url) as proxy:  # counts what is sent
+        resumed = score_csv(big.testset, proxy.url, checkpoint=path, progress=False)
+        asked = proxy.connections
+
+    missing = int((~resumed.requests["resumed"]).sum())
+    assert 10 < missing < 26
+    assert asked - missing <= 4  # the metadata
+    assert resumed.predictions.tobytes() == whole.predictions.tobytes()
+
+
+def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[..., Any], right_answer: Any) -> None:
+    """The whole job takes no more than 1.25 of the ideal share-out, and no server is idle while chunks wait.
+
+    Each server does one request after the other and takes as long as it has rows, so the ideal is known.
+    """
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,c\n" + "1,2,3\n" * 60_000)
+    speeds = [50e-6, 50e-6, 500e-6]  # seconds per row
+    busy: list[list[tuple[float, float]]] = [[] for _ in speeds]
+    ideal = 60_000 / sum(1 / speed for speed in speeds)
+
+    def server(which: int) -> Any:
+        turn = threading.Lock()
+
+        def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+            answer = right_answer(body, headers)
+            with turn:
+                began = time.monotonic()
+                time.sleep(speeds[which] * 200)
+                busy[which].append((began, time.monotonic()))
+            return answer
+
+        return scripted(script)
+
+    servers = [server(which) for which in range(3)]
+    for _ in range(3):  # what else this machine does can only lengthen a run
+        for times in busy:
+            times.clear()
+        scores = score_csv(table, [each.url for each in servers], chunk_size=200, progress=False)
+        assert (scores.predictions == 6).all()
+        if scores.timings.sending_s < 1.25 * ideal:
+            break
+    else:
+        pytest.fail(f"three runs took more than 1.25 of {ideal:.2f} s, the last {scores.timings.sending_s:.2f} s")
+    for times in busy:
+        gaps = [after[0] - before[1] for before, after in itertools.pairwise(times)]
+        assert sum(gaps) < 0.2 * ideal
+
+
+def test_names_come_and_go(tmp_path: Path, scripted: Callable[..., Any], right_answer: Any) -> None:
+    """An address that is added to /etc/hosts in mid-run is used, and one that is taken out is left."""
+    hosts = Path("/etc/hosts")
+    if not os.access(hosts, os.W_OK):
+        pytest.skip("this test writes to /etc/hosts, so it must run as root")
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,c\n" + "1,2,3\n" * 4_000)
+
+    def slow(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        time.sleep(0.05)
+        return right_answer(body, headers)
+
+    target = scripted(slow).url
+    before = hosts.read_text()
+
+    def names(*addresses: str) -> None:
+        hosts.write_text(before + "".join(f"{each} ruo-soak.test\n" for each in addresses))
+
+    try:
+        with Proxy(target, host="127.0.0.2") as one:
+            port = int(one.url.rpartition(":")[2])
+            with (
+                Proxy(target, host="127.0.0.3", port=port) as two,
+                Proxy(target, host="127.0.0.4", port=port) as three,
+            ):
+                names("127.0.0.2", "127.0.0.3")
+                found, at_change = [], 0
+                blocks = iter_scores(table, f"http://ruo-soak.test:{port}", chunk_size=10, concurrency=4)
+                for number, block in enumerate(blocks):
+                    found.append(block.predictions)
+                    if number == 40:
+                        names("127.0.0.2", "127.0.0.4")
+                        time.sleep(4)
+                        at_change = two.connections
+                assert at_change > 10
+                assert two.connections <= at_change + 1
+                assert three.connections > 50
+    finally:
+        hosts.write_text(before)
+    assert (np.concatenate(found) == 6).all()
+    assert len(np.concatenate(found)) == 4_000
+
+
+def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> None:
+    """The peak of memory stays under 700 MB, and the second half of the run needs no more than the first."""
+    table = tmp_path / "long.csv"
+    with big.testset.open("rb") as rows, table.open("wb") as long:
+        header = rows.readline()
+        body = rows.read()
+        long.write(header)
+        for _ in range(10):
+            long.write(body)
+    program = f"""
+        from ruo import iter_scores
+        from ruo.memory import peak_rss_mb
+        rows, halfway = 0, 0
+        for block in iter_scores({str(table)!r}, {light.url!r}):
+            assert block.start == rows
+            rows += len(block.predictions)
+            if not halfway and rows >= 2_500_000:
+                halfway = peak_rss_mb()
+        print(rows, int(halfway), int(peak_rss_mb()))
+    """
+    found = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    rows, halfway, peak = map(int, found.stdout.split())
+
+    assert rows == 10 * ROWS
+    assert peak < 700, f"{peak} MB"
+    assert peak < 1.1 * halfway + 10, f"{halfway} MB at half, {peak} MB at the end"
+
+
+def test_a_body_of_hundreds_of_megabytes(big: Demo, light: LocalServer, tmp_path: Path) -> None:
+    """A table whose one request is above the server's limit is cut to fit, or told where it must not be."""
+    table = tmp_path / "wide.csv"
+    with big.testset.open("rb") as rows, table.open("wb") as wide:
+        header = rows.readline()
+        body = rows.read()
+        wide.write(header)
+        for _ in range(3):
+            wide.write(body)
+
+    scores = score_csv(table, light.url, chunk_size=None, progress=False)
+    assert len(scores) == 3 * ROWS
+    assert np.isfinite(scores.predictions).all()
+    assert len(scores.records) > 1
+    with pytest.raises(ScoringError, match="413"):
+        score_csv(table, light.url, chunk_size=None, retries=0, progress=False)

@@ -1,0 +1,182 @@
+"""Request size and requests in flight, found while the table is scored."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ruo import score_csv
+from ruo.client.pace import Gate, Pace
+from ruo.client.records import RequestRecord
+from ruo.wire import WIRES
+
+Script = Callable[[int, bytes, dict[str, str]], Any]
+
+
+def answered(pace: Pace, rows: int, seconds: float, bytes_per_row: int = 256) -> None:
+    """A request came back."""
+    pace.observe(RequestRecord(0, rows, rows * bytes_per_row, seconds=seconds))
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "per_row_s", "least", "most"),
+    [
+        (0.001, 10e-6, 5_000, 20_000),  # a light model: a tenth of a second
+        (0.001, 1e-3, 20, 200),  # a heavy one
+        (0.1, 10e-6, 50_000, 50_000),  # dear requests: as many rows as there may be
+        (0.0, 1e-9, 50_000, 50_000),
+    ],
+)
+def test_the_size_follows_the_cost(fixed_s: float, per_row_s: float, least: int, most: int) -> None:
+    """After some answers a request takes a tenth of a second, or so long that its fixed part is small."""
+    pace = Pace("auto", 8)
+    for _ in range(30):
+        rows = pace.next_rows(10_000_000)
+        assert rows is not None
+        answered(pace, rows, fixed_s + per_row_s * rows)
+
+    rows = pace.next_rows(10_000_000)
+    assert rows is not None
+    assert least <= rows <= most
+
+
+def test_the_size_grows_step_by_step() -> None:
+    """No request has more than twice the rows of the largest that was answered."""
+    pace, largest = Pace("auto", 8), 0
+    for _ in range(10):
+        rows = pace.next_rows(None)
+        assert rows is not None
+        assert not largest or rows <= 2 * largest
+        largest = max(largest, rows)
+        answered(pace, rows, 1e-7 * rows)
+
+
+def test_wide_rows_make_short_requests() -> None:
+    """All requests in flight together stay within a few hundred megabytes."""
+    pace = Pace("auto", 8)
+    for _ in range(30):
+        rows = pace.next_rows(None)
+        assert rows is not None
+        answered(pace, rows, 1e-7 * rows, bytes_per_row=100_000)
+
+    assert (pace.next_rows(None) or 0) * 100_000 * 8 <= 256 << 20
+
+
+def test_the_end_is_shared() -> None:
+    """Towards the end requests get smaller, so that no server has a long one left."""
+    pace = Pace("auto", 4)
+    for _ in range(30):
+        answered(pace, pace.next_rows(None) or 0, 1e-7 * (pace.next_rows(None) or 0))
+
+    large, small = pace.next_rows(10_000_000), pace.next_rows(20_000)
+    assert large is not None
+    assert small is not None
+    assert small < large / 2
+
+
+def test_what_is_given_stays() -> None:
+    """A size and a number that were asked for are not changed by anything."""
+    pace = Pace(1_234, 5)
+    for _ in range(20):
+        answered(pace, 1_234, 0.5)
+        pace.overloaded()
+
+    assert (pace.next_rows(10), pace.in_flight, pace.most_in_flight) == (1_234, 5, 5)
+    assert Pace(None, 1).next_rows(10) is None
+
+
+def test_many_servers_begin_with_many_requests() -> None:
+    """Each server has something to do from the start."""
+    assert Pace("auto", "auto", servers=20).in_flight == 40
+    assert Pace("auto", "auto", servers=100).in_flight == 64
+
+
+def test_an_overloaded_server_gets_fewer_at_once(
+    tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
+) -> None:
+    """A server that takes two at a time and refuses the third scores everything, with few refusals in the end."""
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,c\n" + "1,2,3\n" * 40_000)
+    lock, inside, refused = threading.Lock(), [0], []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        with lock:
+            if inside[0] >= 2:
+                refused.append(number)
+                return reply(503, headers={"Retry-After": "0"})
+            inside[0] += 1
+        try:
+            time.sleep(0.01)
+            return right_answer(body, headers)
+        finally:
+            with lock:
+                inside[0] -= 1
+
+    server = scripted(script)
+    scores = score_csv(table, server.url, chunk_size=200, concurrency="auto")
+
+    assert (scores.predictions == 6).all()
+    assert scores.choices is not None
+    assert scores.choices.concurrency <= 6
+    assert len(refused) < len(server.requests) / 2
+
+
+def test_auto_stays_within_the_servers_limit(
+    tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
+) -> None:
+    """Sizes that are found on the way are cut to what the server takes."""
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,c\n" + "1,2,3\n" * 30_000)
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        rows = len(WIRES["v2"].decode_request(headers, body).inputs["x"])
+        return reply(413) if rows > 2_500 else right_answer(body, headers)
+
+    scores = score_csv(table, scripted(script).url, chunk_size="auto", concurrency="auto")
+
+    assert (scores.predictions == 6).all()
+    assert scores.requests["rows"].max() <= 2_500
+
+
+def test_auto_gives_what_fixed_sizes_give(demo: Any, server: Any, expected: np.ndarray) -> None:
+    """Predictions do not depend on how the table was cut; what was chosen stands in the scores."""
+    scores = score_csv(demo.testset, server.url, chunk_size="auto", concurrency="auto")
+
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+    assert scores.choices is not None
+    assert scores.choices.wire == "v2"
+    assert 1 <= scores.choices.chunk_size <= 2_500
+    assert scores.choices.concurrency >= 1
+
+
+def test_a_gate_follows_its_limit() -> None:
+    """No more than the limit are inside, also when it changes meanwhile."""
+    limit, inside, most = [2], [0], []
+
+    async def visit(gate: Gate) -> None:
+        async with gate:
+            inside[0] += 1
+            most.append(inside[0])
+            await asyncio.sleep(0.001)
+            inside[0] -= 1
+
+    async def main() -> None:
+        gate = Gate(lambda: limit[0])
+        await asyncio.gather(*(visit(gate) for _ in range(20)))
+        assert max(most) == 2
+        limit[0] = 5
+        await asyncio.gather(*(visit(gate) for _ in range(20)))
+        assert max(most) == 5
+        limit[0] = 1
+        most.clear()
+        await asyncio.gather(*(visit(gate) for _ in range(5)))
+        assert max(most) == 1
+
+    asyncio.run(main())

@@ -1,0 +1,356 @@
+"""A whole table to its predictions, against a real server with a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo import Scores, ScoringError, ascore_csv, iter_scores, score_csv
+from ruo.deploy.local import LocalServer
+from ruo.errors import TableError
+from ruo.learn.demo import Demo
+
+WIRES = ["v2", "v2-json", "v1", "paper"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("chunk_size", [7, 999, None])
+def test_predictions_are_the_models_own(
+    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, wire: str, chunk_size: int | None
+) -> None:
+    """Every wire and request size gives what the model says in-process, in row order."""
+    rows = len(expected) if chunk_size != 7 else 200
+    source = pl.read_csv(demo.testset, n_rows=rows)
+
+    scores = score_csv(source, server.url, wire=wire, chunk_size=chunk_size)
+
+    np.testing.assert_allclose(scores.predictions, expected[:rows], atol=1e-5)
+    np.testing.assert_array_equal(labels[:rows], scores.labels)
+    assert scores.predictions.dtype == np.float32
+
+
+def test_one_row_a_request(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
+    """Requests of a single row give the same predictions."""
+    scores = score_csv(pl.read_csv(demo.testset, n_rows=50), server.url, chunk_size=1)
+
+    np.testing.assert_allclose(scores.predictions, expected[:50], atol=1e-5)
+    assert len(scores.requests) == 50
+
+
+@pytest.mark.parametrize("entry", ["score_csv", "ascore_csv", "iter_scores", "two phases"])
+def test_every_entry_point_gives_the_same(
+    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, entry: str
+) -> None:
+    """The three entry points, and the two phases of 2023, give the same predictions and labels."""
+    source = demo.testset
+    if entry == "iter_scores":
+        blocks = list(iter_scores(source, server.url, chunk_size=300))
+        assert [block.start for block in blocks] == list(range(0, len(expected), 300))
+        found = np.concatenate([block.predictions for block in blocks])
+        classes = np.concatenate([block.labels for block in blocks])
+    else:
+        if entry == "ascore_csv":
+            scores = asyncio.run(ascore_csv(source, server.url, chunk_size=300))
+        else:
+            scores = score_csv(source, server.url, chunk_size=300, pipelined=entry == "score_csv")
+        found, classes = scores.predictions, scores.labels
+
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(labels, classes)
+
+
+@pytest.mark.parametrize("kind", ["str", "csv.gz", "parquet", "pandas", "polars"])
+def test_every_kind_of_source_gives_the_same(
+    demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path, kind: str
+) -> None:
+    """Files and DataFrames of the same table give the same predictions."""
+    path = tmp_path / f"table.{kind}"
+    source: Any = path
+    if kind == "str":
+        source = str(demo.testset)
+    elif kind == "csv.gz":
+        path.write_bytes(gzip.compress(demo.testset.read_bytes(), 1))
+    elif kind == "parquet":
+        pl.read_csv(demo.testset).write_parquet(path)
+    else:
+        source = pd.read_csv(demo.testset) if kind == "pandas" else pl.read_csv(demo.testset)
+
+    np.testing.assert_allclose(score_csv(source, server.url).predictions, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["none", "between"])
+def test_labels_may_be_absent_or_between_features(
+    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, place: str
+) -> None:
+    """Label columns are left out wherever they stand, and need not be there."""
+    frame = pl.read_csv(demo.testset)
+    names = frame.columns
+    features, classes = names[:64], names[64:]
+    order = features if place == "none" else [*features[:5], *classes[:3], *features[5:], *classes[3:]]
+
+    scores = score_csv(frame.select(order), server.url)
+
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+    if place == "none":
+        assert scores.labels is None
+    else:
+        np.testing.assert_array_equal(labels, scores.labels)
+
+
+def test_rows_without_one_class_give_no_labels(demo: Demo, server: LocalServer) -> None:
+    """Where a row names no class, or two, labels are None and the row is named."""
+    frame = pl.read_csv(demo.testset, n_rows=20).with_columns(Label_0=pl.lit(1))
+    frame = frame.with_columns(Label_1=pl.lit(1))
+
+    with pytest.warns(UserWarning, match="Row 0: its label columns do not name exactly one class"):
+        scores = score_csv(frame, server.url)
+
+    assert scores.labels is None
+
+
+def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(scripted, answers) -> None:
+    """The v2 wire carries NaN and Infinity as they are; what a model makes of them is its own affair."""
+    rows = np.array([[1, np.nan, 2], [1, np.inf, 2], [1, -np.inf, 2], [1, 2, 3]], np.float32)
+
+    scores = score_csv(pl.DataFrame(rows, ["a", "b", "c"]), scripted(answers).url)
+
+    np.testing.assert_array_equal(scores.predictions, rows.sum(axis=1, keepdims=True))
+
+
+def test_rows_with_nan_are_scored_as_in_process(demo: Demo, server: LocalServer, features: np.ndarray) -> None:
+    """A real model says of NaN and Infinity what Keras does without a server, operation by operation."""
+    import keras
+
+    rows = features[:3].copy()
+    rows[0, 5], rows[1, 6] = np.nan, np.inf
+    model = keras.saving.load_model(demo.models["mlp"])
+
+    scores = score_csv(pl.DataFrame(rows, [f"x{i}" for i in range(64)]), server.url)
+
+    # not `predict`: compiled by TensorFlow, a relu takes NaN for 0 on some CPUs
+    np.testing.assert_allclose(scores.predictions, model(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("wire", ["v2-json", "v1", "paper"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_json_wires_refuse_nan_and_infinity(server: LocalServer, features: np.ndarray, wire: str, value: float) -> None:
+    """JSON has no NaN: the row and the column are named, and nothing is sent as null."""
+    rows = features[:30].copy()
+    rows[17, 3] = value
+    frame = pl.DataFrame(rows, [f"x{i}" for i in range(64)])
+
+    with pytest.raises(TableError, match='row 17, column "x3".*use the binary wire v2') as caught:
+        score_csv(frame, server.url, wire=wire, chunk_size=10)
+
+    assert (caught.value.row, caught.value.column) == (17, "x3")
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_wrong_number_of_features_is_told(demo: Demo, server: LocalServer, wire: str) -> None:
+    """A table with a column too few is refused with both numbers, by the client or by the server."""
+    frame = pl.read_csv(demo.testset, n_rows=10).drop("pixel_0_0")
+
+    with pytest.raises((TableError, ScoringError), match="63") as caught:
+        score_csv(frame, server.url, wire=wire)
+
+    assert "64" in str(caught.value)
+
+
+def test_timings_are_of_the_two_phases(demo: Demo, server: LocalServer) -> None:
+    """With two phases the first request starts after all are formed, and the phases fit into the whole."""
+    timings = score_csv(demo.testset, server.url, chunk_size=100, pipelined=False).timings
+
+    assert timings.forming_s > 0
+    assert timings.sending_s > 0
+    assert timings.forming_s + timings.sending_s <= timings.total_s
+    assert timings.rows_per_s == pytest.approx(2_500 / timings.total_s)
+
+
+def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None:
+    """`requests` tells of each request where, when and how much, in row order."""
+    requests = score_csv(demo.testset, server.url, chunk_size=1_000).requests
+
+    assert [0, 1_000, 2_000] == requests["start"].tolist()
+    assert [1_000, 1_000, 500] == requests["rows"].tolist()
+    assert (requests["attempts"] == 1).all()
+    assert (requests["status"] == 200).all()
+    assert (requests["server"] == server.url).all()
+    assert set(requests["worker"].str.len() > 0) == {True}
+    assert (requests["bytes"] > requests["rows"] * 64 * 4).all()
+    assert (requests[["seconds", "decode_s", "predict_s", "encode_s"]] > 0).all(axis=None)
+    assert requests["began_s"].min() == 0
+
+
+def test_the_repr_answers_in_one_line(demo: Demo, server: LocalServer) -> None:
+    """A scores object prints rows, seconds, requests, model and losses on one line."""
+    text = repr(score_csv(demo.testset, server.url))
+
+    assert text.startswith("Scores(2,500 rows x 10 outputs, ")
+    assert re.search(r"1 requests, model 'model' version [0-9a-f]{12}, all rows scored", text)
+    assert "\n" not in text
+
+
+def test_scores_can_be_written_and_read(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
+    """The predictions and labels are the same from pandas, CSV and Parquet."""
+    scores = score_csv(demo.testset, server.url)
+    scores.to_csv(tmp_path / "p.csv")
+    scores.to_parquet(tmp_path / "p.parquet")
+
+    frame = scores.to_pandas()
+    assert [*(f"prediction_{i}" for i in range(10)), "label"] == list(frame.columns)
+    pd.testing.assert_frame_equal(frame, pd.read_csv(tmp_path / "p.csv", dtype=dict(frame.dtypes)))
+    assert pl.read_parquet(tmp_path / "p.parquet").equals(pl.DataFrame(frame.to_dict("series")))
+
+
+def test_it_works_where_a_loop_is_running(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
+    """As in a notebook: the synchronous calls may be made inside a running event loop."""
+
+    async def main() -> tuple[Scores, int]:
+        return score_csv(demo.testset, server.url), sum(
+            1 for _ in iter_scores(demo.testset, server.url, chunk_size=500)
+        )
+
+    scores, blocks = asyncio.run(main())
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+    assert blocks == 5
+
+
+def test_it_works_in_threads(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
+    """Two threads score at the same time and get each their own whole result."""
+    found: dict[int, Scores] = {}
+
+    def work(number: int) -> None:
+        found[number] = score_csv(demo.testset, server.url, chunk_size=100 + number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for scores in found.values():
+        np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+    assert len(found) == 2
+
+
+def test_several_servers_share_the_work(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
+    """A list of addresses is used as one: every address gets requests, every row comes back."""
+    urls = [server.url, server.url.replace("127.0.0.1", "localhost")]
+
+    scores = score_csv(demo.testset, urls, chunk_size=100, concurrency=4)
+
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+    assert set(urls) == set(scores.requests["server"])
+
+
+def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> None:
+    """The address of a model works as a server's does; another model's is refused with its name."""
+    scores = score_csv(demo.testset, f"{server.url}/v2/models/model")
+    assert scores.model.name == "model"
+    assert scores.model.platform == "openvino_keras"
+
+    with pytest.raises(ScoringError, match='404: There is no model "other" here'):
+        score_csv(demo.testset, f"{server.url}/v2/models/other")
+
+
+@pytest.mark.parametrize("mark", ["Label_", "pixel_7"])
+def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer, mark: str) -> None:
+    """Columns with the prefix are not sent: with the wrong prefix the number of features is wrong."""
+    if mark == "Label_":
+        assert len(score_csv(demo.testset, server.url, label_prefix=mark)) == 2_500
+    else:
+        with pytest.raises(TableError, match="has 66 feature columns, model 'model' takes 64"):
+            score_csv(demo.testset, server.url, label_prefix=mark)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"chunk_size": 0}, 'chunk_size=0 must be a whole number from 1 up, "auto", or None'),
+        ({"chunk_size": 2.5}, "chunk_size=2.5 must be"),
+        ({"chunk_size": True}, "chunk_size=True must be"),
+        ({"concurrency": 0}, 'concurrency=0 must be a whole number from 1 up, "auto"'),
+        ({"retries": -1}, "retries=-1 must be"),
+        ({"timeout": 0}, "timeout=0 is not"),
+        ({"wire": "v3"}, "wire='v3' is not known; use v2, v2-json, v1 or paper."),
+        ({"errors": "ignore"}, "errors='ignore' is not known"),
+        ({"url": "localhost:8000"}, "is not the address of a server; write it as http://host:8000"),
+        ({"url": []}, "No server is given"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_sent(
+    small_csv: Path, arguments: dict[str, Any], sentence: str
+) -> None:
+    """The name, the value and what is taken instead stand in the error."""
+    with pytest.raises(ScoringError) as caught:
+        score_csv(small_csv, **{"url": "http://127.0.0.1:9", **arguments})
+
+    assert sentence in str(caught.value)
+
+
+def test_iter_scores_reads_no_further_than_a_few_chunks(
+    tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
+) -> None:
+    """While the first block is looked at, no more than the window of chunks is sent."""
+    path = tmp_path / "long.csv"
+    path.write_text("a,b,c\n" + "1,2,3\n" * 10_000)
+    server = scripted(answers)
+
+    blocks = iter_scores(path, server.url, chunk_size=10, concurrency=2)
+    next(blocks)
+    time.sleep(0.3)
+    sent = len(server.requests)
+    blocks.close()  # type: ignore[attr-defined]
+
+    assert sent <= 6
+
+
+def test_a_table_whose_rows_get_shorter_is_scored_whole(
+    tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
+) -> None:
+    """How many rows there are is guessed from the first ones; a guess that falls short loses none."""
+    rows = np.arange(40_000)
+    long = 14_000  # rows of 600 bytes: more than are read at once
+    path = tmp_path / "shorter.csv"
+    path.write_text(
+        "a,b,c\n" + "".join(f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in rows)
+    )
+
+    scores = score_csv(path, scripted(answers).url, chunk_size=3000)
+
+    np.testing.assert_array_equal(scores.predictions[:, 0], rows + 1)
+
+
+def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Callable[..., Any], reply: Any) -> None:
+    """An interrupt in mid-run is a KeyboardInterrupt at once, and no thread is left behind."""
+    server = scripted(lambda number, body, headers: reply(wait_s=30))
+    program = f"""
+        import threading
+        from ruo import score_csv
+        try:
+            score_csv({str(small_csv)!r}, {server.url!r}, chunk_size=1)
+        except KeyboardInterrupt:
+            print("interrupted", [thread.name for thread in threading.enumerate()])
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    while not server.requests:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+
+    assert output == "interrupted ['MainThread']\n"

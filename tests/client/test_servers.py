@@ -1,0 +1,249 @@
+"""Several servers with one model: how the work is shared, and what happens when one fails, comes, or goes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ruo import ScoringError, iter_scores, score_csv
+from tests.proxy import UNAVAILABLE, Fault, Proxy
+
+Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """300 rows of three features."""
+    path = tmp_path / "table.csv"
+    path.write_text("a,b,c\n" + "".join(f"{i},0,0\n" for i in range(300)))
+    return path
+
+
+@pytest.fixture
+def sums() -> np.ndarray:
+    """What the scripted model says of `table`."""
+    return np.arange(300, dtype=np.float32).reshape(-1, 1)
+
+
+@pytest.fixture
+def takes(scripted: Scripted, right_answer: Any) -> Callable[[float], Any]:
+    """Make a server that takes so many seconds for a request."""
+
+    def make(seconds: float) -> Any:
+        def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+            answer = right_answer(body, headers)
+            answer.wait_s = seconds
+            return answer
+
+        return scripted(script)
+
+    return make
+
+
+def test_a_slow_server_gets_less(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
+    """Work goes to who is free: a server ten times slower gets few requests, the fast ones about the same."""
+    fast, other, slow = takes(0.02), takes(0.02), takes(0.2)
+
+    scores = score_csv(table, [fast.url, other.url, slow.url], chunk_size=5, concurrency=6)
+
+    np.testing.assert_array_equal(sums, scores.predictions)
+    rows = scores.balance().set_index("server")["rows"].to_dict()
+    assert rows[slow.url] < 0.5 * rows[fast.url]
+    assert 0.5 < rows[fast.url] / rows[other.url] < 2
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_straggler_is_overtaken(
+    table: Path, sums: np.ndarray, scripted: Scripted, right_answer: Any, takes: Callable[[float], Any], in_order: bool
+) -> None:
+    """A chunk that a server sits on is sent to an idle one too, and the first answer counts, once."""
+
+    def stuck(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        answer = right_answer(body, headers)
+        answer.wait_s = 20 if number == 1 else 0
+        return answer
+
+    urls = [scripted(stuck).url, takes(0).url]
+    began = time.monotonic()
+    if in_order:
+        blocks = list(iter_scores(table, urls, chunk_size=10, concurrency=4))
+        predictions = np.concatenate([block.predictions for block in blocks])
+    else:
+        scores = score_csv(table, urls, chunk_size=10, concurrency=4)
+        predictions = scores.predictions
+        assert sum(scores.requests["rows"]) == 300
+        assert [2] == scores.requests["attempts"][scores.requests["attempts"] > 1].tolist()
+
+    np.testing.assert_array_equal(sums, predictions)
+    assert time.monotonic() - began < 10
+
+
+def test_without_retries_nothing_is_sent_twice(table: Path, takes: Callable[[float], Any]) -> None:
+    """retries=0 sends every chunk once, also when a server could help another."""
+    slow, fast = takes(0.3), takes(0)
+
+    score_csv(table, [slow.url, fast.url], chunk_size=50, concurrency=2, retries=0)
+
+    assert len(slow.requests) + len(fast.requests) == 6
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_server_that_only_refuses_is_left_out(
+    table: Path, sums: np.ndarray, scripted: Scripted, reply: Any, takes: Callable[[float], Any], status: int
+) -> None:
+    """One that answers 503 gets next to nothing; a fault of the model itself (500) is told."""
+    bad = scripted(lambda number, body, headers: reply(status))
+    urls = [bad.url, takes(0.01).url]
+
+    if status == 500:
+        with pytest.raises(ScoringError, match="answered 500"):
+            score_csv(table, urls, chunk_size=10)
+        return
+    scores = score_csv(table, urls, chunk_size=3, concurrency=4)
+
+    np.testing.assert_array_equal(sums, scores.predictions)
+    assert len(bad.requests) < 15
+
+
+def test_a_server_that_is_gone_is_left_out(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
+    """An address where nobody listens costs a try now and then, wherever it stands in the list."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gone = f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+    for urls in ([gone, takes(0).url], [takes(0).url, gone]):
+        scores = score_csv(table, urls, chunk_size=10)
+        np.testing.assert_array_equal(sums, scores.predictions)
+
+
+def test_a_server_that_dies_in_mid_run_is_left(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
+    """What it had not answered is scored by the others."""
+    dying, other = takes(0.05), takes(0.05)
+    blocks = iter_scores(table, [dying.url, other.url], chunk_size=10, concurrency=4)
+    first = next(blocks)
+    dying.close()
+
+    predictions = np.concatenate([first.predictions, *(block.predictions for block in blocks)])
+
+    np.testing.assert_array_equal(sums, predictions)
+
+
+def test_a_server_that_comes_back_is_used_again(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
+    """One that refused for a while gets work once it is well."""
+    well = takes(0.05)
+    with Proxy(takes(0).url, lambda number: UNAVAILABLE if number < 3 else Fault()) as proxy:
+        scores = score_csv(table, [proxy.url, well.url], chunk_size=3, concurrency=2)
+
+    np.testing.assert_array_equal(sums, scores.predictions)
+    assert proxy.url in set(scores.requests["server"])
+
+
+def test_one_that_is_silent_costs_one_time_out(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
+    """A server that accepts and says nothing is left out; its chunks go to the others."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        scores = score_csv(table, [takes(0).url, url], chunk_size=10, timeout=1)
+
+    np.testing.assert_array_equal(sums, scores.predictions)
+    assert time.monotonic() - began < 5
+
+
+class Names:
+    """A name server of the test's own: `addresses` is what the name stands for now."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self.addresses = addresses
+        self._real = socket.getaddrinfo
+
+    def __call__(self, host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "ruo-headless.test":
+            return self._real(host, port, *args, **kwargs)
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [entry for each in self.addresses for entry in self._real(each, port, *args, **kwargs)]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    """The name ruo-headless.test."""
+    names = Names([])
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    monkeypatch.setattr("ruo.client.servers._LOOK_UP_S", 0.1)
+    return names
+
+
+def test_a_name_with_several_addresses_is_several_servers(
+    table: Path, sums: np.ndarray, takes: Callable[[float], Any], names: Names
+) -> None:
+    """As a headless Kubernetes Service has it: each address gets its share, and stands in the records."""
+    target = takes(0.01)
+    with Proxy(target.url, host="127.0.0.2") as one:
+        port = int(one.url.rpartition(":")[2])
+        with Proxy(target.url, host="127.0.0.3", port=port):
+            names.addresses = ["127.0.0.2", "127.0.0.3"]
+            scores = score_csv(table, f"http://ruo-headless.test:{port}", chunk_size=10, concurrency=4)
+
+    np.testing.assert_array_equal(sums, scores.predictions)
+    balance = scores.balance().set_index("server")["rows"]
+    assert {f"http://127.0.0.2:{port}", f"http://127.0.0.3:{port}"} == set(balance.index)
+    assert balance.min() > 90
+
+
+def test_an_address_that_comes_or_goes_is_used_or_left(
+    table: Path, sums: np.ndarray, takes: Callable[[float], Any], names: Names
+) -> None:
+    """A replica that is added in mid-run gets work, and one that is taken away gets none any more."""
+    target = takes(0.05)
+    with Proxy(target.url, host="127.0.0.2") as one:
+        port = int(one.url.rpartition(":")[2])
+        with (
+            Proxy(target.url, host="127.0.0.3", port=port) as two,
+            Proxy(target.url, host="127.0.0.4", port=port) as three,
+        ):
+            names.addresses = ["127.0.0.2", "127.0.0.3"]
+            found = []
+            at_change = 0
+            for number, block in enumerate(
+                iter_scores(table, f"http://ruo-headless.test:{port}", chunk_size=2, concurrency=4)
+            ):
+                if number == 30:
+                    names.addresses = ["127.0.0.2", "127.0.0.4"]
+                    time.sleep(0.5)
+                    at_change = two.connections
+                found.append(block.predictions)
+            assert two.connections <= at_change + 1
+            assert three.connections > 20
+
+    np.testing.assert_array_equal(sums, np.concatenate(found))
+
+
+def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(
+    table: Path, sums: np.ndarray, takes: Callable[[float], Any], names: Names
+) -> None:
+    """While the name server fails, the servers that are known are used."""
+    target = takes(0.02)
+    port = target.url.rpartition(":")[2]
+    names.addresses = ["127.0.0.1", "127.0.0.9"]
+    found = []
+    for number, block in enumerate(iter_scores(table, f"http://ruo-headless.test:{port}", chunk_size=3, concurrency=4)):
+        if number == 10:
+            names.addresses = []
+            time.sleep(0.3)
+        found.append(block.predictions)
+
+    np.testing.assert_array_equal(sums, np.concatenate(found))
+
+
+def test_a_name_that_nobody_knows_is_told(table: Path) -> None:
+    """A wrong host name is a sentence, in seconds."""
+    began = time.monotonic()
+    with pytest.raises(ScoringError, match=r"Nothing answers at http://no-such-host\.invalid:8000"):
+        score_csv(table, "http://no-such-host.invalid:8000")
+
+    assert time.monotonic() - began < 20

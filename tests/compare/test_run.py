@@ -1,0 +1,305 @@
+"""The comparison of the system of 2023, ruo, and no network at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from ruo import load
+from ruo.compare.run import ALL_SIZES, TOLERANCE, check_answers, main, parse_sizes, plan_turns
+from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, time_in_process
+from ruo.compare.verdict import markdown_table, runs_for_figure, summarise, verdict_on_systems
+from ruo.errors import ScoringError, TableError
+from ruo.learn.demo import Demo
+
+needs_paper = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
+
+
+@pytest.fixture(scope="module")
+def compared(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one run of every system on the demo, 1,000 rows in a request."""
+    results = tmp_path_factory.mktemp("compare") / "results"
+    arguments = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
+    done = CliRunner().invoke(main, [*arguments, "--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"])
+    assert done.exit_code == 0, done.output
+    (results / "printed.txt").write_text(done.stdout)
+    return results
+
+
+@pytest.fixture
+def lines(compared: Path) -> list[dict[str, Any]]:
+    """The raw lines of that comparison."""
+    return [json.loads(line) for line in (compared / "runs.jsonl").read_text().splitlines()]
+
+
+@needs_paper
+@pytest.mark.soak
+def test_every_system_scores_every_row_rightly(lines: list[dict[str, Any]]) -> None:
+    """Each system has one line, with all rows, a time, and answers within the tolerance of the model's own."""
+    assert sorted(line["system"] for line in lines) == sorted(SYSTEMS)
+    for line in lines:
+        assert line["error"] is None
+        assert line["rows"] == line["rows_wanted"] == 2_500
+        assert line["max_abs_difference"] <= TOLERANCE
+        assert line["total_s"] > 0
+        assert line["peak_rss_mb"] > 10
+
+
+@needs_paper
+@pytest.mark.soak
+def test_a_line_tells_what_was_run_and_in_which_order(lines: list[dict[str, Any]]) -> None:
+    """The lines stand in the order of their positions, and tell the block, the request size and the CPU time of each."""
+    assert [line["position"] for line in lines] == list(range(1, len(SYSTEMS) + 1))
+    assert {line["block"] for line in lines} == {1}
+    assert {line["rows_per_request"] for line in lines if line["system"] != BOUND} == {1_000}
+    assert all(line["client_cpu_s"] > 0 for line in lines)
+
+
+@needs_paper
+@pytest.mark.soak
+@pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
+def test_servers_that_are_not_measured_are_idle(lines: list[dict[str, Any]]) -> None:
+    """While a job runs, the servers that do not serve it use a small part of the CPU time that the job does."""
+    for line in lines:
+        assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
+
+
+@needs_paper
+@pytest.mark.soak
+def test_report_is_written(compared: Path) -> None:
+    """The table is printed and saved, the summary has a row per system, and the figure and the provenance are there."""
+    table = (compared / "table.md").read_text()
+    assert table.strip() in (compared / "printed.txt").read_text()
+    for system in SYSTEMS:
+        assert f"| {system} |" in table
+    assert len(pd.read_csv(compared / "summary.csv")) == len(SYSTEMS)
+    assert list(compared.glob("systems*"))
+    provenance = json.loads((compared / "provenance.jsonl").read_text())
+    assert provenance["machine"]["cpus"]
+    assert len(provenance["testset_sha256"]) == 64
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    """Sizes are "all", or numbers with commas between them, where none is the whole set; each counts once."""
+    assert parse_sizes("all") == ALL_SIZES
+    assert parse_sizes("1000, 10_000,none,1000") == (1_000, 10_000, None)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "ten", "1000,,2000", "1e4"])
+def test_sizes_that_are_none_are_refused(text: str) -> None:
+    """A size that is no number of rows is refused in a sentence that says how to write it."""
+    with pytest.raises(TableError, match="--sizes"):
+        parse_sizes(text)
+
+
+def test_each_block_holds_every_system_once() -> None:
+    """A block holds each system once at each size, and the bound once, in positions from 1 up."""
+    turns = plan_turns((1_000, None), runs=4, seed=0, paper_runs=4)
+    for block in range(1, 5):
+        mine = [turn for turn in turns if turn.block == block]
+        assert [turn.position for turn in mine] == list(range(1, 2 * len(SYSTEMS)))
+        wanted = [(BOUND, None), *((name, size) for name in SYSTEMS if name != BOUND for size in (1_000, None))]
+        assert sorted(map(str, wanted)) == sorted(str((turn.system, turn.chunk_size)) for turn in mine)
+
+
+def test_order_is_drawn_from_the_seed() -> None:
+    """The same seed gives the same order, another seed another; the blocks of one plan differ."""
+    turns = plan_turns((1_000,), runs=5, seed=0, paper_runs=5)
+    assert turns == plan_turns((1_000,), runs=5, seed=0, paper_runs=5)
+    assert turns != plan_turns((1_000,), runs=5, seed=1, paper_runs=5)
+    assert len({tuple(turn.system for turn in turns if turn.block == block) for block in range(1, 6)}) > 1
+
+
+def test_paper_system_may_run_once_per_size() -> None:
+    """With one run for the paper's system it is there once at each size, and the others in every block."""
+    turns = plan_turns(ALL_SIZES, runs=5, seed=0, paper_runs=1)
+    papers = [turn.chunk_size for turn in turns if turn.system == PAPER]
+    assert sorted(papers, key=str) == sorted(ALL_SIZES, key=str)
+    assert sum(turn.system == PAPER_CLIENT for turn in turns) == 5 * len(ALL_SIZES)
+
+
+@pytest.fixture
+def reference() -> np.ndarray:
+    """What the model says of four rows."""
+    return np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        (lambda right: right, None),
+        (lambda right: right + 5e-6, None),
+        (lambda right: right[:3], "no result: 3 of 4 rows came back"),
+        (lambda right: right[:0], "no result: 0 of 4 rows came back"),
+        (lambda right: right[::-1], "wrong: answers differ by up to 6"),
+        (lambda right: right * np.nan, "wrong: answers differ by up to nan"),
+        (lambda right: right[:, :1], "wrong: answers have the shape (4, 1), not (4, 2)"),
+    ],
+    ids=["right", "rounded", "rows lost", "all lost", "other order", "NaN", "other shape"],
+)
+def test_answers_are_checked(answers: Any, error: str | None, reference: np.ndarray, tmp_path: Path) -> None:
+    """Answers count only where every row came back, in its place, within the tolerance."""
+    path = tmp_path / "answers.npy"
+    np.save(path, answers(reference))
+    assert check_answers({}, path, reference)[2] == error
+
+
+def test_no_answers_tell_the_reason(reference: np.ndarray, tmp_path: Path) -> None:
+    """Where a job brought no answers the line tells how many rows are missing, and the reason where one is known."""
+    rows, difference, error = check_answers({"error": "too large"}, tmp_path / "none.npy", reference)
+    assert (rows, difference, error) == (0, None, "no result: 0 of 4 rows came back (too large)")
+
+
+def run(system: str, size: int, total_s: float | None, error: str | None = None) -> dict[str, Any]:
+    return {
+        "system": system,
+        "rows_per_request": size,
+        "total_s": total_s,
+        "error": error,
+        "rows": 5,
+        "rows_wanted": 100,
+    }
+
+
+def test_ratios_are_of_medians() -> None:
+    """Times faster is the paper's median at the same size over the system's, times the bound the system's over its."""
+    runs = [run(PAPER, 10, seconds) for seconds in (8, 12, 90)]
+    runs += [run("ruo, wire v2", 10, seconds) for seconds in (1, 2, 9)]
+    runs += [run(BOUND, 100, seconds) for seconds in (1.5, 1.0, 0.5)]
+    table = summarise(runs).set_index("system")
+    assert list(table.index) == [PAPER, "ruo, wire v2", BOUND]
+    assert table.loc["ruo, wire v2", ["median_s", "mean_s", "min_s", "max_s", "n"]].tolist() == [2, 4, 1, 9, 3]
+    assert table["times_faster"].tolist() == [1, 6, 12]
+    assert table["times_bound"].tolist() == [12, 2, 1]
+
+
+def test_a_failed_run_is_a_note_and_not_a_number() -> None:
+    """A size at which the paper's system gave no result has a note and dashes, and nothing is compared with it."""
+    lost = "no result: 0 of 100 rows came back"
+    runs = [run(PAPER, 100, None, lost), run("ruo, wire v2", 100, 1.0), run(BOUND, 100, 0.5)]
+    paper, ours, _ = markdown_table(summarise(runs)).splitlines()[2:]
+    assert paper == f"| {PAPER} | 100 | - | - | - | - | - | - | 0 | {lost} |"
+    assert ours == "| ruo, wire v2 | 100 | 1 | 1 | 1 | 1 | - | 2.0 | 1 |  |"
+
+
+def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
+    """The figure's table has a row per run, NaN where there was no result, and leaves the paper's unchanged client out."""
+    runs = [run(PAPER, 100, None, "no result"), run(PAPER_CLIENT, 10, 3.0), run(BOUND, 100, 0.5)]
+    table = runs_for_figure(runs)
+    assert table.columns.tolist() == ["system", "rows_per_request", "rows", "total_s"]
+    assert table["system"].tolist() == [PAPER, BOUND]
+    assert table["rows"].tolist() == [100, 100]
+    assert table["total_s"].isna().tolist() == [True, False]
+
+
+@pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
+def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
+    """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
+    work = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nprint(flush=True)\ninput()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process, process.stdin, process.stdout:
+        process.stdout.readline()
+        worked = load.session_cpu_s(process.pid)
+        time.sleep(0.1)
+        assert load.session_cpu_s(process.pid) == worked
+        process.stdin.write(b"\n")
+    assert worked is not None
+    assert worked >= 0.25
+
+
+@pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
+def test_waiting_for_a_quiet_machine_ends() -> None:
+    """A machine that never gets quiet is waited for no longer than the patience lasts, and its load is told."""
+    share, waited_s = load.wait_until_quiet(limit=-1.0, patience_s=0.5)
+    assert share is not None
+    assert share >= 0
+    assert waited_s >= 0.5
+
+
+def test_missing_client_is_told_in_a_sentence(demo: Demo, tmp_path: Path) -> None:
+    """Without grequests the comparison ends with what to install, before a server is started."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'grequests' else find(name, *rest)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "ruo.compare.run",
+        "--testset",
+        str(demo.testset),
+        "--model",
+        str(demo.models["mlp"]),
+    ]
+    paths = os.pathsep.join([str(tmp_path), str(Path(load.__file__).parent.parent)])
+    done = subprocess.run(
+        [*command, "--results", str(tmp_path / "results")],
+        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'ruo[paper]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ---- what it says ----
+
+
+def blocks(seconds: dict[str, float], count: int = 6, **more: object) -> list[dict[str, Any]]:
+    """Runs of several systems in blocks, with a little noise."""
+    noise = np.random.default_rng(0)
+    return [
+        {
+            "system": name, "rows_per_request": 1_000, "block": block, "total_s": each * noise.normal(1, 0.01),
+            "error": None, "others_cpus": 0.01, **more,
+        }
+        for block in range(count) for name, each in seconds.items()
+    ]  # fmt: skip
+
+
+def test_the_verdict_compares_each_system_with_the_fast_wire() -> None:
+    """Every other system has its sentence with the ratio; a quiet machine and right answers are VALID."""
+    verdict = verdict_on_systems(blocks({V2: 1.0, PAPER: 20.0, BOUND: 0.8}))
+
+    assert verdict.startswith("VALID")
+    assert f"- {V2[0].upper()}{V2[1:]} is faster than {PAPER}: it takes 0.0" in verdict
+    assert f"{V2[0].upper()}{V2[1:]} is slower than {BOUND}" in verdict
+
+
+def test_the_verdict_tells_what_is_wrong() -> None:
+    """A wrong answer of ruo's own, or a busy machine, is INVALID; a paper's system without a result is a result."""
+    failed = [*blocks({V2: 1.0}), *blocks({PAPER: 1.0}, total_s=None, error="no result: 0 of 10 rows came back")]
+    assert verdict_on_systems(failed).startswith("VALID")
+    assert f"- {PAPER}: no result at any request size." in verdict_on_systems(failed)
+    wrong = [*blocks({BOUND: 1.0}), *blocks({V2: 1.0}, total_s=None, error="wrong: answers differ by up to 0.1")]
+    assert verdict_on_systems(wrong).startswith("INVALID: 6 runs failed (wrong: answers differ")
+    assert "busy with something else in 6 of 6" in verdict_on_systems(blocks({V2: 1.0}, others_cpus=2.0))
+
+
+def test_peers_are_asked_by_the_same_client(demo: Demo) -> None:
+    """Another server of the same model is one more system, with turns of its own."""
+    turns = plan_turns((1_000,), runs=2, systems=(*SYSTEMS, "MLServer"))
+    assert sum(turn.system == "MLServer" for turn in turns) == 2
+
+
+@pytest.mark.soak
+def test_the_time_without_a_network(demo: Demo, tmp_path: Path) -> None:
+    """The job in one process takes some seconds' part; a table that the model cannot take is told in a sentence."""
+    assert 0 < time_in_process(demo.testset, demo.models["mlp"])[0] < 60
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ScoringError, match="cannot score other.csv in one process"):
+        time_in_process(tmp_path / "other.csv", demo.models["mlp"])

@@ -1,0 +1,260 @@
+"""Scaling a Deployment, against an API server of the test's own that keeps what is patched."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from ruo.deploy.kubernetes import KubernetesDeployment
+from ruo.errors import DeploymentError
+
+LABELS = {"app.kubernetes.io/name": "ruo"}
+APPS = "/apis/apps/v1/namespaces/ruo/deployments/ruo-server"
+AUTOSCALERS = "/apis/autoscaling/v2/namespaces/ruo/horizontalpodautoscalers"
+
+
+def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    """JSON merge patch, RFC 7396."""
+    for name, value in patch.items():
+        if value is None:
+            target.pop(name, None)
+        elif isinstance(value, dict):
+            merge(target.setdefault(name, {}), value)
+        else:
+            target[name] = value
+
+
+class Cluster:
+    """The part of a cluster that is asked: a Deployment, an autoscaler that rules it, its pods, Services and nodes."""
+
+    def __init__(self) -> None:
+        template = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "server"}]}}
+        self.deployment: dict[str, Any] = {
+            "metadata": {"name": "ruo-server", "annotations": {}},
+            "spec": {"replicas": 2, "selector": {"matchLabels": LABELS}, "template": template},
+        }
+        target = {"kind": "Deployment", "name": "ruo-server", "apiVersion": "apps/v1"}
+        self.autoscalers = [
+            {"metadata": {"name": "ruo"}, "spec": {"minReplicas": 2, "maxReplicas": 10, "scaleTargetRef": target}},
+            {"metadata": {"name": "x"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {**target, "name": "other"}}},
+        ]
+        self.services: list[dict[str, Any]] = []
+        self.addresses: list[str] = []
+        self.most_ready = 100
+        self.patches: list[tuple[str, Any]] = []
+
+    def get(self, path: str) -> Any:
+        """What is answered for a path, None where there is nothing."""
+        found: dict[str, Any] = {
+            APPS: self.deployment,
+            AUTOSCALERS: {"items": self.autoscalers},
+            "/api/v1/namespaces/ruo/pods": {"items": [self.pod(number) for number in range(self.replicas)]},
+            "/api/v1/namespaces/ruo/services": {"items": self.services},
+            "/api/v1/nodes": {"items": [self.node(address) for address in self.addresses]},
+        }
+        return found.get(path)
+
+    def patch(self, path: str, body: Any) -> Any:
+        """Merge, and let the autoscaler rule, as a real one does within seconds."""
+        self.patches.append((path.rpartition("/")[2], copy.deepcopy(body)))
+        target = self.autoscalers[0] if path == f"{AUTOSCALERS}/ruo" else self.deployment
+        merge(target, body)
+        bounds = self.autoscalers[0]["spec"]
+        wanted = min(max(self.replicas, bounds["minReplicas"]), bounds["maxReplicas"])
+        self.deployment["spec"]["replicas"] = wanted
+        return target
+
+    @property
+    def replicas(self) -> int:
+        """How many there shall be."""
+        return int(self.deployment["spec"]["replicas"])
+
+    def pod(self, number: int) -> dict[str, Any]:
+        """A pod; the last ones are not ready where `most_ready` says so."""
+        ready = number < self.most_ready
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+        state = {"running": {}} if ready else waiting
+        status = {"name": "server", "image": "i", "imageID": "i", "ready": ready, "restartCount": 0, "state": state}
+        return {
+            "metadata": {"name": f"ruo-server-{number}", "labels": LABELS},
+            "spec": {"containers": [{"name": "server", "ports": [{"containerPort": 8000}]}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": str(ready)}],
+                "containerStatuses": [status],
+            },
+        }
+
+    def node(self, address: str) -> dict[str, Any]:
+        """A node."""
+        return {"metadata": {"name": address}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster, and a kubeconfig that leads to it."""
+    state = Cluster()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(state.get(urlsplit(self.path).path))
+
+        def do_PATCH(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            path = urlsplit(self.path).path
+            known = path.removesuffix("/scale") == APPS or path == f"{AUTOSCALERS}/ruo"
+            self.answer(state.patch(path, body) if known else None)
+
+        def answer(self, found: Any) -> None:
+            text = json.dumps(found or {"message": f"{self.path} not found"}).encode()
+            self.send_response(404 if found is None else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{http.server_port}"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "c",
+    }
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("ruo.deploy.kubernetes._LOOK_S", 0.01)
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+def bounds(cluster: Cluster) -> tuple[int, int]:
+    spec = cluster.autoscalers[0]["spec"]
+    return spec["minReplicas"], spec["maxReplicas"]
+
+
+def test_scaling_holds_the_autoscaler_and_puts_it_back(cluster: Cluster) -> None:
+    """In the block there are as many as asked for, fewer than the autoscaler would have too; then all is as before."""
+    with KubernetesDeployment("ruo-server", "ruo") as servers:
+        for replicas in (1, 4, 3):
+            servers.scale(replicas)
+            assert servers.replicas == cluster.replicas == replicas
+            assert bounds(cluster) == (replicas, replicas)
+
+    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+    assert cluster.deployment["metadata"]["annotations"] == {}
+    assert {name for name, _ in cluster.patches} == {"ruo", "ruo-server", "scale"}  # and not the other one's
+
+
+def test_a_failure_puts_everything_back_too(cluster: Cluster) -> None:
+    """What is raised in the block goes on, and the cluster is as before."""
+    with pytest.raises(ZeroDivisionError), KubernetesDeployment() as servers:
+        servers.scale(5)
+        _ = 1 / 0
+
+    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+
+
+def test_after_a_crash_it_can_be_put_back(cluster: Cluster) -> None:
+    """What was before stands in the cluster, so another process can restore it, and does not take the held for it."""
+    KubernetesDeployment().scale(7)  # and no end of a block
+    with KubernetesDeployment() as servers:
+        servers.scale(1)
+
+    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+    KubernetesDeployment().restore()  # nothing to do is no error
+
+
+def test_what_keeps_a_pod_is_told(cluster: Cluster) -> None:
+    """When time is up the reason that Kubernetes gives stands in the error."""
+    cluster.most_ready = 2
+    sentence = "ruo-server has 2 of 3 servers ready after 0.2 s. ruo-server-2: ImagePullBackOff: no such image"
+    with pytest.raises(DeploymentError, match=sentence), KubernetesDeployment() as servers:
+        servers.scale(3, timeout_s=0.2)
+
+    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+
+
+def test_mistakes_are_sentences(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong name, a wrong number, a context that is not there, and a cluster that does not answer."""
+    with pytest.raises(DeploymentError, match=r"Kubernetes refuses \(404\): .*deployments/nothing not found"):
+        KubernetesDeployment("nothing").scale(1)
+    with pytest.raises(DeploymentError, match="replicas=0 must be at least 1"):
+        KubernetesDeployment().scale(0)
+    with pytest.raises(DeploymentError, match="There is no cluster to ask: .*nowhere"):
+        KubernetesDeployment(context="nowhere")
+    assert cluster.patches == []
+
+
+def service(name: str, **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"selector": LABELS, "ports": [{"port": 8000}], **spec}}
+
+
+def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, answers: Any) -> None:
+    """The nodes that can be reached, by the Service of these pods that has a node port."""
+    server = scripted(answers)
+    server.pages["/v2/health/ready"] = b"{}"
+    port = int(server.url.rpartition(":")[2])
+    other = {**service("other", type="NodePort", ports=[{"port": 8000, "nodePort": 1}]), "metadata": {"name": "other"}}
+    other["spec"]["selector"] = {"app": "other"}
+    cluster.services = [
+        other,
+        service("ruo-headless", clusterIP="None"),
+        service("ruo", ports=[{"port": 8000, "nodePort": port}]),
+    ]
+    cluster.addresses = ["127.0.0.1", "127.0.0.77"]
+
+    assert KubernetesDeployment().urls == [server.url]
+
+
+def test_kubectl_forwards_where_no_node_is_reached(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port of this machine for each ready pod, for as long as the block runs."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    kubectl = programs / "kubectl"
+    kubectl.write_text('#!/bin/sh\necho "Forwarding from 127.0.0.1:$((40000 + ${4##*-})) -> 8000"\nexec sleep 60\n')
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    cluster.services = [service("ruo")]
+
+    with KubernetesDeployment() as servers:
+        assert servers.urls == ["http://127.0.0.1:40000", "http://127.0.0.1:40001"]
+        servers.scale(3)
+        assert len(servers.urls) == 3
+        servers.scale(1)
+        assert servers.urls == ["http://127.0.0.1:40000"]
+
+    kubectl.write_text('#!/bin/sh\necho "error: pods not found"\n')
+    with pytest.raises(DeploymentError, match="kubectl cannot forward a port to ruo-server-0: error: pods not found"):
+        _ = KubernetesDeployment().urls
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeploymentError, match="kubectl is not installed, and no node can be reached from here"):
+        _ = KubernetesDeployment().urls
+
+
+def test_in_the_cluster_the_headless_service_is_all_pods(cluster: Cluster) -> None:
+    """A name that stands for every pod, which the client takes for as many servers."""
+    cluster.services = [service("ruo"), service("ruo-headless", clusterIP="None")]
+    servers = KubernetesDeployment()
+    servers._is_inside = True  # a pod's account cannot be had here
+
+    assert servers.urls == ["http://ruo-headless.ruo:8000"]

@@ -1,0 +1,111 @@
+"""A server on this machine, for as long as it is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ruo import local_server, score_csv
+from ruo.errors import DeploymentError
+from ruo.learn.demo import Demo
+
+
+@pytest.fixture(autouse=True)
+def _quick(expected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO starts in half the time, and is for the servers only: Keras in this process has its backend by now."""
+    monkeypatch.setenv("KERAS_BACKEND", "openvino")
+
+
+def _gone(pid: int, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_server_is_there_in_the_block_and_gone_after_it(demo: Demo) -> None:
+    """Inside the block every worker is ready; after it nothing listens and no process is left."""
+    with local_server(demo.models["mlp"], workers=2) as server:
+        children = psutil.Process(server.pid).children()
+        assert len(children) == 2
+        assert len(score_csv(demo.testset, server.url)) == 2_500
+        assert repr(server) == f"LocalServer({server.url}, mlp.keras, 2 workers)"
+
+    assert all(_gone(child.pid) for child in children)
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(server.url, timeout=5)
+
+
+def test_a_server_is_stopped_when_the_block_fails(demo: Demo) -> None:
+    """An error in the block reaches the caller, and the server is stopped."""
+    with pytest.raises(ZeroDivisionError), local_server(demo.models["mlp"], workers=1) as server:
+        _ = 1 / 0
+
+    assert _gone(server.pid)
+
+
+def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
+    """When the process that started a server is killed, the server stops by itself."""
+    program = f"""
+        import time
+        from ruo import local_server
+        with local_server({str(demo.models["mlp"])!r}, workers=1) as server:
+            print(server.pid, flush=True)
+            time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    assert _gone(pid)
+
+
+def test_a_missing_model_is_told(tmp_path: Path) -> None:
+    """No model, no server: the path and the way to make a demo are named."""
+    with (
+        pytest.raises(
+            DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"
+        ),
+        local_server(tmp_path / "nothing.keras"),
+    ):
+        pass
+
+
+def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
+    """A file that is no model is an error with the reason, not a wait until the time is up."""
+    path = tmp_path / "broken.keras"
+    path.write_bytes(b"this is no model")
+
+    with pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "), local_server(path, workers=1):
+        pass
+
+
+def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected: np.ndarray) -> None:
+    """With cores=1 each worker has a CPU of its own, and the server scales up and down while it is there."""
+    with local_server(demo.models["mlp"], workers=1, cores=1) as server:
+        for workers in (3, 2):
+            server.scale(workers)
+            children = psutil.Process(server.pid).children()
+            assert len(children) == workers
+            cores = [tuple(child.cpu_affinity()) for child in children]
+            assert all(len(each) == 1 for each in cores)
+            assert len(set(cores)) == min(workers, len(os.sched_getaffinity(0)))
+            scores = score_csv(demo.testset, server.url, chunk_size=100)
+            np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+        with pytest.raises(DeploymentError, match="workers=0 must be at least 1"):
+            server.scale(0)

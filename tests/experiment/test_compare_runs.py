@@ -1,0 +1,304 @@
+"""Two sweeps compared, and how often the comparisons are right where the truth is known."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import stats as scipy_stats
+
+from ruo.__main__ import main
+from ruo.errors import RuoError
+from ruo.experiment.compare_runs import MIN_RUNS, RunsCompared, compare_runs, compare_unpaired
+from ruo.experiment.results import ExperimentError
+from ruo.stats import compare
+
+FACTS: dict[str, Any] = {
+    "data": {"name": "t.csv", "rows": 2000, "label_prefix": "Label_", "sha256": "d" * 64},
+    "model": {"name": "mlp.keras", "sha256": "e" * 64},
+    "machine": {
+        "cpu": "EPYC", "cpus": 4, "python": "CPython 3.12.1", "versions": {"numpy": "2.1", "keras": "3.7"},
+        "commit": "abc", "clean": True, "environment": {},
+    },
+    "notes": [],
+}  # fmt: skip
+
+
+def write(
+    folder: Path, means: dict[int, float], n: int = 10, *, seed: int = 0, noise: float = 0.03, facts: dict | None = None,
+    **levels: Any,
+) -> Path:  # fmt: skip
+    """A sweep of `n` runs of each request size, with a slow warm-up before; seconds are lognormal around the means."""
+    random = np.random.default_rng(seed)
+    folder.mkdir()
+    plan = {"factors": {"chunk_size": list(means), "pipelined": [True]}, "runs": n, "warmup": 1, "seed": seed}
+    (folder / "provenance.json").write_text(json.dumps({"plan": plan, **(facts or FACTS)}))
+    lines = [
+        {
+            "run": block * len(means) + position, "block": block, "warmup": block == 0, "position": position,
+            "chunk_size": size, "rows_per_request": size, "pipelined": True, "wire": "v2", "concurrency": 8,
+            "rows": 2000, "requests": 10, "forming_s": 0.1, "sending_s": 0.1, "retries": 0, "answers_equal": True,
+            "total_s": mean * float(random.lognormal(0, noise)) * (100 if block == 0 else 1), **levels,
+        }
+        for block in range(n + 1)
+        for position, (size, mean) in enumerate(means.items(), 1)
+    ]  # fmt: skip
+    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def changed(name: str, value: Any) -> dict:
+    """The facts with one of them, named such as machine.cpu, changed."""
+    facts = copy.deepcopy(FACTS)
+    *groups, last = name.split(".")
+    place = facts
+    for group in groups:
+        place = place[group]
+    place[last] = value
+    return facts
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> RunsCompared:
+    """A sweep of three sizes, of which B has one twice as fast, one a fifth slower, and one as it was."""
+    a = write(tmp_path / "a", {100: 2.0, 500: 1.0, 1000: 1.0}, seed=1)
+    b = write(tmp_path / "b", {100: 1.0, 500: 1.2, 1000: 1.0}, n=8, seed=2)
+    return compare_runs(a, b)
+
+
+# ---- the interval ----
+
+
+def test_interval_is_that_of_welch() -> None:
+    """The interval is that which SciPy computes of the logarithms, for samples of different size and scatter."""
+    random = np.random.default_rng(3)
+    a, b = random.lognormal(0.2, 0.1, 7), random.lognormal(0, 0.4, 13)
+    expected = scipy_stats.ttest_ind(np.log(a), np.log(b), equal_var=False).confidence_interval(0.9)
+    found = compare_unpaired(a, b, confidence=0.9)
+    assert found[1:3] == pytest.approx((np.exp(expected.low), np.exp(expected.high)))
+    assert found.ratio == pytest.approx(scipy_stats.gmean(a) / scipy_stats.gmean(b))
+    assert found[3:] == (7, 13)
+
+
+def test_the_other_way_round_is_the_reciprocal() -> None:
+    """Swapping the two gives the reciprocal ratio and interval."""
+    a, b = np.random.default_rng(0).lognormal(0, 0.1, (2, 9))
+    found, swapped = compare_unpaired(a, b), compare_unpaired(b, a)
+    assert swapped[:3] == pytest.approx((1 / found.ratio, 1 / found.high, 1 / found.low))
+
+
+def test_runs_without_scatter() -> None:
+    """Runs that all take the same time have an interval of no width."""
+    found = compare_unpaired([2.0] * 5, [1.0] * 5)
+    assert found[:3] == pytest.approx((2, 2, 2))
+    assert found.word == "slower"
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(1, 10), (4, 10), (10, 4), (2, 2)])
+def test_few_runs_cannot_show_a_difference(n_a: int, n_b: int) -> None:
+    """With fewer than five runs of one of them no difference is seen, however large, and the sentence says why."""
+    found = compare_unpaired(np.linspace(9, 10, n_a), np.linspace(1, 1.1, n_b))
+    assert found.word == "no difference seen"
+    assert f"{n_a} and {n_b} runs cannot show one, {MIN_RUNS} or more of each can (ratio of the times" in found.sentence("B", "A")  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [[], [1.0, 0.0], [1.0, -1.0], [1.0, np.nan], [1.0, np.inf], [[1.0]]])
+def test_what_has_no_logarithm(values: list) -> None:
+    """No times, and times that are not above 0, are refused."""
+    with pytest.raises(ValueError, match="every time above 0"):
+        compare_unpaired(values, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_confidence_is_a_share(confidence: float) -> None:
+    """A confidence that is not between 0 and 1 is refused."""
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        compare_unpaired([1.0, 2.0], [1.0, 2.0], confidence=confidence)
+
+
+# ---- how often it is right ----
+
+
+def unpaired(random: np.random.Generator, factor: float, n: int) -> Any:
+    """Two systems, each measured `n` times for itself with 3 % of noise."""
+    return compare_unpaired(factor * random.lognormal(0, 0.03, n), random.lognormal(0, 0.03, n))
+
+
+def paired(random: np.random.Generator, factor: float, n: int) -> Any:
+    """Two systems in the same blocks, which add 5 % of noise to both."""
+    blocks = random.lognormal(0, 0.05, n)
+    return compare(factor * blocks * random.lognormal(0, 0.03, n), blocks * random.lognormal(0, 0.03, n))
+
+
+both = pytest.mark.parametrize("measure", [unpaired, paired])
+
+
+@both
+def test_identical_systems_are_not_told_apart(measure: Callable) -> None:
+    """Of 20 comparisons of a system with itself, 18 or more see no difference."""
+    random = np.random.default_rng(20)
+    assert sum(not measure(random, 1.0, 10).differs for _ in range(20)) >= 18
+
+
+@both
+@pytest.mark.parametrize("factor", [1.1, 1 / 1.1])
+def test_a_change_of_a_tenth_is_found(measure: Callable, factor: float) -> None:
+    """Of 20 comparisons with a system that is 10 % slower, or faster, 18 or more see it, and the right way round."""
+    random = np.random.default_rng(21)
+    found = [measure(random, factor, 10) for _ in range(20)]
+    assert sum(each.differs and (each.ratio > 1) == (factor > 1) for each in found) >= 18
+
+
+@pytest.mark.soak
+@both
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_intervals_hold_the_truth_as_often_as_they_say(measure: Callable, n: int) -> None:
+    """Of 2,000 intervals of 95 %, 93 to 97 % hold the true ratio."""
+    random = np.random.default_rng(22)
+    held = sum(found.low <= 1.1 <= found.high for found in (measure(random, 1.1, n) for _ in range(2000)))
+    assert 0.93 <= held / 2000 <= 0.97
+
+
+# ---- two sweeps ----
+
+
+def test_each_setting_has_its_word(compared: RunsCompared) -> None:
+    """A row per setting has the runs of each, the ratio of B over A with its interval, and a word."""
+    table = compared.table.set_index("rows_per_request")
+    assert table["word"].to_dict() == {100: "faster", 500: "slower", 1000: "no difference seen"}
+    assert table["ratio"].to_dict() == pytest.approx({100: 0.5, 500: 1.2, 1000: 1.0}, rel=0.05)
+    assert (table["low"] < table["ratio"]).all()
+    assert (table["ratio"] < table["high"]).all()
+    assert set(table["n_a"]) == {10}
+    assert set(table["n_b"]) == {8}
+    assert table["b_s"].to_dict() == pytest.approx({100: 1.0, 500: 1.2, 1000: 1.0}, rel=0.05)
+    assert compared.warnings == []
+
+
+def test_said_in_words(compared: RunsCompared) -> None:
+    """The sentences name the setting, the word and the runs, and what no interval knows of; the repr is one line."""
+    said = compared.sentences()
+    assert said[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
+    assert said[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
+    assert said[2].startswith("1,000 rows pipelined: No difference seen between B and A")
+    assert "8 and 10 runs" in said[0]
+    assert "not measured side by side" in said[3]
+    assert "Of 3 settings that did not change, one in twenty seems to" in said[4]
+    assert repr(compared).endswith("1 faster, 1 slower, 1 no difference seen)")
+    assert all(sentence in compared.text() for sentence in said)
+    assert "<table" in compared._repr_html_()
+
+
+def test_settings_of_one_alone_are_named(tmp_path: Path) -> None:
+    """A setting that only one of the two has is named, and what makes it another one is."""
+    a = write(tmp_path / "a", {100: 2.0, 500: 1.0})
+    b = write(tmp_path / "b", {500: 1.0, 1000: 1.0})
+    found = compare_runs(a, b)
+    assert found.table["rows_per_request"].tolist() == [500]
+    assert (found.only_a, found.only_b) == (["100 rows pipelined"], ["1,000 rows pipelined"])
+    assert "Only A has 100 rows pipelined, so B cannot be compared there." in found.sentences()
+
+
+def test_levels_of_every_factor_make_a_setting(tmp_path: Path) -> None:
+    """Runs with another wire, concurrency or number of replicas are not compared with one another."""
+    a = write(tmp_path / "a", {100: 2.0}, replicas=1)
+    for name, value in {"wire": "v1", "concurrency": 2, "replicas": 3, "model": "cnn"}.items():
+        with pytest.raises(RuoError, match="no setting in common"):
+            compare_runs(a, write(tmp_path / name, {100: 2.0}, **{"replicas": 1, name: value}))
+    assert len(compare_runs(a, write(tmp_path / "b", {100: 2.0}, replicas=1)).table) == 1
+
+
+def test_few_runs_are_told(tmp_path: Path) -> None:
+    """Sweeps of three runs see no difference, and say that so few cannot show one."""
+    found = compare_runs(write(tmp_path / "a", {100: 2.0}, n=3), write(tmp_path / "b", {100: 1.0}, n=3))
+    assert found.table["word"].tolist() == ["no difference seen"]
+    assert "3 and 3 runs cannot show one" in found.sentences()[0]
+
+
+def test_failed_runs_do_not_count(tmp_path: Path) -> None:
+    """Failed runs have no time; where all failed there is no ratio, and the sweep is said to be INVALID."""
+    a = write(tmp_path / "a", {100: 2.0})
+    b = write(tmp_path / "b", {100: 2.0}, error="Too large.", total_s=None)
+    found = compare_runs(a, b)
+    assert found.table[["n_a", "n_b"]].to_numpy().tolist() == [[10, 0]]
+    assert np.isnan(found.table["ratio"]).all()
+    assert "0 and 10 runs cannot show one" in found.sentences()[0]
+    assert any(warning.startswith("B is INVALID: 10 runs failed") for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("machine.cpu", "Xeon", "The machines differ: cpu EPYC in A, Xeon in B."),
+        ("machine.environment", {"OMP_NUM_THREADS": "1"}, "The machines differ: OMP_NUM_THREADS None in A, 1 in B."),
+        ("machine.versions.numpy", "1.0", "The versions differ: numpy 2.1 in A, 1.0 in B."),
+        ("machine.python", "CPython 3.11.1", "The versions differ: python CPython 3.12.1 in A, CPython 3.11.1 in B."),
+        ("machine.commit", "def", "The commits differ: commit abc in A, def in B."),
+        ("machine.clean", False, "B was measured with changes to ruo that no commit has."),
+        ("model", None, "B does not say which model it measured, so it may be another one."),
+    ],
+)
+def test_what_else_differs_is_warned_of(tmp_path: Path, name: str, value: Any, sentence: str) -> None:
+    """Another machine, other versions, another commit and an unknown model are warned of, and compared."""
+    found = compare_runs(
+        write(tmp_path / "a", {100: 2.0}), write(tmp_path / "b", {100: 2.0}, facts=changed(name, value))
+    )
+    assert found.warnings == [sentence]
+    assert f"WARNING: {sentence}" in found.text()
+    assert "1 warning" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("data.sha256", "0" * 64, "other data"),
+        ("data.label_prefix", "y_", "other data"),
+        ("model.sha256", "0" * 64, "another model"),
+    ],
+)
+def test_other_data_and_models_are_refused(tmp_path: Path, name: str, value: Any, what: str) -> None:
+    """Times of other data, or of another model, say nothing of the system."""
+    a, b = write(tmp_path / "a", {100: 2.0}), write(tmp_path / "b", {100: 2.0}, facts=changed(name, value))
+    with pytest.raises(RuoError, match=f"for they are of {what} .{name}"):
+        compare_runs(a, b)
+
+
+def test_another_name_of_the_same_data_is_no_matter(tmp_path: Path) -> None:
+    """Data and models are known by their content."""
+    facts = changed("data.name", "renamed.csv")
+    assert (
+        compare_runs(write(tmp_path / "a", {100: 2.0}), write(tmp_path / "b", {100: 2.0}, facts=facts)).warnings == []
+    )
+
+
+def test_one_of_several_models_that_is_another_is_refused(tmp_path: Path) -> None:
+    """Where a sweep measured several models, each that both have must be the same."""
+    both_models = changed("model", {"mlp": FACTS["model"], "cnn": {"name": "cnn.keras", "sha256": "1"}})
+    other = changed("model", {"mlp": FACTS["model"], "cnn": {"name": "cnn.keras", "sha256": "2"}})
+    a = write(tmp_path / "a", {100: 2.0}, facts=both_models, model="cnn")
+    assert compare_runs(a, write(tmp_path / "b", {100: 2.0}, facts=both_models, model="cnn")).warnings == []
+    with pytest.raises(RuoError, match=r"another model \(model.cnn.sha256 1 in A, 2 in B"):
+        compare_runs(a, write(tmp_path / "c", {100: 2.0}, facts=other, model="cnn"))
+
+
+def test_folders_without_a_sweep_are_refused(tmp_path: Path) -> None:
+    """A folder that holds no sweep is refused with a sentence."""
+    with pytest.raises(ExperimentError, match=r"has no provenance\.json"):
+        compare_runs(write(tmp_path / "a", {100: 2.0}), tmp_path)
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    """`ruo compare-runs` prints the table and the sentences; a mistake is one sentence."""
+    a, b = write(tmp_path / "a", {100: 2.0}), write(tmp_path / "b", {100: 1.0})
+    done = CliRunner().invoke(main, ["compare-runs", str(a), str(b)])
+    assert done.exit_code == 0, done.output
+    assert done.output == compare_runs(a, b).text() + "\n"
+    done = CliRunner().invoke(main, ["compare-runs", str(a), str(tmp_path)])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")

@@ -1,0 +1,153 @@
+"""Whether distributing pays: made-up costs and runs with known answers, and real replicas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ruo.deploy.local import LocalServer, local_server
+from ruo.experiment.flops import flops_per_row
+from ruo.experiment.network import Network
+from ruo.experiment.results import ExperimentError
+from ruo.experiment.scaling import Costs, balance, law, measure_costs, pays, speed_ups, verdict_on_scaling
+from ruo.experiment.sweep import sweep
+from ruo.learn.demo import Demo
+
+LAN = Network(request_s=0.001, bytes_per_s=1e9)
+HEAVY = Costs(
+    read_s=1e-6, client_cpu_s=4e-6, replica_s=50e-6, row_bytes=256, network=LAN, start_s=0.02, cores=4, flops=3.5e6
+)
+LIGHT = replace(HEAVY, replica_s=1e-6)
+
+
+def runs(costs: Costs, replicas: tuple[int, ...] = (1, 2, 4), blocks: int = 6, noise: float = 0.01) -> pd.DataFrame:
+    """Runs of 500,000 rows that take what the costs say, with noise."""
+    random = np.random.default_rng(0)
+    return pd.DataFrame([
+        {
+            "model": "m", "block": block, "replicas": count, "rows_per_request": size, "rows": 500_000,
+            "total_s": costs.seconds(count, 500_000) * random.normal(1, noise), "error": None,
+            "rows_per_s": 500_000 / costs.seconds(count, 500_000),
+            "rows_by_worker": {str(worker): 500_000 // count for worker in range(count)},
+        }
+        for block in range(blocks) for count in replicas for size in (1_000, 10_000)
+    ])  # fmt: skip
+
+
+def test_the_slowest_part_sets_the_pace() -> None:
+    """With one replica it is the replica, with many the client; on one machine the CPUs that they share come first."""
+    apart = replace(HEAVY, cores=None)
+    assert HEAVY.bottleneck(1) == apart.bottleneck(1) == "the replicas"
+    assert HEAVY.bottleneck(4) == "the CPUs that client and replicas share"
+    assert apart.bottleneck(100) == "the client's reading"
+    assert apart.over(Network(0.04, 1e7)).bottleneck(4) == "the network"
+    assert apart.seconds(1, 500_000) == pytest.approx(0.02 + 0.001 + 25)
+    assert HEAVY.speed_up(4, 1e9) == pytest.approx(4 / (1 + 4 / 50), rel=1e-3)  # cores / (1 + client's CPU / replica's)
+
+
+def test_a_heavy_model_pays_from_some_rows_on() -> None:
+    """At the number of rows that is named two replicas are 1.2 times as fast as one; with fewer they are not."""
+    apart = replace(HEAVY, cores=None)
+    sentence = pays(HEAVY)
+
+    assert sentence.startswith("Distributing pays on this network from about 210 rows on")
+    assert apart.speed_up(2, 220) > 1.2 > apart.speed_up(2, 200)
+    assert "3,500,000 floating-point operations" in sentence
+    assert "One client keeps up to 50.0 replicas busy: beyond them reading is the bottleneck" in sentence
+
+
+def test_a_light_model_never_pays() -> None:
+    """Where reading a row takes as long as scoring it, no number of replicas helps, and the sentence says why."""
+    assert pays(LIGHT).startswith("Distributing never pays on this network, because the client's reading takes as long")
+
+
+def test_a_slow_network_never_pays() -> None:
+    """Where moving a row takes as long as scoring it, it is the network that is named."""
+    slow = HEAVY.over(Network(0.04, 256 / 50e-6))
+    assert pays(slow, "a tunnel").startswith("Distributing never pays on a tunnel, because the network takes as long")
+
+
+def test_speed_ups_are_paired_and_bounded() -> None:
+    """The ratio of the means has an interval around it; one replica is 1; the bound is what the slowest part allows."""
+    table = speed_ups(runs(HEAVY), {"m": HEAVY}).set_index(["rows_per_request", "replicas"])
+
+    four = table.loc[(10_000, 4)]
+    assert four["low"] < four["speed_up"] < four["high"]
+    assert four["speed_up"] == pytest.approx(HEAVY.speed_up(4, 500_000), rel=0.02)
+    assert four["bound"] == pytest.approx(4 / (1 + 4 / 50), rel=0.02)
+    assert (table.xs(1, level="replicas")["speed_up"] == 1).all()
+    assert (table["bound"] <= table["ideal"]).all()
+
+
+def test_failed_runs_do_not_count() -> None:
+    """A run with an error is left out of its pair."""
+    some = runs(HEAVY)
+    some.loc[0, ["error", "total_s"]] = ["gone", np.nan]
+    table = speed_ups(some)
+    assert table["n"].min() == 5
+    assert table["bound"].isna().all()
+
+
+def test_the_verdict_names_gain_bound_and_reason() -> None:
+    """For each model: how much faster, with its interval, what the bound was, and whether it pays."""
+    heavy = verdict_on_scaling(runs(HEAVY), {"m": HEAVY})
+    assert heavy.startswith("m:\n- 4 replicas are 3.")
+    assert "the CPUs that client and replicas share set the pace" in heavy
+    light = verdict_on_scaling(runs(LIGHT), {"m": LIGHT})
+    assert "no difference is seen" in light
+    assert "the client's reading set the pace" in light or "share set the pace" in light
+    few = verdict_on_scaling(runs(HEAVY, blocks=3), {"m": HEAVY})
+    assert "3 pairs of runs; so few cannot show a difference, 5 can" in few
+
+
+def test_balance_is_the_worst_of_all_runs() -> None:
+    """The least and the most rows of a replica, as shares of an even one; a replica without a row has 0."""
+    some = runs(HEAVY, replicas=(1, 2), blocks=2)
+    some.at[1, "rows_by_worker"] = {"0": 500_000}
+    some.at[2, "rows_by_worker"] = {"0": 300_000, "1": 200_000}
+    table = balance(some).set_index("rows_per_request")
+
+    assert list(table["replicas"]) == [2, 2]
+    assert table.loc[1_000, ["least", "most"]].tolist() == pytest.approx([0.8, 1.2])
+
+
+def test_the_law_needs_six_points() -> None:
+    """Three numbers of replicas give no law; six do, and it finds the contention that was put in."""
+    assert law(runs(HEAVY), 1_000).startswith("No law is fitted: 3 numbers of replicas cannot show a law")
+    assert "8 points" in law(runs(replace(HEAVY, cores=None), replicas=(1, 2, 3, 4, 6, 8, 12, 16)), 1_000)
+
+
+def test_a_model_is_counted(demo: Demo) -> None:
+    """The dense demo has 64 x 128 + 128 x 64 + 64 x 32 + 32 x 10 multiply-adds, two operations each."""
+    assert flops_per_row(demo.models["mlp"]) == 2 * (64 * 128 + 128 * 64 + 64 * 32 + 32 * 10)
+
+
+@pytest.mark.soak
+def test_replicas_are_really_scaled_and_their_costs_measured(demo: Demo, tmp_path: Path) -> None:
+    """A sweep over replicas has so many workers at each run; one server is left as the last run had it."""
+    with local_server(demo.models["mlp"], workers=1, cores=1) as server:
+        found = sweep(
+            demo.testset, {"mlp": server}, chunk_sizes=[100], replicas=[1, 2], runs=2, warmup=0, pipelined=[True],
+            model={"mlp": demo.models["mlp"]}, results_dir=tmp_path,
+        )  # fmt: skip
+        assert found.runs["error"].isna().all()
+        used = found.runs["rows_by_worker"].map(len)
+        assert (used == found.runs["replicas"]).all()
+        assert set(found.runs["model"]) == {"mlp"}
+        costs = measure_costs(demo.testset, found.measured, server.url, shared=True)
+        with pytest.raises(ExperimentError, match="put 1 among the replicas"):
+            measure_costs(demo.testset, found.measured[found.measured["replicas"] > 1], server.url, shared=True)
+    assert 0 < costs.replica_s < 1e-3
+    assert 0 < costs.read_s < 1e-3
+    assert costs.row_bytes > 256
+    assert found.provenance.facts["model"]["mlp"]["name"] == "mlp.keras"
+
+
+def test_an_address_cannot_be_scaled(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
+    """Replicas need a deployment; an address alone is refused in a sentence."""
+    with pytest.raises(Exception, match="cannot be scaled"):
+        sweep(demo.testset, server.url, chunk_sizes=[1000], replicas=[1, 2], runs=1, results_dir=tmp_path)

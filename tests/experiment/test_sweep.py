@@ -1,0 +1,445 @@
+"""The request-size sweep against a real server, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo.deploy.local import LocalServer
+from ruo.errors import ScoringError
+from ruo.experiment.results import COLUMNS
+from ruo.experiment.sweep import ExperimentError, Plan, Sweep, carry_out, read_sweep, sweep
+from ruo.learn.demo import Demo
+from ruo.provenance import Provenance, fingerprint
+
+SIZES = [500, 1000, None]
+
+
+@pytest.fixture(scope="module")
+def arguments(demo: Demo, server: LocalServer) -> dict[str, Any]:
+    """The arguments of the sweep that these tests look at."""
+    return {"source": demo.testset, "url": server.url, "chunk_sizes": [*SIZES, 2_500, 9_000], "runs": 2, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def swept(arguments: dict, demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A whole sweep: three sizes, two ways of sending, one warm-up block and two measured ones."""
+    folder = tmp_path_factory.mktemp("sweep") / "results"
+    return sweep(**arguments, results_dir=folder)
+
+
+@pytest.fixture
+def copy(swept: Sweep, tmp_path: Path) -> Path:
+    """A copy of the sweep's folder, to be changed."""
+    return Path(shutil.copytree(swept.results_dir, tmp_path / "copy"))
+
+
+def lines_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+
+
+def rewrite(folder: Path, change: Callable[[dict], object]) -> Sweep:
+    """The sweep with every line changed by `change`."""
+    lines = lines_of(folder)
+    for line in lines:
+        change(line)
+    (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_sweep(folder)
+
+
+def calm(folder: Path) -> Sweep:
+    """The sweep as if the machine had done nothing else meanwhile, which other tests do."""
+    return rewrite(folder, lambda line: line.update(machine_busy=None, total_s=1.0 + 0.01 * (line["position"] % 3)))
+
+
+def order(runs: pd.DataFrame | Iterable[dict]) -> list:
+    frame = pd.DataFrame(runs)
+    columns = ["run", "block", "warmup", "position", "rows_per_request", "pipelined"]
+    return frame[columns].to_numpy().tolist()
+
+
+# ---- the plan ----
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_block_holds_every_combination_once(seed: int) -> None:
+    """Each block, warm-ups too, is a permutation of all combinations of levels."""
+    plan = Plan({"size": [1, 2, None], "way": [True, False], "replicas": [1, 2]}, runs=4, warmup=2, seed=seed)
+    trials = plan.trials()
+    assert [trial.run for trial in trials] == list(range(1, 73))
+    for block in range(-1, 5):
+        mine = [trial for trial in trials if trial.block == block]
+        assert [trial.position for trial in mine] == list(range(1, 13))
+        assert len({tuple(trial.levels.values()) for trial in mine}) == 12
+        assert {trial.warmup for trial in mine} == {block < 1}
+
+
+def test_seed_reproduces_the_order() -> None:
+    """The same seed gives the same order, another seed another one, and the blocks differ in theirs."""
+
+    def orders(seed: int) -> list[list[int]]:
+        trials = Plan({"size": list(range(8))}, runs=3, warmup=0, seed=seed).trials()
+        return [[trial.levels["size"] for trial in trials if trial.block == block] for block in (1, 2, 3)]
+
+    assert orders(1) == orders(1) != orders(2)
+    assert orders(1)[0] != orders(1)[1] != orders(1)[2]
+    assert orders(0)[0] == [6, 3, 1, 2, 0, 4, 5, 7]  # in every version of Python
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"runs": 0}, "runs=0 must be at least 1."),
+        ({"warmup": -1}, "warmup=-1 must be 0 or more."),
+        ({"factors": {"size": []}}, "size has no level"),
+        ({"factors": {"size": [3, 4, 3]}}, "has a level twice"),
+    ],
+)
+def test_plans_that_cannot_be(arguments: dict, sentence: str) -> None:
+    """A plan without runs or levels, or with a level twice, is refused."""
+    with pytest.raises(ExperimentError, match=sentence):
+        Plan(**{"factors": {"size": [1]}, "runs": 1, **arguments})
+
+
+# ---- the sweep ----
+
+
+def test_a_line_per_run(swept: Sweep) -> None:
+    """Every run of the plan has its line on disk and its row, with every column."""
+    assert len(lines_of(swept.results_dir)) == len(swept.runs) == 18
+    assert list(swept.runs.columns) == COLUMNS
+    assert set(lines_of(swept.results_dir)[0]) == set(COLUMNS)
+    assert len(swept.measured) == 12
+    assert swept.runs["warmup"].tolist() == [True] * 6 + [False] * 12
+
+
+def test_levels_take_effect(swept: Sweep) -> None:
+    """The requests of a run are as many as its size asks for, and the two phases never overlap."""
+    requests = dict(zip(swept.runs["rows_per_request"], swept.runs["requests"], strict=True))
+    assert requests == {500: 5, 1000: 3, 2500: 1}
+    assert (swept.runs["chunk_size"].isna() == (swept.runs["rows_per_request"] == 2500)).all()
+    phases = swept.runs[~swept.runs["pipelined"]]
+    assert (phases["forming_s"] + phases["sending_s"] <= phases["total_s"]).all()
+
+
+def test_what_a_run_measures(swept: Sweep, server: LocalServer) -> None:
+    """A run knows its times, its memory, its CPU, who answered, and how far its answers are from the first ones."""
+    runs = swept.runs
+    assert (runs["rows"] == 2500).all()
+    np.testing.assert_allclose(runs["rows_per_s"], 2500 / runs["total_s"])
+    assert (runs["request_median_s"] <= runs["request_max_s"]).all()
+    assert (runs["client_cpu_s"] > 0).all()
+    np.testing.assert_allclose(runs["client_cpu_share"], runs["client_cpu_s"] / runs["total_s"])
+    assert (runs["peak_rss_mb"] > 10).all()
+    assert runs["max_abs_difference"].iloc[0] == 0
+    assert runs["max_abs_difference"].max() <= 1e-5
+    assert runs["answers_equal"].all()
+    assert (runs["retries"] == 0).all()
+    assert set(runs["server"]) == {server.url}
+    assert runs["model_version"].nunique() == 1
+    assert pd.to_datetime(runs["started_at"], utc=True).is_monotonic_increasing
+
+
+def test_sizes_that_hold_all_rows_are_left_out(swept: Sweep) -> None:
+    """A size that is not smaller than the table is left out with a sentence."""
+    assert [note.split(" rows")[0] for note in swept.notes] == ["2,500", "9,000"]
+    assert set(swept.notes) <= set(swept.verdict().splitlines())
+
+
+def test_provenance_is_written_once(swept: Sweep, demo: Demo) -> None:
+    """The folder says once what was measured where; each line has the digest of it and no path is told."""
+    facts = json.loads((swept.results_dir / "provenance.json").read_text())
+    assert facts["data"] == {
+        "name": "testset.csv", "rows": 2500, "features": 64, "label_prefix": "Label_", "sha256": fingerprint(demo.testset),
+    }  # fmt: skip
+    assert facts["plan"]["seed"] == 7
+    assert set(swept.runs["provenance"]) == {Provenance(facts).digest}
+    assert str(demo.testset.parent) not in json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "column", "value"), [({"wire": "v1"}, "wire", "v1"), ({"concurrency": 3}, "concurrency", 3)]
+)
+def test_keywords_take_effect(demo: Demo, server: LocalServer, tmp_path: Path, changed: dict, column: str, value: Any) -> None:  # fmt: skip
+    """The wire, the concurrency, the ways of sending and the number of warm-ups are those that were asked for."""
+    found = sweep(
+        demo.testset, server.url, chunk_sizes=[1000], runs=1, warmup=0, pipelined=[False], model=demo.models["mlp"],
+        results_dir=tmp_path, **changed,
+    )  # fmt: skip
+    assert len(found.runs) == 1
+    assert found.runs[column].item() == value
+    assert not found.runs["pipelined"].item()
+    assert found.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(demo.models["mlp"])}
+
+
+def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
+    """The token is sent, columns with the label prefix are not, and a request that takes too long fails its run."""
+    tokens = []
+
+    def script(number: int, body: bytes, headers: dict) -> Any:
+        tokens.append(headers.get("Authorization"))
+        return reply(wait_s=1.0) if number == 1 else right_answer(body, headers)
+
+    rows = pl.DataFrame({name: np.arange(4.0) for name in ("a", "b", "c", "class_1")})
+    found = sweep(
+        rows, scripted(script).url, chunk_sizes=[None], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path,
+        label_prefix="class_", token="word", timeout=0.3,
+    )  # fmt: skip
+    assert set(tokens) == {"Bearer word"}
+    assert "gave no answer within 0.3 s" in found.runs["error"].iloc[0]
+    assert found.runs["error"].isna().tolist() == [False, True]
+    assert "word" not in (tmp_path / "provenance.json").read_text()
+
+
+def test_progress_counts_runs(demo: Demo, server: LocalServer, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """A bar counts the runs where it is asked for, and is silent where nobody looks."""
+    small = pl.read_csv(demo.testset, n_rows=100)
+    sweep(small, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "a")
+    assert capfd.readouterr().err == ""
+    sweep(small, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "b", progress=True)
+    assert "4/4" in capfd.readouterr().err
+
+
+# ---- interrupted, and gone on with ----
+
+
+@pytest.mark.parametrize("left", [b"", b'{"run": 8, "block": 1, "warm'])
+def test_interrupted_sweep_goes_on(swept: Sweep, arguments: dict, copy: Path, left: bytes) -> None:
+    """A sweep that was killed goes on where it stopped, even within a line, and ends as one that was not."""
+    kept = (copy / "runs.jsonl").read_bytes().splitlines(keepends=True)[:7]
+    (copy / "runs.jsonl").write_bytes(b"".join(kept) + left)
+    assert len(read_sweep(copy).runs) == 7
+    assert "INVALID: 11 runs of the plan are missing" in read_sweep(copy).verdict()
+
+    resumed = sweep(**arguments, results_dir=copy)
+
+    assert (copy / "runs.jsonl").read_bytes().startswith(b"".join(kept))
+    assert order(resumed.runs) == order(swept.runs)
+    assert resumed.runs["answers_equal"].all()
+    assert set(resumed.runs["provenance"]) == set(swept.runs["provenance"])
+    assert calm(copy).verdict().startswith("VALID")
+
+
+def test_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
+    """Ctrl-C in a run loses that run alone, and nothing is measured twice."""
+    plan = Plan({"size": [1, 2, 3]}, runs=2, warmup=0)
+    seen = []
+
+    def measure(trial: Any) -> dict:
+        if trial.run == 4 and len(seen) == 3:
+            seen.append("interrupted")
+            raise KeyboardInterrupt
+        seen.append(trial.run)
+        return {"seconds": 1.0}
+
+    here = Provenance({"data": "x"})
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, measure, here, tmp_path)
+    assert [line["run"] for line in lines_of(tmp_path)] == [1, 2, 3]
+    carry_out(plan, measure, here, tmp_path)
+    assert seen == [1, 2, 3, "interrupted", 4, 5, 6]
+    assert [line["run"] for line in lines_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_finished_sweep_is_read_and_not_run(arguments: dict, copy: Path) -> None:
+    """The same call on a finished sweep measures nothing again, and needs no server."""
+    before = (copy / "runs.jsonl").read_bytes()
+    sweep(**{**arguments, "url": "nowhere"}, results_dir=copy)
+    assert (copy / "runs.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "other", [{"runs": 3}, {"seed": 8}, {"wire": "v1"}, {"concurrency": 2}, {"chunk_sizes": [500]}]
+)
+def test_another_plan_is_refused(arguments: dict, copy: Path, other: dict) -> None:
+    """A folder with runs of another plan is left as it is."""
+    before = (copy / "runs.jsonl").read_bytes()
+    with pytest.raises(ExperimentError, match=r"holds runs of another plan .*use another results_dir"):
+        sweep(**{**arguments, **other}, results_dir=copy)
+    assert (copy / "runs.jsonl").read_bytes() == before
+
+
+def test_other_data_is_refused(arguments: dict, demo: Demo, copy: Path, tmp_path: Path) -> None:
+    """A folder with runs over other data is left as it is, though the table has as many rows."""
+    other = tmp_path / "testset.csv"
+    pl.read_csv(demo.testset).reverse().write_csv(other)
+    with pytest.raises(ExperimentError, match="holds runs of other data"):
+        sweep(**{**arguments, "source": other}, results_dir=copy)
+
+
+def test_another_model_is_refused(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
+    """Runs that were measured with another model's file are not gone on with."""
+    model = tmp_path / "mlp.keras"
+    how = {"chunk_sizes": [25], "runs": 1, "model": model, "results_dir": tmp_path / "results"}
+    model.write_text("one")
+    sweep(pl.read_csv(demo.testset, n_rows=50), server.url, **how)
+    model.write_text("two")
+    with pytest.raises(ExperimentError, match=r"holds runs of another model \(model.sha256 was"):
+        sweep(pl.read_csv(demo.testset, n_rows=50), server.url, **how)
+
+
+def test_another_machine_is_refused(copy: Path, arguments: dict) -> None:
+    """Runs from another machine, or with other versions, are not gone on with."""
+    facts = json.loads((copy / "provenance.json").read_text())
+    facts["machine"]["versions"]["numpy"] = "1.0"
+    (copy / "provenance.json").write_text(json.dumps(facts))
+    with pytest.raises(ExperimentError, match=r"another machine or other versions \(machine.versions.numpy was 1.0"):
+        sweep(**arguments, results_dir=copy)
+
+
+def test_damaged_results_are_refused(copy: Path, arguments: dict, tmp_path: Path) -> None:
+    """A damaged line, a run that is gone, and a folder without provenance are refused with a sentence."""
+    lines = (copy / "runs.jsonl").read_text().splitlines(keepends=True)
+    (copy / "runs.jsonl").write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(ExperimentError, match="lacks runs in its middle"):
+        sweep(**arguments, results_dir=copy)
+    (copy / "runs.jsonl").write_text(lines[0] + "{broken\n" + lines[2])
+    with pytest.raises(ExperimentError, match="line 2, is damaged"):
+        read_sweep(copy)
+    (copy / "provenance.json").write_text("{")
+    with pytest.raises(ExperimentError, match="is damaged"):
+        read_sweep(copy)
+    (copy / "provenance.json").unlink()
+    (copy / "runs.jsonl").write_text(lines[0])
+    with pytest.raises(ExperimentError, match=r"has no provenance.json"):
+        sweep(**arguments, results_dir=copy)
+    with pytest.raises(ExperimentError, match=r"has no provenance.json"):
+        read_sweep(tmp_path)
+
+
+# ---- what goes wrong ----
+
+
+def test_failed_runs_are_kept(demo: Demo, tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
+    """A run that fails is kept with the server's sentence, and the sweep goes on."""
+
+    def script(number: int, body: bytes, headers: dict) -> Any:
+        # the demo's rows are three floats here; ten of them are more than this server takes
+        return reply(413, b'{"error": "too large"}') if len(body) > 420 else right_answer(body, headers)
+
+    rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
+    found = sweep(rows, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
+    failed = found.measured[found.measured["error"].notna()]
+    assert failed["rows_per_request"].tolist() == [20, 20]
+    assert failed["error"].str.contains("answered 413: too large").all()
+    assert found.verdict().startswith("INVALID: 2 runs failed (Rows 0 to 19 were not scored")
+    assert "The whole set in one request: 1 run failed." in found.verdict()
+    summary = found.summary().set_index("rows_per_request")
+    assert summary["failed"].to_dict() == {5: 0, 20: 1}
+    assert summary["n"].to_dict() == {5: 1, 20: 0}
+    assert "not scored" not in found._repr_html_().split("<pre>")[0]
+
+
+def test_nothing_is_sent_again_in_a_timed_run(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
+    """A server that is overloaded once makes its run fail, for a second try would be timed as if it were one."""
+
+    def script(number: int, body: bytes, headers: dict) -> Any:
+        return reply(503, b'{"error": "busy"}') if number == 3 else right_answer(body, headers)
+
+    rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
+    server = scripted(script)
+    found = sweep(rows, server.url, chunk_sizes=[10], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
+    assert found.runs["error"].notna().tolist() == [False, True]
+    assert "busy" in found.runs["error"].iloc[1]
+
+
+def test_other_answers_are_invalid(tmp_path: Path, scripted: Callable, right_answer: Callable) -> None:
+    """A run whose predictions differ from the first run's, by another model version, makes the sweep INVALID."""
+
+    def script(number: int, body: bytes, headers: dict) -> Any:
+        if number < 3:
+            return right_answer(body, headers)
+        values = np.frombuffer(body[-60:], np.float32) + 0.001
+        return right_answer(body[:-60] + values.tobytes(), headers, "2")
+
+    rows = pl.DataFrame({name: np.arange(10.0) for name in "abc"})
+    url = scripted(script).url
+    found = sweep(rows, url, chunk_sizes=[5], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
+    assert found.runs["answers_equal"].tolist() == [True, False]
+    assert found.runs["max_abs_difference"].tolist() == pytest.approx([0, 0.003], abs=1e-5)
+    assert "INVALID: 1 run gave other predictions than the first; 2 versions of the model" in found.verdict()
+
+
+def test_a_retry_is_invalid(copy: Path) -> None:
+    """A measured run that sent a request again makes the sweep INVALID; a warm-up that did does not."""
+    calm(copy)
+    assert rewrite(copy, lambda line: line.update(retries=int(line["warmup"]))).verdict().startswith("VALID")
+    changed = rewrite(copy, lambda line: line.update(retries=int(line["run"] == 18)))
+    assert changed.verdict().startswith("INVALID: 1 run sent a request again.")
+
+
+def test_no_server_raises_at_once(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
+    """A sweep without a server fails before its first run, and the folder may then be used for any plan."""
+    with pytest.raises(ScoringError, match="is not the address of a server"):
+        sweep(demo.testset, "nowhere", chunk_sizes=[100], runs=2, results_dir=tmp_path)
+    assert not lines_of(tmp_path)
+    found = sweep(demo.testset, server.url, chunk_sizes=[1250], runs=1, results_dir=tmp_path)
+    assert len(found.runs) == 4
+    assert calm(tmp_path).verdict().startswith("VALID")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [([0], "must be a whole number"), ([2.5], "must be a whole number"), ([5000], "smaller than the table"), ([], "no level")],
+)  # fmt: skip
+def test_sizes_that_cannot_be(arguments: dict, tmp_path: Path, sizes: list, sentence: str) -> None:
+    """Sizes that are no number of rows, or all too large, are refused before anything is measured."""
+    with pytest.raises(ExperimentError, match=sentence):
+        sweep(**{**arguments, "chunk_sizes": sizes}, results_dir=tmp_path)
+
+
+# ---- what it says ----
+
+
+def test_summary_is_of_the_measured_runs(swept: Sweep) -> None:
+    """The summary has a row per size and way, over the measured runs, in closed form for two runs."""
+    summary = swept.summary()
+    assert list(zip(summary["rows_per_request"], summary["pipelined"], strict=True)) == [
+        (500, False), (500, True), (1000, False), (1000, True), (2500, False), (2500, True),
+    ]  # fmt: skip
+    row = summary.iloc[0]
+    runs = swept.measured[(swept.measured["rows_per_request"] == 500) & ~swept.measured["pipelined"]]
+    first, second = runs["total_s"]
+    assert row["n"] == 2
+    assert row["failed"] == 0
+    assert row["total_mean"] == row["total_median"] == pytest.approx((first + second) / 2)
+    assert row["total_std"] == pytest.approx(abs(first - second) / 2**0.5)
+    # Student's t with one degree of freedom is 12.706
+    assert row["total_high"] - row["total_mean"] == pytest.approx(12.7062 * row["total_std"] / 2**0.5, rel=1e-4)
+    assert row["rows_per_s"] == pytest.approx(2 / (1 / runs["rows_per_s"]).sum())
+    assert row["forming_mean"] == pytest.approx(runs["forming_s"].mean())
+    assert row["sending_low"] < row["sending_mean"] < row["sending_high"]
+
+
+def test_saved_and_read_back(swept: Sweep, copy: Path) -> None:
+    """A sweep reads back as it was, and saves its summary and verdict beside its runs."""
+    again = read_sweep(copy)
+    pd.testing.assert_frame_equal(again.runs, swept.runs)
+    assert again.notes == swept.notes
+    again.save()
+    pd.testing.assert_frame_equal(pd.read_csv(copy / "summary.csv"), swept.summary())
+    assert (copy / "verdict.txt").read_text() == swept.verdict() + "\n"
+
+
+def test_notebook_shows_summary_and_verdict(copy: Path) -> None:
+    """A notebook shows the summary as a table and the verdict; the repr is one line with the word that counts."""
+    swept = calm(copy)
+    shown = swept._repr_html_()
+    assert shown.count("<tr") == 7
+    assert "VALID" in shown
+    assert repr(swept) == "Sweep(12 runs of 3 request sizes, VALID, in copy)"
+
+
+def test_verdict_judges_the_claim_twice(copy: Path) -> None:
+    """The verdict judges the claim of 2023 on the two phases and on the pipelined job; two runs cannot tell."""
+    swept = calm(copy)
+    assert swept.verdict().startswith("VALID: every run scored every row alike.")
+    assert swept.verdict().count('"The whole set in one request is fastest" (2023): cannot tell') == 2

@@ -1,0 +1,103 @@
+"""The demo's data and models."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ruo.learn.demo import Demo, make_demo, make_testset
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A test set is the same every time, and another with another seed."""
+    digests = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_testset(tmp_path / name, 300, seed)
+        digests.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.soak
+def test_a_longer_test_set_begins_with_the_shorter(tmp_path: Path) -> None:
+    """The first rows of a longer demo are those of a shorter one, also over the pieces that are written."""
+    make_testset(tmp_path / "short", 60_000)
+    make_testset(tmp_path / "long", 110_000)
+
+    assert (tmp_path / "long").read_bytes().startswith((tmp_path / "short").read_bytes())
+
+
+def test_the_columns_are_pixels_and_one_hot_labels(demo: Demo) -> None:
+    """64 features with fractions, then ten labels of which each row has one."""
+    frame = pl.read_csv(demo.testset)
+
+    assert frame.columns[:2] == ["pixel_0_0", "pixel_0_1"]
+    assert frame.columns[63:66] == ["pixel_7_7", "Label_0", "Label_1"]
+    assert frame.shape == (2_500, 74)
+    pixels, labels = frame[:, :64].to_numpy(), frame[:, 64:].to_numpy()
+    assert (pixels % 1 != 0).mean() > 0.99
+    assert (labels.sum(axis=1) == 1).all()
+    assert set(np.unique(labels)) == {0, 1}
+    assert (labels.sum(axis=0) > 150).all()
+
+
+def test_training_and_test_rows_come_from_disjoint_originals() -> None:
+    """No digit that trains a model stands in the test set."""
+    from ruo.learn.demo import _originals
+
+    (train, _), (test, _) = _originals(0)
+
+    assert not {row.tobytes() for row in train} & {row.tobytes() for row in test}
+    assert len(train) + len(test) == 1_797
+
+
+def test_the_dense_model_is_good(demo: Demo) -> None:
+    """It gets more than 95 % of the unseen digits right."""
+    assert demo.accuracy["mlp"] > 0.95
+
+
+@pytest.mark.soak
+def test_the_models_are_the_same_for_a_seed_and_good(demo: Demo, tmp_path: Path) -> None:
+    """Both models get more than 95 % of the unseen digits right, and the dense one is the same when made again."""
+    import keras
+
+    again = make_demo(tmp_path, 10)
+
+    assert min(again.accuracy.values()) > 0.95
+    weights = [keras.saving.load_model(made.models["mlp"]).get_weights() for made in (demo, again)]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert _multiplications(keras.saving.load_model(again.models["cnn"])) * 2 >= 3e6
+    assert keras.saving.load_model(again.models["cnn"]).input_shape == (None, 64)
+
+
+def _multiplications(model: object) -> int:
+    """Multiplications per row: each weight of a layer is used once for every position of its output."""
+    total = 0
+    for layer in model.layers:  # type: ignore[attr-defined]
+        if layer.weights:
+            positions = int(np.prod(layer.output.shape[1:-1])) if len(layer.output.shape) > 2 else 1
+            total += int(np.prod(layer.weights[0].shape)) * positions
+    return total
+
+
+def test_a_half_written_test_set_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When writing fails, neither a short CSV nor the draft of one is there."""
+    calls = []
+    write = pl.DataFrame.write_csv
+
+    def fail_at_second(frame: pl.DataFrame, *args: object, **kwargs: object) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("disk full")
+        write(frame, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pl.DataFrame, "write_csv", fail_at_second)
+    with pytest.raises(OSError, match="disk full"):
+        make_testset(tmp_path / "t.csv", 120_000)
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,291 @@
+"""How good a model's answers are: against numbers worked out by hand, published ones and scikit-learn's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
+
+from ruo import Scores, ScoringError, score_csv
+from ruo.client.records import ModelInfo
+from ruo.client.scores import Timings
+from ruo.deploy.local import LocalServer
+from ruo.errors import RuoError
+from ruo.learn.demo import Demo
+from ruo.learn.evaluation import class_names, evaluate, wilson_interval
+
+
+def scores_of(
+    predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray | None, lost: Sequence[tuple[int, int]] = ()
+) -> Scores:
+    """What a run would bring back; `lost` are the ranges of rows that were not scored."""
+    errors = [ScoringError("The server was away.", start, stop, 503) for start, stop in lost]
+    found = None if labels is None else np.asarray(labels, np.int64)
+    model = ModelInfo("model", "1", "test")
+    return Scores(np.asarray(predictions, np.float32), found, Timings(1, 1, 1, 1), model, errors=errors)
+
+
+def sure_of(answers: Sequence[int], classes: int, confidence: float = 1.0) -> np.ndarray:
+    """Predictions that give each answer with this confidence and share the rest among the other classes."""
+    rest = (1 - confidence) / (classes - 1)
+    return np.where(np.eye(classes, dtype=bool)[list(answers)], confidence, rest)
+
+
+def random_scores(rows: int = 4_000, classes: int = 5, sharpness: float = 1.0, seed: int = 0) -> Scores:
+    """A model that draws its labels from its own probabilities, and then states them sharper than they are."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(rows, classes)) * 1.5
+    true, stated = (np.exp(scale * logits) for scale in (1, sharpness))
+    true, stated = (each / each.sum(axis=1, keepdims=True) for each in (true, stated))
+    labels = (true.cumsum(axis=1) > random.random((rows, 1))).argmax(axis=1)
+    return scores_of(stated, labels)
+
+
+# Three classes: of 4 rows of class 0, 3 are found; of 4 of class 1, 2; both of class 2
+LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+ANSWERS = [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_by_hand() -> None:
+    """Ten rows that one can count: accuracy 7/10, and each class's precision, recall and F1."""
+    found = evaluate(scores_of(sure_of(ANSWERS, 3), LABELS))
+
+    assert (found.rows, found.not_scored, found.not_numbers) == (10, 0, 0)
+    assert found.accuracy.value == 0.7
+    expected = pd.DataFrame(
+        {"class": [0, 1, 2], "support": [4, 4, 2], "precision": [1, 2 / 3, 1 / 2], "recall": [3 / 4, 1 / 2, 1],
+         "f1": [6 / 7, 4 / 7, 2 / 3]}
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(found.by_class, expected)
+    assert found.confusion.to_numpy().tolist() == [[3, 1, 0], [0, 2, 2], [0, 0, 2]]
+    assert (found.confusion.index.name, found.confusion.columns.name) == ("true class", "answer")
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "low", "high"),
+    # Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 1998, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_is_the_published_one(right: int, rows: int, low: float, high: float) -> None:
+    """The intervals of Newcombe's four examples."""
+    share, *bounds = wilson_interval(right, rows)
+    assert share == right / rows
+    assert bounds == pytest.approx([low, high], abs=5e-5)
+
+
+def test_the_accuracy_has_the_wilson_interval() -> None:
+    """81 right of 263."""
+    found = evaluate(scores_of(sure_of([0] * 263, 2), [0] * 81 + [1] * 182))
+    assert found.accuracy == pytest.approx((81 / 263, 0.2553, 0.3662), abs=5e-5)
+
+
+def test_all_right_is_not_certain() -> None:
+    """An accuracy of 1 has an interval that ends there and begins below."""
+    accuracy = evaluate(scores_of(sure_of([0, 1] * 10, 2), [0, 1] * 10)).accuracy
+    assert accuracy.value == accuracy.high == 1
+    assert accuracy.low == pytest.approx(1 - 0.1611, abs=5e-5)
+
+
+def test_classes_are_scikit_learns() -> None:
+    """Precision, recall, F1, support and confusion are those of scikit-learn, over all rows."""
+    scores = random_scores()
+    found, answers = evaluate(scores), scores.predictions.argmax(axis=1)
+
+    assert found.accuracy.value == metrics.accuracy_score(scores.labels, answers)
+    report = metrics.classification_report(scores.labels, answers, output_dict=True)
+    for row in found.by_class.to_dict("records"):
+        expected = report[str(row["class"])]
+        assert [row["precision"], row["recall"], row["f1"], row["support"]] == pytest.approx(list(expected.values()))
+    np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(scores.labels, answers))
+
+
+def test_calibration_by_hand() -> None:
+    """Ten rows at 0.95 of which 7 are right, ten at 0.65 of which 5 are: each bin, and (0.25 + 0.15) / 2 as the error."""
+    predictions = [*sure_of([0] * 10, 2, 0.95), *sure_of([0] * 10, 2, 0.65)]
+    found = evaluate(scores_of(predictions, [0] * 7 + [1] * 3 + [0] * 5 + [1] * 5)).calibration
+
+    assert found.bins["rows"].tolist() == [10, 10]
+    assert found.bins["confidence"].tolist() == pytest.approx([0.65, 0.95])
+    assert found.bins["right"].tolist() == [0.5, 0.7]
+    assert found.bins[["low", "high"]].to_numpy().ravel() == pytest.approx([0.6, 0.7, 0.9, 1.0])
+    assert found.bins["right_low"].tolist() == pytest.approx([wilson_interval(5, 10)[1], wilson_interval(7, 10)[1]])
+    assert found.error == pytest.approx((0.15 + 0.25) / 2)
+    assert found.overconfidence.value == pytest.approx(0.2)
+
+
+def test_calibration_is_scikit_learns() -> None:
+    """The bins are those of scikit-learn's calibration curve, and every row is in one."""
+    scores = random_scores(sharpness=2.0)
+    bins = evaluate(scores).calibration.bins
+    right = scores.predictions.argmax(axis=1) == scores.labels
+    shares, means = calibration_curve(right, scores.predictions.max(axis=1).astype(float), n_bins=10)
+
+    np.testing.assert_allclose(bins["right"], shares)
+    np.testing.assert_allclose(bins["confidence"], means)
+    assert bins["rows"].sum() == len(scores)
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "word"), [(3.0, "is over-confident by"), (0.3, "is under-confident by"), (1.0, "is not seen to be")]
+)
+def test_confidence_in_words(sharpness: float, word: str) -> None:
+    """A model that states more, less, or just what it knows is told so."""
+    found = evaluate(random_scores(sharpness=sharpness))
+    assert word in found.verdict()
+    gap = found.calibration.overconfidence
+    assert (gap.low > 0, gap.high < 0) == (sharpness > 1, sharpness < 1)
+
+
+def test_chance_explains_the_error_of_a_calibrated_model() -> None:
+    """Over many tables, the error of a model that states what it knows is what is said that chance makes."""
+    found = [evaluate(random_scores(rows=500, seed=seed)).calibration for seed in range(20)]
+    assert np.mean([each.error for each in found]) == pytest.approx(np.mean([each.error_by_chance for each in found]), rel=0.2)  # fmt: skip
+
+
+def test_rounding_above_one_is_a_confidence_of_one() -> None:
+    """A probability of 1.0000001, as float32 sums are, is in the last bin."""
+    found = evaluate(scores_of([[1.0000001, 0], [0.75, 0.25]], [0, 0]))
+    assert found.calibration.bins["high"].tolist() == pytest.approx([0.8, 1.0])
+    assert found.calibration.bins["confidence"].max() == 1
+
+
+def test_outputs_that_are_no_probabilities() -> None:
+    """The answers are judged, nothing is said of confidence, and that is said."""
+    found = evaluate(scores_of(5 * sure_of(ANSWERS, 3), LABELS))
+    assert found.accuracy.value == 0.7
+    assert found.calibration.bins.empty
+    assert np.isnan(found.calibration.error)
+    assert "confident" not in found.verdict()
+    assert "Nothing about confidence" in found.verdict()
+
+
+def test_worst_first() -> None:
+    """The wrong answers, the most certain first, by their row in the table and with the classes' names."""
+    confidence = [0.9, 0.6, 0.99, 0.8]
+    predictions = [sure_of([0], 2, each)[0] for each in confidence]
+    found = evaluate(scores_of(predictions, [1, 1, 0, 1]), ["cat", "dog"])
+
+    worst = found.worst(2)
+    assert worst["row"].tolist() == [0, 3]
+    assert worst["label"].tolist() == ["dog", "dog"]
+    assert worst["answer"].tolist() == ["cat", "cat"]
+    assert worst["confidence"].tolist() == pytest.approx([0.9, 0.8])
+    assert len(found.worst(100)) == 3
+
+
+def test_no_answer_is_wrong() -> None:
+    """There is no worst row and no confusion, and it is said."""
+    found = evaluate(scores_of(sure_of(LABELS, 3), LABELS))
+    assert found.worst().columns.tolist() == ["row", "label", "answer", "confidence"]
+    assert found.worst().empty
+    assert "No answer is wrong." in found.sentences()
+
+
+def test_rows_left_out_are_counted_and_keep_the_others_numbers() -> None:
+    """Rows that were not scored, and rows whose prediction is not a number, do not count but are told."""
+    predictions = sure_of([0, 0, 1, 1, 0, 0], 2)
+    predictions[[0, 1, 4]] = np.nan
+    found = evaluate(scores_of(predictions, [0, 0, 0, 1, 0, 0], lost=[(0, 2)]))
+
+    assert (found.rows, found.not_scored, found.not_numbers) == (3, 2, 1)
+    assert found.answers["row"].tolist() == [2, 3, 5]
+    assert found.worst()["row"].tolist() == [2]
+    assert "3 rows (2 not scored, 1 with a prediction that is not a number)" in found.verdict()
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_one_sigmoid_output_is_two_classes(shape: tuple[int, ...]) -> None:
+    """Above 0.5 the answer is 1; the confidence is that of the answer."""
+    outputs = np.array([0.9, 0.5, 0.51, 0.1, 0.2, 0.7, 0.3, 1.0])
+    found = evaluate(scores_of(outputs.reshape(shape), [1, 0, 1, 0, 1, 0, 0, 1]))
+
+    assert found.classes == (0, 1)
+    assert found.answers["answer"].tolist() == [1, 0, 1, 0, 0, 1, 0, 1]
+    assert found.answers["confidence"].tolist() == pytest.approx([0.9, 0.5, 0.51, 0.9, 0.8, 0.7, 0.7, 1.0])
+    assert found.accuracy.value == 6 / 8
+    assert found.worst()["row"].tolist() == [4, 5]
+    assert not found.calibration.bins.empty
+
+
+def test_classes_that_never_occur() -> None:
+    """A class without rows has no recall, does not count in the mean, and is named; so is one with few rows."""
+    labels = [0] * 40 + [1] * 5
+    found = evaluate(scores_of(sure_of([*[0] * 39, 2, *[1] * 5], 4), labels))
+
+    assert found.by_class["support"].tolist() == [40, 5, 0, 0]
+    assert found.by_class["recall"].isna().tolist() == [False, False, True, True]
+    assert "right in 98.8 %." in found.sentences()[2]  # (39 / 40 + 1) / 2
+    assert "do not occur in the table: 2, 3." in found.verdict()
+    assert "under 30 rows: 1 (5 rows)." in found.verdict()
+
+
+def test_one_row() -> None:
+    """A single row can be judged, though nothing may be concluded."""
+    found = evaluate(scores_of([[0.2, 0.8]], [1]))
+    assert "1 row, and is right in 100.0 % (95 % interval 20.7 % to 100.0 %)." in found.verdict()
+    assert "not seen to be over- or under-confident" in found.verdict()
+
+
+def test_what_is_seen_in_words() -> None:
+    """Best and worst class, the most frequent confusion with its shares, and what always answering one would reach."""
+    labels = [0] * 100 + [1] * 60 + [2] * 40
+    answers = [0] * 99 + [1] + [1] * 60 + [2] * 30 + [1] * 10
+    words = evaluate(scores_of(sure_of(answers, 3), labels), ["cat", "dog", "owl"]).verdict()
+
+    assert "The model answers 200 rows, and is right in 94.5 % (95 % interval 90.4 % to 96.9 %)." in words
+    assert "Always answering class cat, the most frequent one, would be right in 50.0 %." in words
+    assert "Class cat is recognised best, F1 0.99: of its 100 rows, 99.0 %" in words
+    assert "Class owl is recognised worst, F1 0.86: of its 40 rows, 75.0 %" in words
+    assert (
+        "Most often class owl is taken for dog: 10 rows, 25.0 % of that class and 90.9 % of all wrong answers." in words
+    )
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "names", "words"),
+    [
+        (sure_of(ANSWERS, 3), None, None, "no labels"),
+        (np.full((3, 2), np.nan), [0, 1, 0], None, "No row can be judged"),
+        (np.empty((3, 0)), [0, 1, 0], None, "No row can be judged"),
+        (np.zeros((0, 2)), [], None, "No row can be judged"),
+        (sure_of(ANSWERS, 3), [label + 1 for label in LABELS], None, "labels go from 1 to 3"),
+        (sure_of(ANSWERS, 3), LABELS, ["a", "b"], "2 names or label columns"),
+        ([[3.5], [-1.0]], [0, 1], None, "sigmoid"),
+        (np.zeros((2, 3, 4)), [0, 1], None, "shape"),
+    ],
+)
+def test_what_cannot_be_judged(predictions: np.ndarray, labels: list[int] | None, names: list[str] | None, words: str) -> None:  # fmt: skip
+    """It is refused, with a sentence that tells why."""
+    with pytest.raises(RuoError, match=words):
+        evaluate(scores_of(predictions, labels), names)
+
+
+def test_names_are_those_of_the_label_columns() -> None:
+    """One-hot columns name the classes; a single column of numbers does not, nor does a table without labels."""
+    frame = pl.DataFrame({"x": [1.0], "Label_cat": [1], "Label_dog": [0]})
+    assert class_names(frame) == ["cat", "dog"]
+    assert class_names(frame.rename({"Label_cat": "y_cat", "Label_dog": "y_dog"}), label_prefix="y_") == ["cat", "dog"]
+    assert class_names(frame.drop("Label_dog")) is None
+    assert class_names(frame.select("x")) is None
+
+
+def test_saved(tmp_path: Path) -> None:
+    """The classes are there as CSV and the sentences as text."""
+    found = evaluate(scores_of(sure_of(ANSWERS, 3), LABELS))
+    found.save(tmp_path)
+    assert (tmp_path / "verdict.txt").read_text() == found.verdict() + "\n"
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "classes.csv"), found.by_class)
+
+
+def test_a_served_model(demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray) -> None:
+    """What is found of a served model is what is found of the same model in this process."""
+    found = evaluate(score_csv(demo.testset, server.url), class_names(demo.testset))
+    assert found.classes == tuple("0123456789")
+    assert found.accuracy.value == metrics.accuracy_score(labels, expected.argmax(axis=1))
+    assert repr(found).startswith("Evaluation(2,500 rows, 10 classes, right ")

@@ -1,0 +1,290 @@
+"""Training from a labelled table: what is learnt from, what the model takes, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo import local_server, score_csv
+from ruo.errors import RuoError, TableError
+from ruo.learn.training import Trained, train
+from ruo.model.store import publish
+
+FEATURES = ["a", "b", "c"]
+
+
+def table(rows: int = 400, noise: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """Two classes, one-hot, told apart by the columns a and b; b is a thousand times as large, c says nothing."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(rows, 3)).astype(np.float32)
+    second = values[:, 0] + values[:, 1] + random.normal(scale=noise, size=rows) > 0
+    values[:, 1] = 1000 * values[:, 1] + 5000
+    frame = pd.DataFrame(values, columns=FEATURES)
+    return frame.assign(Label_no=(~second).astype(int), Label_yes=second.astype(int))
+
+
+def raw(frame: pd.DataFrame) -> np.ndarray:
+    return frame[FEATURES].to_numpy(np.float32)
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    table().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(csv: Path) -> Trained:
+    return train(csv, units=[16], epochs=15)
+
+
+def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
+    """Most rows that it has not seen are answered rightly, and the verdict says with what certainty, against what."""
+    assert trained.accuracy > 0.85
+    assert trained.classes == ("no", "yes")
+    assert trained.features == tuple(FEATURES)
+    assert trained.rows == 400
+    low, high = trained.interval
+    assert low < trained.accuracy < high
+    words = trained.verdict()
+    assert words.startswith("We see that:\n- ")
+    assert f"{trained.right} of 80 rows that it has not seen" in words
+    assert "95 % interval" in words
+    assert "better than always answering class" in words
+    assert "What may not be concluded:" in words
+
+
+def test_the_history_has_a_row_per_epoch(trained: Trained) -> None:
+    """Epochs count from 1, and the best is the one with the lowest validation loss."""
+    names = ["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]
+    assert list(trained.history.columns) == names
+    assert list(trained.history["epoch"]) == list(range(1, len(trained.history) + 1))
+    best = trained.history.set_index("epoch")["validation_loss"].idxmin()
+    assert trained.best_epoch == best
+
+
+def test_the_parts_are_disjoint_and_all(trained: Trained) -> None:
+    """Every row is in one part, three fifths in the one that is learnt from."""
+    assert [len(part) for part in trained.parts] == [240, 80, 80]
+    assert sorted(np.concatenate(trained.parts)) == list(range(400))
+
+
+def test_the_accuracy_is_that_of_the_test_part(trained: Trained) -> None:
+    """The model, asked again about the rows that were held out, is right as often as was said."""
+    frame = table().iloc[trained.parts.test]
+    answers = trained.model.predict(raw(frame), verbose=0).argmax(axis=1)
+    assert trained.accuracy == pytest.approx((answers == frame["Label_yes"]).mean())
+    assert trained.baseline == pytest.approx((frame[f"Label_{trained.most_frequent}"] == 1).mean())
+
+
+def test_the_weights_are_those_of_the_best_epoch() -> None:
+    """Asked about the validation rows, the model has the lowest loss of the history, not the last."""
+    frame = table(120, noise=2.0)
+    found = train(frame, units=[64], epochs=40, patience=3)
+    assert found.best_epoch < len(found.history) < 40
+    held = frame.iloc[found.parts.validation]
+    right = np.take_along_axis(found.model.predict(raw(held), verbose=0), held[["Label_yes"]].to_numpy(), axis=1)
+    assert -np.log(right).mean() == pytest.approx(found.history["validation_loss"].min(), rel=1e-3)
+
+
+@pytest.mark.soak
+def test_overfitting_and_early_stopping_are_told() -> None:
+    """A wide network learns a few rows by heart: the verdict says that the curves part, and that training stopped."""
+    frame = table(120, noise=2.0)
+    for number, column in enumerate(np.random.default_rng(1).normal(size=(30, len(frame)))):
+        frame[f"more_{number}"] = column
+    words = train(frame, units=[256, 128], epochs=100, patience=8).verdict()
+    assert "Training stopped early, after" in words
+    assert "It overfits" in words
+    assert "No overfitting" not in words
+
+
+def test_no_overfitting_is_told(trained: Trained) -> None:
+    """Where the curves stay together, the verdict says so, and no more than that."""
+    assert "No overfitting is seen" in trained.verdict()
+    assert "of a later time" in trained.verdict()
+
+
+def test_labels_that_mean_nothing_do_not_beat_the_baseline() -> None:
+    """The verdict does not call a model better that has learnt nothing."""
+    frame = table(300)
+    lots = np.random.default_rng(1).integers(0, 2, len(frame))
+    words = train(frame.assign(Label_no=1 - lots, Label_yes=lots), units=[8], epochs=5).verdict()
+    assert "better than" not in words
+
+
+def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
+    """Other numbers in the rows that are held out leave the scaling as it was; it is that of the training rows."""
+    frame = table()
+    part = raw(frame.iloc[trained.parts.training]).astype(float)
+    scaling = trained.model.get_layer("scaling")
+    np.testing.assert_allclose(np.ravel(scaling.mean), part.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.ravel(scaling.variance), part.var(axis=0), rtol=1e-4)
+    held = np.concatenate([trained.parts.validation, trained.parts.test])
+    frame.loc[held, FEATURES] = frame.loc[held, FEATURES] * 1000
+    other = train(frame, units=[16], epochs=1).model.get_layer("scaling")
+    np.testing.assert_array_equal(other.mean, scaling.mean)
+    np.testing.assert_array_equal(other.variance, scaling.variance)
+
+
+@pytest.mark.soak
+def test_a_column_that_never_changed_does_no_harm_when_it_does() -> None:
+    """A feature that was constant among the training rows is not blown up when it differs later."""
+    found = train(table().assign(c=7.5), units=[16], epochs=15)
+    rows = raw(table().assign(c=8.0))
+    assert (found.model.predict(rows, verbose=0).argmax(axis=1) == table()["Label_yes"]).mean() > 0.8
+
+
+def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: Path) -> None:
+    """The file loads in safe mode and answers the raw rows of the CSV as the model in memory."""
+    import keras
+
+    trained.save(tmp_path, ["It was served too."])
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    rows = pl.read_csv(csv).select(FEATURES).to_numpy().astype(np.float32)
+    np.testing.assert_allclose(loaded.predict(rows, verbose=0), trained.model.predict(rows, verbose=0), atol=1e-6)
+    assert (tmp_path / "verdict.txt").read_text() == trained.verdict(["It was served too."]) + "\n"
+    assert "\n- It was served too.\n" in trained.verdict(["It was served too."])
+    assert len(pd.read_csv(tmp_path / "history.csv")) == len(trained.history)
+
+
+@pytest.mark.soak
+def test_a_published_model_is_served_and_answers_alike(trained: Trained, csv: Path, tmp_path: Path) -> None:
+    """From the store, over HTTP, the same probabilities come for the rows of the CSV."""
+    assert publish(trained.model, tmp_path / "store") == "1"
+    with local_server(tmp_path / "store", workers=1) as server:
+        scores = score_csv(csv, server.url)
+    assert scores.model.version == "1"
+    np.testing.assert_allclose(scores.predictions, trained.model.predict(raw(table()), verbose=0), atol=1e-5)
+    test = trained.parts.test
+    assert scores.labels is not None
+    assert (scores.predictions[test].argmax(axis=1) == scores.labels[test]).mean() == pytest.approx(trained.accuracy)
+
+
+@pytest.mark.soak
+def test_the_seed_decides() -> None:
+    """The same seed gives the same history, parts and weights; another gives others."""
+    one, same, other = (train(table(), units=[8], epochs=2, seed=seed) for seed in (3, 3, 4))
+    pd.testing.assert_frame_equal(one.history, same.history)
+    for first, second in zip(one.model.get_weights(), same.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(one.parts.test, same.parts.test)
+    assert list(one.parts.test) != list(other.parts.test)
+
+
+@pytest.mark.soak
+def test_one_column_of_whole_numbers() -> None:
+    """A column of classes 0, 1, ... is as good as one column for each, and its name may be the prefix."""
+    frame = table()
+    numbers = frame[FEATURES].assign(kind=frame["Label_yes"])
+    one_hot, single = train(frame, units=[8], epochs=2), train(numbers, units=[8], epochs=2, label_prefix="kind")
+    assert single.classes == ("0", "1")
+    pd.testing.assert_frame_equal(one_hot.history, single.history)
+
+
+@pytest.mark.soak
+def test_units_shape_the_network() -> None:
+    """Each number is a hidden layer; without any, the features go straight to the classes."""
+    deep, flat = (train(table(), units=units, epochs=1).model for units in ([5, 4], []))
+    assert [weights.shape for weights in deep.trainable_weights] == [(3, 5), (5,), (5, 4), (4,), (4, 2), (2,)]
+    assert [weights.shape for weights in flat.trainable_weights] == [(3, 2), (2,)]
+
+
+@pytest.mark.soak
+def test_max_rows_draws_from_the_whole_table() -> None:
+    """Only so many rows are used, from all over the table, over the blocks in which it is read; shares are kept."""
+    frame = table(50_000)
+    found = train(frame, units=[], epochs=1, max_rows=500, validation=0.1, test=0.3)
+    assert [len(part) for part in found.parts] == [300, 50, 150]
+    numbers = np.concatenate(found.parts)
+    assert len(set(numbers)) == 500
+    assert {*(numbers // 10_000)} == {0, 1, 2, 3, 4}
+    part = raw(frame.iloc[found.parts.training]).astype(float)
+    np.testing.assert_allclose(np.ravel(found.model.get_layer("scaling").mean), part.mean(axis=0), rtol=1e-5)
+
+
+def test_repeated_rows_are_told() -> None:
+    """Test rows that also stand in the training part are counted, and the verdict says so."""
+    frame = pd.concat([table(100)] * 3)
+    found = train(frame, units=[], epochs=1)
+    values = raw(frame)
+    known = {row.tobytes() for row in values[found.parts.training]}
+    assert found.repeated == sum(row.tobytes() in known for row in values[found.parts.test]) > 0
+    assert f"{found.repeated} of the test rows are in the training part too" in found.verdict()
+
+
+def _with(column: str, row: int, value: float) -> pd.DataFrame:
+    frame = table(100).astype(float)
+    frame.loc[row, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (table(100)[FEATURES], "has no labels"),
+        (table(100).assign(Label_no=1, Label_yes=0), "only one class among its 100 rows"),
+        (table(30), "gives 30 rows; parts of 10 rows or more take 50"),
+        (_with("b", 17, np.nan), 'row 17, column "b": nan cannot be learnt from'),
+        (_with("c", 18, np.inf), 'row 18, column "c": inf cannot be learnt from'),
+        (_with("Label_no", 19, 2), "row 19 has no class: give it a single 1 among"),
+        (table(100)[FEATURES].assign(Label_x=-1), "row 0 has no class: give it a whole number"),
+        (table(100)[FEATURES].assign(Label_x=["cat", "dog"] * 50), "row 0 has no class: give it a whole number"),
+        (table(100)[FEATURES].assign(Label_x=[0, 50_000] * 50), "has the class 50,000; number the classes from 0"),
+    ],
+)
+def test_what_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
+    """One sentence says what is wrong with the table, and where."""
+    with pytest.raises(TableError) as error:
+        train(frame, epochs=1)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_row_count_is_the_one_that_is_needed() -> None:
+    """One row less than the error asks for is refused, so many are taken."""
+    with pytest.raises(TableError, match="gives 49 rows; .* take 50"):
+        train(table(49), epochs=1)
+    assert train(table(50), units=[], epochs=1).rows == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"epochs": 0}, "epochs: 0 is not a whole number from 1 up"),
+        ({"units": [8, 0.5]}, "units: 0.5 is not a whole number"),
+        ({"max_rows": "many"}, "max_rows: 'many' is not a whole number"),
+        ({"seed": -1}, "seed: -1 is not a whole number from 0 up"),
+        ({"patience": True}, "patience: True is not a whole number"),
+        ({"validation": 0}, "validation=0 and test=0.2 must be above 0"),
+        ({"validation": 0.5, "test": 0.5}, "leave rows to train with"),
+    ],
+)
+def test_wrong_keywords(options: dict, sentence: str) -> None:
+    """One sentence says which keyword cannot be."""
+    with pytest.raises(RuoError) as error:
+        train(table(100), **options)
+    assert sentence in str(error.value)
+
+
+def test_another_backend_is_refused(csv: Path) -> None:
+    """With KERAS_BACKEND set to something that does not train, one sentence says so."""
+    program = f"""
+from ruo.learn.training import train
+try:
+    train({str(csv)!r}, epochs=1)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": "numpy"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "RuoError KERAS_BACKEND=numpy is not for training; unset it to train.\n", done.stderr[-2000:]

@@ -1,0 +1,140 @@
+"""Publishing: a version is there as a whole or not at all."""
+
+import hashlib
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ruo.errors import RuoError
+from ruo.model.store import MANIFEST, fingerprint, publish, version_folders
+from server.repository import fetch, newest
+
+
+def test_versions_count_from_one(models, tmp_path):
+    """The first version is 1, the next one more than the highest, also where lower ones are gone."""
+    store = tmp_path / "new" / "store"
+    assert [publish(models["mlp"], store), publish(models["mlp"], store)] == ["1", "2"]
+    (store / "9").mkdir()
+    (store / "readme").mkdir()
+    assert publish(models["mlp"], store) == "10"
+    assert [path.name for path in version_folders(store)] == ["1", "2", "9", "10"]
+
+
+def test_the_manifest_has_the_files_own_fingerprint(models, tmp_path):
+    """The manifest's SHA-256 of a file is what sha256sum says of it."""
+    publish(models["mlp"], tmp_path)
+    manifest = json.loads((tmp_path / "1" / MANIFEST).read_text())
+    content = (tmp_path / "1" / manifest["model"]).read_bytes()
+    assert content == models["mlp"].read_bytes()
+    assert manifest["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folders_fingerprint_follows_names_and_contents(tmp_path):
+    """A folder's fingerprint changes with any name or content, not with times."""
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "file").write_text("content")
+    os.utime(tmp_path / "b" / "sub" / "file", (1, 1))
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    (tmp_path / "b" / "sub" / "file").rename(tmp_path / "b" / "file")
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "b")
+
+
+def test_a_keras_model_is_saved_and_a_savedmodel_is_copied(keras, models, tmp_path):
+    """A model in memory is published as .keras, a SavedModel directory as it is."""
+    publish(keras.saving.load_model(models["mlp"]), tmp_path)
+    publish(models["saved"], tmp_path)
+    assert (tmp_path / "1" / "model.keras").is_file()
+    assert fingerprint(tmp_path / "2" / "model") == fingerprint(models["saved"])
+
+
+def test_servers_of_other_users_can_read_it(models, tmp_path):
+    """Folders and files of a version are readable for everybody, whatever the mask of the publisher."""
+    mask = os.umask(0o077)
+    try:
+        publish(models["saved"], tmp_path)
+    finally:
+        os.umask(mask)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "1").rglob("*")}
+    assert modes == {0o644, 0o755}
+
+
+def test_what_is_no_model_is_refused_and_leaves_nothing(tmp_path):
+    """A missing file or a file of another kind is refused, and the store stays as it was."""
+    (tmp_path / "notes.txt").touch()
+    store = tmp_path / "store"
+    for path in (tmp_path / "notes.txt", tmp_path / "gone.keras", tmp_path):
+        with pytest.raises(RuoError, match="There is no model"):
+            publish(path, store)
+    assert list(store.iterdir()) == []
+
+
+def test_a_failure_halfway_leaves_no_version(models, tmp_path):
+    """A model whose saving fails halfway is never seen as a version."""
+
+    class Model:
+        def save(self, path):
+            path.write_bytes(b"half")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        publish(Model(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_publishers_get_two_versions(models, tmp_path):
+    """Publishing at the same moment gives every model a version of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: publish(models["mlp"], tmp_path), range(16)))
+    assert sorted(map(int, versions)) == list(range(1, 17))
+
+
+def test_a_version_is_whole_whenever_it_is_seen(models, tmp_path):
+    """Whoever looks while versions are published finds a manifest and a model that fits it, every time."""
+    stop, faults, seen = threading.Event(), [], 0
+
+    def look():
+        nonlocal seen
+        while not stop.is_set():
+            for folder in version_folders(tmp_path):
+                manifest = json.loads((folder / MANIFEST).read_text())
+                if fingerprint(folder / manifest["model"]) != manifest["sha256"]:
+                    faults.append(folder)
+                seen += 1
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    for _ in range(20):
+        publish(models["slow"], tmp_path)
+    stop.set()
+    looker.join()
+    assert seen > 0
+    assert faults == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_reader_that_polls_never_sees_a_torn_model(models, tmp_path):
+    """While a hundred versions are published, what a server finds is always whole, as over NFS: by looking, not by events."""
+    store, ended = tmp_path / "store", threading.Event()
+    publish(models["mlp"], store)
+
+    def write():
+        for number in range(99):
+            publish(models["other" if number % 2 else "mlp"], store)
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen, known = set(), {fingerprint(models[name]) for name in ("mlp", "other")}
+    while not ended.is_set() or "100" not in seen:
+        found = newest(store)
+        with fetch(found) as (path, sha256):
+            assert fingerprint(path) == sha256
+            assert sha256 in known
+        seen.add(found.version)
+    writer.join()
+    assert len(seen) > 5

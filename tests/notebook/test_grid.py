@@ -1,0 +1,304 @@
+"""A notebook run for a grid of parameters: small notebooks that really run, each in its own folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import ruo
+from ruo.__main__ import main
+from ruo.errors import RuoError
+from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, parse_pairs, run_grid
+
+HOME = Path(ruo.__file__).parent.parent
+
+PARAMETERS = 'size = 1\nname = "x"\nlevels = [1]\nresults_dir = None'
+
+# Fails for size 13, as a user's notebook does; kills its kernel for 99, as a machine without memory does.
+WORK = """
+import os, pathlib, signal
+folder = pathlib.Path(results_dir)
+with (folder / "log.txt").open("a") as log:
+    log.write("ran\\n")
+if size == 99:
+    os.kill(os.getpid(), signal.SIGKILL)
+if size == 13:
+    raise ValueError("thirteen is\\nunlucky")
+(folder / "summary.csv").write_text(f"n,size,seconds\\n1,{size},0.5\\n2,{size},0.25\\n")
+(folder / "verdict.txt").write_text(f"VALID: {size} of {name}, {levels}.\\n")
+"""
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    first = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    rest = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, *rest], metadata={"kernelspec": kernel}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A notebook that writes its parameters into a summary and a verdict."""
+    return write_notebook(tmp_path_factory.mktemp("grid") / "work.ipynb", WORK)
+
+
+@pytest.fixture(scope="module")
+def gathered(notebook: Path) -> pd.DataFrame:
+    """What comes of two sizes, of which one fails, for two names."""
+    return run_grid(
+        notebook, notebook.parent / "results", {"size": [2, 13], "name": ["a", "b/c"]}, {"levels": [1, None]}
+    )
+
+
+@pytest.fixture
+def results(gathered: pd.DataFrame, notebook: Path, tmp_path: Path) -> Path:
+    """A copy of what it left, to be gone on with."""
+    return Path(shutil.copytree(notebook.parent / "results", tmp_path / "results"))
+
+
+def folders(results: Path) -> list[str]:
+    return sorted(path.name for path in results.iterdir() if path.is_dir())
+
+
+def times_run(folder: Path) -> int:
+    return (folder / "log.txt").read_text().count("ran")
+
+
+# ---- what comes out ----
+
+
+def test_every_combination_has_its_folder(gathered: pd.DataFrame, results: Path) -> None:
+    """Each combination leaves its notebook, and what it wrote, in a folder that is named after its values."""
+    assert len(folders(results)) == 4
+    assert {"size=2,name=a", "size=13,name=a"} < set(folders(results))
+    verdict = (results / "size=2,name=a" / "verdict.txt").read_text()
+    assert verdict == "VALID: 2 of a, [1, None].\n"
+    assert (results / "size=2,name=a" / "work.html").exists()
+
+
+def test_gathered_has_the_grid_in_front(gathered: pd.DataFrame, results: Path) -> None:
+    """The summaries stand below one another, the grid's parameters before them; whole numbers stay whole."""
+    assert list(gathered.columns) == ["size", "name", "error", "n", "summary_size", "seconds"]
+    good = gathered[gathered["error"].isna()]
+    assert good[["size", "name", "n"]].to_numpy().tolist() == [[2, "a", 1], [2, "a", 2], [2, "b/c", 1], [2, "b/c", 2]]
+    assert (results / GATHERED).read_text().splitlines()[1] == "2,a,,1,2,0.5"
+    assert len(pd.read_csv(results / GATHERED)) == len(gathered) == 6
+
+
+def test_a_failure_does_not_end_the_grid(gathered: pd.DataFrame, results: Path) -> None:
+    """What fails has a row with its sentence and no numbers; what comes after it runs."""
+    failed = gathered[gathered["error"].notna()]
+    assert failed["size"].tolist() == [13, 13]
+    assert failed["error"].str.contains("ValueError: thirteen is unlucky").all()
+    assert failed["seconds"].isna().all()
+    assert (results / "size=13,name=a" / "work.ipynb").exists()
+
+
+def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> None:
+    """The verdicts stand below the combination they are of, with the report or the failure."""
+    text = (results / VERDICTS).read_text()
+    assert text.startswith("# work: 4 of 4 combinations\n")
+    assert "## size=2, name=a ([report](size%3D2%2Cname%3Da/work.html))\n\nVALID: 2 of a, [1, None].\n" in text
+    assert "## size=13, name=b/c\n\nFAILED: Cell" in text
+
+
+def test_a_kernel_that_dies_does_not_end_the_grid(notebook: Path, tmp_path: Path) -> None:
+    """A kernel that the system kills is a failure like any other."""
+    found = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
+    assert found["error"].notna().tolist() == [True, False, False]
+    assert "The kernel of work.ipynb died" in found["error"].iloc[0]
+
+
+def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
+    """Without summary and verdict a combination has its row, its section, and is not run twice."""
+    notebook = write_notebook(tmp_path / "quiet.ipynb", "open(results_dir + '/log.txt', 'a').write('ran ')")
+    for _ in range(2):
+        found = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    assert found.to_dict("records") == [{"size": 1, "error": None}]
+    assert "It wrote no verdict." in (tmp_path / "r" / VERDICTS).read_text()
+    assert times_run(tmp_path / "r" / "size=1") == 1
+
+
+def test_a_summary_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A summary that is no table is told, and the verdict of the rest stands."""
+    notebook = write_notebook(tmp_path / "odd.ipynb", "open(results_dir + '/summary.csv', 'w').close()")
+    found = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    assert "summary.csv cannot be read" in found["error"].item()
+
+
+# ---- gone on with ----
+
+
+def test_finished_combinations_are_taken_as_they_are(
+    notebook: Path, results: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A second call runs only what failed and what is new, and gathers all of it."""
+    found = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
+    assert times_run(results / "size=2,name=a") == 1
+    assert times_run(results / "size=13,name=a") == 2
+    assert found["size"].tolist() == [2, 2, 13, 3, 3]
+    said = capsys.readouterr().err
+    assert "1/3 size=2,name=a ... is finished already\n" in said
+    assert "3/3 size=3,name=a ...\n" in said
+
+
+def test_other_parameters_are_another_result(notebook: Path, results: Path) -> None:
+    """Where a fixed parameter has changed the combination runs again, and the earlier result is kept beside it."""
+    run_grid(notebook, results, {"size": [2], "name": ["a"]}, {"levels": [5]})
+    assert (results / "size=2,name=a" / "verdict.txt").read_text() == "VALID: 2 of a, [5].\n"
+    kept = [name for name in folders(results) if name.startswith("size=2,name=a-")]
+    assert len(kept) == 1
+    assert (results / kept[0] / "verdict.txt").read_text() == "VALID: 2 of a, [1, None].\n"
+
+
+@pytest.mark.soak
+def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C ends the command with status 130; the same command runs the interrupted combination and the rest."""
+    wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"  # fmt: skip
+    write_notebook(tmp_path / "work.ipynb", "import pathlib", wait, WORK)
+    command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size=1,2,3", "--results", "r"]
+    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
+    how: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
+        while not (tmp_path / "here").exists():
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Interrupted; the same command goes on from there." in output
+    assert set(pd.read_csv(tmp_path / "r" / GATHERED)["size"]) == {1}
+
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, **how)
+    assert done.returncode == 0, done.stderr
+    assert [times_run(tmp_path / "r" / f"size={size}") for size in (1, 2, 3)] == [1, 1, 1]
+    assert "VALID: 3 of x" in done.stdout
+
+
+def test_progress_tells_the_time_left(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Each combination is told as it begins and as it ends, with the time that the rest will take."""
+    run_grid(notebook, tmp_path, {"size": [1, 2]})
+    lines = [line for line in capsys.readouterr().err.splitlines() if line[1:3] == "/2"]
+    assert lines[0] == "1/2 size=1 ..."
+    assert lines[1].startswith("1/2 size=1 ... ")
+    assert lines[1].endswith(" s left")
+    assert lines[2] == "2/2 size=2 ..."
+    assert lines[3].endswith(" s")
+
+
+# ---- names of folders ----
+
+ALIKE = [1, 1.0, "1", True, "true", "True", None, "none", "a/b", "a_b", "a b", "A_B", [1, 2], "1,2", "[1,2]", [1, "2"], [],
+         "", "..", "a.", "-", 1e300, -1, "-1", "x" * 300, "x" * 301, "ü", "u"]  # fmt: skip
+
+
+def test_different_values_never_share_a_folder() -> None:
+    """Values that look alike have folders of their own, also where capitals and small letters are the same."""
+    assert len({folder_name({"name": value}).lower() for value in ALIKE}) == len(ALIKE)
+    assert folder_name({"name": "a,b=c"}) != folder_name({"name": "a", "b": "c"})
+
+
+def test_names_of_folders_are_harmless() -> None:
+    """No name has a character that a file system minds, or is too long; plain values stand as they are."""
+    names = [folder_name({"name": value}) for value in ALIKE] + [folder_name(dict.fromkeys("abcdefgh", "long" * 9))]
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789=,._~-")
+    assert set("".join(names)) <= allowed
+    assert max(map(len, names)) <= 120
+    assert not [name for name in names if name.endswith(".")]
+    assert {"name=1", "name=1.0", "name=true", "name=none", "name=a_b", "name=-1"} <= set(names)
+
+
+def test_paths_and_numbers_of_numpy_are_values() -> None:
+    """A path is its text and a number of NumPy's is the number, so that their results are found again."""
+    assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name({"a": "x.csv", "b": 3, "c": [1, 2]})  # fmt: skip
+
+
+# ---- what cannot be ----
+
+
+@pytest.mark.parametrize(
+    ("grid", "fixed", "sentence"),
+    [
+        ({"sise": [1, 2]}, {}, r"work.ipynb has no parameter 'sise'; it has size, name, levels"),
+        ({"size": [1, 2]}, {"nome": 1}, "has no parameter 'nome'"),
+        ({"results_dir": ["a", "b"]}, {}, "results_dir is what --results gives"),
+        ({}, {"size": 1}, "Nothing varies"),
+        ({"size": []}, {}, "size has no value"),
+        ({"size": [1, 2, 1]}, {}, "size=1,2,1 has a value twice"),
+        ({"size": [1, 2]}, {"size": 3}, "size cannot vary and be fixed"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(
+    notebook: Path, tmp_path: Path, grid: dict, fixed: dict, sentence: str
+) -> None:
+    """A grid that cannot be is refused with a sentence, and nothing is written."""
+    with pytest.raises(RuoError, match=sentence):
+        run_grid(notebook, tmp_path / "r", grid, fixed)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_notebook_that_is_not_there(tmp_path: Path) -> None:
+    """A notebook that does not exist is told."""
+    with pytest.raises(RuoError, match=r"There is no notebook at .*nothing\.ipynb"):
+        run_grid(tmp_path / "nothing.ipynb", tmp_path / "r", {"size": [1, 2]})
+
+
+# ---- the command line ----
+
+
+@pytest.mark.parametrize(
+    ("pairs", "grid", "fixed"),
+    [
+        (["model=mlp,cnn", "workers=1,2,4", "runs=3"], {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}, {"runs": 3}),
+        (["sizes=[1000,5000],[10000,none]"], {"sizes": [[1000, 5000], [10000, None]]}, {}),
+        (["sizes=[1000,none]"], {}, {"sizes": [1000, None]}),
+        (["sizes=[1000],none, 0.5 ,[]"], {"sizes": [[1000], None, 0.5, []]}, {}),
+        (["url=http://h:1/?a=b"], {}, {"url": "http://h:1/?a=b"}),
+        (["file=a[1].csv,true"], {"file": ["a[1].csv", True]}, {}),
+    ],
+)
+def test_pairs(pairs: list[str], grid: dict, fixed: dict) -> None:
+    """Values are split at commas outside brackets; one value is fixed, several vary."""
+    assert parse_pairs(pairs) == (grid, fixed)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        (["workers"], "lacks a name or a value"),
+        (["=1"], "lacks a name or a value"),
+        (["workers=1,,2"], "lacks a name or a value"),
+        (["workers=1", "workers=2"], "workers is given twice; write all its values in one, such as workers=1,2"),
+        (["sizes=[1,2"], "bracket without its other half"),
+        (["sizes=1,2]"], "bracket without its other half"),
+    ],
+)
+def test_pairs_that_cannot_be(pairs: list[str], sentence: str) -> None:
+    """A pair that is no pair, twice there or not closed is refused."""
+    with pytest.raises(RuoError, match=sentence):
+        parse_pairs(pairs)
+
+
+def test_the_status_tells_of_failures(notebook: Path, results: Path) -> None:
+    """The command prints the verdicts; its status is 3 where a combination failed, 0 else, 1 where nothing could run."""
+    arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels=[1,none]", "-p", "name=a,b/c"]
+    done = CliRunner().invoke(main, [*arguments, "-p", "size=2,13"])
+    assert done.exit_code == 3
+    assert "VALID: 2 of a" in done.output
+    assert "FAILED: Cell" in done.output
+    done = CliRunner().invoke(main, [*arguments, "-p", "sise=2,13"])
+    assert done.exit_code == 1
+    assert "Error: work.ipynb has no parameter 'sise'" in done.output

@@ -1,0 +1,188 @@
+"""All results on one page: which runs are on it, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from ruo.errors import RuoError
+from ruo.notebook.report import bind, main
+
+PIXEL = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
+        "0000000b4944415478da6364600000000600023081d02f0000000049454e44ae426082"
+    )
+).decode()
+NOON = time.mktime((2026, 11, 3, 12, 5, 0, 0, 0, -1))
+
+
+def leave(
+    folder: Path, name: str, text: str, verdict: str | None = "VALID.\n\nMore.", at: float = NOON, **notes: object
+) -> Path:
+    """What a run of a notebook leaves in a folder; `notes` are papermill's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = [
+        new_output("stream", text="stdout <of> it\n"),
+        new_output(
+            "display_data", {"image/png": PIXEL, "text/plain": "<Figure>"}, metadata={"image/png": {"alt": "a"}}
+        ),
+    ]
+    cells = [new_markdown_cell(text), new_code_cell("print(1)", outputs=outputs)]
+    notebook = new_notebook(cells=cells, metadata={"papermill": notes} if notes else {})
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    if verdict is not None:
+        (folder / "verdict.txt").write_text(verdict)
+        os.utime(folder / "verdict.txt", (at, at))
+    return folder / f"{name}.ipynb"
+
+
+def headings(page: Path) -> list[str]:
+    """The first headings of the notebooks on a page."""
+    return re.findall(r"<h1 id=[^>]*>(\w+)<a", page.read_text())
+
+
+class Links(HTMLParser):
+    """Where a page's links lead, with their texts, and its names."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.links: dict[str, str] = {}
+        self.names: list[str] = []
+        self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.names += [named["id"] or ""] if "id" in named else []
+        self._open = named.get("href") or "" if tag == "a" else self._open
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = "" if tag == "a" else self._open
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.links[self._open] = self.links.get(self._open, "") + data
+
+
+def test_the_index_says_what_when_and_how_it_came_out(tmp_path: Path) -> None:
+    """Each notebook is a link to its place, with the minute of its run and the first line of its verdict."""
+    leave(tmp_path / "benchmark", "benchmark", "# How many rows & when?", "5,000 <rows>.\nVALID")
+    leave(tmp_path / "scale", "scaling", "# Do servers pay?", at=NOON + 3600)
+    written = bind(tmp_path)
+
+    page = written.read_text()
+    assert written == tmp_path / "report.html"
+    found = Links(page)
+    assert {found.links["#benchmark"], found.links["#scaling"]} == {"How many rows & when?", "Do servers pay?"}
+    assert {"benchmark", "scaling"} <= set(found.names)
+    assert "<td>3 November 2026, 12:05</td><td>5,000 &lt;rows&gt;.</td>" in page
+    assert "<td>3 November 2026, 13:05</td><td>VALID.</td>" in page
+    assert "More." not in page
+
+
+def test_a_verdict_that_begins_with_a_list_is_told_by_its_first_item(tmp_path: Path) -> None:
+    """A first line that only announces a list says nothing, so the list's first line follows it."""
+    leave(tmp_path / "evaluate", "evaluate", "# How good?", "We see that:\n- It is right in 96 %.\n- More.")
+
+    assert "<td>We see that: It is right in 96 %.</td>" in bind(tmp_path).read_text()
+
+
+def test_the_whole_notebook_is_there_and_its_code_is_folded(tmp_path: Path) -> None:
+    """Prose, printed text and pictures are on the page; each code cell is within a fold."""
+    leave(tmp_path / "a", "a", "# A\n\nSome *prose*.")
+    leave(tmp_path / "b", "b", "# B")
+    page = bind(tmp_path).read_text()
+
+    assert "Some <em>prose</em>." in page
+    assert page.count("stdout &lt;of&gt; it") == page.count("<details>") == 2
+    assert page.replace("\n", " ").count("data:image/png;base64,") == 2
+    assert page.count("<!DOCTYPE html>") == page.count("<title>") == 1
+
+
+def test_the_newest_run_of_a_name_counts(tmp_path: Path) -> None:
+    """Of two runs of one notebook the one with the later verdict is bound, whatever its folder is called."""
+    leave(tmp_path / "mine", "benchmark", "# new", at=NOON + 60)
+    leave(tmp_path / "yours", "benchmark", "# old")
+
+    assert headings(bind(tmp_path)) == ["new"]
+
+
+def test_only_finished_runs_count(tmp_path: Path) -> None:
+    """Runs that were put aside, broken off or failed are left out, though they are newer."""
+    leave(tmp_path / "benchmark", "benchmark", "# finished", start_time="a", end_time="b", exception=None)
+    leave(tmp_path / "benchmark-20261103-120500", "benchmark", "# aside", at=NOON + 10)
+    leave(tmp_path / "other", "benchmark", "# unfinished", verdict=None)
+    leave(tmp_path / "third", "benchmark", "# running", at=NOON + 10, end_time=None, exception=None)
+    leave(tmp_path / "fourth", "benchmark", "# failed", at=NOON + 10, end_time="b", exception=True)
+
+    assert headings(bind(tmp_path)) == ["finished"]
+
+
+def test_the_page_needs_no_network(tmp_path: Path) -> None:
+    """There is no script, not even one that a table brought, and nothing is loaded from anywhere."""
+    path = leave(tmp_path / "a", "a", "# A")
+    notebook = nbformat.read(path, 4)
+    table = "<script type='text/javascript'>\nfetch('https://a.example')</script><b>table</b><SCRIPT src=x></SCRIPT>"
+    notebook.cells[1].outputs.append(new_output("display_data", {"text/html": table}))
+    nbformat.write(notebook, path)
+    page = bind(tmp_path).read_text()
+
+    assert "<b>table</b>" in page
+    assert "script" not in page.lower()
+    assert not re.search(r"<(?:link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", page)
+
+
+def test_names_in_two_notebooks_do_not_meet(tmp_path: Path) -> None:
+    """A heading that two notebooks have is named apart, and a link to it stays within its notebook."""
+    for name in ("1a", "2b"):
+        leave(tmp_path / name, name, f"# {name}\n\n[down](#Result)\n\n## Result")
+    found = Links(bind(tmp_path).read_text())
+
+    assert len(found.names) == len(set(found.names))
+    assert {"1a--Result", "2b--Result"} <= set(found.names)
+    assert {target[1:] for target in found.links if target.startswith("#")} - {""} <= set(found.names)
+
+
+def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
+    """A link to a notebook that is bound leads to its place, one to a file that is not is only its text."""
+    leave(tmp_path / "a", "a", "# A\n\n[the *next*](b.ipynb), [the last](c.ipynb#x), [data](../x.csv), [far](https://a.example)")  # fmt: skip
+    leave(tmp_path / "b", "b", "# B")
+    page = bind(tmp_path).read_text()
+
+    assert '<a href="#b">the <em>next</em></a>, the last, data, <a href="https://a.example">far</a>' in page
+
+
+@pytest.mark.parametrize("folder", ["", "none"])
+def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
+    """Where nothing has run, or there is no such folder, the command says how to make a run, and writes nothing."""
+    done = CliRunner().invoke(main, [str(tmp_path / folder)])
+
+    assert done.exit_code == 1
+    assert re.search(r"^Error: There is no finished run in .* yet; make benchmark makes one\.$", done.output, re.M)
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path: Path) -> None:
+    """A notebook that cannot be read is named, not left out without a word."""
+    leave(tmp_path / "a", "a", "# A").write_text("{")
+    with pytest.raises(RuoError, match=r"a\.ipynb is not a notebook"):
+        bind(tmp_path)
+
+
+def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
+    """The command ends well, and prints the page's path."""
+    leave(tmp_path / "a", "a", "# A")
+    done = CliRunner().invoke(main, [str(tmp_path)])
+
+    assert done.exit_code == 0, done.output
+    assert done.output.strip() == str(tmp_path / "report.html")

@@ -1,0 +1,122 @@
+"""The report from the command line: a real notebook against a real server, and a page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+
+import ruo
+from ruo.deploy.local import LocalServer
+from ruo.errors import RuoError
+from ruo.learn.demo import Demo
+from ruo.notebook.run import main, parse_value, run_notebook, to_html
+
+NOTEBOOKS = Path(ruo.__file__).parent.parent / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command leaves for two sizes and one run, called from another folder."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copy(demo.testset, folder / "mine.csv")
+        done = CliRunner().invoke(
+            main,
+            [str(NOTEBOOKS / "benchmark.ipynb"), "--results", "out", "-p", "server_url", server.url, "-p", "testset",
+             "mine.csv", "-p", "chunk_sizes", "500,none", "-p", "runs", "1"],
+        )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "VALID" in done.output
+    return folder / "out"
+
+
+def test_everything_is_left_in_the_folder(results: Path) -> None:
+    """The notebook, the page, the figure twice, the summary, the verdict and every run are there."""
+    names = {path.name for path in results.iterdir()}
+    assert {"benchmark.ipynb", "benchmark.html", "figure.png", "figure.svg", "summary.csv", "verdict.txt", "runs.jsonl"} <= names  # fmt: skip
+    assert len((results / "runs.jsonl").read_text().splitlines()) == 8
+
+
+def test_the_page_shows_the_figure(results: Path) -> None:
+    """The page holds the picture itself, with words for those who cannot see it."""
+    page = (results / "benchmark.html").read_text()
+    assert re.search(r'<img[^>]+src="data:image/png;base64,', page.replace("\n", " "))
+    assert "No description has been provided for this image" not in page
+
+
+def test_the_page_needs_no_network(results: Path) -> None:
+    """No script, style sheet or picture of the page comes from the network, and no script fetches one."""
+    page = (results / "benchmark.html").read_text()
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
+    scripts = "".join(re.findall(r"<script.*?</script>", page, re.DOTALL))
+    assert not re.search(r"(?:import|from|src)[^;\n]{0,40}https?://", scripts)
+
+
+def test_code_is_folded(results: Path) -> None:
+    """Each code cell is within a fold that opens without a script."""
+    cells = [cell for cell in nbformat.read(results / "benchmark.ipynb", 4).cells if cell.cell_type == "code"]
+    assert (results / "benchmark.html").read_text().count("<details") >= len(cells)
+
+
+def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    """A name that the notebook does not have is refused with those it has, and nothing is written."""
+    done = CliRunner().invoke(main, [str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r"), "-p", "runz", "3"])  # fmt: skip
+    assert done.exit_code == 1
+    assert "runz" in done.output
+    assert "chunk_sizes" in done.output
+    assert not (tmp_path / "r").exists()
+
+
+def test_results_dir_is_not_taken_and_ignored(tmp_path: Path) -> None:
+    """The folder is given once; results_dir as a parameter is refused, not overruled without a word."""
+    with pytest.raises(RuoError, match="results"):
+        run_notebook(NOTEBOOKS / "benchmark.ipynb", tmp_path / "r", {"results_dir": "elsewhere", "server_url": "nowhere"})  # fmt: skip
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_finished_run_is_kept(results: Path, tmp_path: Path) -> None:
+    """Where a finished run lies, the next one does not replace it."""
+    folder = tmp_path / "out"
+    shutil.copytree(results, folder)
+    before = (folder / "runs.jsonl").read_bytes()
+    with pytest.raises(RuoError):
+        run_notebook(NOTEBOOKS / "benchmark.ipynb", folder, {"testset": "nothing.csv"})
+    assert before in [path.read_bytes() for path in tmp_path.rglob("runs.jsonl")]
+
+
+def test_a_failed_cell_is_told(tmp_path: Path) -> None:
+    """A notebook whose cell fails gives the cell's error in a sentence, and stays as far as it came."""
+    with pytest.raises(RuoError, match=r"There is no table at nothing\.csv"):
+        run_notebook(NOTEBOOKS / "benchmark.ipynb", tmp_path / "r", {"testset": "nothing.csv"})
+    assert (tmp_path / "r" / "benchmark.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5", 5), ("1e5", 100_000.0), ("none", None), ("true", True), ("a.csv", "a.csv"), ("1000,5000,none", [1000, 5000, None])],
+)  # fmt: skip
+def test_values_on_the_command_line(text: str, value: object) -> None:
+    """A value is a number, a word such as none, a list, or text."""
+    found = parse_value(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_name_with_a_comma_stays_a_name(tmp_path: Path) -> None:
+    """A comma in the name of a file does not make it a list."""
+    assert parse_value("my,file.csv") == "my,file.csv"
+
+
+def test_progress_bars_are_not_on_the_page() -> None:
+    """A widget, which would need a script, is left out."""
+    output = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"})  # fmt: skip
+    cell = nbformat.v4.new_code_cell("1", outputs=[output])
+    page = to_html(nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": json.loads("{}")}))
+    assert "BAR" not in page

@@ -1,0 +1,269 @@
+"""Any table to blocks of rows."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo.errors import TableError
+from ruo.table.csvtext import PIECE_BYTES, cut_between_rows
+from ruo.table.labels import NO_LABEL
+from ruo.table.reading import open_table
+
+FRAME = pl.DataFrame(
+    {
+        "a": [0.5, 1.5, 2.5, 3.5, 4.5],
+        "Label_0": [1, 0, 0, 1, 0],
+        "b": [10, 20, 30, 40, 50],
+        "Label_1": [0, 1, 1, 0, 1],
+    }
+)
+FEATURES = np.array([[0.5, 10], [1.5, 20], [2.5, 30], [3.5, 40], [4.5, 50]], np.float32)
+LABELS = np.array([0, 1, 1, 0, 1])
+
+
+def _csv(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
+    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["csv", "csv.gz", "parquet", "pandas", "polars"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> object:
+    path = tmp_path / f"table.{request.param}"
+    if request.param == "csv":
+        FRAME.write_csv(path)
+    elif request.param == "csv.gz":
+        path.write_bytes(gzip.compress(FRAME.write_csv().encode()))
+    elif request.param == "parquet":
+        FRAME.write_parquet(path)
+    else:
+        return FRAME if request.param == "polars" else pd.DataFrame(FRAME.to_dict(as_series=False))
+    return path
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 7, None])
+def test_blocks_hold_every_row_in_order(source: object, chunk_size: int | None) -> None:
+    """Whatever the source and the block size, the blocks joined are the table."""
+    blocks = list(open_table(source).blocks(chunk_size))  # type: ignore[arg-type]
+
+    assert [block.start for block in blocks] == list(range(0, 5, chunk_size or 5))
+    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
+    np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
+    assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
+
+
+def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
+    """A file that is cut into several pieces gives the same rows as one that is not."""
+    numbers = np.random.default_rng(0).normal(size=(300_000, 6)).astype(np.float32)
+    path = tmp_path / "long.csv"
+    pl.DataFrame(numbers, [f"x{i}" for i in range(6)]).write_csv(path)
+
+    assert path.stat().st_size > 2 * 8 << 20
+    np.testing.assert_array_equal(numbers, _rows(path, 7_919))
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
+    """A newline in a quoted cell ends no row, however the pieces fall."""
+    text = b'1,"a\nb"\n2,"c""\n"\n3,d\n\n\n'
+    with _csv(tmp_path, text).open("rb") as stream:
+        pieces = list(cut_between_rows(stream, size))
+
+    assert b"".join(pieces) == text.rstrip(b"\n") + b"\n"
+    assert all(piece.count(b'"') % 2 == 0 for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n1,2\n3,4\n",
+        "a,b\n1,2\n3,4",
+        "a,b\r\n1,2\r\n3,4\r\n",
+        "\ufeffa,b\n1,2\n3,4\n\n\n",
+        '"a","b"\n"1","2"\n"3","4"\n',
+        "a,b\n 1,2 \n3e0,4.\n",
+    ],
+)
+def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str) -> None:
+    """Line ends, quotes, a byte order mark, blank lines at the end: the numbers are the same."""
+    np.testing.assert_array_equal([[1, 2], [3, 4]], _rows(_csv(tmp_path, text)))
+
+
+def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
+    """NaN and Infinity are passed on as they are, and an empty cell is NaN, as pandas writes it."""
+    rows = _rows(_csv(tmp_path, "a,b\nNaN,inf\n-inf,Infinity\n,1\n2,\n"))
+
+    np.testing.assert_array_equal([[np.nan, np.inf], [-np.inf, np.inf], [np.nan, 1], [2, np.nan]], rows)
+
+
+def test_a_dataframe_and_its_csv_give_the_same_rows(tmp_path: Path) -> None:
+    """A pandas DataFrame with NaN gives what the file that pandas makes of it gives."""
+    frame = pd.DataFrame(
+        {"a": [1.25, np.nan, 3.0], "b": pd.array([1, None, 3], dtype="Int64"), "c": [True, False, True]}
+    )
+    frame["c"] = frame["c"].astype(int)
+    path = tmp_path / "pandas.csv"
+    frame.to_csv(path, index=False)
+
+    np.testing.assert_array_equal(_rows(frame), _rows(path))
+
+
+def test_boolean_and_integer_columns_are_features() -> None:
+    """Columns that hold numbers of any kind become float32."""
+    frame = pd.DataFrame({"a": [True, False], "b": np.array([1, 2], np.int8), "c": np.array([1, 2], np.uint64)})
+
+    np.testing.assert_array_equal([[1, 1, 1], [0, 2, 2]], _rows(frame))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "row", "column"),
+    [
+        ("", "table.csv is empty", None, None),
+        ("\n\n", "table.csv is empty", None, None),
+        ("a,b\n", "table.csv has no rows", None, None),
+        ("a,b\n\n\n", "table.csv has no rows", None, None),
+        ("Label_0,Label_1\n1,0\n", "no feature columns", None, None),
+        ("a,b,a\n1,2,3\n", "has the column 'a' twice", None, None),
+        ("0.5,1.5\n2.5,3.5\n", "begins with a row of numbers", None, None),
+        ("a,b\n1,2\nx,3\n", "row 1 (line 3), column \"a\": 'x' is not a number", 1, "a"),
+        ("a,b\n1,2\n3,1_000\n", "column \"b\": '1_000' is not a number", 1, "b"),
+        ("a,b\n1,2\n3,n/a\n", "row 1 (line 3), column \"b\": 'n/a'", 1, "b"),
+        ("a,b\n1,2\n3\n5,6\n", "row 1 (line 3) has 1 cells, the header has 2", 1, None),
+        ("a,b\n1\n3,4\n", "row 0 (line 2) has 1 cells, the header has 2", 0, None),
+        ("a,b\n1,2\n3,4,5\n", "row 1 (line 3) has 3 cells, the header has 2", 1, None),
+        ("a,b\n1,2,3\n", "row 0 (line 2) has 3 cells, the header has 2", 0, None),
+        ("a,b\n1,2\n\n5,6\n", "row 1 (line 3) has 0 cells, the header has 2", 1, None),
+        ('a,b\n"1","2"\n"3"\n', "row 1 has 1 cells, the header has 2", 1, None),
+        ("a,Label_x,b\n1,cat,2\n3,dog,x\n", "row 1 (line 3), column \"b\": 'x'", 1, "b"),
+        ("a,b\0\n1,2\n", "is not a text file", None, None),
+    ],
+)
+def test_a_wrong_csv_is_told_by_row_and_column(
+    tmp_path: Path, text: str, sentence: str, row: int | None, column: str | None
+) -> None:
+    """The error names the file, the row, the line, the column and the cell."""
+    with pytest.raises(TableError) as caught:
+        _rows(_csv(tmp_path, text))
+
+    assert sentence in str(caught.value)
+    assert (row, column) == (caught.value.row, caught.value.column)
+
+
+def test_a_wrong_cell_far_down_is_told_by_its_row(tmp_path: Path) -> None:
+    """Rows are counted over all pieces of the file."""
+    path = tmp_path / "long.csv"
+    path.write_text("a,b\n" + "1.2345678,2.3456789\n" * 500_000 + "oops,1\n" + "1,2\n" * 10)
+
+    with pytest.raises(TableError, match=r"row 500,000 \(line 500,002\), column \"a\": 'oops'"):
+        _rows(path, 10_000)
+
+
+def test_a_wrong_cell_of_a_dataframe_is_told_by_row_and_column() -> None:
+    """A DataFrame's cell that is not a number is named as a file's is."""
+    with pytest.raises(TableError, match="the DataFrame, row 2, column \"b\": 'x' is not a number") as caught:
+        open_table(pd.DataFrame({"a": [1, 2, 3], "b": ["1", "2", "x"]}))
+
+    assert (caught.value.row, caught.value.column) == (2, "b")
+
+
+@pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])
+def test_a_table_without_rows_is_refused(source: object) -> None:
+    """There is nothing to score, and that is said."""
+    with pytest.raises(TableError, match="has no rows"):
+        _rows(source)
+
+
+def test_a_stray_quote_is_told(tmp_path: Path) -> None:
+    """A quote that is opened and never closed does not make the rest of a long file one cell."""
+    path = _csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 4_500_000)
+
+    with pytest.raises(TableError, match="is opened and not closed within 64 MB"):
+        _rows(path)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    """A missing file, a folder and an object of another kind are told apart."""
+    with pytest.raises(TableError, match="does not exist"):
+        open_table(tmp_path / "nothing.csv")
+    with pytest.raises(TableError, match="is a folder"):
+        open_table(tmp_path)
+    with pytest.raises(TableError, match="A list is not a table"):
+        open_table([[1, 2]])  # type: ignore[arg-type]
+
+
+def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
+    """A gzip file that was cut short is an error, not a shorter table."""
+    path = tmp_path / "cut.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000)[:-20])
+
+    with pytest.raises(TableError, match="damaged gzip"):
+        _rows(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "indices"),
+    [
+        ({"Label_0": [1, 0], "Label_1": [0, 1]}, [0, 1]),
+        ({"Label_class": [3, 0]}, [3, 0]),
+        ({"Label_0": [0, 1], "Label_1": [0, 1]}, [NO_LABEL, NO_LABEL]),
+        ({"Label_name": ["cat", "dog"]}, [NO_LABEL, NO_LABEL]),
+        ({"Label_x": [0.5, -1]}, [NO_LABEL, NO_LABEL]),
+    ],
+)
+def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object]], indices: list[int]) -> None:
+    """One-hot columns and a single column of whole numbers give indices; anything else gives none."""
+    frame = pl.DataFrame({"a": [1.0, 2.0], **columns})
+    frame.write_csv(tmp_path / "labels.csv")
+
+    for source in (frame, tmp_path / "labels.csv"):
+        (block,) = open_table(source).blocks(None)
+        np.testing.assert_array_equal(indices, block.labels)
+
+
+@pytest.mark.parametrize(
+    ("later", "index"),
+    [("1", 1), ("1.0", 1), ("300", 300), ("-1", NO_LABEL), ("", NO_LABEL), ("NaN", NO_LABEL), ("cat", NO_LABEL)],
+)
+def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later: str, index: int) -> None:
+    """Whole numbers first, and far below a fraction, a large number, an empty cell or text: no row is lost or changed."""
+    count = 2 * PIECE_BYTES // len("0.25,7\n")
+    path = tmp_path / "labels.csv"
+    path.write_text("a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count)
+
+    blocks = list(open_table(path).blocks(None))
+
+    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
+    assert blocks[0].labels is not None
+    np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
+
+
+def test_label_prefix_says_what_is_a_label() -> None:
+    """Another prefix makes other columns labels; a table without any has none."""
+    (block,) = open_table(FRAME, "b").blocks(None)
+    assert block.features.shape == (5, 3)
+    table = open_table(FRAME, "class_")
+    assert table.labels == []
+    assert next(open_table(FRAME, "class_").blocks(None)).labels is None
+
+
+def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:
+    """Before reading it is not known; after the first piece it is near, for gzip too."""
+    text = b"a,b\n" + b"1.25,2.25\n" * 2_000_000
+    for path, data in ((tmp_path / "t.csv", text), (tmp_path / "t.csv.gz", gzip.compress(text, 1))):
+        path.write_bytes(data)
+        table = open_table(path)
+        assert table.expected_rows() is None
+        blocks = table.blocks(10_000)
+        next(blocks)
+        assert table.expected_rows() == pytest.approx(2_000_000, rel=0.5)
+        blocks.close()
