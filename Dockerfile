@@ -38,7 +38,7 @@ RUN pip --python /opt/venv/bin/python install -c constraints.txt -r requirements
 
 # All that a server imports of ruo; the rest is the client.
 FROM builder AS server-files
-COPY ruo/__init__.py ruo/cpus.py ruo/errors.py ruo/
+COPY ruo/__init__.py ruo/errors.py ruo/machine.py ruo/provenance.py ruo/
 COPY ruo/model ruo/model
 COPY ruo/wire ruo/wire
 COPY server server

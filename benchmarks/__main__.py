@@ -27,11 +27,10 @@ from benchmarks.peers.servers import PEERS, peer_variables
 from benchmarks.targets import SCALING_SIZES, SIZES, judge, markdown
 from ruo.compare.run import check_answers
 from ruo.compare.systems import paper_body, paper_server, run_command, run_job
-from ruo.cpus import cpu_limit
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import RuoError
 from ruo.learn.demo import make_testset
-from ruo.load import session_rss_mb, wait_until_quiet
+from ruo.machine import cpu_limit, session_rss_mb, wait_until_quiet
 from ruo.provenance import fingerprint, machine
 
 __all__ = ["main"]

@@ -24,8 +24,8 @@ import click
 import numpy as np
 
 from ruo.compare.in_process import Array, columns_of, compile_model, measure, score_in_process
-from ruo.cpus import cpu_limit
 from ruo.errors import RuoError
+from ruo.machine import cpu_limit
 
 __all__ = ["main"]
 

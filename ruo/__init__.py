@@ -12,18 +12,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ruo.errors import ArgumentError, RuoError, ScoringError, TableError
+
 if TYPE_CHECKING:
     from ruo.client.scores import Scores
     from ruo.client.scoring import ascore_csv, iter_scores, score_csv
     from ruo.deploy.kubernetes import KubernetesDeployment
     from ruo.deploy.local import local_server
-    from ruo.errors import ScoringError
     from ruo.timing import time_runs
 
 __all__ = [
+    "ArgumentError",
     "KubernetesDeployment",
+    "RuoError",
     "Scores",
     "ScoringError",
+    "TableError",
     "ascore_csv",
     "iter_scores",
     "local_server",
@@ -36,7 +40,6 @@ __version__ = "0.1.0"
 _HOME = {
     "KubernetesDeployment": "ruo.deploy.kubernetes",
     "Scores": "ruo.client.scores",
-    "ScoringError": "ruo.errors",
     "ascore_csv": "ruo.client.scoring",
     "iter_scores": "ruo.client.scoring",
     "local_server": "ruo.deploy.local",

@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ruo.cpus import cpu_limit
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError
+from ruo.machine import cpu_limit
 
-__all__ = ["Provenance", "ProvenanceError", "fingerprint", "machine"]
+__all__ = ["Provenance", "fingerprint", "machine"]
 
 _PACKAGES = {
     "numpy": ("numpy",), "polars": ("polars",), "httptools": ("httptools",), "keras": ("keras",),
@@ -33,10 +33,6 @@ _VARIABLES = (
     "POLARS_MAX_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS",
     "WEB_CONCURRENCY",
 )  # fmt: skip
-
-
-class ProvenanceError(RuoError):
-    """There is nothing at the place whose fingerprint is asked for."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,25 +93,20 @@ def machine() -> dict[str, Any]:
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, or of all files of a folder with their names, as 64 hexadecimal digits.
+    """The SHA-256 of a file, or of a folder, as 64 hexadecimal digits.
 
-    A folder's depends on the names within it and not on where it lies. Raises ProvenanceError where there is nothing.
+    A folder's is that of the lines that `sha256sum` prints of its files, sorted by name; it does not depend on where
+    the folder lies. Raises ArgumentError where there is nothing at the path.
     """
     path = Path(path)
     if path.is_file():
-        return _file_digest(path)
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     if not path.is_dir():
-        raise ProvenanceError(f"{path} does not exist; pass the path of a file or a folder.")
+        raise ArgumentError(f"{path} does not exist; pass the path of a file or a folder.")
     names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    whole = hashlib.sha256()
-    for name in names:
-        whole.update(f"{_file_digest(path / name)} {len(name.encode())} {name}\n".encode())
-    return whole.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    lines = "".join(f"{fingerprint(path / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _version(*names: str) -> str | None:

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ruo.errors import ArgumentError
+
 __all__ = [
     "MIN_PAIRS", "Comparison", "Interval", "MedianInterval", "compare", "digits", "harmonic_rate", "mean_interval",
     "median_interval", "verdict_on_sizes",
@@ -165,18 +167,18 @@ def _paired(a: Values, b: Values) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
     else:
         first, second = np.asarray(a, float), np.asarray(b, float)
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} values cannot be paired with {len(second)}; pass as many of each.")
+        raise ArgumentError(f"{len(first)} values cannot be paired with {len(second)}; pass as many of each.")
     if not len(first):
-        raise ValueError("There is nothing to compare; pass two settings that were run in the same blocks.")
+        raise ArgumentError("There is nothing to compare; pass two settings that were run in the same blocks.")
     return first, second
 
 
 def _checked(values: Values, confidence: float) -> np.ndarray[Any, Any]:
     array = np.asarray(values, float)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise ValueError("There must be one value or more in a row, and every value a number.")
+        raise ArgumentError("There must be one value or more in a row, and every value a number.")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
+        raise ArgumentError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
     return array
 
 

@@ -17,13 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError, MissingPackageError
 
-__all__ = ["Runs", "Stopwatch", "TimingError", "time_runs"]
-
-
-class TimingError(RuoError):
-    """Runs cannot be timed, or described, as asked."""
+__all__ = ["Runs", "Stopwatch", "time_runs"]
 
 
 class Stopwatch:
@@ -79,14 +75,14 @@ class Runs:
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean by Student's t, in seconds; None for one run.
 
-        Raises TimingError where SciPy, which knows Student's distribution, is not installed.
+        Raises MissingPackageError where SciPy, which knows Student's distribution, is not installed.
         """
         if len(self.samples) < 2:
             return None
         try:
             from ruo.stats import mean_interval  # here, since scoring and serving need no SciPy
         except ModuleNotFoundError as error:
-            raise TimingError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
+            raise MissingPackageError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
         found = mean_interval(self.samples)
         return found.low, found.high
 
@@ -101,7 +97,7 @@ class Runs:
             low, high = self.interval or (math.nan, math.nan)
             numbers = (_in_unit(bound, self.mean, with_unit=False) for bound in (low, high))
             about += f", 95 % interval {' to '.join(numbers)}"
-        except TimingError:
+        except MissingPackageError:
             pass  # a repr must not fail; .interval says what is missing
         return f"{_in_unit(self.mean, self.mean)} ± {_in_unit(self.std, self.mean, with_unit=False)} ({about})"
 
@@ -116,14 +112,14 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
     """Call `function` `warmup` + `runs` times, one after the other, and keep how long each call took.
 
     What the function returns is dropped after its clock has stopped; what it raises ends the runs. Raises
-    TimingError for fewer than one run, a negative number of warm-ups, and a coroutine function.
+    ArgumentError for fewer than one run, a negative number of warm-ups, and a coroutine function.
     """
     if runs < 1:
-        raise TimingError(f"runs={runs} must be at least 1.")
+        raise ArgumentError(f"runs={runs} must be at least 1.")
     if warmup < 0:
-        raise TimingError(f"warmup={warmup} must be 0 or more.")
+        raise ArgumentError(f"warmup={warmup} must be 0 or more.")
     if inspect.iscoroutinefunction(function):
-        raise TimingError("A coroutine function only makes a coroutine; pass a function that runs it to its end.")
+        raise ArgumentError("A coroutine function only makes a coroutine; pass a function that runs it to its end.")
     seconds = [_time_once(function) for _ in range(warmup + runs)]
     return Runs(tuple(seconds[warmup:]), tuple(seconds[:warmup]))
 

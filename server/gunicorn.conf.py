@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ruo.cpus import cpu_limit
+from ruo.machine import cpu_limit
 from ruo.model.keras_import import import_keras
 from server import heap
 from server.settings import Settings

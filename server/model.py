@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ruo.errors import RuoError
+from ruo.errors import ModelError
 from ruo.model.compiled import Function, compile_keras, exported_dtype
 from ruo.model.keras_import import import_keras
 from ruo.wire import ONLY, WireError
@@ -23,17 +23,13 @@ from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
 from server.scheduler import Turns
 
-__all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "ModelError", "TensorSpec", "load_model"]
+__all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "TensorSpec", "load_model"]
 
 ROWS_PER_CALL = 2048
 _SHORT = 1 << 16  # bytes of predictions that a socket takes at once, as JSON, too
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 _TURNS = Turns()  # in a process, whichever model a call is of
-
-
-class ModelError(RuoError):
-    """The model cannot be served: what is wrong with it, and what to do."""
 
 
 class TensorSpec(NamedTuple):

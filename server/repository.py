@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ruo.model.store import MANIFEST, fingerprint, version_folders
-from server.model import SUFFIXES, ModelError
+from ruo.errors import ModelError
+from ruo.model.store import MANIFEST, version_folders
+from ruo.provenance import fingerprint
+from server.model import SUFFIXES
 
 __all__ = ["Found", "fetch", "newest"]
 

@@ -8,13 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ruo.errors import RuoError
+from ruo.errors import SettingsError
 
 __all__ = ["Settings"]
-
-
-class SettingsError(RuoError):
-    """A variable of the environment holds something that it cannot hold."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import weakref
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ruo.errors import ModelError
 from ruo.wire import WireError
 from server import heap
 from server.limits import RefusedError
 from server.metrics import Metrics
-from server.model import Model, ModelError, load_model
+from server.model import Model, load_model
 from server.repository import Found, fetch, newest
 from server.settings import Settings
 from server.slots import Board

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.peers import environments
-from benchmarks.peers.environments import MissingEnvironmentError
+from ruo.errors import MissingPackageError
 
 __all__ = ["cannot", "had", "make_environment"]
 
@@ -25,7 +25,7 @@ def had(make: Callable[[], Path]) -> Path:
     """What an environment's maker gives."""
     try:
         return make()
-    except MissingEnvironmentError as missing:
+    except MissingPackageError as missing:
         return cannot(str(missing))
 
 

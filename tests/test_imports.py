@@ -20,7 +20,8 @@ SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_cl
 
 # A room is a folder or a file of its own; it imports rooms of the lines above it.
 LAYERS = """
-    errors wire stats cpus load memory
+    errors
+    wire stats machine
     timing provenance deploy
     model table
     client
@@ -30,7 +31,7 @@ LAYERS = """
     notebook
     __main__
 """
-SERVER_TAKES = {"errors", "wire", "cpus", "model"}
+SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
     settings limits logs slots heap small scheduler direct
     metrics body model openapi
@@ -55,7 +56,7 @@ def _run(program: str) -> str:
     [
         ("import server.application, server.model, server.worker", CLIENT),
         ("from ruo import score_csv, ascore_csv, iter_scores, Scores, ScoringError, local_server", SERVER),
-        ("import ruo, ruo.wire, ruo.errors, ruo.cpus", [*CLIENT, *SERVER]),
+        ("import ruo, ruo.wire, ruo.errors, ruo.machine", [*CLIENT, *SERVER]),
         ("import ruo.learn.demo, ruo.deploy.local, ruo.__main__", [*SERVER, "sklearn"]),
     ],
 )

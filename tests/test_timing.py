@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ruo.timing import Runs, Stopwatch, TimingError, time_runs
+from ruo.errors import ArgumentError
+from ruo.timing import Runs, Stopwatch, time_runs
 
 FIVE = Runs((0.61, 0.62, 0.63, 0.61, 0.645), (1.5,))
 
@@ -65,7 +66,7 @@ async def _coroutine() -> None:
 )
 def test_what_cannot_be_timed(arguments: dict, sentence: str) -> None:
     """Wrong arguments are refused with a sentence that says what is right."""
-    with pytest.raises(TimingError, match=re.escape(sentence)):
+    with pytest.raises(ArgumentError, match=re.escape(sentence)):
         time_runs(**{"function": lambda: None, **arguments})
 
 
@@ -113,11 +114,12 @@ def test_without_scipy() -> None:
     """Without SciPy runs are timed and shown, and only the interval says what to install."""
     script = (
         "import sys; sys.modules['scipy'] = None\n"
-        "from ruo.timing import time_runs, TimingError\n"
+        "from ruo.timing import time_runs\n"
+        "from ruo.errors import MissingPackageError\n"
         "runs = time_runs(lambda: None)\n"
         "assert 'mean of 5)' in repr(runs), repr(runs)\n"
         "try: runs.interval\n"
-        "except TimingError as error: print(error)\n"
+        "except MissingPackageError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "The interval needs scipy; run: pip install 'ruo[notebooks]'\n"

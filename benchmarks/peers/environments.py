@@ -8,15 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruo.errors import RuoError
+from ruo.errors import MissingPackageError
 
-__all__ = ["MissingEnvironmentError", "make_environment"]
+__all__ = ["MissingPackageError", "make_environment"]
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo"
-
-
-class MissingEnvironmentError(RuoError):
-    """A program cannot be had on this machine."""
 
 
 def make_environment(
@@ -24,7 +20,7 @@ def make_environment(
 ) -> Path:
     """The folder of an environment with the packages, by the first of `pythons` with which the command `works` runs.
 
-    It is kept in the user's cache, since making it takes a minute. Raises MissingEnvironmentError.
+    It is kept in the user's cache, since making it takes a minute. Raises MissingPackageError.
     """
     folder, wanted, reasons = _CACHE / name, " ".join(packages), []
     done = folder / "packages"
@@ -43,4 +39,4 @@ def make_environment(
         else:
             done.write_text(wanted)
             return folder
-    raise MissingEnvironmentError(f"{name} cannot be had here: {'; '.join(reasons)}")
+    raise MissingPackageError(f"{name} cannot be had here: {'; '.join(reasons)}")

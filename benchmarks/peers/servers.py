@@ -33,13 +33,13 @@ _PYTHONS = ("/usr/bin/python3", "python3.12", "python3.11", "python3.10", sys.ex
 
 
 def mlserver_programs() -> Path:
-    """The folder of MLServer's programs. Raises MissingEnvironmentError."""
+    """The folder of MLServer's programs. Raises MissingPackageError."""
     # newer versions of uvloop break its workers
     return make_environment("mlserver", "mlserver", "uvloop<0.22", *_KERAS, works=("mlserver", "--help")) / "bin"
 
 
 def pytriton_programs() -> Path:
-    """The folder of the Python that has PyTriton. Raises MissingEnvironmentError."""
+    """The folder of the Python that has PyTriton. Raises MissingPackageError."""
     works = ("python", "-c", "import pytriton.triton")
     return make_environment("pytriton", "nvidia-pytriton", *_KERAS, works=works, pythons=_PYTHONS) / "bin"
 

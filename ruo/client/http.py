@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ruo.client.connection import ConnectError, Connection, HttpAnswer, Peer, StaleError
-from ruo.errors import ScoringError
+from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 from ruo.wire.messages import Buffer
@@ -77,7 +77,9 @@ class Session:
         self._headers = [f"Host: {host}", "User-Agent: ruo"]
         if token:
             if not token.isascii() or not token.isprintable():
-                raise ScoringError("The token has a character that no HTTP header can carry, or a line break; mend it.")
+                raise ArgumentError(
+                    "The token has a character that no HTTP header can carry, or a line break; mend it."
+                )
             self._headers.append(f"Authorization: Bearer {token}")
 
     def close(self) -> None:
@@ -169,7 +171,7 @@ def _tls(ca: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise ScoringError(f"ca={ca!r} is not a file of certificates in PEM form ({_in_a_line(error)}).") from None
+        raise ArgumentError(f"ca={ca!r} is not a file of certificates in PEM form ({_in_a_line(error)}).") from None
 
 
 def _absent(url: str, error: ConnectError) -> RefusedError:

@@ -27,7 +27,7 @@ from ruo.client.progress import Progress
 from ruo.client.records import ModelInfo, RequestRecord
 from ruo.client.scores import Choices, Collected, Consistency, Predictions, Scores, Timings
 from ruo.client.send import Client, wire_named
-from ruo.errors import ScoringError, TableError
+from ruo.errors import ArgumentError, TableError
 from ruo.table.blocks import Labels
 from ruo.table.reading import open_table
 
@@ -177,14 +177,14 @@ class _Job:
         _require_whole("concurrency", self.concurrency, 1, '"auto"', ("auto",))
         _require_whole("retries", self.retries, 0)
         if not self.timeout > 0:
-            raise ScoringError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
+            raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
         if self.errors not in ("raise", "collect"):
-            raise ScoringError(f'errors={self.errors!r} is not known; use "raise" or "collect".')
+            raise ArgumentError(f'errors={self.errors!r} is not known; use "raise" or "collect".')
         if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
-            raise ScoringError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
+            raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
         urls = [self.url] if isinstance(self.url, str) else list(self.url)
         if not urls:
-            raise ScoringError("No server is given; pass an address such as http://localhost:8000.")
+            raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
         self.client = Client(
             urls,
             wire_named(self.wire),
@@ -319,4 +319,4 @@ def _require_whole(
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         also = otherwise and f", {otherwise}"
-        raise ScoringError(f"{name}={value!r} must be a whole number from {least} up{also}.")
+        raise ArgumentError(f"{name}={value!r} must be a whole number from {least} up{also}.")

@@ -16,7 +16,7 @@ from ruo.client.answers import predictions_of, read_server_timing, request_id
 from ruo.client.http import RefusedError, Session
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_named
 from ruo.client.servers import Server, Servers, base_and_model
-from ruo.errors import ScoringError
+from ruo.errors import ArgumentError, ScoringError
 from ruo.wire import WIRES, InferRequest, Wire, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES
@@ -268,5 +268,5 @@ def wire_named(name: str) -> Wire:
     """The wire of that name; raises ScoringError that lists the known ones."""
     if name not in WIRES:
         *most, last = WIRES
-        raise ScoringError(f"wire={name!r} is not known; use {', '.join(most)} or {last}.")
+        raise ArgumentError(f"wire={name!r} is not known; use {', '.join(most)} or {last}.")
     return WIRES[name]

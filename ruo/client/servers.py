@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from ruo.client.http import RefusedError, Session
-from ruo.errors import ScoringError
+from ruo.errors import ArgumentError
 
 __all__ = ["Server", "Servers", "base_and_model"]
 
@@ -153,9 +153,9 @@ def base_and_model(url: str) -> tuple[str, str | None]:
     """A server's address and the model's name, from http://host:8000 or http://host:8000/v2/models/NAME."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ScoringError(f"{url!r} is not the address of a server; write it as http://host:8000.")
+        raise ArgumentError(f"{url!r} is not the address of a server; write it as http://host:8000.")
     if parts.username or parts.password:
-        raise ScoringError(f"The address of {parts.hostname} holds a user or password; pass a token instead.")
+        raise ArgumentError(f"The address of {parts.hostname} holds a user or password; pass a token instead.")
     base, found, model = url.rstrip("/").partition("/v2/models/")
     return base, (model.split("/")[0] or None) if found else None
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ruo.client.scores import METADATA
-from ruo.errors import CheckpointError
+from ruo.errors import ArgumentError, CheckpointError
 from ruo.table.reading import Span
 
 __all__ = ["merge"]
@@ -35,9 +35,9 @@ def merge(parts: Sequence[Path], out: Path) -> int:
     Raises CheckpointError where parts are missing or double, of different cuts, tables or models, or not wholly scored.
     """
     if out.suffix not in (".parquet", ".csv"):
-        raise CheckpointError(f"{out} must end in .parquet or .csv.")
+        raise ArgumentError(f"{out} must end in .parquet or .csv.")
     if out.resolve() in {part.resolve() for part in parts}:
-        raise CheckpointError(f"{out} is one of the parts; write the whole to another file.")
+        raise ArgumentError(f"{out} is one of the parts; write the whole to another file.")
     found = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
     _check(found)
     filled = [part for part in found if part.rows]

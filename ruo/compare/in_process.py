@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.memory import peak_rss_mb
+from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.model.keras_import import import_keras
 from ruo.table.labels import class_indices

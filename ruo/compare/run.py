@@ -26,9 +26,9 @@ import numpy as np
 
 from ruo.compare.systems import BOUND, PAPER, SYSTEMS, V2, Systems
 from ruo.compare.verdict import markdown_table, runs_for_figure, summarise, verdict_on_systems
-from ruo.errors import RuoError, ScoringError, TableError
+from ruo.errors import ArgumentError, RuoError, ScoringError
 from ruo.figures.sizes import Picture, figure_of_systems, save_figure
-from ruo.load import busy_cpu_s, session_cpu_s, wait_until_quiet
+from ruo.machine import busy_cpu_s, session_cpu_s, wait_until_quiet
 from ruo.provenance import fingerprint, machine
 
 __all__ = [
@@ -65,7 +65,7 @@ def parse_sizes(text: str) -> tuple[int | None, ...]:
     for word in text.lower().split(","):
         number = word.strip().replace("_", "")
         if number != "none" and not (number.isdecimal() and int(number)):
-            raise TableError(f'"{word}" is no number of rows; give --sizes as all, or like 1000,10000,none.')
+            raise ArgumentError(f'"{word}" is no number of rows; give --sizes as all, or like 1000,10000,none.')
         sizes.append(None if number == "none" else int(number))
     return tuple(dict.fromkeys(sizes))
 

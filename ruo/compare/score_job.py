@@ -19,7 +19,7 @@ import numpy as np
 from ruo.client.records import RequestRecord
 from ruo.client.scoring import iter_scores, score_csv
 from ruo.errors import RuoError
-from ruo.memory import peak_rss_mb
+from ruo.machine import peak_rss_mb
 
 __all__ = ["main"]
 

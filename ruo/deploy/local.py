@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ruo.cpus import cpu_limit
 from ruo.errors import DeploymentError
+from ruo.machine import cpu_limit
 
 __all__ = ["LocalServer", "local_server"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError, ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import SETTING, name_of
 from ruo.provenance import Provenance
@@ -72,7 +72,7 @@ def compare_unpaired(a: Values, b: Values, *, confidence: float = 0.95) -> Unpai
     where one has a single run. Raises ValueError for no times and for times that are not above 0.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
+        raise ArgumentError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
     first, second = _logarithms(a), _logarithms(b)
     n_a, n_b = len(first), len(second)
     difference = float(first.mean() - second.mean())
@@ -90,7 +90,7 @@ def compare_unpaired(a: Values, b: Values, *, confidence: float = 0.95) -> Unpai
 def _logarithms(values: Values) -> np.ndarray[Any, Any]:
     array = np.asarray(values, float)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all() or not (array > 0).all():
-        raise ValueError("There must be one time or more in a row, and every time above 0.")
+        raise ArgumentError("There must be one time or more in a row, and every time above 0.")
     logarithms: np.ndarray[Any, Any] = np.log(array)
     return logarithms
 
@@ -163,7 +163,7 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
     settings = pd.DataFrame([*times_a, *times_b], columns=SETTING).dropna(axis="columns", how="all")
     both = [setting for setting in times_a if setting in times_b]
     if not both:
-        raise RuoError("The two sweeps have no setting in common, so there is nothing to compare.")
+        raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
     rows = [
         {**dict(zip(SETTING, setting, strict=True)), **_row(times_a[setting], times_b[setting])} for setting in both
     ]
@@ -203,7 +203,7 @@ def _refuse_other(a: Provenance, b: Provenance) -> None:
         different = [name for name in names if old.get(name) != new.get(name)]
         if different:
             shown = "; ".join(f"{name} {old.get(name)} in A, {new.get(name)} in B" for name in different)
-            raise RuoError(f"The sweeps cannot be compared, for they are of {what} ({shown}).")
+            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({shown}).")
 
 
 def _models(provenance: Provenance) -> list[str]:

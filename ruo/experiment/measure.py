@@ -19,8 +19,7 @@ import polars as pl
 
 from ruo.client.scoring import score_csv
 from ruo.errors import DeploymentError, RuoError
-from ruo.load import busy_share
-from ruo.memory import peak_rss_mb
+from ruo.machine import busy_share, peak_rss_mb
 from ruo.table.reading import open_table
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from ruo.errors import RuoError
+from ruo.errors import ExperimentError
 from ruo.experiment.fits import fit_request_cost
 from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
 from ruo.stats import harmonic_rate, mean_interval, verdict_on_sizes
 
-__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "ExperimentError", "Sweep", "read_lines", "read_provenance", "read_sweep"]
+__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "Sweep", "read_lines", "read_provenance", "read_sweep"]
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
@@ -33,10 +33,6 @@ COLUMNS = [
 
 _NUMBERS = COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]
 _TIMES = ("forming", "sending", "total")
-
-
-class ExperimentError(RuoError):
-    """An experiment cannot be planned, gone on with or read."""
 
 
 @dataclass(frozen=True, repr=False)

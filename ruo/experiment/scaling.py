@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ruo.cpus import cpu_limit
+from ruo.errors import ExperimentError
 from ruo.experiment.fits import fit_usl
 from ruo.experiment.network import Network, measure_network
-from ruo.experiment.results import ExperimentError
+from ruo.machine import cpu_limit
 from ruo.stats import MIN_PAIRS, compare, mean_interval
 from ruo.table.reading import open_table
 

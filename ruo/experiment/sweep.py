@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruo.client.progress import somebody_looks
-from ruo.experiment.results import PROVENANCE, RUNS, ExperimentError, Sweep, read_lines, read_provenance, read_sweep
+from ruo.errors import ArgumentError, ExperimentError
+from ruo.experiment.results import PROVENANCE, RUNS, Sweep, read_lines, read_provenance, read_sweep
 from ruo.provenance import Provenance, fingerprint, machine
 from ruo.table.reading import fingerprint_table
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ruo.experiment.measure import Target
     from ruo.table.reading import Source
 
-__all__ = ["ExperimentError", "Plan", "Sweep", "Trial", "carry_out", "read_sweep", "sweep"]
+__all__ = ["Plan", "Sweep", "Trial", "carry_out", "read_sweep", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.runs < 1:
-            raise ExperimentError(f"runs={self.runs} must be at least 1.")
+            raise ArgumentError(f"runs={self.runs} must be at least 1.")
         if self.warmup < 0:
-            raise ExperimentError(f"warmup={self.warmup} must be 0 or more.")
+            raise ArgumentError(f"warmup={self.warmup} must be 0 or more.")
         for name, levels in self.factors.items():
             if not levels:
-                raise ExperimentError(f"{name} has no level to measure; pass one or more.")
+                raise ArgumentError(f"{name} has no level to measure; pass one or more.")
             if any(level in levels[:index] for index, level in enumerate(levels)):
-                raise ExperimentError(f"{name}={list(levels)} has a level twice; pass each once.")
+                raise ArgumentError(f"{name}={list(levels)} has a level twice; pass each once.")
 
     def trials(self) -> list[Trial]:
         """All runs in the order of time; the same plan gives the same order."""
@@ -244,7 +245,7 @@ def _fitting(chunk_sizes: Sequence[int | None], rows: int) -> tuple[list[int | N
     notes = []
     for size in chunk_sizes:
         if size is not None and (isinstance(size, bool) or size != int(size) or size < 1):
-            raise ExperimentError(f"chunk_sizes: {size!r} must be a whole number from 1 up, or None for the whole set.")
+            raise ArgumentError(f"chunk_sizes: {size!r} must be a whole number from 1 up, or None for the whole set.")
         if size is None or size < rows:
             sizes.append(None if size is None else int(size))
         else:
@@ -252,5 +253,5 @@ def _fitting(chunk_sizes: Sequence[int | None], rows: int) -> tuple[list[int | N
                 f"{size:,} rows per request was left out: the table has {rows:,} rows, and None sends them all."
             )
     if notes and not sizes:
-        raise ExperimentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
+        raise ArgumentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
     return sizes, notes

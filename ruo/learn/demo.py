@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ruo.errors import TableError
+from ruo.errors import ArgumentError
 
 __all__ = ["Demo", "make_demo", "make_testset"]
 
@@ -45,7 +45,7 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
     """
     for name in models:
         if name not in _MODELS:  # before half a minute is spent on the others
-            raise TableError(f"There is no demo model {name!r}; the demo has {' and '.join(_MODELS)}.")
+            raise ArgumentError(f"There is no demo model {name!r}; the demo has {' and '.join(_MODELS)}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     testset = folder / "testset.csv"
@@ -62,10 +62,10 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     test set are those of a shorter one.
     """
     if rows < 1:
-        raise TableError(f"rows={rows} must be at least 1.")
+        raise ArgumentError(f"rows={rows} must be at least 1.")
     path = Path(path)
     if not path.parent.is_dir():
-        raise TableError(f"The folder {path.parent} does not exist; make it first.")
+        raise ArgumentError(f"The folder {path.parent} does not exist; make it first.")
     images, labels = _originals(seed)[1]
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     draft = path.with_name(path.name + ".part")
@@ -106,7 +106,7 @@ def _train(name: str, path: Path, seed: int) -> float:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow tells of the CPU when it is imported
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")  # looked at first, since some fail when they are imported
     if backend != "tensorflow":
-        raise TableError(f"KERAS_BACKEND={backend} is not for training; unset it to make the demo.")
+        raise ArgumentError(f"KERAS_BACKEND={backend} is not for training; unset it to make the demo.")
     import keras
 
     (images, labels), (test_images, test_labels) = _originals(seed)

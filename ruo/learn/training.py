@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ruo.errors import RuoError, TableError
+from ruo.errors import ArgumentError, TableError
 from ruo.learn.evaluation import wilson_interval
 from ruo.table.blocks import Block, Labels
 from ruo.table.labels import NO_LABEL
@@ -243,7 +243,7 @@ def _split(name: str, rows: int, validation: float, test: float, seed: int) -> P
     """Places in the sample, drawn by lot."""
     shares = (1 - validation - test, validation, test)
     if not min(shares) > 1e-9:
-        raise RuoError(f"validation={validation} and test={test} must be above 0 and leave rows to train with.")
+        raise ArgumentError(f"validation={validation} and test={test} must be above 0 and leave rows to train with.")
     sizes = [int(rows * share + 1e-9) for share in shares[1:]]
     if min(rows - sum(sizes), *sizes) < _FEWEST:
         enough = int(np.ceil(_FEWEST / min(shares) - 1e-6))
@@ -258,7 +258,7 @@ def _fit(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow tells of the CPU when it is imported
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":  # before the import, which fails where that backend's packages are not installed
-        raise RuoError(f"KERAS_BACKEND={backend} is not for training; unset it to train.")
+        raise ArgumentError(f"KERAS_BACKEND={backend} is not for training; unset it to train.")
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -291,7 +291,7 @@ def _network(features: Array, units: list[int]) -> Any:
 
 def _whole(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or value < least:
-        raise RuoError(f"{name}: {value!r} is not a whole number from {least} up.")
+        raise ArgumentError(f"{name}: {value!r} is not a whole number from {least} up.")
     return int(value)
 
 

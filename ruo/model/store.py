@@ -10,7 +10,6 @@ machine and over NFS a rename is all or nothing. A version that stands is never 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,15 +17,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ruo.errors import RuoError
+from ruo.errors import ModelError
+from ruo.provenance import fingerprint
 
-__all__ = ["MANIFEST", "fingerprint", "publish", "version_folders"]
+__all__ = ["MANIFEST", "publish", "version_folders"]
 
 MANIFEST = "MANIFEST.json"
-
-
-class PublishError(RuoError):
-    """The model cannot be published: what is missing, and what to do."""
 
 
 def publish(model: Any, store: str | os.PathLike[str]) -> str:
@@ -52,16 +48,6 @@ def version_folders(store: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def fingerprint(path: Path) -> str:
-    """The SHA-256 of a file; of a folder, that of the lines `sha256sum` would print of its files, sorted by name."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
-    lines = "".join(f"{fingerprint(path / name)}  {name}\n" for name in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def _copy(model: Any, folder: Path) -> Path:
     if hasattr(model, "save"):
         model.save(folder / "model.keras")
@@ -71,7 +57,7 @@ def _copy(model: Any, folder: Path) -> Path:
         return Path(shutil.copytree(path, folder / "model", copy_function=shutil.copyfile))
     if path.is_file() and path.suffix in (".keras", ".h5", ".hdf5"):
         return Path(shutil.copyfile(path, folder / f"model{path.suffix}"))
-    raise PublishError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
+    raise ModelError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
 
 
 def _flush(folder: Path) -> None:

@@ -26,7 +26,7 @@ import click
 import pandas as pd
 from nbclient.exceptions import DeadKernelError
 
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError, RuoError
 from ruo.notebook.run import parse_value, require_known, run_notebook
 
 __all__ = ["GATHERED", "VERDICTS", "folder_name", "parse_pairs", "run_grid"]
@@ -140,11 +140,11 @@ def parse_pairs(pairs: Iterable[str]) -> tuple[dict[str, list[Any]], dict[str, A
         name, _, text = pair.partition("=")
         parts = re.split(r",(?![^\[]*\])", text)  # commas outside brackets
         if not name or not all(part.strip() for part in parts):
-            raise RuoError(
+            raise ArgumentError(
                 f"{pair!r} lacks a name or a value; write NAME=VALUE or NAME=VALUE,VALUE, and none for None."
             )
         if name in grid or name in fixed:
-            raise RuoError(f"{name} is given twice; write all its values in one, such as {name}=1,2.")
+            raise ArgumentError(f"{name} is given twice; write all its values in one, such as {name}=1,2.")
         levels = [_level(part.strip(), pair) for part in parts]
         if len(levels) > 1:
             grid[name] = levels
@@ -164,7 +164,7 @@ def folder_name(levels: Mapping[str, Any]) -> str:
 
 def _level(text: str, pair: str) -> Any:
     if text.startswith("[") != text.endswith("]"):
-        raise RuoError(f"{pair!r} has a bracket without its other half; a list is written [1000,5000,none].")
+        raise ArgumentError(f"{pair!r} has a bracket without its other half; a list is written [1000,5000,none].")
     if not text.startswith("["):
         return parse_value(text)
     inner = text[1:-1].strip()
@@ -175,18 +175,20 @@ def _combinations(
     notebook: Path, folder: Path, grid: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]
 ) -> list[_Combination]:
     if not notebook.is_file():
-        raise RuoError(f"There is no notebook at {notebook}.")
+        raise ArgumentError(f"There is no notebook at {notebook}.")
     if not grid:
-        raise RuoError("Nothing varies, so there is no grid; give a parameter two values or more, such as workers=1,2.")
+        raise ArgumentError(
+            "Nothing varies, so there is no grid; give a parameter two values or more, such as workers=1,2."
+        )
     require_known(notebook, {**grid, **fixed})
     levels = {name: [_plain(level) for level in values] for name, values in grid.items()}
     for name, values in levels.items():
         if name in fixed:
-            raise RuoError(f"{name} cannot vary and be fixed; pass it once.")
+            raise ArgumentError(f"{name} cannot vary and be fixed; pass it once.")
         if not values:
-            raise RuoError(f"{name} has no value to run with; pass one or more.")
+            raise ArgumentError(f"{name} has no value to run with; pass one or more.")
         if len({_slug(value) for value in values}) < len(values):
-            raise RuoError(f"{name}={','.join(map(_word, values))} has a value twice; pass each once.")
+            raise ArgumentError(f"{name}={','.join(map(_word, values))} has a value twice; pass each once.")
     common = {name: _plain(value) for name, value in fixed.items()}
     each = [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
     return [_Combination(chosen, {**common, **chosen}, notebook, folder / folder_name(chosen)) for chosen in each]

@@ -16,7 +16,7 @@ from typing import Any
 from ruo.compare.systems import time_in_process
 from ruo.deploy.kubernetes import KubernetesDeployment
 from ruo.deploy.local import local_server
-from ruo.errors import RuoError, TableError
+from ruo.errors import ArgumentError, TableError
 from ruo.experiment.measure import Deployment
 from ruo.experiment.network import slow_network
 from ruo.learn.demo import make_demo, make_testset
@@ -51,7 +51,9 @@ class Workbench:
             self.url = server_url
             return
         if self.model is None:
-            raise RuoError("A table of your own needs a model: pass model (a file), or server_url (a running server).")
+            raise ArgumentError(
+                "A table of your own needs a model: pass model (a file), or server_url (a running server)."
+            )
         self.url = self._open.enter_context(local_server(self.model, workers)).url
 
     def serve_replicas(self, models: Mapping[str, Path]) -> None:
@@ -111,7 +113,7 @@ def prepare_files(
     """`prepare` for an experiment that starts its servers itself: the table, the model and the folder only."""
     path = _model(model, testset is None)
     if path is None:
-        raise RuoError("A table of your own needs a model: pass model (a file).")
+        raise ArgumentError("A table of your own needs a model: pass model (a file).")
     return Workbench(_table(testset), path, _results(results_dir))
 
 
@@ -143,7 +145,7 @@ def named(name: str, value: Any) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in str(value or "").split(",") if pair.strip()]
     wrong = next((key for key, _, one in pairs if not key.strip() or not one.strip()), None)
     if wrong is not None:
-        raise RuoError(f"{name}: {wrong!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
+        raise ArgumentError(f"{name}: {wrong!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
     return {key.strip(): one.strip() for key, _, one in pairs}
 
 
@@ -181,7 +183,7 @@ def whole(name: str, value: Any) -> int:
     except (TypeError, ValueError):
         number = math.nan
     if not number >= 1 or not number.is_integer():
-        raise RuoError(f"{name}: {value!r} is not a whole number from 1 up.")
+        raise ArgumentError(f"{name}: {value!r} is not a whole number from 1 up.")
     return int(number)
 
 

@@ -19,7 +19,7 @@ from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError, RuoError
 
 __all__ = ["Report", "main", "page", "parse_value", "require_known", "run_notebook", "to_body", "to_html"]
 
@@ -67,7 +67,7 @@ def run_notebook(
     """
     notebook, folder = Path(notebook), Path(results)
     if not notebook.is_file():
-        raise RuoError(f"There is no notebook at {notebook}.")
+        raise ArgumentError(f"There is no notebook at {notebook}.")
     known = require_known(notebook, parameters or {})
     _put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,10 +149,10 @@ def require_known(notebook: Path, parameters: Mapping[str, Any]) -> list[str]:
     """The notebook's parameters; papermill itself would only warn of one that it does not have."""
     known = list(papermill.inspect_notebook(str(notebook)))
     if "results_dir" in parameters:
-        raise RuoError("results_dir is what --results gives; leave the parameter out.")
+        raise ArgumentError("results_dir is what --results gives; leave the parameter out.")
     for name in parameters:
         if name not in known:
-            raise RuoError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
+            raise ArgumentError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
     return known
 
 

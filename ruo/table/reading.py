@@ -320,7 +320,7 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
 def fingerprint_table(source: Source) -> str:
     """The SHA-256 of a table: of the file at a path, or of a pandas or polars DataFrame's names, types and cells.
 
-    A DataFrame's does not depend on its index. Raises ProvenanceError for a path that does not exist.
+    A DataFrame's does not depend on its index. Raises ArgumentError for a path that does not exist.
     """
     if isinstance(source, (str, os.PathLike)):
         return fingerprint(source)

@@ -341,7 +341,7 @@ def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> Non
             long.write(body)
     program = f"""
         from ruo import iter_scores
-        from ruo.memory import peak_rss_mb
+        from ruo.machine import peak_rss_mb
         rows, halfway = 0, 0
         for block in iter_scores({str(table)!r}, {light.url!r}):
             assert block.start == rows

@@ -20,7 +20,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ruo import Scores, ScoringError, ascore_csv, iter_scores, score_csv
+from ruo import ArgumentError, Scores, ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.deploy.local import LocalServer
 from ruo.errors import TableError
 from ruo.learn.demo import Demo
@@ -297,7 +297,7 @@ def test_wrong_arguments_are_told_before_anything_is_sent(
     small_csv: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
     """The name, the value and what is taken instead stand in the error."""
-    with pytest.raises(ScoringError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         score_csv(small_csv, **{"url": "http://127.0.0.1:9", **arguments})
 
     assert sentence in str(caught.value)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ruo import ScoringError, iter_scores, score_csv
+from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
 from ruo.wire import WIRES, InferResponse
 
@@ -401,7 +401,7 @@ def test_the_token_may_come_from_the_environment(
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path) -> None:
     """Secrets in an address would stand in records and logs."""
-    with pytest.raises(ScoringError, match="holds a user or password; pass a token instead") as caught:
+    with pytest.raises(ArgumentError, match="holds a user or password; pass a token instead") as caught:
         score_csv(small_csv, "http://me:s3cret@127.0.0.1:9")
 
     assert "s3cret" not in str(caught.value)
@@ -442,5 +442,5 @@ def test_https_is_verified(
         score_csv(small_csv, url)
     with pytest.raises(ScoringError, match="cannot be trusted"):
         score_csv(small_csv, url.replace("localhost", "127.0.0.1"), ca=certificates["ca.pem"])
-    with pytest.raises(ScoringError, match="is not a file of certificates in PEM form"):
+    with pytest.raises(ArgumentError, match="is not a file of certificates in PEM form"):
         score_csv(small_csv, url, ca=small_csv)

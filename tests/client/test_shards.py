@@ -15,7 +15,7 @@ from ruo import score_csv
 from ruo.__main__ import main
 from ruo.client.shards import merge
 from ruo.deploy.local import LocalServer
-from ruo.errors import CheckpointError, ScoringError, TableError
+from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.table.reading import open_table
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_cut_is_told(small_csv: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shard", [(-1, 2), (2, 2), (0, 0)])
 def test_a_part_that_is_none_is_told(small_csv: Path, shard: tuple[int, int]) -> None:
     """The parts are counted from 0."""
-    with pytest.raises(ScoringError, match=r"is no part; \(0, 4\) is the first of four, \(3, 4\) the last"):
+    with pytest.raises(ArgumentError, match=r"is no part; \(0, 4\) is the first of four, \(3, 4\) the last"):
         score_csv(small_csv, "http://127.0.0.1:9", shard=shard)
 
 
@@ -154,7 +154,7 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     ]:
         with pytest.raises(CheckpointError, match=sentence):
             merge(given, out)
-    with pytest.raises(CheckpointError, match="is one of the parts"):
+    with pytest.raises(ArgumentError, match="is one of the parts"):
         merge(parts, a)
     assert not out.exists()
 

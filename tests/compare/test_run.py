@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ruo import load
+from ruo import machine as load
 from ruo.compare.run import ALL_SIZES, TOLERANCE, check_answers, main, parse_sizes, plan_turns
 from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, time_in_process
 from ruo.compare.verdict import markdown_table, runs_for_figure, summarise, verdict_on_systems
-from ruo.errors import ScoringError, TableError
+from ruo.errors import ArgumentError, ScoringError
 from ruo.learn.demo import Demo
 
 needs_paper = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
@@ -99,7 +99,7 @@ def test_sizes_are_read_as_people_write_them() -> None:
 @pytest.mark.parametrize("text", ["", "0", "-5", "ten", "1000,,2000", "1e4"])
 def test_sizes_that_are_none_are_refused(text: str) -> None:
     """A size that is no number of rows is refused in a sentence that says how to write it."""
-    with pytest.raises(TableError, match="--sizes"):
+    with pytest.raises(ArgumentError, match="--sizes"):
         parse_sizes(text)
 
 

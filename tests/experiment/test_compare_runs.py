@@ -14,9 +14,8 @@ from click.testing import CliRunner
 from scipy import stats as scipy_stats
 
 from ruo.__main__ import main
-from ruo.errors import RuoError
+from ruo.errors import ExperimentError, RuoError
 from ruo.experiment.compare_runs import MIN_RUNS, RunsCompared, compare_runs, compare_unpaired
-from ruo.experiment.results import ExperimentError
 from ruo.stats import compare
 
 FACTS: dict[str, Any] = {

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from ruo.deploy.local import LocalServer, local_server
+from ruo.errors import ExperimentError
 from ruo.experiment.flops import flops_per_row
 from ruo.experiment.network import Network
-from ruo.experiment.results import ExperimentError
 from ruo.experiment.scaling import Costs, balance, law, measure_costs, pays, speed_ups, verdict_on_scaling
 from ruo.experiment.sweep import sweep
 from ruo.learn.demo import Demo

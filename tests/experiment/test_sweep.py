@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 from ruo.deploy.local import LocalServer
-from ruo.errors import ScoringError
+from ruo.errors import ArgumentError, ExperimentError
 from ruo.experiment.results import COLUMNS
-from ruo.experiment.sweep import ExperimentError, Plan, Sweep, carry_out, read_sweep, sweep
+from ruo.experiment.sweep import Plan, Sweep, carry_out, read_sweep, sweep
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
 
@@ -105,7 +105,7 @@ def test_seed_reproduces_the_order() -> None:
 )
 def test_plans_that_cannot_be(arguments: dict, sentence: str) -> None:
     """A plan without runs or levels, or with a level twice, is refused."""
-    with pytest.raises(ExperimentError, match=sentence):
+    with pytest.raises(ArgumentError, match=sentence):
         Plan(**{"factors": {"size": [1]}, "runs": 1, **arguments})
 
 
@@ -378,7 +378,7 @@ def test_a_retry_is_invalid(copy: Path) -> None:
 
 def test_no_server_raises_at_once(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """A sweep without a server fails before its first run, and the folder may then be used for any plan."""
-    with pytest.raises(ScoringError, match="is not the address of a server"):
+    with pytest.raises(ArgumentError, match="is not the address of a server"):
         sweep(demo.testset, "nowhere", chunk_sizes=[100], runs=2, results_dir=tmp_path)
     assert not lines_of(tmp_path)
     found = sweep(demo.testset, server.url, chunk_sizes=[1250], runs=1, results_dir=tmp_path)
@@ -392,7 +392,7 @@ def test_no_server_raises_at_once(demo: Demo, server: LocalServer, tmp_path: Pat
 )  # fmt: skip
 def test_sizes_that_cannot_be(arguments: dict, tmp_path: Path, sizes: list, sentence: str) -> None:
     """Sizes that are no number of rows, or all too large, are refused before anything is measured."""
-    with pytest.raises(ExperimentError, match=sentence):
+    with pytest.raises(ArgumentError, match=sentence):
         sweep(**{**arguments, "chunk_sizes": sizes}, results_dir=tmp_path)
 
 

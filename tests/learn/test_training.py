@@ -287,4 +287,6 @@ except Exception as error:
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": "numpy"}, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout == "RuoError KERAS_BACKEND=numpy is not for training; unset it to train.\n", done.stderr[-2000:]
+    assert done.stdout == "ArgumentError KERAS_BACKEND=numpy is not for training; unset it to train.\n", done.stderr[
+        -2000:
+    ]

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from ruo.errors import ModelError
 from ruo.model.compiled import ALIGNMENT, compile_keras
 from ruo.wire import ONLY, WireError
-from server.model import _TURNS, ROWS_PER_CALL, Model, ModelError, TensorSpec, decode_raw, load_model
+from server.model import _TURNS, ROWS_PER_CALL, Model, TensorSpec, decode_raw, load_model
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from ruo.errors import ModelError
 from ruo.model.store import MANIFEST, publish
-from server.model import ModelError
 from server.repository import fetch, newest
 
 

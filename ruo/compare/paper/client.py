@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ruo.memory import peak_rss_mb
+from ruo.machine import peak_rss_mb
 
 log = logging.getLogger("ruo.compare.paper.client")
 

@@ -33,7 +33,7 @@ _PEAKS: dict[tuple[str, int], float] = {}
 
 
 def _peak_mb(program: str) -> tuple[int, float]:
-    program = "from ruo import iter_scores, score_csv\nfrom ruo.memory import peak_rss_mb\n" + textwrap.dedent(program)
+    program = "from ruo import iter_scores, score_csv\nfrom ruo.machine import peak_rss_mb\n" + textwrap.dedent(program)
     program += "\nimport json; print(json.dumps([rows, peak_rss_mb()]))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     rows, peak = json.loads(result.stdout)

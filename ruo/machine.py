@@ -1,15 +1,50 @@
-"""How much of the machine's CPUs is in use, and by whom. Linux tells; elsewhere the answers are None."""
+"""What this machine is doing: its CPUs, how busy they are and by whom, and memory. Linux tells; elsewhere it is None."""
 
 from __future__ import annotations
 
 import os
+import re
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["busy_cpu_s", "busy_share", "session_cpu_s", "session_rss_mb", "wait_until_quiet"]
+__all__ = [
+    "busy_cpu_s",
+    "busy_share",
+    "cpu_limit",
+    "peak_rss_mb",
+    "session_cpu_s",
+    "session_rss_mb",
+    "wait_until_quiet",
+]
 
 _PROC = Path("/proc")
+
+
+def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """CPUs this process may use at the same time, at least a fraction of one.
+
+    The scheduler's affinity mask gives whole CPUs; a container's limit is a cgroup quota, which the mask
+    does not show (Linux, "Control Group v2", cpu.max; in version 1 cpu.cfs_quota_us and cpu.cfs_period_us).
+    """
+    visible = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(visible, _quota(cgroup) or visible)
+
+
+def _quota(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
 
 
 def busy_cpu_s() -> float | None:
@@ -65,3 +100,19 @@ def _session(session: int) -> Iterator[list[str]]:
             continue
         if int(fields[3]) == session:
             yield fields
+
+
+def peak_rss_mb() -> float:
+    """The largest resident memory of this process until now, in megabytes.
+
+    Linux keeps getrusage's maximum across exec, so a small process that a large one started would report its
+    parent's; VmHWM starts anew.
+    """
+    try:
+        match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    if match:
+        return int(match[1]) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
