@@ -1,7 +1,8 @@
 """JSON text to arrays and back, the same for every protocol that writes numbers as text.
 
-JSON (RFC 8259) has no NaN and no Infinity. Reading takes `null` as NaN, as pandas writes it, and the words
-NaN and Infinity, as TensorFlow Serving writes them. Writing keeps a value or refuses: never a silent null.
+RFC 8259, section 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
+permitted." Reading takes `null` as NaN, as pandas writes it, and the words NaN and Infinity, as TensorFlow Serving
+writes them. Writing keeps a value or refuses: never a silent null.
 """
 
 from __future__ import annotations

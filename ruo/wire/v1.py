@@ -1,8 +1,8 @@
 """The V1 predict protocol of TensorFlow Serving and KServe: one JSON object each way.
 
 ``instances`` is a list with one element a row and is answered by ``predictions``; ``inputs`` is columnar (a tensor, or
-tensors by name) and is answered by ``outputs``. A request has one of the two, never both.
-Source: TensorFlow Serving, "RESTful API"; KServe, "V1 protocol".
+tensors by name) and is answered by ``outputs``. The comments quote the rule beside each decision: [TFS] is TensorFlow
+Serving, "RESTful API"; KServe's "V1 protocol" is the same with ``instances`` only.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def encode_request(request: InferRequest) -> Encoded:
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors from `instances` (rows) or from `inputs` (columns)."""
     message = loads(body)
+    # [TFS] 'Input Tensors in row ("instances") or columnar ("inputs") format. A request can have either of them but NOT both.'
     if not isinstance(message, dict) or ("instances" in message) == ("inputs" in message):
         raise WireError('The body must be a JSON object with either "instances" or "inputs".')
+    # [TFS] "If unspecifed default serving signature is used."
     if message.get("signature_name", SIGNATURE) != SIGNATURE:
         raise WireError(f'There is no signature {message["signature_name"]!r:.60}; the only one is "{SIGNATURE}".')
     if "inputs" in message:
@@ -42,6 +44,7 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     instances = message["instances"]
     if not isinstance(instances, list):
         raise WireError('"instances" must be a list with one element a row.')
+    # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
     if instances and all(isinstance(instance, dict) for instance in instances):
         return InferRequest(_rows_by_name(instances))
     return InferRequest({ONLY: to_array(instances, "instances")})
@@ -52,6 +55,8 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     outputs = response.outputs
     if request.columnar:
         return Encoded(_JSON, [dumps({"outputs": _single(outputs)})])
+    # [TFS] "If the output of the model contains only one named tensor, we omit the name [...]. If the model outputs
+    # multiple named tensors, we output a list of objects instead"
     if len(outputs) == 1:
         return Encoded(_JSON, [dumps({"predictions": _single(outputs)})])
     rows = [dict(zip(outputs, values, strict=True)) for values in zip(*outputs.values(), strict=True)]

@@ -4,8 +4,8 @@ A message is a JSON object; a tensor stands in it as `data`, or, with the extens
 
     body = JSON object | bytes of the first binary tensor | bytes of the second | ...
 
-The header ``Inference-Header-Content-Length`` gives the length of the JSON object where any tensor is binary.
-Sources: Open Inference Protocol, "inference_rest.md"; Triton, "extension_binary_data.md".
+The comments quote the rule beside each decision: [OIP] is the Open Inference Protocol, "inference_rest.md", and [BIN]
+Triton's "extension_binary_data.md".
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = [
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-# The protocol's numeric datatypes. The extension: "little-endian, row-major, no padding"; BOOL is one byte.
+# [BIN] "little-endian byte order, row major, without stride or padding between elements"
+# [BIN] "For BOOL type element true is a single byte with value 1 and false is a single byte with value 0."
 DATATYPES = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"),
@@ -64,6 +65,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 def encode_request(request: InferRequest) -> Encoded:
     """All inputs as binary tensors, asking for binary outputs; contiguous arrays are sent without a copy."""
     message = _request_head(request)
+    # [BIN] "true if all outputs should be returned as binary data and false (or not given) if [...] as JSON"
     message["parameters"] = {"binary_data_output": True}
     return _encode(message, "inputs", request.inputs, dict.fromkeys(request.inputs, True))
 
@@ -79,10 +81,12 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors by name; a raw binary request (header length 0) gives one tensor of bytes, named `ONLY`."""
     length = _header_length(headers, body)
     if length == 0 and HEADER_LENGTH in headers:
-        # "the whole body is one tensor": only the model knows its datatype and shape
+        # Triton's "raw binary request": the header is 0, the whole body is the data of the model's only input. Only
+        # the model knows its datatype and shape.
         return InferRequest({ONLY: np.frombuffer(body, dtype=np.uint8)}, binary=True)
     message = _message(body, length)
     parameters = _object(message.get("parameters", {}), "parameters")
+    # [OIP] "outputs": "Optional, if not specified all outputs produced by the model will be returned"
     outputs = message.get("outputs")
     binary = _flag(parameters, "binary_data_output", False)
     return InferRequest(
@@ -109,6 +113,7 @@ def _wanted(outputs: object, default: bool) -> dict[str, bool]:
     for index, output in enumerate(outputs):
         entry = _object(output, f"outputs[{index}]")
         parameters = _object(entry.get("parameters", {}), f"outputs[{index}].parameters")
+        # [BIN] 'If "binary_data" is specified on an output it overrides this setting', binary_data_output
         wanted[_name(entry, f"outputs[{index}]")] = _flag(parameters, "binary_data", default)
     return wanted
 
@@ -120,6 +125,7 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     """The outputs that `request` asked for, each as binary or JSON as it asked."""
     wanted = request.outputs or dict.fromkeys(response.outputs, request.binary)
     message: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
+    # [OIP] "Optional, but if specified this identifier must be returned in the response."
     if response.id is not None:
         message["id"] = response.id
     return _encode(message, "outputs", {name: response.outputs[name] for name in wanted}, wanted)
@@ -132,6 +138,7 @@ def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     return InferResponse(
         outputs=_tensors(message, "outputs", body, length),
         model_name=_text(message.get("model_name"), "model_name") or "",
+        # [OIP] "Inference servers that do not implement versioning should not provide this field in the response."
         model_version=_text(message.get("model_version"), "model_version") or "",
         id=_text(message.get("id"), "id"),
     )
@@ -144,19 +151,24 @@ def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], bin
     entries, buffers = [], []
     for name, tensor in tensors.items():
         datatype = datatype_of(tensor.dtype)
+        # [OIP] "the shape and data must represent the full shape and contents of the entire batch"
         entry: dict[str, Any] = {"name": name, "shape": list(tensor.shape), "datatype": datatype}
         array = np.ascontiguousarray(tensor, dtype=DATATYPES[datatype])
         if binary[name]:
+            # [BIN] "int64 parameter indicating the size of the tensor binary data, in bytes"
             entry["parameters"] = {"binary_data_size": array.nbytes}
             # bytes of an empty array have no memoryview to cast
             buffers.append(array.data.cast("B") if array.size else b"")
         else:
-            # JSON carries no FP16: the numbers are written in full and read back to the same value
+            # [OIP] "data" may be nested or flat, in row-major order; flat is shorter and needs no walk. JSON carries no
+            # FP16: its numbers are written in full and read back to the same value.
             entry["data"] = array.ravel().astype(np.float32) if datatype == "FP16" else array.ravel()
         entries.append(entry)
     text = dumps({**message, key: entries})
     if not any(binary.values()):
         return Encoded({"Content-Type": "application/json"}, [text])
+    # [BIN] "If any binary data is present in the request or response the Inference-Header-Content-Length header must be
+    # provided to give the length of the JSON object, and Content-Length continues to give the full body length"
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
     return Encoded(headers, [text, *buffers])
 
@@ -190,6 +202,7 @@ def _tensors(message: dict[str, Any], key: str, body: Buffer, offset: int) -> di
         if size is None:
             tensors[entry.name] = _from_json(fields["data"], entry)
         else:
+            # [BIN] "the binary tensor data in the same order as the order of the input or output tensors [...] in the JSON"
             tensors[entry.name] = _from_bytes(body, offset, size, entry)
             offset += size
     if offset != memoryview(body).nbytes:
@@ -202,6 +215,8 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     datatype = fields.get("datatype")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; taken are {", ".join(DATATYPES)}.')
+    # [OIP] "Each dimension must be an integer representable as an unsigned 64-bit integer value." Nobody has memory for
+    # more than 2**63, which numpy refuses.
     shape = fields.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
@@ -218,6 +233,7 @@ def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array
     if size > left:
         raise WireError(f"{entry} takes {size} bytes, the body has {left} left for it.")
     array = np.frombuffer(body, dtype=entry.dtype, count=math.prod(entry.shape), offset=offset)
+    # any other byte would be an undefined value of numpy's bool
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
     return _reshape(array, entry)
