@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-
 from ruo.client.connection import ConnectError, Connection, HttpAnswer, Peer, StaleError
+
 from ruo.client.http import Session
 from ruo.wire import Encoded
 
