@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -405,26 +403,6 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path)
         score_csv(small_csv, "http://me:s3cret@127.0.0.1:9")
 
     assert "s3cret" not in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An authority of the test's own, and a certificate for localhost that it signed, made by openssl."""
-    folder = tmp_path_factory.mktemp("certificates")
-    if shutil.which("openssl") is None:
-        pytest.fail("The TLS tests need openssl; on Debian and Ubuntu: apt-get install openssl")
-    extensions = folder / "extensions"
-    extensions.write_text("subjectAltName = DNS:localhost\n")
-    make = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    ca = ["-keyout", "ca.key", "-out", "ca.pem", "-x509", "-subj", "/CN=test authority"]
-    sign = ["x509", "-req", "-in", "me.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
-    for arguments in (
-        [*make, *ca],
-        [*make, "-keyout", "me.key", "-out", "me.csr", "-subj", "/CN=localhost"],
-        [*sign, "-out", "me.pem", "-extfile", "extensions"],
-    ):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-    return {name: folder / name for name in ("ca.pem", "me.pem", "me.key")}
 
 
 def test_https_is_verified(
