@@ -13,9 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
-from ruo import ArgumentError
+from ruo import ArgumentError, ScoringError, ascore_csv, score_csv
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import (
     AbsentError,
@@ -26,6 +28,7 @@ from ruo.client.retry import (
     SilentError,
 )
 from ruo.wire import Encoded
+from tests.proxy import Proxy
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -577,3 +580,51 @@ def test_a_name_in_a_path_stays_in_it(serving: Callable, name: str) -> None:
 
     assert re.fullmatch(rb"POST /v2/models/[a-zA-Z0-9%:-]+/infer HTTP/1.1", heard[0].split(b"\r\n")[0])
     assert b"\nX-Evil" not in heard[0]
+
+
+# ---- whole runs ----
+
+
+def test_a_run_works_under_uvloop(demo: Any, server: Any, expected: np.ndarray) -> None:
+    """With uvloop's `run`, and in a thread of its own where uvloop's policy is set."""
+    scores = uvloop.run(ascore_csv(demo.testset, server.url, chunk_size=100))
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    try:
+        scores = score_csv(demo.testset, server.url)
+    finally:
+        asyncio.set_event_loop_policy(before)
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wire", "shares"), [("v2", True), ("v2-json", True), ("v1", False), ("paper", False)])
+def test_only_wires_with_request_ids_share_connections(demo: Any, server: Any, wire: str, shares: bool) -> None:
+    """On the others an answer cannot be told from one to another request."""
+    with Proxy(server.url) as proxy:
+        scores = score_csv(demo.testset, proxy.url, chunk_size=50, wire=wire, concurrency=2)
+
+    assert len(scores) == 2_500
+    assert (proxy.connections < 45) == shares
+
+
+@RUNS
+def test_nothing_is_left_behind(small_csv: Path, serving: Callable, scripted: Callable, answers: Any, run: Any) -> None:
+    """200 runs, some of which fail in every way, leave no open socket and no task."""
+    well, hanging = scripted(answers).url, serving(DRIPS["a body byte by byte"]).url
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        absent = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    ports = {int(url.rpartition(":")[2]) for url in (well, hanging, absent)}
+
+    async def runs() -> tuple[int, int]:
+        for number in range(200):
+            url = {0: hanging, 1: absent}.get(number % 40, well)
+            with suppress(ScoringError):
+                await ascore_csv(small_csv, url, chunk_size=4, retries=0, timeout=0.2 if url == hanging else 5)
+        await asyncio.sleep(0.01)  # what was cancelled ends in the next turn of the loop
+        left = [c for c in psutil.Process().net_connections("tcp") if c.raddr and c.raddr.port in ports]
+        return len(asyncio.all_tasks()), len(left)
+
+    assert run(runs()) == (1, 0)
