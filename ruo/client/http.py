@@ -8,34 +8,29 @@ goes to whoever is free. It costs a fraction of a millisecond, so small requests
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import os
-import re
+import contextlib
 import ssl
 import time
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from functools import cached_property, lru_cache
+from typing import Any
+from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from ruo.client.connector import Connector, Upload
-from ruo.client.retry import (
-    AbsentError,
-    BrokenError,
-    OverloadedError,
-    RefusedError,
-    RequestError,
-    SilentError,
-)
+from ruo.client.failures import failure, in_a_line, refusal
+from ruo.client.retry import RefusedError
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 
-__all__ = ["Endpoint", "HttpClient", "proxy_of"]
+# the headers and the body
+Answer = tuple[Mapping[str, str], bytes]
+
+__all__ = ["Answer", "Endpoint", "HttpClient", "proxy_of"]
 
 _LONGEST_CONNECT_S = 10.0  # an address that nobody has any more is absent
 _CONNECT_SHARE = 0.9  # of the whole time-out, so that "no connection" can be told from "no answer"
@@ -44,15 +39,7 @@ _SMALL_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
 _LONGEST_ANSWER = 1 << 24
 _LONGEST_REFUSAL = 1 << 16
-_LONGEST_REASON = 300
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986, section 3.3)
-
-
-class _Answer(NamedTuple):
-    status: int
-    reason: str
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class HttpClient:
@@ -105,7 +92,7 @@ class HttpClient:
         try:
             return ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError) as error:
-            reason = _in_a_line(error)
+            reason = in_a_line(error)
             raise ArgumentError(f"ca={self._ca!r} is not a file of certificates in PEM form ({reason}).") from None
 
 
@@ -127,7 +114,7 @@ class Endpoint:
         self._http = http
         self._url = url
         self._netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-        self._base = parts._replace(netloc=self._netloc)
+        self._base = parts._replace(netloc=self._netloc, query="", fragment="")
         self._proxy = proxy_of(url)
         self._address = address
         self._known, self._known_until = "", 0.0
@@ -138,8 +125,8 @@ class Endpoint:
 
     async def ask(
         self, method: str, path: str, body: Encoded | None = None, most_bytes: int = _LONGEST_ANSWER
-    ) -> tuple[Mapping[str, str], bytes]:
-        """The headers and the body of an answer with status 200.
+    ) -> Answer:
+        """The answer, where its status is 200.
 
         Parameters
         ----------
@@ -155,16 +142,12 @@ class Endpoint:
         RequestError
             Where there is no such answer.
         """
-        url = self._url + path
         try:
             async with asyncio.timeout(self._http.timeout_s):
-                answer = await self._exchange(method, path, body, most_bytes)
+                return await self._exchange(method, path, body, most_bytes)
         except (aiohttp.ClientError, OSError) as error:
             self._known = ""
-            raise self._failure(url, error) from None
-        if answer.status != 200:
-            raise _refusal(url, answer)
-        return answer.headers, answer.body
+            raise failure(self._url + path, error, self._http.timeout_s, self._proxy) from None
 
     async def ask_json(self, method: str, path: str) -> Any:
         """The answer, parsed; what is posted is an empty object, since some servers take no request without a body."""
@@ -175,7 +158,7 @@ class Endpoint:
         except WireError:
             raise RefusedError(f"{self._url}{path} did not answer JSON; is it the address of a model server?") from None
 
-    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> _Answer:
+    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> Answer:
         if body is None:
             return await self._send(method, path, None, {}, most_bytes)
         keeps = self._http.keeps_connections and body.size <= _SMALL_BYTES
@@ -194,47 +177,25 @@ class Endpoint:
 
     async def _send(
         self, method: str, path: str, upload: Upload | None, headers: Mapping[str, str], most_bytes: int
-    ) -> _Answer:
+    ) -> Answer:
         headers = {"Host": self._netloc, **headers}
         if upload is None or not upload.keeps:
             headers["Connection"] = "close"
         request = self._http.session.request(method, self._target(path), data=upload, headers=headers, **self._options)
         async with request as response:
-            body = await _body(response, most_bytes, self._url + path)
-            return _Answer(response.status, response.reason or "", response.headers, body)
+            if response.status != 200:
+                raise refusal(self._url + path, response, await _beginning(response))
+            body = await _body(response, most_bytes)
+            if body is None:
+                message = f"{self._url}{path} answered more than {most_bytes:,} bytes, the most that can be right."
+                raise RefusedError(message, 200)
+            return response.headers, body
 
     def _target(self, path: str) -> URL:
         """Where to connect to: what a name stands for is asked once in a while only."""
         if time.monotonic() > self._known_until:
             self._known = ""
-        base, address = self._base, self._address or self._known
-        if address:
-            host = f"[{address}]" if ":" in address else address
-            base = base._replace(netloc=f"{host}:{base.port}" if base.port else host)
-        return URL(base._replace(path=quote(base.path + path, safe=_IN_PATHS)).geturl(), encoded=True)
-
-    def _failure(self, url: str, error: Exception) -> RequestError:
-        match error:
-            case aiohttp.ClientSSLError():
-                reason = getattr(error.os_error, "verify_message", "") or _in_a_line(error.os_error)
-                mend = "name the certificate authority with ca=, or mend the address"
-                return RefusedError(f"{url} cannot be trusted ({reason}); {mend}.")
-            case aiohttp.ClientProxyConnectionError():
-                proxy = urlsplit(self._proxy or "").hostname
-                mend = "mend HTTP_PROXY or HTTPS_PROXY, or name the server in NO_PROXY"
-                return AbsentError(f"The proxy {proxy} on the way to {url} does not answer ({_reason(error)}); {mend}.")
-            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                return AbsentError(
-                    f"Nothing answers at {url} ({_reason(error)}); start the server, or check the address."
-                )
-            case TimeoutError():
-                limit = f"{self._http.timeout_s:g} s"
-                return SilentError(f"{url} gave no answer within {limit}; raise timeout, or send smaller chunks.")
-            case aiohttp.ClientHttpProxyError():
-                return _by_status(
-                    error.status, f"The proxy on the way to {url} answered {error.status}: {error.message}"
-                )
-        return BrokenError(f"The connection to {url} broke ({_reason(error)}).")
+        return _joined(self._base, self._address or self._known, path)
 
 
 def proxy_of(url: str) -> str | None:
@@ -244,76 +205,32 @@ def proxy_of(url: str) -> str | None:
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-async def _body(response: aiohttp.ClientResponse, most_bytes: int, url: str) -> bytes:
-    """The body of an answer; of a refusal as much as came, since its status says enough."""
+@lru_cache
+def _joined(base: SplitResult, address: str, path: str) -> URL:
+    if address:
+        host = f"[{address}]" if ":" in address else address
+        base = base._replace(netloc=f"{host}:{base.port}" if base.port else host)
+    return URL(base._replace(path=quote(base.path + path, safe=_IN_PATHS)).geturl(), encoded=True)
+
+
+async def _body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes | None:
+    """The whole body, None where it is longer than that."""
     pieces: list[bytes] = []
-    size = 0
-    if response.status != 200:
-        try:
-            while size < _LONGEST_REFUSAL and (piece := await response.content.readany()):
-                pieces.append(piece)
-                size += len(piece)
-        except (aiohttp.ClientError, ConnectionError):
-            pass
-        return b"".join(pieces)
-    size_told = response.content_length or 0
-    while size_told <= most_bytes and size <= most_bytes:
+    size = response.content_length or 0
+    while size <= most_bytes:
         piece = await response.content.readany()
         if not piece:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.append(piece)
-        size += len(piece)
-    raise RefusedError(f"{url} answered more than {most_bytes:,} bytes, the most that a right answer can have.", 200)
+        if response.content_length is None:
+            size += len(piece)
+    return None
 
 
-def _refusal(url: str, answer: _Answer) -> RequestError:
-    status = answer.status
-    if 300 <= status < 400:
-        to = answer.headers.get("Location", "somewhere else")
-        return RefusedError(f"{url} answered {status}, a redirect to {to}; use that address.", status)
-    try:
-        reason = str(loads(answer.body)["error"])
-    except (WireError, KeyError, TypeError, IndexError):
-        reason = answer.body.decode("utf-8", errors="replace").strip() or answer.reason or "no reason given"
-    message = f"{url} answered {status}: {reason[:_LONGEST_REASON]}"
-    return _by_status(status, message, _retry_after(answer.headers.get("Retry-After")))
-
-
-def _by_status(status: int, message: str, wait_s: float | None = None) -> RequestError:
-    """The server is overloaded, restarting or not ready; a proxy in front of it says so; or it is the request."""
-    kind = {429: OverloadedError, 503: OverloadedError, 502: BrokenError, 504: BrokenError}.get(status, RefusedError)
-    return kind(message, status, wait_s)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, or a date (RFC 9110, section 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _reason(error: BaseException) -> str:
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return "no connection in time"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            return "the server closed it before its answer was complete"
-        case aiohttp.ClientResponseError():
-            return f"what came is not an answer in HTTP: {_in_a_line(Exception(error.message))}"
-        case aiohttp.ClientConnectorError():
-            cause = error.os_error
-            # of several addresses that were tried in vain, the text alone holds the numbers of the errors
-            number = cause.errno or next(map(int, re.findall(r"\[Errno (\d+)\]", str(cause))), 0)
-            return os.strerror(number).lower() if number > 0 else cause.strerror or _in_a_line(cause)
-    return _in_a_line(error)
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """As much of a refusal's body as comes, since its status says enough."""
+    body = b""
+    with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+        while len(body) < _LONGEST_REFUSAL and (piece := await response.content.readany()):
+            body += piece
+    return body
