@@ -124,8 +124,8 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = outer.pages.get(self.path)
-                reply = Reply(404, b'{"error": "no such page"}') if found is None else Reply(body=found)
+                page = outer.pages.get(self.path)
+                reply = Reply(404, b'{"error": "no such page"}') if page is None else Reply(body=page)
                 outer._send(self, reply)
 
             def do_POST(self) -> None:

@@ -24,7 +24,7 @@ _BYTES_BESIDE = 1 << 20  # names, shapes and whatever else a server adds
 
 
 def request_id(chunk_start: int, rows: int) -> str:
-    """What names a request, so that an answer to another one is found out."""
+    """The name of a request, by which an answer to another one is noticed."""
     return f"rows {chunk_start}-{chunk_start + rows - 1}"
 
 

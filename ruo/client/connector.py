@@ -103,18 +103,19 @@ class Connector(aiohttp.TCPConnector):
         keeps = upload is not None and upload.keeps
         while True:
             connection = await super().connect(req, traces, timeout)
-            protocol, transport = connection.protocol, connection.transport
+            protocol = connection.protocol
             assert protocol is not None
-            assert transport is not None
             is_kept = protocol in self._opened_at
             age_s = time.monotonic() - self._opened_at.setdefault(protocol, time.monotonic())
             if not is_kept or (keeps and age_s < _KEPT_S and not protocol.should_close):
                 break
             connection.close()
-        if upload is not None:
-            upload.is_on_kept_connection = is_kept
-            upload.peer = transport.get_extra_info("peername", ("",))[0]
-        connection.add_callback(partial(_end, transport, keeps))
+        transport = connection.transport
+        if transport is not None:  # else it is lost already, as aiohttp will notice
+            connection.add_callback(partial(_end, transport, keeps))
+            if upload is not None:
+                upload.is_on_kept_connection = is_kept
+                upload.peer = (transport.get_extra_info("peername") or ("",))[0]
         return connection
 
 

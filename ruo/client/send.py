@@ -30,17 +30,43 @@ _NOT_SCORED = " were not scored: "
 
 
 class Client:
-    """Sends chunks to one or several servers that hold the same model; use as an async context manager.
+    """Sends chunks to one or several servers that hold the same model; an async context manager.
 
-    `pins_version`: ask for one version of the model by its own address, where the server has one.
+    Parameters
+    ----------
+    urls : sequence of str
+        The servers' addresses.
+    wire : Wire
+        The protocol.
+    retries : int
+        How often a failed request is sent again at most.
+    timeout : float
+        The seconds that one try may take.
+    token : str or None
+        Sent as a bearer token.
+    ca : str or None
+        A file of certificate authorities in PEM form.
+    pins_version : bool
+        Whether to ask for one version of the model by its own address, where the server has one.
+
+    Attributes
+    ----------
+    model : ModelInfo
+        What `learn_model` learnt.
     """
 
     def __init__(
-        self, urls: Sequence[str], wire: Wire, retries: int, timeout: float, token: str | None, ca: str | None,
+        self,
+        urls: Sequence[str],
+        wire: Wire,
+        retries: int,
+        timeout: float,
+        token: str | None,
+        ca: str | None,
         pins_version: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.wire = wire
-        self.model: ModelInfo  # once it is learnt
+        self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
         self._retries = retries
         self._pins_version = pins_version
@@ -67,9 +93,12 @@ class Client:
         await self._http.close()
 
     async def learn_model(self, version: str | None = None) -> ModelInfo:
-        """Ask for the model's metadata and keep it; `version`: the one that an earlier part of the run was scored with.
+        """Ask for the model's metadata, as far as the wire has any, and keep it.
 
-        The wire of 2023 has no metadata and V1 hardly any, so nothing is asked there.
+        Parameters
+        ----------
+        version : str, optional
+            The version that an earlier part of the run was scored with.
         """
         self.model = await self._ask_for_model(version)
         return self.model
@@ -119,7 +148,7 @@ class Client:
                     continue
                 if piece.rows == 1:  # there is nothing to be had by halves
                     return [*answers, self._too_large(answer, chunk)]
-                self._most_rows = piece.rows // 2
+                self._most_rows = min(piece.rows // 2, self._most_rows or piece.rows)
             waiting.extendleft(reversed(self._halves(piece)))
         return answers
 

@@ -287,7 +287,7 @@ def changing(scripted: Scripted, right_answer: Any) -> Any:
 
 
 def test_a_change_that_cannot_be_kept_off_is_an_error(small_csv: Path, changing: Any) -> None:
-    """Where versions have no addresses a change is found out, in blocks as well."""
+    """Where versions have no addresses a change is noticed, in blocks as well."""
     sentence = "Rows 4 to 5 were answered by version 2 of the model, earlier rows by version 1; score the table again."
     with pytest.raises(ScoringError, match=sentence):
         list(iter_scores(small_csv, changing.url, chunk_size=2, concurrency=1))
@@ -395,6 +395,27 @@ def test_the_token_may_come_from_the_environment(
     with pytest.raises(ScoringError) as caught:
         score_csv(small_csv, "http://127.0.0.1:9", retries=0)
     assert "s3cret" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://:8000",
+        "http://localhost:99999",
+        "http://localhost:port",
+        "http://local host:8000",
+        "http://localhost\r\nX-Evil: y",
+        "http://a..b",
+        "http://localhost/v2/models/a\nb",
+    ],
+)
+def test_an_address_that_is_none_is_refused(small_csv: Path, url: str) -> None:
+    """Before anything is sent, with what an address looks like."""
+    with pytest.raises(ArgumentError, match=r"is not the address of a server; write it as http://host:8000"):
+        score_csv(small_csv, url)
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path) -> None:
