@@ -89,8 +89,10 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._servers.close()
-        await self._http.close()
+        try:
+            await self._servers.close()
+        finally:
+            await self._http.close()
 
     async def learn_model(self, version: str | None = None) -> ModelInfo:
         """Ask for the model's metadata, as far as the wire has any, and keep it.
