@@ -154,12 +154,17 @@ def base_and_model(url: str) -> tuple[str, str | None]:
 
 
 def _is_host(parts: SplitResult) -> bool:
-    """Whether an address has a host name that can stand in a request, and a port if any."""
+    """Whether an address has a host name that can stand in a request, and a port if any.
+
+    127.1 and other short forms of an IP address are none: aiohttp takes them in full only.
+    """
     try:
         parts.netloc.encode("idna")
-        return bool(parts.hostname) and " " not in parts.netloc and parts.port != 0
+        name, port = parts.hostname or "", parts.port
     except ValueError:  # UnicodeError is one
         return False
+    is_short = name.replace(".", "").isdigit() and name.count(".") < 3
+    return bool(name) and " " not in name and port != 0 and not is_short
 
 
 async def _addresses(url: str) -> list[str]:

@@ -409,6 +409,8 @@ def test_the_token_may_come_from_the_environment(
         "http://local host:8000",
         "http://localhost\r\nX-Evil: y",
         "http://a..b",
+        "http://127.1:8000",
+        "http://2130706433:8000",
         "http://localhost/v2/models/a\nb",
     ],
 )
