@@ -22,7 +22,7 @@ from ruo.machine import cpu_limit
 __all__ = ["Provenance", "fingerprint", "machine"]
 
 _PACKAGES = {
-    "numpy": ("numpy",), "polars": ("polars",), "httptools": ("httptools",), "keras": ("keras",),
+    "numpy": ("numpy",), "polars": ("polars",), "aiohttp": ("aiohttp",), "keras": ("keras",),
     "tensorflow": ("tensorflow", "tensorflow-cpu"),  # the same package by two names
     "gunicorn": ("gunicorn",), "flask": ("flask",),
 }  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -122,8 +124,8 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = outer.pages.get(self.path)
-                reply = Reply(404, b'{"error": "no such page"}') if found is None else Reply(body=found)
+                page = outer.pages.get(self.path)
+                reply = Reply(404, b'{"error": "no such page"}') if page is None else Reply(body=page)
                 outer._send(self, reply)
 
             def do_POST(self) -> None:
@@ -178,6 +180,26 @@ class ScriptedServer:
         handler.end_headers()
         handler.wfile.write(reply.body if reply.cut_after is None else reply.body[: reply.cut_after])
         handler.close_connection = True
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An authority of the test's own, and a certificate for localhost that it signed, made by openssl."""
+    folder = tmp_path_factory.mktemp("certificates")
+    if shutil.which("openssl") is None:
+        pytest.fail("The TLS tests need openssl; on Debian and Ubuntu: apt-get install openssl")
+    extensions = folder / "extensions"
+    extensions.write_text("subjectAltName = DNS:localhost\n")
+    make = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    ca = ["-keyout", "ca.key", "-out", "ca.pem", "-x509", "-subj", "/CN=test authority"]
+    sign = ["x509", "-req", "-in", "me.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
+    for arguments in (
+        [*make, *ca],
+        [*make, "-keyout", "me.key", "-out", "me.csr", "-subj", "/CN=localhost"],
+        [*sign, "-out", "me.pem", "-extfile", "extensions"],
+    ):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    return {name: folder / name for name in ("ca.pem", "me.pem", "me.key")}
 
 
 Script = Callable[[int, bytes, dict[str, str]], Reply]

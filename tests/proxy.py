@@ -81,11 +81,11 @@ class Proxy:
                 pumps.create_task(_pump(reader, server_writer, fault.reset_request_after))
                 pumps.create_task(_pump(server_reader, writer, fault.reset_answer_after, fault.delay_s))
         except* OSError:
-            for each in writers:
-                _reset(each)
+            for open_writer in writers:
+                _reset(open_writer)
         finally:
-            for each in writers:
-                each.close()
+            for open_writer in writers:
+                open_writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
         try:

@@ -15,7 +15,7 @@ import pytest
 import ruo
 
 ROOT = Path(ruo.__file__).parent.parent
-CLIENT = ["polars", "pandas", "httptools", "tqdm", "matplotlib", "scipy", "papermill"]
+CLIENT = ["polars", "pandas", "aiohttp", "tqdm", "matplotlib", "scipy", "papermill"]
 SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_client"]
 
 # A room is a folder or a file of its own; it imports rooms of the lines above it.
@@ -79,7 +79,7 @@ def test_importing_ruo_imports_next_to_nothing() -> None:
     """`import ruo` loads no third-party package."""
     loaded = _run("import sys; import ruo; print(*sorted({name.split('.')[0] for name in sys.modules}))").split()
 
-    assert not {"numpy", "polars", "httptools", "pandas"} & set(loaded)
+    assert not {"numpy", "polars", "aiohttp", "pandas"} & set(loaded)
 
 
 def test_every_public_name_is_there() -> None:

@@ -29,7 +29,7 @@ def test_machine_is_described() -> None:
     assert facts["memory_gb"] > 0
     assert platform.python_version() in facts["python"]
     assert facts["versions"]["polars"] == pl.__version__
-    assert set(facts["versions"]) == {"ruo", "numpy", "polars", "httptools", "keras", "tensorflow", "gunicorn", "flask"}
+    assert set(facts["versions"]) == {"ruo", "numpy", "polars", "aiohttp", "keras", "tensorflow", "gunicorn", "flask"}
     assert facts["versions"]["tensorflow"] is not None
 
 

@@ -72,6 +72,7 @@ async def learn_version(ask: Ask, name: str, version: str) -> ModelInfo | None:
 def _model_info(name: str, about: Any) -> ModelInfo:
     try:
         (first, *others) = about["inputs"]
+        output = (about.get("outputs") or [{}])[0]
         extra = about.get("parameters") or {}
         limit = extra.get("max_request_bytes")
         info = ModelInfo(
@@ -80,10 +81,11 @@ def _model_info(name: str, about: Any) -> ModelInfo:
             str(about.get("platform", "")),
             str(first["name"]),
             str(first["datatype"]),
-            tuple(int(size) for size in first["shape"]),
-            str(about["outputs"][0]["name"]) if about.get("outputs") else "",
+            tuple(map(int, first["shape"])),
+            str(output["name"]) if output else "",
             str(extra.get("sha256", "")),
             limit if isinstance(limit, int) and limit > 0 else None,
+            _shape(output.get("shape")),
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
@@ -91,3 +93,9 @@ def _model_info(name: str, about: Any) -> ModelInfo:
         names = ", ".join(str(tensor["name"]) for tensor in about["inputs"])
         raise ScoringError(f"Model {name!r} takes {1 + len(others)} inputs ({names}); a table can fill only one.")
     return info
+
+
+def _shape(sizes: Any) -> tuple[int, ...] | None:
+    """A shape that is nice to know, so that a wrong one is no reason to stop."""
+    whole = isinstance(sizes, list) and all(isinstance(size, int) for size in sizes)
+    return tuple(sizes) if whole else None

@@ -1,114 +1,153 @@
-"""One HTTP request and its whole answer; every way in which it can fail is a `RefusedError` with one sentence.
+"""One HTTP request and its whole answer, on aiohttp; every way in which it can fail is a `RequestError`.
 
-A large request takes a connection of its own. A kept-alive connection stays with the server process that accepted
-it, so that some processes get several and others none, and behind a Service with the pod it was balanced to; a new
-connection goes to whoever is free. It costs half a millisecond, so small requests share one for a quarter of a second.
+A large request takes a connection of its own. A kept connection stays with the server process that accepted it, so
+that some processes get several and others none, and behind a Service with the pod it was balanced to; a new connection
+goes to whoever is free. It costs a fraction of a millisecond, so small requests share one for a quarter of a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
-import os
-import re
 import ssl
 import time
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from ruo.client.connection import ConnectError, Connection, HttpAnswer, Peer, StaleError
+import aiohttp
+from yarl import URL
+
+from ruo.client.connector import Connector, Upload
+from ruo.client.failures import failure, in_a_line, refusal
+from ruo.client.retry import RefusedError
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
-from ruo.wire.messages import Buffer
 
-__all__ = ["RefusedError", "Session"]
+# the headers and the body
+Answer = tuple[Mapping[str, str], bytes]
 
-# Worth another try: the server is overloaded, restarting or not ready, or a proxy in front of it says so.
-_RETRY_STATUS = frozenset({429, 502, 503, 504})
-_LONGEST_CONNECT_S = 10.0  # an address that nobody has any more is silent
+__all__ = ["Answer", "Endpoint", "HttpClient", "proxy_of"]
+
+_LONGEST_CONNECT_S = 10.0  # an address that nobody has any more is absent
+_CONNECT_SHARE = 0.9  # of the whole time-out, so that "no connection" can be told from "no answer"
 _KNOWN_S = 10.0  # how long a name stands for the address that answered
 _SMALL_BYTES = 1 << 20
-_REUSED_S = 0.25
+_READ_BYTES = 1 << 20
+_LONGEST_ANSWER = 1 << 24
+_LONGEST_REFUSAL = 1 << 16
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986, section 3.3)
-_LONGEST_REASON = 300
 
 
-class RefusedError(Exception):
-    """One try that failed; `again` says whether another may succeed, `wait_s` is the server's Retry-After.
+class HttpClient:
+    """The connections of one client to all its servers.
 
-    `absent`: nobody listens at the address. `silent`: somebody does, and gave no answer in time.
+    Parameters
+    ----------
+    timeout_s : float
+        The seconds that a request may take, from connecting to the last byte of the answer.
+    token : str or None
+        Sent as a bearer token.
+    ca : str or None
+        A file of certificate authorities in PEM form, in place of the system's.
+    keeps_connections : bool
+        Whether small requests may share a connection; only where an answer names its request.
     """
 
-    def __init__(
-        self,
-        message: str,
-        again: bool,
-        status: int | None = None,
-        wait_s: float | None = None,
-        absent: bool = False,
-        silent: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.again = again
-        self.status = status
-        self.wait_s = wait_s
-        self.absent = absent
-        self.silent = silent
-
-
-class Session:
-    """Requests to one server: `url` is http://host:port, `address` the one of the host's addresses to use, "" for any."""
-
-    def __init__(self, url: str, address: str, timeout: float, token: str | None, ca: str | None) -> None:
-        parts = urlsplit(url)
-        self._url = url
-        self._timeout = timeout
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = _tls(ca) if parts.scheme == "https" else None
-        self._address = address
-        self._known, self._known_until = "", 0.0
-        self._path = parts.path
-        host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-        self._idle: list[Connection] = []
-        self._headers = [f"Host: {host}", "User-Agent: ruo"]
+    def __init__(self, timeout_s: float, token: str | None, ca: str | None, keeps_connections: bool) -> None:
+        self.timeout_s = timeout_s
+        self.keeps_connections = keeps_connections
+        self._ca = ca
+        self._headers = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
         if token:
             if not token.isascii() or not token.isprintable():
                 raise ArgumentError(
                     "The token has a character that no HTTP header can carry, or a line break; mend it."
                 )
-            self._headers.append(f"Authorization: Bearer {token}")
+            self._headers["Authorization"] = f"Bearer {token}"
 
-    def close(self) -> None:
-        """Close the connections that are left."""
-        while self._idle:
-            self._idle.pop().close()
+    async def open(self) -> None:
+        """Take what the requests share."""
+        connect_s = min(_LONGEST_CONNECT_S, _CONNECT_SHARE * self.timeout_s)
+        self.session = aiohttp.ClientSession(
+            connector=Connector(),
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=_READ_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
+        )
 
-    async def ask(self, method: str, path: str, body: Encoded | None = None) -> tuple[Mapping[str, str], bytes]:
-        """The headers and the body of an answer with status 200."""
-        url = self._url + path
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.session.close()
+        await asyncio.sleep(0)  # transports that have been closed end in the next turn of the loop
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Whom to trust."""
         try:
-            answer = await self._exchange(method, path, body)
-        except ConnectError as error:
+            return ssl.create_default_context(cafile=self._ca)
+        except (OSError, ssl.SSLError) as error:
+            reason = in_a_line(error)
+            raise ArgumentError(f"ca={self._ca!r} is not a file of certificates in PEM form ({reason}).") from None
+
+
+class Endpoint:
+    """Requests to one server.
+
+    Parameters
+    ----------
+    http : HttpClient
+        What the servers share.
+    url : str
+        The server's address, such as http://host:8000.
+    address : str
+        The one of the host's IP addresses to connect to; "" for any.
+    """
+
+    def __init__(self, http: HttpClient, url: str, address: str = "") -> None:
+        parts = urlsplit(url)
+        self._http = http
+        self._url = url
+        self._netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+        self._base = parts._replace(netloc=self._netloc, query="", fragment="")
+        self._proxy = proxy_of(url)
+        self._address = address
+        self._known, self._known_until = "", 0.0
+        self._options: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
+        if parts.scheme == "https":
+            name = urlsplit(f"//{self._netloc}").hostname
+            self._options |= {"ssl": http.tls, "server_hostname": name}
+
+    async def ask(
+        self, method: str, path: str, body: Encoded | None = None, most_bytes: int = _LONGEST_ANSWER
+    ) -> Answer:
+        """The answer, where its status is 200.
+
+        Parameters
+        ----------
+        method, path : str
+            What to ask for; the path is below the server's address.
+        body : Encoded, optional
+            What to send.
+        most_bytes : int
+            The longest body that can be right.
+
+        Raises
+        ------
+        RequestError
+            Where there is no such answer.
+        """
+        try:
+            async with asyncio.timeout(self._http.timeout_s):
+                return await self._exchange(method, path, body, most_bytes)
+        except (aiohttp.ClientError, OSError) as error:
             self._known = ""
-            raise _absent(url, error) from None
-        except TimeoutError:
-            message = f"{url} gave no answer within {self._timeout:g} s; raise timeout, or send smaller chunks."
-            raise RefusedError(message, again=True, silent=True) from None
-        except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", "") or error
-            message = (
-                f"{url} cannot be trusted ({reason}); name the certificate authority with ca=, or mend the address."
-            )
-            raise RefusedError(message, again=False) from None
-        except OSError as error:
-            raise RefusedError(f"The connection to {url} broke ({_in_a_line(error)}).", again=True) from None
-        if answer.status != 200:
-            raise _refusal(url, answer)
-        return answer.headers, answer.body
+            raise failure(self._url + path, error, self._http.timeout_s, self._proxy) from None
 
     async def ask_json(self, method: str, path: str) -> Any:
         """The answer, parsed; what is posted is an empty object, since some servers take no request without a body."""
@@ -117,101 +156,81 @@ class Session:
         try:
             return loads(text)
         except WireError:
-            message = f"{self._url}{path} did not answer JSON; is it the address of a model server?"
-            raise RefusedError(message, again=False) from None
+            raise RefusedError(f"{self._url}{path} did not answer JSON; is it the address of a model server?") from None
 
-    async def _exchange(self, method: str, path: str, body: Encoded | None) -> HttpAnswer:
-        is_small = body is not None and body.size <= _SMALL_BYTES
-        head = self._head(method, path, body, is_small)
-        buffers = body.buffers if body else []
-        while (connection := self._take_idle() if is_small else None) is not None:
-            with contextlib.suppress(StaleError):  # the server has closed it meanwhile
-                return await self._ask_on(connection, head, buffers, is_small)
-        connection = await Connection.open(self._peer(), min(self._timeout, _LONGEST_CONNECT_S))
-        if not self._known:
-            self._known, self._known_until = connection.address, time.monotonic() + _KNOWN_S
-        return await self._ask_on(connection, head, buffers, is_small)
-
-    async def _ask_on(self, connection: Connection, head: bytes, buffers: list[Buffer], keep: bool) -> HttpAnswer:
-        answer = await connection.exchange(head, buffers, self._timeout)
-        if keep and connection.is_open and not self._is_old(connection):
-            self._idle.append(connection)
-        else:
-            connection.close()
+    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> Answer:
+        if body is None:
+            return await self._send(method, path, None, {}, most_bytes)
+        keeps = self._http.keeps_connections and body.size <= _SMALL_BYTES
+        upload = Upload(body.buffers, body.size, keeps)
+        try:
+            answer = await self._send(method, path, upload, body.headers, most_bytes)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if not upload.is_on_kept_connection:
+                raise
+            # the server has closed the connection meanwhile, which is its right (RFC 9112, section 9.5)
+            upload = Upload(body.buffers, body.size, keeps=False)
+            answer = await self._send(method, path, upload, body.headers, most_bytes)
+        if upload.peer and not self._known and not self._proxy:
+            self._known, self._known_until = upload.peer, time.monotonic() + _KNOWN_S
         return answer
 
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open and not self._is_old(connection):
-                return connection
-            connection.close()
-        return None
+    async def _send(
+        self, method: str, path: str, upload: Upload | None, headers: Mapping[str, str], most_bytes: int
+    ) -> Answer:
+        headers = {"Host": self._netloc, **headers}
+        if upload is None or not upload.keeps:
+            headers["Connection"] = "close"
+        request = self._http.session.request(method, self._target(path), data=upload, headers=headers, **self._options)
+        async with request as response:
+            if response.status != 200:
+                raise refusal(self._url + path, response, await _beginning(response))
+            body = await _body(response, most_bytes)
+            if body is None:
+                message = f"{self._url}{path} answered more than {most_bytes:,} bytes, the most that can be right."
+                raise RefusedError(message, 200)
+            return response.headers, body
 
-    def _is_old(self, connection: Connection) -> bool:
-        return asyncio.get_running_loop().time() - connection.opened_at > _REUSED_S
-
-    def _head(self, method: str, path: str, body: Encoded | None, is_small: bool) -> bytes:
-        lines = [f"{method} {quote(self._path + path, safe=_IN_PATHS)} HTTP/1.1", *self._headers]
-        if not is_small:
-            lines.append("Connection: close")
-        if body is not None:
-            lines += [f"{name}: {value}" for name, value in body.headers.items()]
-            lines.append(f"Content-Length: {body.size}")
-        return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
-
-    def _peer(self) -> Peer:
+    def _target(self, path: str) -> URL:
         """Where to connect to: what a name stands for is asked once in a while only."""
         if time.monotonic() > self._known_until:
             self._known = ""
-        return Peer(self._address or self._known or self._host, self._port, self._tls, self._host)
+        return _joined(self._base, self._address or self._known, path)
 
 
-def _tls(ca: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ArgumentError(f"ca={ca!r} is not a file of certificates in PEM form ({_in_a_line(error)}).") from None
+def proxy_of(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an address."""
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-def _absent(url: str, error: ConnectError) -> RefusedError:
-    """Nobody listens there, as far as can be told."""
-    if isinstance(error.__cause__, TimeoutError):
-        reason = "no connection in time"
-    else:
-        # of several addresses that were tried in vain, asyncio gives the numbers of the errors in its text only
-        found = re.search(r"\[Errno (\d+)\]", str(error))
-        reason = os.strerror(int(found[1])).lower() if found else _in_a_line(error)
-    message = f"Nothing answers at {url} ({reason}); start the server, or check the address."
-    return RefusedError(message, again=True, absent=True)
+@lru_cache
+def _joined(base: SplitResult, address: str, path: str) -> URL:
+    if address:
+        host = f"[{address}]" if ":" in address else address
+        base = base._replace(netloc=f"{host}:{base.port}" if base.port else host)
+    return URL(base._replace(path=quote(base.path + path, safe=_IN_PATHS)).geturl(), encoded=True)
 
 
-def _refusal(url: str, answer: HttpAnswer) -> RefusedError:
-    status = answer.status
-    if 300 <= status < 400:
-        to = answer.headers.get("Location", "somewhere else")
-        return RefusedError(f"{url} answered {status}, a redirect to {to}; use that address.", False, status)
-    try:
-        reason = str(loads(answer.body)["error"])
-    except (WireError, KeyError, TypeError, IndexError):
-        reason = answer.body.decode("utf-8", errors="replace").strip() or answer.reason or "no reason given"
-    message = f"{url} answered {status}: {reason[:_LONGEST_REASON]}"
-    return RefusedError(message, status in _RETRY_STATUS, status, _retry_after(answer.headers.get("Retry-After")))
+async def _body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes | None:
+    """The whole body, None where it is longer than that."""
+    pieces: list[bytes] = []
+    size = response.content_length or 0
+    while size <= most_bytes:
+        piece = await response.content.readany()
+        if not piece:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.append(piece)
+        if response.content_length is None:
+            size += len(piece)
+    return None
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, or a date (RFC 9110, section 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """As much of a refusal's body as comes, since its status says enough."""
+    body = b""
+    with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+        while len(body) < _LONGEST_REFUSAL and (piece := await response.content.readany()):
+            body += piece
+    return body

@@ -15,7 +15,8 @@ __all__ = ["Answer", "Chunk", "ModelInfo", "RequestRecord", "rows_named"]
 class ModelInfo(NamedTuple):
     """The model that answers: `platform` names its format; `input_shape` has -1 where a size is free.
 
-    `sha256` is that of its file and `max_request_bytes` what a request may hold, both where the server tells them.
+    `sha256` is that of its file, `max_request_bytes` what a request may hold, and `output_shape` is like `input_shape`,
+    all three where the server tells them.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModelInfo(NamedTuple):
     output_name: str = ONLY
     sha256: str = ""
     max_request_bytes: int | None = None
+    output_shape: tuple[int, ...] | None = None
 
 
 class Chunk(NamedTuple):

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from ruo.client.http import RefusedError, Session
+from ruo.client.http import Endpoint, proxy_of
+from ruo.client.retry import AbsentError, RequestError, SilentError, back_off
 from ruo.errors import ArgumentError
 
 __all__ = ["Server", "Servers", "base_and_model"]
 
 _LOOK_UP_S = 2.0
-_LONGEST_PAUSE_S = 5.0
 _FAILURES = 3  # in a row, before a server that still accepts connections is left out altogether
 
 
@@ -32,7 +31,7 @@ class Server:
     """One address: `name` stands in the records, `outstanding` counts its requests, `pause_until` is when to try it again."""
 
     name: str
-    session: Session
+    endpoint: Endpoint
     outstanding: int = 0
     sent: int = 0
     failures: int = 0
@@ -44,11 +43,11 @@ class Server:
 
 
 class Servers:
-    """The servers that hold the model. `open_session(url, address)` makes the road to one."""
+    """The servers that hold the model. `endpoint(url, address)` makes the way to one."""
 
-    def __init__(self, urls: Sequence[str], open_session: Callable[[str, str], Session]) -> None:
+    def __init__(self, urls: Sequence[str], endpoint: Callable[[str, str], Endpoint]) -> None:
         self._urls = list(dict.fromkeys(base_and_model(url)[0] for url in urls))
-        self._open_session = open_session
+        self._endpoint = endpoint
         self._servers: dict[tuple[str, str], Server] = {}
         self._changed = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -60,13 +59,10 @@ class Servers:
             self._watch = asyncio.create_task(self._keep_looking_up())
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Look no name up any more."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        for server in self._servers.values():
-            server.session.close()
-        await asyncio.sleep(0)  # connections that have been closed end in the next turn of the loop
 
     def __len__(self) -> int:
         return sum(not server.is_gone for server in self._servers.values())
@@ -104,15 +100,13 @@ class Servers:
         if rows:
             server.seconds_per_row = seconds / rows
 
-    def failed(self, server: Server, refusal: RefusedError, began: float) -> None:
+    def failed(self, server: Server, error: RequestError, began: float) -> None:
         """A request that `began` then failed: leave the server out for a while, altogether where nobody listens."""
         if began >= server.failed_at:  # requests that were under way together fail together, and count once
             server.failures += 1
         server.failed_at = time.monotonic()
-        own = 0.1 * 2.0 ** (server.failures - 1) * random.uniform(0.5, 1.5)  # noqa: S311  no secret hangs on it
-        pause = max(min(_LONGEST_PAUSE_S, own), refusal.wait_s or 0.0)
-        server.pause_until = server.failed_at + pause
-        server.is_left_out = refusal.absent or refusal.silent or server.failures >= _FAILURES
+        server.pause_until = server.failed_at + back_off(server.failures, error.wait_s)
+        server.is_left_out = isinstance(error, AbsentError | SilentError) or server.failures >= _FAILURES
 
     def release(self, server: Server) -> None:
         """The request is over, however it ended."""
@@ -125,10 +119,10 @@ class Servers:
     def _choose(self, now: float) -> Server | None:
         there = self._there()
         # one that was left out is tried by one request at a time
-        well = [each for each in there if each.pause_until <= now and not (each.is_left_out and each.outstanding)]
+        well = [s for s in there if s.pause_until <= now and not (s.is_left_out and s.outstanding)]
         # one that merely refused something is better than none
-        able = well or [each for each in there if not each.is_left_out]
-        return min(able, key=lambda each: (each.outstanding, each.sent), default=None)
+        able = well or [server for server in there if not server.is_left_out]
+        return min(able, key=lambda server: (server.outstanding, server.sent), default=None)
 
     async def _keep_looking_up(self) -> None:
         while True:
@@ -136,28 +130,41 @@ class Servers:
             await self._look_up()
 
     async def _look_up(self) -> None:
-        found = []
+        keys = []
         for url in self._urls:
-            addresses = await _addresses(url) or [key[1] for key in self._servers if key[0] == url] or [""]
-            found += [(url, address) for address in addresses]
-        for key in found:
-            if key not in self._servers:
-                url, address = key
-                self._servers[key] = Server(_named(url, address), self._open_session(url, address))
+            addresses = await _addresses(url) or [address for name, address in self._servers if name == url] or [""]
+            keys += [(url, address) for address in addresses]
+        for url, address in keys:
+            if (url, address) not in self._servers:
+                self._servers[url, address] = Server(_named(url, address), self._endpoint(url, address))
         for key, server in self._servers.items():
-            server.is_gone = key not in found
+            server.is_gone = key not in keys
         self._changed.set()
 
 
 def base_and_model(url: str) -> tuple[str, str | None]:
     """A server's address and the model's name, from http://host:8000 or http://host:8000/v2/models/NAME."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _is_host(parts) or not url.isprintable():
         raise ArgumentError(f"{url!r} is not the address of a server; write it as http://host:8000.")
     if parts.username or parts.password:
         raise ArgumentError(f"The address of {parts.hostname} holds a user or password; pass a token instead.")
-    base, found, model = url.rstrip("/").partition("/v2/models/")
-    return base, (model.split("/")[0] or None) if found else None
+    base, _, model = url.rstrip("/").partition("/v2/models/")
+    return base, model.split("/")[0] or None
+
+
+def _is_host(parts: SplitResult) -> bool:
+    """Whether an address has a host name that can stand in a request, and a port if any.
+
+    127.1 and other short forms of an IP address are none: aiohttp takes them in full only.
+    """
+    try:
+        parts.netloc.encode("idna")
+        name, port = parts.hostname or "", parts.port
+    except ValueError:  # UnicodeError is one
+        return False
+    is_short = name.replace(".", "").isdigit() and name.count(".") < 3
+    return bool(name) and " " not in name and port != 0 and not is_short
 
 
 async def _addresses(url: str) -> list[str]:
@@ -165,15 +172,15 @@ async def _addresses(url: str) -> list[str]:
 
     Nothing where the name is not known (any more): a name server that fails is no reason to leave a server.
     """
-    if _is_address(url):
+    if _is_address(url) or proxy_of(url):  # a proxy looks names up itself
         return [""]
     parts = urlsplit(url)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
     except OSError:
         return []
     for family in (socket.AF_INET, socket.AF_INET6):
-        addresses = sorted({str(info[4][0]) for info in found if info[0] == family})
+        addresses = sorted({str(info[4][0]) for info in infos if info[0] == family})
         if len(addresses) > 1:
             return addresses
         if addresses:

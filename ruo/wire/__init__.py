@@ -24,6 +24,10 @@ WIRES = {
         v2.encode_response,
         v2.decode_response,
         versioned_path=_V2_VERSION,
+        has_metadata=True,
+        has_request_id=True,
+        is_binary=True,
+        fallback="v2-json",
     ),
     "v2-json": Wire(
         "v2-json",
@@ -33,6 +37,8 @@ WIRES = {
         v2.encode_response,
         v2.decode_response,
         versioned_path=_V2_VERSION,
+        has_metadata=True,
+        has_request_id=True,
     ),
     "v1": Wire(
         "v1",
@@ -50,5 +56,6 @@ WIRES = {
         paper.decode_request,
         paper.encode_response,
         paper.decode_response,
+        has_models=False,
     ),
 }

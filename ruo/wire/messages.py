@@ -65,7 +65,29 @@ class InferResponse:
 
 @dataclass(frozen=True)
 class Wire:
-    """One protocol: where it is spoken, with ``{model}`` and ``{version}`` to fill in, and its four pure functions."""
+    """One protocol: its four pure functions, where it is spoken, and what it has.
+
+    Parameters
+    ----------
+    name : str
+        What `wire=` calls it.
+    path : str
+        Where predictions are asked for, with ``{model}`` to fill in.
+    encode_request, decode_request, encode_response, decode_response : callable
+        Tensors to headers and buffers, and back.
+    versioned_path : str, optional
+        Where one version of the model is asked, with ``{model}`` and ``{version}`` to fill in.
+    has_models : bool
+        Whether a server may have several models, each with a name.
+    has_metadata : bool
+        Whether a server can be asked for the names, types and shapes of a model's tensors.
+    has_request_id : bool
+        Whether an answer names the request that it belongs to.
+    is_binary : bool
+        Whether tensors are sent and asked for as bytes.
+    fallback : str, optional
+        The wire for a server that does not take tensors as bytes.
+    """
 
     name: str
     path: str
@@ -74,3 +96,8 @@ class Wire:
     encode_response: Callable[[InferResponse, InferRequest], Encoded]
     decode_response: Callable[[Mapping[str, str], Buffer], InferResponse]
     versioned_path: str | None = None
+    has_models: bool = True
+    has_metadata: bool = False
+    has_request_id: bool = False
+    is_binary: bool = False
+    fallback: str | None = None

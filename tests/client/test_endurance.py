@@ -101,9 +101,9 @@ def test_a_worker_is_killed_every_second(big: Demo, truth: dict[str, np.ndarray]
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
 
         def kill() -> None:
-            found = [int(pid) for pid in children.read_text().split()]
-            if found:
-                os.kill(draw.choice(found), signal.SIGKILL)
+            workers = [int(pid) for pid in children.read_text().split()]
+            if workers:
+                os.kill(draw.choice(workers), signal.SIGKILL)
 
         with every_second(kill) as times:
             scores = score_csv(big.testset, server.url, chunk_size=2_000, retries=30, progress=False)
@@ -146,9 +146,9 @@ def test_the_server_is_away_for_five_seconds(big: Demo, truth: dict[str, np.ndar
         scores = score_csv(big.testset, f"http://127.0.0.1:{port}", chunk_size=2_000, progress=False)
         thread.join()
     finally:
-        for each in running:
-            each.terminate()
-            each.wait()
+        for process in running:
+            process.terminate()
+            process.wait()
 
     assert scores.timings.total_s > 7
     assert scores.requests["attempts"].max() > 1
@@ -276,7 +276,7 @@ def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[.
     for _ in range(3):  # what else this machine does can only lengthen a run
         for times in busy:
             times.clear()
-        scores = score_csv(table, [each.url for each in servers], chunk_size=200, progress=False)
+        scores = score_csv(table, [server.url for server in servers], chunk_size=200, progress=False)
         assert (scores.predictions == 6).all()
         if scores.timings.sending_s < 1.25 * ideal:
             break
@@ -303,7 +303,7 @@ def test_names_come_and_go(tmp_path: Path, scripted: Callable[..., Any], right_a
     before = hosts.read_text()
 
     def names(*addresses: str) -> None:
-        hosts.write_text(before + "".join(f"{each} ruo-soak.test\n" for each in addresses))
+        hosts.write_text(before + "".join(f"{address} ruo-soak.test\n" for address in addresses))
 
     try:
         with Proxy(target, host="127.0.0.2") as one:
@@ -313,10 +313,10 @@ def test_names_come_and_go(tmp_path: Path, scripted: Callable[..., Any], right_a
                 Proxy(target, host="127.0.0.4", port=port) as three,
             ):
                 names("127.0.0.2", "127.0.0.3")
-                found, at_change = [], 0
+                predictions, at_change = [], 0
                 blocks = iter_scores(table, f"http://ruo-soak.test:{port}", chunk_size=10, concurrency=4)
                 for number, block in enumerate(blocks):
-                    found.append(block.predictions)
+                    predictions.append(block.predictions)
                     if number == 40:
                         names("127.0.0.2", "127.0.0.4")
                         time.sleep(4)
@@ -326,8 +326,8 @@ def test_names_come_and_go(tmp_path: Path, scripted: Callable[..., Any], right_a
                 assert three.connections > 50
     finally:
         hosts.write_text(before)
-    assert (np.concatenate(found) == 6).all()
-    assert len(np.concatenate(found)) == 4_000
+    assert (np.concatenate(predictions) == 6).all()
+    assert len(np.concatenate(predictions)) == 4_000
 
 
 def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> None:
@@ -350,8 +350,10 @@ def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> Non
                 halfway = peak_rss_mb()
         print(rows, int(halfway), int(peak_rss_mb()))
     """
-    found = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
-    rows, halfway, peak = map(int, found.stdout.split())
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    rows, halfway, peak = map(int, result.stdout.split())
 
     assert rows == 10 * ROWS
     assert peak < 700, f"{peak} MB"

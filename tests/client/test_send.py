@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -289,7 +287,7 @@ def changing(scripted: Scripted, right_answer: Any) -> Any:
 
 
 def test_a_change_that_cannot_be_kept_off_is_an_error(small_csv: Path, changing: Any) -> None:
-    """Where versions have no addresses a change is found out, in blocks as well."""
+    """Where versions have no addresses a change is noticed, in blocks as well."""
     sentence = "Rows 4 to 5 were answered by version 2 of the model, earlier rows by version 1; score the table again."
     with pytest.raises(ScoringError, match=sentence):
         list(iter_scores(small_csv, changing.url, chunk_size=2, concurrency=1))
@@ -399,32 +397,35 @@ def test_the_token_may_come_from_the_environment(
     assert "s3cret" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://:8000",
+        "http://localhost:99999",
+        "http://localhost:port",
+        "http://local host:8000",
+        "http://localhost\r\nX-Evil: y",
+        "http://a..b",
+        "http://127.1:8000",
+        "http://2130706433:8000",
+        "http://localhost/v2/models/a\nb",
+    ],
+)
+def test_an_address_that_is_none_is_refused(small_csv: Path, url: str) -> None:
+    """Before anything is sent, with what an address looks like."""
+    with pytest.raises(ArgumentError, match=r"is not the address of a server; write it as http://host:8000"):
+        score_csv(small_csv, url)
+
+
 def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path) -> None:
     """Secrets in an address would stand in records and logs."""
     with pytest.raises(ArgumentError, match="holds a user or password; pass a token instead") as caught:
         score_csv(small_csv, "http://me:s3cret@127.0.0.1:9")
 
     assert "s3cret" not in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An authority of the test's own, and a certificate for localhost that it signed, made by openssl."""
-    folder = tmp_path_factory.mktemp("certificates")
-    if shutil.which("openssl") is None:
-        pytest.fail("The TLS tests need openssl; on Debian and Ubuntu: apt-get install openssl")
-    extensions = folder / "extensions"
-    extensions.write_text("subjectAltName = DNS:localhost\n")
-    make = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    ca = ["-keyout", "ca.key", "-out", "ca.pem", "-x509", "-subj", "/CN=test authority"]
-    sign = ["x509", "-req", "-in", "me.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
-    for arguments in (
-        [*make, *ca],
-        [*make, "-keyout", "me.key", "-out", "me.csr", "-subj", "/CN=localhost"],
-        [*sign, "-out", "me.pem", "-extfile", "extensions"],
-    ):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-    return {name: folder / name for name in ("ca.pem", "me.pem", "me.key")}
 
 
 def test_https_is_verified(

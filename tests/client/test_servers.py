@@ -166,7 +166,7 @@ class Names:
             return self._real(host, port, *args, **kwargs)
         if not self.addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [entry for each in self.addresses for entry in self._real(each, port, *args, **kwargs)]
+        return [entry for address in self.addresses for entry in self._real(address, port, *args, **kwargs)]
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_an_address_that_comes_or_goes_is_used_or_left(
             Proxy(target.url, host="127.0.0.4", port=port) as three,
         ):
             names.addresses = ["127.0.0.2", "127.0.0.3"]
-            found = []
+            predictions = []
             at_change = 0
             for number, block in enumerate(
                 iter_scores(table, f"http://ruo-headless.test:{port}", chunk_size=2, concurrency=4)
@@ -216,11 +216,11 @@ def test_an_address_that_comes_or_goes_is_used_or_left(
                     names.addresses = ["127.0.0.2", "127.0.0.4"]
                     time.sleep(0.5)
                     at_change = two.connections
-                found.append(block.predictions)
+                predictions.append(block.predictions)
             assert two.connections <= at_change + 1
             assert three.connections > 20
 
-    np.testing.assert_array_equal(sums, np.concatenate(found))
+    np.testing.assert_array_equal(sums, np.concatenate(predictions))
 
 
 def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(
@@ -230,14 +230,14 @@ def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(
     target = takes(0.02)
     port = target.url.rpartition(":")[2]
     names.addresses = ["127.0.0.1", "127.0.0.9"]
-    found = []
+    predictions = []
     for number, block in enumerate(iter_scores(table, f"http://ruo-headless.test:{port}", chunk_size=3, concurrency=4)):
         if number == 10:
             names.addresses = []
             time.sleep(0.3)
-        found.append(block.predictions)
+        predictions.append(block.predictions)
 
-    np.testing.assert_array_equal(sums, np.concatenate(found))
+    np.testing.assert_array_equal(sums, np.concatenate(predictions))
 
 
 def test_a_name_that_nobody_knows_is_told(table: Path) -> None:

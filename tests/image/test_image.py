@@ -47,7 +47,7 @@ def test_only_what_is_needed_is_inside(server: Any) -> None:
     """No client package, no compiler, no cache; no TensorFlow beside OpenVINO; the rest of ruo is not there."""
     program = """
 import importlib.util as u, shutil
-names = ["polars", "pandas", "httptools", "tqdm", "matplotlib", "pytest", "pip", "tensorflow", "openvino",
+names = ["polars", "pandas", "aiohttp", "tqdm", "matplotlib", "pytest", "pip", "tensorflow", "openvino",
          "ruo.client.send", "ruo.client.scoring", "ruo.compare.paper"]
 print([name for name in names if u.find_spec(name)], [name for name in ("gcc", "cc", "make", "git") if shutil.which(name)])
 """

@@ -1,0 +1,79 @@
+"""The rule that an answer fits its rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ruo.client.answers import most_bytes, predictions_of, request_id
+from ruo.client.records import Chunk, ModelInfo
+from ruo.wire import WIRES, InferRequest, InferResponse, WireError
+from ruo.wire.messages import Array
+
+MODEL = ModelInfo("model", "1", "test", output_name="y")
+
+
+def chunk(features: Array) -> Chunk:
+    """A chunk that begins at row 40."""
+    return Chunk(40, len(features), features, WIRES["v2"].encode_request(InferRequest({"x": features})))
+
+
+ROWS = chunk(np.ones((3, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("output", "shape"), [(np.ones(3), (3, 1)), (np.ones((3, 4)), (3, 4)), (np.ones((3, 2, 2)), (3, 2, 2))]
+)
+def test_predictions_are_rows_of_float32(output: Array, shape: tuple[int, ...]) -> None:
+    """One output for each row is a column."""
+    predictions = predictions_of(InferResponse({"y": output}), ROWS, MODEL)
+    assert (predictions.shape, predictions.dtype) == (shape, np.float32)
+
+
+def test_the_models_output_is_taken() -> None:
+    """By its name where the answer has it, or else the first one."""
+    outputs = {"z": np.zeros(3), "y": np.ones(3)}
+    assert predictions_of(InferResponse(outputs), ROWS, MODEL).all()
+    assert not predictions_of(InferResponse(outputs), ROWS, MODEL._replace(output_name="w")).any()
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (InferResponse({"y": np.ones(3)}, id="rows 0-2"), "another request, 'rows 0-2'"),
+        (InferResponse({"y": np.ones(())}), "a single number"),
+        (InferResponse({"y": np.ones(2)}), "2 predictions for 3 rows"),
+        (InferResponse({"y": np.ones((3, 5))}), r"each row has the shape \(5,\), in earlier answers \(1,\)"),
+        (InferResponse({"y": np.array([1, np.nan, 1])}), "row 41 has the prediction nan"),
+        (InferResponse({"y": np.array([1, 1, 1e300])}), "row 42 has the prediction 1e"),
+        (InferResponse({"y": np.full(3, 2**24 + 1)}), r"above 2\*\*24"),
+    ],
+)
+def test_what_cannot_be_the_predictions_is_said(answer: InferResponse, sentence: str) -> None:
+    """An answer to another request, of other rows, or with values that are none."""
+    with pytest.raises(WireError, match=sentence):
+        predictions_of(answer, ROWS, MODEL, row_shape=(1,))
+
+
+def test_an_answer_to_this_request_fits() -> None:
+    """Its id names the chunk's rows, and NaN is the model's word for a row that holds NaN."""
+    rows = chunk(np.array([[1, 1], [np.nan, 1], [1, 1]], np.float32))
+    answer = InferResponse({"y": np.array([1, np.nan, 1])}, id=request_id(40, 3))
+    assert np.isnan(predictions_of(answer, rows, MODEL)).sum() == 1
+
+
+@pytest.mark.parametrize("wire", ["v2", "v2-json", "v1", "paper"])
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (1000, 10), (10, 100_000)])
+def test_the_longest_right_answer_may_pass(wire: str, rows: int, outputs: int) -> None:
+    """Numbers with all their digits in any wire are within the bound, ten times as many are not."""
+    values = np.full((rows, outputs), -1.2345678e-30, np.float32)
+    request = InferRequest({"x": values}, outputs={"y": True})
+    size = WIRES[wire].encode_response(InferResponse({"y": values}), request).size
+    assert size < most_bytes(rows, (outputs,)) < 64 * values.size + 2_000_000
+
+
+@pytest.mark.parametrize("shape", [None, (-1,), (2, -1)])
+def test_an_unknown_shape_has_a_bound_too(shape: tuple[int, ...] | None) -> None:
+    """64 kB a row, and 64 MB in any case."""
+    assert 64_000_000 < most_bytes(1, shape) < 80_000_000
+    assert most_bytes(1000, shape) - most_bytes(0, shape) == 65_536_000

@@ -1,0 +1,630 @@
+"""Requests and their answers over HTTP, against a server that does with each connection what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from ruo import ArgumentError, ScoringError, ascore_csv, score_csv
+from ruo.client.http import Endpoint, HttpClient
+from ruo.client.retry import (
+    AbsentError,
+    BrokenError,
+    OverloadedError,
+    RefusedError,
+    RequestError,
+    SilentError,
+)
+from ruo.wire import Encoded
+from tests.proxy import Proxy
+
+uvloop = pytest.importorskip("uvloop")
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 22\r\n\r\n"
+REASON = b'{"error": "too large"}'
+RUNS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+Script = Callable[[socket.socket, int], None]
+
+
+class Server:
+    """Runs `script(connection, number)` in a thread for each connection, and then closes it."""
+
+    def __init__(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.tls: ssl.SSLContext | None = None
+        self._script = script
+        self._listener = socket.create_server((host, port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        self._open.append(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent last is not held back
+        with suppress(OSError), connection:
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            with connection:
+                self._script(connection, number)
+
+    def close(self) -> None:
+        with suppress(OSError):  # it may be closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+        self._thread.join(5)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """A whole request; nothing where the client has gone."""
+    data, length = b"", 0
+    while (not length or len(data) < length) and (piece := connection.recv(1 << 20)):
+        data += piece
+        if not length and (end := data.find(b"\r\n\r\n")) >= 0:
+            stated = re.search(rb"Content-Length: (\d+)", data[:end])
+            length = end + 4 + (int(stated[1]) if stated else 0)
+    return data
+
+
+def answers(*sent: bytes) -> Script:
+    """Read a request and answer it, so many times."""
+
+    def script(connection: socket.socket, number: int) -> None:
+        for answer in sent:
+            if not read_request(connection):
+                return
+            connection.sendall(answer)
+
+    return script
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Server]]:
+    """Start a server that runs a script."""
+    servers: list[Server] = []
+
+    def start(script: Script, **how: Any) -> Server:
+        servers.append(Server(script, **how))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def post(
+    url: str,
+    *bodies: bytes,
+    run: Callable[[Any], Any] = asyncio.run,
+    timeout_s: float = 10.0,
+    token: str | None = None,
+    ca: str | None = None,
+    keeps: bool = True,
+    address: str = "",
+    path: str = "/",
+    pause_s: float = 0.0,
+    **how: Any,
+) -> list[bytes]:
+    """Post one body after the other to an endpoint; the bodies of the answers."""
+
+    async def talk() -> list[bytes]:
+        http = HttpClient(timeout_s, token, ca, keeps)
+        await http.open()
+        try:
+            endpoint = Endpoint(http, url, address)
+            answers = []
+            for body in bodies:
+                answers.append((await endpoint.ask("POST", path, Encoded({}, [body]), **how))[1])
+                await asyncio.sleep(pause_s)
+            return answers
+        finally:
+            await http.close()
+
+    return run(talk())
+
+
+# ---- whole answers ----
+
+
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        (OK, b"hi"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n", b"one two"),
+        (b"HTTP/1.0 200 OK\r\n\r\nall until the end", b"all until the end"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"hi"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000), bytes(3_000_000)),
+    ],
+)
+@RUNS
+def test_the_answer_is_whole(serving: Callable, run: Any, sent: bytes, body: bytes) -> None:
+    """Its end is told by a length, by chunks, or by the end of the connection; an interim response is passed over."""
+    assert post(serving(answers(sent)).url, b"x", run=run) == [body]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "status"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", RefusedError, 404),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", RefusedError, 204),
+        (b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\nretry-AFTER: 3\r\n\r\n", OverloadedError, 429),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 3\r\n\r\n", OverloadedError, 503),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", BrokenError, 502),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\nno more", RefusedError, 500),
+    ],
+)
+def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[RequestError], status: int) -> None:
+    """Whatever else is wrong with the answer; Retry-After is read however its name is written."""
+    with pytest.raises(kind, match=f"answered {status}: ") as caught:
+        post(serving(answers(sent)).url, b"x")
+    assert type(caught.value) is kind
+    assert caught.value.status == status
+    assert caught.value.wait_s == (3.0 if kind is OverloadedError else None)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 18, 3_000_001])
+@RUNS
+def test_the_body_arrives_as_it_was(serving: Callable, run: Any, size: int) -> None:
+    """Of any size, with its length and the host's name."""
+    heard: list[bytes] = []
+
+    def script(connection: socket.socket, number: int) -> None:
+        heard.append(read_request(connection))
+        connection.sendall(OK)
+
+    server = serving(script)
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+
+    assert post(server.url, body, run=run, path="/v2/a b/ü") == [b"hi"]
+    head, _, rest = heard[0].partition(b"\r\n\r\n")
+    assert rest == body
+    assert head.startswith(b"POST /v2/a%20b/%C3%BC HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{server.port}".encode() in head
+    assert f"Content-Length: {size}".encode() in head
+    assert b"Transfer-Encoding" not in head
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\non",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"SSH-2.0-x\r\n",
+    ],
+)
+@RUNS
+def test_half_an_answer_is_none(serving: Callable, run: Any, sent: bytes) -> None:
+    """What breaks off, and what is not HTTP, is a broken connection, and is not sent twice by itself."""
+    server = serving(answers(sent))
+    with pytest.raises(BrokenError, match=r"The connection to .* broke \("):
+        post(server.url, b"x", run=run)
+    assert server.connections == 1
+
+
+def test_what_was_not_asked_for_is_not_done(serving: Callable) -> None:
+    """No cookie is sent back, no redirect is followed, and a body that is packed all the same stays as it is."""
+    heard: list[bytes] = []
+    cookie = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\n\r\n")
+
+    def script(connection: socket.socket, number: int) -> None:
+        for answer in (cookie, cookie, b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"):
+            heard.append(read_request(connection))
+            connection.sendall(answer)
+
+    server = serving(script)
+    with pytest.raises(RefusedError, match="answered 302, a redirect to /there; use that address"):
+        post(server.url, b"x", b"x", b"x")
+    assert len(heard) == 3
+    assert not any(b"Cookie" in request for request in heard)
+    assert all(b"Accept-Encoding: identity" in request for request in heard)
+
+
+# ---- answers before the request is whole ----
+
+
+def _early(connection: socket.socket, *pieces: bytes) -> None:
+    connection.recv(300)
+    for piece in pieces:
+        connection.sendall(piece)
+
+
+def _close_at_once(connection: socket.socket, number: int) -> None:
+    _early(connection, TOO_LARGE + REASON)
+
+
+def _close_later(connection: socket.socket, number: int) -> None:
+    _early(connection, TOO_LARGE, REASON)
+    time.sleep(0.005)
+
+
+def _stay_open(connection: socket.socket, number: int) -> None:
+    _early(connection, TOO_LARGE + REASON)
+    time.sleep(1)
+
+
+@pytest.mark.parametrize("script", [_close_at_once, _close_later, _stay_open])
+@pytest.mark.parametrize("size", [2 << 20, 16 << 20])
+def test_an_answer_may_come_before_the_request_is_whole(serving: Callable, script: Script, size: int) -> None:
+    """A server that refuses a large body without reading it is heard, also when it closes the connection at once."""
+    server = serving(script)
+    for _ in range(5):
+        with pytest.raises(RefusedError, match="answered 413: too large"):
+            post(server.url, bytes(size))
+
+
+@pytest.mark.parametrize("script", [_close_at_once, _close_later, _stay_open])
+def test_an_early_answer_under_uvloop(serving: Callable, script: Script) -> None:
+    """It is heard as well, but uvloop itself may now and then see the reset first; then the next try hears it."""
+    server = serving(script)
+    errors: list[RequestError] = []
+    for _ in range(10):
+        with pytest.raises(RequestError) as caught:
+            post(server.url, bytes(4 << 20), run=uvloop.run)
+        errors.append(caught.value)
+
+    assert {type(error) for error in errors} <= {RefusedError, BrokenError}
+    assert sum(error.status == 413 for error in errors) >= 7
+
+
+def test_an_early_answer_is_heard_over_tls(serving: Callable, certificates: dict[str, Path]) -> None:
+    """The same, encrypted."""
+    server = serving(_close_at_once)
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.tls.load_cert_chain(certificates["me.pem"], certificates["me.key"])
+    url = f"https://localhost:{server.port}"
+
+    for _ in range(5):
+        with pytest.raises(RefusedError, match="answered 413: too large"):
+            post(url, bytes(4 << 20), ca=str(certificates["ca.pem"]))
+
+
+# ---- kept connections ----
+
+
+def test_small_requests_share_a_connection_and_large_ones_do_not(serving: Callable) -> None:
+    """A server that would keep either open: small requests come on one connection, a large one on its own."""
+    small, large = serving(answers(*[OK] * 9)), serving(answers(*[OK] * 9))
+    post(small.url, bytes(4), bytes(4), bytes(1000), bytes(4))
+    assert small.connections == 1
+    post(large.url, bytes(4), bytes(2 << 20), bytes(2 << 20), bytes(4))
+    assert large.connections == 4
+
+
+def test_a_connection_is_shared_for_a_moment_only(serving: Callable) -> None:
+    """So that requests that follow each other closely do not stay with one process of a server for ever."""
+    server = serving(answers(*[OK] * 100))
+    post(server.url, *[b"x"] * 30, pause_s=0.02)
+    assert 2 <= server.connections <= 6
+
+
+def test_one_answer_after_the_other(serving: Callable) -> None:
+    """Each answer on a kept connection is that of its own request."""
+    server = serving(answers(OK, OK.replace(b"hi", b"ho"), OK))
+    assert post(server.url, b"1", b"2", b"3") == [b"hi", b"ho", b"hi"]
+    assert server.connections == 1
+
+
+def _close_without_a_word(connection: socket.socket, number: int) -> None:
+    answers(OK)(connection, number)
+
+
+def _close_on_the_second_request(connection: socket.socket, number: int) -> None:
+    answers(OK)(connection, number)
+    read_request(connection)
+
+
+@pytest.mark.parametrize("script", [_close_without_a_word, _close_on_the_second_request])
+@RUNS
+def test_a_kept_connection_that_the_server_closes_is_no_failure(serving: Callable, run: Any, script: Script) -> None:
+    """The request goes out once more on a new connection, and nobody has to try again."""
+    server = serving(script)
+    assert post(server.url, b"x", b"x", b"x", run=run) == [b"hi"] * 3
+    assert server.connections == 3
+
+
+def test_a_new_connection_that_the_server_closes_is_a_failure(serving: Callable) -> None:
+    """A request is sent once more after a kept connection only, and once only."""
+
+    def script(connection: socket.socket, number: int) -> None:
+        if number == 1:
+            answers(OK)(connection, number)
+        read_request(connection)
+
+    server = serving(script)
+    with pytest.raises(BrokenError, match="closed it before its answer was complete"):
+        post(server.url, b"x", b"x")
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+@RUNS
+def test_bytes_that_nobody_asked_for_are_nobodys_answer(serving: Callable, run: Any, pause_s: float) -> None:
+    """A second answer to one request, at once or a little later, ends the connection."""
+
+    def script(connection: socket.socket, number: int) -> None:
+        own = OK.replace(b"hi", b"%02d" % number)
+        while read_request(connection):
+            connection.sendall(own)
+            time.sleep(pause_s / 2)
+            connection.sendall(OK)
+
+    server = serving(script)
+    assert post(server.url, b"x", b"x", b"x", run=run, pause_s=pause_s or 0.02) == [b"01", b"02", b"03"]
+
+
+def test_without_request_ids_nothing_is_kept(serving: Callable) -> None:
+    """A wire whose answers do not name their request has a connection for each."""
+    server = serving(answers(OK, OK, OK))
+    assert post(server.url, b"x", b"x", b"x", keeps=False) == [b"hi"] * 3
+    assert server.connections == 3
+
+
+# ---- bounds of time and memory ----
+
+
+def _drip(head: bytes, piece: bytes) -> Script:
+    def script(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        while True:
+            time.sleep(0.02)
+            connection.sendall(piece)
+
+    return script
+
+
+DRIPS = {
+    "nothing": lambda connection, number: time.sleep(3),
+    "a head byte by byte": _drip(b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "a body byte by byte": _drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x"),
+    "chunk by chunk": _drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "interim responses": _drip(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    "a refusal byte by byte": _drip(b"HTTP/1.1 400 Bad\r\nContent-Length: 1000\r\n\r\n", b"x"),
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+@pytest.mark.parametrize("size", [1, 16 << 20])
+@RUNS
+def test_a_try_has_its_time(serving: Callable, run: Any, name: str, size: int) -> None:
+    """A server that never ends its answer is silent at the time-out, whatever it sends meanwhile, or does not read."""
+    began = time.monotonic()
+    with pytest.raises(SilentError, match=r"gave no answer within 0\.4 s; raise timeout, or send smaller chunks"):
+        post(serving(DRIPS[name]).url, bytes(size), run=run, timeout_s=0.4)
+    assert 0.4 <= time.monotonic() - began < 2
+
+
+def _flood(head: bytes, sent: list[int]) -> Script:
+    def script(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        while True:
+            sent.append(connection.send(b"fffff\r\n" + bytes(0xFFFFF) + b"\r\n"))
+
+    return script
+
+
+FLOODS = {
+    "a length": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+        RefusedError,
+        "answered more than 3,000,000",
+    ),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", RefusedError, "answered more than 3,000,000"),
+    "no end": (b"HTTP/1.0 200 OK\r\n\r\n", RefusedError, "answered more than 3,000,000"),
+    "a refusal": (b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n", RefusedError, "answered 400: "),
+    "a header": (b"HTTP/1.1 200 OK\r\nX: ", BrokenError, "not an answer in HTTP"),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+@RUNS
+def test_an_answer_that_is_too_long_is_refused(serving: Callable, run: Any, name: str) -> None:
+    """Long before it fills the memory, by what it says of its length or while it comes."""
+    head, kind, sentence = FLOODS[name]
+    sent: list[int] = []
+    with pytest.raises(kind, match=sentence):
+        post(serving(_flood(head, sent)).url, b"x", run=run, most_bytes=3_000_000)
+    assert sum(sent) < 40_000_000
+
+
+def test_headers_without_end_are_refused(serving: Callable) -> None:
+    """Many of them as well as a long one."""
+
+    def script(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        for count in range(1_000_000):
+            connection.sendall(b"X-%d: y\r\n" % count)
+
+    with pytest.raises(BrokenError, match="not an answer in HTTP"):
+        post(serving(script).url, b"x")
+
+
+# ---- where to ----
+
+
+def test_nobody_is_there() -> None:
+    """A port where nobody listens, with the system's reason."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(AbsentError, match=rf"Nothing answers at http://127.*:{port}/ \(connection refused\); start"):
+        post(f"http://127.0.0.1:{port}", b"x")
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[str, int]]:
+    """An address that takes no connection and does not refuse one either, as where a machine is gone."""
+    with socket.socket() as listener, socket.socket() as one, socket.socket() as two:
+        listener.bind(("127.0.0.9", 0))
+        listener.listen(0)
+        for client in (one, two):  # the backlog is full then
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        time.sleep(0.05)
+        yield listener.getsockname()
+
+
+def test_no_connection_in_time_is_no_answer_in_time(deaf: tuple[str, int]) -> None:
+    """An address that does not react is absent, not silent."""
+    with pytest.raises(AbsentError, match=r"Nothing answers at .* \(no connection in time\)"):
+        post(f"http://{deaf[0]}:{deaf[1]}", b"x", timeout_s=0.5)
+
+
+def test_an_address_that_does_not_answer_costs_a_moment_once(
+    serving: Callable, deaf: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a host's addresses one is tried after the other without long waits, and the one that answered is remembered."""
+    real = socket.getaddrinfo
+
+    def lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        names = [deaf[0], "127.0.0.1"] if host == "two-faced.test" else [host]
+        return [entry for name in names for entry in real(name, port, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    serving(answers(*[OK] * 9), port=deaf[1])
+    began = time.monotonic()
+
+    assert post(f"http://two-faced.test:{deaf[1]}", *[b"x"] * 20, keeps=False) == [b"hi"] * 20
+    assert time.monotonic() - began < 1.5
+
+
+def test_one_address_of_a_host(serving: Callable, certificates: dict[str, Path]) -> None:
+    """The connection goes to that address; the Host header and the name in the certificate are the host's."""
+    heard: list[bytes] = []
+
+    def script(connection: socket.socket, number: int) -> None:
+        heard.append(read_request(connection))
+        connection.sendall(OK)
+
+    server = serving(script, host="127.0.0.3")
+    assert post(f"http://nowhere.test:{server.port}", b"x", address="127.0.0.3") == [b"hi"]
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.tls.load_cert_chain(certificates["me.pem"], certificates["me.key"])
+    ca = str(certificates["ca.pem"])
+    assert post(f"https://localhost:{server.port}", b"x", address="127.0.0.3", ca=ca) == [b"hi"]
+    with pytest.raises(RefusedError, match="cannot be trusted"):
+        post(f"https://nowhere.test:{server.port}", b"x", address="127.0.0.3", ca=ca)
+
+    assert f"Host: nowhere.test:{server.port}".encode() in heard[0]
+    assert f"Host: localhost:{server.port}".encode() in heard[1]
+
+
+def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP_PROXY takes requests on their way, NO_PROXY names the hosts that it does not; a dead proxy is named."""
+    heard: list[bytes] = []
+
+    def script(connection: socket.socket, number: int) -> None:
+        heard.append(read_request(connection))
+        connection.sendall(OK)
+
+    proxy, server = serving(script), serving(answers(OK))
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert post("http://model.test:8000/v2", b"x") == [b"hi"]
+    assert heard[0].startswith(b"POST http://model.test:8000/v2/ HTTP/1.1\r\n")
+    assert b"Host: model.test:8000" in heard[0]
+    assert post(server.url, b"x") == [b"hi"]
+    assert (proxy.connections, server.connections) == (1, 1)
+
+    proxy.close()
+    with pytest.raises(AbsentError, match=r"The proxy 127\.0\.0\.1 on the way to http://model.test.*NO_PROXY"):
+        post("http://model.test:8000", b"x")
+
+
+@pytest.mark.parametrize("token", ["a\r\nX: y", "a\nb", "tokén", "a\0b"])
+def test_a_token_that_no_header_carries_is_refused(token: str) -> None:
+    """It would end the header, and say another one."""
+    with pytest.raises(ArgumentError, match="has a character that no HTTP header can carry"):
+        HttpClient(1.0, token, None, keeps_connections=True)
+
+
+@pytest.mark.parametrize("name", ["a\r\nX-Evil: y", "a b", "ü", "a#b", "a?b"])
+def test_a_name_in_a_path_stays_in_it(serving: Callable, name: str) -> None:
+    """A model's name with line breaks, spaces or other letters is quoted."""
+    heard: list[bytes] = []
+
+    def script(connection: socket.socket, number: int) -> None:
+        heard.append(read_request(connection))
+        connection.sendall(OK)
+
+    post(serving(script).url, b"x", path=f"/v2/models/{name}/infer")
+
+    assert re.fullmatch(rb"POST /v2/models/[a-zA-Z0-9%:-]+/infer HTTP/1.1", heard[0].split(b"\r\n")[0])
+    assert b"\nX-Evil" not in heard[0]
+
+
+# ---- whole runs ----
+
+
+def test_a_run_works_under_uvloop(demo: Any, server: Any, expected: np.ndarray) -> None:
+    """With uvloop's `run`, and in a thread of its own where uvloop's policy is set."""
+    scores = uvloop.run(ascore_csv(demo.testset, server.url, chunk_size=100))
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    try:
+        scores = score_csv(demo.testset, server.url)
+    finally:
+        asyncio.set_event_loop_policy(before)
+    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wire", "shares"), [("v2", True), ("v2-json", True), ("v1", False), ("paper", False)])
+def test_only_wires_with_request_ids_share_connections(demo: Any, server: Any, wire: str, shares: bool) -> None:
+    """On the others an answer cannot be told from one to another request."""
+    with Proxy(server.url) as proxy:
+        scores = score_csv(demo.testset, proxy.url, chunk_size=50, wire=wire, concurrency=2)
+
+    assert len(scores) == 2_500
+    assert (proxy.connections < 45) == shares
+
+
+@RUNS
+def test_nothing_is_left_behind(small_csv: Path, serving: Callable, scripted: Callable, answers: Any, run: Any) -> None:
+    """200 runs, some of which fail in every way, leave no open socket and no task."""
+    well, hanging = scripted(answers).url, serving(DRIPS["a body byte by byte"]).url
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        absent = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    ports = {int(url.rpartition(":")[2]) for url in (well, hanging, absent)}
+
+    async def runs() -> tuple[int, int]:
+        for number in range(200):
+            url = {0: hanging, 1: absent}.get(number % 40, well)
+            with suppress(ScoringError):
+                await ascore_csv(small_csv, url, chunk_size=4, retries=0, timeout=0.2 if url == hanging else 5)
+        await asyncio.sleep(0.01)  # what was cancelled ends in the next turn of the loop
+        left = [c for c in psutil.Process().net_connections("tcp") if c.raddr and c.raddr.port in ports]
+        return len(asyncio.all_tasks()), len(left)
+
+    assert run(runs()) == (1, 0)

@@ -1,0 +1,96 @@
+"""Whether a failed try is followed by another one, and after which pause; without any server."""
+
+from __future__ import annotations
+
+import pytest
+
+from ruo.client.retry import (
+    AbsentError,
+    BrokenError,
+    GoneError,
+    OverloadedError,
+    RefusedError,
+    RequestError,
+    Retry,
+    SilentError,
+    back_off,
+)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def tries(retry: Retry, error: RequestError, servers: int = 1) -> int:
+    """How many tries there are where each ends so."""
+    count = 1
+    while retry.allows(error, servers) and count < 1000:
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("kind", [AbsentError, BrokenError, OverloadedError])
+@pytest.mark.parametrize("retries", [0, 1, 7])
+def test_what_may_mend_is_tried_as_often_as_asked(kind: type[RequestError], retries: int) -> None:
+    """The first try, and as many as `retries` allows."""
+    assert tries(Retry(retries, 1, True), kind("")) == 1 + retries
+
+
+def test_a_refusal_is_final() -> None:
+    """The same request would get the same answer."""
+    assert tries(Retry(10, 1, True), RefusedError("", 400), servers=3) == 1
+
+
+@pytest.mark.parametrize("kind", [SilentError, GoneError])
+@pytest.mark.parametrize(("repeats", "servers", "count"), [(0, 1, 1), (1, 1, 2), (1, 2, 2), (1, 4, 4), (0, 3, 3)])
+def test_each_other_server_has_one_try(kind: type[RequestError], repeats: int, servers: int, count: int) -> None:
+    """Where a try costs a whole time-out, or where only another server can help."""
+    assert tries(Retry(10, repeats, True), kind(""), servers) == count
+
+
+def test_patience_counts_from_the_first_failure(clock: Clock) -> None:
+    """A request that takes long before it fails has its minute all the same."""
+    retry = Retry(10, 1, True, clock)
+    clock.now += 50
+    assert retry.allows(BrokenError(""), 1)
+    assert retry.until == clock.now + 60
+    clock.now += 59
+    assert retry.pause_s(BrokenError("")) is not None
+    assert retry.pause_s(BrokenError("", wait_s=2)) is None
+    clock.now += 2
+    assert retry.pause_s(BrokenError("")) is None
+    assert retry.seconds == 111
+
+
+@pytest.mark.parametrize(("has_answered", "seconds"), [(False, 3), (True, 60)])
+def test_a_wrong_address_is_told_soon(clock: Clock, has_answered: bool, seconds: int) -> None:
+    """Where nobody listens and nobody ever did, three seconds are enough; a server that was there may come back."""
+    retry = Retry(10, 1, has_answered, clock)
+    assert retry.allows(AbsentError(""), 1)
+    assert retry.until == clock.now + seconds
+
+
+@pytest.mark.parametrize(
+    ("failures", "least", "most"), [(1, 0.05, 0.15), (3, 0.2, 0.6), (10, 2.5, 7.5), (5000, 2.5, 7.5)]
+)
+def test_pauses_double_up_to_a_limit(failures: int, least: float, most: float) -> None:
+    """Each is spread by half, so that many clients do not come back at once."""
+    pauses = [back_off(failures, None) for _ in range(200)]
+    assert least <= min(pauses) < max(pauses) <= most
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(10.0, 10.0), (3600.0, 30.0)])
+def test_a_pause_that_is_asked_for_is_made(asked_s: float, wait_s: float) -> None:
+    """Retry-After is honoured, up to half a minute."""
+    assert back_off(1, asked_s) == wait_s
