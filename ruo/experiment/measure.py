@@ -12,12 +12,13 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from ruo.client.scoring import score_csv
+from ruo.deploy.deployment import Deployment
 from ruo.errors import DeploymentError, RuoError
 from ruo.machine import busy_share, peak_rss_mb
 from ruo.table.reading import open_table
@@ -26,23 +27,12 @@ if TYPE_CHECKING:
     from ruo.client.scores import Predictions, Scores
     from ruo.table.reading import Source
 
-__all__ = ["TOLERANCE", "Bench", "Deployment", "Target"]
+__all__ = ["TOLERANCE", "Bench", "Target"]
 
 # Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
 TOLERANCE = 1e-5
 
 _LOOK_S = 0.05
-
-
-class Deployment(Protocol):
-    """Where servers run, such as `ruo.local_server` gives and `ruo.KubernetesDeployment` is."""
-
-    @property
-    def urls(self) -> list[str]:
-        """The addresses to send to."""
-
-    def scale(self, replicas: int) -> None:
-        """Have so many servers, all ready."""
 
 
 Target = str | Sequence[str] | Deployment
