@@ -112,10 +112,13 @@ def server_process(
             server.stop(grace_s)
 
 
-def fetch(url: str, timeout_s: float = 5.0) -> tuple[int, bytes] | None:
-    """The status and the body of a page of a server on this machine; None where it does not answer."""
+def fetch(
+    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
+) -> tuple[int, bytes] | None:
+    """The status and the body of the answer of a server on this machine; None where it does not answer."""
+    request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310  our own servers
     try:
-        with _OPENER.open(url, timeout=timeout_s) as answer:
+        with _OPENER.open(request, timeout=timeout_s) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as answer:
         with answer:

@@ -24,7 +24,47 @@ __all__ = ["COLUMNS", "PROVENANCE", "RUNS", "Sweep", "read_lines", "read_provena
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
 
-COLUMNS = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s", "model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows", "requests", "bytes", "forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s", "loop_lag_s", "request_median_s", "request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share", "peak_rss_mb", "max_abs_difference", "answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
+COLUMNS = [
+    "run",
+    "block",
+    "warmup",
+    "position",
+    "started_at",
+    "machine_busy",
+    "waited_s",
+    "model",
+    "replicas",
+    "wire",
+    "concurrency",
+    "chunk_size",
+    "rows_per_request",
+    "pipelined",
+    "rows",
+    "requests",
+    "bytes",
+    "forming_s",
+    "sending_s",
+    "total_s",
+    "rows_per_s",
+    "first_result_s",
+    "loop_lag_s",
+    "request_median_s",
+    "request_max_s",
+    "server_s",
+    "server_busy",
+    "workers",
+    "retries",
+    "client_cpu_s",
+    "client_cpu_share",
+    "peak_rss_mb",
+    "max_abs_difference",
+    "answers_equal",
+    "rows_by_worker",
+    "server",
+    "model_version",
+    "error",
+    "provenance",
+]
 
 _NUMBERS = ["machine_busy", "waited_s", *COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]]
 _TIMES = ("forming", "sending", "total")

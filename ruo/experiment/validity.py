@@ -77,7 +77,7 @@ def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = Validity.
         What is said of runs that are valid.
     """
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
-    measured = runs[~runs["warmup"].fillna(False).astype(bool)]
+    measured = runs[~runs["warmup"].eq(True)]
     good = measured[measured["error"].isna() & measured["total_s"].notna()]
     reasons = [*_broken(runs, measured, planned), *_disturbed(measured, good), *_uneven(good)]
     return Validity(reasons, _limits(good), _notes(good), claim)

@@ -73,9 +73,9 @@ def _in_words(runs: pd.DataFrame) -> str:
     """The fastest and the slowest request size of each way of sending."""
     parts = []
     for pipelined, group in runs.groupby(runs["pipelined"].astype(bool)):
-        means = group.groupby("rows_per_request")["total_s"].mean().dropna()
+        means = group.groupby("rows_per_request")["total_s"].mean().dropna().sort_values()
         way = "overlapped" if pipelined else "in two phases"
         if len(means):
-            fastest, slowest = (f"{digits(means[size])} s at {size:,}" for size in (means.idxmin(), means.idxmax()))
+            fastest, slowest = (f"{digits(means.iloc[at])} s at {means.index[at]:,}" for at in (0, -1))
             parts.append(f"{way} between {fastest} and {slowest} rows per request")
     return "; ".join(parts) or "no run succeeded"

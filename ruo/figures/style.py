@@ -19,7 +19,31 @@ from matplotlib.figure import Figure
 
 from ruo.stats import mean_interval
 
-__all__ = ["BLACK", "BLUE", "BOLD", "BROWN", "DASHES", "DOTS", "GREEN", "LIGHT_BLUE", "MIXED", "ORANGE", "PINK", "STYLE", "End", "Look", "Picture", "draw_bound", "draw_line", "empty", "label_ends", "mark_failures", "save_figure", "seconds_ticks", "size_axis"]
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "BOLD",
+    "BROWN",
+    "DASHES",
+    "DOTS",
+    "GREEN",
+    "LIGHT_BLUE",
+    "MIXED",
+    "ORANGE",
+    "PINK",
+    "STYLE",
+    "End",
+    "Look",
+    "Picture",
+    "draw_bound",
+    "draw_line",
+    "empty",
+    "label_ends",
+    "mark_failures",
+    "save_figure",
+    "seconds_ticks",
+    "size_axis",
+]
 
 
 class Look(NamedTuple):

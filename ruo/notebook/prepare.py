@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ruo.compare.systems import time_in_process
+from ruo.compare import time_in_process
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
 from ruo.experiment import slow_network
