@@ -18,7 +18,7 @@ __all__ = ["SETTING", "Validity", "judge", "name_of"]
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
-_GROUPS = ["system", *SETTING]  # where several systems are compared
+_GROUPS = ["job", "system", *SETTING]  # where jobs or systems are compared
 _USED = [
     "loop_lag_s",
     "machine_busy",
@@ -85,9 +85,12 @@ def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = Validity.
 
 def name_of(setting: dict[str, object], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, its way of sending, and what else differs `among` the runs."""
-    ways = {True: " pipelined", False: " in two phases"}
-    parts = [f"{setting['rows_per_request']:,} rows{ways.get(setting.get('pipelined'), '')}"]  # type: ignore[call-overload]
-    words = {"system": "{}", "model": "{}", "replicas": "{} replicas", "wire": "wire {}", "concurrency": "{} in flight"}
+    parts = []
+    if "rows_per_request" in setting:
+        ways: dict[object, str] = {True: " pipelined", False: " in two phases"}
+        parts = [f"{setting['rows_per_request']:,} rows{ways.get(setting.get('pipelined'), '')}"]
+    words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
+    words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     parts += [words[name].format(setting[name]) for name in words if name in among and among[name].nunique() > 1]
     return ", ".join(parts)
 
@@ -127,9 +130,11 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
 
 
 def _drift(good: pd.DataFrame) -> float | None:
-    """By how much the times change from first to last beside what the settings make, where that is statistically significant."""
+    """The relative change of the times from first to last, settings aside, where it is statistically significant."""
+    if len(good) < _FEW:
+        return None
     relative = good["total_s"] / good.groupby(_present(good), dropna=False)["total_s"].transform("median")
-    if len(relative) < _FEW or relative.nunique() < 2:
+    if relative.nunique() < 2:
         return None
     p_value = stats.spearmanr(good["run"], relative).pvalue
     slope = float(stats.theilslopes(relative, good["run"]).slope)

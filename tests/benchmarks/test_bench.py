@@ -31,8 +31,26 @@ def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
     """Jobs of all groups give right answers; the table, the samples and the machine are kept."""
     done = bench(demo, tmp_path, "mlp,cnn,scaling,peers,start")
     assert done.exit_code == 0, done.output
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    assert [sample["error"] for sample in kept["samples"] if sample["error"]] == []
-    assert (tmp_path / "samples.jsonl").read_text().count("\n") == len(kept["samples"]) > 20
-    assert kept["machine"]["cpus"]
-    assert (tmp_path / "bench.md").read_text() in done.output
+    groups = ["mlp", "cnn", "scaling", "peers", "start"]
+    lines = [json.loads(line) for name in groups for line in (tmp_path / name / "runs.jsonl").read_text().splitlines()]
+    assert [line["error"] for line in lines if line["error"]] == []
+    assert len(lines) > 20
+    for name in groups:
+        provenance = json.loads((tmp_path / name / "provenance.json").read_text())
+        assert provenance["machine"]["cpus"]
+        assert len(provenance["data"]["sha256"]) == 64
+    report = (tmp_path / "bench.md").read_text()
+    assert report in done.output
+    for name in groups:
+        assert f"{name}: VALID" in report or f"{name}: INVALID: the machine was busy" in report
+
+
+@pytest.mark.soak
+def test_a_finished_group_is_not_measured_again(demo: Demo, tmp_path: Path) -> None:
+    """The same command on a finished group leaves its samples as they are, and writes the same table."""
+    assert bench(demo, tmp_path, "start").exit_code == 0
+    samples, report = (tmp_path / "start" / "runs.jsonl").read_bytes(), (tmp_path / "bench.md").read_bytes()
+    assert bench(demo, tmp_path, "start").exit_code == 0
+    assert (tmp_path / "start" / "runs.jsonl").read_bytes() == samples
+    assert (tmp_path / "bench.md").read_bytes() == report
+    assert b"| import ruo | at most 0.05 s |" in report
