@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import ruo.compare
 from ruo import machine
 from ruo.__main__ import main
 from ruo.compare import SystemsCompared, read_systems, time_in_process
@@ -322,6 +323,24 @@ def test_peers_are_asked_by_the_same_client() -> None:
     """Another server of the same model is one more system, with runs of its own."""
     trials = plan_systems((1_000,), runs=2, systems=(*SYSTEMS, "MLServer")).trials()
     assert sum(trial.levels["system"] == "MLServer" for trial in trials) == 2
+
+
+def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
+    """The process of one job imports neither SciPy nor matplotlib, and that of the paper's client no asyncio before gevent."""
+    program = (
+        "import sys\n"
+        "import ruo.compare\nassert not {'asyncio', 'ssl', 'numpy'} & set(sys.modules)\n"
+        "import ruo.compare.score_job\nassert not {'scipy', 'matplotlib', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_public_name_has_a_description() -> None:
+    """The names of the package's face can be imported, and say what they are; no other name can."""
+    for name in ruo.compare.__all__:
+        assert getattr(ruo.compare, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ruo.compare.nothing
 
 
 @pytest.mark.soak
