@@ -17,7 +17,7 @@ from benchmarks.targets import compare_with_targets, markdown
 from ruo.errors import RuoError
 from ruo.experiment.carry_out import carry_out
 from ruo.experiment.plan import Plan, all_combinations
-from ruo.experiment.results import read_lines, read_provenance
+from ruo.experiment.results import put_aside_finished, read_lines, read_provenance
 from ruo.experiment.validity import judge
 from ruo.provenance import Provenance, fingerprint, machine
 
@@ -57,12 +57,13 @@ def read_group(folder: Path) -> tuple[pd.DataFrame, str]:
 def main(testset: Path, mlp: Path, cnn: Path, runs: int, groups: str, results: Path, seed: int) -> None:
     """Measure what ruo claims, and say for each target whether it is reached.
 
-    The same command goes on where it was interrupted.
+    The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
     """
     names = groups.split(",")
     unknown = next((name for name in names if name not in GROUPS), None)
     if unknown is not None:
         raise click.ClickException(f"There is no group {unknown!r}; the groups are {', '.join(GROUPS)}.")
+    put_aside_finished(results, "bench.md")
     files = Files(testset.resolve(), mlp.resolve(), cnn.resolve())
     try:
         for name in names:

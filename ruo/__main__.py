@@ -178,15 +178,17 @@ def compare(
 ) -> None:
     """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
 
-    The same command goes on where it was interrupted.
+    The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
     """
     from ruo.compare.run import compare_systems, parse_sizes
     from ruo.compare.systems import Systems
+    from ruo.experiment.results import put_aside_finished
 
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # so that the servers are stopped then, too
     systems, once = Systems(testset, model, workers), sizes.strip().lower() == "all"
+    put_aside_finished(results)
     log = partial(click.echo, err=True)
     log("Starting both servers ...")
     with systems:

@@ -6,6 +6,7 @@ import html
 import json
 import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,16 @@ from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
 from ruo.stats import count, harmonic_rate, mean_interval
 
-__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "Sweep", "read_lines", "read_provenance", "read_sweep"]
+__all__ = [
+    "COLUMNS",
+    "PROVENANCE",
+    "RUNS",
+    "Sweep",
+    "put_aside_finished",
+    "read_lines",
+    "read_provenance",
+    "read_sweep",
+]
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
@@ -176,6 +186,17 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     # a column of which no run has a value would not be numbers
     runs = runs.astype(dict.fromkeys(_NUMBERS, float))
     return Sweep(runs, provenance, folder)
+
+
+def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
+    """Rename a folder with a finished experiment, which has the file that is written `last`, by that file's date.
+
+    So the same command starts anew after a finished run, and resumes an interrupted one.
+    """
+    folder, file = Path(results_dir), Path(results_dir) / last
+    if file.exists():
+        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
+        folder.rename(folder.with_name(f"{folder.name}-{date}"))
 
 
 def read_provenance(folder: Path) -> Provenance:

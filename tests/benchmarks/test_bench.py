@@ -46,11 +46,19 @@ def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_a_finished_group_is_not_measured_again(demo: Demo, tmp_path: Path) -> None:
-    """The same command on a finished group leaves its samples as they are, and writes the same table."""
-    assert bench(demo, tmp_path, "start").exit_code == 0
-    samples, report = (tmp_path / "start" / "runs.jsonl").read_bytes(), (tmp_path / "bench.md").read_bytes()
-    assert bench(demo, tmp_path, "start").exit_code == 0
-    assert (tmp_path / "start" / "runs.jsonl").read_bytes() == samples
-    assert (tmp_path / "bench.md").read_bytes() == report
-    assert b"| import ruo | at most 0.05 s |" in report
+def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_kept(demo: Demo, tmp_path: Path) -> None:
+    """Without its last file a benchmark goes on with the runs that it has; with it, it is put aside under its date."""
+    results = tmp_path / "bench"
+    assert bench(demo, results, "start").exit_code == 0
+    report, samples = (results / "bench.md").read_text(), (results / "start" / "runs.jsonl").read_text()
+    assert "| import ruo | at most 0.05 s |" in report
+    assert "start: VALID" in report or "start: INVALID: the machine was busy" in report
+    (results / "bench.md").unlink()
+    (results / "start" / "runs.jsonl").write_text("".join(samples.splitlines(keepends=True)[:2]))
+    assert bench(demo, results, "start").exit_code == 0
+    resumed = (results / "start" / "runs.jsonl").read_text()
+    assert resumed.splitlines()[:2] == samples.splitlines()[:2]
+    assert resumed.count("\n") == 4
+    assert bench(demo, results, "start").exit_code == 0
+    [kept] = tmp_path.glob("bench-*")
+    assert (kept / "start" / "runs.jsonl").read_text() == resumed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -100,18 +101,22 @@ def test_report_is_written(compared: Path) -> None:
 
 @needs_paper
 @pytest.mark.soak
-def test_a_finished_comparison_is_not_run_again(compared: Path, demo: Demo) -> None:
-    """The same command on a finished comparison measures nothing; another seed is another plan, and refused."""
-    before = (compared / "runs.jsonl").read_bytes()
-    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(compared)]
+def test_an_interrupted_comparison_goes_on(compared: Path, demo: Demo, tmp_path: Path) -> None:
+    """Without its verdict a comparison goes on with the runs that it has; another seed is another plan, and refused."""
+    results = Path(shutil.copytree(compared, tmp_path / "results"))
+    (results / "verdict.txt").unlink()
+    lines = (results / "runs.jsonl").read_text().splitlines(keepends=True)
+    (results / "runs.jsonl").write_text("".join(lines[:-1]))
+    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
     options = ["--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"]
-    again = CliRunner().invoke(main, ["compare", *files, *options])
-    assert again.exit_code == 0, again.output
     other = CliRunner().invoke(main, ["compare", *files, *options, "--seed", "1"])
     assert other.exit_code == 1
     assert "holds runs of another plan" in other.output
-    assert (compared / "runs.jsonl").read_bytes() == before
-    assert len(read_systems(compared).runs) == len(SYSTEMS)
+    again = CliRunner().invoke(main, ["compare", *files, *options])
+    assert again.exit_code == 0, again.output
+    assert (results / "runs.jsonl").read_text().splitlines(keepends=True)[:-1] == lines[:-1]
+    assert read_systems(results).runs["system"].tolist() == read_systems(compared).runs["system"].tolist()
+    assert again.stderr.count(" s\n") == 1
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

@@ -11,6 +11,7 @@ import pytest
 from ruo.errors import ArgumentError, ExperimentError
 from ruo.experiment.carry_out import Measurement, carry_out
 from ruo.experiment.plan import Plan, Trial, all_combinations
+from ruo.experiment.results import put_aside_finished
 from ruo.provenance import Provenance
 
 FACTS = Provenance({"data": "x"})
@@ -160,3 +161,16 @@ def test_other_facts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"holds runs of another plan .*use another results_dir"):
         carry_out(plan, Recorder(), Provenance({"data": "y"}), tmp_path)
     assert (tmp_path / "runs.jsonl").read_bytes() == before
+
+
+def test_a_finished_experiment_is_kept_under_its_date(tmp_path: Path) -> None:
+    """A folder with the last file of an experiment is renamed, and one without it stays, to be gone on with."""
+    folder = tmp_path / "results"
+    carry_out(plan_of({"size": [1]}, runs=1, warmup=0), Recorder(), FACTS, folder)
+    put_aside_finished(folder)
+    assert folder.exists()
+    (folder / "verdict.txt").write_text("VALID")
+    put_aside_finished(folder)
+    assert not folder.exists()
+    [kept] = tmp_path.glob("results-20*")
+    assert len(lines_of(kept)) == 1
