@@ -26,18 +26,9 @@ _PACKAGES = {name: (name,) for name in ("numpy", "polars", "aiohttp", "keras", "
     "tensorflow": ("tensorflow", "tensorflow-cpu")
 }
 # They decide how many threads a process of ours starts, or which code it runs.
-_VARIABLES = [
-    "KERAS_BACKEND",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "WEB_CONCURRENCY",
-]
+_THREADS = [f"{name}_NUM_THREADS" for name in ("MKL", "NUMEXPR", "OMP", "OPENBLAS")] + ["POLARS_MAX_THREADS"]
+_TENSORFLOW = ["TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"]
+_VARIABLES = ["KERAS_BACKEND", *_THREADS, *_TENSORFLOW, "WEB_CONCURRENCY"]
 
 
 @dataclass(frozen=True, repr=False)

@@ -34,49 +34,13 @@ __all__ = [
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
 
-COLUMNS = [
-    "run",
-    "block",
-    "warmup",
-    "position",
-    "started_at",
-    "machine_busy",
-    "waited_s",
-    "model",
-    "replicas",
-    "wire",
-    "concurrency",
-    "chunk_size",
-    "rows_per_request",
-    "pipelined",
-    "rows",
-    "requests",
-    "bytes",
-    "forming_s",
-    "sending_s",
-    "total_s",
-    "rows_per_s",
-    "first_result_s",
-    "loop_lag_s",
-    "request_median_s",
-    "request_max_s",
-    "server_s",
-    "server_busy",
-    "workers",
-    "retries",
-    "client_cpu_s",
-    "client_cpu_share",
-    "peak_rss_mb",
-    "max_abs_difference",
-    "answers_equal",
-    "rows_by_worker",
-    "server",
-    "model_version",
-    "error",
-    "provenance",
-]
-
-_NUMBERS = ["machine_busy", "waited_s", *COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]]
+_RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
+_LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
+_SECONDS = ["forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s", "loop_lag_s", "request_median_s"]
+_WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share"]
+_NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "peak_rss_mb", "max_abs_difference"]
+_OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
+COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 _TIMES = ("forming", "sending", "total")
 
 
@@ -184,7 +148,7 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     runs["warmup"] = runs["warmup"].astype(bool)
     runs = runs.astype({"chunk_size": "Int64", "replicas": "Int64"})
     # a column of which no run has a value would not be numbers
-    runs = runs.astype(dict.fromkeys(_NUMBERS, float))
+    runs = runs.astype(dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float))
     return Sweep(runs, provenance, folder)
 
 

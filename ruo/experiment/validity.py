@@ -19,17 +19,8 @@ __all__ = ["SETTING", "Validity", "judge", "name_of"]
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
 _GROUPS = ["job", "system", *SETTING]  # where jobs or systems are compared
-_USED = [
-    "loop_lag_s",
-    "machine_busy",
-    "model",
-    "model_version",
-    "others_cpus",
-    "retries",
-    "server_busy",
-    "answers_equal",
-]
-_USED += ["replicas", "concurrency", "requests", "rows_by_worker", "workers", "warmup"]
+_LOAD = ["machine_busy", "others_cpus", "loop_lag_s", "server_busy", "workers", "rows_by_worker", "requests"]
+_USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_version", "replicas", "concurrency", *_LOAD]
 
 _BUSY = 0.3  # of all CPUs, just before a run
 _OTHERS_CPUS = 0.3  # CPUs in use by other processes during a run

@@ -83,8 +83,7 @@ def _draw_speed_up(axes: mpl.axes.Axes, rows: pd.DataFrame, runs: pd.DataFrame, 
         axes.scatter([replicas] * len(ratios), ratios, s=14, color=look.color, alpha=0.35, linewidths=0, zorder=2)
     gains = rows["speed_up"]
     spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
-    line = {"color": look.color, "marker": look.marker, "markersize": 6, "linestyle": look.dashes, "linewidth": 1.6}
-    axes.errorbar(rows["replicas"], gains, yerr=spread, **line, elinewidth=1, capsize=3, zorder=3)
+    axes.errorbar(rows["replicas"], gains, yerr=spread, **look.line(), elinewidth=1, capsize=3)
     axes.scatter(rows["replicas"], rows["bound"], marker="_", s=400, color=look.color, linewidths=2, zorder=2)
 
 

@@ -53,6 +53,11 @@ class Look(NamedTuple):
     marker: str
     dashes: Any
 
+    def line(self, size: float = 6) -> dict[str, Any]:
+        """Matplotlib's keywords for a line with markers of that size."""
+        dashes = {"linestyle": self.dashes, "linewidth": 1.6}
+        return {"color": self.color, "marker": self.marker, "markersize": size, "zorder": 3, **dashes}
+
 
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 LIGHT_BLUE, PINK, BROWN = "#56B4E9", "#CC79A7", "#8B6914"
@@ -134,8 +139,7 @@ def draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Look,
     high = np.array([np.nan_to_num(mean.high - mean.value) for mean in means])
     axes.scatter(runs[x], runs[column], s=14, color=look.color, alpha=0.35, linewidths=0, zorder=2)
     spread = [np.minimum(low, 0.9 * values), high]
-    points = {"color": look.color, "marker": look.marker, "markersize": 6, "linestyle": look.dashes, "linewidth": 1.6}
-    axes.errorbar(places, values, yerr=spread, **points, elinewidth=1, capsize=3, zorder=3)
+    axes.errorbar(places, values, yerr=spread, **look.line(), elinewidth=1, capsize=3)
     return float(values[-1]), name, look.color
 
 

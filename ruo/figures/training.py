@@ -44,8 +44,7 @@ def _draw(axes: Any, trained: Trained, column: str) -> list[End]:
     ends = []
     for name, (prefix, look) in _CURVES.items():
         values = trained.history[prefix + column]
-        line = {"color": look.color, "marker": look.marker, "markersize": 5, "linestyle": look.dashes}
-        axes.plot(trained.history["epoch"], values, **line, linewidth=1.6, zorder=3)
+        axes.plot(trained.history["epoch"], values, **look.line(5))
         ends.append((float(values.iloc[-1]), name, look.color))
     return ends
 
