@@ -31,11 +31,24 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Costs:
-    """What a row costs each part, in seconds: the client's reading and forming (`read_s`, wall clock; `client_cpu_s`, of
-    all CPUs), one replica's work (`replica_s`), and the network's time for its `row_bytes`.
+    """What a row costs each part of the system.
 
-    `cores` is how many CPUs client and replicas share, None where they share none. `start_s` is what a job takes
-    besides its rows, such as asking the server for its model. `flops` are the model's floating-point operations for a row.
+    Attributes
+    ----------
+    read_s, client_cpu_s : float
+        The client's reading and forming: seconds of wall clock, and of all its CPUs.
+    replica_s : float
+        Seconds of one replica.
+    row_bytes : float
+        The bytes that the network carries.
+    network : Network
+        Its latency and throughput.
+    start_s : float
+        Seconds that a job takes besides its rows, such as asking the server for its model.
+    cores : float, optional
+        The CPUs that client and replicas share; None where they share none.
+    flops : float, optional
+        The floating-point operations of the model.
     """
 
     read_s: float
@@ -48,7 +61,7 @@ class Costs:
     flops: float | None = None
 
     def parts(self, replicas: float) -> dict[str, float]:
-        """Seconds a row takes each part, by the part's name; the largest bounds the job."""
+        """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
         parts = {
             "the replicas": self.replica_s / replicas,
             "the client's reading": self.read_s,
@@ -63,11 +76,11 @@ class Costs:
         return max(self.parts(replicas).items(), key=lambda part: part[1])[0]
 
     def seconds(self, replicas: float, rows: float) -> float:
-        """What a job is predicted to take: its start, the first request's way, and its rows at the pace of the slowest."""
+        """The predicted seconds of a job: its start, the latency of a request, and its rows at the pace of the slowest part."""
         return self.start_s + self.network.request_s + rows * max(self.parts(replicas).values())
 
     def speed_up(self, replicas: float, rows: float) -> float:
-        """How many times as fast as one replica so many are predicted to be."""
+        """The predicted speed-up of that many replicas over one."""
         return self.seconds(1, rows) / self.seconds(replicas, rows)
 
     def over(self, network: Network) -> Costs:
@@ -76,7 +89,7 @@ class Costs:
 
     @property
     def useful_replicas(self) -> float:
-        """How many replicas one client can keep busy, where it and they share no CPU."""
+        """The number of replicas that one client can keep busy, where they share no CPU."""
         return self.replica_s / max(self.read_s, self.row_bytes / self.network.bytes_per_s)
 
 
@@ -91,11 +104,29 @@ def measure_costs(
     label_prefix: str = "Label_",
     token: str | None = None,
 ) -> Costs:
-    """What a row costs each part: reading timed here without sending, the replica by its own clock, the network measured.
+    """What a row costs each part: reading is timed without sending, replicas by their own clocks, the network measured.
 
-    runs: the measured runs of a sweep over one model, with runs of one replica among them.
-    url: where one of the servers answers. shared: whether client and replicas are on one machine.
-    Raises ExperimentError where no run had one replica, DeploymentError where the server tells no times.
+    Parameters
+    ----------
+    source, label_prefix, token
+        As in `ruo.score_csv`.
+    runs : DataFrame
+        The measured runs of a sweep over one model, with runs of one replica among them.
+    url : str
+        The address of one of the servers.
+    shared : bool
+        Whether client and replicas are on one machine.
+    chunk_size : int
+        Rows per request, for the reading and the network.
+    flops : float, optional
+        The floating-point operations of the model for a row.
+
+    Raises
+    ------
+    ExperimentError
+        No run had one replica.
+    DeploymentError
+        The server reports no times.
     """
     good = runs[runs["error"].isna()]
     alone = good[good["replicas"].fillna(1) == 1]
@@ -127,11 +158,21 @@ def _reading_s(source: Source, chunk_size: int, label_prefix: str) -> float:
 
 
 def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
-    """A row per model, request size and number of replicas: seconds (mean), speed_up over one replica with its 95 %
-    interval (low, high; paired by block), what is ideal, and `bound`, which no number of runs can exceed: the seconds of one
-    replica over the time that the slowest part alone takes for the rows (NaN without costs).
+    """The speed-up over one replica, by model, request size and number of replicas.
 
-    runs: the measured runs of a sweep over replicas; failed ones do not count.
+    Parameters
+    ----------
+    runs : DataFrame
+        The measured runs of a sweep over replicas; failed ones do not count.
+    costs : mapping, optional
+        The costs of each model, by its name.
+
+    Returns
+    -------
+    DataFrame
+        Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal,
+        the number of replicas; and bound, the seconds of one replica over those of the slowest part alone, which no
+        number of replicas can exceed (NaN without costs).
     """
     good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
     rows: list[dict[str, Any]] = []
