@@ -6,6 +6,7 @@ Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the ha
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -169,7 +170,9 @@ def compare_unpaired(a: Values, b: Values, *, confidence: float = 0.95) -> Compa
     if np.ptp(logs_a) == np.ptp(logs_b) == 0 and min(len(logs_a), len(logs_b)) > 1:
         low = high = difference
     elif min(len(logs_a), len(logs_b)) > 1:
-        low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval(confidence)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where all runs of one of them took the same time
+            low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval(confidence)
     ratio, low, high = (float(np.exp(value)) for value in (difference, low, high))
     return Comparison(ratio, low, high, len(logs_a), len(logs_b))
 

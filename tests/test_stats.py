@@ -158,6 +158,8 @@ def test_runs_without_scatter() -> None:
     result = compare_unpaired([2.0] * 5, [1.0] * 5)
     assert result[:3] == pytest.approx((2, 2, 2))
     assert result.word == "slower"
+    one_steady = compare_unpaired([2.0] * 5, [1.0, 1.1, 1.2, 1.3, 1.25])
+    assert 1 < one_steady.low < one_steady.ratio < one_steady.high
 
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(1, 10), (4, 10), (10, 4), (2, 2)])
