@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,41 @@ def sweep(notebook: Path, pairs: tuple[str, ...], results: Path) -> None:
     click.echo((results / VERDICTS).read_text(encoding="utf-8"))
     if gathered["error"].notna().any():
         sys.exit(_SOME_FAILED)
+
+
+@main.command()
+@click.option("--testset", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", required=True, type=click.Path(exists=True, path_type=Path), help="A .keras file.")
+@click.option("--sizes", default="10000", show_default=True, help="Rows per request: all, or like 1000,10000,none.")
+@click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1), help="Runs of each system.")
+@click.option("--workers", type=click.IntRange(min=1), help="Of ruo's server; one for each CPU where not given.")
+@click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same order of runs.")
+@click.option("--patience", default=10.0, show_default=True, help="Seconds to wait for a busy machine before a run.")
+def compare(
+    testset: Path, model: Path, sizes: str, runs: int, workers: int | None, results: Path, seed: int, patience: float
+) -> None:
+    """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
+
+    The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
+    """
+    from ruo.compare.run import compare_systems, parse_sizes
+    from ruo.compare.systems import Systems
+    from ruo.experiment.results import put_aside_finished
+
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that the servers are stopped then, too
+    systems, once = Systems(testset, model, workers), sizes.strip().lower() == "all"
+    put_aside_finished(results)
+    log = partial(click.echo, err=True)
+    log("Starting both servers ...")
+    with systems:
+        compared = compare_systems(
+            systems, parse_sizes(sizes), runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
+        )
+    compared.save()
+    click.echo(compared.text())
 
 
 @main.command("compare-runs")

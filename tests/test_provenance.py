@@ -171,7 +171,7 @@ def test_digest_stands_for_the_facts() -> None:
 
 def test_notebook_shows_a_table() -> None:
     """A notebook shows each fact in a row, escaped; the repr is one line with the digest and the CPU."""
-    here = Provenance.here(data={"name": "<b>"}, model=None, good=True)
+    here = Provenance({"machine": machine(), "data": {"name": "<b>"}, "model": None, "good": True})
     shown = here._repr_html_()
     assert "<td>data.name</td><td>&lt;b&gt;</td>" in shown
     assert "<td>good</td><td>yes</td>" in shown

@@ -1,7 +1,7 @@
-"""Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and from when it pays.
+"""Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and when it pays.
 
-One client reads a table and one or several replicas score it, all at the same time; so a job takes at least as long as
-the slowest of these takes alone, and the time of the replicas is the only one that more replicas make shorter.
+One client reads a table while replicas score it. So a job takes at least as long as the slowest part alone, and only the
+time of the replicas becomes shorter with more of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ruo.errors import ExperimentError
 from ruo.experiment.fits import fit_usl
 from ruo.experiment.network import Network, measure_network
 from ruo.machine import cpu_limit
-from ruo.stats import MIN_PAIRS, compare, mean_interval
+from ruo.stats import MIN_RUNS, compare, mean_interval
 from ruo.table.reading import open_table
 
 if TYPE_CHECKING:
@@ -31,11 +31,24 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Costs:
-    """What a row costs each part, in seconds: the client's reading and forming (`read_s`, wall clock; `client_cpu_s`, of
-    all CPUs), one replica's work (`replica_s`), and the network's time for its `row_bytes`.
+    """What a row costs each part of the system.
 
-    `cores` is how many CPUs client and replicas share, None where they share none. `start_s` is what a job takes
-    besides its rows, such as asking the server for its model. `flops` are the model's floating-point operations for a row.
+    Attributes
+    ----------
+    read_s, client_cpu_s : float
+        The client's reading and forming: seconds of wall clock, and of all its CPUs.
+    replica_s : float
+        Seconds of one replica.
+    row_bytes : float
+        The bytes that the network carries.
+    network : Network
+        Its latency and throughput.
+    start_s : float
+        Seconds that a job takes besides its rows, such as asking the server for its model.
+    cores : float, optional
+        The CPUs that client and replicas share; None where they share none.
+    flops : float, optional
+        The floating-point operations of the model.
     """
 
     read_s: float
@@ -48,26 +61,26 @@ class Costs:
     flops: float | None = None
 
     def parts(self, replicas: float) -> dict[str, float]:
-        """Seconds a row takes each part, by the part's name; the largest bounds the job."""
-        found = {
+        """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
+        parts = {
             "the replicas": self.replica_s / replicas,
             "the client's reading": self.read_s,
             "the network": self.row_bytes / self.network.bytes_per_s,
         }
         if self.cores is not None:
-            found["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
-        return found
+            parts["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
+        return parts
 
     def bottleneck(self, replicas: float) -> str:
         """The part that bounds the job with so many replicas."""
         return max(self.parts(replicas).items(), key=lambda part: part[1])[0]
 
     def seconds(self, replicas: float, rows: float) -> float:
-        """What a job is predicted to take: its start, the first request's way, and its rows at the pace of the slowest."""
+        """The predicted seconds of a job: its start, the latency of a request, and its rows at the pace of the slowest part."""
         return self.start_s + self.network.request_s + rows * max(self.parts(replicas).values())
 
     def speed_up(self, replicas: float, rows: float) -> float:
-        """How many times as fast as one replica so many are predicted to be."""
+        """The predicted speed-up of that many replicas over one."""
         return self.seconds(1, rows) / self.seconds(replicas, rows)
 
     def over(self, network: Network) -> Costs:
@@ -76,7 +89,7 @@ class Costs:
 
     @property
     def useful_replicas(self) -> float:
-        """How many replicas one client can keep busy, where it and they share no CPU."""
+        """The number of replicas that one client can keep busy, where they share no CPU."""
         return self.replica_s / max(self.read_s, self.row_bytes / self.network.bytes_per_s)
 
 
@@ -91,11 +104,29 @@ def measure_costs(
     label_prefix: str = "Label_",
     token: str | None = None,
 ) -> Costs:
-    """What a row costs each part: reading timed here without sending, the replica by its own clock, the network measured.
+    """What a row costs each part: reading is timed without sending, replicas by their own clocks, the network measured.
 
-    runs: the measured runs of a sweep over one model, with runs of one replica among them.
-    url: where one of the servers answers. shared: whether client and replicas are on one machine.
-    Raises ExperimentError where no run had one replica, DeploymentError where the server tells no times.
+    Parameters
+    ----------
+    source, label_prefix, token
+        As in `ruo.score_csv`.
+    runs : DataFrame
+        The measured runs of a sweep over one model, with runs of one replica among them.
+    url : str
+        The address of one of the servers.
+    shared : bool
+        Whether client and replicas are on one machine.
+    chunk_size : int
+        Rows per request, for the reading and the network.
+    flops : float, optional
+        The floating-point operations of the model for a row.
+
+    Raises
+    ------
+    ExperimentError
+        No run had one replica.
+    DeploymentError
+        The server reports no times.
     """
     good = runs[runs["error"].isna()]
     alone = good[good["replicas"].fillna(1) == 1]
@@ -127,31 +158,49 @@ def _reading_s(source: Source, chunk_size: int, label_prefix: str) -> float:
 
 
 def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
-    """A row per model, request size and number of replicas: seconds (mean), speed_up over one replica with its 95 %
-    interval (low, high; paired by block), what is ideal, and `bound`, which no number of runs can exceed: the seconds of one
-    replica over the time that the slowest part alone takes for the rows (NaN without costs).
+    """The speed-up over one replica, by model, request size and number of replicas.
 
-    runs: the measured runs of a sweep over replicas; failed ones do not count.
+    Parameters
+    ----------
+    runs : DataFrame
+        The measured runs of a sweep over replicas; failed ones do not count.
+    costs : mapping, optional
+        The costs of each model, by its name.
+
+    Returns
+    -------
+    DataFrame
+        Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal,
+        the number of replicas; and bound, the seconds of one replica over those of the slowest part alone, which no
+        number of replicas can exceed (NaN without costs).
     """
     good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
-    found = []
+    rows: list[dict[str, Any]] = []
     keys: Any  # (model, rows per request)
-    for keys, mine in good.groupby(["model", "rows_per_request"]):
+    for keys, group in good.groupby(["model", "rows_per_request"]):
         model, size = keys
-        blocks = mine.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
+        blocks = group.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
         if 1 not in blocks:
             continue
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns):
-            ratio = compare(blocks[1], blocks[replicas])
-            floor = mine["rows"].iloc[0] * max(cost.parts(replicas).values()) if cost else math.nan
-            found.append({
-                "model": model or None, "rows_per_request": int(size), "replicas": int(replicas),
-                "seconds": mean_interval(blocks[replicas].dropna()).value, "speed_up": ratio.ratio, "low": ratio.low,
-                "high": ratio.high, "n": ratio.pairs, "ideal": int(replicas),
-                "bound": max(1.0, min(replicas, blocks[1].mean() / floor)) if cost else math.nan,
-            })  # fmt: skip
-    return pd.DataFrame(found)
+            gain = compare(blocks[1], blocks[replicas])
+            floor = group["rows"].iloc[0] * max(cost.parts(replicas).values()) if cost else math.nan
+            rows.append(
+                {
+                    "model": model or None,
+                    "rows_per_request": int(size),
+                    "replicas": replicas,
+                    "seconds": mean_interval(blocks[replicas].dropna()).value,
+                    "speed_up": gain.ratio,
+                    "low": gain.low,
+                    "high": gain.high,
+                    "n": gain.n_a,
+                    "ideal": replicas,
+                    "bound": max(1.0, min(replicas, blocks[1].mean() / floor)) if cost else math.nan,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def balance(runs: pd.DataFrame) -> pd.DataFrame:
@@ -160,14 +209,12 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
     Each is a share of an even share (1 is even), over all runs.
     """
     several = runs[runs["error"].isna() & (runs["replicas"].fillna(1) > 1)]
-    shares = [
-        {
-            "model": run["model"], "rows_per_request": run["rows_per_request"], "replicas": run["replicas"],
-            "least": (min(rows.values()) if len(rows) >= run["replicas"] else 0) * run["replicas"] / run["rows"],
-            "most": max(rows.values()) * run["replicas"] / run["rows"],
-        }
-        for run in several.to_dict("records") for rows in [run["rows_by_worker"]]
-    ]  # fmt: skip
+    shares = []
+    for run in several.to_dict("records"):
+        rows, even = run["rows_by_worker"], run["rows"] / run["replicas"]
+        least = min(rows.values()) if len(rows) >= run["replicas"] else 0
+        setting = [run["model"], run["rows_per_request"], run["replicas"]]
+        shares.append([*setting, least / even, max(rows.values()) / even])
     names = ["model", "rows_per_request", "replicas"]
     frame = pd.DataFrame(shares, columns=[*names, "least", "most"])
     return frame.groupby(names, dropna=False, as_index=False).agg(least=("least", "min"), most=("most", "max"))
@@ -175,11 +222,11 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
 
 def law(runs: pd.DataFrame, rows_per_request: int) -> str:
     """The Universal Scalability Law of one model's runs at one request size, in words; or why there is none."""
-    mine = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
-    means = mine.groupby("replicas")["rows_per_s"].mean()
+    good = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
+    means = good.groupby("replicas")["rows_per_s"].mean()
     try:
         return fit_usl([float(count) for count in means.index], list(means)).sentence()
-    except ValueError as error:
+    except ExperimentError as error:
         return f"No law is fitted: {error}"
 
 
@@ -219,8 +266,8 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
         best = table[table["replicas"] == most].sort_values("seconds").iloc[0]
         interval = f"95 % interval {best['low']:.2f} to {best['high']:.2f}, {best['n']:.0f} pairs of runs"
         doubt = ""
-        if best["n"] < MIN_PAIRS:
-            doubt = f"; so few cannot show a difference, {MIN_PAIRS} can"
+        if best["n"] < MIN_RUNS:
+            doubt = f"; so few cannot show a difference, {MIN_RUNS} can"
         elif best["low"] <= 1 <= best["high"]:
             doubt = "; no difference is seen"
         lines.append(

@@ -13,12 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ruo.compare.systems import time_in_process
-from ruo.deploy.kubernetes import KubernetesDeployment
-from ruo.deploy.local import local_server
+from ruo.compare import time_in_process
+from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
-from ruo.experiment.measure import Deployment
-from ruo.experiment.network import slow_network
+from ruo.experiment import slow_network
 from ruo.learn.demo import make_demo, make_testset
 
 __all__ = [
