@@ -21,8 +21,7 @@ from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table.blocks import Block, Labels
-from ruo.table.reading import Table
+from ruo.table import Block, Labels, Table
 from ruo.wire import WireError
 
 __all__ = ["Pipeline", "Sent"]

@@ -18,9 +18,7 @@ import polars as pl
 from ruo.client.pipeline import Sent
 from ruo.client.records import ModelInfo, RequestRecord, rows_named
 from ruo.errors import ScoringError
-from ruo.table.blocks import Labels
-from ruo.table.labels import NO_LABEL
-from ruo.table.reading import Span
+from ruo.table import NO_LABEL, Labels, Span
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:

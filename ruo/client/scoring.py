@@ -28,11 +28,10 @@ from ruo.client.records import ModelInfo, RequestRecord
 from ruo.client.scores import Choices, Collected, Consistency, Predictions, Scores, Timings
 from ruo.client.send import Client, wire_named
 from ruo.errors import ArgumentError, TableError
-from ruo.table.blocks import Labels
-from ruo.table.reading import open_table
+from ruo.table import Labels, open_table
 
 if TYPE_CHECKING:
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["ScoredBlock", "ascore_csv", "iter_scores", "score_csv"]
 

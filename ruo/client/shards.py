@@ -16,7 +16,7 @@ import polars as pl
 
 from ruo.client.scores import METADATA
 from ruo.errors import ArgumentError, CheckpointError
-from ruo.table.reading import Span
+from ruo.table import Span
 
 __all__ = ["merge"]
 

@@ -20,11 +20,11 @@ import polars as pl
 from ruo.client.scoring import score_csv
 from ruo.errors import DeploymentError, RuoError
 from ruo.machine import busy_share, peak_rss_mb
-from ruo.table.reading import open_table
+from ruo.table import open_table
 
 if TYPE_CHECKING:
     from ruo.client.scores import Predictions, Scores
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["TOLERANCE", "Bench", "Deployment", "Target"]
 

@@ -24,11 +24,11 @@ from ruo.client.progress import somebody_looks
 from ruo.errors import ArgumentError, ExperimentError
 from ruo.experiment.results import PROVENANCE, RUNS, Sweep, read_lines, read_provenance, read_sweep
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table.reading import fingerprint_table
+from ruo.table import fingerprint_table
 
 if TYPE_CHECKING:
     from ruo.experiment.measure import Target
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["Plan", "Sweep", "Trial", "carry_out", "read_sweep", "sweep"]
 

@@ -11,9 +11,8 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
+from ruo.table import NO_LABEL, open_table
 from ruo.table.csvtext import PIECE_BYTES, cut_between_rows
-from ruo.table.labels import NO_LABEL
-from ruo.table.reading import open_table
 
 FRAME = pl.DataFrame(
     {
