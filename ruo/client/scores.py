@@ -1,11 +1,10 @@
-"""What a run brings back: the predictions in row order, and how they came about."""
+"""The result of a run: the predictions in row order, and how they came about."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.pipeline import Sent
-from ruo.client.records import ModelInfo, RequestRecord, rows_named
+from ruo.client.records import ModelInfo, RequestRecord, Sent, rows_named
 from ruo.errors import ScoringError
 from ruo.table import NO_LABEL, Labels, Span
 from ruo.wire.messages import Array
@@ -34,9 +32,21 @@ METADATA = "ruo"  # the name under which a Parquet file of predictions says what
 class Timings(NamedTuple):
     """Where the time went, in seconds.
 
-    `forming_s` is reading and encoding, `sending_s` from the first request's start to the last answer. With
-    `pipelined=False` the second follows the first; else they overlap and do not add up to `total_s`. `first_result_s`
-    is from the call to the first answer (NaN where none came), `loop_lag_s` how late the client's event loop was at worst.
+    Attributes
+    ----------
+    forming_s : float
+        Reading and encoding.
+    sending_s : float
+        From the first request's start to the last answer. With `pipelined=False` it follows `forming_s`; else the two
+        overlap and do not add up to `total_s`.
+    total_s : float
+        The whole call.
+    rows_per_s : float
+        Rows by `total_s`.
+    first_result_s : float
+        From the call to the first answer; NaN where none came.
+    loop_lag_s : float
+        How late the client's event loop was at worst.
     """
 
     forming_s: float
@@ -48,7 +58,7 @@ class Timings(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How the table was sent: on which wire, how many rows most requests had, and how many went out at the same time."""
+    """How the table was sent: the wire, the rows of most requests, and the requests in flight at the same time."""
 
     wire: str
     chunk_size: int
@@ -59,10 +69,30 @@ class Choices(NamedTuple):
 class Scores:
     """The predictions of a table, in row order, and how they came about.
 
-    `predictions` is (rows, outputs) float32, NaN where a row was not scored; `labels` is (rows,) int64 class indices,
-    or None where the table has none; `model` is what answered, one version for the whole run; `choices` is how the
-    table was sent, where that was left to ruo what it came to; `span` is the part of the table that was scored, None
-    for all of it.
+    Attributes
+    ----------
+    predictions : numpy.ndarray
+        (rows, outputs) float32; NaN where a row was not scored.
+    labels : numpy.ndarray or None
+        (rows,) int64 class indices; None where the table has no labels, or a row does not name exactly one class.
+    timings : Timings
+        Where the time went.
+    model : ModelInfo
+        The model that answered; one version for the whole run.
+    records : list of RequestRecord
+        What `requests` shows as a DataFrame.
+    errors : list of ScoringError
+        What `failures` shows as a DataFrame.
+    choices : Choices or None
+        How the table was sent; what "auto" came to.
+    span : Span or None
+        Which part of the table was scored; None for all of it.
+
+    Examples
+    --------
+    >>> scores = score_csv("testset.csv", "http://localhost:8000")  # doctest: +SKIP
+    >>> scores.predictions.argmax(axis=1)  # doctest: +SKIP
+    >>> scores.to_parquet("predictions.parquet")  # doctest: +SKIP
     """
 
     predictions: Predictions
@@ -98,11 +128,11 @@ class Scores:
 
     def balance(self) -> pd.DataFrame:
         """A row per server and worker: the rows and requests it answered, its seconds on them, its share of the rows."""
-        mine = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
-        groups = mine.groupby(["server", "worker"])
-        found = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
-        found["share"] = found["rows"] / found["rows"].sum()
-        return found
+        answered = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
+        groups = answered.groupby(["server", "worker"])
+        shares = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
+        shares["share"] = shares["rows"] / shares["rows"].sum()
+        return shares
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per row of the table: prediction_0, prediction_1, ..., and label where there are labels."""
@@ -115,16 +145,15 @@ class Scores:
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet; its metadata say of which model, and of which part of the table."""
-        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        """Write the columns of `to_pandas` as Parquet; its metadata name the model and the part of the table."""
         facts = {
             "model": self.model.name,
             "version": self.model.version,
             "sha256": self.model.sha256,
-            "not_scored": lost,
+            "not_scored": _rows_of(self.errors),
+            "span": self.span and self.span._asdict(),
         }
-        about = {**facts, "span": self.span and self.span._asdict()}
-        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(about)})
+        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(facts)})
 
     def _columns(self) -> dict[str, Array]:
         flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
@@ -138,7 +167,7 @@ class Scores:
         rows, time_s = len(self), self.timings.total_s
         outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
         model = f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else "")
-        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        lost = _rows_of(self.errors)
         parts = [
             f"{rows:,} rows x {outputs} outputs",
             f"{time_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
@@ -149,38 +178,44 @@ class Scores:
         return f"Scores({', '.join(parts)})"
 
 
+def _rows_of(errors: list[ScoringError]) -> int:
+    return sum((error.stop or 0) - (error.start or 0) for error in errors)
+
+
 class Consistency:
-    """Whether answers go together: all of one version of the model, unless that may change, and rows of one shape."""
+    """Whether all answers are of one version of the model, unless that may change."""
 
     def __init__(self, allow_version_change: bool) -> None:
         self.version = ""
         self._allow_version_change = allow_version_change
-        self._shape: tuple[int, ...] | None = None
 
     def error(self, sent: Sent) -> ScoringError | None:
-        """The chunk's own error, or the one that it does not go with what was answered before."""
-        if sent.answer.error is not None or sent.answer.predictions is None:
-            return sent.answer.error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows)
-        version, shape = sent.answer.record.version, sent.answer.predictions.shape[1:]
-        rows = rows_named(sent.start, sent.rows)
+        """The answer's own error, or the one that its version is not that of earlier answers."""
+        start, stop = sent.start, sent.start + sent.rows
+        if sent.answer.predictions is None:
+            return sent.answer.error or ScoringError("No predictions came.", start, stop)
+        version = sent.answer.record.version
         if version and self.version not in ("", version) and not self._allow_version_change:
             return ScoringError(
-                f"{rows} were answered by version {version} of the model, earlier rows by version {self.version}; "
-                "score the table again.",
-                sent.start,
-                sent.start + sent.rows,
+                f"{rows_named(start, sent.rows)} were answered by version {version} of the model, earlier rows by "
+                f"version {self.version}; score the table again.",
+                start,
+                stop,
             )
-        if self._shape not in (None, shape):
-            message = (
-                f"{rows} have predictions of the shape {shape}, earlier rows {self._shape}; score the table again."
-            )
-            return ScoringError(message, sent.start, sent.start + sent.rows)
-        self.version, self._shape = version or self.version, shape
+        self.version = version or self.version
         return None
 
 
 class Collected:
-    """What came back so far; `expected_rows` says how many rows the table has, as far as that is known."""
+    """What came back so far.
+
+    Parameters
+    ----------
+    consistency : Consistency
+        What the answers must have in common.
+    expected_rows : callable
+        Gives how many rows the table has, as far as that is known.
+    """
 
     def __init__(self, consistency: Consistency, expected_rows: Callable[[], int | None]) -> None:
         self.records: list[RequestRecord] = []
@@ -191,7 +226,7 @@ class Collected:
         self._scored = 0
 
     def add(self, sent: Sent) -> ScoringError | None:
-        """Keep a chunk's answer; the error, where it has one or does not go with the others."""
+        """Keep an answer; the error, where it has one or does not go with the others."""
         self.records.append(sent.answer.record)
         if sent.labels is not None:
             self._labels.put(sent.start, sent.labels)
@@ -206,7 +241,7 @@ class Collected:
 
     def account_for(self, rows: int) -> None:
         """Every row that was read was scored or is listed as failed; anything else is a fault of ruo's own."""
-        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        failed = _rows_of(self.errors)
         if rows != self._scored + failed:
             raise ScoringError(
                 f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
@@ -214,22 +249,16 @@ class Collected:
 
     def predictions(self, rows: int) -> Predictions:
         """The predictions of the first `rows` rows, NaN where none came."""
-        found = self._predictions.rows(rows)
-        return np.full((rows, 0), np.nan, np.float32) if found is None else found
+        predictions = self._predictions.rows(rows)
+        return np.full((rows, 0), np.nan, np.float32) if predictions is None else predictions
 
-    def labels(self, rows: int) -> Labels | None:
-        """The labels of the first `rows` rows, or None where there are none or a row does not name one class."""
-        found = self._labels.rows(rows)
-        if found is None:
-            return None
-        unclear = int((found == NO_LABEL).argmax())
-        if found[unclear] == NO_LABEL:
-            warnings.warn(
-                f"Row {unclear:,}: its label columns do not name exactly one class, so scores.labels is None.",
-                stacklevel=2,
-            )
-            return None
-        return found
+    def labels(self, rows: int) -> tuple[Labels | None, int | None]:
+        """The labels of the first `rows` rows, or None and the first row that does not name exactly one class."""
+        labels = self._labels.rows(rows)
+        if labels is None or not rows:
+            return labels, None
+        unclear = int((labels == NO_LABEL).argmax())
+        return (None, unclear) if labels[unclear] == NO_LABEL else (labels, None)
 
 
 class _GrowingArray:
