@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import dataclasses
 import math
 import mmap
@@ -170,7 +171,8 @@ class Checkpoint:
     def _close(self) -> None:
         self._write_waiting()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # `require_written` raised it already
+                self._file.close()
 
     def _lock(self, file: IO[bytes]) -> None:
         try:
