@@ -46,12 +46,8 @@ _LENGTHS = struct.Struct("<QQ")
 _WHAT = {
     "data": "other data",
     "shard": "another part of the data",
-    "model": "another model",
     "version": "another version of the model",
     "sha256": "another model file",
-    "label_prefix": "another label_prefix",
-    "chunk_size": "another chunk_size",
-    "wire": "another wire",
 }
 
 
@@ -104,7 +100,7 @@ class Checkpoint:
             stored = self.key and self.key.get(name)
             if stored != value:
                 raise CheckpointError(
-                    f"The checkpoint {self._path} is of {_WHAT[name]} ({_short(stored)}, now {_short(value)}); "
+                    f"The checkpoint {self._path} is of {_WHAT.get(name, f'another {name}')} ({_short(stored)}, now {_short(value)}); "
                     "name another file, or delete this one to score all rows anew."
                 )
         await self._in_thread(lambda: self._begin(key))
@@ -177,37 +173,36 @@ class Checkpoint:
     def _lock(self, file: IO[bytes]) -> None:
         try:
             import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ModuleNotFoundError:
             raise CheckpointError("Checkpoints need file locks as Linux and macOS have them.") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CheckpointError(
                 f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
             ) from None
 
     def _read(self, data: mmap.mmap) -> None:
-        """Find the key and all good entries."""
-        if _MAGIC.startswith(data[: len(_MAGIC)]) and len(data) < len(_MAGIC):
-            return
-        if data[: len(_MAGIC)] != _MAGIC:
+        """Read the key and all good entries."""
+        begin = len(_MAGIC)
+        if data[:begin] != _MAGIC[: len(data)]:
             raise CheckpointError(f"{self._path} is not a checkpoint of ruo; name another file.")
-        frame = _unpack(data, len(_MAGIC), 0)
-        if frame is None:
-            if data.find(_MARK, len(_MAGIC) + 1) >= 0:
-                raise CheckpointError(
-                    f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all "
-                    "rows anew."
-                )
+        frame = _unpack(data, begin, 0)
+        if frame is None and data.find(_MARK, begin + 1) >= 0:
+            raise CheckpointError(
+                f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all rows "
+                "anew."
+            )
+        if frame is None:  # a crash cut the key short, and there is nothing behind it
             return
         self.key, self._end, self._key_checksum = orjson.loads(frame.head), frame.end, frame.checksum
         place = self._end
         while (place := data.find(_MARK, place)) >= 0:
             frame = _unpack(data, place, self._key_checksum)
-            place = frame.end if frame else place + 1
             if frame and (entry := _entry(frame)):
                 self._entries[entry.record.start] = entry
                 self._row_shape, self._end = entry.shape[1:], frame.end
+            place = frame.end if frame else place + 1
         self._starts = sorted(self._entries)
 
     def _begin(self, key: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class ScoreKeywords(BlockKeywords, total=False):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How a table is scored. The first option is of the table, the last two are of the server, the others of the run.
+    """How a table is scored, in three groups: the table (`label_prefix`), the run, and the server (`token`, `ca`).
 
     Parameters
     ----------
@@ -110,17 +110,19 @@ class ScoreOptions:
 
 
 def takes_options(*without: str) -> Callable[[F], F]:
-    """Show the options in the signature and in the docstring of a function that takes them as **options."""
-    names = {option.name: option for option in fields(ScoreOptions) if option.name not in without}
+    """Show the options in the signature and in the docstring of a function that takes them as `**options`."""
+    options = [option for option in fields(ScoreOptions) if option.name not in without]
     entries = re.split(r"\n(?=\w)", (inspect.getdoc(ScoreOptions) or "").partition("----------\n")[2])
-    text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] in names)
+    text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] not in without)
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
         keywords = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type)
-            for name, option in names.items()
+            inspect.Parameter(
+                option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type
+            )
+            for option in options
         ]
         function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
         function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")

@@ -51,18 +51,7 @@ class _Done(NamedTuple):
 class Pipeline:
     """One run of one table; an async context manager.
 
-    Parameters
-    ----------
-    table : Table
-        What is read.
-    client : Client
-        Where chunks are sent; it knows its model already.
-    pace : Pace
-        The request size and the number of requests in flight.
-    pipelined : bool
-        False forms all chunks before the first is sent.
-    checkpoint : Checkpoint or None
-        Keeps answers, and has those of an earlier run.
+    The client knows its model already. `pipelined=False` forms all chunks before the first is sent.
 
     Attributes
     ----------
