@@ -90,9 +90,8 @@ class Checkpoint:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        closed = self._thread.submit(self._close)
+        await asyncio.shield(self._in_thread(self._close))
         self._thread.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(closed))
 
     async def begin(self, key: dict[str, Any]) -> None:
         """Write down what the run is of, or compare it with the file's run; raises CheckpointError where they differ."""

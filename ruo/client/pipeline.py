@@ -28,7 +28,7 @@ __all__ = ["Pipeline"]
 # Chunks that are ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Of small
 # chunks there are more, formed several at a time: handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000
-_LOOK_S = 0.05  # how often a sender with nothing to send looks for a chunk to help
+_LOOK_S = 0.05  # how often an idle sender looks for a chunk whose answer is overdue
 
 
 @dataclass(eq=False)
@@ -91,20 +91,19 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._table.stop()
-        closed = self._thread.submit(self._blocks.close)  # behind the piece that is being read
-        self._thread.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(closed))
+        # after the piece that is being read, also where this is cancelled
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close))
         self._thread.shutdown()
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
-        """Every row once, as it is answered or in row order. Raises what reading the table raised."""
+        """Yield every row once, as it is answered or in row order. Raises what reading, sending and storing raised."""
         collected, next_row = 0, 0
         early: dict[int, _Done] = {}
         while not self._is_formed or collected < self.rows:
             result = await self._results.get()
             if isinstance(result, BaseException):
                 raise result
-            if result is None:  # all chunks are formed: look at the count again
+            if result is None:  # all chunks are formed, so the number of rows is known
                 continue
             early[result.start] = result
             while (done := early.pop(next_row if in_order else result.start, None)) is not None:
@@ -163,7 +162,7 @@ class Pipeline:
         return rows if border is None else min(border - start, rows or border)
 
     def _form_some(self, count: int) -> tuple[list[_Formed | _Done], Exception | None]:
-        """So many chunks; fewer at the end of the table, or before what cannot be formed."""
+        """The next `count` chunks; fewer at the end of the table, or before an error, which comes along."""
         items: list[_Formed | _Done] = []
         try:
             while len(items) < count and (item := self._form_next()):

@@ -24,15 +24,7 @@ Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | pl.DataFrame"
 
 
 class Span(NamedTuple):
-    """One of `of` even parts of a table.
-
-    Attributes
-    ----------
-    part, of : int
-        Which part, from 0, and how many there are.
-    begin, end, size : int
-        It reaches from `begin` to `end` (not included) of `size` bytes of a CSV, or rows of another table.
-    """
+    """Part number `part`, from 0, `of` so many: from `begin` to `end` (not included) of `size` bytes or rows."""
 
     part: int
     of: int
@@ -42,25 +34,13 @@ class Span(NamedTuple):
 
 
 class Table:
-    """A table to score; `open_table` makes one.
-
-    Attributes
-    ----------
-    name : str
-        What errors call it.
-    features, labels : list of str
-        The names of the columns.
-    rows : int or None
-        How many rows there are, where that is known before the table is read.
-    span : Span or None
-        Which part of the table this is, None for all of it.
-    """
+    """A table to score; `open_table` makes one. `features` and `labels` are the names of its columns."""
 
     name: str
     features: list[str]
     labels: list[str]
-    rows: int | None = None
-    span: Span | None = None
+    rows: int | None = None  # where it is known before the table is read
+    span: Span | None = None  # the part of the table that this is; None for all of it
     _is_stopped = False
 
     def blocks(

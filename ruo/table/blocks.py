@@ -18,15 +18,7 @@ NO_LABEL = -1
 
 
 class Piece(NamedTuple):
-    """Rows that were read at once.
-
-    Attributes
-    ----------
-    features : numpy.ndarray
-        (rows, features) in C order, of the datatype that was asked for.
-    labels : numpy.ndarray or None
-        (rows,) int64 class indices; None where the table has no label columns.
-    """
+    """Rows that were read at once: `features` (rows, columns) in C order, `labels` (rows,) class indices or None."""
 
     features: Features
     labels: Labels | None
