@@ -7,6 +7,7 @@ its own bytes, cut at a row's end.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import itertools
@@ -88,18 +89,13 @@ class CsvTable(Table):
         return gzip.open(self._path) if is_gzip else self._path.open("rb")  # type: ignore[return-value]
 
     def _pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
-        quotes, self._read_rows = 0, 0
+        self._read_rows = 0
         with self._open() as stream:
             try:
                 for text, piece in self._parse_all(stream, dtype):
                     if piece is None:
                         raise explain_bad_piece(
                             text, self._header, self.features, dtype, self._read_rows, self.name, self.span is None
-                        )
-                    quotes += text.count(b'"') if self.span else 0
-                    if quotes % 2:
-                        raise TableError(
-                            f"{self.name} begins or ends inside a quoted cell; ask for another number of parts."
                         )
                     self._read_rows += len(piece.features)
                     yield piece
@@ -113,7 +109,7 @@ class CsvTable(Table):
         begin = self.span.begin if self.span else 0
         stream.read(self._header.size)
         part = ByteRange(stream, begin, self.span.end) if self.span else stream
-        texts = cut_between_rows(part, PIECE_BYTES, blank_lines_are_rows=len(self._header.columns) == 1)
+        texts = cut_between_rows(part, PIECE_BYTES, self.name, blank_lines_are_rows=len(self._header.columns) == 1)
         file = getattr(stream, "fileobj", stream)
         schemas, first = self._schemas(dtype), 0
         waiting: deque[_Parsing] = deque()
@@ -144,16 +140,20 @@ class CsvTable(Table):
 
         None instead of the rows where they are at fault.
         """
-        quote = '"' if b'"' in text else None  # looking for quotes is a sixth of the work
+        has_quotes = b'"' in text
         for number in range(first, len(schemas)):
             is_text = number == len(schemas) - 1
             try:
-                frame = pl.read_csv(text, has_header=False, schema=schemas[number], quote_char=quote)
-                # polars fills a short row with nulls, so a null in the last column may be a missing cell
+                if is_text and has_quotes:  # polars would drop quotes inside a cell
+                    frame = pl.DataFrame(list(self._header.rows(text, strict=True)), schemas[number], orient="row")
+                else:  # looking for quotes is a sixth of the work
+                    quote = '"' if has_quotes else None
+                    frame = pl.read_csv(text, has_header=False, schema=schemas[number], quote_char=quote)
+                # a short row is filled with nulls, so a null in the last column may be a missing cell
                 if frame.to_series(-1).null_count() and self._header.has_ragged_rows(text, frame.height):
                     break
                 piece = self._piece(frame, dtype)
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error):
                 continue
             except CellError:
                 break

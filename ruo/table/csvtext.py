@@ -35,10 +35,13 @@ class CsvHeader:
             return piece.count(b",") != rows * (len(self.columns) - 1)
         return any(len(cells) != len(self.columns) for cells in self.rows(piece))
 
-    def rows(self, piece: bytes) -> Iterator[list[str]]:
-        """The cells of every row; in a table of one column a blank line is a row with an empty cell."""
+    def rows(self, piece: bytes, *, strict: bool = False) -> Iterator[list[str]]:
+        """The cells of every row; in a table of one column a blank line is a row with an empty cell.
+
+        `strict` raises csv.Error for malformed quotes.
+        """
         blank = [""] if len(self.columns) == 1 else []
-        rows = csv.reader(io.StringIO(piece.decode("utf-8", errors="replace"), newline=""))
+        rows = csv.reader(io.StringIO(piece.decode("utf-8", errors="replace"), newline=""), strict=strict)
         return (cells or blank for cells in rows)
 
 
@@ -89,15 +92,15 @@ def row_start(stream: IO[bytes], position: int) -> int:
 
 
 def cut_between_rows(
-    stream: IO[bytes] | ByteRange, size: int, *, blank_lines_are_rows: bool = False
+    stream: IO[bytes] | ByteRange, size: int, name: str = "the CSV", *, blank_lines_are_rows: bool = False
 ) -> Iterator[bytes]:
     """Pieces of about `size` bytes, each of whole rows; blank lines at the end of the file are left out unless they are rows.
 
-    Raises TableError where a quote is opened and not closed within 64 MB.
+    Raises TableError where a quote is opened and not closed.
     """
     blank = b""
     while piece := stream.read(_up_to_row_end(stream, size)):
-        piece = blank + _to_row_end(piece, stream, size)
+        piece = blank + _to_row_end(piece, stream, size, name)
         blank = b""
         if not blank_lines_are_rows and (piece.endswith((b"\n\n", b"\n\r\n")) or piece[:3] in (b"\n", b"\r\n")):
             # they wait: at the end of the file they mean nothing, elsewhere the parser complains
@@ -118,15 +121,19 @@ def _up_to_row_end(stream: IO[bytes] | ByteRange, size: int) -> int:
     return end - begin
 
 
-def _to_row_end(piece: bytes, stream: IO[bytes] | ByteRange, size: int) -> bytes:
+def _to_row_end(piece: bytes, stream: IO[bytes] | ByteRange, size: int, name: str) -> bytes:
     """The piece and what is missing to a newline that has an even number of quotes before it, or to the file's end."""
     more = b"" if piece.endswith(b"\n") else stream.readline()
     while (more or piece.endswith(b"\n")) and not _is_whole(piece := piece + more):
         if len(piece) > size + _LONGEST_CELL:
-            raise TableError('A quote (") is opened and not closed within 64 MB; look for a stray one.')
+            raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
         more = stream.read(size) + stream.readline()
         if not more:
             break
+    if b'"' in piece and piece.count(b'"') % 2:
+        raise TableError(
+            f'In {name} a quote (") is opened and not closed; look for a stray one, or ask for other parts.'
+        )
     return piece
 
 

@@ -190,6 +190,23 @@ def test_a_stray_quote_is_told(tmp_path: Path) -> None:
         _rows(path)
 
 
+@pytest.mark.parametrize("row", ['1,"2.5', '1,"', '",1\n', '1,""2"5"\n', '1,"2"5\n', '"1,2\n3,"4'])
+def test_a_malformed_quote_changes_no_value(tmp_path: Path, row: str) -> None:
+    """A cell whose quotes do not belong together is an error, never the number that is left without them."""
+    for dtype in (np.float16, np.float32, np.float64, np.int64):
+        with pytest.raises(TableError, match="table.csv"):
+            list(open_table(_csv(tmp_path, f"a,b\n1,2\n{row}")).blocks(None, dtype))
+
+
+def test_quoted_cells_are_numbers_in_every_notation(tmp_path: Path) -> None:
+    """Quotes, blanks and line ends around numbers change nothing."""
+    path = _csv(tmp_path, 'a,b,Label_x\n"1"," 2 ","cat"\n"3.0","4\n","a ""dog"""\n')
+
+    np.testing.assert_array_equal([[1, 2], [3, 4]], _rows(path))
+    (block,) = open_table(path).blocks(None, np.int64)
+    assert block.features.tolist() == [[1, 2], [3, 4]]
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     """A missing file, a folder and an object of another kind are told apart."""
     with pytest.raises(TableError, match="does not exist"):
