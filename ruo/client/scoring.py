@@ -21,13 +21,14 @@ from typing import NamedTuple, Unpack
 import numpy as np
 
 from ruo.client.checkpoint import Checkpoint
+from ruo.client.collected import Collected, Consistency
 from ruo.client.event_loop import LoopLag, LoopThread
 from ruo.client.options import BlockKeywords, ScoreKeywords, ScoreOptions, takes_options
 from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
-from ruo.client.records import ModelInfo, RequestRecord
-from ruo.client.scores import Choices, Collected, Consistency, Predictions, Scores, Timings
+from ruo.client.records import ModelInfo
+from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client, wire_named
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, TableError
 from ruo.table import Labels, Source, open_table
@@ -270,34 +271,17 @@ class _Run:
     def _scores(
         self, collected: Collected, consistency: Consistency, pipeline: Pipeline, pace: Pace, lag: LoopLag
     ) -> Scores:
-        sent = [record for record in collected.records if not np.isnan(record.began_s)]
-        began = min((record.began_s for record in sent), default=0.0)
-        ends = [record.began_s + record.seconds for record in sent]
-        total_s = time.perf_counter() - self._began
         labels, self._unclear_label = collected.labels(pipeline.rows)
         return Scores(
             collected.predictions(pipeline.rows),
             labels,
-            Timings(
-                pipeline.forming_s,
-                max(ends, default=0.0) - began,
-                total_s,
-                pipeline.rows / total_s,
-                min(ends, default=np.nan) - self._began,
-                lag.seconds,
-            ),
+            collected.timings(self._began, pipeline.rows, pipeline.forming_s, lag.seconds),
             self.client.model._replace(version=consistency.version or self.client.model.version),
             collected.records,
             collected.errors,
-            Choices(self.client.wire.name, _usual_rows(collected.records), pace.in_flight),
+            Choices(self.client.wire.name, collected.usual_rows(), pace.in_flight),
             self.table.span,
         )
-
-
-def _usual_rows(records: list[RequestRecord]) -> int:
-    """How many rows the request has in which the middle row goes out."""
-    rows = np.sort([record.rows for record in records] or [0])
-    return int(rows[np.searchsorted(rows.cumsum(), rows.sum() / 2)])
 
 
 async def _next(blocks: AsyncIterator[ScoredBlock]) -> ScoredBlock | None:
