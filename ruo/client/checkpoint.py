@@ -157,7 +157,9 @@ class Checkpoint:
         try:
             self._file = self._path.open("a+b")
         except OSError as error:
-            raise CheckpointError(f"The checkpoint {self._path} cannot be opened ({error.strerror}).") from None
+            raise CheckpointError(
+                f"The checkpoint {self._path} cannot be opened ({error.strerror}); name another file."
+            ) from None
         self._lock(self._file)
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -175,7 +177,9 @@ class Checkpoint:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ModuleNotFoundError:
-            raise CheckpointError("Checkpoints need file locks as Linux and macOS have them.") from None
+            raise CheckpointError(
+                "Checkpoints need file locks as Linux and macOS have them; leave the checkpoint out."
+            ) from None
         except OSError:
             raise CheckpointError(
                 f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."

@@ -93,7 +93,7 @@ def _open(path: Path) -> _Part:
 
 def _check(parts: list[_Part]) -> None:
     if not parts:
-        raise CheckpointError("No parts are given.")
+        raise CheckpointError("No parts are given; name the Parquet file of each part.")
     first = parts[0]
     for part in parts[1:]:
         if (part.span.of, part.span.size) != (first.span.of, first.span.size):
