@@ -34,6 +34,7 @@ import orjson
 
 from ruo.client.records import Answer, RequestRecord
 from ruo.errors import CheckpointError
+from ruo.wire.messages import Array
 
 __all__ = ["Checkpoint"]
 
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 _MAGIC = b"ruo checkpoint 2\n"
 _MARK = b"\nentry\n\0"
-_FRAME = struct.Struct("<8sI4xQQ")  # the mark, the checksum, the bytes of the JSON and of the predictions
+_FRAME = struct.Struct("<8sIQQ")  # the mark, the checksum, the bytes of the JSON and of the predictions
 _LENGTHS = struct.Struct("<QQ")
 _WHAT = {
     "data": "other data",
@@ -77,7 +78,7 @@ class Checkpoint:
         self._end = 0  # behind it stands only what a crash left unfinished
         self._key_checksum = 0
         self._row_shape: tuple[int, ...] | None = None
-        self._waiting: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[bytes, Array]] = queue.SimpleQueue()
         self._failure: OSError | None = None
 
     async def __aenter__(self) -> Self:
@@ -95,12 +96,13 @@ class Checkpoint:
 
     async def begin(self, key: dict[str, Any]) -> None:
         """Write down what the run is of, or compare it with the file's run; raises CheckpointError where they differ."""
-        for name, value in key.items() if self.key else ():
-            stored = self.key and self.key.get(name)
-            if stored != value:
+        stored = key if self.key is None else self.key
+        for name, value in key.items():
+            if stored.get(name) != value:
+                what = _WHAT.get(name, f"another {name}")
                 raise CheckpointError(
-                    f"The checkpoint {self._path} is of {_WHAT.get(name, f'another {name}')} ({_short(stored)}, now {_short(value)}); "
-                    "name another file, or delete this one to score all rows anew."
+                    f"The checkpoint {self._path} is of {what} ({_short(stored.get(name))}, now {_short(value)}); name "
+                    "another file, or delete this one to score all rows anew."
                 )
         await self._in_thread(lambda: self._begin(key))
         self.require_written()
@@ -132,7 +134,8 @@ class Checkpoint:
                 f"{shape}; name another file, or delete this one to score all rows anew."
             )
         self._row_shape = shape
-        self._waiting.put(answer)
+        head = orjson.dumps({**dataclasses.asdict(answer.record), "shape": answer.predictions.shape})
+        self._waiting.put((head, answer.predictions))
         self._thread.submit(self._write_waiting)
 
     def require_written(self) -> None:
@@ -221,10 +224,9 @@ class Checkpoint:
         """Write all answers that wait, and sync once."""
         buffers: list[bytes | memoryview] = []
         while not self._waiting.empty():
-            answer = self._waiting.get()
-            predictions = np.ascontiguousarray(answer.predictions, "<f4")
-            head = orjson.dumps({**dataclasses.asdict(answer.record), "shape": predictions.shape})
-            buffers += _pack(head, predictions.data.cast("B") if predictions.size else b"", self._key_checksum)
+            head, predictions = self._waiting.get()
+            data = np.ascontiguousarray(predictions, "<f4")
+            buffers += _pack(head, data.data.cast("B") if data.size else b"", self._key_checksum)
         if buffers:
             self._write(buffers)
 

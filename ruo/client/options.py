@@ -18,7 +18,7 @@ from ruo.errors import ArgumentError
 __all__ = ["BlockKeywords", "ScoreKeywords", "ScoreOptions", "takes_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-Path = str | os.PathLike[str]
+FilePath = str | os.PathLike[str]
 
 
 class BlockKeywords(TypedDict, total=False):
@@ -30,12 +30,12 @@ class BlockKeywords(TypedDict, total=False):
     wire: str
     retries: int
     timeout: float
-    checkpoint: Path | None
+    checkpoint: FilePath | None
     allow_version_change: bool
     shard: tuple[int, int] | None
     progress: bool | None
     token: str | None
-    ca: Path | None
+    ca: FilePath | None
 
 
 class ScoreKeywords(BlockKeywords, total=False):
@@ -90,12 +90,12 @@ class ScoreOptions:
     errors: Literal["raise", "collect"] = "raise"
     retries: int = 10
     timeout: float = 60.0
-    checkpoint: Path | None = None
+    checkpoint: FilePath | None = None
     allow_version_change: bool = False
     shard: tuple[int, int] | None = None
     progress: bool | None = None
     token: str | None = field(default=None, repr=False)
-    ca: Path | None = None
+    ca: FilePath | None = None
 
     def __post_init__(self) -> None:
         _require_whole("chunk_size", self.chunk_size, 1, '"auto", or None for the whole table', ("auto", None))

@@ -109,7 +109,7 @@ def cell_error(where: str, row: int, column: str, cell: str, why: str) -> TableE
 def is_number(text: str) -> bool:
     """Whether every reader of CSV takes the text for a number."""
     try:
-        Decimal(text)
-    except ArithmeticError:
+        float(text), Decimal(text)
+    except (ValueError, ArithmeticError):
         return False
     return "_" not in text  # Python reads 1_000 as a number, other readers do not

@@ -109,6 +109,8 @@ def test_another_notation_may_begin_in_a_later_piece(tmp_path: Path) -> None:
         ("", "bool", "an empty cell is not a whole number"),
         ("1_000", "int64", "'1_000' is not a number"),
         ("x", "int16", "'x' is not a number"),
+        ("sNaN", "float32", "'sNaN' is not a number"),
+        ("1e99999999999999999999", "int64", "'1e99999999999999999999' is not a number"),
         ("70000", "float16", "'70000' is out of the range of float16"),
         ("1e39", "float32", "'1e39' is out of the range of float32"),
         ("-1e400", "float64", "'-1e400' is out of the range of float64"),
