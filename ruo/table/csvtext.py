@@ -58,7 +58,7 @@ class ByteRange:
         return self._count(self._stream.read(min(size, self._left)))
 
     def readline(self) -> bytes:
-        """What is left of the line."""
+        """The rest of the line."""
         return self._count(self._stream.readline(self._left))
 
     def _count(self, data: bytes) -> bytes:
@@ -85,7 +85,7 @@ def read_header(stream: IO[bytes], name: str) -> CsvHeader:
 
 
 def row_start(stream: IO[bytes], position: int) -> int:
-    """Where the first line begins that begins at `position` or behind it."""
+    """The place of the first line that begins at `position` or behind it."""
     stream.seek(position - 1)
     stream.readline()
     return stream.tell()
@@ -94,9 +94,10 @@ def row_start(stream: IO[bytes], position: int) -> int:
 def cut_between_rows(
     stream: IO[bytes] | ByteRange, size: int, name: str = "the CSV", *, blank_lines_are_rows: bool = False
 ) -> Iterator[bytes]:
-    """Pieces of about `size` bytes, each of whole rows; blank lines at the end of the file are left out unless they are rows.
+    """Cut text into pieces of about `size` bytes, each of whole rows.
 
-    Raises TableError where a quote is opened and not closed.
+    Blank lines at the end of the file are left out unless they are rows. Raises TableError where a quote is opened and
+    not closed.
     """
     blank = b""
     while piece := stream.read(_up_to_row_end(stream, size)):
@@ -112,7 +113,7 @@ def cut_between_rows(
 
 
 def _up_to_row_end(stream: IO[bytes] | ByteRange, size: int) -> int:
-    """About `size` bytes: where it costs nothing to look ahead, those up to the end of a line, so that none is put behind."""
+    """About `size` bytes; of a plain file those up to the end of a line, so that no piece is copied to complete it."""
     if not isinstance(stream, io.BufferedReader):
         return size
     begin = stream.tell()
@@ -122,15 +123,18 @@ def _up_to_row_end(stream: IO[bytes] | ByteRange, size: int) -> int:
 
 
 def _to_row_end(piece: bytes, stream: IO[bytes] | ByteRange, size: int, name: str) -> bytes:
-    """The piece and what is missing to a newline that has an even number of quotes before it, or to the file's end."""
+    """The piece, completed up to a newline with an even number of quotes before it, or to the file's end."""
     more = b"" if piece.endswith(b"\n") else stream.readline()
-    while (more or piece.endswith(b"\n")) and not _is_whole(piece := piece + more):
+    while more or piece.endswith(b"\n"):
+        piece += more
+        if _is_whole(piece):
+            return piece
         if len(piece) > size + _LONGEST_CELL:
             raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
         more = stream.read(size) + stream.readline()
         if not more:
             break
-    if b'"' in piece and piece.count(b'"') % 2:
+    if piece.count(b'"') % 2:
         raise TableError(
             f'In {name} a quote (") is opened and not closed; look for a stray one, or ask for other parts.'
         )
