@@ -96,7 +96,15 @@ class ScoringError(RuoError):
 
 
 class CheckpointError(RuoError):
-    """A checkpoint is of another run, in use, or cannot be read or written; or parts do not make a whole."""
+    """A checkpoint is of another run, in use, or cannot be read or written; or parts do not make a whole.
+
+    Attributes
+    ----------
+    scores : ruo.Scores or None
+        What was scored until then, where a run came so far.
+    """
+
+    scores: Any = None
 
 
 class DeploymentError(RuoError):

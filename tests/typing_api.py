@@ -26,6 +26,14 @@ def uses(frame: pd.DataFrame, table: pl.DataFrame) -> None:
         score_csv("testset.csv", server.urls)
 
 
+def misuses() -> None:
+    """A wrong keyword or type is an error; mypy says so where one of these ignores is not needed."""
+    score_csv("testset.csv", "http://a:8000", chunksize=1_000)  # type: ignore[call-arg]
+    score_csv("testset.csv", "http://a:8000", retries="many")  # type: ignore[arg-type]
+    score_csv("testset.csv", "http://a:8000", errors="ignore")  # type: ignore[arg-type]
+    iter_scores("testset.csv", "http://a:8000", errors="collect")  # type: ignore[call-arg]
+
+
 async def awaits() -> None:
     """The same under `await`."""
     assert_type(await ruo.ascore_csv("testset.csv", "http://localhost:8000"), Scores)

@@ -1,27 +1,33 @@
-"""A file that keeps what was scored, so that a run that ended early goes on where it stopped.
+"""A file that keeps what was scored, so that a run that ended early resumes where it stopped.
 
-It is only ever appended to, and every entry reaches the disk before long (a thread writes and syncs what has gathered):
+The file is only ever appended to, and every entry reaches the disk soon:
 
-    ruo checkpoint 1
-    {"data": ..., "model": ..., ...}                                  what the run is of: the key
-    {"start": 0, "rows": 10000, ..., "size": 400000, "crc": 123}      an entry's head
-    <the predictions, float32, little-endian, row by row>
+    ruo checkpoint 2
+    the key: what the run is of, as JSON
+    an entry: the record of its request, as JSON | its predictions, float32, little-endian, row by row
     ...
 
-An entry that was cut short by a crash is found by its length or its checksum, and left out.
+The key and every entry stand in the same frame: a mark, a CRC-32 of all that follows, and two lengths. An entry's
+checksum begins with the key's, so that an entry of another run does not count. An entry that does not match its
+checksum is skipped and its rows are scored again; the entries behind it are found by their marks.
 """
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import contextlib
 import dataclasses
+import math
+import mmap
 import os
 import queue
-import threading
+import struct
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import orjson
@@ -32,16 +38,17 @@ from ruo.wire.messages import Array
 
 __all__ = ["Checkpoint"]
 
-_MAGIC = b"ruo checkpoint 1\n"
+T = TypeVar("T")
+
+_MAGIC = b"ruo checkpoint 2\n"
+_MARK = b"\nentry\n\0"
+_FRAME = struct.Struct("<8sIQQ")  # the mark, the checksum, the bytes of the JSON and of the predictions
+_LENGTHS = struct.Struct("<QQ")
 _WHAT = {
     "data": "other data",
     "shard": "another part of the data",
-    "model": "another model",
     "version": "another version of the model",
     "sha256": "another model file",
-    "label_prefix": "another label_prefix",
-    "chunk_size": "another chunk_size",
-    "wire": "another wire",
 }
 
 
@@ -49,54 +56,56 @@ class _Entry(NamedTuple):
     record: RequestRecord
     shape: tuple[int, ...]
     offset: int
-    size: int
 
 
 class Checkpoint:
-    """The file at `path`, open and locked; use as a context manager. Raises CheckpointError where that cannot be."""
+    """The file at a path, open and locked while the async context lasts; one thread does all its work on the disk.
+
+    Raises CheckpointError where the file cannot be opened, is in use, is damaged or is no checkpoint.
+
+    Attributes
+    ----------
+    key : dict or None
+        What the run in the file is of; None where the file is new.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.key: dict[str, Any] | None = None
         self._path = Path(path)
+        self._file: IO[bytes] | None = None
         self._entries: dict[int, _Entry] = {}
         self._starts: list[int] = []
-        self._queue: queue.SimpleQueue[tuple[bytes, Array] | None] = queue.SimpleQueue()
+        self._end = 0  # behind it stands only what a crash left unfinished
+        self._key_checksum = 0
+        self._row_shape: tuple[int, ...] | None = None
+        self._waiting: queue.SimpleQueue[tuple[bytes, Array]] = queue.SimpleQueue()
         self._failure: OSError | None = None
-        self.key: dict[str, Any] | None = None  # None: the file is new
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1, "ruo-checkpoint")
         try:
-            self._file: IO[bytes] = self._path.open("a+b")
-        except OSError as error:
-            raise CheckpointError(f"The checkpoint {self._path} cannot be opened ({error.strerror}).") from None
-        try:
-            self._lock()
-            self._read()
+            await self._in_thread(self._open)
         except BaseException:
-            self._file.close()
+            await self.__aexit__()
             raise
-        self._writer = threading.Thread(target=self._write, name="ruo-checkpoint")
-        self._writer.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
-        self._writer.join()
-        with contextlib.suppress(OSError):  # what could not be written was told by `add` and `finish`
-            self._file.close()
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self._in_thread(self._close))
+        self._thread.shutdown(wait=False)
 
-    def begin(self, key: dict[str, Any]) -> None:
-        """Write down what the run is of, or compare it with what the file is of; raises CheckpointError where they differ."""
-        if self.key is None:
-            self.key = key
-            self._file.write(_MAGIC + orjson.dumps(key) + b"\n")
-            self._sync()
-            return
+    async def begin(self, key: dict[str, Any]) -> None:
+        """Write down what the run is of, or compare it with the file's run; raises CheckpointError where they differ."""
+        stored = key if self.key is None else self.key
         for name, value in key.items():
-            if self.key.get(name) != value:
+            if stored.get(name) != value:
+                what = _WHAT.get(name, f"another {name}")
                 raise CheckpointError(
-                    f"The checkpoint {self._path} is of {_WHAT[name]} ({_short(self.key.get(name))}, now {_short(value)}); "
-                    "name another file, or delete this one to score all rows anew."
+                    f"The checkpoint {self._path} is of {what} ({_short(stored.get(name))}, now {_short(value)}); name "
+                    "another file, or delete this one to score all rows anew."
                 )
+        await self._in_thread(lambda: self._begin(key))
+        self.require_written()
 
     def stored_rows(self, start: int) -> int | None:
         """How many rows from `start` on are stored together, None where that row is to be scored."""
@@ -111,96 +120,169 @@ class Checkpoint:
     def stored(self, start: int) -> Answer:
         """The answer that was stored for the rows from `start` on."""
         entry = self._entries[start]
-        data = os.pread(self._file.fileno(), entry.size, entry.offset)
+        assert self._file is not None
+        data = os.pread(self._file.fileno(), 4 * math.prod(entry.shape), entry.offset)
         return Answer(entry.record, np.frombuffer(data, "<f4").reshape(entry.shape).astype(np.float32))
 
     def add(self, answer: Answer) -> None:
-        """Store an answer that has predictions; raises CheckpointError where earlier ones could not be written."""
-        self._raise_failure()
+        """Store an answer that has predictions, without waiting for the disk."""
         assert answer.predictions is not None
-        record = dataclasses.asdict(answer.record)
-        predictions = np.ascontiguousarray(answer.predictions, "<f4")
-        data = predictions.data.cast("B") if predictions.size else b""
-        head = {**record, "shape": predictions.shape, "size": predictions.nbytes, "crc": zlib.crc32(data)}
-        self._queue.put((orjson.dumps(head) + b"\n", predictions))
+        shape = answer.predictions.shape[1:]
+        if shape != (self._row_shape or shape):
+            raise CheckpointError(
+                f"The checkpoint {self._path} has predictions of the shape {self._row_shape} a row, the model answers "
+                f"{shape}; name another file, or delete this one to score all rows anew."
+            )
+        self._row_shape = shape
+        head = orjson.dumps({**dataclasses.asdict(answer.record), "shape": answer.predictions.shape})
+        self._waiting.put((head, answer.predictions))
+        self._thread.submit(self._write_waiting)
 
-    def finish(self) -> None:
-        """Wait until everything is on the disk; raises CheckpointError where it cannot be."""
-        self._queue.put(None)
-        self._writer.join()
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
+    def require_written(self) -> None:
+        """Raise CheckpointError where something could not be written."""
         if self._failure is not None:
-            raise CheckpointError(f"The checkpoint {self._path} cannot be written ({self._failure.strerror}).")
+            raise CheckpointError(
+                f"The checkpoint {self._path} cannot be written ({self._failure.strerror}); make room, or name a file "
+                "in another place."
+            )
 
-    def _lock(self) -> None:
+    async def finish(self) -> None:
+        """Wait until everything is on the disk; raises CheckpointError where it cannot be."""
+        await self._in_thread(self._write_waiting)
+        self.require_written()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # --- all below runs in the thread
+
+    def _open(self) -> None:
+        try:
+            self._file = self._path.open("a+b")
+        except OSError as error:
+            raise CheckpointError(
+                f"The checkpoint {self._path} cannot be opened ({error.strerror}); name another file."
+            ) from None
+        self._lock(self._file)
+        if self._file.seek(0, os.SEEK_END):
+            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                self._read(data)
+
+    def _close(self) -> None:
+        self._write_waiting()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # `require_written` raised it already
+                self._file.close()
+
+    def _lock(self, file: IO[bytes]) -> None:
         try:
             import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ModuleNotFoundError:
-            raise CheckpointError("Checkpoints need file locks as Linux and macOS have them.") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raise CheckpointError(
+                "Checkpoints need file locks as Linux and macOS have them; leave the checkpoint out."
+            ) from None
         except OSError:
             raise CheckpointError(
                 f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
             ) from None
 
-    def _read(self) -> None:
-        """Find the entries, and cut off what a crash left unfinished."""
-        self._file.seek(0)
-        first = self._file.readline(len(_MAGIC) + 1)
-        if not first or (first != _MAGIC and _MAGIC.startswith(first)):
-            self._file.truncate(0)
-            return
-        if first != _MAGIC:
+    def _read(self, data: mmap.mmap) -> None:
+        """Read the key and all good entries."""
+        begin = len(_MAGIC)
+        if data[:begin] != _MAGIC[: len(data)]:
             raise CheckpointError(f"{self._path} is not a checkpoint of ruo; name another file.")
-        key = self._file.readline()
-        if not key.endswith(b"\n"):
-            self._file.truncate(0)
+        frame = _unpack(data, begin, 0)
+        if frame is None and data.find(_MARK, begin + 1) >= 0:
+            raise CheckpointError(
+                f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all rows "
+                "anew."
+            )
+        if frame is None:  # a crash cut the key short, and there is nothing behind it
             return
-        self.key = orjson.loads(key)
-        end = self._file.tell()
-        while (entry := self._read_entry()) is not None:
-            self._entries[entry.record.start] = entry
-            end = entry.offset + entry.size
-        self._file.truncate(end)
+        self.key, self._end, self._key_checksum = orjson.loads(frame.head), frame.end, frame.checksum
+        place = self._end
+        while (place := data.find(_MARK, place)) >= 0:
+            frame = _unpack(data, place, self._key_checksum)
+            if frame and (entry := _entry(frame)):
+                self._entries[entry.record.start] = entry
+                self._row_shape, self._end = entry.shape[1:], frame.end
+            place = frame.end if frame else place + 1
         self._starts = sorted(self._entries)
 
-    def _read_entry(self) -> _Entry | None:
-        try:
-            head = orjson.loads(self._file.readline())
-            size, crc, shape = int(head.pop("size")), head.pop("crc"), tuple(head.pop("shape"))
-            offset = self._file.tell()
-            data = self._file.read(size)
-            if len(data) != size or zlib.crc32(data) != crc:
-                return None
-            numbers = {name: float("nan") for name, value in head.items() if value is None and name != "status"}
-            record = RequestRecord(**{**head, **numbers, "resumed": True, "began_s": float("nan")})
-        except (ValueError, KeyError, TypeError):
-            return None
-        return _Entry(record, shape, offset, size)
+    def _begin(self, key: dict[str, Any]) -> None:
+        assert self._file is not None
+        self._file.truncate(self._end)
+        if self.key is None:
+            self.key = key
+            frame = _pack(orjson.dumps(key), b"", 0)
+            self._key_checksum = _FRAME.unpack_from(frame[0])[1]
+            self._write([_MAGIC, *frame])
 
-    def _write(self) -> None:
-        """Write what has gathered, sync, and again: senders never wait for the disk."""
-        is_open = True
-        while is_open:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            is_open = None not in batch
+    def _write_waiting(self) -> None:
+        """Write all answers that wait, and sync once."""
+        buffers: list[bytes | memoryview] = []
+        while not self._waiting.empty():
+            head, predictions = self._waiting.get()
+            data = np.ascontiguousarray(predictions, "<f4")
+            buffers += _pack(head, data.data.cast("B") if data.size else b"", self._key_checksum)
+        if buffers:
+            self._write(buffers)
+
+    def _write(self, buffers: list[bytes | memoryview]) -> None:
+        assert self._file is not None
+        if self._failure is None:
             try:
-                for item in batch:
-                    if item is not None and self._failure is None:
-                        self._file.write(item[0])
-                        self._file.write(item[1].data.cast("B") if item[1].size else b"")
-                self._sync()
+                self._file.writelines(buffers)
+                self._file.flush()
+                os.fsync(self._file.fileno())
             except OSError as error:
                 self._failure = error
 
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+
+class _Frame(NamedTuple):
+    """The key or an entry, as it stands in the file; the predictions are the bytes from `offset` to `end`."""
+
+    head: bytes
+    offset: int
+    end: int
+    checksum: int
+
+
+def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | memoryview]:
+    lengths = (len(head), len(data))
+    for part in (_LENGTHS.pack(*lengths), head, data):
+        checksum = zlib.crc32(part, checksum)
+    return [_FRAME.pack(_MARK, checksum, *lengths), head, data]
+
+
+def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
+    """The frame at a place; None where it is cut short or does not match its checksum."""
+    begin = place + _FRAME.size
+    if begin > len(data):
+        return None
+    mark, stored, *lengths = _FRAME.unpack_from(data, place)
+    offset, end = begin + lengths[0], begin + sum(lengths)
+    if mark != _MARK or end > len(data):
+        return None
+    with memoryview(data) as view:
+        for first, last in ((begin - _LENGTHS.size, begin), (begin, offset), (offset, end)):
+            with view[first:last] as part:
+                checksum = zlib.crc32(part, checksum)
+    return _Frame(data[begin:offset], offset, end, checksum) if checksum == stored else None
+
+
+def _entry(frame: _Frame) -> _Entry | None:
+    """None where another version of ruo wrote other records."""
+    head = orjson.loads(frame.head)
+    shape = tuple(head.pop("shape"))
+    numbers = {name: math.nan for name, value in head.items() if value is None and name != "status"}
+    try:
+        record = RequestRecord(**{**head, **numbers, "resumed": True, "began_s": math.nan})
+    except TypeError:
+        return None
+    return _Entry(record, shape, frame.offset)
 
 
 def _short(value: object) -> str:

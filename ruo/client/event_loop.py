@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that a synchronous call works where one is running; and how late a loop is."""
+"""An event loop in its own thread, so that a synchronous call works where a loop is running; and the lag of a loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LoopThread:
     def run(
         self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None, every_s: float = 0.1
     ) -> T:
-        """The coroutine's result; `meanwhile` is called in this thread every so often.
+        """Wait for the coroutine's result; `meanwhile` is called in this thread every `every_s` seconds.
 
         An exception in this thread, such as KeyboardInterrupt, cancels the coroutine.
         """
@@ -56,11 +56,11 @@ class LoopThread:
                     meanwhile()
         except BaseException:
             future.cancel()
-            ended.wait(_CLEAN_UP_S)  # let it clean up after itself before anything else is cancelled
+            ended.wait(_CLEAN_UP_S)  # it cleans up before anything else is cancelled
             raise
 
     async def _wind_up(self) -> None:
-        """Cancel what is left and let it clean up after itself."""
+        """Cancel all tasks and wait until they have cleaned up."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -69,9 +69,9 @@ class LoopThread:
 
 
 class LoopLag:
-    """How late the running loop called back at worst, in `seconds`, while the `async with` block ran.
+    """The longest delay of the running loop, in `seconds`, during an `async with` block.
 
-    A loop that is late sends late and reads answers late, and a time that is measured on it is too long.
+    A loop that is late sends and receives late, and times that are measured on it are too long.
     """
 
     def __init__(self) -> None:

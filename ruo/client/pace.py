@@ -1,11 +1,12 @@
-"""How many rows a request carries and how many requests are in flight: as asked, or found while the table is scored.
+"""The request size and the number of requests in flight: as given, or adapted during the run ("auto").
 
-Request size. A request costs a fixed part and a part for each row; both are fitted over the answers so far, newer ones
-counting more. A request gets so many rows that it takes about a tenth of a second and the fixed part is less than a
-twentieth of it. It grows by no more than a factor of two beyond what was answered, and towards the table's end
-requests get smaller, so that all servers end together (guided self-scheduling; Polychronopoulos and Kuck, 1987).
+Request size. The time of a request is a fixed cost and a cost per row; both are fitted to the answers so far, with
+more weight on recent ones. A request gets so many rows that it takes about a tenth of a second and the fixed cost is
+less than a twentieth of that. It has at most twice as many rows as the largest request that was answered. Towards the
+end of the table requests get smaller, so that all servers end together (guided self-scheduling; Polychronopoulos and
+Kuck, 1987).
 
-Requests in flight. More are tried as long as that scores more rows a second; an overloaded server halves them.
+Requests in flight. Their number grows as long as that scores more rows a second; an overloaded server halves it.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ __all__ = ["ChunkSize", "Concurrency", "Gate", "Pace"]
 _AIM_S = 0.1
 _FIXED_SHARE = 0.05
 _FIRST_ROWS = 2_000
-_MOST_ROWS = 50_000  # beyond, a request only takes memory
+_MOST_ROWS = 50_000  # more rows only take memory
 _MOST_BYTES = 256 << 20  # of all requests in flight
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
-_WORTH_IT = 1.05  # so much faster must more requests in flight be
+_WORTH_IT = 1.05  # the gain in rows a second for which more requests in flight are kept
 _FORGET = 0.9
-_TOGETHER_S = 0.5  # requests that were under way together are refused together, and count once
+_TOGETHER_S = 0.5  # refusals within this time count as one
 
 ChunkSize = int | Literal["auto"] | None
 Concurrency = int | Literal["auto"]
 
 
 class Gate:
-    """Lets so many in at once as `limit` says, which may change; `async with gate:`."""
+    """A semaphore whose limit may change; `async with gate:`."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
@@ -44,7 +45,7 @@ class Gate:
         self._waiting: asyncio.Condition = asyncio.Condition()
 
     async def enter(self, places: int = 1) -> None:
-        """Wait until there is room for so many, and take it; where there is never so much, all of it."""
+        """Wait until so many places are free, at most all of them, and take them."""
         async with self._waiting:
             await self._waiting.wait_for(lambda: self._inside + min(places, self._limit()) <= self._limit())
             self._inside += places
@@ -64,7 +65,7 @@ class Gate:
 
 
 class Pace:
-    """`chunk_size` rows (None: all) and `concurrency` requests, "auto" where they are to be found, for so many servers."""
+    """The rows of the next request (None: all) and the requests in flight; "auto" adapts them to the answers."""
 
     def __init__(self, chunk_size: ChunkSize, concurrency: Concurrency, servers: int = 1) -> None:
         self._finds_rows = chunk_size == "auto"
@@ -80,11 +81,11 @@ class Pace:
 
     @property
     def most_in_flight(self) -> int:
-        """How many there may ever be."""
+        """The upper limit of `in_flight`."""
         return _MOST_IN_FLIGHT if self._finds_in_flight else self.in_flight
 
     def next_rows(self, rows_left: int | None) -> int | None:
-        """How many rows the next request shall have; `rows_left` in the table, where that is known or estimated."""
+        """The rows of the next request; `rows_left` is how many the table has left, where that is known or estimated."""
         if not self._finds_rows or self.rows is None or rows_left is None:
             return self.rows
         share = math.ceil(rows_left / (2 * self.in_flight))
@@ -109,7 +110,7 @@ class Pace:
 
 
 class _Cost:
-    """Seconds of a request as a straight line over its rows: least squares, newer requests counting more."""
+    """The seconds of a request as a straight line over its rows: least squares, with more weight on recent requests."""
 
     def __init__(self) -> None:
         self._sums = [0.0] * 5
@@ -119,23 +120,23 @@ class _Cost:
         self._sums = [_FORGET * old + value for old, value in zip(self._sums, new, strict=True)]
 
     def rows_for(self, seconds: float, fixed_share: float) -> float:
-        """Rows of a request that takes `seconds`, or as much longer as its fixed part being a small share asks for."""
+        """The rows of a request that takes `seconds`, or longer where the fixed cost would be above its share."""
         weight, x, y, xx, xy = self._sums
         spread = weight * xx - x * x
         per_row = (weight * xy - x * y) / spread if spread > 1e-6 * xx * weight else 0.0
         fixed = (y - per_row * x) / weight
-        if per_row <= 0 or fixed < 0:  # all of one size, or noise: the mean is what is known
+        if per_row <= 0 or fixed < 0:  # all of one size, or noise: only the mean is known
             per_row, fixed = y / x, 0.0
         return max(seconds / per_row, fixed / fixed_share / per_row)
 
 
 class _Climb:
-    """More requests in flight as long as it pays; what was tried last is judged over as many answers as are in flight."""
+    """More requests in flight as long as that pays; a number is judged over twice as many answers."""
 
     def __init__(self, start: int) -> None:
         self._limit = start
-        self._before: tuple[int, float] | None = None  # the limit that was good, and its rows per second
-        self._patience = 1  # how many rounds to stay before the next try
+        self._before: tuple[int, float] | None = None  # the limit before the present try, and its rows per second
+        self._patience = 1  # rounds until the next try
         self._rounds = 0
         self._restart()
 

@@ -1,50 +1,39 @@
-"""The road of a table through the servers: form chunks in a thread, send several at once, collect the answers.
+"""A table through the servers: form chunks in a thread, send several at the same time, collect the answers.
 
-A fixed set of tasks does the work, whatever the table's length: one forms, the others send. A window bounds the
-chunks that were formed and not yet collected, so a slow server or a slow reader of the answers slows the reading.
-A sender that has nothing to send helps a chunk that has been under way for too long: it sends it once more, to a
-server that is idle, and whoever is answered first counts.
+A fixed set of tasks does the work, whatever the table's length: one forms chunks, the others send them. A window bounds
+the chunks that were formed and not yet collected, so a slow server or a slow consumer slows the reading. An idle sender
+sends a chunk that has been under way for too long once more, to an idle server; the first answer counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
-from ruo.client.records import Answer, Chunk
+from ruo.client.records import Answer, Chunk, Sent
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table.blocks import Block, Labels
-from ruo.table.reading import Table
+from ruo.table import Block, Labels, Table
 from ruo.wire import WireError
+from ruo.wire.v2 import DATATYPES
 
-__all__ = ["Pipeline", "Sent"]
+__all__ = ["Pipeline"]
 
-# Chunks that wait, ready, for a sender: enough that none waits for the reader, few enough to cost no memory. Small ones
-# are more and formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
+# Chunks that are ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Of small
+# chunks there are more, formed several at a time: handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000
-_LOOK_S = 0.05  # how often a sender with nothing to send looks for a chunk to help
-
-
-class Sent(NamedTuple):
-    """Rows from `start` on that were answered together, their labels, and what came back."""
-
-    start: int
-    rows: int
-    labels: Labels | None
-    answer: Answer
+_LOOK_S = 0.05  # how often an idle sender looks for a chunk whose answer is overdue
 
 
 @dataclass(eq=False)
 class _Formed:
-    """A chunk on its way; `tries` are those who are sending it, each to be cut short once another was answered."""
+    """A chunk on its way; `tries` are its senders' time-outs, cut short once another sender was answered."""
 
     chunk: Chunk
     labels: Labels | None
@@ -60,19 +49,20 @@ class _Done(NamedTuple):
 
 
 class Pipeline:
-    """One run of one table. `rows` counts what was read, `forming_s` the seconds of reading and encoding.
+    """One run of one table; an async context manager.
 
-    `prepare` is awaited while the first rows are read: after it the client knows the model, and the checkpoint the run.
+    The client knows its model already. `pipelined=False` forms all chunks before the first is sent.
+
+    Attributes
+    ----------
+    rows : int
+        How many rows were read.
+    forming_s : float
+        Seconds of reading and encoding.
     """
 
     def __init__(
-        self,
-        table: Table,
-        client: Client,
-        pace: Pace,
-        pipelined: bool,
-        checkpoint: Checkpoint | None,
-        prepare: Callable[[], Awaitable[None]],
+        self, table: Table, client: Client, pace: Pace, *, pipelined: bool, checkpoint: Checkpoint | None
     ) -> None:
         self.rows = 0
         self.forming_s = 0.0
@@ -81,9 +71,7 @@ class Pipeline:
         self._pace = pace
         self._pipelined = pipelined
         self._checkpoint = checkpoint
-        self._prepare = prepare
-        self._is_prepared = threading.Event()
-        self._blocks = table.blocks(self._rows_at)
+        self._blocks = table.blocks(self._rows_at, DATATYPES.get(client.model.input_datatype, DATATYPES["FP32"]))
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready)
         self._formed: asyncio.Queue[_Formed] = asyncio.Queue()
@@ -94,7 +82,7 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
-        work = [self._begin(), self._form(), *(self._send() for _ in range(self._pace.most_in_flight))]
+        work = [self._form(), *(self._send() for _ in range(self._pace.most_in_flight))]
         self._tasks = [asyncio.create_task(self._report(task)) for task in work]
         return self
 
@@ -102,19 +90,20 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._is_prepared.set()  # or the thread would wait for it
-        self._thread.submit(self._blocks.close)  # behind the block that may be in the making
-        self._thread.shutdown()  # waits for that block at most; after a whole run there is none
+        self._table.stop()
+        # after the piece that is being read, also where this is cancelled
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close))
+        self._thread.shutdown()
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
-        """Every row once, as it is answered or in row order. Raises what reading the table raised."""
+        """Yield every row once, as it is answered or in row order. Raises what reading, sending and storing raised."""
         collected, next_row = 0, 0
         early: dict[int, _Done] = {}
         while not self._is_formed or collected < self.rows:
             result = await self._results.get()
             if isinstance(result, BaseException):
                 raise result
-            if result is None:  # all chunks are formed: look at the count again
+            if result is None:  # all chunks are formed, so the number of rows is known
                 continue
             early[result.start] = result
             while (done := early.pop(next_row if in_order else result.start, None)) is not None:
@@ -132,10 +121,6 @@ class Pipeline:
             raise
         except BaseException as error:  # noqa: BLE001  it is raised again where the answers are awaited
             self._results.put_nowait(error)
-
-    async def _begin(self) -> None:
-        await self._prepare()
-        self._is_prepared.set()
 
     @property
     def _ready(self) -> int:
@@ -167,9 +152,7 @@ class Pipeline:
         self._results.put_nowait(None)
 
     def _rows_at(self, start: int) -> int | None:
-        """How many rows the chunk has that begins at row `start`: never some that are stored and some that are not."""
-        if self._checkpoint:
-            self._is_prepared.wait()
+        """How many rows the chunk has that begins at row `start`; all of them are in the checkpoint, or none."""
         stored = self._checkpoint.stored_rows(start) if self._checkpoint else None
         if stored is not None:
             return stored
@@ -179,16 +162,14 @@ class Pipeline:
         return rows if border is None else min(border - start, rows or border)
 
     def _form_some(self, count: int) -> tuple[list[_Formed | _Done], Exception | None]:
-        """So many chunks; fewer at the end of the table, or before what cannot be formed."""
+        """The next `count` chunks; fewer at the end of the table, or before an error, which comes along."""
         items: list[_Formed | _Done] = []
-        error: Exception | None = None
         try:
             while len(items) < count and (item := self._form_next()):
                 items.append(item)
-        except Exception as wrong:  # noqa: BLE001  it is raised once the chunks before it are on their way
-            error = wrong
-        self._is_prepared.wait()  # what is wrong with the server is said first, also where there is no row
-        return items, error
+        except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are on their way
+            return items, error
+        return items, None
 
     def _form_next(self) -> _Formed | _Done | None:
         began = time.perf_counter()
@@ -200,9 +181,6 @@ class Pipeline:
         if self._checkpoint and self._checkpoint.stored_rows(block.start) == rows:
             answer = self._checkpoint.stored(block.start)
             return _Done(block.start, rows, [Sent(block.start, rows, block.labels, answer)])
-        self.forming_s += time.perf_counter() - began
-        self._is_prepared.wait()
-        began = time.perf_counter()
         try:
             chunk = self._client.encode(block.start, block.features)
         except WireError as error:
@@ -222,7 +200,7 @@ class Pipeline:
                 await self._deliver(item)
 
     async def _next(self) -> _Formed:
-        """The next chunk to send: a new one, or one that another sender waits for in vain."""
+        """The next chunk to send: a new one, or one whose answer is overdue."""
         while self._client.servers > 1:
             try:
                 async with asyncio.timeout(_LOOK_S):
@@ -257,6 +235,8 @@ class Pipeline:
                 if self._checkpoint:
                     self._checkpoint.add(answer)
         self._results.put_nowait(_Done(start, item.chunk.rows, [_sent(answer, item) for answer in answers]))
+        if self._checkpoint:
+            self._checkpoint.require_written()
 
 
 def _sent(answer: Answer, item: _Formed) -> Sent:

@@ -13,10 +13,14 @@ _REFRESH_S = 0.1
 
 
 class Progress:
-    """Counts rows that were answered and draws them; only `advance` may be called from another thread.
+    """A progress bar of the rows that were answered; only `advance` may be called from another thread.
 
-    `wanted`: True always draws, False never, None draws in a terminal or a notebook. `expected_rows` gives
-    the number of rows, or an estimate that gets better, or None.
+    Parameters
+    ----------
+    wanted : bool or None
+        Whether it is drawn; None draws it in a terminal and in a notebook.
+    expected_rows : callable
+        Gives the rows of the table, or an estimate, or None.
     """
 
     def __init__(self, wanted: bool | None, expected_rows: Callable[[], int | None]) -> None:
@@ -27,7 +31,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._drawn:
-            from tqdm.auto import tqdm  # here, since it is slow to import and seldom needed
+            from tqdm.auto import tqdm  # slow to import and seldom needed
 
             self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring", mininterval=_REFRESH_S)
         return self
@@ -38,11 +42,11 @@ class Progress:
             self._bar.close()
 
     def advance(self, rows: int) -> None:
-        """Count `rows` more; cheap, draws nothing."""
+        """Count `rows` more, without drawing."""
         self._rows += rows
 
     def refresh(self) -> None:
-        """Draw the bar as it stands."""
+        """Draw the bar."""
         if self._bar is not None:
             total = self._expected_rows()
             if total is not None and total != self._bar.total:
@@ -50,7 +54,7 @@ class Progress:
             self._bar.update(self._rows - self._bar.n)
 
     async def keep_fresh(self) -> None:
-        """Draw again and again, until cancelled."""
+        """Draw the bar ten times a second, until cancelled."""
         while True:
             await asyncio.sleep(_REFRESH_S)
             self.refresh()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ruo.errors import ScoringError
 from ruo.wire import ONLY, Encoded
 from ruo.wire.messages import Array
 
-__all__ = ["Answer", "Chunk", "ModelInfo", "RequestRecord", "rows_named"]
+if TYPE_CHECKING:
+    from ruo.table import Labels
+
+__all__ = ["Answer", "Chunk", "ModelInfo", "RequestRecord", "Sent", "rows_named"]
 
 
 class ModelInfo(NamedTuple):
@@ -76,3 +79,12 @@ class Answer(NamedTuple):
 def rows_named(start: int, rows: int) -> str:
     """`Rows 20 to 29`, for sentences."""
     return f"Row {start:,}" if rows == 1 else f"Rows {start:,} to {start + rows - 1:,}"
+
+
+class Sent(NamedTuple):
+    """Rows from `start` on that were answered together, their labels, and their answer."""
+
+    start: int
+    rows: int
+    labels: Labels | None
+    answer: Answer

@@ -1,12 +1,10 @@
-"""What a run brings back: the predictions in row order, and how they came about."""
+"""The result of a run: the predictions in row order, and how they came about."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,30 +13,44 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.pipeline import Sent
-from ruo.client.records import ModelInfo, RequestRecord, rows_named
+from ruo.client.records import ModelInfo, RequestRecord
 from ruo.errors import ScoringError
-from ruo.table.blocks import Labels
-from ruo.table.labels import NO_LABEL
-from ruo.table.reading import Span
+from ruo.table import Labels, Span
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METADATA", "Choices", "Collected", "Consistency", "Predictions", "Scores", "Timings"]
+__all__ = ["METADATA", "Choices", "Predictions", "Scores", "Timings", "rows_of"]
 
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
 METADATA = "ruo"  # the name under which a Parquet file of predictions says what it is
 
 
+def rows_of(errors: list[ScoringError]) -> int:
+    """How many rows were not scored."""
+    return sum((error.stop or 0) - (error.start or 0) for error in errors)
+
+
 class Timings(NamedTuple):
     """Where the time went, in seconds.
 
-    `forming_s` is reading and encoding, `sending_s` from the first request's start to the last answer. With
-    `pipelined=False` the second follows the first; else they overlap and do not add up to `total_s`. `first_result_s`
-    is from the call to the first answer (NaN where none came), `loop_lag_s` how late the client's event loop was at worst.
+    Attributes
+    ----------
+    forming_s : float
+        Reading and encoding.
+    sending_s : float
+        From the first request's start to the last answer. With `pipelined=False` it follows `forming_s`; else the two
+        overlap and do not add up to `total_s`.
+    total_s : float
+        The whole call.
+    rows_per_s : float
+        Rows by `total_s`.
+    first_result_s : float
+        From the call to the first answer; NaN where none came.
+    loop_lag_s : float
+        How late the client's event loop was at worst.
     """
 
     forming_s: float
@@ -50,7 +62,7 @@ class Timings(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How the table was sent: on which wire, how many rows most requests had, and how many went out at the same time."""
+    """How the table was sent: the wire, the rows of most requests, and the requests in flight at the same time."""
 
     wire: str
     chunk_size: int
@@ -61,10 +73,30 @@ class Choices(NamedTuple):
 class Scores:
     """The predictions of a table, in row order, and how they came about.
 
-    `predictions` is (rows, outputs) float32, NaN where a row was not scored; `labels` is (rows,) int64 class indices,
-    or None where the table has none; `model` is what answered, one version for the whole run; `choices` is how the
-    table was sent, where that was left to ruo what it came to; `span` is the part of the table that was scored, None
-    for all of it.
+    Attributes
+    ----------
+    predictions : numpy.ndarray
+        (rows, outputs) float32; NaN where a row was not scored.
+    labels : numpy.ndarray or None
+        (rows,) int64 class indices; None where the table has no labels, or a row does not name exactly one class.
+    timings : Timings
+        Where the time went.
+    model : ModelInfo
+        The model that answered; one version for the whole run.
+    records : list of RequestRecord
+        What `requests` shows as a DataFrame.
+    errors : list of ScoringError
+        What `failures` shows as a DataFrame.
+    choices : Choices or None
+        How the table was sent; what "auto" came to.
+    span : Span or None
+        Which part of the table was scored; None for all of it.
+
+    Examples
+    --------
+    >>> scores = score_csv("testset.csv", "http://localhost:8000")  # doctest: +SKIP
+    >>> scores.predictions.argmax(axis=1)  # doctest: +SKIP
+    >>> scores.to_parquet("predictions.parquet")  # doctest: +SKIP
     """
 
     predictions: Predictions
@@ -100,11 +132,11 @@ class Scores:
 
     def balance(self) -> pd.DataFrame:
         """A row per server and worker: the rows and requests it answered, its seconds on them, its share of the rows."""
-        mine = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
-        groups = mine.groupby(["server", "worker"])
-        found = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
-        found["share"] = found["rows"] / found["rows"].sum()
-        return found
+        answered = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
+        groups = answered.groupby(["server", "worker"])
+        shares = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
+        shares["share"] = shares["rows"] / shares["rows"].sum()
+        return shares
 
     def to_pandas(self) -> pd.DataFrame:
         """A row per row of the table: prediction_0, prediction_1, ..., and label where there are labels."""
@@ -117,16 +149,15 @@ class Scores:
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet; its metadata say of which model, and of which part of the table."""
-        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        """Write the columns of `to_pandas` as Parquet; its metadata name the model and the part of the table."""
         facts = {
             "model": self.model.name,
             "version": self.model.version,
             "sha256": self.model.sha256,
-            "not_scored": lost,
+            "not_scored": rows_of(self.errors),
+            "span": self.span and self.span._asdict(),
         }
-        about = {**facts, "span": self.span and self.span._asdict()}
-        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(about)})
+        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(facts)})
 
     def _columns(self) -> dict[str, Array]:
         flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
@@ -140,7 +171,7 @@ class Scores:
         rows, time_s = len(self), self.timings.total_s
         outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
         model = f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else "")
-        lost = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        lost = rows_of(self.errors)
         parts = [
             f"{rows:,} rows x {outputs} outputs",
             f"{time_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
@@ -149,127 +180,3 @@ class Scores:
             f"{lost:,} rows not scored" if lost else "all rows scored",
         ]
         return f"Scores({', '.join(parts)})"
-
-
-class Consistency:
-    """Whether answers go together: all of one version of the model, unless that may change, and rows of one shape."""
-
-    def __init__(self, allow_version_change: bool) -> None:
-        self.version = ""
-        self._allow_version_change = allow_version_change
-        self._shape: tuple[int, ...] | None = None
-
-    def error(self, sent: Sent) -> ScoringError | None:
-        """The chunk's own error, or the one that it does not go with what was answered before."""
-        if sent.answer.error is not None or sent.answer.predictions is None:
-            return sent.answer.error or ScoringError("No predictions came.", sent.start, sent.start + sent.rows)
-        version, shape = sent.answer.record.version, sent.answer.predictions.shape[1:]
-        rows = rows_named(sent.start, sent.rows)
-        if version and self.version not in ("", version) and not self._allow_version_change:
-            return ScoringError(
-                f"{rows} were answered by version {version} of the model, earlier rows by version {self.version}; "
-                "score the table again.",
-                sent.start,
-                sent.start + sent.rows,
-            )
-        if self._shape not in (None, shape):
-            message = (
-                f"{rows} have predictions of the shape {shape}, earlier rows {self._shape}; score the table again."
-            )
-            return ScoringError(message, sent.start, sent.start + sent.rows)
-        self.version, self._shape = version or self.version, shape
-        return None
-
-
-class Collected:
-    """What came back so far; `expected_rows` says how many rows the table has, as far as that is known."""
-
-    def __init__(self, consistency: Consistency, expected_rows: Callable[[], int | None]) -> None:
-        self.records: list[RequestRecord] = []
-        self.errors: list[ScoringError] = []
-        self._consistency = consistency
-        self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
-        self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
-        self._scored = 0
-
-    def add(self, sent: Sent) -> ScoringError | None:
-        """Keep a chunk's answer; the error, where it has one or does not go with the others."""
-        self.records.append(sent.answer.record)
-        if sent.labels is not None:
-            self._labels.put(sent.start, sent.labels)
-        error = self._consistency.error(sent)
-        if error is not None:
-            self.errors.append(error)
-            return error
-        assert sent.answer.predictions is not None  # no error, so there are predictions
-        self._predictions.put(sent.start, sent.answer.predictions)
-        self._scored += sent.rows
-        return None
-
-    def account_for(self, rows: int) -> None:
-        """Every row that was read was scored or is listed as failed; anything else is a fault of ruo's own."""
-        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
-        if rows != self._scored + failed:
-            raise ScoringError(
-                f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
-            )
-
-    def predictions(self, rows: int) -> Predictions:
-        """The predictions of the first `rows` rows, NaN where none came."""
-        found = self._predictions.rows(rows)
-        return np.full((rows, 0), np.nan, np.float32) if found is None else found
-
-    def labels(self, rows: int) -> Labels | None:
-        """The labels of the first `rows` rows, or None where there are none or a row does not name one class."""
-        found = self._labels.rows(rows)
-        if found is None:
-            return None
-        unclear = int((found == NO_LABEL).argmax())
-        if found[unclear] == NO_LABEL:
-            warnings.warn(
-                f"Row {unclear:,}: its label columns do not name exactly one class, so scores.labels is None.",
-                stacklevel=2,
-            )
-            return None
-        return found
-
-
-class _GrowingArray:
-    """An array whose length is guessed at before the table's end; `fill` stands where nothing was put."""
-
-    def __init__(self, dtype: type[np.generic], fill: float, expected: Callable[[], int | None]) -> None:
-        self._dtype = dtype
-        self._fill = fill
-        self._expected = expected
-        self._array: Array | None = None
-        self._end = 0  # behind it nothing was written yet, so that the system has not given the memory either
-
-    def put(self, start: int, values: Array) -> None:
-        """Set the elements from `start` on."""
-        stop = start + len(values)
-        array = self._with_room(stop, values.shape[1:])
-        self._fill_up_to(start)
-        array[start:stop] = values
-        self._end = max(self._end, stop)
-
-    def rows(self, count: int) -> Array | None:
-        """The first `count` elements; None where nothing was put."""
-        if self._array is None:
-            return None
-        array = self._with_room(count, self._array.shape[1:])
-        self._fill_up_to(count)
-        return array[:count]
-
-    def _with_room(self, count: int, shape: tuple[int, ...]) -> Array:
-        if self._array is None:
-            guess = (self._expected() or 0) * 33 // 32
-            self._array = np.empty((max(count, guess), *shape), self._dtype)
-        old = len(self._array)
-        if old < count:
-            self._array.resize((max(count, old + old // 8), *shape), refcheck=False)  # nobody has a view of it yet
-        return self._array
-
-    def _fill_up_to(self, stop: int) -> None:
-        if self._array is not None and self._end < stop:
-            self._array[self._end : stop] = self._fill
-            self._end = stop

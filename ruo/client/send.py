@@ -20,7 +20,6 @@ from ruo.client.servers import Server, Servers, base_and_model
 from ruo.errors import ArgumentError, ScoringError
 from ruo.wire import WIRES, InferRequest, Wire, WireError
 from ruo.wire.messages import Array
-from ruo.wire.v2 import DATATYPES
 
 __all__ = ["Client", "wire_named"]
 
@@ -125,13 +124,11 @@ class Client:
         return len(self._servers)
 
     def encode(self, start: int, features: Array) -> Chunk:
-        """Rows as the body of a request; raises WireError where the wire cannot carry a value."""
+        """Rows in the model's datatype as the body of a request; raises WireError where the wire cannot carry a value."""
         shape = self.model.input_shape
-        dtype = DATATYPES.get(self.model.input_datatype, DATATYPES["FP32"])
-        array = features if features.dtype == dtype else _exactly(features, dtype)
         if shape is not None and len(shape) > 2 and -1 not in shape[1:] and np.prod(shape[1:]) == features.shape[1]:
-            array = array.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
-        return self._chunk(start, array)
+            features = features.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
+        return self._chunk(start, features)
 
     def _chunk(self, start: int, array: Array) -> Chunk:
         outputs = {self.model.output_name: self.wire.is_binary} if self.model.output_name else None
@@ -267,19 +264,6 @@ def _not_scored(record: RequestRecord, error: RequestError, seconds: float) -> S
     if record.rows:
         message = f"{rows_named(record.start, record.rows)}{_NOT_SCORED}{message}"
     return ScoringError(message, record.start, record.start + record.rows, error.status)
-
-
-def _exactly(features: Array, dtype: np.dtype[Any]) -> Array:
-    """The features as the model takes them; raises WireError where a whole-number type cannot hold one."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = features.astype(dtype)
-    if dtype.kind != "f":
-        wrong = np.argwhere(converted != features)
-        if len(wrong):
-            row, column = map(int, wrong[0])
-            message = f"{features[row, column]} is no value of the model's type {dtype}; mend the cell."
-            raise WireError(message, row=row, column=column)
-    return converted
 
 
 def wire_named(name: str) -> Wire:

@@ -1,7 +1,7 @@
-"""A table that several clients score, each its own part: the parts' predictions, joined to the whole.
+"""The predictions of a table that several clients scored in parts, joined to the whole.
 
-Every part is a Parquet file that `Scores.to_parquet` wrote; its metadata say where the part begins and ends, so parts
-that are missing, of different tables, or of different models are found out.
+A part is a Parquet file that `Scores.to_parquet` wrote. Its metadata say where the part begins and ends, so that parts
+that are missing, of tables of different sizes, or of different models are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 
 from ruo.client.scores import METADATA
 from ruo.errors import ArgumentError, CheckpointError
-from ruo.table.reading import Span
+from ruo.table import Span
 
 __all__ = ["merge"]
 
@@ -30,17 +30,37 @@ class _Part(NamedTuple):
 
 
 def merge(parts: Sequence[Path], out: Path) -> int:
-    """Join the predictions of all parts of a table, in any order given, into one .parquet or .csv; the rows it has.
+    """Join the predictions of all parts of a table.
 
-    Raises CheckpointError where parts are missing or double, of different cuts, tables or models, or not wholly scored.
+    Parameters
+    ----------
+    parts : sequence of pathlib.Path
+        The parts' Parquet files, in any order.
+    out : pathlib.Path
+        The file to write, .parquet or .csv.
+
+    Returns
+    -------
+    int
+        The rows of the whole.
+
+    Raises
+    ------
+    CheckpointError
+        Where parts are missing or double, of different cuts, tables or models, or not wholly scored.
+
+    Examples
+    --------
+    >>> merge([Path("0.parquet"), Path("1.parquet")], Path("whole.parquet"))  # doctest: +SKIP
+    10000
     """
     if out.suffix not in (".parquet", ".csv"):
         raise ArgumentError(f"{out} must end in .parquet or .csv.")
     if out.resolve() in {part.resolve() for part in parts}:
         raise ArgumentError(f"{out} is one of the parts; write the whole to another file.")
-    found = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
-    _check(found)
-    filled = [part for part in found if part.rows]
+    opened = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
+    _check(opened)
+    filled = [part for part in opened if part.rows]
     if not filled:
         raise CheckpointError("The parts have no rows; there is nothing to merge.")
     unfinished = out.with_name(out.name + ".unfinished")
@@ -48,10 +68,10 @@ def merge(parts: Sequence[Path], out: Path) -> int:
     if out.suffix == ".csv":
         whole.sink_csv(unfinished)
     else:
-        facts = dict(zip(("model", "version", "sha256"), found[0].model, strict=True))
+        facts = dict(zip(("model", "version", "sha256"), opened[0].model, strict=True))
         whole.sink_parquet(unfinished, metadata={METADATA: json.dumps({**facts, "not_scored": 0, "span": None})})
     unfinished.replace(out)
-    return sum(part.rows for part in found)
+    return sum(part.rows for part in filled)
 
 
 def _open(path: Path) -> _Part:
@@ -73,7 +93,7 @@ def _open(path: Path) -> _Part:
 
 def _check(parts: list[_Part]) -> None:
     if not parts:
-        raise CheckpointError("No parts are given.")
+        raise CheckpointError("No parts are given; name the Parquet file of each part.")
     first = parts[0]
     for part in parts[1:]:
         if (part.span.of, part.span.size) != (first.span.of, first.span.size):
@@ -86,7 +106,7 @@ def _check(parts: list[_Part]) -> None:
         raise CheckpointError(f"Of {first.span.of} parts, counted from 0, number {missing[0]} is missing.")
     if len(numbers) > first.span.of:
         double = next(number for number in numbers if numbers.count(number) > 1)
-        raise CheckpointError(f"Part {double} is given twice; name each part once.")
+        raise CheckpointError(f"Part {double} is given twice; name it once.")
     for before, after in itertools.pairwise(parts):
         if before.span.end != after.span.begin:
             raise CheckpointError(f"{before.path} and {after.path} do not join: the table changed in between.")

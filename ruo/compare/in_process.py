@@ -23,7 +23,7 @@ from ruo.errors import TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.model.keras_import import import_keras
-from ruo.table.labels import class_indices
+from ruo.table import class_indices
 
 __all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
 

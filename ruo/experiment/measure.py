@@ -22,11 +22,11 @@ from ruo.experiment.answers import answers_equal
 from ruo.experiment.carry_out import Measurement
 from ruo.experiment.plan import Trial
 from ruo.machine import peak_rss_mb
-from ruo.table.reading import open_table
+from ruo.table import open_table
 
 if TYPE_CHECKING:
     from ruo.client.scores import Predictions, Scores
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["Servers", "TableMeasurement"]
 

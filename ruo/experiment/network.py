@@ -16,10 +16,10 @@ import polars as pl
 
 from ruo.client.scoring import score_csv
 from ruo.errors import DeploymentError
-from ruo.table.reading import open_table
+from ruo.table import open_table
 
 if TYPE_CHECKING:
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["Network", "measure_network", "slow_network"]
 

@@ -18,10 +18,10 @@ from ruo.experiment.fits import fit_usl
 from ruo.experiment.network import Network, measure_network
 from ruo.machine import cpu_limit
 from ruo.stats import MIN_RUNS, compare, mean_interval
-from ruo.table.reading import open_table
+from ruo.table import open_table
 
 if TYPE_CHECKING:
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["Costs", "balance", "law", "measure_costs", "pays", "speed_ups", "verdict_on_scaling"]
 

@@ -13,10 +13,10 @@ from ruo.experiment.measure import Servers, TableMeasurement
 from ruo.experiment.plan import Plan, all_combinations
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table.reading import fingerprint_table
+from ruo.table import fingerprint_table
 
 if TYPE_CHECKING:
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["sweep"]
 

@@ -14,11 +14,11 @@ import pandas as pd
 
 from ruo.errors import RuoError
 from ruo.stats import Interval, mean_interval
-from ruo.table.reading import open_table
+from ruo.table import open_table
 
 if TYPE_CHECKING:
     from ruo.client.scores import Scores
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["FEW_ROWS", "Calibration", "Evaluation", "Share", "class_names", "evaluate", "wilson_interval"]
 

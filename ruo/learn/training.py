@@ -13,12 +13,10 @@ import pandas as pd
 
 from ruo.errors import ArgumentError, TableError
 from ruo.learn.evaluation import wilson_interval
-from ruo.table.blocks import Block, Labels
-from ruo.table.labels import NO_LABEL
-from ruo.table.reading import Table, open_table
+from ruo.table import NO_LABEL, Block, Labels, Table, open_table
 
 if TYPE_CHECKING:
-    from ruo.table.reading import Source
+    from ruo.table import Source
 
 __all__ = ["Parts", "Trained", "train"]
 

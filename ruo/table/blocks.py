@@ -1,4 +1,4 @@
-"""Rows as they were read, cut anew into blocks of the sizes that are asked for."""
+"""Rows as they were read, cut anew to the request size; and label columns as class indices."""
 
 from __future__ import annotations
 
@@ -6,55 +6,91 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
-__all__ = ["Block", "Features", "Labels", "Part", "regroup"]
+__all__ = ["NO_LABEL", "Block", "Features", "Labels", "Piece", "class_indices", "regroup"]
 
-Features = np.ndarray[Any, np.dtype[np.float32]]
+Features = np.ndarray[Any, np.dtype[Any]]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
+# Marks a row whose label columns do not name exactly one class.
+NO_LABEL = -1
 
-class Part(NamedTuple):
-    """A piece of a table, as it was read: `features` (rows, features) float32 in C order; `labels` (rows,) int64 or None."""
+
+class Piece(NamedTuple):
+    """Rows that were read at once: `features` (rows, columns) in C order, `labels` (rows,) class indices or None."""
 
     features: Features
     labels: Labels | None
 
 
 class Block(NamedTuple):
-    """A part that begins at row `start` of the table."""
+    """Rows from row `start` of the table on; `features` and `labels` are those of a `Piece`."""
 
     start: int
     features: Features
     labels: Labels | None
 
 
-def regroup(parts: Iterator[Part], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
-    """The same rows in blocks: the one that begins at row n has `rows_at(n)` rows, None for all that are left.
+def regroup(pieces: Iterator[Piece], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
+    """Cut the rows of the pieces into blocks; rows are copied only where a block spans several pieces.
 
-    `rows_at` is asked when the block is. Rows are copied only where a block spans two parts.
+    Parameters
+    ----------
+    pieces : iterator of Piece
+        The table, in row order.
+    rows_at : callable
+        Gives the size of the block that begins at a row, None for all rows that are left. It is called when that
+        block is asked for.
     """
-    held: list[Part] = []
+    held: list[Piece] = []
     start, count = 0, 0
     size = rows_at(0)
-    for part in parts:
-        while size is not None and count + len(part.features) >= size:
-            head, part = _slice(part, slice(size - count)), _slice(part, slice(size - count, None))
+    for piece in pieces:
+        while size is not None and count + len(piece.features) >= size:
+            head, piece = _slice(piece, slice(size - count)), _slice(piece, slice(size - count, None))
             yield Block(start, *_join([*held, head]))
             held, start, count = [], start + size, 0
             size = rows_at(start)
-        if len(part.features):
-            held.append(part)
-            count += len(part.features)
+        if len(piece.features):
+            held.append(piece)
+            count += len(piece.features)
     if held:
         yield Block(start, *_join(held))
 
 
-def _join(parts: list[Part]) -> Part:
-    if len(parts) == 1:
-        return parts[0]
-    labels = [part.labels for part in parts if part.labels is not None]
-    return Part(np.concatenate([part.features for part in parts]), np.concatenate(labels) if labels else None)
+def class_indices(columns: pl.DataFrame) -> Labels:
+    """Label columns to class indices.
+
+    Parameters
+    ----------
+    columns : polars.DataFrame
+        One-hot columns, or a single column of whole numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows,) int64; `NO_LABEL` where a row names no class or several.
+    """
+    first, *others = (column.cast(pl.Float32, strict=False).to_numpy() for column in columns.iter_columns())
+    if not others:
+        whole = (first >= 0) & (first == np.floor(first)) & (first < 2**24)
+        return np.where(whole, first, NO_LABEL).astype(np.int64)
+    index, count, valid = np.zeros(len(first), np.int32), np.zeros(len(first), np.int32), np.ones(len(first), np.bool_)
+    for position, column in enumerate([first, *others]):  # column by column, as they lie in memory
+        hot = column == 1
+        index += np.int32(position) * hot
+        count += hot
+        valid &= hot | (column == 0)
+    return np.where(valid & (count == 1), index, NO_LABEL).astype(np.int64)
 
 
-def _slice(part: Part, rows: slice) -> Part:
-    return Part(part.features[rows], None if part.labels is None else part.labels[rows])
+def _join(pieces: list[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    labels = [piece.labels for piece in pieces if piece.labels is not None]
+    return Piece(np.concatenate([piece.features for piece in pieces]), np.concatenate(labels) if labels else None)
+
+
+def _slice(piece: Piece, rows: slice) -> Piece:
+    return Piece(piece.features[rows], None if piece.labels is None else piece.labels[rows])

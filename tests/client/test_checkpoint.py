@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 import polars as pl
 import pytest
 
 from ruo import ScoringError, iter_scores, score_csv
+from ruo.client.checkpoint import Checkpoint
+from ruo.client.event_loop import LoopLag
+from ruo.client.records import Answer, RequestRecord
 from ruo.deploy.local import LocalServer
 from ruo.errors import CheckpointError, RuoError
 from ruo.learn.demo import Demo
@@ -150,15 +156,142 @@ def test_a_torn_end_is_left_out(small_csv: Path, half: Any, path: Path, small_su
     assert score_csv(small_csv, half.url, chunk_size=2, checkpoint=path).requests["resumed"].all()
 
 
-def test_a_damaged_entry_is_left_out(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
-    """A bit that changed on the disk is found by its checksum."""
+@pytest.mark.parametrize("place", [-3, -15, 400, 900])
+def test_a_damaged_entry_is_left_out(
+    small_csv: Path, half: Any, path: Path, small_sums: np.ndarray, place: int
+) -> None:
+    """A bit that changed on the disk is found by its checksum: that entry is scored again, and no other."""
     data = bytearray(path.read_bytes())
-    data[-3] ^= 0x40
+    data[place] ^= 0x40
     path.write_bytes(data)
 
     scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
 
     np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert scores.requests["resumed"].sum() == 2
+    assert score_csv(small_csv, half.url, chunk_size=2, checkpoint=path).requests["resumed"].all()
+
+
+def _damages(data: bytes) -> Iterator[bytes]:
+    """The bytes with each bit flipped, each byte doubled or left out, and cut off from each byte on."""
+    for place in range(len(data)):
+        for bit in range(8):
+            yield data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+        yield data[:place] + data[place : place + 1] + data[place:]
+        yield data[:place] + data[place + 1 :]
+        yield data[:place]
+    yield data + b"\0"
+
+
+def _answer(start: int) -> Answer:
+    predictions = np.array([[start], [start + 1]], np.float32)
+    return Answer(RequestRecord(start, 2, 100, seconds=0.5), predictions)
+
+
+KEY = {"data": "d", "version": "1"}
+
+
+async def _write(path: Path, key: dict[str, Any]) -> None:
+    async with Checkpoint(path) as checkpoint:
+        await checkpoint.begin(key)
+        for start in (0, 2):
+            checkpoint.add(_answer(start))
+        await checkpoint.finish()
+
+
+async def _read(path: Path) -> int:
+    """How many rows are stored; all of them are right."""
+    async with Checkpoint(path) as checkpoint:
+        assert checkpoint.key in (KEY, None)
+        starts = [start for start in range(-1, 300) if checkpoint.stored_rows(start) is not None]
+        for start in starts:
+            stored, answer = checkpoint.stored(start), _answer(start)
+            np.testing.assert_array_equal(stored.predictions, answer.predictions)
+            assert repr(stored.record) == repr(dataclasses.replace(answer.record, resumed=True))
+        return 2 * len(starts)
+
+
+def test_no_damage_gives_wrong_rows(path: Path) -> None:
+    """Whatever bit is flipped and whatever byte is added or cut: right rows or a CheckpointError, and few rows lost."""
+
+    async def results(damages: Iterator[bytes]) -> list[int | str]:
+        results: list[int | str] = []
+        for damaged in damages:
+            path.write_bytes(damaged)
+            try:
+                results.append(await _read(path))
+            except CheckpointError as error:
+                results.append(str(error))
+        return results
+
+    asyncio.run(_write(path, KEY))
+    data = path.read_bytes()
+    first = data.index(b"\nentry", data.index(b"\nentry") + 1)
+    second = data.rindex(b"\nentry")
+
+    in_head = asyncio.run(results(damaged + data[first:] for damaged in _damages(data[:first])))
+    in_first = asyncio.run(results(data[:first] + damaged + data[second:] for damaged in _damages(data[first:second])))
+    cut = asyncio.run(results(data[:end] for end in range(len(data))))
+
+    assert all(result == 4 or "is damaged" in str(result) or "is not a checkpoint" in str(result) for result in in_head)
+    assert set(in_first) == {2, 4}  # the second entry is never lost
+    assert {str(result) for result in cut} == {"0", "2"}
+
+
+def test_a_damaged_key_is_no_key(path: Path) -> None:
+    """A checkpoint whose run cannot be read is an error that says so, not a run that goes on without comparison."""
+    asyncio.run(_write(path, KEY))
+    data = path.read_bytes()
+
+    for damaged in (data.replace(b'"version":"1"', b'"version":"2"'), data.replace(orjson.dumps(KEY), b"null")):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="is damaged: what run it is of cannot be read; delete it"):
+            asyncio.run(_read(path))
+        assert path.read_bytes() == damaged
+
+
+def test_an_entry_of_another_run_does_not_count(path: Path, tmp_path: Path) -> None:
+    """Entries that were copied from the checkpoint of another run are left out."""
+    other = tmp_path / "other.ruo"
+    asyncio.run(_write(path, KEY))
+    asyncio.run(_write(other, {**KEY, "version": "2"}))
+    head = path.read_bytes()[: path.read_bytes().rindex(b"\nentry")]
+    path.write_bytes(head + other.read_bytes()[len(head) :])
+
+    assert asyncio.run(_read(path)) == 2
+
+
+def test_answers_of_another_shape_are_refused(path: Path) -> None:
+    """A model that answers otherwise, on a wire that names no version, does not go on with the run."""
+
+    async def main() -> None:
+        async with Checkpoint(path) as checkpoint:
+            await checkpoint.begin(KEY)
+            checkpoint.add(Answer(RequestRecord(6, 2, 100), np.zeros((2, 3), np.float32)))
+
+    asyncio.run(_write(path, KEY))
+    with pytest.raises(CheckpointError, match=r"predictions of the shape \(1,\) a row, the model answers \(3,\)"):
+        asyncio.run(main())
+
+
+def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
+    """While 200 MB are opened and checked, the loop serves others."""
+
+    async def main() -> tuple[float, float]:
+        async with Checkpoint(path) as checkpoint:
+            await checkpoint.begin(KEY)
+            for start in range(0, 200_000, 1_000):
+                checkpoint.add(Answer(RequestRecord(start, 1_000, 100), np.zeros((1_000, 250), np.float32)))
+            await checkpoint.finish()
+        began = time.monotonic()
+        async with LoopLag() as lag, Checkpoint(path) as checkpoint:
+            await checkpoint.begin(KEY)
+            assert checkpoint.stored_rows(199_000) == 1_000
+        return lag.seconds, time.monotonic() - began
+
+    lag_s, whole_s = asyncio.run(main())
+    assert path.stat().st_size > 200_000_000
+    assert lag_s < max(0.05, whole_s / 2)
 
 
 @pytest.mark.parametrize(
@@ -190,16 +323,28 @@ def test_a_place_that_cannot_be_written_is_told(
 
 
 def test_a_full_disk_is_told(small_csv: Path, scripted: Scripted, answers: Any, path: Path) -> None:
-    """What cannot be written is an error of the run, not a checkpoint with holes."""
+    """What cannot be written is an error of the run that has what was scored, not a checkpoint with holes."""
     program = f"""
         import resource
         from ruo import score_csv
+        from ruo.errors import CheckpointError
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
-        score_csv({str(small_csv)!r}, {scripted(answers).url!r}, chunk_size=1, checkpoint={str(path)!r})
+        try:
+            score_csv({str(small_csv)!r}, {scripted(answers).url!r}, chunk_size=1, concurrency=1,
+                      checkpoint={str(path)!r})
+        except CheckpointError as error:
+            scored = error.scores.predictions[:, 0]
+            print(error)
+            print(scored[scored == scored].tolist())
     """
-    found = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
 
-    assert f"The checkpoint {path} cannot be written (File too large)" in found.stderr
+    assert run.stdout, run.stderr
+    message, scored = run.stdout.splitlines()
+    assert f"The checkpoint {path} cannot be written (File too large)" in message
+    numbers = [float(number) for number in scored.strip("[]").split(", ")]
+    assert numbers == [2 * i + 1.5 for i in range(len(numbers))]
+    assert len(numbers) >= 3
     assert len(score_csv(small_csv, scripted(answers).url, chunk_size=1, checkpoint=path)) == 10
 
 

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +17,9 @@ from typing import Any
 import pytest
 
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
+from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
+from ruo.table import open_table
 
 
 @pytest.fixture
@@ -49,8 +58,6 @@ def test_the_tasks_are_as_many_as_senders(long_table: Path, scripted: Callable[.
 
 def test_an_early_end_leaves_nothing_behind(long_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
     """A loop that is left, or that fails, ends the run: no thread and no socket stays."""
-    import threading
-
     server = scripted(answers)
     for _ in range(3):
         for block in iter_scores(long_table, server.url, chunk_size=10):
@@ -61,10 +68,32 @@ def test_an_early_end_leaves_nothing_behind(long_table: Path, scripted: Callable
     assert names == []
 
 
+def test_a_loop_that_is_left_writes_nothing(long_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
+    """Leaving `iter_scores` in mid-run prints no complaint of an event loop or a generator."""
+    program = f"""
+        from ruo import iter_scores
+        for number in range(5):
+            for block in iter_scores({str(long_table)!r}, {scripted(answers).url!r}, chunk_size=50):
+                if block.start > 500:
+                    break
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_the_result_type_imports_no_machinery() -> None:
+    """`Scores` can be had without what sends and reads."""
+    program = "import sys, ruo.client.scores; print([name for name in sys.modules if name.startswith('ruo.client')])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert run.stdout == "['ruo.client', 'ruo.client.records', 'ruo.client.scores']\n"
+
+
 def test_what_is_wrong_with_the_server_is_told_first(
     tmp_path: Path, scripted: Callable[..., Any], answers: Any
 ) -> None:
-    """Rows are read while the server is asked for its model; still the same of two faults is told each time."""
+    """Of two faults, one of the server and one of the table, it is always the server's that is told."""
     path = tmp_path / "bad.csv"
     path.write_text("a,b,c\n1,2,x\n")
     server = scripted(answers)
@@ -74,6 +103,59 @@ def test_what_is_wrong_with_the_server_is_told_first(
 
     with pytest.raises(ScoringError, match="The server has 0 models"):
         score_csv(path, server.url)
+
+
+@pytest.fixture
+def slow_table(tmp_path: Path) -> Path:
+    """Six million rows that take more than a second to unpack and read."""
+    path = tmp_path / "slow.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b,c\n" + b"1.25,2.5,3\n" * 6_000_000, 1))
+    return path
+
+
+def test_reading_and_its_end_never_block_the_loop(slow_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
+    """While a whole table is read for one request, and when that is cancelled, the loop serves others."""
+    server = scripted(answers)
+    began = time.monotonic()
+    assert sum(len(block.features) for block in open_table(slow_table).blocks(None)) == 6_000_000
+    whole_s = time.monotonic() - began
+
+    async def main() -> tuple[float, float]:
+        async with LoopLag() as lag:
+            run = asyncio.create_task(ascore_csv(slow_table, server.url, chunk_size=None))
+            await asyncio.sleep(whole_s / 4)
+            began = time.monotonic()
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+        assert run.cancelled()
+        return lag.seconds, time.monotonic() - began
+
+    lag_s, end_s = asyncio.run(main())
+    assert lag_s < whole_s / 4
+    assert end_s < whole_s / 2  # the piece that is being read, not the table
+    assert server.requests == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ruo")]
+
+
+def test_ctrl_c_ends_the_reading(slow_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
+    """An interrupt while a whole table is read ends the run after the piece that is being read."""
+    program = f"""
+        import threading
+        from ruo import score_csv
+        print("begin", flush=True)
+        try:
+            score_csv({str(slow_table)!r}, {scripted(answers).url!r}, chunk_size=None)
+        except KeyboardInterrupt:
+            print([thread.name for thread in threading.enumerate()])
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+
+    assert output == "['MainThread']\n"
 
 
 @pytest.mark.parametrize("pipelined", [True, False])

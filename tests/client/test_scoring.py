@@ -21,9 +21,12 @@ import polars as pl
 import pytest
 
 from ruo import ArgumentError, Scores, ScoringError, ascore_csv, iter_scores, score_csv
-from ruo.deploy.local import LocalServer
+from ruo import wire as codec
+from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import TableError
 from ruo.learn.demo import Demo
+from ruo.model.keras_import import import_keras
+from ruo.wire.v2 import DATATYPES
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
 
@@ -117,10 +120,102 @@ def test_rows_without_one_class_give_no_labels(demo: Demo, server: LocalServer) 
     frame = pl.read_csv(demo.testset, n_rows=20).with_columns(Label_0=pl.lit(1))
     frame = frame.with_columns(Label_1=pl.lit(1))
 
-    with pytest.warns(UserWarning, match="Row 0: its label columns do not name exactly one class"):
-        scores = score_csv(frame, server.url)
+    for entry in (score_csv, lambda *given: asyncio.run(ascore_csv(*given))):
+        with pytest.warns(UserWarning, match="Row 0: its label columns do not name exactly one class") as warned:
+            scores = entry(frame, server.url)
 
-    assert scores.labels is None
+        assert scores.labels is None
+        assert [Path(warning.filename) for warning in warned] == [Path(__file__)]  # the caller's line
+
+
+@pytest.fixture
+def sent_to(scripted: Callable[..., Any], reply: Any) -> Callable[..., np.ndarray]:
+    """Score a table with a scripted model of a datatype; gives what the model got."""
+
+    def score(source: Any, datatype: str, wire: str) -> np.ndarray:
+        inputs: list[np.ndarray] = []
+
+        def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+            request = codec.WIRES[wire].decode_request(headers, body)
+            inputs.append(request.inputs["x"])
+            zeros = codec.InferResponse({"y": np.zeros((len(inputs[-1]), 1), np.float32)}, "model", "1")
+            encoded = codec.WIRES[wire].encode_response(zeros, request)
+            return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+
+        server = scripted(script)
+        for page in ("/v2/models/model", "/v2/models/model/versions/1"):
+            server.pages[page] = server.pages[page].replace(b"FP32", datatype.encode())
+        score_csv(source, server.url, wire=wire)
+        return np.concatenate(inputs)
+
+    return score
+
+
+@pytest.mark.parametrize("wire", ["v2", "v2-json"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "pandas", "nullable", "polars"])
+def test_whole_numbers_reach_the_model_digit_by_digit(
+    tmp_path: Path, sent_to: Callable[..., np.ndarray], kind: str, wire: str
+) -> None:
+    """An INT64 model gets 2**62 + 1 and 16,777,217 as they are, from every source and on both wires with datatypes."""
+    numbers = [[16_777_217, -1, 0], [2**62 + 1, 3, -(2**63)]]
+    frame = pl.DataFrame(numbers, ["a", "b", "c"], orient="row")
+    path = tmp_path / f"table.{kind}"
+    source: Any = path
+    if kind == "csv":
+        frame.write_csv(path)
+    elif kind == "csv.gz":
+        path.write_bytes(gzip.compress(frame.write_csv().encode()))
+    elif kind == "parquet":
+        frame.write_parquet(path)
+    else:
+        source = frame if kind == "polars" else pd.DataFrame(frame.to_dict(as_series=False))
+        source = source.astype("Int64") if kind == "nullable" else source
+
+    sent = sent_to(source, "INT64", wire)
+
+    assert sent.dtype == np.int64
+    assert sent.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("datatype", "cells"),
+    [
+        ("INT32", [2**31 - 1, -(2**31), 16_777_217]),
+        ("UINT8", [255, 0, 1]),
+        ("BOOL", [1, 0, 1]),
+        ("FP64", [0.1, 1e-300, 2.0**53 + 2]),
+        ("FP16", [0.5, 65504.0, -2.0]),
+        ("BF16", [0.5, 1e30, -2.0]),
+    ],
+)
+def test_every_datatype_reaches_the_model(
+    small_csv: Path, sent_to: Callable[..., np.ndarray], datatype: str, cells: list[float]
+) -> None:
+    """Each model gets its own datatype; one that numpy does not know gets float32."""
+    small_csv.write_text("a,b,c\n" + ",".join(map(repr, cells)) + "\n")
+    dtype = DATATYPES.get(datatype, np.dtype(np.float32))
+
+    sent = sent_to(small_csv, datatype, "v2")
+
+    assert sent.dtype == dtype
+    np.testing.assert_array_equal(sent, np.array([cells], dtype))
+
+
+@pytest.mark.parametrize(("datatype", "cells"), [("int64", [16_777_217, 3]), ("float64", [0.1, 1e-300])])
+def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells: list[float]) -> None:
+    """A Keras model of whole numbers or doubles finds in a CSV the numbers that it looks for."""
+    keras = import_keras()
+    given = keras.Input((2,), dtype=datatype, name="x")
+    exact = keras.ops.equal(given, np.array([cells], datatype))
+    keras.Model(given, keras.ops.cast(exact, "float32")).save(tmp_path / "exact.keras")
+    path = tmp_path / "table.csv"
+    path.write_text(f"a,b\n{cells[0]},{cells[1]}\n{cells[0] - 1},{cells[1]}\n")
+
+    with local_server(tmp_path / "exact.keras", workers=1) as server:
+        scores = score_csv(path, server.url)
+
+    assert scores.model.input_datatype == datatype.upper().replace("FLOAT", "FP")
+    assert scores.predictions.tolist() == [[1, 1], [0, 1]]
 
 
 def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(scripted, answers) -> None:

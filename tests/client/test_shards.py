@@ -17,7 +17,7 @@ from ruo.client.shards import merge
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
-from ruo.table.reading import open_table
+from ruo.table import open_table
 
 
 def rows_of(source: Any, of: int) -> list[list[float]]:
@@ -54,6 +54,15 @@ def test_rows_of_any_length_are_cut_between(tmp_path: Path) -> None:
 
     for of in range(1, 130, 8):
         assert rows_of(table, of) == whole
+
+
+@pytest.mark.parametrize("of", range(1, 9))
+def test_empty_cells_of_a_single_column_are_rows(tmp_path: Path, of: int) -> None:
+    """In a table of one column a blank line is a row with an empty cell, at the end of a part and of the file too."""
+    table = tmp_path / "table.csv"
+    table.write_text("a\n1\n\n3\n\n\n6\n\n")
+
+    np.testing.assert_array_equal([[1], [np.nan], [3], [np.nan], [np.nan], [6], [np.nan]], rows_of(table, of))
 
 
 def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:

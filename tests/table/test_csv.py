@@ -1,4 +1,4 @@
-"""Any table to blocks of rows."""
+"""CSV files, gzipped or not: every row and value, or the row and column at fault."""
 
 from __future__ import annotations
 
@@ -6,25 +6,12 @@ import gzip
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table.csvtext import PIECE_BYTES, cut_between_rows
-from ruo.table.labels import NO_LABEL
-from ruo.table.reading import open_table
-
-FRAME = pl.DataFrame(
-    {
-        "a": [0.5, 1.5, 2.5, 3.5, 4.5],
-        "Label_0": [1, 0, 0, 1, 0],
-        "b": [10, 20, 30, 40, 50],
-        "Label_1": [0, 1, 1, 0, 1],
-    }
-)
-FEATURES = np.array([[0.5, 10], [1.5, 20], [2.5, 30], [3.5, 40], [4.5, 50]], np.float32)
-LABELS = np.array([0, 1, 1, 0, 1])
+from ruo.table import open_table
+from ruo.table.csvtext import cut_between_rows
 
 
 def _csv(tmp_path: Path, text: str | bytes) -> Path:
@@ -35,31 +22,6 @@ def _csv(tmp_path: Path, text: str | bytes) -> Path:
 
 def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
     return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["csv", "csv.gz", "parquet", "pandas", "polars"])
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> object:
-    path = tmp_path / f"table.{request.param}"
-    if request.param == "csv":
-        FRAME.write_csv(path)
-    elif request.param == "csv.gz":
-        path.write_bytes(gzip.compress(FRAME.write_csv().encode()))
-    elif request.param == "parquet":
-        FRAME.write_parquet(path)
-    else:
-        return FRAME if request.param == "polars" else pd.DataFrame(FRAME.to_dict(as_series=False))
-    return path
-
-
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 7, None])
-def test_blocks_hold_every_row_in_order(source: object, chunk_size: int | None) -> None:
-    """Whatever the source and the block size, the blocks joined are the table."""
-    blocks = list(open_table(source).blocks(chunk_size))  # type: ignore[arg-type]
-
-    assert [block.start for block in blocks] == list(range(0, 5, chunk_size or 5))
-    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
-    np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
-    assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
 
 
 def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
@@ -106,25 +68,6 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal([[np.nan, np.inf], [-np.inf, np.inf], [np.nan, 1], [2, np.nan]], rows)
 
 
-def test_a_dataframe_and_its_csv_give_the_same_rows(tmp_path: Path) -> None:
-    """A pandas DataFrame with NaN gives what the file that pandas makes of it gives."""
-    frame = pd.DataFrame(
-        {"a": [1.25, np.nan, 3.0], "b": pd.array([1, None, 3], dtype="Int64"), "c": [True, False, True]}
-    )
-    frame["c"] = frame["c"].astype(int)
-    path = tmp_path / "pandas.csv"
-    frame.to_csv(path, index=False)
-
-    np.testing.assert_array_equal(_rows(frame), _rows(path))
-
-
-def test_boolean_and_integer_columns_are_features() -> None:
-    """Columns that hold numbers of any kind become float32."""
-    frame = pd.DataFrame({"a": [True, False], "b": np.array([1, 2], np.int8), "c": np.array([1, 2], np.uint64)})
-
-    np.testing.assert_array_equal([[1, 1, 1], [0, 2, 2]], _rows(frame))
-
-
 @pytest.mark.parametrize(
     ("text", "sentence", "row", "column"),
     [
@@ -168,21 +111,6 @@ def test_a_wrong_cell_far_down_is_told_by_its_row(tmp_path: Path) -> None:
         _rows(path, 10_000)
 
 
-def test_a_wrong_cell_of_a_dataframe_is_told_by_row_and_column() -> None:
-    """A DataFrame's cell that is not a number is named as a file's is."""
-    with pytest.raises(TableError, match="the DataFrame, row 2, column \"b\": 'x' is not a number") as caught:
-        open_table(pd.DataFrame({"a": [1, 2, 3], "b": ["1", "2", "x"]}))
-
-    assert (caught.value.row, caught.value.column) == (2, "b")
-
-
-@pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])
-def test_a_table_without_rows_is_refused(source: object) -> None:
-    """There is nothing to score, and that is said."""
-    with pytest.raises(TableError, match="has no rows"):
-        _rows(source)
-
-
 def test_a_stray_quote_is_told(tmp_path: Path) -> None:
     """A quote that is opened and never closed does not make the rest of a long file one cell."""
     path = _csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 4_500_000)
@@ -191,14 +119,21 @@ def test_a_stray_quote_is_told(tmp_path: Path) -> None:
         _rows(path)
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    """A missing file, a folder and an object of another kind are told apart."""
-    with pytest.raises(TableError, match="does not exist"):
-        open_table(tmp_path / "nothing.csv")
-    with pytest.raises(TableError, match="is a folder"):
-        open_table(tmp_path)
-    with pytest.raises(TableError, match="A list is not a table"):
-        open_table([[1, 2]])  # type: ignore[arg-type]
+@pytest.mark.parametrize("row", ['1,"2.5', '1,"', '",1\n', '1,""2"5"\n', '1,"2"5\n', '"1,2\n3,"4'])
+def test_a_malformed_quote_changes_no_value(tmp_path: Path, row: str) -> None:
+    """A cell whose quotes do not belong together is an error, never the number that is left without them."""
+    for dtype in (np.float16, np.float32, np.float64, np.int64):
+        with pytest.raises(TableError, match="table.csv"):
+            list(open_table(_csv(tmp_path, f"a,b\n1,2\n{row}")).blocks(None, dtype))
+
+
+def test_quoted_cells_are_numbers_in_every_notation(tmp_path: Path) -> None:
+    """Quotes, blanks and line ends around numbers change nothing."""
+    path = _csv(tmp_path, 'a,b,Label_x\n"1"," 2 ","cat"\n"3.0","4\n","a ""dog"""\n')
+
+    np.testing.assert_array_equal([[1, 2], [3, 4]], _rows(path))
+    (block,) = open_table(path).blocks(None, np.int64)
+    assert block.features.tolist() == [[1, 2], [3, 4]]
 
 
 def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
@@ -208,52 +143,6 @@ def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(TableError, match="damaged gzip"):
         _rows(path)
-
-
-@pytest.mark.parametrize(
-    ("columns", "indices"),
-    [
-        ({"Label_0": [1, 0], "Label_1": [0, 1]}, [0, 1]),
-        ({"Label_class": [3, 0]}, [3, 0]),
-        ({"Label_0": [0, 1], "Label_1": [0, 1]}, [NO_LABEL, NO_LABEL]),
-        ({"Label_name": ["cat", "dog"]}, [NO_LABEL, NO_LABEL]),
-        ({"Label_x": [0.5, -1]}, [NO_LABEL, NO_LABEL]),
-    ],
-)
-def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object]], indices: list[int]) -> None:
-    """One-hot columns and a single column of whole numbers give indices; anything else gives none."""
-    frame = pl.DataFrame({"a": [1.0, 2.0], **columns})
-    frame.write_csv(tmp_path / "labels.csv")
-
-    for source in (frame, tmp_path / "labels.csv"):
-        (block,) = open_table(source).blocks(None)
-        np.testing.assert_array_equal(indices, block.labels)
-
-
-@pytest.mark.parametrize(
-    ("later", "index"),
-    [("1", 1), ("1.0", 1), ("300", 300), ("-1", NO_LABEL), ("", NO_LABEL), ("NaN", NO_LABEL), ("cat", NO_LABEL)],
-)
-def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later: str, index: int) -> None:
-    """Whole numbers first, and far below a fraction, a large number, an empty cell or text: no row is lost or changed."""
-    count = 2 * PIECE_BYTES // len("0.25,7\n")
-    path = tmp_path / "labels.csv"
-    path.write_text("a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count)
-
-    blocks = list(open_table(path).blocks(None))
-
-    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
-    assert blocks[0].labels is not None
-    np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
-
-
-def test_label_prefix_says_what_is_a_label() -> None:
-    """Another prefix makes other columns labels; a table without any has none."""
-    (block,) = open_table(FRAME, "b").blocks(None)
-    assert block.features.shape == (5, 3)
-    table = open_table(FRAME, "class_")
-    assert table.labels == []
-    assert next(open_table(FRAME, "class_").blocks(None)).labels is None
 
 
 def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""The options of a run: one documented dataclass, and the same names as keywords for type checkers and for `help`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypedDict, TypeVar
+
+import numpy as np
+
+from ruo.client.pace import ChunkSize, Concurrency
+from ruo.errors import ArgumentError
+
+__all__ = ["BlockKeywords", "ScoreKeywords", "ScoreOptions", "takes_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+FilePath = str | os.PathLike[str]
+
+
+class BlockKeywords(TypedDict, total=False):
+    """The keywords of `iter_scores`; `ScoreOptions` documents them."""
+
+    label_prefix: str
+    chunk_size: ChunkSize
+    concurrency: Concurrency
+    wire: str
+    retries: int
+    timeout: float
+    checkpoint: FilePath | None
+    allow_version_change: bool
+    shard: tuple[int, int] | None
+    progress: bool | None
+    token: str | None
+    ca: FilePath | None
+
+
+class ScoreKeywords(BlockKeywords, total=False):
+    """The keywords of `score_csv` and `ascore_csv`; `ScoreOptions` documents them."""
+
+    pipelined: bool
+    errors: Literal["raise", "collect"]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How a table is scored, in three groups: the table (`label_prefix`), the run, and the server (`token`, `ca`).
+
+    Parameters
+    ----------
+    label_prefix : str, default "Label_"
+        Columns whose names start with it are labels and are not sent.
+    chunk_size : int, "auto" or None, default 10_000
+        Rows per request. None sends the whole table as one request, "auto" finds a good size during the run.
+    concurrency : int or "auto", default 8
+        Requests in flight at the same time. "auto" finds how many pay, and halves them for an overloaded server.
+    wire : {"v2", "v2-json", "v1", "paper"}, default "v2"
+        Open Inference Protocol with binary tensors or with JSON, TensorFlow Serving, or the protocol of 2023.
+    pipelined : bool, default True
+        False forms all requests before it sends the first, as the system of 2023 did.
+    errors : {"raise", "collect"}, default "raise"
+        "raise" stops at the first chunk that cannot be scored, "collect" goes on and lists it in `failures`.
+    retries : int, default 10
+        How often a failed request is sent again, where another try may succeed, and for a minute at most. A request
+        that is too large for the server is halved. 0 sends every request once, as it is.
+    timeout : float, default 60.0
+        Seconds that one try of one request may take.
+    checkpoint : path, optional
+        A file that keeps what was scored; after a crash the same call scores only what is missing.
+    allow_version_change : bool, default False
+        Go on where another version of the model answers; `requests` tells which version answered what.
+    shard : (int, int), optional
+        (i, n) scores only the i-th of n even parts of the table, counted from 0.
+    progress : bool, optional
+        Whether a progress bar is drawn; None draws one in a terminal and in a notebook.
+    token : str, optional
+        Bearer token; the environment variable RUO_TOKEN where none is given.
+    ca : path, optional
+        A file of certificates (PEM) to trust for https, where they are not the system's.
+    """
+
+    label_prefix: str = "Label_"
+    chunk_size: ChunkSize = 10_000
+    concurrency: Concurrency = 8
+    wire: str = "v2"
+    pipelined: bool = True
+    errors: Literal["raise", "collect"] = "raise"
+    retries: int = 10
+    timeout: float = 60.0
+    checkpoint: FilePath | None = None
+    allow_version_change: bool = False
+    shard: tuple[int, int] | None = None
+    progress: bool | None = None
+    token: str | None = field(default=None, repr=False)
+    ca: FilePath | None = None
+
+    def __post_init__(self) -> None:
+        _require_whole("chunk_size", self.chunk_size, 1, '"auto", or None for the whole table', ("auto", None))
+        _require_whole("concurrency", self.concurrency, 1, '"auto"', ("auto",))
+        _require_whole("retries", self.retries, 0)
+        if not self.timeout > 0:
+            raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
+        if self.errors not in ("raise", "collect"):
+            raise ArgumentError(f'errors={self.errors!r} is not known; use "raise" or "collect".')
+        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
+            raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
+
+
+def takes_options(*without: str) -> Callable[[F], F]:
+    """Show the options in the signature and in the docstring of a function that takes them as `**options`."""
+    options = [option for option in fields(ScoreOptions) if option.name not in without]
+    entries = re.split(r"\n(?=\w)", (inspect.getdoc(ScoreOptions) or "").partition("----------\n")[2])
+    text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] not in without)
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+        keywords = [
+            inspect.Parameter(
+                option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type
+            )
+            for option in options
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
+        function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
+        return function
+
+    return decorate
+
+
+def _require_whole(
+    name: str, value: object, least: int, otherwise: str = "", words: tuple[str | None, ...] = ()
+) -> None:
+    if value in words:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        also = otherwise and f", {otherwise}"
+        raise ArgumentError(f"{name}={value!r} must be a whole number from {least} up{also}.")

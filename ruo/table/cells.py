@@ -1,0 +1,115 @@
+"""Cells as values of the model's datatype.
+
+A whole-number type gets exactly the numbers that stand in the table. A floating-point type gets its nearest values, and
+never an infinity that the table does not hold.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ruo.errors import TableError
+from ruo.table.blocks import Features
+
+__all__ = ["CellError", "cell_error", "is_number", "polars_type", "to_array", "why_unfit"]
+
+
+class CellError(ValueError):
+    """The datatype cannot hold the cell at `row` and `column`, positions within the frame."""
+
+    def __init__(self, row: int, column: int) -> None:
+        super().__init__(row, column)
+        self.row = row
+        self.column = column
+
+
+def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
+    """The polars datatype of a numpy one."""
+    return pl.Series(np.empty(0, dtype)).dtype
+
+
+def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Features:
+    """Columns of numbers, or of text that holds numbers, as (rows, columns) in C order.
+
+    Raises CellError for the first cell, row by row, that the datatype cannot hold.
+    """
+    kind = polars_type(dtype)
+    if kind.is_float() and pl.String not in frame.dtypes:
+        converted = frame if set(frame.dtypes) == {kind} else frame.cast(kind)
+        array = converted.to_numpy(order="c")
+        if converted is frame or not np.isinf(array).any():
+            return array
+    columns = [_convert(column, dtype) for column in frame.iter_columns()]
+    masks = [_unfit(before, after) for before, after in zip(frame.iter_columns(), columns, strict=True)]
+    cells = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
+    if cells:
+        raise CellError(*min(cells))
+    return pl.DataFrame(columns).to_numpy(order="c")
+
+
+def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
+    """The column in the datatype, null where a cell is not a number or out of range."""
+    kind = polars_type(dtype)
+    if column.dtype != pl.String:
+        return column.cast(kind, strict=False)
+    text = column.str.strip_chars()
+    if kind.is_float():
+        return text.cast(kind, strict=False)
+    numbers = text.str.replace(r"\.0*$", "").cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
+    if numbers.null_count():  # another notation, such as 1e3, or a cell that is unfit
+        cells = zip(text, numbers, strict=True)
+        values = [_whole(cell, dtype) if number is None else number for cell, number in cells]
+        numbers = pl.Series(column.name, values, numbers.dtype)
+    return numbers.set(numbers > 1, None).cast(kind) if kind == pl.Boolean else numbers
+
+
+def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:
+    """True where a value is lost or changed."""
+    is_text = before.dtype == pl.String
+    if not after.dtype.is_float():
+        changed = False if is_text else after.cast(before.dtype) != before
+        return (after.is_null() | changed).fill_null(value=True)
+    cells = before.str.strip_chars() if is_text else before
+    lost = after.is_null() & (cells != "" if is_text else cells.is_not_null())
+    infinite = cells.str.contains("(?i)inf") if is_text else cells.cast(pl.Float64).is_infinite()
+    return (lost | (after.is_infinite() & ~infinite)).fill_null(value=False)
+
+
+def _whole(cell: str | None, dtype: np.dtype[Any]) -> int | None:
+    return None if why_unfit(cell or "", dtype) else int(Decimal(cell or ""))
+
+
+def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
+    """Why the datatype cannot hold what stands in a cell, as the end of a sentence; empty where it can."""
+    text = cell.strip()
+    if text and not is_number(text):
+        return "is not a number"
+    number = Decimal(text or "NaN")
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            is_infinite = bool(np.isinf(dtype.type(float(number))))
+        return f"is out of the range of {dtype}" if is_infinite and number.is_finite() else ""
+    if not number.is_finite() or number != number.to_integral_value():
+        return f"is not a whole number, which {dtype} needs"
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return "" if limits[0] <= number <= limits[1] else f"is out of the range of {dtype}, {limits[0]} to {limits[1]}"
+
+
+def cell_error(where: str, row: int, column: str, cell: str, why: str) -> TableError:
+    """The error that names a cell and how to mend it; `where` names the table and the row."""
+    shown = repr(cell[:40]) if cell else "an empty cell"
+    message = f'{where}, column "{column}": {shown} {why}; mend the cell, or leave the column out.'
+    return TableError(message, row=row, column=column)
+
+
+def is_number(text: str) -> bool:
+    """Whether every reader of CSV takes the text for a number."""
+    try:
+        float(text), Decimal(text)
+    except (ValueError, ArithmeticError):
+        return False
+    return "_" not in text  # Python reads 1_000 as a number, other readers do not

@@ -1,0 +1,187 @@
+"""Cells as values of the model's datatype: exactly, or an error that names the cell."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo.errors import TableError
+from ruo.table import open_table
+from ruo.table.csvtext import PIECE_BYTES
+from ruo.wire.v2 import DATATYPES
+
+SOURCES = ["csv", "csv.gz", "parquet", "pandas", "nullable", "polars"]
+
+
+def _source(tmp_path: Path, kind: str, values: list[Any], dtype: pl.DataType) -> Any:
+    """A table of one column "a" in every form."""
+    frame = pl.DataFrame({"a": pl.Series(values, dtype=dtype)})
+    path = tmp_path / f"table.{kind}"
+    if kind == "csv":
+        frame.write_csv(path)
+    elif kind == "csv.gz":
+        path.write_bytes(gzip.compress(frame.write_csv().encode()))
+    elif kind == "parquet":
+        frame.write_parquet(path)
+    elif kind == "polars":
+        return frame
+    else:
+        column = pd.Series(frame["a"].to_numpy())
+        return pd.DataFrame({"a": column.convert_dtypes() if kind == "nullable" else column})
+    return path
+
+
+def _read(source: Any, dtype: Any) -> np.ndarray:
+    features = np.concatenate([block.features for block in open_table(source).blocks(1_000, dtype)])
+    assert features.dtype == dtype
+    assert features.flags.c_contiguous
+    return features[:, 0]
+
+
+def _csv(tmp_path: Path, *cells: str) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n" + "".join(f"{cell},1\n" for cell in cells))
+    return path
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("datatype", DATATYPES)
+def test_every_datatype_keeps_its_extremes(tmp_path: Path, kind: str, datatype: str) -> None:
+    """The least and the greatest value of a type, and those that float32 would round, arrive digit by digit."""
+    dtype = DATATYPES[datatype]
+    if dtype.kind == "f":
+        limits = np.finfo(dtype)
+        values = [float(limits.min), float(limits.max), float(dtype.type(0.1)), float(limits.tiny)]
+    elif dtype.kind == "b":
+        values = [0, 1]
+    else:
+        whole = np.iinfo(dtype)
+        values = [whole.min, whole.max, whole.max - 2, *(x for x in (16_777_217, 2**62 + 1) if x <= whole.max)]
+    column = (
+        pl.Float64() if dtype.kind == "f" else pl.UInt8() if dtype.kind == "b" else pl.Series(np.empty(0, dtype)).dtype
+    )
+
+    read = _read(_source(tmp_path, kind, values, column), dtype)
+
+    assert read.tolist() == values
+
+
+def test_a_number_may_be_written_in_other_ways(tmp_path: Path) -> None:
+    """`3.0`, `1e3` and a number with blanks around it are whole numbers, whatever their size."""
+    cells = ["3.0", "1e3", " 7 ", "9007199254740993.0", "-0.0", "4.611686018427387905e18", "+5"]
+    expected = [3, 1000, 7, 2**53 + 1, 0, 2**62 + 1, 5]
+
+    assert _read(_csv(tmp_path, *cells), np.int64).tolist() == expected
+    assert _read(_csv(tmp_path, "1.0", "0", "1e0", " 0 "), np.bool_).tolist() == [True, False, True, False]
+
+
+def test_another_notation_may_begin_in_a_later_piece(tmp_path: Path) -> None:
+    """Whole numbers first, and far below one with a point: none is changed."""
+    count = 2 * PIECE_BYTES // len("16777217,1\n")
+    path = _csv(tmp_path, *["16777217"] * count, "16777219.0", *["16777221"] * count)
+
+    read = _read(path, np.int64)
+
+    np.testing.assert_array_equal(np.repeat([16777217, 16777219, 16777221], [count, 1, count]), read)
+
+
+@pytest.mark.parametrize(
+    ("cell", "dtype", "why"),
+    [
+        ("1.5", "int64", "'1.5' is not a whole number, which int64 needs"),
+        ("300", "uint8", "'300' is out of the range of uint8, 0 to 255"),
+        ("-1", "uint8", "'-1' is out of the range of uint8, 0 to 255"),
+        ("9223372036854775808", "int64", "'9223372036854775808' is out of the range of int64"),
+        ("1e30", "int32", "'1e30' is out of the range of int32"),
+        ("1e400", "int64", "'1e400' is out of the range of int64"),
+        ("2", "bool", "'2' is out of the range of bool, 0 to 1"),
+        ("2.0", "bool", "'2.0' is out of the range of bool"),
+        ("", "int64", "an empty cell is not a whole number"),
+        ("NaN", "int64", "'NaN' is not a whole number"),
+        ("inf", "uint8", "'inf' is not a whole number"),
+        ("", "bool", "an empty cell is not a whole number"),
+        ("1_000", "int64", "'1_000' is not a number"),
+        ("x", "int16", "'x' is not a number"),
+        ("sNaN", "float32", "'sNaN' is not a number"),
+        ("1e99999999999999999999", "int64", "'1e99999999999999999999' is not a number"),
+        ("70000", "float16", "'70000' is out of the range of float16"),
+        ("1e39", "float32", "'1e39' is out of the range of float32"),
+        ("-1e400", "float64", "'-1e400' is out of the range of float64"),
+    ],
+)
+def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str, dtype: str, why: str) -> None:
+    """The error of a CSV names the row, the column, the cell, the reason and the cure."""
+    with pytest.raises(TableError) as caught:
+        _read(_csv(tmp_path, "1", cell, "1"), np.dtype(dtype))
+
+    assert f'table.csv, row 1 (line 3), column "a": {why}' in str(caught.value)
+    assert "; mend the cell, or leave the column out." in str(caught.value)
+    assert (caught.value.row, caught.value.column) == (1, "a")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "pandas", "polars"])
+@pytest.mark.parametrize(
+    ("value", "column", "dtype", "why"),
+    [
+        (1.5, pl.Float64(), "int64", "'1.5' is not a whole number"),
+        (math.nan, pl.Float64(), "int64", "'nan' is not a whole number"),
+        (2.0**63, pl.Float64(), "int64", "is out of the range of int64"),
+        (2**63, pl.UInt64(), "int64", "'9223372036854775808' is out of the range of int64"),
+        (300, pl.Int64(), "uint8", "'300' is out of the range of uint8"),
+        (2, pl.Int64(), "bool", "'2' is out of the range of bool"),
+        (1e39, pl.Float64(), "float32", "'1e+39' is out of the range of float32"),
+        (70_000, pl.Int64(), "float16", "'70000' is out of the range of float16"),
+    ],
+)
+def test_a_value_of_a_frame_that_does_not_fit_is_named(
+    tmp_path: Path, kind: str, value: float, column: pl.DataType, dtype: str, why: str
+) -> None:
+    """Frames and Parquet files name the row, the column, the value and the reason, over all pieces."""
+    values = [1] * 50_000 + [value, 1]
+
+    with pytest.raises(TableError, match='row 50,000, column "a"') as caught:
+        _read(_source(tmp_path, kind, values, column), np.dtype(dtype))
+
+    assert why in str(caught.value)
+    assert (caught.value.row, caught.value.column) == (50_000, "a")
+
+
+def test_a_missing_value_of_a_frame_is_no_whole_number() -> None:
+    """Pandas' NA and polars' null are empty cells."""
+    for source in (pd.DataFrame({"a": pd.array([1, None], "Int64")}), pl.DataFrame({"a": [1, None]})):
+        with pytest.raises(TableError, match='row 1, column "a": an empty cell is not a whole number'):
+            _read(source, np.int64)
+        assert np.isnan(_read(source, np.float32)[1])
+
+
+def test_the_first_row_at_fault_is_named() -> None:
+    """Of several faults the one in the first row counts, whatever its column."""
+    frame = pl.DataFrame({"a": [1.0, 2.0, 0.5], "b": [1.0, 0.5, 1.0]})
+
+    with pytest.raises(TableError, match='row 1, column "b"'):
+        list(open_table(frame).blocks(None, np.int64))
+
+
+def test_whole_numbers_in_float_columns_are_whole_numbers() -> None:
+    """A float column and a boolean column of whole values convert without loss."""
+    frame = pl.DataFrame({"a": [2.0**62, 3.0], "b": [True, False]})
+
+    (block,) = open_table(frame).blocks(None, np.int64)
+    assert block.features.tolist() == [[2**62, 1], [3, 0]]
+
+
+def test_infinities_of_the_table_are_kept(tmp_path: Path) -> None:
+    """An infinity that stands in the table is no fault, in any piece and in any spelling."""
+    cells = ["1", "inf", "-Infinity", "NaN", ""]
+
+    for dtype in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal([1, np.inf, -np.inf, np.nan, np.nan], _read(_csv(tmp_path, *cells), dtype))
+        frame = pl.DataFrame({"a": [1.0, np.inf, -np.inf, np.nan, None]})
+        np.testing.assert_array_equal([1, np.inf, -np.inf, np.nan, np.nan], _read(frame, dtype))

@@ -1,0 +1,71 @@
+"""Any table to blocks of rows."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo.errors import TableError
+from ruo.table import open_table
+
+FRAME = pl.DataFrame(
+    {
+        "a": [0.5, 1.5, 2.5, 3.5, 4.5],
+        "Label_0": [1, 0, 0, 1, 0],
+        "b": [10, 20, 30, 40, 50],
+        "Label_1": [0, 1, 1, 0, 1],
+    }
+)
+FEATURES = np.array([[0.5, 10], [1.5, 20], [2.5, 30], [3.5, 40], [4.5, 50]], np.float32)
+LABELS = np.array([0, 1, 1, 0, 1])
+
+
+def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
+    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["csv", "csv.gz", "parquet", "pandas", "polars"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> object:
+    path = tmp_path / f"table.{request.param}"
+    if request.param == "csv":
+        FRAME.write_csv(path)
+    elif request.param == "csv.gz":
+        path.write_bytes(gzip.compress(FRAME.write_csv().encode()))
+    elif request.param == "parquet":
+        FRAME.write_parquet(path)
+    else:
+        return FRAME if request.param == "polars" else pd.DataFrame(FRAME.to_dict(as_series=False))
+    return path
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 7, None])
+def test_blocks_hold_every_row_in_order(source: object, chunk_size: int | None) -> None:
+    """Whatever the source and the block size, the blocks joined are the table."""
+    blocks = list(open_table(source).blocks(chunk_size))  # type: ignore[arg-type]
+
+    assert [block.start for block in blocks] == list(range(0, 5, chunk_size or 5))
+    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
+    np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
+    assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
+
+
+@pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])
+def test_a_table_without_rows_is_refused(source: object) -> None:
+    """There is nothing to score, and that is said."""
+    with pytest.raises(TableError, match="has no rows"):
+        _rows(source)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    """A missing file, a folder and an object of another kind are told apart."""
+    with pytest.raises(TableError, match="does not exist"):
+        open_table(tmp_path / "nothing.csv")
+    with pytest.raises(TableError, match="is a folder"):
+        open_table(tmp_path)
+    with pytest.raises(TableError, match="A list is not a table"):
+        open_table([[1, 2]])  # type: ignore[arg-type]
