@@ -80,8 +80,10 @@ class Servers:
                 return None
             self._changed.clear()
             wake = min([until, *(server.pause_until for server in self._there() if not server.outstanding)])
+            # not wait_for, which before Python 3.12 may lose a cancellation that comes as the event is set
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.001, wake - now))
+                async with asyncio.timeout(max(0.001, wake - now)):
+                    await self._changed.wait()
 
     def idle(self) -> Server | None:
         """A server that is well and has nothing to do; the fastest."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 
 from ruo import ScoringError, iter_scores, score_csv
+from ruo.client.http import Endpoint, HttpClient
+from ruo.client.retry import SilentError
+from ruo.client.servers import Servers
 from tests.proxy import UNAVAILABLE, Fault, Proxy
 
 Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
@@ -238,6 +243,33 @@ def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(
         predictions.append(block.predictions)
 
     np.testing.assert_array_equal(sums, np.concatenate(predictions))
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_who_waits_for_a_server_can_always_be_cancelled(turns: int) -> None:
+    """Also in the moment in which a server becomes free: a run that ends in an error cancels all who wait."""
+
+    async def wait_and_cancel() -> None:
+        http = HttpClient(1, None, None, keeps_connections=True)
+        await http.open()
+        servers = Servers(["http://127.0.0.1:9"], partial(Endpoint, http))
+        await servers.open()
+        server = await servers.take(0)
+        assert server is not None
+        servers.failed(server, SilentError("silent"), time.monotonic())
+        waiting = asyncio.create_task(servers.take(time.monotonic() + 60))
+        await asyncio.sleep(0.01)
+        servers.release(server)
+        server.is_gone = True  # so that there is none to take
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(waiting, 2)
+        await servers.close()
+        await http.close()
+
+    asyncio.run(wait_and_cancel())
 
 
 def test_a_name_that_nobody_knows_is_told(table: Path) -> None:
