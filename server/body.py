@@ -1,8 +1,7 @@
 """The body of a request: read within a size and a time, and decompressed where the client says it is.
 
 Gunicorn reads a body through several buffers. A body of known length is instead received by one system call into
-memory of that length: less copying, and the interpreter is not asked for again after every piece. A large one need not
-be there as a whole: `Arriving` receives its beginning while the rest is on its way, and forgets what has been used.
+memory of that length: less copying, and the interpreter is not asked for again after every piece.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import mmap
 import socket
 import struct
 import threading
@@ -28,63 +26,12 @@ from ruo.model.compiled import ALIGNMENT
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["CODINGS", "Arriving", "begin_body", "drain", "read_body"]
+__all__ = ["CODINGS", "drain", "read_body"]
 
 _DRAIN_S = 2.0  # for what is left of the body of a request that was refused
 _PIECE = 1 << 20
 _SLOWEST = float(1 << 20)  # bytes a second; a large body is given time accordingly
-_LARGE = 8 << 20
 _LATE = "The body did not arrive in time; send fewer rows at once."
-
-
-class Arriving:
-    """A body in `data`, of which the beginning is there, and the rest once `arrive` was called for it.
-
-    What has not arrived reads as zeros. `is_whole` says that there is nothing to wait for.
-    """
-
-    def __init__(self, data: Buffer, environ: dict[str, Any] | None = None, deadline: float = 0.0) -> None:
-        self.data = memoryview(data)
-        self._environ = environ
-        self._deadline = deadline
-        self._at = len(self.data) if environ is None else 0
-        self._forgotten = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it is there."""
-        return self._at == len(self.data)
-
-    def arrive(self, end: int) -> None:
-        """Wait until all bytes before `end` are there; raises WireError: 408 where they are too slow, 400."""
-        end = min(end, len(self.data))
-        if end > self._at:
-            assert self._environ is not None  # else it is whole
-            _receive_into(self.data[self._at : end], self._environ, self._deadline)
-            self._at = end
-
-    def forget(self, end: int) -> None:
-        """Give the memory of the bytes before `end` back; they are not looked at again."""
-        if isinstance(self.data.obj, mmap.mmap):
-            end += len(self.data.obj) - len(self.data)  # the body ends where the memory does
-            end -= end % mmap.PAGESIZE
-            if end > self._forgotten:
-                self.data.obj.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
-                self._forgotten = end
-
-
-def begin_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Arriving:
-    """A large body that comes as it is, from its beginning on; any other as `read_body` gives it. Raises the same.
-
-    A tensor that begins behind the first `head` bytes lies so that the model can be given it without a copy.
-    """
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    coding = environ.get("HTTP_CONTENT_ENCODING", "").strip()
-    if coding or not _LARGE <= length <= limit or not _is_plain(environ) or not hasattr(mmap, "MADV_DONTNEED"):
-        return Arriving(read_body(environ, limit, timeout, head))
-    shift = -head % ALIGNMENT  # the memory itself begins with a page
-    memory = mmap.mmap(-1, shift + length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return Arriving(memoryview(memory)[shift:], environ, _deadline(length, timeout))
 
 
 def read_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Buffer:

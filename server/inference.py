@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, cast
 from werkzeug.datastructures import EnvironHeaders
 
 from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
-from ruo.wire.messages import Array, Buffer
+from ruo.wire.messages import Buffer
 from ruo.wire.v2 import HEADER_LENGTH
-from server.body import Arriving, begin_body
+from server.body import read_body
 from server.limits import Gate
 from server.metrics import Metrics, Timing
-from server.model import Model, TensorSpec, decode_raw
+from server.model import Model, decode_raw
 from server.settings import Settings
 from server.versions import Served, Serving
 
@@ -55,15 +55,13 @@ class Inference:
         began = time.perf_counter()
         sent_with = cast(Mapping[str, str], EnvironHeaders(environ))
         head = _head_bytes(wire, sent_with)
-        body = begin_body(environ, self._settings.max_request_bytes, self._settings.body_timeout, head or 0)
-        asked = _decode(wire, model, sent_with, body, head)
+        body = read_body(environ, self._settings.max_request_bytes, self._settings.body_timeout, head or 0)
+        asked = _decoded(wire, model, sent_with, body)
         arrays = model.fit(asked.inputs)
-        rows_arrive = _RowsArrive(body, arrays[0])
-        is_whole = body.is_whole
         del body
         decoded = time.perf_counter()
         with self._metrics.waiting():
-            outputs, waited = model.run_timed(arrays, deadline, None if is_whole else rows_arrive)
+            outputs, waited = model.run_timed(arrays, deadline)
         computed = time.perf_counter()
         answer = InferResponse(outputs, self.serving.name, served.version, asked.id)
         headers, buffers = wire.encode_response(answer, asked)
@@ -71,10 +69,7 @@ class Inference:
         if sum(map(len, parts)) < _JOINED_BYTES:
             parts = [b"".join(parts)]
         coding, parts = _compressed(parts, environ.get("HTTP_ACCEPT_ENCODING", ""))
-        received = rows_arrive.seconds
-        timing = Timing(
-            decoded - began + received, waited, computed - decoded - waited - received, time.perf_counter() - computed
-        )
+        timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
         self._metrics.scored(served.version, len(arrays[0]), timing)
         about = {
             "Content-Length": str(sum(map(len, parts))),
@@ -87,46 +82,11 @@ class Inference:
         return Answer({**headers, **coding, **about}, parts)
 
 
-class _RowsArrive:
-    """Receives the rows of a body as the model comes to them; `seconds` is what that took."""
-
-    def __init__(self, body: Arriving, rows: Array) -> None:
-        self.seconds = 0.0
-        self._body = body
-        self._row_bytes = rows.nbytes // max(1, len(rows))
-        self._first = len(body.data) - rows.nbytes
-
-    def __call__(self, start: int, stop: int) -> None:
-        if not self._body.is_whole:
-            began = time.perf_counter()
-            self._body.forget(self._first + start * self._row_bytes)
-            self._body.arrive(self._first + stop * self._row_bytes)
-            self.seconds += time.perf_counter() - began
-
-
 def _head_bytes(wire: Wire, headers: Mapping[str, str]) -> int | None:
     """How many bytes stand before binary tensors; None where there are none, or more bytes than any request needs."""
     text = headers.get(HEADER_LENGTH, "")
     is_number = wire.name == "v2" and text.isascii() and text.isdigit() and len(text) < 10
     return int(text) if is_number and int(text) < _LONGEST_HEAD else None
-
-
-def _decode(wire: Wire, model: Model, headers: Mapping[str, str], body: Arriving, head: int | None) -> InferRequest:
-    """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
-    if head is not None and not body.is_whole:
-        body.arrive(head)
-        asked = _decoded(wire, model, headers, body.data)
-        tensors = list(asked.inputs.values())
-        behind = len(body.data) - head
-        if len(tensors) == 1 and tensors[0].nbytes == behind and _is_as_taken(tensors[0], model.inputs[0]):
-            return asked
-    body.arrive(len(body.data))
-    return _decoded(wire, model, headers, body.data)
-
-
-def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:
-    """Whether no value has to be looked at before the model is called."""
-    return tensor.dtype == spec.dtype and tensor.dtype.kind == "f"
 
 
 def _decoded(wire: Wire, model: Model, headers: Mapping[str, str], body: Buffer) -> InferRequest:

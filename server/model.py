@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,17 +77,8 @@ class Model:
         """Score rows that `fit` has made fit; raises WireError where that takes beyond `deadline` (time.monotonic)."""
         return self.run_timed(arrays, deadline)[0]
 
-    def run_timed(
-        self,
-        arrays: list[Array],
-        deadline: float = math.inf,
-        arrive: Callable[[int, int], object] | None = None,
-    ) -> tuple[dict[str, Array], float]:
-        """As `run`; gives the seconds of waiting for other requests too.
-
-        `arrive` is called before every call of the model with the rows that it is for, the first and the one after the
-        last: the arrays may still be on their way. Others compute meanwhile.
-        """
+    def run_timed(self, arrays: list[Array], deadline: float = math.inf) -> tuple[dict[str, Array], float]:
+        """As `run`; gives the seconds of waiting for other requests too."""
         rows = len(arrays[0])
         alone_s = self._seconds_of(max(1, rows))
         # nothing is known of a model that is being warmed up: due at once, or a busy server would never take it over
@@ -97,11 +88,9 @@ class Model:
         try:
             for start in range(0, max(1, rows), ROWS_PER_CALL):
                 stop = min(rows, start + ROWS_PER_CALL)
-                if has_turn and (arrive or _TURNS.is_wanted_before(due)):
+                if has_turn and _TURNS.is_wanted_before(due):
                     _TURNS.give()
                     has_turn = False
-                if arrive:
-                    arrive(start, stop)
                 if not has_turn:
                     waited += _wait_for_turn(due, deadline)
                     has_turn = True

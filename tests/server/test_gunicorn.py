@@ -46,8 +46,8 @@ def test_every_wire_over_http(four_workers, ask, body_of, rows, expected):
 
 
 @pytest.mark.parametrize("kind", ["binary", "raw", "doubles", "JSON beside it"])
-def test_a_large_body_is_scored_while_it_arrives(four_workers, ask, body_of, rows, expected, kind):
-    """Megabytes of rows give the predictions of each row, and so do those that must be there before they can be scored."""
+def test_a_large_body_is_scored(four_workers, ask, body_of, rows, expected, kind):
+    """Megabytes of rows give the predictions of each row, in whatever way a request may carry them."""
     times = 2700
     many = np.tile(rows, (times, 1)).astype("f8" if kind == "doubles" else "f4")
     if kind == "raw":

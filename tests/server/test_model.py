@@ -323,18 +323,6 @@ def test_a_new_model_is_not_put_off_by_the_old_ones_requests():
     assert old.begun[:3] == [1, 3, 2]
 
 
-def test_a_request_whose_rows_are_on_their_way_keeps_nobody_waiting():
-    """While it waits for them, others compute."""
-    model = double()
-    rows = [np.ones((3 * ROWS_PER_CALL, 1), "f4")]
-
-    def arrive(start, stop):
-        assert model.run_timed([np.ones((1, 1), "f4")], time.monotonic() + 30)[1] < 30
-
-    outputs, _ = model.run_timed(rows, time.monotonic() + 30, arrive)
-    np.testing.assert_array_equal(outputs["x"], 2 * rows[0])
-
-
 def test_a_deadline_ends_the_waiting():
     """A request that does not get its turn before its deadline is refused as 503."""
     model = double(sleep_s=0.5)
