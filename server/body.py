@@ -22,55 +22,41 @@ import zstandard
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 
-from ruo.model.compiled import ALIGNMENT
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["CODINGS", "drain", "read_body"]
+__all__ = ["CODINGS", "read_body"]
 
-_DRAIN_S = 2.0  # for what is left of the body of a request that was refused
-_PIECE = 1 << 20
 _SLOWEST = float(1 << 20)  # bytes a second; a large body is given time accordingly
 _LATE = "The body did not arrive in time; send fewer rows at once."
 
 
-def read_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Buffer:
-    """The decompressed body; raises WireError: 413 beyond `limit` bytes, 408 where it is too slow, 415, 400."""
+def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
+    """Receive the body of a request and decompress it.
+
+    Parameters
+    ----------
+    environ : dict
+        The request (WSGI, PEP 3333).
+    limit : int
+        The most bytes it may have, before and after decompression.
+    timeout : float
+        Seconds in which it must arrive; a body of known length has a second more for every megabyte.
+
+    Raises
+    ------
+    WireError
+        With status 413 beyond the limit, 408 where it is too slow, 415 for an unknown coding, 400 where it breaks off.
+    """
     coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if coding not in CODINGS:
         raise WireError(f"Content-Encoding {coding[:40]!r} is not known; {', '.join(CODINGS)[2:]} are.", 415)
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > limit:
         raise _too_large(limit)
-    deadline = _deadline(length, timeout)
-    body: Buffer
-    if _is_plain(environ):
-        body = _memory(length, head)
-        _receive_into(body, environ, deadline)
-    else:
-        body = _read(environ, limit, deadline)
+    deadline = time.monotonic() + timeout + length / _SLOWEST
+    body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
     return CODINGS[coding](body, limit)
-
-
-def _memory(length: int, head: int) -> memoryview:
-    """So many bytes, of which the one at `head` is aligned; not zeroed first, and no memory before they are written to."""
-    memory = np.empty(length + ALIGNMENT, np.uint8)
-    shift = -(memory.ctypes.data + head) % ALIGNMENT
-    return memory.data[shift : shift + length]
-
-
-def _deadline(length: int, timeout: float) -> float:
-    return time.monotonic() + timeout + length / _SLOWEST
-
-
-def drain(environ: dict[str, Any]) -> None:
-    """Read on for a moment and throw away, so that a client that is still sending gets to see the answer."""
-    if not _is_plain(environ):
-        return
-    deadline = time.monotonic() + _DRAIN_S
-    with contextlib.suppress(WireError, OSError):
-        while left := environ["wsgi.input"].reader.length:
-            _receive_into(memoryview(bytearray(min(left, _PIECE))), environ, deadline)
 
 
 def _is_plain(environ: dict[str, Any]) -> bool:
@@ -79,30 +65,30 @@ def _is_plain(environ: dict[str, Any]) -> bool:
     return isinstance(reader, LengthReader) and type(environ.get("gunicorn.socket")) is socket.socket
 
 
-def _receive_into(body: memoryview, environ: dict[str, Any], deadline: float) -> None:
-    """The next bytes of the body: those that came with the headers, and the rest from the socket."""
+def _receive(environ: dict[str, Any], length: int, deadline: float) -> memoryview:
+    """A body of known length: the bytes that came with the head, and the rest from the socket."""
+    body = np.empty(length, np.uint8).data  # not zeroed first, as a bytearray would be
     reader, connection = environ["wsgi.input"].reader, environ["gunicorn.socket"]
     buffered = reader.unreader.take_buffered()
-    if len(buffered) > len(body):  # more of this body, or another request on the same connection
-        reader.unreader.unread(buffered[len(body) :])
-    at = min(len(buffered), len(body))
+    at = min(len(buffered), length)
+    reader.unreader.unread(buffered[at:])  # another request on the same connection
     body[:at] = buffered[:at]
-    reader.length -= at
     try:
-        while at < len(body):
-            _set_timeout(connection, deadline - time.monotonic())
-            count = connection.recv_into(body[at:], len(body) - at, socket.MSG_WAITALL)
-            if not count:
-                raise WireError(f"The body ended {reader.length} bytes before the end that Content-Length names.")
-            at += count
-            reader.length -= count
+        while at < length:
+            _limit_waiting(connection, deadline - time.monotonic())
+            received = connection.recv_into(body[at:], length - at, socket.MSG_WAITALL)
+            if not received:
+                raise WireError(f"The body ended {length - at} bytes before the end that Content-Length names.")
+            at += received
     except (BlockingIOError, TimeoutError):
         raise WireError(_LATE, 408) from None
     finally:
-        _set_timeout(connection, None)
+        reader.length -= at
+        _limit_waiting(connection, None)
+    return body
 
 
-def _set_timeout(connection: socket.socket, seconds: float | None) -> None:
+def _limit_waiting(connection: socket.socket, seconds: float | None) -> None:
     """Limit the socket's waiting in the kernel; Python's own timeout would end a call at every piece that comes."""
     if seconds is not None and seconds <= 0:
         raise TimeoutError
@@ -115,11 +101,10 @@ def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
     # without a length and without chunks there is no body (RFC 9112, 6.3), and reading on would wait for ever
     if not environ.get("CONTENT_LENGTH") and not environ.get("wsgi.input_terminated"):
         return b""
-    connection, stream = environ.get("gunicorn.socket"), environ["wsgi.input"]
     length = int(environ.get("CONTENT_LENGTH") or limit + 1)
-    with _cut_off(connection, deadline):
+    with _cut_off(environ.get("gunicorn.socket"), deadline):
         try:
-            body: bytes = stream.read(length)
+            body: bytes = environ["wsgi.input"].read(length)
         except (OSError, ParseException) as error:
             if time.monotonic() >= deadline:
                 raise WireError(_LATE, 408) from None
@@ -135,7 +120,8 @@ def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None
     if connection is None:
         yield
         return
-    timer = threading.Timer(deadline - time.monotonic(), connection.shutdown, [socket.SHUT_RD])
+    # not the method of a TLS socket, which would end the encryption of the answer as well
+    timer = threading.Timer(deadline - time.monotonic(), socket.socket.shutdown, [connection, socket.SHUT_RD])
     timer.start()
     try:
         yield

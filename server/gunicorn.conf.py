@@ -21,11 +21,11 @@ from ruo.machine import cpu_limit
 from ruo.model.keras_import import import_keras
 from server import heap
 from server.settings import Settings
-from server.slots import Board
+from server.slots import WorkerSlots
 
 _settings = Settings.read()  # a wrong one ends the server here, before any worker is there
 _cpus = cpu_limit()
-_board = Board()
+_slots = WorkerSlots()
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus))
@@ -89,31 +89,30 @@ def when_ready(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the worker its line on the board."""
-    worker.board = _board
-    worker.line = _board.take_line()
-    worker.longest_s = _settings.body_timeout + _settings.request_timeout + 300
+    """Give the worker its slot."""
+    worker.slots, worker.slot = _slots, _slots.take()
+    worker.exchange_s = _settings.body_timeout + _settings.request_timeout + 300
 
 
 def post_fork(server: Any, worker: Any) -> None:
     """Keep the worker to CPUs of its own, where that is asked for; before TensorFlow looks how many there are."""
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
-        first = worker.line * _cores
+        first = worker.slot * _cores
         os.sched_setaffinity(0, {usable[(first + core) % len(usable)] for core in range(_cores)})
 
 
 def post_worker_init(worker: Any) -> None:
     """Begin to load the model in the new process."""
-    worker.board.set_pid(worker.line, os.getpid())
-    worker.wsgi.extensions["ruo"].start(worker.board, worker.line)
+    worker.slots.set_pid(worker.slot, os.getpid())
+    worker.wsgi.extensions["ruo"].start(worker.slots, worker.slot)
 
 
 def child_exit(server: Any, worker: Any) -> None:
     """Forget a worker that has ended; its totals stay counted."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    worker.board.clear(worker.line)  # which is another than _board's where the settings were read again
+    worker.slots.clear(worker.slot)  # not _slots, which is another object where the settings were read again
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 

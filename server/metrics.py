@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-
-from server.slots import Board
+from prometheus_client.registry import Collector
 
 __all__ = ["Metrics", "Timing"]
 
@@ -42,7 +41,6 @@ class Metrics:
     def __init__(self) -> None:
         own = self._own = CollectorRegistry()
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        self.board: Board | None = None
         self._requests = Counter("ruo_requests", "Requests answered", ["route", "status"], registry=own)
         self._rows = Counter("ruo_rows", "Rows scored", ["version"], registry=own)
         self._failures = Counter("ruo_infer_failures", "Requests for a prediction that got none", registry=own)
@@ -113,12 +111,11 @@ class Metrics:
         finally:
             self._waiting.dec()
 
-    def text(self) -> bytes:
-        """All numbers in Prometheus' text format."""
-        registry = self._registry()
-        if self.board is not None:
-            registry.register(_Memory(self.board))
-        return generate_latest(registry)
+    def text(self, pids: Sequence[int] = ()) -> bytes:
+        """All numbers in Prometheus' text format, with the memory of the processes `pids`."""
+        memory = CollectorRegistry()
+        memory.register(_Memory(pids))
+        return generate_latest(self._registry()) + generate_latest(memory)
 
     def totals(self) -> dict[str, float]:
         """The sums of the samples of a name, over all workers and labels."""
@@ -136,18 +133,17 @@ class Metrics:
         return registry
 
 
-class _Memory:
-    """The memory of every worker, which any of them can look up."""
+class _Memory(Collector):
+    """The memory of processes, which any of them can look up."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily("ruo_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
-        for pid in self._board.pids():
-            try:
+        for pid in self._pids:
+            # it may have ended since, or the system has no /proc
+            with suppress(OSError, IndexError, ValueError):
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            except (OSError, IndexError, ValueError):
-                continue  # ended since, or a system without /proc
-            family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))
+                family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))
         yield family

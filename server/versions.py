@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 import weakref
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from werkzeug.exceptions import ServiceUnavailable
+
 from ruo.errors import ModelError
 from ruo.wire import WireError
 from server import heap
-from server.limits import RefusedError
 from server.metrics import Metrics
 from server.model import Model, load_model
-from server.repository import Found, fetch, newest
+from server.repository import StoredModel, fetch, newest
+from server.scheduler import Scheduler
 from server.settings import Settings
-from server.slots import Board
+from server.slots import WorkerSlots
 
 __all__ = ["NotReadyError", "Served", "Serving", "number_of"]
 
@@ -27,11 +28,8 @@ log = logging.getLogger("gunicorn.error")
 _MOST_REPLACED = 3  # replaced versions that are kept; each takes the memory of a model
 
 
-class NotReadyError(RefusedError):
+class NotReadyError(ServiceUnavailable):
     """The model is being loaded, or cannot be: the message says which."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, 503)
 
 
 class Served(NamedTuple):
@@ -55,32 +53,32 @@ def number_of(sha256: str) -> str:
 
 
 class Serving:
-    """Loads in a thread, at the start and when a new model is found; requests under way keep the model they have."""
+    """Loads in a thread, at the start and when a new model is stored; requests under way keep the model they have."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self.name = settings.model_name
         self._settings = settings
         self._metrics = metrics
+        self._scheduler = scheduler
         self._current: Served | None = None
         self._replaced: list[_Replaced] = []
         self._forgotten: list[weakref.ref[Model]] = []
         self._error: str | None = None
         self._refused: tuple[object, ...] | None = None  # the stamp of what could not be loaded
-        self._board: Board | None = None
-        self._line = 0
+        self._slots: WorkerSlots | None = None
+        self._slot = 0
         self._tried = threading.Event()
         self._look = threading.Event()
         self._starting = threading.Lock()
         self._started = False
 
-    def start(self, board: Board | None = None, line: int = 0) -> None:
-        """Begin to load, once; with a board, the other workers are told when this one is ready."""
+    def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
+        """Begin to load, once; with slots, the other workers are told when this one is ready."""
         with self._starting:
             if self._started:
                 return
             self._started = True
-        self._board, self._line = board, line
-        self._metrics.board = board
+        self._slots, self._slot = slots, slot
         threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
@@ -116,11 +114,11 @@ class Serving:
     def ready_workers(self) -> int:
         """How many workers of this server are ready; 1 or 0 where this one stands alone."""
         self.start()
-        return self._board.ready() if self._board else int(self._current is not None)
+        return self._slots.ready() if self._slots else int(self._current is not None)
 
-    def seconds_for(self, size: int) -> float:
-        """What a request of so many bytes will take of the model; infinity where that is not known, or its answer is long."""
-        return self._current.model.seconds_for(size) if self._current else math.inf
+    def pids(self) -> list[int]:
+        """The processes of this server's workers; none where this one stands alone."""
+        return self._slots.pids() if self._slots else []
 
     def _watch(self) -> None:
         seen = self._check(None)
@@ -132,28 +130,28 @@ class Serving:
             self._free_forgotten()
             seen = self._check(seen)
 
-    def _check(self, seen: Found | None) -> Found | None:
-        """Load what is new on disk; gives what was found, to be compared with the next time."""
+    def _check(self, seen: StoredModel | None) -> StoredModel | None:
+        """Load what is new on disk; gives what was stored, to be compared with the next time."""
         try:
-            found = newest(self._settings.model_path)
+            stored = newest(self._settings.model_path)
             # what no manifest vouches for may still be being written: it is taken when it stays as it is
-            if self._is_new(found) and (found.sha256 or not self._current or found == seen):
-                self._load(found)
+            if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
+                self._load(stored)
         except ModelError as error:
             self._fail(str(error))
             return None
         except Exception:
             log.exception("Looking for a new model failed; it is tried again")
             return None
-        return found
+        return stored
 
-    def _is_new(self, found: Found) -> bool:
+    def _is_new(self, stored: StoredModel) -> bool:
         if self._current is None:
             return True  # tried again and again: what was wrong may have been the disk
-        if found.stamp in (self._refused, self._current.stamp):
+        if stored.stamp in (self._refused, self._current.stamp):
             return False
         # a version of a store is what it was when it was loaded; a change to it is published as another version
-        return found.version is None or found.version != self._current.version
+        return stored.version is None or stored.version != self._current.version
 
     def _is_changing(self) -> bool:
         try:
@@ -161,43 +159,45 @@ class Serving:
         except ModelError:
             return False
 
-    def _load(self, found: Found) -> None:
+    def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        self._refused = found.stamp  # until it is known to be good
-        with fetch(found) as (path, sha256):
+        self._refused = stored.stamp  # until it is known to be good
+        with fetch(stored) as (path, sha256):
             pin = self._settings.model_sha256.lower()
             if pin and sha256 != pin:
                 raise ModelError(
-                    f"The model at {found.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
+                    f"The model at {stored.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
                 )
-            version = found.version or number_of(sha256)
+            version = stored.version or number_of(sha256)
             if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
                 settings = self._settings
-                model = load_model(path, settings.ruo_trust_model, found.path, settings.model_precision)
+                model = load_model(
+                    path, settings.ruo_trust_model, stored.path, settings.model_precision, self._scheduler.run
+                )
                 heap.give_back()
             else:
                 model = self._current.model  # the same content under another name or time
         self._refused = None
-        self._swap(Served(model, version, sha256, found.stamp), time.perf_counter() - began)
+        self._swap(Served(model, version, sha256, stored.stamp), time.perf_counter() - began)
 
     def _swap(self, served: Served, seconds: float) -> None:
         old = self._current
         if old and old.version != served.version:
             # the old one is kept before the new one is current, so that it can be asked for at every moment
             until = time.monotonic() + self._settings.model_grace_seconds
-            others = [each for each in self._replaced if each.served.version != served.version]
+            others = [replaced for replaced in self._replaced if replaced.served.version != served.version]
             self._replaced = [*others, _Replaced(old, until)]
         self._current, self._error = served, None
         self._forget_replaced()
         self._metrics.model_loaded(self.name, served.version, served.sha256, seconds)
         log.info("Model %s version %s ready after %.1f s", self.name, served.version, seconds)
-        if self._board:
-            self._board.set_ready(self._line, True)
+        if self._slots:
+            self._slots.set_ready(self._slot, True)
 
     def _forget_replaced(self) -> None:
         now = time.monotonic()
-        kept = [each for each in self._replaced if each.until > now][-_MOST_REPLACED:]
-        for gone in (each.served for each in self._replaced if each not in kept):
+        kept = [replaced for replaced in self._replaced if replaced.until > now][-_MOST_REPLACED:]
+        for gone in (replaced.served for replaced in self._replaced if replaced not in kept):
             self._forgotten.append(weakref.ref(gone.model))
             self._metrics.model_dropped(self.name, gone.version, gone.sha256)
             log.info("Model %s version %s is no longer kept", self.name, gone.version)

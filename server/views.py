@@ -15,7 +15,7 @@ from ruo.wire.jsontext import loads
 from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.inference import Answer, Inference
+from server.inference import Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
 from server.settings import Settings
@@ -54,21 +54,19 @@ class V2Views:
             return as_json(state)
         return as_json({**state, "error": self._serving.why_not_ready()}, 503)
 
-    def model_ready(self, model: str, version: str | None = None) -> Response:
+    def model_ready(self, version: str | None = None) -> Response:
         """Whether a model, or one version of it, is ready."""
-        require(self._serving.name, model)
         try:
             self._serving.get(version)
         except NotReadyError as error:
-            return as_json({"name": model, "ready": False, "error": str(error)}, 503)
-        return as_json({"name": model, "ready": True})
+            return as_json({"name": self._serving.name, "ready": False, "error": error.description}, 503)
+        return as_json({"name": self._serving.name, "ready": True})
 
-    def metadata(self, model: str, version: str | None = None) -> Response:
+    def metadata(self, version: str | None = None) -> Response:
         """The model's versions and tensors, and how large a request may be."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
         about: dict[str, Any] = {
-            "name": model,
+            "name": self._serving.name,
             "versions": [version] if version else self._serving.versions(),
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
@@ -77,13 +75,12 @@ class V2Views:
         }
         return as_json(about)
 
-    def config(self, model: str, version: str | None = None) -> Response:
+    def config(self, version: str | None = None) -> Response:
         """Triton's model configuration, as far as it is true here; perf_analyzer reads it."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
         row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
         about: dict[str, Any] = {
-            "name": model,
+            "name": self._serving.name,
             "platform": served.model.platform,
             "backend": "ruo",
             "version_policy": {"latest": {"num_versions": 1}},
@@ -93,11 +90,10 @@ class V2Views:
         }
         return as_json(about)
 
-    def stats(self, model: str, version: str | None = None) -> Response:
+    def stats(self, version: str | None = None) -> Response:
         """Triton's statistics, over all workers since the server's start."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
-        return as_json({"model_stats": [_statistics(model, served.version, self._metrics.totals())]})
+        return as_json({"model_stats": [_statistics(self._serving.name, served.version, self._metrics.totals())]})
 
     def index(self) -> Response:
         """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
@@ -112,15 +108,13 @@ class V2Views:
         entry = {"name": self._serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
         return as_json([{**entry, "version": version} for version in self._serving.versions() or [""]])
 
-    def control(self, model: str) -> Response:
+    def control(self) -> Response:
         """Loading and unloading by request is refused: the model follows MODEL_PATH."""
-        require(self._serving.name, model)
         raise WireError("This server loads what stands in MODEL_PATH; publish a version there instead.", 400)
 
-    def infer(self, model: str, version: str | None = None) -> Response:
+    def infer(self, version: str | None = None) -> Response:
         """Predictions."""
-        require(self._serving.name, model)
-        return _as_response(self._inference.answer(WIRES["v2"], request.environ, version))
+        return self._inference.answer(WIRES["v2"], request, version)
 
 
 class V1Views:
@@ -138,23 +132,34 @@ class V1Views:
         """The names of the models."""
         return as_json({"models": [self._serving.name]})
 
-    def model(self, model: str, version: str | None = None) -> Response:
+    def model(self, version: str | None = None) -> Response:
         """Whether a model is ready: KServe's answer and TensorFlow Serving's in one."""
-        require(self._serving.name, model)
         try:
             served = self._serving.get(version)
         except NotReadyError as error:
-            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": str(error)}}
-            return as_json({"name": model, "ready": False, "model_version_status": [status], "error": str(error)}, 503)
+            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": error.description}}
+            return as_json(
+                {
+                    "name": self._serving.name,
+                    "ready": False,
+                    "model_version_status": [status],
+                    "error": error.description,
+                },
+                503,
+            )
         versions = [version] if version else self._serving.versions()
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-        statuses = [{"version": each, **status} for each in reversed(versions)]
-        about = {"name": model, "ready": True, "model_version_status": statuses, "current_version": served.version}
+        statuses = [{"version": number, **status} for number in reversed(versions)]
+        about = {
+            "name": self._serving.name,
+            "ready": True,
+            "model_version_status": statuses,
+            "current_version": served.version,
+        }
         return as_json(about)
 
-    def metadata(self, model: str, version: str | None = None) -> Response:
+    def metadata(self, version: str | None = None) -> Response:
         """TensorFlow Serving's description of the model's tensors."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
         signature = {
             "inputs": {spec.name: _tensor_info(spec) for spec in served.model.inputs},
@@ -162,35 +167,24 @@ class V1Views:
             "method_name": "tensorflow/serving/predict",
         }
         about = {
-            "model_spec": {"name": model, "signature_name": "", "version": served.version},
+            "model_spec": {"name": self._serving.name, "signature_name": "", "version": served.version},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
         return as_json(about)
 
-    def predict(self, model: str, version: str | None = None) -> Response:
+    def predict(self, version: str | None = None) -> Response:
         """Predictions."""
-        require(self._serving.name, model)
-        return _as_response(self._inference.answer(WIRES["v1"], request.environ, version))
+        return self._inference.answer(WIRES["v1"], request, version)
 
 
 def paper_view(inference: Inference) -> Response:
     """Predictions on the wire of 2023."""
-    return _as_response(inference.answer(WIRES["paper"], request.environ, wait_s=_PAPER_WAIT_S))
-
-
-def require(name: str, model: str) -> None:
-    """Raise WireError (404) for a model that this server does not have."""
-    if model != name:
-        raise WireError(f'There is no model "{model}" here; this server has "{name}".', 404)
+    return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
 
 
 def as_json(message: object, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(orjson.dumps(message), status, content_type="application/json")
-
-
-def _as_response(answer: Answer) -> Response:
-    return Response(answer.parts, headers=answer.headers)
 
 
 def server_version() -> str:
