@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from ruo.machine import cpu_limit
-from ruo.model.keras_import import import_keras
-from server import heap
 from server.settings import Settings
 from server.slots import WorkerSlots
 
@@ -53,6 +51,9 @@ _threads = str(_cores or max(1, math.floor(_cpus / workers)))
 for _name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# oneDNN's own pool never shrinks, so that after a swap of models a worker would hold the memory of both for ever. What the
+# C library does with memory (MALLOC_ARENA_MAX and the like) has to be set before this process starts: see the Dockerfile.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -79,9 +80,8 @@ def when_ready(server: Any) -> None:
     TensorFlow starts its threads at the first call. Imported before that, it is imported once for all workers, and a
     worker that replaces another is ready in less than a second.
     """
-    heap.hold_on()
     with contextlib.suppress(ImportError):  # which every worker will tell of, as the reason why it is not ready
-        import_keras()
+        import keras  # noqa: F401
     gc.freeze()  # what is here now is never looked at again, so its memory stays shared
     lifeline = os.environ.pop("RUO_LIFELINE_FD", None)
     if lifeline is not None:

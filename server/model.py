@@ -10,7 +10,6 @@ import numpy as np
 
 from ruo.errors import ModelError
 from ruo.model.compiled import ROWS_PER_CALL, Function, compile_keras, exported_dtype
-from ruo.model.keras_import import import_keras
 from ruo.model.store import SUFFIXES
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
@@ -147,7 +146,8 @@ def load_model(
 def _load_keras(path: Path, precision: str) -> Model:
     if path.suffix not in SUFFIXES:
         raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
-    keras = import_keras()
+    import keras
+
     loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not getattr(loaded, "inputs", None):
         raise ModelError("it does not say what it takes; build it before it is saved, or export it as a SavedModel.")

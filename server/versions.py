@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import threading
 import time
@@ -13,7 +15,6 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.errors import ModelError
 from ruo.wire import WireError
-from server import heap
 from server.metrics import Metrics
 from server.model import Model, load_model
 from server.repository import StoredModel, fetch, newest
@@ -174,7 +175,7 @@ class Serving:
                 model = load_model(
                     path, settings.ruo_trust_model, stored.path, settings.model_precision, self._scheduler.run
                 )
-                heap.give_back()
+                _give_back()
             else:
                 model = self._current.model  # the same content under another name or time
         self._refused = None
@@ -208,10 +209,17 @@ class Serving:
         in_use = [model for model in self._forgotten if model() is not None]
         if len(in_use) < len(self._forgotten):
             self._forgotten = in_use
-            heap.give_back()
+            _give_back()
 
     def _fail(self, message: str) -> None:
         if message != self._error:
             log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
             self._metrics.load_failed()
         self._error = message
+
+
+def _give_back() -> None:
+    """Give the system what is no longer used: a model is full of cycles, and glibc keeps what it has been given back."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

@@ -33,7 +33,7 @@ LAYERS = """
 """
 SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
-    settings limits logs heap
+    settings limits logs
     metrics slots body openapi
     model scheduler repository worker
     versions

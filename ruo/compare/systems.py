@@ -53,7 +53,7 @@ PAPER_WORKERS = 4
 _WARM_ROWS = 10_000
 _READY_S = 180.0
 # Keras is imported once, before the workers are forked: that is four times as fast, and outside of what is measured.
-_PAPER = "from ruo.model.keras_import import import_keras; import_keras(); from gunicorn.app.wsgiapp import run; run()"
+_PAPER = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
 
 class PaperServer:
