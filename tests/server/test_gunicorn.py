@@ -1,5 +1,6 @@
 """The server as a whole: Gunicorn, its workers, its settings, and its end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -226,6 +227,30 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
     assert workers == expected[0] or (expected[0] is None and workers == max(1, int(cpus)))
     assert bind.endswith(f":{expected[1]}")
     assert threads == max(1, int(cpus // workers))
+
+
+@pytest.mark.parametrize("options", [[], ["-k", "gthread", "--threads", "4"]])
+def test_plain_gunicorn(gunicorn, free_port, models, ask, rows, expected, options):
+    """With Gunicorn's own workers and settings, as in 2023, every protocol is answered."""
+    port = free_port()
+    with gunicorn("-w", "2", "-b", f"127.0.0.1:{port}", *options, MODEL_PATH=str(models["mlp"])) as running:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 60
+        while True:
+            assert time.monotonic() < until, running.log.read_text()
+            with contextlib.suppress(OSError):
+                answer = ask(url + "/test", json.dumps(rows.tolist()).encode())
+                break
+            time.sleep(0.05)
+        # a client of 2023 does not try again: its first request waits for the model
+        np.testing.assert_allclose(answer.json(), expected["mlp"], atol=1e-5)
+        for _ in range(8):
+            while (answer := ask(url + INFER, rows.tobytes(), RAW)).status == 503:
+                assert "being loaded" in answer.json()["error"]
+                time.sleep(0.1)
+            assert answer.status == 200
+        assert ask(url + "/v2/health/ready").json() == {"live": True, "ready": True, "workers": 1}
+        assert ask(url + "/metrics").status == 200
 
 
 @pytest.mark.soak
