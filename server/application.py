@@ -129,7 +129,7 @@ def _admit(settings: Settings, probes: set[str]) -> None:
 
 def _record(metrics: Metrics, response: Response) -> Response:
     """After every request: count it, and write its line in the log; at level debug where it is a question only."""
-    metrics.answered(str(request.url_rule or "none"), response.status_code)
+    metrics.requests.labels(str(request.url_rule or "none"), response.status_code).inc()
     level = logging.DEBUG if request.method == "GET" else logging.INFO
     if not REQUESTS.isEnabledFor(level):
         return response

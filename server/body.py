@@ -7,8 +7,6 @@ memory of that length: less copying, and the interpreter is not asked for again 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
 import socket
 import struct
 import threading
@@ -56,7 +54,7 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
         raise _too_large(limit)
     deadline = time.monotonic() + timeout + length / _SLOWEST
     body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
-    return CODINGS[coding](body, limit)
+    return _decompress(body, coding, limit)
 
 
 def _is_plain(environ: dict[str, Any]) -> bool:
@@ -116,7 +114,7 @@ def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
 
 @contextlib.contextmanager
 def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None]:
-    """End the receiving side of a connection at the deadline; what waits for it sees an end. Answering goes on."""
+    """End the receiving side of a connection at the deadline; a thread that reads sees an end, and can still answer."""
     if connection is None:
         yield
         return
@@ -135,46 +133,41 @@ def _too_large(limit: int) -> WireError:
     )
 
 
-# --- decompression; one byte more than the limit is enough to know that there is too much
-
-
-def _as_it_is(body: Buffer, limit: int) -> Buffer:
-    return body
-
-
-def _checked(name: str, open_body: Callable[[Buffer], Any]) -> Callable[[Buffer, int], Buffer]:
-    def decompress(body: Buffer, limit: int) -> Buffer:
-        try:
-            plain: bytes = open_body(body).read(limit + 1)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
-            raise WireError(f"The body is not {name}, although Content-Encoding says so.") from None
-        if len(plain) > limit:
-            raise _too_large(limit)
-        return plain
-
-    return decompress
-
-
-class _Inflated(io.BytesIO):
-    """zlib's format, which HTTP calls deflate, to be read like a file."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        inflating = zlib.decompressobj()
-        plain = inflating.decompress(self.getbuffer(), size or 0)
-        if not inflating.eof and len(plain) < (size or 0):
+def _inflate(body: Buffer, size: int) -> bytes:
+    """The first `size` bytes of a body in the formats of gzip, which may be several in a row, or zlib."""
+    plain, rest = b"", bytes(body)
+    while (not plain or rest) and len(plain) < size:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # which tells one from the other
+        plain += unpacker.decompress(rest, size - len(plain))
+        rest = unpacker.unused_data
+        if not unpacker.eof and len(plain) < size:
             raise EOFError
-        return plain
+    return plain
 
 
-def _open_zstd(body: Buffer) -> Any:
+def _unpack_zstd(body: Buffer, size: int) -> bytes:
     # a larger window than 128 MB would be memory that the limit does not count
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(bytes(body), read_across_frames=True)
+    unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    return unpacker.stream_reader(bytes(body), read_across_frames=True).read(size)
 
 
-CODINGS: dict[str, Callable[[Buffer, int], Buffer]] = {
-    "": _as_it_is,
-    "identity": _as_it_is,
-    "gzip": _checked("gzip", lambda body: gzip.GzipFile(fileobj=io.BytesIO(body))),
-    "deflate": _checked("deflate", _Inflated),
-    "zstd": _checked("zstd", _open_zstd),
+CODINGS: dict[str, Callable[[Buffer, int], bytes] | None] = {
+    "": None,
+    "identity": None,
+    "gzip": _inflate,
+    "deflate": _inflate,  # HTTP's name for zlib's format
+    "zstd": _unpack_zstd,
 }
+
+
+def _decompress(body: Buffer, coding: str, limit: int) -> Buffer:
+    unpack = CODINGS[coding]
+    if unpack is None:
+        return body
+    try:
+        plain = unpack(body, limit + 1)  # one byte more than the limit is enough to know that there is too much
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        raise WireError(f"The body is not {coding}, although Content-Encoding says so.") from None
+    if len(plain) > limit:
+        raise _too_large(limit)
+    return plain

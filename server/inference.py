@@ -56,7 +56,8 @@ class Inference:
         WireError, werkzeug.exceptions.HTTPException
             Where there is no answer, with the status to give.
         """
-        with self._gate.place(request.content_length or 0), self._metrics.in_flight():
+        failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
+        with self._gate.place(request.content_length or 0), in_flight, failures:
             deadline = time.monotonic() + self._settings.request_timeout
             return self._score(wire, request, self.serving.get(version, wait_s), deadline)
 
@@ -67,7 +68,7 @@ class Inference:
         message = _decode(wire, model, request, body)
         arrays = model.fit(message.inputs)
         decoded = time.perf_counter()
-        with self._metrics.waiting():
+        with self._metrics.waiting.track_inprogress():
             outputs, waited = self._scheduler.run(model, arrays, deadline)
         computed = time.perf_counter()
         answer = InferResponse(model.by_name(outputs), self.serving.name, served.version, message.id)

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 import weakref
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from werkzeug.exceptions import ServiceUnavailable
@@ -42,19 +41,13 @@ class Served(NamedTuple):
     stamp: tuple[object, ...]
 
 
-@dataclass
-class _Replaced:
-    served: Served
-    until: float
-
-
 def number_of(sha256: str) -> str:
     """The version of a file that has none: twelve digits, since Triton's tools and TensorFlow's clients read numbers."""
     return str(10**11 + int(sha256, 16) % (9 * 10**11))
 
 
 class Serving:
-    """Loads in a thread, at the start and when a new model is stored; requests under way keep the model they have."""
+    """The versions of one worker: a thread loads the first one, and every new one; requests under way keep the one they have."""
 
     def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self.name = settings.model_name
@@ -62,30 +55,38 @@ class Serving:
         self._metrics = metrics
         self._scheduler = scheduler
         self._current: Served | None = None
-        self._replaced: list[_Replaced] = []
-        self._forgotten: list[weakref.ref[Model]] = []
+        self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, and until when it is kept
+        self._forgotten: list[weakref.ref[Model]] = []  # models that a request may still use
         self._error: str | None = None
         self._refused: tuple[object, ...] | None = None  # the stamp of what could not be loaded
         self._slots: WorkerSlots | None = None
         self._slot = 0
         self._tried = threading.Event()
         self._look = threading.Event()
-        self._starting = threading.Lock()
-        self._started = False
+        self._not_started = threading.Lock()
 
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
         """Begin to load, once; with slots, the other workers are told when this one is ready."""
-        with self._starting:
-            if self._started:
-                return
-            self._started = True
-        self._slots, self._slot = slots, slot
-        threading.Thread(target=self._watch, name="models", daemon=True).start()
+        if self._not_started.acquire(blocking=False):
+            self._slots, self._slot = slots, slot
+            threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
-        """A version, or the current one, after at most `wait_s` seconds of waiting for the first.
+        """A version, by default the current one.
 
-        Raises NotReadyError (503) where it is being loaded, WireError (404) where there is no such version.
+        Parameters
+        ----------
+        version : str, optional
+            Its number.
+        wait_s : float
+            How many seconds to wait for the first version.
+
+        Raises
+        ------
+        NotReadyError
+            When it is being loaded, or cannot be (503).
+        WireError
+            When there is no such version (404).
         """
         self.start()
         self._tried.wait(wait_s)
@@ -94,9 +95,8 @@ class Serving:
             raise NotReadyError(self.why_not_ready())
         if version is None or version == current.version:
             return current
-        for replaced in list(self._replaced):
-            if replaced.served.version == version:
-                return replaced.served
+        if version in (replaced := self._replaced):
+            return replaced[version][0]
         if self._is_changing():
             self._look.set()
             raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
@@ -105,8 +105,7 @@ class Serving:
 
     def versions(self) -> list[str]:
         """What can be asked for by number; the current one is the last."""
-        current = [self._current.version] if self._current else []
-        return [replaced.served.version for replaced in list(self._replaced)] + current
+        return [*self._replaced, *([self._current.version] if self._current else [])]
 
     def why_not_ready(self) -> str:
         """One sentence: the model is being loaded, or cannot be and why."""
@@ -132,7 +131,7 @@ class Serving:
             seen = self._check(seen)
 
     def _check(self, seen: StoredModel | None) -> StoredModel | None:
-        """Load what is new on disk; gives what was stored, to be compared with the next time."""
+        """Load what is new on disk; returns the model that is stored there, for comparison the next time."""
         try:
             stored = newest(self._settings.model_path)
             # what no manifest vouches for may still be being written: it is taken when it stays as it is
@@ -170,14 +169,12 @@ class Serving:
                     f"The model at {stored.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
                 )
             version = stored.version or number_of(sha256)
-            if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
-                settings = self._settings
-                model = load_model(
-                    path, settings.ruo_trust_model, stored.path, settings.model_precision, self._scheduler.run
-                )
-                _give_back()
-            else:
+            if self._current and (self._current.sha256, self._current.version) == (sha256, version):
                 model = self._current.model  # the same content under another name or time
+            else:
+                settings, run = self._settings, self._scheduler.run
+                model = load_model(path, settings.ruo_trust_model, stored.path, settings.model_precision, run)
+                _give_back()
         self._refused = None
         self._swap(Served(model, version, sha256, stored.stamp), time.perf_counter() - began)
 
@@ -186,8 +183,8 @@ class Serving:
         if old and old.version != served.version:
             # the old one is kept before the new one is current, so that it can be asked for at every moment
             until = time.monotonic() + self._settings.model_grace_seconds
-            others = [replaced for replaced in self._replaced if replaced.served.version != served.version]
-            self._replaced = [*others, _Replaced(old, until)]
+            others = {version: kept for version, kept in self._replaced.items() if version != served.version}
+            self._replaced = {**others, old.version: (old, until)}
         self._current, self._error = served, None
         self._forget_replaced()
         self._metrics.model_loaded(self.name, served.version, served.sha256, seconds)
@@ -197,12 +194,13 @@ class Serving:
 
     def _forget_replaced(self) -> None:
         now = time.monotonic()
-        kept = [replaced for replaced in self._replaced if replaced.until > now][-_MOST_REPLACED:]
-        for gone in (replaced.served for replaced in self._replaced if replaced not in kept):
+        in_time = [(version, kept) for version, kept in self._replaced.items() if kept[1] > now]
+        before, self._replaced = self._replaced, dict(in_time[-_MOST_REPLACED:])
+        for version in before.keys() - self._replaced.keys():
+            gone = before[version][0]
             self._forgotten.append(weakref.ref(gone.model))
-            self._metrics.model_dropped(self.name, gone.version, gone.sha256)
-            log.info("Model %s version %s is no longer kept", self.name, gone.version)
-        self._replaced = kept
+            self._metrics.model_dropped(self.name, version, gone.sha256)
+            log.info("Model %s version %s is no longer kept", self.name, version)
 
     def _free_forgotten(self) -> None:
         """Give back the memory of forgotten versions, once no request uses them any more."""
@@ -214,7 +212,7 @@ class Serving:
     def _fail(self, message: str) -> None:
         if message != self._error:
             log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
-            self._metrics.load_failed()
+            self._metrics.load_failures.inc()
         self._error = message
 
 

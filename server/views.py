@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
+from importlib import metadata
 from typing import Any
 
 import orjson
@@ -21,7 +20,7 @@ from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError
 
-__all__ = ["V1Views", "V2Views", "as_json", "paper_view", "server_version"]
+__all__ = ["V1Views", "V2Views", "as_json", "paper_view"]
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
@@ -40,10 +39,14 @@ class V2Views:
 
     def server(self) -> Response:
         """What this server is and can do."""
-        return as_json({"name": "ruo", "version": server_version(), "extensions": _EXTENSIONS})
+        try:
+            version = metadata.version("ruo")
+        except metadata.PackageNotFoundError:  # an image holds the sources only
+            version = "unknown"
+        return as_json({"name": "ruo", "version": version, "extensions": _EXTENSIONS})
 
     def live(self) -> Response:
-        """Answers, so it lives."""
+        """Whether the server lives: it answers, so it does."""
         return as_json({"live": True})
 
     def ready(self) -> Response:
@@ -65,7 +68,7 @@ class V2Views:
     def metadata(self, version: str | None = None) -> Response:
         """The model's versions and tensors, and how large a request may be."""
         served = self._serving.get(version)
-        about: dict[str, Any] = {
+        message = {
             "name": self._serving.name,
             "versions": [version] if version else self._serving.versions(),
             "platform": served.model.platform,
@@ -73,13 +76,13 @@ class V2Views:
             "outputs": [_describe(spec) for spec in served.model.outputs],
             "parameters": {"sha256": served.sha256, "max_request_bytes": self._settings.max_request_bytes},
         }
-        return as_json(about)
+        return as_json(message)
 
     def config(self, version: str | None = None) -> Response:
         """Triton's model configuration, as far as it is true here; perf_analyzer reads it."""
         served = self._serving.get(version)
         row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
-        about: dict[str, Any] = {
+        message = {
             "name": self._serving.name,
             "platform": served.model.platform,
             "backend": "ruo",
@@ -88,7 +91,7 @@ class V2Views:
             "input": [_configure(spec) for spec in served.model.inputs],
             "output": [_configure(spec) for spec in served.model.outputs],
         }
-        return as_json(about)
+        return as_json(message)
 
     def stats(self, version: str | None = None) -> Response:
         """Triton's statistics, over all workers since the server's start."""
@@ -98,11 +101,11 @@ class V2Views:
     def index(self) -> Response:
         """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
         body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
-        wish = loads(body) if len(body) else {}
-        if not isinstance(wish, dict) or not isinstance(wish.get("ready", False), bool):
+        message = loads(body) if len(body) else {}
+        if not isinstance(message, dict) or not isinstance(message.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
         ready = self._serving.ready_workers() > 0
-        if wish.get("ready") and not ready:
+        if message.get("ready") and not ready:
             return as_json([])
         reason = "" if ready else self._serving.why_not_ready()
         entry = {"name": self._serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
@@ -150,13 +153,13 @@ class V1Views:
         versions = [version] if version else self._serving.versions()
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         statuses = [{"version": number, **status} for number in reversed(versions)]
-        about = {
+        message = {
             "name": self._serving.name,
             "ready": True,
             "model_version_status": statuses,
             "current_version": served.version,
         }
-        return as_json(about)
+        return as_json(message)
 
     def metadata(self, version: str | None = None) -> Response:
         """TensorFlow Serving's description of the model's tensors."""
@@ -166,11 +169,11 @@ class V1Views:
             "outputs": {spec.name: _tensor_info(spec) for spec in served.model.outputs},
             "method_name": "tensorflow/serving/predict",
         }
-        about = {
+        message = {
             "model_spec": {"name": self._serving.name, "signature_name": "", "version": served.version},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
-        return as_json(about)
+        return as_json(message)
 
     def predict(self, version: str | None = None) -> Response:
         """Predictions."""
@@ -185,14 +188,6 @@ def paper_view(inference: Inference) -> Response:
 def as_json(message: object, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(orjson.dumps(message), status, content_type="application/json")
-
-
-def server_version() -> str:
-    """The version of ruo that is installed."""
-    try:
-        return installed("ruo")
-    except PackageNotFoundError:  # run from a checkout or an image that holds the sources only
-        return "unknown"
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:
@@ -226,6 +221,11 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         "cache_hit": {"count": 0, "ns": 0},  # there is no cache; perf_analyzer reads them all the same
         "cache_miss": {"count": 0, "ns": 0},
     }
-    rows, calls = int(totals.get("ruo_rows_total", 0)), parts["success"]["count"]
-    about = {"name": model, "version": version, "inference_count": rows, "execution_count": calls}
-    return {**about, "inference_stats": parts, "batch_stats": []}
+    return {
+        "name": model,
+        "version": version,
+        "inference_count": int(totals.get("ruo_rows_total", 0)),
+        "execution_count": parts["success"]["count"],
+        "inference_stats": parts,
+        "batch_stats": [],
+    }
