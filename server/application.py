@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
@@ -24,11 +24,13 @@ from server.openapi import INDEX, PREDICT_V1, PREDICT_V2, ROWS, Route, describe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
-from server.views import V1Views, V2Views, as_json, paper_view
+from server.views import V1Views, V2Views, paper_view
 
 __all__ = ["create_app", "routes_of"]
 
 log = logging.getLogger("gunicorn.error")
+
+_PROMETHEUS = "text/plain; version=0.0.4"
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -49,6 +51,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     serving = Serving(settings, metrics, scheduler)
     routes = routes_of(settings, Inference(settings, serving, scheduler, metrics), metrics)
     app = Flask("server", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
@@ -100,8 +103,13 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
         Route("POST", f"{model_v1}:predict", v1.predict, "Predictions (V1)", PREDICT_V1),
         Route("POST", f"{one_v1}:predict", v1.predict, "Predictions of one version (V1)", PREDICT_V1),
         Route("POST", "/test", partial(paper_view, inference), "Predictions (the protocol of 2023)", ROWS),
-        Route("GET", "/metrics", lambda: _as_text(metrics.text(serving.pids())), "Numbers for Prometheus"),
-        Route("GET", "/openapi.json", lambda: as_json(document), "This document"),
+        Route(
+            "GET",
+            "/metrics",
+            lambda: Response(metrics.text(serving.pids()), content_type=_PROMETHEUS),
+            "Numbers for Prometheus",
+        ),
+        Route("GET", "/openapi.json", lambda: document, "This document"),
     ]
     document = describe(table, settings)
     return table
@@ -111,10 +119,6 @@ class _Name(BaseConverter):
     """A part of a path that names something; what follows a colon is a verb, as in ``model:predict``."""
 
     regex = "[^/:]+"
-
-
-def _as_text(text: bytes) -> Response:
-    return Response(text, content_type="text/plain; version=0.0.4")
 
 
 def _admit(settings: Settings, probes: set[str]) -> None:
@@ -158,7 +162,8 @@ def _answer_error(error: Exception) -> Response:
     else:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         sentence, status = "The server failed on this request; its log says why.", 500
-    response = as_json({"error": sentence}, status)
+    response = jsonify(error=sentence)
+    response.status_code = status
     response.headers.extend(headers)
     if status == 503:
         response.headers["Retry-After"] = "1"

@@ -1,9 +1,9 @@
 """Gunicorn's settings: workers and threads from the CPU limit, and the hooks that join the workers.
 
 PORT (8000), WEB_CONCURRENCY (workers; default: one for each CPU that may be used), WORKER_CORES (how many CPUs each
-worker is kept to; default: all, shared), LOG_LEVEL (info; warning leaves
-out the line for every request) and LOG_FORMAT (text, json) come from the environment, as do the application's
-settings (server/settings.py); `-b` and the other options of the command line override what stands here.
+worker is kept to; default: all, shared), LOG_LEVEL (info; warning leaves out the line for every request) and LOG_FORMAT
+(text, json) come from the environment, as do the application's settings (server/settings.py). The options of the command
+line, such as `-b`, override this file.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from ruo.machine import cpu_limit
 from server.settings import Settings
 from server.slots import WorkerSlots
 
-_settings = Settings.read()  # a wrong one ends the server here, before any worker is there
+_settings = Settings.read()  # a wrong one ends the server at once, before any worker starts
 _cpus = cpu_limit()
 _slots = WorkerSlots()
 
@@ -30,7 +30,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus
 worker_class = "server.worker.LeastLoadedWorker"
 threads = _settings.max_waiting + 9  # one computes, some wait, and there is always one to refuse the next
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a file that beats, not a secret
-forwarded_allow_ips = ""  # what a proxy says of its client means nothing here, so no proxy has to be told apart
+forwarded_allow_ips = ""  # the server does not use what a proxy says of its client, so it trusts none
 keepalive = 65  # longer than the idle time of proxies in front, which close first then
 timeout = 120
 graceful_timeout = 60
@@ -82,7 +82,7 @@ def when_ready(server: Any) -> None:
     """
     with contextlib.suppress(ImportError):  # which every worker will tell of, as the reason why it is not ready
         import keras  # noqa: F401
-    gc.freeze()  # what is here now is never looked at again, so its memory stays shared
+    gc.freeze()  # the collector leaves these objects alone, so their memory stays shared
     lifeline = os.environ.pop("RUO_LIFELINE_FD", None)
     if lifeline is not None:
         threading.Thread(target=_stop_at_end_of, args=(int(lifeline),), daemon=True).start()
@@ -95,7 +95,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Keep the worker to CPUs of its own, where that is asked for; before TensorFlow looks how many there are."""
+    """Keep the worker to CPUs of its own, with WORKER_CORES; before TensorFlow counts the CPUs."""
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         first = worker.slot * _cores

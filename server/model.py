@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,19 +78,17 @@ class Model:
 def _fit(array: Array, spec: TensorSpec) -> Array:
     if array.ndim == 0:
         raise WireError(f'Input "{spec.name}" is a single number; the first dimension must be the rows.')
-    free = [size for size in spec.shape[1:] if size < 0]
-    wanted = [len(array), *spec.shape[1:]]
-    fits = array.ndim == len(wanted) and all(want in (-1, have) for want, have in zip(wanted, array.shape, strict=True))
+    is_free = any(size < 0 for size in spec.shape[1:])
+    shape = [len(array), *spec.shape[1:]]
+    fits = array.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
     if not fits:
         # a row may come flat where the model takes an image, never with another number of values
-        flat = int(np.prod(spec.shape[1:]))
-        if free or array.ndim != 2 or array.shape[1] != flat:
-            shape = [-1, *spec.shape[1:]]
+        if is_free or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
             raise WireError(
-                f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {shape} '
+                f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {[-1, *spec.shape[1:]]} '
                 f"({datatype_of(spec.dtype)}; -1 is any size)."
             )
-        array = array.reshape(wanted)
+        array = array.reshape(shape)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = np.ascontiguousarray(array, dtype=spec.dtype)
     # a float too large for FP32 is Infinity there, which a model can take; a fraction cut off is another number
@@ -200,7 +199,8 @@ def decode_raw(body: Array, spec: TensorSpec) -> Array:
     """The only tensor of a raw binary request: its datatype and shape are the model's."""
     if not np.issubdtype(spec.dtype, np.number) or spec.dtype not in DATATYPES.values():
         raise WireError(f'Input "{spec.name}" cannot be sent as raw bytes.')
-    row = int(np.prod([max(size, 1) for size in spec.shape[1:]])) * spec.dtype.itemsize
+    shape = [max(size, 1) for size in spec.shape[1:]]
+    row = math.prod(shape) * spec.dtype.itemsize
     if body.nbytes == 0 or body.nbytes % row:
         raise WireError(f'Input "{spec.name}" takes {row} bytes a row, the body has {body.nbytes}.')
-    return body.view(spec.dtype).reshape(-1, *(max(size, 1) for size in spec.shape[1:]))
+    return body.view(spec.dtype).reshape(-1, *shape)

@@ -42,9 +42,9 @@ class WorkerSlots:
         """Say whether this worker's model is ready."""
         self._slots["is_ready"][slot] = ready
 
-    def add_load(self, slot: int, change: int) -> None:
-        """Count a connection that this worker has begun (1) or ended (-1) to work on."""
-        self._slots["load"][slot] += change
+    def set_load(self, slot: int, load: int) -> None:
+        """Say how many connections this worker works on."""
+        self._slots["load"][slot] = load
 
     def ready(self) -> int:
         """How many workers are ready."""

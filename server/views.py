@@ -6,7 +6,6 @@ import math
 from importlib import metadata
 from typing import Any
 
-import orjson
 from flask import Response, request
 
 from ruo.wire import WIRES, WireError
@@ -20,12 +19,16 @@ from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError
 
-__all__ = ["V1Views", "V2Views", "as_json", "paper_view"]
+__all__ = ["V1Views", "V2Views", "paper_view"]
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 # The clients of 2023 do not try again, so a request that comes while the model is being loaded waits for it.
 _PAPER_WAIT_S = 60.0
+
+
+# what Flask makes an answer of, and where it is an error its status
+Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int]
 
 
 class V2Views:
@@ -37,38 +40,38 @@ class V2Views:
         self._serving = inference.serving
         self._metrics = metrics
 
-    def server(self) -> Response:
+    def server(self) -> Message:
         """What this server is and can do."""
         try:
             version = metadata.version("ruo")
         except metadata.PackageNotFoundError:  # an image holds the sources only
             version = "unknown"
-        return as_json({"name": "ruo", "version": version, "extensions": _EXTENSIONS})
+        return {"name": "ruo", "version": version, "extensions": _EXTENSIONS}
 
-    def live(self) -> Response:
+    def live(self) -> Message:
         """Whether the server lives: it answers, so it does."""
-        return as_json({"live": True})
+        return {"live": True}
 
-    def ready(self) -> Response:
+    def ready(self) -> Message:
         """Whether a worker has its model warm, and how many have."""
         workers = self._serving.ready_workers()
         state = {"live": True, "ready": workers > 0, "workers": workers}
         if workers:
-            return as_json(state)
-        return as_json({**state, "error": self._serving.why_not_ready()}, 503)
+            return state
+        return {**state, "error": self._serving.why_not_ready()}, 503
 
-    def model_ready(self, version: str | None = None) -> Response:
+    def model_ready(self, version: str | None = None) -> Message:
         """Whether a model, or one version of it, is ready."""
         try:
             self._serving.get(version)
         except NotReadyError as error:
-            return as_json({"name": self._serving.name, "ready": False, "error": error.description}, 503)
-        return as_json({"name": self._serving.name, "ready": True})
+            return {"name": self._serving.name, "ready": False, "error": error.description}, 503
+        return {"name": self._serving.name, "ready": True}
 
-    def metadata(self, version: str | None = None) -> Response:
+    def metadata(self, version: str | None = None) -> Message:
         """The model's versions and tensors, and how large a request may be."""
         served = self._serving.get(version)
-        message = {
+        return {
             "name": self._serving.name,
             "versions": [version] if version else self._serving.versions(),
             "platform": served.model.platform,
@@ -76,13 +79,12 @@ class V2Views:
             "outputs": [_describe(spec) for spec in served.model.outputs],
             "parameters": {"sha256": served.sha256, "max_request_bytes": self._settings.max_request_bytes},
         }
-        return as_json(message)
 
-    def config(self, version: str | None = None) -> Response:
+    def config(self, version: str | None = None) -> Message:
         """Triton's model configuration, as far as it is true here; perf_analyzer reads it."""
         served = self._serving.get(version)
         row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
-        message = {
+        return {
             "name": self._serving.name,
             "platform": served.model.platform,
             "backend": "ruo",
@@ -91,14 +93,13 @@ class V2Views:
             "input": [_configure(spec) for spec in served.model.inputs],
             "output": [_configure(spec) for spec in served.model.outputs],
         }
-        return as_json(message)
 
-    def stats(self, version: str | None = None) -> Response:
+    def stats(self, version: str | None = None) -> Message:
         """Triton's statistics, over all workers since the server's start."""
         served = self._serving.get(version)
-        return as_json({"model_stats": [_statistics(self._serving.name, served.version, self._metrics.totals())]})
+        return {"model_stats": [_statistics(self._serving.name, served.version, self._metrics.totals())]}
 
-    def index(self) -> Response:
+    def index(self) -> Message:
         """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
         body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
         message = loads(body) if len(body) else {}
@@ -106,12 +107,12 @@ class V2Views:
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
         ready = self._serving.ready_workers() > 0
         if message.get("ready") and not ready:
-            return as_json([])
+            return []
         reason = "" if ready else self._serving.why_not_ready()
         entry = {"name": self._serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
-        return as_json([{**entry, "version": version} for version in self._serving.versions() or [""]])
+        return [{**entry, "version": version} for version in self._serving.versions() or [""]]
 
-    def control(self) -> Response:
+    def control(self) -> Message:
         """Loading and unloading by request is refused: the model follows MODEL_PATH."""
         raise WireError("This server loads what stands in MODEL_PATH; publish a version there instead.", 400)
 
@@ -127,41 +128,37 @@ class V1Views:
         self._inference = inference
         self._serving = inference.serving
 
-    def alive(self) -> Response:
+    def alive(self) -> Message:
         """KServe's question whether the server lives."""
-        return as_json({"status": "alive"})
+        return {"status": "alive"}
 
-    def models(self) -> Response:
+    def models(self) -> Message:
         """The names of the models."""
-        return as_json({"models": [self._serving.name]})
+        return {"models": [self._serving.name]}
 
-    def model(self, version: str | None = None) -> Response:
+    def model(self, version: str | None = None) -> Message:
         """Whether a model is ready: KServe's answer and TensorFlow Serving's in one."""
         try:
             served = self._serving.get(version)
         except NotReadyError as error:
             status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": error.description}}
-            return as_json(
-                {
-                    "name": self._serving.name,
-                    "ready": False,
-                    "model_version_status": [status],
-                    "error": error.description,
-                },
-                503,
-            )
+            return {
+                "name": self._serving.name,
+                "ready": False,
+                "model_version_status": [status],
+                "error": error.description,
+            }, 503
         versions = [version] if version else self._serving.versions()
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         statuses = [{"version": number, **status} for number in reversed(versions)]
-        message = {
+        return {
             "name": self._serving.name,
             "ready": True,
             "model_version_status": statuses,
             "current_version": served.version,
         }
-        return as_json(message)
 
-    def metadata(self, version: str | None = None) -> Response:
+    def metadata(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""
         served = self._serving.get(version)
         signature = {
@@ -169,11 +166,10 @@ class V1Views:
             "outputs": {spec.name: _tensor_info(spec) for spec in served.model.outputs},
             "method_name": "tensorflow/serving/predict",
         }
-        message = {
+        return {
             "model_spec": {"name": self._serving.name, "signature_name": "", "version": served.version},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
-        return as_json(message)
 
     def predict(self, version: str | None = None) -> Response:
         """Predictions."""
@@ -183,11 +179,6 @@ class V1Views:
 def paper_view(inference: Inference) -> Response:
     """Predictions on the wire of 2023."""
     return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
-
-
-def as_json(message: object, status: int = 200) -> Response:
-    """An answer in JSON."""
-    return Response(orjson.dumps(message), status, content_type="application/json")
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

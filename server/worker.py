@@ -29,7 +29,7 @@ from server.slots import WorkerSlots
 __all__ = ["LeastLoadedWorker"]
 
 _GIVE_WAY_S = 0.0005  # how long to look away from a connection that another worker should take
-_LONGEST_WAY_S = 0.1  # after this long nobody has taken it: the other worker may be stuck
+_LONGEST_WAY_S = 0.1  # after this long no worker has taken it: the other one may be stuck
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
 _HEAD_S = 10.0  # for a client to send something, for the rest of its head, and for a probe as a whole
 _STOPPING_S = 1.0  # for a client to send something when the worker is to end
@@ -73,7 +73,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             try:
                 return application(environ, start_response)
             finally:
-                self._count_down(self._current.connection)
+                self._count(self._current.connection, False)
 
         self.wsgi.wsgi_app = answer
 
@@ -96,23 +96,17 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         longest = _LONGEST_WAY_S if self.slots.is_ready(self.slot) else _LONGEST_WAY_NOT_READY_S
         return now - self._gave_way_since < longest
 
-    def _count_up(self, conn: Any) -> None:
+    def _count(self, conn: Any, is_load: bool) -> None:
+        """Count a connection as this worker's load, or no longer."""
         with self._load_lock:
-            if conn not in self._load:
-                self._load.add(conn)
-                self.slots.add_load(self.slot, 1)
-
-    def _count_down(self, conn: Any) -> None:
-        with self._load_lock:
-            if conn in self._load:
-                self._load.remove(conn)
-                self.slots.add_load(self.slot, -1)
+            (self._load.add if is_load else self._load.discard)(conn)
+            self.slots.set_load(self.slot, len(self._load))
 
     # --- the way of a connection
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait in the poller until its client sends something."""
-        self._count_up(conn)
+        self._count(conn, True)
         begin = _peek(conn)
         if begin is None:
             self._wait_in_poller(conn)
@@ -130,7 +124,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             return super().handle(conn)
         finally:
             self._deadlines.pop(conn, None)
-            self._count_down(conn)
+            self._count(conn, False)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose head is there; in a thread."""
@@ -155,7 +149,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         patience_s = 0.0 if self.alive else _HEAD_S - _STOPPING_S
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now + patience_s]:
             conn.timeout = 0.0
-            self._count_down(conn)
+            self._count(conn, False)
         super().murder_pending()
         for conn in [conn for conn, until in self._lingering.items() if until <= now]:
             self._close(conn)

@@ -268,6 +268,7 @@ def test_a_read_only_file_system(models, ask, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = {"MODEL_PATH": str(models["mlp"]), "WEB_CONCURRENCY": "2", "TMPDIR": str(writable)}
+    settings["MPLCONFIGDIR"] = str(writable)  # Keras imports matplotlib where a notebook's environment has it
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [*sandbox, *command("-b", f"127.0.0.1:{port}")], env={**os.environ, **settings}, stdout=log, stderr=log

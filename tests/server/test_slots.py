@@ -38,12 +38,12 @@ def test_ready_workers_and_their_processes_are_known(slots):
 def test_the_least_loaded_takes_the_next(slots):
     """With equal loads anybody may take a connection; then only those with the least."""
     assert all(slots.is_least_loaded(slot) for slot in (0, 1, 2))
-    slots.add_load(0, 1)
+    slots.set_load(0, 1)
     assert [slots.is_least_loaded(slot) for slot in (0, 1, 2)] == [False, True, True]
-    slots.add_load(1, 2)
-    slots.add_load(2, 3)
+    slots.set_load(1, 2)
+    slots.set_load(2, 3)
     assert [slots.is_least_loaded(slot) for slot in (0, 1, 2)] == [True, False, False]
-    slots.add_load(2, -3)
+    slots.set_load(2, 0)
     assert slots.is_least_loaded(2)
 
 
@@ -51,7 +51,7 @@ def test_a_worker_that_is_not_ready_gives_way(slots):
     """An idle worker without a model leaves connections to busy ones with a model, unless none has one."""
     slots.set_ready(0, False)
     for slot in (1, 2):
-        slots.add_load(slot, 5)
+        slots.set_load(slot, 5)
     assert not slots.is_least_loaded(0)
     slots.set_ready(1, False)
     slots.set_ready(2, False)
@@ -61,6 +61,6 @@ def test_a_worker_that_is_not_ready_gives_way(slots):
 def test_a_dead_workers_load_does_not_count(slots):
     """What a worker was busy with when it died is forgotten with it."""
     for slot in (0, 1):
-        slots.add_load(slot, 2)
+        slots.set_load(slot, 2)
     slots.clear(2)
     assert slots.is_least_loaded(0)
