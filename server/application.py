@@ -24,13 +24,11 @@ from server.openapi import INDEX, PREDICT_V1, PREDICT_V2, ROWS, Route, describe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
-from server.views import V1Views, V2Views, paper_view
+from server.views import V1Views, V2Views, metrics_view, paper_view
 
 __all__ = ["create_app", "routes_of"]
 
 log = logging.getLogger("gunicorn.error")
-
-_PROMETHEUS = "text/plain; version=0.0.4"
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -103,12 +101,7 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
         Route("POST", f"{model_v1}:predict", v1.predict, "Predictions (V1)", PREDICT_V1),
         Route("POST", f"{one_v1}:predict", v1.predict, "Predictions of one version (V1)", PREDICT_V1),
         Route("POST", "/test", partial(paper_view, inference), "Predictions (the protocol of 2023)", ROWS),
-        Route(
-            "GET",
-            "/metrics",
-            lambda: Response(metrics.text(serving.pids()), content_type=_PROMETHEUS),
-            "Numbers for Prometheus",
-        ),
+        Route("GET", "/metrics", partial(metrics_view, metrics, serving), "Numbers for Prometheus"),
         Route("GET", "/openapi.json", lambda: document, "This document"),
     ]
     document = describe(table, settings)
@@ -122,7 +115,7 @@ class _Name(BaseConverter):
 
 
 def _admit(settings: Settings, probes: set[str]) -> None:
-    """Before every request: its token, and the name of its model, which no view asks for again."""
+    """Before every request: check its token, and the name of its model, which no view takes."""
     g.began = time.perf_counter()
     if settings.ruo_token and request.endpoint not in probes:
         check_token(settings.ruo_token, request.headers.get("Authorization"))
@@ -132,7 +125,7 @@ def _admit(settings: Settings, probes: set[str]) -> None:
 
 
 def _record(metrics: Metrics, response: Response) -> Response:
-    """After every request: count it, and write its line in the log; at level debug where it is a question only."""
+    """After every request: count it, and write its line in the log; at level debug for GET."""
     metrics.requests.labels(str(request.url_rule or "none"), response.status_code).inc()
     level = logging.DEBUG if request.method == "GET" else logging.INFO
     if not REQUESTS.isEnabledFor(level):

@@ -1,7 +1,7 @@
 """The body of a request: read within a size and a time, and decompressed where the client says it is.
 
 Gunicorn reads a body through several buffers. A body of known length is instead received by one system call into
-memory of that length: less copying, and the interpreter is not asked for again after every piece.
+memory of that length: less copying, and no waiting for the interpreter after every piece.
 """
 
 from __future__ import annotations

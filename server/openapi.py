@@ -25,50 +25,29 @@ class Route(NamedTuple):
     probe: bool = False
 
 
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "datatype": {"type": "string"},
-        "parameters": {"type": "object"},
-        "data": {"type": "array", "items": {}},
-    },
-}
-_V2_REQUEST = {
-    "type": "object",
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "parameters": {"type": "object"},
-        "inputs": {"type": "array", "minItems": 1, "items": _TENSOR},
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
-            },
-        },
-    },
-}
-_V1_REQUEST = {
-    "type": "object",
-    "properties": {
-        "signature_name": {"type": "string"},
-        "instances": {"type": "array", "items": {}},
-        "inputs": {"oneOf": [{"type": "array", "items": {}}, {"type": "object"}]},
-    },
-}
-_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
+
+
+def _list(items: Any, **limits: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **limits}
+
+
+_TEXT, _FREE = {"type": "string"}, {"type": "object"}
+_SHAPE = _list({"type": "integer", "minimum": 0})
+_TENSOR = _object(
+    "name", "shape", "datatype", name=_TEXT, shape=_SHAPE, datatype=_TEXT, parameters=_FREE, data=_list({})
+)
+_OUTPUTS = _list(_object("name", name=_TEXT, parameters=_FREE))
+_V2_REQUEST = _object("inputs", id=_TEXT, parameters=_FREE, inputs=_list(_TENSOR, minItems=1), outputs=_OUTPUTS)
+_V1_REQUEST = _object(signature_name=_TEXT, instances=_list({}), inputs={"oneOf": [_list({}), _FREE]})
+_ERROR = _object("error", error=_TEXT)
 
 # what requests carry
 PREDICT_V2 = {"application/json": {"schema": _V2_REQUEST}, "application/octet-stream": {"schema": {}}}
 PREDICT_V1 = {"application/json": {"schema": _V1_REQUEST}}
-_NUMBERS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-ROWS = {"application/json": {"schema": {"oneOf": [_NUMBERS, {"type": "string"}]}}}
-INDEX = {"application/json": {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}}
+ROWS = {"application/json": {"schema": {"oneOf": [_list(_list({"type": "number"})), _TEXT]}}}
+INDEX = {"application/json": {"schema": _object(ready={"type": "boolean"})}}
 
 
 def describe(routes: list[Route], settings: Settings) -> dict[str, Any]:

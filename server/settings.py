@@ -21,7 +21,7 @@ class Settings:
     model_name: str = "model"  # its name in addresses
     model_sha256: str = ""  # where set, no other model than the one with this fingerprint is loaded
     model_poll_seconds: float = 5.0  # how often to look for a new model; 0 looks once, at the start
-    model_grace_seconds: float = 300.0  # how long a replaced version can still be asked for by its number
+    model_grace_seconds: float = 300.0  # how long a replaced version still answers to its number
     model_precision: str = "f32"  # bf16: OpenVINO computes in bfloat16, faster where CPUs have it, exact to two digits
     ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run code of their maker
     ruo_token: str = ""  # where set, every request but the probes must carry it

@@ -66,7 +66,7 @@ class Serving:
         self._not_started = threading.Lock()
 
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
-        """Begin to load, once; with slots, the other workers are told when this one is ready."""
+        """Begin to load, once; with slots, the other workers see when this one is ready."""
         if self._not_started.acquire(blocking=False):
             self._slots, self._slot = slots, slot
             threading.Thread(target=self._watch, name="models", daemon=True).start()
@@ -104,7 +104,7 @@ class Serving:
         raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
 
     def versions(self) -> list[str]:
-        """What can be asked for by number; the current one is the last."""
+        """The versions that `get` gives; the current one is the last."""
         return [*self._replaced, *([self._current.version] if self._current else [])]
 
     def why_not_ready(self) -> str:
@@ -181,7 +181,7 @@ class Serving:
     def _swap(self, served: Served, seconds: float) -> None:
         old = self._current
         if old and old.version != served.version:
-            # the old one is kept before the new one is current, so that it can be asked for at every moment
+            # the old one is kept before the new one is current, so that `get` gives it at every moment
             until = time.monotonic() + self._settings.model_grace_seconds
             others = {version: kept for version, kept in self._replaced.items() if version != served.version}
             self._replaced = {**others, old.version: (old, until)}

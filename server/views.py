@@ -17,9 +17,9 @@ from server.inference import Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
 from server.settings import Settings
-from server.versions import NotReadyError
+from server.versions import NotReadyError, Serving
 
-__all__ = ["V1Views", "V2Views", "paper_view"]
+__all__ = ["V1Views", "V2Views", "metrics_view", "paper_view"]
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
@@ -81,7 +81,7 @@ class V2Views:
         }
 
     def config(self, version: str | None = None) -> Message:
-        """Triton's model configuration, as far as it is true here; perf_analyzer reads it."""
+        """Triton's model configuration, as far as it applies; perf_analyzer reads it."""
         served = self._serving.get(version)
         row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
         return {
@@ -129,7 +129,7 @@ class V1Views:
         self._serving = inference.serving
 
     def alive(self) -> Message:
-        """KServe's question whether the server lives."""
+        """Whether the server lives, in KServe's words."""
         return {"status": "alive"}
 
     def models(self) -> Message:
@@ -179,6 +179,11 @@ class V1Views:
 def paper_view(inference: Inference) -> Response:
     """Predictions on the wire of 2023."""
     return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
+
+
+def metrics_view(metrics: Metrics, serving: Serving) -> Response:
+    """Numbers for Prometheus, in its text format."""
+    return Response(metrics.text(serving.pids()), content_type="text/plain; version=0.0.4")
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

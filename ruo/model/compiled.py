@@ -56,7 +56,7 @@ def _compile_tensorflow(keras: Any, loaded: Any) -> Function:
     variables, dtypes = concrete.captured_inputs, [output.dtype for output in concrete.outputs]
 
     def function(arrays: list[Array]) -> list[Array]:
-        # what calling `concrete` comes to, without its checks of the arguments, which take longer than a small model
+        # the operation behind a call of `concrete`, whose checks of the arguments take longer than a model of few weights
         given = [*map(tf.constant, arrays), *variables]
         outputs = tf.raw_ops.StatefulPartitionedCall(args=given, Tout=dtypes, f=concrete)
         results = [tensor.numpy() for tensor in outputs]
@@ -71,7 +71,7 @@ def _compile_tensorflow(keras: Any, loaded: Any) -> Function:
 
 def _traced(keras: Any, loaded: Any, forward: Callable[..., Any]) -> Any:
     """The graph of `forward`, with the weights as constants in it: variables are fetched, and laid out for the CPU, anew
-    for every call, which is a sixth of a small model's time.
+    for every call, which is a sixth of the time of a model of few weights.
 
     They stay variables where they are many, since constants are held twice, and where calls change some, as random layers
     do that are active.
