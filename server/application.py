@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from ruo.wire import WireError
+from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
 from server.logs import REQUESTS
@@ -155,6 +156,8 @@ def _answer_error(error: Exception) -> Response:
     else:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         sentence, status = "The server failed on this request; its log says why.", 500
+    if status != 408:  # that client does not send
+        drain(request.environ)
     response = jsonify(error=sentence)
     response.status_code = status
     response.headers.extend(headers)

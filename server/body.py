@@ -23,9 +23,11 @@ from gunicorn.http.errors import ParseException
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["CODINGS", "read_body"]
+__all__ = ["CODINGS", "drain", "read_body"]
 
 _SLOWEST = float(1 << 20)  # bytes a second; a large body is given time accordingly
+_DRAIN_S = 2.0
+_PIECE = 1 << 20
 _LATE = "The body did not arrive in time; send fewer rows at once."
 
 
@@ -55,6 +57,17 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
     deadline = time.monotonic() + timeout + length / _SLOWEST
     body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
     return _decompress(body, coding, limit)
+
+
+def drain(environ: dict[str, Any]) -> None:
+    """Read the rest of a refused body and throw it away: its client sees the answer, and may use the connection again.
+
+    What does not come within two seconds is left to the end of the connection.
+    """
+    deadline = time.monotonic() + _DRAIN_S
+    with contextlib.suppress(WireError, OSError):
+        while _is_plain(environ) and (rest := environ["wsgi.input"].reader.length):
+            _receive(environ, min(rest, _PIECE), deadline)
 
 
 def _is_plain(environ: dict[str, Any]) -> bool:

@@ -157,6 +157,7 @@ def listening(request, gunicorn, free_port, certificate, models, tmp_path_factor
                 if server.ask(READY)[0] == 200:
                     break
             time.sleep(0.05)
+        server.refused_bytes = 10_000 if request.param == "TLS" else 2 << 20  # Gunicorn itself reads the rest of a few
         server.silence_s = 15 if request.param == "TLS" else 6  # a TLS client that is silent may hold a thread
         yield server
 
@@ -250,6 +251,16 @@ def test_an_answer_is_seen_although_the_body_was_refused(listening):
         status, body = read_answer(stream)
         assert (status, b"not known" in body) == (415, True)
         assert stream.read() == b""
+
+
+def test_a_connection_serves_on_after_a_refusal(listening):
+    """A refused body is read to its end, however large, so that the next request on its connection is answered."""
+    with listening.connect() as connection, connection.makefile("rb") as stream:
+        for _ in range(3):
+            connection.sendall(question(bytes(listening.refused_bytes), "Content-Encoding: br\r\n"))
+            assert read_answer(stream)[0] == 415
+            connection.sendall(question())
+            assert read_answer(stream)[0] == 200
 
 
 def test_clients_that_close_late_hold_nobody_up(listening):
