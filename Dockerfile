@@ -65,6 +65,9 @@ LABEL org.opencontainers.image.title=ruo-client \
 # Gunicorn is process 1: it passes signals on, waits for requests under way, and takes in every child that ends.
 FROM base AS server
 EXPOSE 8000
+# The C library (glibc, mallopt(3)) has one heap for all threads, since only one computes, and holds on to what is freed
+# between one call of the model and the next; the server itself has it give memory back after a swap of models.
+ENV MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=67108864 MALLOC_TRIM_THRESHOLD_=1073741824
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python3", "-c", "\
 import http.client, os; \
 server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT', 8000)), timeout=4); \

@@ -1,16 +1,12 @@
 """The body of a request: read within a size and a time, and decompressed where the client says it is.
 
 Gunicorn reads a body through several buffers. A body of known length is instead received by one system call into
-memory of that length: less copying, and the interpreter is not asked for again after every piece. A large one need not
-be there as a whole: `Arriving` receives its beginning while the rest is on its way, and forgets what has been used.
+memory of that length: less copying, and no waiting for the interpreter after every piece.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
-import mmap
 import socket
 import struct
 import threading
@@ -24,106 +20,54 @@ import zstandard
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 
-from ruo.model.compiled import ALIGNMENT
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["CODINGS", "Arriving", "begin_body", "drain", "read_body"]
+__all__ = ["CODINGS", "drain", "read_body"]
 
-_DRAIN_S = 2.0  # for what is left of the body of a request that was refused
-_PIECE = 1 << 20
 _SLOWEST = float(1 << 20)  # bytes a second; a large body is given time accordingly
-_LARGE = 8 << 20
+_DRAIN_S = 2.0
+_PIECE = 1 << 20
 _LATE = "The body did not arrive in time; send fewer rows at once."
 
 
-class Arriving:
-    """A body in `data`, of which the beginning is there, and the rest once `arrive` was called for it.
+def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
+    """Receive the body of a request and decompress it.
 
-    What has not arrived reads as zeros. `is_whole` says that there is nothing to wait for.
+    Parameters
+    ----------
+    environ : dict
+        The request (WSGI, PEP 3333).
+    limit : int
+        The most bytes it may have, before and after decompression.
+    timeout : float
+        Seconds in which it must arrive; a body of known length has a second more for every megabyte.
+
+    Raises
+    ------
+    WireError
+        With status 413 beyond the limit, 408 where it is too slow, 415 for an unknown coding, 400 where it breaks off.
     """
-
-    def __init__(self, data: Buffer, environ: dict[str, Any] | None = None, deadline: float = 0.0) -> None:
-        self.data = memoryview(data)
-        self._environ = environ
-        self._deadline = deadline
-        self._at = len(self.data) if environ is None else 0
-        self._forgotten = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it is there."""
-        return self._at == len(self.data)
-
-    def arrive(self, end: int) -> None:
-        """Wait until all bytes before `end` are there; raises WireError: 408 where they are too slow, 400."""
-        end = min(end, len(self.data))
-        if end > self._at:
-            assert self._environ is not None  # else it is whole
-            _receive_into(self.data[self._at : end], self._environ, self._deadline)
-            self._at = end
-
-    def forget(self, end: int) -> None:
-        """Give the memory of the bytes before `end` back; they are not looked at again."""
-        if isinstance(self.data.obj, mmap.mmap):
-            end += len(self.data.obj) - len(self.data)  # the body ends where the memory does
-            end -= end % mmap.PAGESIZE
-            if end > self._forgotten:
-                self.data.obj.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
-                self._forgotten = end
-
-
-def begin_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Arriving:
-    """A large body that comes as it is, from its beginning on; any other as `read_body` gives it. Raises the same.
-
-    A tensor that begins behind the first `head` bytes lies so that the model can be given it without a copy.
-    """
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    coding = environ.get("HTTP_CONTENT_ENCODING", "").strip()
-    if coding or not _LARGE <= length <= limit or not _is_plain(environ) or not hasattr(mmap, "MADV_DONTNEED"):
-        return Arriving(read_body(environ, limit, timeout, head))
-    shift = -head % ALIGNMENT  # the memory itself begins with a page
-    memory = mmap.mmap(-1, shift + length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return Arriving(memoryview(memory)[shift:], environ, _deadline(length, timeout))
-
-
-def read_body(environ: dict[str, Any], limit: int, timeout: float, head: int = 0) -> Buffer:
-    """The decompressed body; raises WireError: 413 beyond `limit` bytes, 408 where it is too slow, 415, 400."""
     coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if coding not in CODINGS:
         raise WireError(f"Content-Encoding {coding[:40]!r} is not known; {', '.join(CODINGS)[2:]} are.", 415)
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > limit:
         raise _too_large(limit)
-    deadline = _deadline(length, timeout)
-    body: Buffer
-    if _is_plain(environ):
-        body = _memory(length, head)
-        _receive_into(body, environ, deadline)
-    else:
-        body = _read(environ, limit, deadline)
-    return CODINGS[coding](body, limit)
-
-
-def _memory(length: int, head: int) -> memoryview:
-    """So many bytes, of which the one at `head` is aligned; not zeroed first, and no memory before they are written to."""
-    memory = np.empty(length + ALIGNMENT, np.uint8)
-    shift = -(memory.ctypes.data + head) % ALIGNMENT
-    return memory.data[shift : shift + length]
-
-
-def _deadline(length: int, timeout: float) -> float:
-    return time.monotonic() + timeout + length / _SLOWEST
+    deadline = time.monotonic() + timeout + length / _SLOWEST
+    body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
+    return _decompress(body, coding, limit)
 
 
 def drain(environ: dict[str, Any]) -> None:
-    """Read on for a moment and throw away, so that a client that is still sending gets to see the answer."""
-    if not _is_plain(environ):
-        return
+    """Read the rest of a refused body and throw it away: its client sees the answer, and may use the connection again.
+
+    What does not come within two seconds is left to the end of the connection.
+    """
     deadline = time.monotonic() + _DRAIN_S
     with contextlib.suppress(WireError, OSError):
-        while left := environ["wsgi.input"].reader.length:
-            _receive_into(memoryview(bytearray(min(left, _PIECE))), environ, deadline)
+        while _is_plain(environ) and (rest := environ["wsgi.input"].reader.length):
+            _receive(environ, min(rest, _PIECE), deadline)
 
 
 def _is_plain(environ: dict[str, Any]) -> bool:
@@ -132,30 +76,30 @@ def _is_plain(environ: dict[str, Any]) -> bool:
     return isinstance(reader, LengthReader) and type(environ.get("gunicorn.socket")) is socket.socket
 
 
-def _receive_into(body: memoryview, environ: dict[str, Any], deadline: float) -> None:
-    """The next bytes of the body: those that came with the headers, and the rest from the socket."""
+def _receive(environ: dict[str, Any], length: int, deadline: float) -> memoryview:
+    """A body of known length: the bytes that came with the head, and the rest from the socket."""
+    body = np.empty(length, np.uint8).data  # not zeroed first, as a bytearray would be
     reader, connection = environ["wsgi.input"].reader, environ["gunicorn.socket"]
     buffered = reader.unreader.take_buffered()
-    if len(buffered) > len(body):  # more of this body, or another request on the same connection
-        reader.unreader.unread(buffered[len(body) :])
-    at = min(len(buffered), len(body))
+    at = min(len(buffered), length)
+    reader.unreader.unread(buffered[at:])  # another request on the same connection
     body[:at] = buffered[:at]
-    reader.length -= at
     try:
-        while at < len(body):
-            _set_timeout(connection, deadline - time.monotonic())
-            count = connection.recv_into(body[at:], len(body) - at, socket.MSG_WAITALL)
-            if not count:
-                raise WireError(f"The body ended {reader.length} bytes before the end that Content-Length names.")
-            at += count
-            reader.length -= count
+        while at < length:
+            _limit_waiting(connection, deadline - time.monotonic())
+            received = connection.recv_into(body[at:], length - at, socket.MSG_WAITALL)
+            if not received:
+                raise WireError(f"The body ended {length - at} bytes before the end that Content-Length names.")
+            at += received
     except (BlockingIOError, TimeoutError):
         raise WireError(_LATE, 408) from None
     finally:
-        _set_timeout(connection, None)
+        reader.length -= at
+        _limit_waiting(connection, None)
+    return body
 
 
-def _set_timeout(connection: socket.socket, seconds: float | None) -> None:
+def _limit_waiting(connection: socket.socket, seconds: float | None) -> None:
     """Limit the socket's waiting in the kernel; Python's own timeout would end a call at every piece that comes."""
     if seconds is not None and seconds <= 0:
         raise TimeoutError
@@ -168,11 +112,10 @@ def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
     # without a length and without chunks there is no body (RFC 9112, 6.3), and reading on would wait for ever
     if not environ.get("CONTENT_LENGTH") and not environ.get("wsgi.input_terminated"):
         return b""
-    connection, stream = environ.get("gunicorn.socket"), environ["wsgi.input"]
     length = int(environ.get("CONTENT_LENGTH") or limit + 1)
-    with _cut_off(connection, deadline):
+    with _cut_off(environ.get("gunicorn.socket"), deadline):
         try:
-            body: bytes = stream.read(length)
+            body: bytes = environ["wsgi.input"].read(length)
         except (OSError, ParseException) as error:
             if time.monotonic() >= deadline:
                 raise WireError(_LATE, 408) from None
@@ -184,11 +127,12 @@ def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
 
 @contextlib.contextmanager
 def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None]:
-    """End the receiving side of a connection at the deadline; what waits for it sees an end. Answering goes on."""
+    """End the receiving side of a connection at the deadline; a thread that reads sees an end, and can still answer."""
     if connection is None:
         yield
         return
-    timer = threading.Timer(deadline - time.monotonic(), connection.shutdown, [socket.SHUT_RD])
+    # not the method of a TLS socket, which would end the encryption of the answer as well
+    timer = threading.Timer(deadline - time.monotonic(), socket.socket.shutdown, [connection, socket.SHUT_RD])
     timer.start()
     try:
         yield
@@ -202,46 +146,41 @@ def _too_large(limit: int) -> WireError:
     )
 
 
-# --- decompression; one byte more than the limit is enough to know that there is too much
-
-
-def _as_it_is(body: Buffer, limit: int) -> Buffer:
-    return body
-
-
-def _checked(name: str, open_body: Callable[[Buffer], Any]) -> Callable[[Buffer, int], Buffer]:
-    def decompress(body: Buffer, limit: int) -> Buffer:
-        try:
-            plain: bytes = open_body(body).read(limit + 1)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
-            raise WireError(f"The body is not {name}, although Content-Encoding says so.") from None
-        if len(plain) > limit:
-            raise _too_large(limit)
-        return plain
-
-    return decompress
-
-
-class _Inflated(io.BytesIO):
-    """zlib's format, which HTTP calls deflate, to be read like a file."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        inflating = zlib.decompressobj()
-        plain = inflating.decompress(self.getbuffer(), size or 0)
-        if not inflating.eof and len(plain) < (size or 0):
+def _inflate(body: Buffer, size: int) -> bytes:
+    """The first `size` bytes of a body in the formats of gzip, which may be several in a row, or zlib."""
+    plain, rest = b"", bytes(body)
+    while (not plain or rest) and len(plain) < size:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # which tells one from the other
+        plain += unpacker.decompress(rest, size - len(plain))
+        rest = unpacker.unused_data
+        if not unpacker.eof and len(plain) < size:
             raise EOFError
-        return plain
+    return plain
 
 
-def _open_zstd(body: Buffer) -> Any:
+def _unpack_zstd(body: Buffer, size: int) -> bytes:
     # a larger window than 128 MB would be memory that the limit does not count
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(bytes(body), read_across_frames=True)
+    unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    return unpacker.stream_reader(bytes(body), read_across_frames=True).read(size)
 
 
-CODINGS: dict[str, Callable[[Buffer, int], Buffer]] = {
-    "": _as_it_is,
-    "identity": _as_it_is,
-    "gzip": _checked("gzip", lambda body: gzip.GzipFile(fileobj=io.BytesIO(body))),
-    "deflate": _checked("deflate", _Inflated),
-    "zstd": _checked("zstd", _open_zstd),
+CODINGS: dict[str, Callable[[Buffer, int], bytes] | None] = {
+    "": None,
+    "identity": None,
+    "gzip": _inflate,
+    "deflate": _inflate,  # HTTP's name for zlib's format
+    "zstd": _unpack_zstd,
 }
+
+
+def _decompress(body: Buffer, coding: str, limit: int) -> Buffer:
+    unpack = CODINGS[coding]
+    if unpack is None:
+        return body
+    try:
+        plain = unpack(body, limit + 1)  # one byte more than the limit is enough to know that there is too much
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        raise WireError(f"The body is not {coding}, although Content-Encoding says so.") from None
+    if len(plain) > limit:
+        raise _too_large(limit)
+    return plain

@@ -1,4 +1,4 @@
-"""The way of one request: let in, received, decoded, scored, encoded."""
+"""The way of one request: admitted, received, decoded, scored, encoded."""
 
 from __future__ import annotations
 
@@ -7,76 +7,79 @@ import socket
 import time
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import cast
 
-from werkzeug.datastructures import EnvironHeaders
+from flask import Request, Response
 
 from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
-from ruo.wire.messages import Array, Buffer
-from ruo.wire.v2 import HEADER_LENGTH
-from server.body import Arriving, begin_body
+from ruo.wire.messages import Buffer
+from server.body import read_body
 from server.limits import Gate
 from server.metrics import Metrics, Timing
-from server.model import Model, TensorSpec, decode_raw
+from server.model import Model, decode_raw
+from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Served, Serving
 
-__all__ = ["Answer", "Inference"]
+__all__ = ["Inference"]
 
-_LONGEST_HEAD = 1 << 16
 _JOINED_BYTES = 1 << 16
-
-
-class Answer(NamedTuple):
-    """Predictions as they are sent: headers, Content-Length among them, and the body's parts one after the other."""
-
-    headers: dict[str, str]
-    parts: list[bytes]
 
 
 class Inference:
     """Answers requests for predictions on every wire."""
 
-    def __init__(self, settings: Settings, serving: Serving, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, serving: Serving, scheduler: Scheduler, metrics: Metrics) -> None:
         self.serving = serving
         self._settings = settings
+        self._scheduler = scheduler
         self._metrics = metrics
         self._gate = Gate(settings.max_waiting, settings.max_waiting_mb * 2**20)
         self._worker = f"{settings.pod_name or socket.gethostname()}/{os.getpid()}"
 
-    def answer(self, wire: Wire, environ: dict[str, Any], version: str | None = None, wait_s: float = 0.0) -> Answer:
-        """The answer to a request (WSGI, PEP 3333), from one version of the model; raises WireError and RefusedError."""
-        with self._gate.place(int(environ.get("CONTENT_LENGTH") or 0)), self._metrics.in_flight():
-            deadline = time.monotonic() + self._settings.request_timeout
-            return self._answer(wire, environ, self.serving.get(version, wait_s), deadline)
+    def answer(self, wire: Wire, request: Request, version: str | None = None, wait_s: float = 0.0) -> Response:
+        """Answer a request for predictions.
 
-    def _answer(self, wire: Wire, environ: dict[str, Any], served: Served, deadline: float) -> Answer:
+        Parameters
+        ----------
+        wire : Wire
+            The protocol it is in.
+        request : flask.Request
+            The request; its body has not been read.
+        version : str, optional
+            The version of the model that is asked for; the current one by default.
+        wait_s : float
+            How many seconds to wait for the first model to be loaded.
+
+        Raises
+        ------
+        WireError, werkzeug.exceptions.HTTPException
+            Where there is no answer, with the status to give.
+        """
+        failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
+        with self._gate.place(request.content_length or 0), in_flight, failures:
+            deadline = time.monotonic() + self._settings.request_timeout
+            return self._score(wire, request, self.serving.get(version, wait_s), deadline)
+
+    def _score(self, wire: Wire, request: Request, served: Served, deadline: float) -> Response:
         model = served.model
         began = time.perf_counter()
-        sent_with = cast(Mapping[str, str], EnvironHeaders(environ))
-        head = _head_bytes(wire, sent_with)
-        body = begin_body(environ, self._settings.max_request_bytes, self._settings.body_timeout, head or 0)
-        asked = _decode(wire, model, sent_with, body, head)
-        arrays = model.fit(asked.inputs)
-        rows_arrive = _RowsArrive(body, arrays[0])
-        is_whole = body.is_whole
-        del body
+        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        message = _decode(wire, model, request, body)
+        arrays = model.fit(message.inputs)
         decoded = time.perf_counter()
-        with self._metrics.waiting():
-            outputs, waited = model.run_timed(arrays, deadline, None if is_whole else rows_arrive)
+        with self._metrics.waiting.track_inprogress():
+            outputs, waited = self._scheduler.run(model, arrays, deadline)
         computed = time.perf_counter()
-        answer = InferResponse(outputs, self.serving.name, served.version, asked.id)
-        headers, buffers = wire.encode_response(answer, asked)
-        parts = [bytes(buffer) for buffer in buffers]  # Gunicorn takes bytes only, and makes a call of each
+        answer = InferResponse(model.by_name(outputs), self.serving.name, served.version, message.id)
+        headers, buffers = wire.encode_response(answer, message)
+        parts = [bytes(buffer) for buffer in buffers]  # WSGI takes bytes only, and Gunicorn sends each by itself
         if sum(map(len, parts)) < _JOINED_BYTES:
             parts = [b"".join(parts)]
-        coding, parts = _compressed(parts, environ.get("HTTP_ACCEPT_ENCODING", ""))
-        received = rows_arrive.seconds
-        timing = Timing(
-            decoded - began + received, waited, computed - decoded - waited - received, time.perf_counter() - computed
-        )
+        coding, parts = _compressed(parts, request.headers.get("Accept-Encoding", ""))
+        timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
         self._metrics.scored(served.version, len(arrays[0]), timing)
-        about = {
+        origin = {
             "Content-Length": str(sum(map(len, parts))),
             "Vary": "Accept-Encoding",
             "Server-Timing": timing.header(),
@@ -84,62 +87,20 @@ class Inference:
             "Ruo-Model-Sha256": served.sha256,
             "Ruo-Worker": self._worker,
         }
-        return Answer({**headers, **coding, **about}, parts)
+        return Response(parts, headers={**headers, **coding, **origin})
 
 
-class _RowsArrive:
-    """Receives the rows of a body as the model comes to them; `seconds` is what that took."""
-
-    def __init__(self, body: Arriving, rows: Array) -> None:
-        self.seconds = 0.0
-        self._body = body
-        self._row_bytes = rows.nbytes // max(1, len(rows))
-        self._first = len(body.data) - rows.nbytes
-
-    def __call__(self, start: int, stop: int) -> None:
-        if not self._body.is_whole:
-            began = time.perf_counter()
-            self._body.forget(self._first + start * self._row_bytes)
-            self._body.arrive(self._first + stop * self._row_bytes)
-            self.seconds += time.perf_counter() - began
-
-
-def _head_bytes(wire: Wire, headers: Mapping[str, str]) -> int | None:
-    """How many bytes stand before binary tensors; None where there are none, or more bytes than any request needs."""
-    text = headers.get(HEADER_LENGTH, "")
-    is_number = wire.name == "v2" and text.isascii() and text.isdigit() and len(text) < 10
-    return int(text) if is_number and int(text) < _LONGEST_HEAD else None
-
-
-def _decode(wire: Wire, model: Model, headers: Mapping[str, str], body: Arriving, head: int | None) -> InferRequest:
-    """The request; of its body no more need be there than its head, where the rest is the rows as the model takes them."""
-    if head is not None and not body.is_whole:
-        body.arrive(head)
-        asked = _decoded(wire, model, headers, body.data)
-        tensors = list(asked.inputs.values())
-        behind = len(body.data) - head
-        if len(tensors) == 1 and tensors[0].nbytes == behind and _is_as_taken(tensors[0], model.inputs[0]):
-            return asked
-    body.arrive(len(body.data))
-    return _decoded(wire, model, headers, body.data)
-
-
-def _is_as_taken(tensor: Array, spec: TensorSpec) -> bool:
-    """Whether no value has to be looked at before the model is called."""
-    return tensor.dtype == spec.dtype and tensor.dtype.kind == "f"
-
-
-def _decoded(wire: Wire, model: Model, headers: Mapping[str, str], body: Buffer) -> InferRequest:
-    asked = wire.decode_request(headers, body)
-    if wire.name == "v2" and ONLY in asked.inputs:
+def _decode(wire: Wire, model: Model, request: Request, body: Buffer) -> InferRequest:
+    message = wire.decode_request(cast(Mapping[str, str], request.headers), body)
+    if message.binary and ONLY in message.inputs:
         if len(model.inputs) > 1:
             raise WireError("A raw binary request fits a model with one input only.")
-        asked.inputs[ONLY] = decode_raw(asked.inputs[ONLY], model.inputs[0])
+        message.inputs[ONLY] = decode_raw(message.inputs[ONLY], model.inputs[0])
     known = [spec.name for spec in model.outputs]
-    for name in asked.outputs or ():
+    for name in message.outputs or ():
         if name not in known:
             raise WireError(f'The model has no output "{name}"; its outputs are {", ".join(known)}.')
-    return asked
+    return message
 
 
 def _compressed(parts: list[bytes], accepted: str) -> tuple[dict[str, str], list[bytes]]:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-
-from server.slots import Board
+from prometheus_client.registry import Collector
 
 __all__ = ["Metrics", "Timing"]
 
@@ -37,15 +37,15 @@ class Timing(NamedTuple):
 
 
 class Metrics:
-    """The counters of this worker, and the text of all workers' counters."""
+    """The numbers of this worker, and the text of all workers' numbers."""
 
     def __init__(self) -> None:
         own = self._own = CollectorRegistry()
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        self.board: Board | None = None
-        self._requests = Counter("ruo_requests", "Requests answered", ["route", "status"], registry=own)
+        self.requests = Counter("ruo_requests", "Requests answered", ["route", "status"], registry=own)
+        self.failures = Counter("ruo_infer_failures", "Requests for a prediction that got none", registry=own)
+        self.load_failures = Counter("ruo_model_load_failures", "Models that could not be loaded", registry=own)
         self._rows = Counter("ruo_rows", "Rows scored", ["version"], registry=own)
-        self._failures = Counter("ruo_infer_failures", "Requests for a prediction that got none", registry=own)
         self._stages = {
             stage: Histogram(f"ruo_{stage}_seconds", f"Seconds of {words}", buckets=_SECONDS, registry=own)
             for stage, words in (
@@ -55,23 +55,12 @@ class Metrics:
                 ("encode", "writing an answer"),
             )
         }
-        self._in_flight = self._gauge("ruo_requests_in_flight", "Requests for a prediction under way")
-        self._waiting = self._gauge("ruo_requests_waiting", "Of those, the ones that wait for the model")
-        self._models = self._gauge("ruo_model_loaded", "Workers that serve a version", ["name", "version", "sha256"])
-        self._load_s = Gauge(
-            "ruo_model_load_seconds",
-            "Seconds to load the newest version, warm-up included",
-            registry=own,
-            multiprocess_mode="livemax",
-        )
-        self._load_failures = Counter("ruo_model_load_failures", "Models that could not be loaded", registry=own)
-
-    def _gauge(self, name: str, words: str, labels: list[str] | None = None) -> Gauge:
-        return Gauge(name, words, labels or [], registry=self._own, multiprocess_mode="livesum")
-
-    def answered(self, route: str, status: int) -> None:
-        """Count an answer of any route."""
-        self._requests.labels(route, status).inc()
+        gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
+        self.in_flight = gauge("ruo_requests_in_flight", "Requests for a prediction under way")
+        self.waiting = gauge("ruo_requests_waiting", "Of those, the ones that wait for the model")
+        self._models = gauge("ruo_model_loaded", "Workers that serve a version", ["name", "version", "sha256"])
+        words = "Seconds to load the newest version, warm-up included"
+        self._load_s = Gauge("ruo_model_load_seconds", words, registry=own, multiprocess_mode="livemax")
 
     def scored(self, version: str, rows: int, timing: Timing) -> None:
         """Count a request that got its predictions."""
@@ -88,37 +77,11 @@ class Metrics:
         """Note a version that is gone."""
         self._models.labels(name, version, sha256).set(0)
 
-    def load_failed(self) -> None:
-        """Count a model that could not be loaded."""
-        self._load_failures.inc()
-
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """Count a request for a prediction for as long as a block runs."""
-        self._in_flight.inc()
-        try:
-            yield
-        except Exception:
-            self._failures.inc()
-            raise
-        finally:
-            self._in_flight.dec()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count a request that waits for the model for as long as a block runs."""
-        self._waiting.inc()
-        try:
-            yield
-        finally:
-            self._waiting.dec()
-
-    def text(self) -> bytes:
-        """All numbers in Prometheus' text format."""
-        registry = self._registry()
-        if self.board is not None:
-            registry.register(_Memory(self.board))
-        return generate_latest(registry)
+    def text(self, pids: Sequence[int] = ()) -> bytes:
+        """All numbers in Prometheus' text format, with the memory of the processes `pids`."""
+        memory = CollectorRegistry()
+        memory.register(_Memory(pids))
+        return generate_latest(self._registry()) + generate_latest(memory)
 
     def totals(self) -> dict[str, float]:
         """The sums of the samples of a name, over all workers and labels."""
@@ -136,18 +99,17 @@ class Metrics:
         return registry
 
 
-class _Memory:
-    """The memory of every worker, which any of them can look up."""
+class _Memory(Collector):
+    """The memory of processes, which any of them can look up."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily("ruo_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
-        for pid in self._board.pids():
-            try:
+        for pid in self._pids:
+            # it may have ended since, or the system has no /proc
+            with suppress(OSError, IndexError, ValueError):
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            except (OSError, IndexError, ValueError):
-                continue  # ended since, or a system without /proc
-            family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))
+                family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))
         yield family

@@ -1,14 +1,8 @@
-"""One loaded model: arrays in, arrays out.
-
-The model is compiled once, for any number of rows, and called in pieces of `ROWS_PER_CALL`: a call of 50,000 rows of a
-convolutional model takes twice as long per row as a few thousand do (they no longer fit the cache), and gigabytes.
-`predict` is not used: at its default batch size of 32 it takes a hundred times as long.
-"""
+"""One loaded model: arrays in, arrays out, and what it says of its tensors."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ruo.errors import ModelError
-from ruo.model.compiled import Function, compile_keras, exported_dtype
-from ruo.model.keras_import import import_keras
+from ruo.model.compiled import ROWS_PER_CALL, Function, compile_keras, exported_dtype
+from ruo.model.store import SUFFIXES
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
-from server.scheduler import Turns
 
-__all__ = ["ROWS_PER_CALL", "SUFFIXES", "Model", "TensorSpec", "load_model"]
-
-ROWS_PER_CALL = 2048
-_SHORT = 1 << 16  # bytes of predictions that a socket takes at once, as JSON, too
-SUFFIXES = (".keras", ".h5", ".hdf5")
-
-_TURNS = Turns()  # in a process, whichever model a call is of
+__all__ = ["Model", "TensorSpec", "decode_raw", "load_model"]
 
 
 class TensorSpec(NamedTuple):
@@ -48,81 +35,24 @@ class Model:
         self.inputs = inputs
         self.outputs = outputs
         self._function = function
-        self._rows_are_alike = all(size >= 0 for spec in (*inputs, *outputs) for size in spec.shape[1:])
-        self._row_bytes = _bytes_per_row(inputs)
-        self._answer_bytes = _bytes_per_row(outputs)
-        # what the last call took, by the power of two that its rows were below: small calls are no measure of large ones
-        self._took = [math.inf] * (ROWS_PER_CALL.bit_length() + 1)
-
-    def seconds_for(self, size: int) -> float:
-        """What a request of `size` bytes will take, as the last call of as many rows or more did, or infinity.
-
-        That is where there was none, where the answer may be a long one, and where rows may be of any size: one of them
-        can take as long as many others.
-        """
-        rows = 1 + size // self._row_bytes
-        if not self._rows_are_alike or rows * self._answer_bytes > _SHORT:
-            return math.inf
-        return self._seconds_of(rows)
-
-    def _seconds_of(self, rows: int) -> float:
-        known = self._took[min(rows, ROWS_PER_CALL).bit_length() :]
-        return math.ceil(rows / ROWS_PER_CALL) * next((took for took in known if took < math.inf), math.inf)
 
     def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Score rows; raises WireError (400) where names, shapes or datatypes do not fit the model."""
-        return self.run(self.fit(tensors))
+        """Score rows in one call; raises WireError (400) where names, shapes or datatypes do not fit the model."""
+        return self.by_name(self.run(self.fit(tensors)))
 
-    def run(self, arrays: list[Array], deadline: float = math.inf) -> dict[str, Array]:
-        """Score rows that `fit` has made fit; raises WireError where that takes beyond `deadline` (time.monotonic)."""
-        return self.run_timed(arrays, deadline)[0]
+    def run(self, arrays: list[Array]) -> list[Array]:
+        """Score rows that `fit` has made fit, in one call."""
+        return self._function(arrays)
 
-    def run_timed(
-        self,
-        arrays: list[Array],
-        deadline: float = math.inf,
-        arrive: Callable[[int, int], object] | None = None,
-    ) -> tuple[dict[str, Array], float]:
-        """As `run`; gives the seconds of waiting for other requests too.
+    def by_name(self, outputs: list[Array]) -> dict[str, Array]:
+        """Outputs as `run` gives them, with their names."""
+        return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
 
-        `arrive` is called before every call of the model with the rows that it is for, the first and the one after the
-        last: the arrays may still be on their way. Others compute meanwhile.
-        """
-        rows = len(arrays[0])
-        alone_s = self._seconds_of(max(1, rows))
-        # nothing is known of a model that is being warmed up: due at once, or a busy server would never take it over
-        due = time.monotonic() + (alone_s if alone_s < math.inf else 0.0)
-        waited, has_turn = 0.0, False
-        results: list[Array] = []
-        try:
-            for start in range(0, max(1, rows), ROWS_PER_CALL):
-                stop = min(rows, start + ROWS_PER_CALL)
-                if has_turn and (arrive or _TURNS.is_wanted_before(due)):
-                    _TURNS.give()
-                    has_turn = False
-                if arrive:
-                    arrive(start, stop)
-                if not has_turn:
-                    waited += _wait_for_turn(due, deadline)
-                    has_turn = True
-                pieces = self._call([array[start:stop] for array in arrays])
-                if not start:
-                    results = (
-                        pieces if stop == rows else [np.empty((rows, *each.shape[1:]), each.dtype) for each in pieces]
-                    )
-                if stop - start < rows:
-                    for result, piece in zip(results, pieces, strict=True):
-                        result[start:stop] = piece
-        finally:
-            if has_turn:
-                _TURNS.give()
-        return {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}, waited
-
-    def warm_up(self) -> None:
-        """Call the model at both sizes that it will see, so that no request pays for the first call."""
+    def warm_up(self, run: Callable[[Model, list[Array]], object]) -> None:
+        """Score one row and a full call, so that no request pays for the first call."""
         for rows in (1, ROWS_PER_CALL):
             shapes = [(rows, *(max(size, 1) for size in spec.shape[1:])) for spec in self.inputs]
-            self.run([np.zeros(shape, spec.dtype) for shape, spec in zip(shapes, self.inputs, strict=True)])
+            run(self, [np.zeros(shape, spec.dtype) for shape, spec in zip(shapes, self.inputs, strict=True)])
 
     def fit(self, tensors: Mapping[str, Array]) -> list[Array]:
         """The arrays in the order and with the datatypes and shapes that the model takes."""
@@ -144,42 +74,21 @@ class Model:
             raise WireError(f"The inputs have different numbers of rows: {sorted(counts)}.")
         return arrays
 
-    def _call(self, arrays: list[Array]) -> list[Array]:
-        began = time.monotonic()
-        results = self._function(arrays)
-        bits = len(arrays[0]).bit_length()
-        # a single long one had to wait for a CPU
-        self._took[bits] = min(time.monotonic() - began, 1.2 * self._took[bits])
-        return results
-
-
-def _wait_for_turn(due: float, deadline: float) -> float:
-    began = time.monotonic()
-    if not _TURNS.take(due, deadline):
-        raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
-    return time.monotonic() - began
-
-
-def _bytes_per_row(specs: list[TensorSpec]) -> int:
-    return max(1, sum(spec.dtype.itemsize * math.prod(max(size, 1) for size in spec.shape[1:]) for spec in specs))
-
 
 def _fit(array: Array, spec: TensorSpec) -> Array:
     if array.ndim == 0:
         raise WireError(f'Input "{spec.name}" is a single number; the first dimension must be the rows.')
-    free = [size for size in spec.shape[1:] if size < 0]
-    wanted = [len(array), *spec.shape[1:]]
-    fits = array.ndim == len(wanted) and all(want in (-1, have) for want, have in zip(wanted, array.shape, strict=True))
+    is_free = any(size < 0 for size in spec.shape[1:])
+    shape = [len(array), *spec.shape[1:]]
+    fits = array.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
     if not fits:
         # a row may come flat where the model takes an image, never with another number of values
-        flat = int(np.prod(spec.shape[1:]))
-        if free or array.ndim != 2 or array.shape[1] != flat:
-            shape = [-1, *spec.shape[1:]]
+        if is_free or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
             raise WireError(
-                f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {shape} '
+                f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {[-1, *spec.shape[1:]]} '
                 f"({datatype_of(spec.dtype)}; -1 is any size)."
             )
-        array = array.reshape(wanted)
+        array = array.reshape(shape)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = np.ascontiguousarray(array, dtype=spec.dtype)
     # a float too large for FP32 is Infinity there, which a model can take; a fraction cut off is another number
@@ -190,11 +99,32 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
     return converted
 
 
-def load_model(path: Path, trusted: bool = False, origin: Path | None = None, precision: str = "f32") -> Model:
-    """Load a ``.keras`` or ``.h5`` file or a SavedModel directory, compile it and warm it up.
+def load_model(
+    path: Path,
+    trusted: bool = False,
+    origin: Path | None = None,
+    precision: str = "f32",
+    run: Callable[[Model, list[Array]], object] = Model.run,
+) -> Model:
+    """Load a model, compile it and warm it up.
 
-    Only `trusted` models may have a format that can run code of their maker while it is loaded. `origin` is where
-    `path` was copied from, to be named in errors. OpenVINO computes in `precision`, f32 or bf16. Raises ModelError.
+    Parameters
+    ----------
+    path : Path
+        A ``.keras`` or ``.h5`` file, or a SavedModel directory.
+    trusted : bool
+        Whether formats are taken that can run code of their maker while they are loaded: all but ``.keras``.
+    origin : Path, optional
+        Where `path` was copied from, to be named in errors.
+    precision : {"f32", "bf16"}
+        What OpenVINO computes in.
+    run : callable
+        How the warm-up calls the model.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be loaded or called.
     """
     origin = origin or path
     if path.suffix != ".keras" and not trusted:
@@ -204,7 +134,7 @@ def load_model(path: Path, trusted: bool = False, origin: Path | None = None, pr
         )
     try:
         model = _load_saved_model(path) if path.is_dir() else _load_keras(path, precision)
-        model.warm_up()
+        model.warm_up(run)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         reason = reason.replace(str(path), str(origin))
@@ -215,7 +145,8 @@ def load_model(path: Path, trusted: bool = False, origin: Path | None = None, pr
 def _load_keras(path: Path, precision: str) -> Model:
     if path.suffix not in SUFFIXES:
         raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
-    keras = import_keras()
+    import keras
+
     loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not getattr(loaded, "inputs", None):
         raise ModelError("it does not say what it takes; build it before it is saved, or export it as a SavedModel.")
@@ -268,7 +199,8 @@ def decode_raw(body: Array, spec: TensorSpec) -> Array:
     """The only tensor of a raw binary request: its datatype and shape are the model's."""
     if not np.issubdtype(spec.dtype, np.number) or spec.dtype not in DATATYPES.values():
         raise WireError(f'Input "{spec.name}" cannot be sent as raw bytes.')
-    row = int(np.prod([max(size, 1) for size in spec.shape[1:]])) * spec.dtype.itemsize
+    shape = [max(size, 1) for size in spec.shape[1:]]
+    row = math.prod(shape) * spec.dtype.itemsize
     if body.nbytes == 0 or body.nbytes % row:
         raise WireError(f'Input "{spec.name}" takes {row} bytes a row, the body has {body.nbytes}.')
-    return body.view(spec.dtype).reshape(-1, *(max(size, 1) for size in spec.shape[1:]))
+    return body.view(spec.dtype).reshape(-1, *shape)

@@ -3,84 +3,59 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from server.settings import Settings
 
-__all__ = ["describe"]
-
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "datatype": {"type": "string"},
-        "parameters": {"type": "object"},
-        "data": {"type": "array", "items": {}},
-    },
-}
-_V2_REQUEST = {
-    "type": "object",
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "parameters": {"type": "object"},
-        "inputs": {"type": "array", "minItems": 1, "items": _TENSOR},
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
-            },
-        },
-    },
-}
-_V1_REQUEST = {
-    "type": "object",
-    "properties": {
-        "signature_name": {"type": "string"},
-        "instances": {"type": "array", "items": {}},
-        "inputs": {"oneOf": [{"type": "array", "items": {}}, {"type": "object"}]},
-    },
-}
-_ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-
-# what the end of a path takes and gives; everything else takes nothing and gives an object
-_BODIES: list[tuple[str, dict[str, Any]]] = [
-    ("/infer", {"application/json": {"schema": _V2_REQUEST}, "application/octet-stream": {"schema": {}}}),
-    (":predict", {"application/json": {"schema": _V1_REQUEST}}),
-    ("/test", {"application/json": {"schema": {"oneOf": [_ROWS, {"type": "string"}]}}}),
-    ("/index", {"application/json": {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}}),
-]
-_SUMMARIES = [
-    ("/v2/models/<model>/infer", "Predictions (Open Inference Protocol, JSON and binary tensors)"),
-    ("/infer", "Predictions of one version"),
-    (":predict", "Predictions (V1)"),
-    ("/test", "Predictions (the protocol of 2023: JSON rows, also inside a JSON string)"),
-    ("/health/live", "Whether the server lives"),
-    ("/health/ready", "Whether a worker has its model warm"),
-    ("/ready", "Whether the model is ready"),
-    ("/config", "Triton's model configuration"),
-    ("/stats", "Triton's statistics, over all workers"),
-    ("/repository/index", "The models of this server"),
-    ("load", "Refused: the model follows MODEL_PATH"),
-    ("/metrics", "Numbers for Prometheus"),
-    ("/metadata", "The model's tensors (TensorFlow Serving)"),
-    ("/v1/models", "The names of the models"),
-    ("/v2", "What this server is and can do"),
-    ("/", "Whether the server lives (KServe)"),
-]
+__all__ = ["INDEX", "PREDICT_V1", "PREDICT_V2", "ROWS", "Route", "describe"]
 
 
-def describe(routes: list[tuple[str, str, bool]], settings: Settings) -> dict[str, Any]:
-    """The OpenAPI 3.1 document; `routes` are (method, path, is a probe)."""
+class Route(NamedTuple):
+    """One line of the table of routes; `body` is what its requests carry, by content type.
+
+    A probe is answered without the token.
+    """
+
+    method: str
+    path: str
+    view: Callable[..., Any]
+    summary: str
+    body: dict[str, Any] | None = None
+    probe: bool = False
+
+
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
+
+
+def _list(items: Any, **limits: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **limits}
+
+
+_TEXT, _FREE = {"type": "string"}, {"type": "object"}
+_SHAPE = _list({"type": "integer", "minimum": 0})
+_TENSOR = _object(
+    "name", "shape", "datatype", name=_TEXT, shape=_SHAPE, datatype=_TEXT, parameters=_FREE, data=_list({})
+)
+_OUTPUTS = _list(_object("name", name=_TEXT, parameters=_FREE))
+_V2_REQUEST = _object("inputs", id=_TEXT, parameters=_FREE, inputs=_list(_TENSOR, minItems=1), outputs=_OUTPUTS)
+_V1_REQUEST = _object(signature_name=_TEXT, instances=_list({}), inputs={"oneOf": [_list({}), _FREE]})
+_ERROR = _object("error", error=_TEXT)
+
+# what requests carry
+PREDICT_V2 = {"application/json": {"schema": _V2_REQUEST}, "application/octet-stream": {"schema": {}}}
+PREDICT_V1 = {"application/json": {"schema": _V1_REQUEST}}
+ROWS = {"application/json": {"schema": {"oneOf": [_list(_list({"type": "number"})), _TEXT]}}}
+INDEX = {"application/json": {"schema": _object(ready={"type": "boolean"})}}
+
+
+def describe(routes: list[Route], settings: Settings) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {}
-    for method, path, probe in [*routes, ("GET", "/openapi.json", False)]:
-        template = re.sub(r"<(\w+)>", r"{\1}", path)
-        paths.setdefault(template, {})[method.lower()] = _operation(method, path, probe, settings)
+    for route in routes:
+        template = re.sub(r"<(\w+)>", r"{\1}", route.path)
+        paths.setdefault(template, {})[route.method.lower()] = _operation(route, settings)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "ruo", "version": "1", "description": "Serves a Keras model: V2, V1 and the wire of 2023."},
@@ -91,42 +66,42 @@ def describe(routes: list[tuple[str, str, bool]], settings: Settings) -> dict[st
     return document
 
 
-def _operation(method: str, path: str, probe: bool, settings: Settings) -> dict[str, Any]:
-    content = "text/plain" if path == "/metrics" else "application/json"
+def _operation(route: Route, settings: Settings) -> dict[str, Any]:
+    has_token = bool(settings.ruo_token) and not route.probe
+    content = "text/plain" if route.path == "/metrics" else "application/json"
     answers: dict[str, Any] = {"200": {"description": "The answer", "content": {content: {}}}}
-    for code, meaning in _errors(method, path, probe, bool(settings.ruo_token)):
+    for code, meaning in _errors(route, has_token):
         answers[code] = {"description": meaning, "content": {"application/json": {"schema": _ERROR}}}
     named = {"model": {"enum": [settings.model_name]}}
     operation: dict[str, Any] = {
-        "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
-        "summary": next((words for end, words in _SUMMARIES if path.endswith(end)), "The model's tensors and versions"),
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
+        "summary": route.summary,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", **named.get(name, {})}}
-            for name in re.findall(r"<(\w+)>", path)
+            for name in re.findall(r"<(\w+)>", route.path)
         ],
         "responses": answers,
     }
-    body = next((body for end, body in _BODIES if path.endswith(end)), None)
-    if body:
-        operation["requestBody"] = {"required": not path.endswith("/index"), "content": body}
-        if "application/octet-stream" in body:
-            answers["200"]["content"] = {"application/json": {}, "application/octet-stream": {}}
-    if settings.ruo_token and not probe:
+    if route.body:
+        operation["requestBody"] = {"required": route.body is not INDEX, "content": route.body}
+    if route.body is PREDICT_V2:
+        answers["200"]["content"]["application/octet-stream"] = {}
+    if has_token:
         operation["security"] = [{"token": []}]
     return operation
 
 
-def _errors(method: str, path: str, probe: bool, token: bool) -> list[tuple[str, str]]:
+def _errors(route: Route, has_token: bool) -> list[tuple[str, str]]:
     codes = []
-    if method == "POST":
+    if route.method == "POST":
         codes.append(("400", "The request breaks its protocol"))
-    if token and not probe:
+    if has_token:
         codes.append(("401", "The token is missing or wrong"))
-    if "<" in path:
+    if "<" in route.path:
         codes.append(("404", "There is no such model or version"))
-    if path.endswith(("/infer", ":predict", "/test", "/index")):
+    if route.body:
         codes += [("408", "The body came too slowly"), ("413", "The body is too large")]
         codes += [("415", "The Content-Encoding is not known")]
-    if "<" in path or path in ("/test", "/v2/health/ready"):
+    if "<" in route.path or route.path in ("/test", "/v2/health/ready"):
         codes.append(("503", "The model is not ready, or the server is busy; Retry-After says when to try again"))
     return codes

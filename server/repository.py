@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ruo.errors import ModelError
-from ruo.model.store import MANIFEST, version_folders
+from ruo.model.store import MANIFEST, SUFFIXES, version_folders
 from ruo.provenance import fingerprint
-from server.model import SUFFIXES
 
-__all__ = ["Found", "fetch", "newest"]
+__all__ = ["StoredModel", "fetch", "newest"]
 
 
-class Found(NamedTuple):
+class StoredModel(NamedTuple):
     """A model on disk. `version` is its number in a store, else None; `stamp` changes when its files do."""
 
     path: Path
@@ -31,7 +30,7 @@ class Found(NamedTuple):
     stamp: tuple[object, ...]
 
 
-def newest(path: Path) -> Found:
+def newest(path: Path) -> StoredModel:
     """The model that should be served; raises ModelError where there is none."""
     try:
         return _newest(path)
@@ -40,47 +39,47 @@ def newest(path: Path) -> Found:
 
 
 @contextmanager
-def fetch(found: Found) -> Iterator[tuple[Path, str]]:
+def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
     """A private copy for the time of a block, and its fingerprint; raises ModelError where that is not as promised."""
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
-        copy = Path(folder) / found.path.name
+        copy = Path(folder) / stored.path.name
         try:
-            if found.path.is_dir():
-                shutil.copytree(found.path, copy, copy_function=shutil.copyfile)
+            if stored.path.is_dir():
+                shutil.copytree(stored.path, copy, copy_function=shutil.copyfile)
             else:
-                shutil.copyfile(found.path, copy)
-            same = _stamp(found.path) == found.stamp
+                shutil.copyfile(stored.path, copy)
+            same = _stamp(stored.path) == stored.stamp
         except OSError as error:  # shutil.Error, which copytree raises, is one too
-            raise ModelError(f"The model at {found.path} cannot be read: {error.strerror or error}.") from error
+            raise ModelError(f"The model at {stored.path} cannot be read: {error.strerror or error}.") from error
         if not same:
-            raise ModelError(f"The model at {found.path} is being written; it is taken when it stays as it is.")
+            raise ModelError(f"The model at {stored.path} is being written; it is taken when it stays as it is.")
         sha256 = fingerprint(copy)
-        if found.sha256 is not None and sha256 != found.sha256:
+        if stored.sha256 is not None and sha256 != stored.sha256:
             raise ModelError(
-                f"The model at {found.path} has the fingerprint {sha256[:12]}, its manifest says {found.sha256[:12]}; "
+                f"The model at {stored.path} has the fingerprint {sha256[:12]}, its manifest says {stored.sha256[:12]}; "
                 "publish it again."
             )
         yield copy, sha256
 
 
-def _newest(path: Path) -> Found:
+def _newest(path: Path) -> StoredModel:
     if not path.exists():
         raise ModelError(
             f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
             "or a folder of versions."
         )
     if path.is_file() or _is_saved_model(path):
-        return Found(path, None, None, _stamp(path))
+        return StoredModel(path, None, None, _stamp(path))
     versions = version_folders(path)
     if not versions:
         model = _only_model(path)
-        return Found(model, None, None, _stamp(model))
+        return StoredModel(model, None, None, _stamp(model))
     folder = versions[-1]
     if (folder / MANIFEST).is_file():
         model, sha256 = _read_manifest(folder)
     else:
         model, sha256 = folder if _is_saved_model(folder) else _only_model(folder), None
-    return Found(model, folder.name, sha256, _stamp(model))
+    return StoredModel(model, folder.name, sha256, _stamp(model))
 
 
 def _is_saved_model(path: Path) -> bool:
@@ -108,6 +107,6 @@ def _read_manifest(folder: Path) -> tuple[Path, str]:
 
 def _stamp(path: Path) -> tuple[object, ...]:
     """Name, size, time and number of every file: another file in its place has another number."""
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    states = [(str(each), each.stat()) for each in files]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    states = [(str(file), file.stat()) for file in files]
     return tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states)

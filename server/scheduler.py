@@ -1,8 +1,9 @@
-"""Whose turn it is to compute: one call of a model at a time, since the threads inside a call use all CPUs.
+"""Which request computes next: one call of a model at a time, since the threads inside a call use all CPUs.
 
-Of those who wait, it is the turn of whoever would have been done first alone (earliest due date first). So requests of
-one size are done one after the other, and the first is answered while the last still waits; a short one waits for one
-call of a long one; and a long one is not put off for ever, since what comes late enough is due after it.
+A request is cut into calls of `ROWS_PER_CALL` rows. The next call is one of the request that would have finished first if
+it were alone (earliest due date first). So requests of one size finish one after the other, and the first is answered
+while the last still waits; a short request waits for one call of a long one; and a long request is not delayed for ever,
+since requests that come late enough are due after it.
 """
 
 from __future__ import annotations
@@ -12,41 +13,123 @@ import itertools
 import math
 import threading
 import time
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
-__all__ = ["Turns"]
+import numpy as np
+
+from ruo.model.compiled import ROWS_PER_CALL
+from ruo.wire import WireError
+from ruo.wire.messages import Array
+
+__all__ = ["EarliestDue", "Scheduler"]
 
 
-class Turns:
-    """Turns that one thread at a time has; `due` is a time of `time.monotonic`, and so is `deadline`."""
+class Runnable(Protocol):
+    """A model, as far as the scheduler knows it."""
+
+    def run(self, arrays: list[Array]) -> list[Array]:
+        """Compute in one call."""
+
+
+class Scheduler:
+    """Runs models for the threads of one process, one call at a time, earliest due request first."""
+
+    def __init__(self) -> None:
+        self._turn = EarliestDue()
+        self._call_s: WeakKeyDictionary[Runnable, float] = WeakKeyDictionary()  # seconds of a call of all its rows
+
+    def run(self, model: Runnable, arrays: list[Array], deadline: float = math.inf) -> tuple[list[Array], float]:
+        """Compute any number of rows.
+
+        Parameters
+        ----------
+        model : Runnable
+            The model; its estimate of time is its own.
+        arrays : list of numpy.ndarray
+            The inputs, all with the same number of rows.
+        deadline : float
+            When to give up waiting, in seconds of `time.monotonic`.
+
+        Returns
+        -------
+        list of numpy.ndarray, float
+            The outputs, and the seconds spent waiting for other requests.
+
+        Raises
+        ------
+        WireError
+            With status 503, when the deadline passes before the last call begins.
+        """
+        rows = len(arrays[0])
+        # a model that has not been called yet is due at once, or a busy server would never finish warming it up
+        due = time.monotonic() + rows / ROWS_PER_CALL * self._call_s.get(model, 0.0)
+        pieces, waited, has_turn = [], 0.0, False
+        try:
+            for start in range(0, max(1, rows), ROWS_PER_CALL):
+                if has_turn and self._turn.is_wanted_before(due):
+                    self._turn.release()
+                    has_turn = False
+                if not has_turn:
+                    waited += self._wait(due, deadline)
+                    has_turn = True
+                pieces.append(self._call(model, [array[start : start + ROWS_PER_CALL] for array in arrays]))
+        finally:
+            if has_turn:
+                self._turn.release()
+        if len(pieces) == 1:
+            return pieces[0], waited
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
+
+    def _wait(self, due: float, deadline: float) -> float:
+        began = time.monotonic()
+        if not self._turn.acquire(due, deadline):
+            raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
+        return time.monotonic() - began
+
+    def _call(self, model: Runnable, arrays: list[Array]) -> list[Array]:
+        began = time.monotonic()
+        outputs = model.run(arrays)
+        if len(arrays[0]) == ROWS_PER_CALL:  # shorter calls do not tell how long a long request takes
+            # one slow call may have waited for a CPU, so the estimate grows slowly
+            self._call_s[model] = min(time.monotonic() - began, 1.2 * self._call_s.get(model, math.inf))
+        return outputs
+
+
+class EarliestDue:
+    """A lock whose next owner is the waiting thread with the earliest due time, in order of arrival where they are equal.
+
+    `due` and `deadline` are times of `time.monotonic`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._is_taken = False
-        self._waiting: list[tuple[float, int, threading.Lock]] = []  # a heap; each waits for its lock
-        self._count = itertools.count()
+        self._waiting: list[tuple[float, int, threading.Lock]] = []  # a heap; every thread waits for its own lock
+        self._arrivals = itertools.count()
 
-    def take(self, due: float, deadline: float = math.inf) -> bool:
-        """Wait for a turn; False where there is none until `deadline`."""
+    def acquire(self, due: float, deadline: float = math.inf) -> bool:
+        """Wait for the lock; False if the deadline passes first."""
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True
                 return True
-            mine = threading.Lock()
-            mine.acquire()
-            entry = (due, next(self._count), mine)
+            gate = threading.Lock()
+            gate.acquire()
+            entry = (due, next(self._arrivals), gate)
             heapq.heappush(self._waiting, entry)
         # a lock takes no infinite timeout; -1 stands for it
-        if mine.acquire(timeout=-1 if deadline == math.inf else max(0.0, deadline - time.monotonic())):
+        if gate.acquire(timeout=-1 if deadline == math.inf else max(0.0, deadline - time.monotonic())):
             return True
         with self._lock:
             if entry not in self._waiting:
-                return True  # it was given in this very moment
+                return True  # it became the owner in this very moment
             self._waiting.remove(entry)
             heapq.heapify(self._waiting)
         return False
 
-    def give(self) -> None:
-        """End a turn: the next is that of who is due first."""
+    def release(self) -> None:
+        """Pass the lock to the waiting thread that is due first."""
         with self._lock:
             if self._waiting:
                 heapq.heappop(self._waiting)[2].release()
@@ -54,6 +137,6 @@ class Turns:
                 self._is_taken = False
 
     def is_wanted_before(self, due: float) -> bool:
-        """Whether somebody waits who is due earlier."""
+        """Whether a thread waits that is due earlier."""
         with self._lock:
             return bool(self._waiting) and self._waiting[0][0] < due

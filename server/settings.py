@@ -21,10 +21,8 @@ class Settings:
     model_name: str = "model"  # its name in addresses
     model_sha256: str = ""  # where set, no other model than the one with this fingerprint is loaded
     model_poll_seconds: float = 5.0  # how often to look for a new model; 0 looks once, at the start
-    model_grace_seconds: float = 300.0  # how long a replaced version can still be asked for by its number
-    model_precision: str = (
-        "f32"  # bf16: OpenVINO computes in bfloat16, faster on CPUs that have it, exact to two digits
-    )
+    model_grace_seconds: float = 300.0  # how long a replaced version still answers to its number
+    model_precision: str = "f32"  # bf16: OpenVINO computes in bfloat16, faster where CPUs have it, exact to two digits
     ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run code of their maker
     ruo_token: str = ""  # where set, every request but the probes must carry it
     max_request_mb: float = 256.0  # the largest body, before and after decompression
@@ -32,7 +30,7 @@ class Settings:
     max_waiting_mb: float = 1024.0  # and how large their bodies may be together
     request_timeout: float = 120.0  # seconds for one request's waiting and computing
     body_timeout: float = 60.0  # seconds for one request's body to arrive
-    pod_name: str = ""  # told in the answers, so that a client can see who answered
+    pod_name: str = ""  # stands in the answers, so that a client can see who answered
 
     @property
     def max_request_bytes(self) -> int:

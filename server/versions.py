@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
-import math
 import threading
 import time
 import weakref
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.errors import ModelError
 from ruo.wire import WireError
-from server import heap
-from server.limits import RefusedError
 from server.metrics import Metrics
 from server.model import Model, load_model
-from server.repository import Found, fetch, newest
+from server.repository import StoredModel, fetch, newest
+from server.scheduler import Scheduler
 from server.settings import Settings
-from server.slots import Board
+from server.slots import WorkerSlots
 
 __all__ = ["NotReadyError", "Served", "Serving", "number_of"]
 
@@ -27,11 +28,8 @@ log = logging.getLogger("gunicorn.error")
 _MOST_REPLACED = 3  # replaced versions that are kept; each takes the memory of a model
 
 
-class NotReadyError(RefusedError):
+class NotReadyError(ServiceUnavailable):
     """The model is being loaded, or cannot be: the message says which."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, 503)
 
 
 class Served(NamedTuple):
@@ -43,50 +41,52 @@ class Served(NamedTuple):
     stamp: tuple[object, ...]
 
 
-@dataclass
-class _Replaced:
-    served: Served
-    until: float
-
-
 def number_of(sha256: str) -> str:
     """The version of a file that has none: twelve digits, since Triton's tools and TensorFlow's clients read numbers."""
     return str(10**11 + int(sha256, 16) % (9 * 10**11))
 
 
 class Serving:
-    """Loads in a thread, at the start and when a new model is found; requests under way keep the model they have."""
+    """The versions of one worker: a thread loads the first one, and every new one; requests under way keep the one they have."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self.name = settings.model_name
         self._settings = settings
         self._metrics = metrics
+        self._scheduler = scheduler
         self._current: Served | None = None
-        self._replaced: list[_Replaced] = []
-        self._forgotten: list[weakref.ref[Model]] = []
+        self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, and until when it is kept
+        self._forgotten: list[weakref.ref[Model]] = []  # models that a request may still use
         self._error: str | None = None
         self._refused: tuple[object, ...] | None = None  # the stamp of what could not be loaded
-        self._board: Board | None = None
-        self._line = 0
+        self._slots: WorkerSlots | None = None
+        self._slot = 0
         self._tried = threading.Event()
         self._look = threading.Event()
-        self._starting = threading.Lock()
-        self._started = False
+        self._not_started = threading.Lock()
 
-    def start(self, board: Board | None = None, line: int = 0) -> None:
-        """Begin to load, once; with a board, the other workers are told when this one is ready."""
-        with self._starting:
-            if self._started:
-                return
-            self._started = True
-        self._board, self._line = board, line
-        self._metrics.board = board
-        threading.Thread(target=self._watch, name="models", daemon=True).start()
+    def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
+        """Begin to load, once; with slots, the other workers see when this one is ready."""
+        if self._not_started.acquire(blocking=False):
+            self._slots, self._slot = slots, slot
+            threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
-        """A version, or the current one, after at most `wait_s` seconds of waiting for the first.
+        """A version, by default the current one.
 
-        Raises NotReadyError (503) where it is being loaded, WireError (404) where there is no such version.
+        Parameters
+        ----------
+        version : str, optional
+            Its number.
+        wait_s : float
+            How many seconds to wait for the first version.
+
+        Raises
+        ------
+        NotReadyError
+            When it is being loaded, or cannot be (503).
+        WireError
+            When there is no such version (404).
         """
         self.start()
         self._tried.wait(wait_s)
@@ -95,9 +95,8 @@ class Serving:
             raise NotReadyError(self.why_not_ready())
         if version is None or version == current.version:
             return current
-        for replaced in list(self._replaced):
-            if replaced.served.version == version:
-                return replaced.served
+        if version in (replaced := self._replaced):
+            return replaced[version][0]
         if self._is_changing():
             self._look.set()
             raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
@@ -105,9 +104,8 @@ class Serving:
         raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
 
     def versions(self) -> list[str]:
-        """What can be asked for by number; the current one is the last."""
-        current = [self._current.version] if self._current else []
-        return [replaced.served.version for replaced in list(self._replaced)] + current
+        """The versions that `get` gives; the current one is the last."""
+        return [*self._replaced, *([self._current.version] if self._current else [])]
 
     def why_not_ready(self) -> str:
         """One sentence: the model is being loaded, or cannot be and why."""
@@ -116,11 +114,11 @@ class Serving:
     def ready_workers(self) -> int:
         """How many workers of this server are ready; 1 or 0 where this one stands alone."""
         self.start()
-        return self._board.ready() if self._board else int(self._current is not None)
+        return self._slots.ready() if self._slots else int(self._current is not None)
 
-    def seconds_for(self, size: int) -> float:
-        """What a request of so many bytes will take of the model; infinity where that is not known, or its answer is long."""
-        return self._current.model.seconds_for(size) if self._current else math.inf
+    def pids(self) -> list[int]:
+        """The processes of this server's workers; none where this one stands alone."""
+        return self._slots.pids() if self._slots else []
 
     def _watch(self) -> None:
         seen = self._check(None)
@@ -132,28 +130,28 @@ class Serving:
             self._free_forgotten()
             seen = self._check(seen)
 
-    def _check(self, seen: Found | None) -> Found | None:
-        """Load what is new on disk; gives what was found, to be compared with the next time."""
+    def _check(self, seen: StoredModel | None) -> StoredModel | None:
+        """Load what is new on disk; returns the model that is stored there, for comparison the next time."""
         try:
-            found = newest(self._settings.model_path)
+            stored = newest(self._settings.model_path)
             # what no manifest vouches for may still be being written: it is taken when it stays as it is
-            if self._is_new(found) and (found.sha256 or not self._current or found == seen):
-                self._load(found)
+            if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
+                self._load(stored)
         except ModelError as error:
             self._fail(str(error))
             return None
         except Exception:
             log.exception("Looking for a new model failed; it is tried again")
             return None
-        return found
+        return stored
 
-    def _is_new(self, found: Found) -> bool:
+    def _is_new(self, stored: StoredModel) -> bool:
         if self._current is None:
             return True  # tried again and again: what was wrong may have been the disk
-        if found.stamp in (self._refused, self._current.stamp):
+        if stored.stamp in (self._refused, self._current.stamp):
             return False
         # a version of a store is what it was when it was loaded; a change to it is published as another version
-        return found.version is None or found.version != self._current.version
+        return stored.version is None or stored.version != self._current.version
 
     def _is_changing(self) -> bool:
         try:
@@ -161,57 +159,65 @@ class Serving:
         except ModelError:
             return False
 
-    def _load(self, found: Found) -> None:
+    def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        self._refused = found.stamp  # until it is known to be good
-        with fetch(found) as (path, sha256):
+        self._refused = stored.stamp  # until it is known to be good
+        with fetch(stored) as (path, sha256):
             pin = self._settings.model_sha256.lower()
             if pin and sha256 != pin:
                 raise ModelError(
-                    f"The model at {found.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
+                    f"The model at {stored.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
                 )
-            version = found.version or number_of(sha256)
-            if self._current is None or self._current.sha256 != sha256 or self._current.version != version:
-                settings = self._settings
-                model = load_model(path, settings.ruo_trust_model, found.path, settings.model_precision)
-                heap.give_back()
-            else:
+            version = stored.version or number_of(sha256)
+            if self._current and (self._current.sha256, self._current.version) == (sha256, version):
                 model = self._current.model  # the same content under another name or time
+            else:
+                settings, run = self._settings, self._scheduler.run
+                model = load_model(path, settings.ruo_trust_model, stored.path, settings.model_precision, run)
+                _give_back()
         self._refused = None
-        self._swap(Served(model, version, sha256, found.stamp), time.perf_counter() - began)
+        self._swap(Served(model, version, sha256, stored.stamp), time.perf_counter() - began)
 
     def _swap(self, served: Served, seconds: float) -> None:
         old = self._current
         if old and old.version != served.version:
-            # the old one is kept before the new one is current, so that it can be asked for at every moment
+            # the old one is kept before the new one is current, so that `get` gives it at every moment
             until = time.monotonic() + self._settings.model_grace_seconds
-            others = [each for each in self._replaced if each.served.version != served.version]
-            self._replaced = [*others, _Replaced(old, until)]
+            others = {version: kept for version, kept in self._replaced.items() if version != served.version}
+            self._replaced = {**others, old.version: (old, until)}
         self._current, self._error = served, None
         self._forget_replaced()
         self._metrics.model_loaded(self.name, served.version, served.sha256, seconds)
         log.info("Model %s version %s ready after %.1f s", self.name, served.version, seconds)
-        if self._board:
-            self._board.set_ready(self._line, True)
+        if self._slots:
+            self._slots.set_ready(self._slot, True)
 
     def _forget_replaced(self) -> None:
         now = time.monotonic()
-        kept = [each for each in self._replaced if each.until > now][-_MOST_REPLACED:]
-        for gone in (each.served for each in self._replaced if each not in kept):
+        in_time = [(version, kept) for version, kept in self._replaced.items() if kept[1] > now]
+        before, self._replaced = self._replaced, dict(in_time[-_MOST_REPLACED:])
+        for version in before.keys() - self._replaced.keys():
+            gone = before[version][0]
             self._forgotten.append(weakref.ref(gone.model))
-            self._metrics.model_dropped(self.name, gone.version, gone.sha256)
-            log.info("Model %s version %s is no longer kept", self.name, gone.version)
-        self._replaced = kept
+            self._metrics.model_dropped(self.name, version, gone.sha256)
+            log.info("Model %s version %s is no longer kept", self.name, version)
 
     def _free_forgotten(self) -> None:
         """Give back the memory of forgotten versions, once no request uses them any more."""
         in_use = [model for model in self._forgotten if model() is not None]
         if len(in_use) < len(self._forgotten):
             self._forgotten = in_use
-            heap.give_back()
+            _give_back()
 
     def _fail(self, message: str) -> None:
         if message != self._error:
             log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
-            self._metrics.load_failed()
+            self._metrics.load_failures.inc()
         self._error = message
+
+
+def _give_back() -> None:
+    """Give the system what is no longer used: a model is full of cycles, and glibc keeps what it has been given back."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

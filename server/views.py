@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
+from importlib import metadata
 from typing import Any
 
-import orjson
 from flask import Response, request
 
 from ruo.wire import WIRES, WireError
@@ -15,18 +13,22 @@ from ruo.wire.jsontext import loads
 from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.inference import Answer, Inference
+from server.inference import Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
 from server.settings import Settings
-from server.versions import NotReadyError
+from server.versions import NotReadyError, Serving
 
-__all__ = ["V1Views", "V2Views", "as_json", "paper_view", "server_version"]
+__all__ = ["V1Views", "V2Views", "metrics_view", "paper_view"]
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 # The clients of 2023 do not try again, so a request that comes while the model is being loaded waits for it.
 _PAPER_WAIT_S = 60.0
+
+
+# what Flask makes an answer of, and where it is an error its status
+Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int]
 
 
 class V2Views:
@@ -38,52 +40,52 @@ class V2Views:
         self._serving = inference.serving
         self._metrics = metrics
 
-    def server(self) -> Response:
+    def server(self) -> Message:
         """What this server is and can do."""
-        return as_json({"name": "ruo", "version": server_version(), "extensions": _EXTENSIONS})
+        try:
+            version = metadata.version("ruo")
+        except metadata.PackageNotFoundError:  # an image holds the sources only
+            version = "unknown"
+        return {"name": "ruo", "version": version, "extensions": _EXTENSIONS}
 
-    def live(self) -> Response:
-        """Answers, so it lives."""
-        return as_json({"live": True})
+    def live(self) -> Message:
+        """Whether the server lives: it answers, so it does."""
+        return {"live": True}
 
-    def ready(self) -> Response:
+    def ready(self) -> Message:
         """Whether a worker has its model warm, and how many have."""
         workers = self._serving.ready_workers()
         state = {"live": True, "ready": workers > 0, "workers": workers}
         if workers:
-            return as_json(state)
-        return as_json({**state, "error": self._serving.why_not_ready()}, 503)
+            return state
+        return {**state, "error": self._serving.why_not_ready()}, 503
 
-    def model_ready(self, model: str, version: str | None = None) -> Response:
+    def model_ready(self, version: str | None = None) -> Message:
         """Whether a model, or one version of it, is ready."""
-        require(self._serving.name, model)
         try:
             self._serving.get(version)
         except NotReadyError as error:
-            return as_json({"name": model, "ready": False, "error": str(error)}, 503)
-        return as_json({"name": model, "ready": True})
+            return {"name": self._serving.name, "ready": False, "error": error.description}, 503
+        return {"name": self._serving.name, "ready": True}
 
-    def metadata(self, model: str, version: str | None = None) -> Response:
+    def metadata(self, version: str | None = None) -> Message:
         """The model's versions and tensors, and how large a request may be."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
-        about: dict[str, Any] = {
-            "name": model,
+        return {
+            "name": self._serving.name,
             "versions": [version] if version else self._serving.versions(),
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
             "outputs": [_describe(spec) for spec in served.model.outputs],
             "parameters": {"sha256": served.sha256, "max_request_bytes": self._settings.max_request_bytes},
         }
-        return as_json(about)
 
-    def config(self, model: str, version: str | None = None) -> Response:
-        """Triton's model configuration, as far as it is true here; perf_analyzer reads it."""
-        require(self._serving.name, model)
+    def config(self, version: str | None = None) -> Message:
+        """Triton's model configuration, as far as it applies; perf_analyzer reads it."""
         served = self._serving.get(version)
         row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
-        about: dict[str, Any] = {
-            "name": model,
+        return {
+            "name": self._serving.name,
             "platform": served.model.platform,
             "backend": "ruo",
             "version_policy": {"latest": {"num_versions": 1}},
@@ -91,36 +93,32 @@ class V2Views:
             "input": [_configure(spec) for spec in served.model.inputs],
             "output": [_configure(spec) for spec in served.model.outputs],
         }
-        return as_json(about)
 
-    def stats(self, model: str, version: str | None = None) -> Response:
+    def stats(self, version: str | None = None) -> Message:
         """Triton's statistics, over all workers since the server's start."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
-        return as_json({"model_stats": [_statistics(model, served.version, self._metrics.totals())]})
+        return {"model_stats": [_statistics(self._serving.name, served.version, self._metrics.totals())]}
 
-    def index(self) -> Response:
+    def index(self) -> Message:
         """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
         body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
-        wish = loads(body) if len(body) else {}
-        if not isinstance(wish, dict) or not isinstance(wish.get("ready", False), bool):
+        message = loads(body) if len(body) else {}
+        if not isinstance(message, dict) or not isinstance(message.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
         ready = self._serving.ready_workers() > 0
-        if wish.get("ready") and not ready:
-            return as_json([])
+        if message.get("ready") and not ready:
+            return []
         reason = "" if ready else self._serving.why_not_ready()
         entry = {"name": self._serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
-        return as_json([{**entry, "version": version} for version in self._serving.versions() or [""]])
+        return [{**entry, "version": version} for version in self._serving.versions() or [""]]
 
-    def control(self, model: str) -> Response:
+    def control(self) -> Message:
         """Loading and unloading by request is refused: the model follows MODEL_PATH."""
-        require(self._serving.name, model)
         raise WireError("This server loads what stands in MODEL_PATH; publish a version there instead.", 400)
 
-    def infer(self, model: str, version: str | None = None) -> Response:
+    def infer(self, version: str | None = None) -> Response:
         """Predictions."""
-        require(self._serving.name, model)
-        return _as_response(self._inference.answer(WIRES["v2"], request.environ, version))
+        return self._inference.answer(WIRES["v2"], request, version)
 
 
 class V1Views:
@@ -130,75 +128,62 @@ class V1Views:
         self._inference = inference
         self._serving = inference.serving
 
-    def alive(self) -> Response:
-        """KServe's question whether the server lives."""
-        return as_json({"status": "alive"})
+    def alive(self) -> Message:
+        """Whether the server lives, in KServe's words."""
+        return {"status": "alive"}
 
-    def models(self) -> Response:
+    def models(self) -> Message:
         """The names of the models."""
-        return as_json({"models": [self._serving.name]})
+        return {"models": [self._serving.name]}
 
-    def model(self, model: str, version: str | None = None) -> Response:
+    def model(self, version: str | None = None) -> Message:
         """Whether a model is ready: KServe's answer and TensorFlow Serving's in one."""
-        require(self._serving.name, model)
         try:
             served = self._serving.get(version)
         except NotReadyError as error:
-            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": str(error)}}
-            return as_json({"name": model, "ready": False, "model_version_status": [status], "error": str(error)}, 503)
+            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": error.description}}
+            return {
+                "name": self._serving.name,
+                "ready": False,
+                "model_version_status": [status],
+                "error": error.description,
+            }, 503
         versions = [version] if version else self._serving.versions()
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-        statuses = [{"version": each, **status} for each in reversed(versions)]
-        about = {"name": model, "ready": True, "model_version_status": statuses, "current_version": served.version}
-        return as_json(about)
+        statuses = [{"version": number, **status} for number in reversed(versions)]
+        return {
+            "name": self._serving.name,
+            "ready": True,
+            "model_version_status": statuses,
+            "current_version": served.version,
+        }
 
-    def metadata(self, model: str, version: str | None = None) -> Response:
+    def metadata(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""
-        require(self._serving.name, model)
         served = self._serving.get(version)
         signature = {
             "inputs": {spec.name: _tensor_info(spec) for spec in served.model.inputs},
             "outputs": {spec.name: _tensor_info(spec) for spec in served.model.outputs},
             "method_name": "tensorflow/serving/predict",
         }
-        about = {
-            "model_spec": {"name": model, "signature_name": "", "version": served.version},
+        return {
+            "model_spec": {"name": self._serving.name, "signature_name": "", "version": served.version},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
-        return as_json(about)
 
-    def predict(self, model: str, version: str | None = None) -> Response:
+    def predict(self, version: str | None = None) -> Response:
         """Predictions."""
-        require(self._serving.name, model)
-        return _as_response(self._inference.answer(WIRES["v1"], request.environ, version))
+        return self._inference.answer(WIRES["v1"], request, version)
 
 
 def paper_view(inference: Inference) -> Response:
     """Predictions on the wire of 2023."""
-    return _as_response(inference.answer(WIRES["paper"], request.environ, wait_s=_PAPER_WAIT_S))
+    return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
 
 
-def require(name: str, model: str) -> None:
-    """Raise WireError (404) for a model that this server does not have."""
-    if model != name:
-        raise WireError(f'There is no model "{model}" here; this server has "{name}".', 404)
-
-
-def as_json(message: object, status: int = 200) -> Response:
-    """An answer in JSON."""
-    return Response(orjson.dumps(message), status, content_type="application/json")
-
-
-def _as_response(answer: Answer) -> Response:
-    return Response(answer.parts, headers=answer.headers)
-
-
-def server_version() -> str:
-    """The version of ruo that is installed."""
-    try:
-        return installed("ruo")
-    except PackageNotFoundError:  # run from a checkout or an image that holds the sources only
-        return "unknown"
+def metrics_view(metrics: Metrics, serving: Serving) -> Response:
+    """Numbers for Prometheus, in its text format."""
+    return Response(metrics.text(serving.pids()), content_type="text/plain; version=0.0.4")
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:
@@ -232,6 +217,11 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         "cache_hit": {"count": 0, "ns": 0},  # there is no cache; perf_analyzer reads them all the same
         "cache_miss": {"count": 0, "ns": 0},
     }
-    rows, calls = int(totals.get("ruo_rows_total", 0)), parts["success"]["count"]
-    about = {"name": model, "version": version, "inference_count": rows, "execution_count": calls}
-    return {**about, "inference_stats": parts, "batch_stats": []}
+    return {
+        "name": model,
+        "version": version,
+        "inference_count": int(totals.get("ruo_rows_total", 0)),
+        "execution_count": parts["success"]["count"],
+        "inference_stats": parts,
+        "batch_stats": [],
+    }

@@ -20,7 +20,6 @@ import pytest
 
 from ruo.deploy.local import LocalServer, local_server
 from ruo.learn.demo import Demo, make_demo
-from ruo.model.keras_import import import_keras
 from ruo.wire import WIRES, InferResponse
 
 ROWS = 2_500
@@ -64,7 +63,8 @@ def labels(demo: Demo) -> np.ndarray:
 @pytest.fixture(scope="session")
 def expected(demo: Demo, features: np.ndarray) -> np.ndarray:
     """What the model says of every row, computed in this process."""
-    keras = import_keras()
+    import keras
+
     return keras.saving.load_model(demo.models["mlp"]).predict(features, batch_size=1000, verbose=0)
 
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from ruo.model.keras_import import import_keras
-
 FEATURES = 8
 
 
 @pytest.fixture(scope="session")
 def keras():
     """Keras, imported when a test needs it."""
-    return import_keras()
+    import keras
+
+    return keras
 
 
 @pytest.fixture(scope="session")

@@ -33,9 +33,9 @@ LAYERS = """
 """
 SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
-    settings limits logs slots heap small scheduler direct
-    metrics body model openapi
-    repository worker
+    settings limits logs
+    metrics slots body openapi
+    model scheduler repository worker
     versions
     inference
     views

@@ -22,7 +22,6 @@ import polars as pl
 from ruo.errors import TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
-from ruo.model.keras_import import import_keras
 from ruo.table import class_indices
 
 __all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
@@ -34,7 +33,8 @@ ROWS_PER_CALL = 50_000
 
 def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Callable[[Array], Array]:
     """The model as a function of (n, features) float32, compiled, and called with each number of rows to come."""
-    keras = import_keras()
+    import keras
+
     model = keras.saving.load_model(path, compile=False)
     function = compile_keras(keras, model, "f32")
     shape = [-1, *model.input_shape[1:]]

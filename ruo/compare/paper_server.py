@@ -24,7 +24,7 @@ _WORKERS = 4  # as many as it had
 _WARM_ROWS = 10_000
 _READY_S = 180.0
 # Keras is imported once, before the workers are forked: that is four times as fast, and outside of what is measured.
-_START = "from ruo.model.keras_import import import_keras; import_keras(); from gunicorn.app.wsgiapp import run; run()"
+_START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
 
 class PaperServer:

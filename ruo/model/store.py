@@ -20,9 +20,10 @@ from typing import Any
 from ruo.errors import ModelError
 from ruo.provenance import fingerprint
 
-__all__ = ["MANIFEST", "publish", "version_folders"]
+__all__ = ["MANIFEST", "SUFFIXES", "publish", "version_folders"]
 
 MANIFEST = "MANIFEST.json"
+SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
 
 
 def publish(model: Any, store: str | os.PathLike[str]) -> str:
@@ -44,8 +45,8 @@ def publish(model: Any, store: str | os.PathLike[str]) -> str:
 
 def version_folders(store: Path) -> list[Path]:
     """The folders of the versions in a store, oldest first."""
-    found = [path for path in store.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name))
+    numbered = [path for path in store.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+    return sorted(numbered, key=lambda path: int(path.name))
 
 
 def _copy(model: Any, folder: Path) -> Path:
@@ -55,7 +56,7 @@ def _copy(model: Any, folder: Path) -> Path:
     path = Path(model)
     if (path / "saved_model.pb").is_file():
         return Path(shutil.copytree(path, folder / "model", copy_function=shutil.copyfile))
-    if path.is_file() and path.suffix in (".keras", ".h5", ".hdf5"):
+    if path.is_file() and path.suffix in SUFFIXES:
         return Path(shutil.copyfile(path, folder / f"model{path.suffix}"))
     raise ModelError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
 
@@ -75,7 +76,7 @@ def _rename(folder: Path, store: Path) -> str:
         except OSError:
             if not (store / str(number)).exists():
                 raise
-            number += 1  # somebody else has published in between
+            number += 1  # another process has published in between
         else:
             _fsync(store)
             return str(number)

@@ -25,7 +25,6 @@ from ruo import wire as codec
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import TableError
 from ruo.learn.demo import Demo
-from ruo.model.keras_import import import_keras
 from ruo.wire.v2 import DATATYPES
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
@@ -204,7 +203,8 @@ def test_every_datatype_reaches_the_model(
 @pytest.mark.parametrize(("datatype", "cells"), [("int64", [16_777_217, 3]), ("float64", [0.1, 1e-300])])
 def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells: list[float]) -> None:
     """A Keras model of whole numbers or doubles finds in a CSV the numbers that it looks for."""
-    keras = import_keras()
+    import keras
+
     given = keras.Input((2,), dtype=datatype, name="x")
     exact = keras.ops.equal(given, np.array([cells], datatype))
     keras.Model(given, keras.ops.cast(exact, "float32")).save(tmp_path / "exact.keras")

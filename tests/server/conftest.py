@@ -1,15 +1,21 @@
 """Real Keras models, made once, the application around them, and real Gunicorn servers."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import server as package
 from ruo import local_server
 from ruo.wire import WIRES, InferRequest
 from server.application import create_app
@@ -66,6 +72,41 @@ def serve():
             yield server
 
     return start
+
+
+@pytest.fixture(scope="session")
+def gunicorn(tmp_path_factory):
+    """Start Gunicorn as a user does, with options and settings; gives the process, and its log in a file."""
+
+    @contextmanager
+    def start(*options, **settings):
+        home = str(Path(package.__file__).parent.parent)
+        log = tmp_path_factory.mktemp("gunicorn") / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", *options, "server:app"],
+                env={**os.environ, "KERAS_BACKEND": "openvino", "PYTHONPATH": home, **settings},
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield SimpleNamespace(process=process, log=log)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Give a port that nobody listens on."""
+
+    def find():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return listener.getsockname()[1]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_a_line_says_what_happened(client, rows, lines):
 
 
 def test_a_line_of_a_prediction_on_v2_says_the_same(client, rows, lines):
-    """It does not come through Flask."""
+    """Its sizes and its times are in the line, whatever the protocol."""
     REQUESTS.setLevel("INFO")
     body = {"inputs": [{"name": "x", "shape": [1, 8], "datatype": "FP32", "data": rows[0].tolist()}]}
     answer = client.post("/v2/models/model/infer", json=body)

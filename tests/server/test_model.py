@@ -1,15 +1,12 @@
 """One loaded model: every format gives the predictions that Keras gives in this process."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
 
 from ruo.errors import ModelError
-from ruo.model.compiled import ALIGNMENT, compile_keras
+from ruo.model.compiled import ROWS_PER_CALL, compile_keras
 from ruo.wire import ONLY, WireError
-from server.model import _TURNS, ROWS_PER_CALL, Model, TensorSpec, decode_raw, load_model
+from server.model import TensorSpec, decode_raw, load_model
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +17,6 @@ def mlp(models):
 @pytest.fixture(scope="module")
 def two(models):
     return load_model(models["two"])
-
-
-def double(rows=None, sleep_s=0.0):
-    """A model that doubles its only input, (rows, 1), and notes how many rows each call had."""
-
-    def function(arrays):
-        time.sleep(sleep_s)
-        if rows is not None:
-            rows.append(len(arrays[0]))
-        return [arrays[0] * 2]
-
-    spec = TensorSpec("x", np.dtype("f4"), (-1, 1))
-    return Model("test", [spec], [spec], function)
 
 
 @pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
@@ -77,6 +61,25 @@ def test_only_a_row_with_nan_is_computed_operation_by_operation(keras):
     np.testing.assert_array_equal(answers[:, 0], [2, 1, 2, 1])
 
 
+@pytest.mark.parametrize("shift", [0, 4])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_answers_do_not_change_with_the_rows(keras, shift, writeable):
+    """Wherever the rows lie in memory, the answer of a model that gives its input back is a copy."""
+    memory = np.zeros(4096, np.uint8)
+    begin = -memory.ctypes.data % 64 + shift  # where a backend can use memory as it is, or not
+    rows = memory[begin : begin + 160].view(np.float32).reshape(20, 2)
+    rows[:] = np.arange(40).reshape(20, 2)
+    wanted = rows.copy()
+    inputs = keras.Input((2,))
+    function = compile_keras(keras, keras.Model(inputs, keras.layers.Identity()(inputs)), "f32")
+    rows.flags.writeable = writeable
+
+    (answers,) = function([rows])
+    memory[:] = 0
+
+    np.testing.assert_array_equal(answers, wanted)
+
+
 def test_what_calls_change_is_not_frozen(keras):
     """Weights become constants of the compiled model; the state of a random layer does not."""
 
@@ -93,25 +96,6 @@ def test_what_calls_change_is_not_frozen(keras):
     rows = np.ones((1, 2), np.float32)
 
     assert not np.array_equal(function([rows])[0], function([rows])[0])
-
-
-@pytest.mark.parametrize("shift", [0, 4, 64])
-@pytest.mark.parametrize("writeable", [True, False])
-def test_answers_are_the_same_wherever_the_rows_lie(keras, shift, writeable):
-    """Memory that TensorFlow can use as it is, or not; the answer of a model that gives its input back is a copy."""
-    memory = np.zeros(4096, np.uint8)
-    begin = -memory.ctypes.data % ALIGNMENT + shift
-    rows = memory[begin : begin + 160].view(np.float32).reshape(20, 2)
-    rows[:] = np.arange(40).reshape(20, 2)
-    wanted = rows.copy()
-    inputs = keras.Input((2,))
-    function = compile_keras(keras, keras.Model(inputs, keras.layers.Identity()(inputs)), "f32")
-    rows.flags.writeable = writeable
-
-    (answers,) = function([rows])
-    memory[:] = 0
-
-    np.testing.assert_array_equal(answers, wanted)
 
 
 @pytest.mark.parametrize("name", ["mlp.h5", "saved"])
@@ -221,130 +205,10 @@ def test_a_flat_row_fills_an_image(models):
         image({ONLY: values.reshape(4, 8)})
 
 
-@pytest.mark.parametrize("rows", [0, 1, ROWS_PER_CALL - 1, ROWS_PER_CALL, ROWS_PER_CALL + 1, 3 * ROWS_PER_CALL])
-def test_pieces_are_put_together(rows):
-    """However many rows there are, each call has at most ROWS_PER_CALL and every row comes back in its place."""
-    calls: list[int] = []
-    array = np.arange(rows, dtype="f4").reshape(-1, 1)
-    outputs = double(calls)({"x": array})["x"]
-    np.testing.assert_array_equal(outputs, 2 * array)
-    assert sum(calls) == rows
-    assert max(calls) <= ROWS_PER_CALL
-
-
 def test_no_rows_give_no_predictions(mlp):
     """An empty table is scored to an empty array of the right width."""
     (outputs,) = mlp({"x": np.empty((0, 8), "f4")}).values()
     assert outputs.shape == (0, 3)
-
-
-def test_one_call_at_a_time():
-    """Two requests never compute at the same time, since the threads of one call use all CPUs; waiting is counted."""
-    model = double(sleep_s=0.2)
-    waits = []
-    threads = [
-        threading.Thread(target=lambda: waits.append(model.run_timed([np.ones((1, 1), "f4")])[1])) for _ in range(3)
-    ]
-    began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert time.monotonic() - began >= 0.6
-    assert min(waits) < 0.1 < max(waits)
-
-
-class Calls:
-    """A model of one column that notes what each call begins with, and stops in its first call until `go` is set."""
-
-    def __init__(self):
-        self.begun, self.go, self.pause = [], threading.Event(), 0.0
-        x = TensorSpec("x", np.dtype("f4"), (-1, 1))
-        self.model = Model("test", [x], [x], self._call)
-
-    def _call(self, arrays):
-        self.begun.append(arrays[0][0, 0])
-        self.go.wait(30)
-        time.sleep(self.pause)
-        return arrays
-
-    def start(self, value, rows):
-        """A thread that scores so many rows of that value; comes back when its request computes, or waits for its turn."""
-        before = len(self.begun), len(_TURNS._waiting)
-        thread = threading.Thread(target=lambda: self.model.run([np.full((rows, 1), value, "f4")]))
-        thread.start()
-        while (len(self.begun), len(_TURNS._waiting)) == before:
-            time.sleep(0.001)
-        return thread
-
-
-def test_requests_of_one_size_are_done_one_after_the_other():
-    """The second begins when the first is done, whatever the number of calls."""
-    calls = Calls()
-    threads = [calls.start(value, 3 * ROWS_PER_CALL) for value in (1, 2)]
-    calls.go.set()
-    for thread in threads:
-        thread.join()
-    assert calls.begun == [1, 1, 1, 2, 2, 2]
-
-
-def test_a_short_request_waits_for_one_call_of_a_long_one():
-    """It would have been done first alone."""
-    calls = Calls()
-    calls.go.set()
-    calls.model.run([np.zeros((1, 1), "f4")])
-    calls.pause = 1.0
-    calls.model.run([np.zeros((ROWS_PER_CALL, 1), "f4")])  # so a long one is known to take seconds
-    calls.pause = 0.0
-    calls.begun.clear()
-    calls.go.clear()
-    threads = [calls.start(1, 5 * ROWS_PER_CALL), calls.start(2, 1)]
-    calls.go.set()
-    for thread in threads:
-        thread.join()
-    assert calls.begun == [1, 2, 1, 1, 1, 1]
-
-
-def test_a_new_model_is_not_put_off_by_the_old_ones_requests():
-    """While requests of which the time is known wait for their turn, a model's first call comes before them."""
-    old, new = Calls(), Calls()
-    old.pause = 1.0
-    old.go.set()
-    old.model.run([np.zeros((ROWS_PER_CALL, 1), "f4")])
-    old.pause = 0.0
-    old.go.clear()
-    new.begun = old.begun
-    new.go.set()
-    old.begun.clear()
-    threads = [old.start(1, ROWS_PER_CALL), old.start(2, 60 * ROWS_PER_CALL), new.start(3, 1)]
-    old.go.set()
-    for thread in threads:
-        thread.join()
-    assert old.begun[:3] == [1, 3, 2]
-
-
-def test_a_request_whose_rows_are_on_their_way_keeps_nobody_waiting():
-    """While it waits for them, others compute."""
-    model = double()
-    rows = [np.ones((3 * ROWS_PER_CALL, 1), "f4")]
-
-    def arrive(start, stop):
-        assert model.run_timed([np.ones((1, 1), "f4")], time.monotonic() + 30)[1] < 30
-
-    outputs, _ = model.run_timed(rows, time.monotonic() + 30, arrive)
-    np.testing.assert_array_equal(outputs["x"], 2 * rows[0])
-
-
-def test_a_deadline_ends_the_waiting():
-    """A request that does not get its turn before its deadline is refused as 503."""
-    model = double(sleep_s=0.5)
-    busy = threading.Thread(target=model.run, args=([np.ones((1, 1), "f4")],))
-    busy.start()
-    time.sleep(0.05)
-    with pytest.raises(WireError) as refusal:
-        model.run([np.ones((1, 1), "f4")], deadline=time.monotonic() + 0.1)
-    busy.join()
-    assert refusal.value.status == 503
 
 
 def test_raw_bytes_are_rows():
@@ -364,36 +228,3 @@ def test_half_precision_of_the_other_kind_is_widened(keras, tmp_path):
     model = load_model(path)
     (outputs,) = model({ONLY: np.ones((1, 2))}).values()
     assert outputs.dtype == model.outputs[0].dtype == np.float32
-
-
-def test_what_a_request_will_take_is_known_after_a_call():
-    """A call of as many rows or more is the measure; where rows or answers may be large nothing is foretold."""
-    model = double(sleep_s=0.01)
-    assert model.seconds_for(8) == np.inf
-    model.run([np.ones((10, 1), "f4")])
-    assert 0.01 <= model.seconds_for(4 * 1) == model.seconds_for(4 * 10)
-    assert model.seconds_for(4 * 100) == np.inf
-    model.run([np.ones((2048, 1), "f4")])
-    assert model.seconds_for(4 * 100) >= 0.01
-    assert model.seconds_for(4 * 8000) == 4 * model.seconds_for(4 * 2000)
-    assert model.seconds_for(1 << 20) == np.inf  # the answer would be a long one
-
-    x = TensorSpec("x", np.dtype("f4"), (-1, -1))
-    free = Model("test", [x], [x], lambda arrays: arrays)
-    free.run([np.ones((10, 1), "f4")])
-    assert free.seconds_for(8) == np.inf
-
-
-def test_a_single_long_call_is_no_measure():
-    """It may have waited for a CPU."""
-    pauses = iter([0.001, 0.5])
-    x = TensorSpec("x", np.dtype("f4"), (-1, 1))
-
-    def function(arrays):
-        time.sleep(next(pauses))
-        return arrays
-
-    model = Model("test", [x], [x], function)
-    for _ in range(2):
-        model.run([np.ones((10, 1), "f4")])
-    assert model.seconds_for(40) < 0.5

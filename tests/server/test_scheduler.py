@@ -1,89 +1,241 @@
-"""Whose turn it is: who is due first."""
+"""Which request computes next: the one that is due first."""
 
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from server.scheduler import Turns
+from ruo.model.compiled import ROWS_PER_CALL
+from ruo.wire import WireError
+from server.scheduler import EarliestDue, Scheduler
+
+
+class Calls:
+    """A model that doubles one column and notes its calls; `go` holds them up, `pause` is how long each takes."""
+
+    def __init__(self, scheduler, pause=0.0):
+        self.scheduler, self.pause, self.go = scheduler, pause, threading.Event()
+        self.values, self.rows = [], []
+        self.go.set()
+
+    def run(self, arrays):
+        self.rows.append(len(arrays[0]))
+        self.values.extend(arrays[0][:1, 0])
+        self.go.wait(30)
+        time.sleep(self.pause)
+        return [2 * arrays[0]]
+
+    def learn(self, pause):
+        """Have the scheduler see one full call that takes so long."""
+        before, self.pause = self.pause, pause
+        self.scheduler.run(self, [np.zeros((ROWS_PER_CALL, 1))])
+        self.pause = before
+        self.values.clear()
+
+    def start(self, value, rows):
+        """A thread that scores so many rows of that value; returns when its request computes, or waits for its turn."""
+        waiting = self.scheduler._turn._waiting
+        before = len(self.values), len(waiting)
+        thread = threading.Thread(target=lambda: self.scheduler.run(self, [np.full((rows, 1), value)]))
+        thread.start()
+        while (len(self.values), len(waiting)) == before:
+            time.sleep(0.001)
+        return thread
 
 
 @pytest.fixture
-def turns():
-    """Turns of which the first is taken."""
-    turns = Turns()
-    assert turns.take(0.0)
-    return turns
+def calls():
+    """A model with a scheduler of its own."""
+    return Calls(Scheduler())
 
 
-def begin(turns, due, done, name=""):
-    """Have a thread wait for a turn, note itself in `done` when it has it, and give it back."""
+def finish(calls, threads):
+    calls.go.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS_PER_CALL - 1, ROWS_PER_CALL, ROWS_PER_CALL + 1, 3 * ROWS_PER_CALL])
+def test_pieces_are_put_together(calls, rows):
+    """However many rows there are, each call has at most ROWS_PER_CALL and every row comes back in its place."""
+    array = np.arange(rows, dtype="f4").reshape(-1, 1)
+    (outputs,), _ = calls.scheduler.run(calls, [array])
+    np.testing.assert_array_equal(outputs, 2 * array)
+    assert sum(calls.rows) == rows
+    assert max(calls.rows) <= ROWS_PER_CALL
+
+
+def test_one_call_at_a_time(calls):
+    """Two requests never compute at the same time, since the threads of one call use all CPUs; waiting is counted."""
+    calls.pause = 0.2
+    waits = []
+    threads = [
+        threading.Thread(target=lambda: waits.append(calls.scheduler.run(calls, [np.ones((1, 1))])[1]))
+        for _ in range(3)
+    ]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began >= 0.6
+    assert min(waits) < 0.1 < max(waits)
+
+
+def test_requests_of_one_size_finish_one_after_the_other(calls):
+    """The second begins when the first is done, whatever the number of calls."""
+    calls.go.clear()
+    threads = [calls.start(value, 3 * ROWS_PER_CALL) for value in (1, 2)]
+    finish(calls, threads)
+    assert calls.values == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_short_request_waits_for_one_call_of_a_long_one(calls):
+    """Alone it would have finished first."""
+    calls.learn(1.0)
+    calls.go.clear()
+    threads = [calls.start(1, 5 * ROWS_PER_CALL), calls.start(2, 1)]
+    finish(calls, threads)
+    assert calls.values == [1, 2, 1, 1, 1, 1]
+
+
+def test_a_long_request_is_not_delayed_for_ever(calls):
+    """A short request that comes after the time in which the long one would have finished alone comes after it."""
+    calls.learn(0.02)
+    calls.go.clear()
+    threads = [calls.start(1, 1), calls.start(2, 3 * ROWS_PER_CALL)]
+    time.sleep(0.2)
+    threads.append(calls.start(3, 1))
+    finish(calls, threads)
+    assert calls.values == [1, 2, 2, 2, 3]
+
+
+def test_a_single_slow_call_is_no_measure(calls):
+    """It may have waited for a CPU: what a long request takes is still known from the call before it."""
+    calls.learn(0.001)
+    calls.learn(0.5)
+    calls.go.clear()
+    threads = [calls.start(1, 1), calls.start(2, 20 * ROWS_PER_CALL)]
+    time.sleep(0.5)
+    threads.append(calls.start(3, 1))
+    finish(calls, threads)
+    assert calls.values == [1, *20 * [2], 3]
+
+
+def test_a_new_model_is_not_delayed_by_the_requests_of_the_old_one(calls):
+    """While requests of which the time is known wait for their turn, a model's first call comes before them."""
+    new = Calls(calls.scheduler)
+    calls.learn(1.0)
+    new.values = calls.values
+    calls.go.clear()
+    threads = [calls.start(1, ROWS_PER_CALL), calls.start(2, 60 * ROWS_PER_CALL), new.start(3, 1)]
+    finish(calls, threads)
+    assert calls.values[:3] == [1, 3, 2]
+
+
+def test_a_deadline_ends_the_waiting(calls):
+    """A request that does not get its turn before its deadline is refused as 503, and the turn goes on."""
+    calls.go.clear()
+    busy = calls.start(1, 1)
+    with pytest.raises(WireError, match="in time") as refusal:
+        calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 0.1)
+    finish(calls, [busy])
+    assert refusal.value.status == 503
+    assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
+
+
+def test_a_model_that_fails_gives_its_turn_back(calls):
+    """The next request computes."""
+
+    class Broken:
+        def run(self, arrays):
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        calls.scheduler.run(Broken(), [np.ones((1, 1))])
+    assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
+
+
+# --- the lock behind it
+
+
+@pytest.fixture
+def lock():
+    """A lock that is taken."""
+    lock = EarliestDue()
+    assert lock.acquire(0.0)
+    return lock
+
+
+def begin(lock, due, done, name=""):
+    """Have a thread wait for the lock, note itself in `done` when it has it, and release it."""
 
     def work():
-        assert turns.take(due)
+        assert lock.acquire(due)
         done.append(name or due)
-        turns.give()
+        lock.release()
 
-    before = len(turns._waiting)
+    before = len(lock._waiting)
     thread = threading.Thread(target=work)
     thread.start()
-    while len(turns._waiting) == before:
+    while len(lock._waiting) == before:
         time.sleep(0.001)
     return thread
 
 
-def test_the_earliest_due_is_the_next(turns):
+def test_the_earliest_due_is_the_next(lock):
     """In whatever order they came."""
     done = []
-    threads = [begin(turns, due, done) for due in (3.0, 1.0, 2.0)]
+    threads = [begin(lock, due, done) for due in (3.0, 1.0, 2.0)]
     assert not done
-    turns.give()
+    lock.release()
     for thread in threads:
         thread.join()
     assert done == [1.0, 2.0, 3.0]
-    assert turns.take(0.0)  # nobody has it now
+    assert lock.acquire(0.0)  # it is free now
 
 
-def test_of_those_due_at_once_the_first_to_come_is_the_next(turns):
+def test_of_those_due_at_once_the_first_to_come_is_the_next(lock):
     """They keep their order."""
     done = []
-    threads = [begin(turns, 1.0, done, name) for name in "cab"]
-    turns.give()
+    threads = [begin(lock, 1.0, done, name) for name in "cab"]
+    lock.release()
     for thread in threads:
         thread.join()
     assert done == ["c", "a", "b"]
 
 
-def test_whether_somebody_is_due_before(turns):
+def test_whether_somebody_is_due_before(lock):
     """Only those who wait count."""
-    assert not turns.is_wanted_before(10.0)
-    thread = begin(turns, 5.0, [])
-    assert turns.is_wanted_before(10.0)
-    assert not turns.is_wanted_before(5.0)
-    turns.give()
+    assert not lock.is_wanted_before(10.0)
+    thread = begin(lock, 5.0, [])
+    assert lock.is_wanted_before(10.0)
+    assert not lock.is_wanted_before(5.0)
+    lock.release()
     thread.join()
 
 
-def test_who_waits_too_long_is_out_of_the_line(turns):
-    """It is told so, and the turn goes to others."""
-    assert not turns.take(1.0, time.monotonic() + 0.05)
-    assert not turns.is_wanted_before(10.0)
-    turns.give()
-    assert turns.take(2.0)
+def test_a_thread_that_waits_too_long_gives_up(lock):
+    """It is told so, and the lock goes to others."""
+    assert not lock.acquire(1.0, time.monotonic() + 0.05)
+    assert not lock.is_wanted_before(10.0)
+    lock.release()
+    assert lock.acquire(2.0)
 
 
-def test_no_turn_is_lost():
+def test_no_release_is_lost():
     """Many threads with and without deadlines, and never two at once."""
-    turns, inside, most = Turns(), [], []
+    lock, inside, most = EarliestDue(), [], []
 
     def work(number):
         for _ in range(50):
             deadline = time.monotonic() + 0.0005 if number % 2 else float("inf")
-            if turns.take(time.monotonic() + number / 100, deadline):
+            if lock.acquire(time.monotonic() + number / 100, deadline):
                 inside.append(number)
                 most.append(len(inside))
                 inside.remove(number)
-                turns.give()
+                lock.release()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -91,4 +243,4 @@ def test_no_turn_is_lost():
     for thread in threads:
         thread.join(30)
     assert set(most) == {1}
-    assert turns.take(0.0, time.monotonic() + 1)
+    assert lock.acquire(0.0, time.monotonic() + 1)

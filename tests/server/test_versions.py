@@ -11,8 +11,9 @@ import pytest
 from ruo.model.store import publish
 from ruo.wire import ONLY, WireError
 from server.metrics import Metrics
+from server.scheduler import Scheduler
 from server.settings import Settings
-from server.slots import Board
+from server.slots import WorkerSlots
 from server.versions import NotReadyError, Serving, number_of
 
 POLL_S = 0.05
@@ -25,7 +26,7 @@ def serving():
 
     def make(path, **settings):
         config = {"MODEL_PATH": path, "MODEL_POLL_SECONDS": POLL_S, **settings}
-        made.append(Serving(Settings.read(config), Metrics()))
+        made.append(Serving(Settings.read(config), Metrics(), Scheduler()))
         return made[-1]
 
     yield make
@@ -49,17 +50,17 @@ def predict(served, rows):
 
 
 def test_ready_only_after_warm_up(serving, models):
-    """Before its model is warm a worker is not ready and says that it loads; then the board knows that it is ready."""
-    board = Board()
-    line = board.take_line()
+    """Before its model is warm a worker is not ready and says that it loads; then its slot says that it is ready."""
+    slots = WorkerSlots()
+    slot = slots.take()
     served = serving(models["mlp"])
-    served.start(board, line)
+    served.start(slots, slot)
     with pytest.raises(NotReadyError, match="being loaded"):
         served.get()
     assert served.ready_workers() == 0
     assert current(served).model.platform == "tensorflow_keras"
     wait_for(lambda: served.ready_workers() == 1)
-    assert board.is_ready(line)
+    assert slots.is_ready(slot)
 
 
 @pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
