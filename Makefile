@@ -50,11 +50,11 @@ data/%.keras: | .venv/installed
 	@$(MAKE) --no-print-directory demo
 
 benchmark: setup $(DEMO) ## how many rows should a request carry? notebook, report and figure in results/benchmark
-	@$(BIN)/python -m ruo.notebook.run notebooks/benchmark.ipynb --results results/benchmark \
+	@$(BIN)/python -m ruo run notebooks/benchmark.ipynb --results results/benchmark \
 	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS)
 
 scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report and figures in results/scaling (15 minutes)
-	@$(BIN)/python -m ruo.notebook.run notebooks/scaling.ipynb --results results/scaling \
+	@$(BIN)/python -m ruo run notebooks/scaling.ipynb --results results/scaling \
 	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS)
 
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
@@ -64,7 +64,7 @@ bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench 
 	@$(BIN)/python -m benchmarks --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --results results/bench
 
 report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
-	@$(BIN)/python -m ruo.notebook.report results
+	@$(BIN)/python -m ruo report results
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile

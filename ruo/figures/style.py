@@ -64,12 +64,15 @@ class Picture:
         return self.png.read_bytes(), {"width": 900, "alt": self.alt}
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], alt: str, data: pd.DataFrame | None = None) -> Picture:
+def save_figure(
+    figure: Figure, path: str | os.PathLike[str], alt: str | None = None, data: pd.DataFrame | None = None
+) -> Picture:
     """Write a figure as PNG (200 dots per inch), beside it as SVG, and the `data` that it shows as CSV.
 
-    `alt` says in words what it shows.
+    `alt` says in words what it shows; by default it is the figure's title.
     """
     path = Path(path)
+    alt = alt or figure.axes[0].get_title(loc="left")
     if data is not None:
         data.to_csv(path.with_suffix(".csv"), index=False)
     about = {"Title": figure.axes[0].get_title(loc="left"), "Description": alt}

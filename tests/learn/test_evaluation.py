@@ -142,10 +142,10 @@ def test_confidence_in_words(sharpness: float, word: str) -> None:
     assert (gap.low > 0, gap.high < 0) == (sharpness > 1, sharpness < 1)
 
 
-def test_chance_explains_the_error_of_a_calibrated_model() -> None:
-    """Over many tables, the error of a model that states what it knows is what is said that chance makes."""
+def test_a_calibrated_model_shows_the_error_that_is_expected() -> None:
+    """Over many tables, the mean error of a calibrated model is the expected one."""
     found = [evaluate(random_scores(rows=500, seed=seed)).calibration for seed in range(20)]
-    assert np.mean([each.error for each in found]) == pytest.approx(np.mean([each.error_by_chance for each in found]), rel=0.2)  # fmt: skip
+    assert np.mean([each.error for each in found]) == pytest.approx(np.mean([each.error_if_calibrated for each in found]), rel=0.2)  # fmt: skip
 
 
 def test_rounding_above_one_is_a_confidence_of_one() -> None:

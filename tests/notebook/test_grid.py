@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import ruo
 from ruo.__main__ import main
 from ruo.errors import RuoError
-from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, parse_pairs, run_grid
+from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, run_grid
 
 HOME = Path(ruo.__file__).parent.parent
 
@@ -168,7 +168,7 @@ def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
     """Ctrl-C ends the command with status 130; the same command runs the interrupted combination and the rest."""
     wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"  # fmt: skip
     write_notebook(tmp_path / "work.ipynb", "import pathlib", wait, WORK)
-    command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size=1,2,3", "--results", "r"]
+    command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size", "1,2,3", "--results", "r"]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     how: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
@@ -234,7 +234,7 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
     [
         ({"sise": [1, 2]}, {}, r"work.ipynb has no parameter 'sise'; it has size, name, levels"),
         ({"size": [1, 2]}, {"nome": 1}, "has no parameter 'nome'"),
-        ({"results_dir": ["a", "b"]}, {}, "results_dir is what --results gives"),
+        ({"results_dir": ["a", "b"]}, {}, "results_dir is the folder that --results names"),
         ({}, {"size": 1}, "Nothing varies"),
         ({"size": []}, {}, "size has no value"),
         ({"size": [1, 2, 1]}, {}, "size=1,2,1 has a value twice"),
@@ -259,46 +259,13 @@ def test_a_notebook_that_is_not_there(tmp_path: Path) -> None:
 # ---- the command line ----
 
 
-@pytest.mark.parametrize(
-    ("pairs", "grid", "fixed"),
-    [
-        (["model=mlp,cnn", "workers=1,2,4", "runs=3"], {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}, {"runs": 3}),
-        (["sizes=[1000,5000],[10000,none]"], {"sizes": [[1000, 5000], [10000, None]]}, {}),
-        (["sizes=[1000,none]"], {}, {"sizes": [1000, None]}),
-        (["sizes=[1000],none, 0.5 ,[]"], {"sizes": [[1000], None, 0.5, []]}, {}),
-        (["url=http://h:1/?a=b"], {}, {"url": "http://h:1/?a=b"}),
-        (["file=a[1].csv,true"], {"file": ["a[1].csv", True]}, {}),
-    ],
-)
-def test_pairs(pairs: list[str], grid: dict, fixed: dict) -> None:
-    """Values are split at commas outside brackets; one value is fixed, several vary."""
-    assert parse_pairs(pairs) == (grid, fixed)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "sentence"),
-    [
-        (["workers"], "lacks a name or a value"),
-        (["=1"], "lacks a name or a value"),
-        (["workers=1,,2"], "lacks a name or a value"),
-        (["workers=1", "workers=2"], "workers is given twice; write all its values in one, such as workers=1,2"),
-        (["sizes=[1,2"], "bracket without its other half"),
-        (["sizes=1,2]"], "bracket without its other half"),
-    ],
-)
-def test_pairs_that_cannot_be(pairs: list[str], sentence: str) -> None:
-    """A pair that is no pair, twice there or not closed is refused."""
-    with pytest.raises(RuoError, match=sentence):
-        parse_pairs(pairs)
-
-
 def test_the_status_tells_of_failures(notebook: Path, results: Path) -> None:
     """The command prints the verdicts; its status is 3 where a combination failed, 0 else, 1 where nothing could run."""
-    arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels=[1,none]", "-p", "name=a,b/c"]
-    done = CliRunner().invoke(main, [*arguments, "-p", "size=2,13"])
+    arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels", "[1,none]", "-p", "name", "a,b/c"]
+    done = CliRunner().invoke(main, [*arguments, "-p", "size", "2,13"])
     assert done.exit_code == 3
     assert "VALID: 2 of a" in done.output
     assert "FAILED: Cell" in done.output
-    done = CliRunner().invoke(main, [*arguments, "-p", "sise=2,13"])
+    done = CliRunner().invoke(main, [*arguments, "-p", "sise", "2,13"])
     assert done.exit_code == 1
     assert "Error: work.ipynb has no parameter 'sise'" in done.output

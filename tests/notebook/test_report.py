@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ruo.errors import RuoError
-from ruo.notebook.report import bind, main
+from ruo.__main__ import main
+from ruo.errors import ExperimentError
+from ruo.notebook.report import bind
 
 PIXEL = base64.b64encode(
     bytes.fromhex(
@@ -155,7 +156,11 @@ def test_names_in_two_notebooks_do_not_meet(tmp_path: Path) -> None:
 
 def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
     """A link to a notebook that is bound leads to its place, one to a file that is not is only its text."""
-    leave(tmp_path / "a", "a", "# A\n\n[the *next*](b.ipynb), [the last](c.ipynb#x), [data](../x.csv), [far](https://a.example)")  # fmt: skip
+    leave(
+        tmp_path / "a",
+        "a",
+        "# A\n\n[the *next*](b.ipynb), [the last](c.ipynb#x), [data](../x.csv), [far](https://a.example)",
+    )
     leave(tmp_path / "b", "b", "# B")
     page = bind(tmp_path).read_text()
 
@@ -165,7 +170,7 @@ def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "none"])
 def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
     """Where nothing has run, or there is no such folder, the command says how to make a run, and writes nothing."""
-    done = CliRunner().invoke(main, [str(tmp_path / folder)])
+    done = CliRunner().invoke(main, ["report", str(tmp_path / folder)])
 
     assert done.exit_code == 1
     assert re.search(r"^Error: There is no finished run in .* yet; make benchmark makes one\.$", done.output, re.M)
@@ -175,14 +180,14 @@ def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
 def test_a_file_that_is_no_notebook_is_named(tmp_path: Path) -> None:
     """A notebook that cannot be read is named, not left out without a word."""
     leave(tmp_path / "a", "a", "# A").write_text("{")
-    with pytest.raises(RuoError, match=r"a\.ipynb is not a notebook"):
+    with pytest.raises(ExperimentError, match=r"a\.ipynb is not a notebook"):
         bind(tmp_path)
 
 
 def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
     """The command ends well, and prints the page's path."""
     leave(tmp_path / "a", "a", "# A")
-    done = CliRunner().invoke(main, [str(tmp_path)])
+    done = CliRunner().invoke(main, ["report", str(tmp_path)])
 
     assert done.exit_code == 0, done.output
     assert done.output.strip() == str(tmp_path / "report.html")
