@@ -1,7 +1,7 @@
 # Everything starts here. `make` lists what there is; each target does its own set-up.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark scaling bench report test soak lint compare serve lab image clean constraints
+.PHONY: help setup demo benchmark scaling bench report check test soak lint compare serve lab image clean constraints
 
 PYTHON ?= python3
 TESTSET ?= data/testset.csv
@@ -66,8 +66,11 @@ bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench 
 report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
 	@$(BIN)/python -m ruo report results
 
-test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+check: lint ## style, types and the tests that start no server: for every small step (half a minute)
+	@$(BIN)/python -m pytest -m "not slow and not soak" -n auto tests
+
+test: setup ## all tests a newcomer needs, notebooks included (about five minutes)
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 soak: setup ## long fault, load and browser tests; those that measure run alone
 	@$(BIN)/python -m pytest -m "soak and not alone" -n 2 --dist loadfile --timeout 1200 --durations 10 tests

@@ -169,8 +169,8 @@ def run(
 
     parameters = parse_fixed(pairs, [*(file.read() for file in files), *texts])
     with _interruptible(_RESUMED):
-        report = run_notebook(notebook, results, parameters)
-    click.echo(f"\n{report.verdict}\n")
+        verdict = run_notebook(notebook, results, parameters)
+    click.echo(f"\n{verdict}\n")
     for path in sorted(results.iterdir()):
         click.echo(f"  {path}")
 

@@ -1,22 +1,27 @@
-"""Experiments: randomised runs, written to disk one by one, and what they say.
+"""Experiments: plans in randomised blocks, runs on disk, and what they say.
 
 Measures through `ruo.client`; draws nothing.
 """
 
 from ruo.experiment.compare_runs import compare_runs
-from ruo.experiment.network import measure_network
-from ruo.experiment.results import read_sweep
-from ruo.experiment.scaling import balance, law, measure_costs, pays, speed_ups, verdict_on_scaling
+from ruo.experiment.flops import flops_per_row
+from ruo.experiment.network import measure_network, slow_network
+from ruo.experiment.results import Sweep, read_sweep
+from ruo.experiment.scaling import Costs, balance, law, measure_costs, pays, speed_ups, verdict_on_scaling
 from ruo.experiment.sweep import sweep
 
 __all__ = [
+    "Costs",
+    "Sweep",
     "balance",
     "compare_runs",
+    "flops_per_row",
     "law",
     "measure_costs",
     "measure_network",
     "pays",
     "read_sweep",
+    "slow_network",
     "speed_ups",
     "sweep",
     "verdict_on_scaling",

@@ -6,10 +6,9 @@ It may import every other folder; papermill and nbconvert are imported when a no
 from ruo.notebook.grid import run_grid
 from ruo.notebook.prepare import Workbench, prepare, prepare_files, prepare_replicas, prepare_tables
 from ruo.notebook.report import bind
-from ruo.notebook.run import Report, run_notebook
+from ruo.notebook.run import run_notebook
 
 __all__ = [
-    "Report",
     "Workbench",
     "bind",
     "prepare",

@@ -13,23 +13,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ruo.compare.systems import time_in_process
+from ruo.compare import time_in_process
 from ruo.deploy.kubernetes import KubernetesDeployment
-from ruo.deploy.local import local_server
+from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import ArgumentError, TableError
-from ruo.experiment.flops import flops_per_row
-from ruo.experiment.network import slow_network
-from ruo.experiment.scaling import Costs, measure_costs
-from ruo.experiment.sweep import sweep
-from ruo.learn.demo import make_demo, make_testset
-from ruo.learn.training import Trained, train
+from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
+from ruo.learn import Trained, make_demo, make_testset, train
 from ruo.notebook.parameters import optional_whole_number, positive, request_sizes, strings, whole_number
-
-if TYPE_CHECKING:
-    from ruo.experiment.measure import Deployment
-    from ruo.experiment.results import Sweep
 
 __all__ = ["Workbench", "prepare", "prepare_files", "prepare_replicas", "prepare_tables"]
 
@@ -65,7 +57,7 @@ class Workbench:
         self.label_prefix = label_prefix
         self.other: Path | None = None
         self.url = ""
-        self.targets: dict[str, Deployment] = {}
+        self.targets: dict[str, LocalServer | KubernetesDeployment] = {}
         self.models: dict[str, Path] = {}
         self._open = ExitStack()
         atexit.register(self._open.close)
@@ -184,7 +176,7 @@ def prepare(
     DeploymentError
         If no server starts.
     """
-    work = Workbench(_table(testset), _model(model, testset is None), _folder(results_dir))
+    work = Workbench(_table(testset), _model_or_demo(model, testset), _folder(results_dir))
     work.serve(server_url, optional_whole_number("workers", workers))
     return work
 
@@ -193,7 +185,7 @@ def prepare_files(
     testset: PathLike | None = None, model: PathLike | None = None, results_dir: PathLike | None = None
 ) -> Workbench:
     """Make a workbench for an experiment that starts its servers itself: the table, the model and the folder only."""
-    path = _model(model, testset is None)
+    path = _model_or_demo(model, testset)
     if path is None:
         raise ArgumentError("A table of your own needs a model: pass model (a file).")
     return Workbench(_table(testset), path, _folder(results_dir))
@@ -221,7 +213,7 @@ def prepare_replicas(
     if deployment:
         work.use_cluster(deployment, namespace)
     else:
-        paths = [_demo_model(name) if _is_demo(Path(name)) else Path(name) for name in strings(models)]
+        paths = [_model(name) for name in strings(models)]
         work.serve_replicas({path.stem: path for path in paths})
     return work
 
@@ -245,11 +237,16 @@ def prepare_tables(
     return work
 
 
-def _model(model: PathLike | None, is_demo: bool) -> Path | None:
-    """Return the path of a model; with the demo's table, None stands for its dense model."""
-    if model is None:
-        return _demo_model("mlp") if is_demo else None
-    return _demo_model(str(model)) if _is_demo(Path(model)) else Path(model)
+def _model_or_demo(model: PathLike | None, testset: PathLike | None) -> Path | None:
+    return None if model is None and testset is not None else _model(model or "mlp")
+
+
+def _model(model: PathLike) -> Path:
+    """Return the path of a model; ``mlp`` and ``cnn`` are the demo's, unless there are such files."""
+    path = Path(model)
+    if path.exists() or str(path) not in ("mlp", "cnn"):
+        return path
+    return _made(f"{path}.keras", lambda folder: make_demo(folder, 1, models=[str(path)]))
 
 
 def _table(testset: PathLike | None) -> Path:
@@ -264,14 +261,6 @@ def _folder(results_dir: PathLike | None) -> Path:
     folder = Path(results_dir) if results_dir else Path(tempfile.mkdtemp(prefix="ruo-results-"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _demo_model(name: str) -> Path:
-    return _made(f"{name}.keras", lambda folder: make_demo(folder, 1, models=[name]))
-
-
-def _is_demo(path: Path) -> bool:
-    return not path.exists() and str(path) in ("mlp", "cnn")
 
 
 def _made(name: str, make: Callable[[Path], object]) -> Path:

@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from ruo.errors import ArgumentError, RuoError
 if TYPE_CHECKING:
     import nbformat
 
-__all__ = ["Report", "page", "require_known", "run_notebook", "to_body", "to_html"]
+__all__ = ["page", "require_known", "run_notebook", "to_body", "to_html"]
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -44,26 +43,9 @@ table.dataframe td, table.dataframe thead th { text-align: right; } caption { te
 """
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run leaves in its folder.
-
-    Attributes
-    ----------
-    notebook, html : Path
-        The executed notebook and its page.
-    verdict : str
-        The text of verdict.txt; empty where the notebook wrote none.
-    """
-
-    notebook: Path
-    html: Path
-    verdict: str
-
-
 def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
-) -> Report:
+) -> str:
     """Run a notebook in this process's working directory and leave everything in the folder `results`.
 
     A finished run that is already in that folder is kept beside it, under its date; an interrupted one is resumed.
@@ -77,6 +59,11 @@ def run_notebook(
     parameters : mapping, optional
         Values for the notebook's parameters, by their names.
 
+    Returns
+    -------
+    str
+        The text of verdict.txt; empty where the notebook wrote none.
+
     Raises
     ------
     ArgumentError
@@ -84,15 +71,18 @@ def run_notebook(
     RuoError
         If a cell fails or the kernel dies.
     """
+    import nbformat
+
     notebook, folder = Path(notebook), Path(results)
     known = require_known(notebook, parameters or {})
     _set_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
-    _execute(
-        notebook, executed, {**(parameters or {}), **({"results_dir": str(folder)} if "results_dir" in known else {})}
-    )
-    return _report(executed)
+    given = {"results_dir": str(folder)} if "results_dir" in known else {}
+    _execute(notebook, executed, {**(parameters or {}), **given})
+    executed.with_suffix(".html").write_text(to_html(nbformat.read(executed, as_version=4)), encoding="utf-8")
+    verdict = folder / "verdict.txt"
+    return verdict.read_text(encoding="utf-8").strip() if verdict.exists() else ""
 
 
 def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
@@ -115,15 +105,6 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
         ) from error
     except DeadKernelError as error:
         raise RuoError(f"The kernel of {notebook.name} died; it may have had too little memory.") from error
-
-
-def _report(executed: Path) -> Report:
-    import nbformat
-
-    html = executed.with_suffix(".html")
-    html.write_text(to_html(nbformat.read(executed, as_version=4)), encoding="utf-8")
-    verdict = executed.with_name("verdict.txt")
-    return Report(executed, html, verdict.read_text(encoding="utf-8").strip() if verdict.exists() else "")
 
 
 def to_html(notebook: nbformat.NotebookNode) -> str:

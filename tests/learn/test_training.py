@@ -17,6 +17,8 @@ from ruo.errors import RuoError, TableError
 from ruo.learn.training import Trained, train
 from ruo.model.store import publish
 
+pytestmark = pytest.mark.slow
+
 FEATURES = ["a", "b", "c"]
 
 

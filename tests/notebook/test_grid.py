@@ -21,6 +21,8 @@ from ruo.__main__ import main
 from ruo.errors import RuoError
 from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, run_grid
 
+pytestmark = pytest.mark.slow
+
 HOME = Path(ruo.__file__).parent.parent
 
 PARAMETERS = 'size = 1\nname = "x"\nlevels = [1]\nresults_dir = None'

@@ -18,6 +18,8 @@ from ruo.errors import RuoError
 from ruo.learn.demo import Demo
 from ruo.notebook.run import run_notebook, to_html
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = Path(ruo.__file__).parent.parent / "notebooks"
 
 
