@@ -110,11 +110,11 @@ class Evaluation:
         """Say what may not be concluded, and why."""
         support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
         few, absent = support[(support > 0) & (support < FEW_ROWS)], support[support == 0]
-        small = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
+        rare = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
         left_out = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
         cautions = {
             f"Nothing about what is left out: {_count(lost, 'row')} ({left_out}).": lost > 0,
-            f"Nothing about classes with under {FEW_ROWS} rows: {small}.": len(few) > 0,
+            f"Nothing about classes with under {FEW_ROWS} rows: {rare}.": len(few) > 0,
             f"Nothing about classes that do not occur in the table: {', '.join(map(str, absent.index))}.": len(absent)
             > 0,
             "Nothing about confidence: a row's outputs are not probabilities that add up to 1.": self.calibration.bins.empty,

@@ -118,17 +118,17 @@ def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> 
 
 def test_a_kernel_that_dies_does_not_end_the_grid(notebook: Path, tmp_path: Path) -> None:
     """A kernel that the system kills is a failure like any other."""
-    found = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
-    assert found["error"].notna().tolist() == [True, False, False]
-    assert "The kernel of work.ipynb died" in found["error"].iloc[0]
+    frame = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
+    assert frame["error"].notna().tolist() == [True, False, False]
+    assert "The kernel of work.ipynb died" in frame["error"].iloc[0]
 
 
 def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
     """Without summary and verdict a combination has its row, its section, and is not run twice."""
     notebook = write_notebook(tmp_path / "quiet.ipynb", "open(results_dir + '/log.txt', 'a').write('ran ')")
     for _ in range(2):
-        found = run_grid(notebook, tmp_path / "r", {"size": [1]})
-    assert found.to_dict("records") == [{"size": 1, "error": None}]
+        frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    assert frame.to_dict("records") == [{"size": 1, "error": None}]
     assert "It wrote no verdict." in (tmp_path / "r" / VERDICTS).read_text()
     assert times_run(tmp_path / "r" / "size=1") == 1
 
@@ -136,8 +136,8 @@ def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
 def test_a_summary_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """A summary that is no table is told, and the verdict of the rest stands."""
     notebook = write_notebook(tmp_path / "odd.ipynb", "open(results_dir + '/summary.csv', 'w').close()")
-    found = run_grid(notebook, tmp_path / "r", {"size": [1]})
-    assert "summary.csv cannot be read" in found["error"].item()
+    frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    assert "summary.csv cannot be read" in frame["error"].item()
 
 
 # ---- gone on with ----
@@ -147,10 +147,10 @@ def test_finished_combinations_are_taken_as_they_are(
     notebook: Path, results: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """A second call runs only what failed and what is new, and gathers all of it."""
-    found = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
+    frame = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
     assert times_run(results / "size=2,name=a") == 1
     assert times_run(results / "size=13,name=a") == 2
-    assert found["size"].tolist() == [2, 2, 13, 3, 3]
+    assert frame["size"].tolist() == [2, 2, 13, 3, 3]
     said = capsys.readouterr().err
     assert "1/3 size=2,name=a ... is finished already\n" in said
     assert "3/3 size=3,name=a ...\n" in said
@@ -168,7 +168,7 @@ def test_other_parameters_are_another_result(notebook: Path, results: Path) -> N
 @pytest.mark.soak
 def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
     """Ctrl-C ends the command with status 130; the same command runs the interrupted combination and the rest."""
-    wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"  # fmt: skip
+    wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"
     write_notebook(tmp_path / "work.ipynb", "import pathlib", wait, WORK)
     command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size", "1,2,3", "--results", "r"]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
@@ -203,8 +203,36 @@ def test_progress_tells_the_time_left(notebook: Path, tmp_path: Path, capsys: py
 
 # ---- names of folders ----
 
-ALIKE = [1, 1.0, "1", True, "true", "True", None, "none", "a/b", "a_b", "a b", "A_B", [1, 2], "1,2", "[1,2]", [1, "2"], [],
-         "", "..", "a.", "-", 1e300, -1, "-1", "x" * 300, "x" * 301, "ü", "u"]  # fmt: skip
+ALIKE = [
+    1,
+    1.0,
+    "1",
+    True,
+    "true",
+    "True",
+    None,
+    "none",
+    "a/b",
+    "a_b",
+    "a b",
+    "A_B",
+    [1, 2],
+    "1,2",
+    "[1,2]",
+    [1, "2"],
+    [],
+    "",
+    "..",
+    "a.",
+    "-",
+    1e300,
+    -1,
+    "-1",
+    "x" * 300,
+    "x" * 301,
+    "ü",
+    "u",
+]
 
 
 def test_different_values_never_share_a_folder() -> None:
@@ -225,7 +253,9 @@ def test_names_of_folders_are_harmless() -> None:
 
 def test_paths_and_numbers_of_numpy_are_values() -> None:
     """A path is its text and a number of NumPy's is the number, so that their results are found again."""
-    assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name({"a": "x.csv", "b": 3, "c": [1, 2]})  # fmt: skip
+    assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name(
+        {"a": "x.csv", "b": 3, "c": [1, 2]}
+    )
 
 
 # ---- what cannot be ----

@@ -23,7 +23,7 @@ HOME = Path(ruo.__file__).parent.parent
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
-each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def code_of(path: Path) -> list[str]:
@@ -58,7 +58,7 @@ def test_there_are_notebooks() -> None:
     assert {"benchmark", "quickstart"} <= {path.stem for path in NOTEBOOKS}
 
 
-@each
+@every_notebook
 def test_committed_without_outputs(path: Path) -> None:
     """A notebook is valid, of format 4.5 or newer, for the kernel python3, and holds neither outputs nor counts."""
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
@@ -71,7 +71,7 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-@each
+@every_notebook
 def test_cells_are_short_and_define_nothing(path: Path) -> None:
     """A cell has at most 20 lines and no function, class, magic or absolute path; what repeats is in the library."""
     for source in code_of(path):
@@ -86,7 +86,7 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
         assert not any(word.startswith("/") for word in words)
 
 
-@each
+@every_notebook
 def test_prose_leads_and_imports_are_few(path: Path) -> None:
     """At least 45 % of the cells are prose, half of the others have 4 lines or fewer, and ruo is imported a few times."""
     if path.stem == "compare":
@@ -98,7 +98,7 @@ def test_prose_leads_and_imports_are_few(path: Path) -> None:
     assert len(imports) <= 5
 
 
-@each
+@every_notebook
 def test_parameters_are_literals_on_a_line_each(path: Path) -> None:
     """Parameters are literals, with one equals sign to the line, so that papermill reads every one of them."""
     import papermill
@@ -109,7 +109,7 @@ def test_parameters_are_literals_on_a_line_each(path: Path) -> None:
     assert all(line.count("=") == 1 for line in source.splitlines())
 
 
-@each
+@every_notebook
 def test_the_readme_names_every_parameter(path: Path) -> None:
     """The table of the notebooks has each of them and each of its parameters."""
     text = (HOME / "notebooks" / "README.md").read_text()

@@ -83,9 +83,9 @@ def test_the_index_says_what_when_and_how_it_came_out(tmp_path: Path) -> None:
 
     page = written.read_text()
     assert written == tmp_path / "report.html"
-    found = Links(page)
-    assert {found.links["#benchmark"], found.links["#scaling"]} == {"How many rows & when?", "Do servers pay?"}
-    assert {"benchmark", "scaling"} <= set(found.names)
+    parsed = Links(page)
+    assert {parsed.links["#benchmark"], parsed.links["#scaling"]} == {"How many rows & when?", "Do servers pay?"}
+    assert {"benchmark", "scaling"} <= set(parsed.names)
     assert "<td>3 November 2026, 12:05</td><td>5,000 &lt;rows&gt;.</td>" in page
     assert "<td>3 November 2026, 13:05</td><td>VALID.</td>" in page
     assert "More." not in page
@@ -147,11 +147,11 @@ def test_names_in_two_notebooks_do_not_meet(tmp_path: Path) -> None:
     """A heading that two notebooks have is named apart, and a link to it stays within its notebook."""
     for name in ("1a", "2b"):
         leave(tmp_path / name, name, f"# {name}\n\n[down](#Result)\n\n## Result")
-    found = Links(bind(tmp_path).read_text())
+    parsed = Links(bind(tmp_path).read_text())
 
-    assert len(found.names) == len(set(found.names))
-    assert {"1a--Result", "2b--Result"} <= set(found.names)
-    assert {target[1:] for target in found.links if target.startswith("#")} - {""} <= set(found.names)
+    assert len(parsed.names) == len(set(parsed.names))
+    assert {"1a--Result", "2b--Result"} <= set(parsed.names)
+    assert {target[1:] for target in parsed.links if target.startswith("#")} - {""} <= set(parsed.names)
 
 
 def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:

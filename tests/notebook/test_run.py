@@ -87,6 +87,15 @@ def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_parameters_may_stand_in_a_file(tmp_path: Path) -> None:
+    """A file in YAML gives parameters as -y does, so an unknown name in it is refused too."""
+    (tmp_path / "parameters.yaml").write_text("runs: 3\nrunz: 4\n")
+    arguments = ["run", str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r")]
+    done = CliRunner().invoke(main, [*arguments, "-f", str(tmp_path / "parameters.yaml")])
+    assert done.exit_code == 1
+    assert "Error: benchmark.ipynb has no parameter 'runz'" in done.output
+
+
 def test_results_dir_is_not_taken_and_ignored(tmp_path: Path) -> None:
     """The folder is given once; results_dir as a parameter is refused, not overruled without a word."""
     with pytest.raises(RuoError, match="results"):
