@@ -58,7 +58,7 @@ scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report a
 	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS)
 
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
-	@$(BIN)/python -m ruo.compare.run --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
+	@$(BIN)/python -m ruo compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
 
 bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench (half an hour or so)
 	@$(BIN)/python -m benchmarks --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --results results/bench

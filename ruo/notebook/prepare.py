@@ -9,11 +9,11 @@ import atexit
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ruo.compare import time_in_process
 from ruo.deploy.kubernetes import KubernetesDeployment
@@ -26,6 +26,7 @@ from ruo.notebook.parameters import optional_whole_number, positive, request_siz
 __all__ = ["Workbench", "prepare", "prepare_files", "prepare_replicas", "prepare_tables"]
 
 PathLike = str | os.PathLike[str]
+Server = TypeVar("Server")
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds
 _OTHER_ROWS = 5_000
@@ -62,28 +63,9 @@ class Workbench:
         self._open = ExitStack()
         atexit.register(self._open.close)
 
-    def serve(self, server_url: str | None, workers: int | None) -> None:
-        """Use the server at an address, or start one on this machine."""
-        if server_url:
-            self.url = server_url
-            return
-        if self.model is None:
-            raise ArgumentError(
-                "A table of your own needs a model: pass model (a file), or server_url (a running server)."
-            )
-        self.url = self._open.enter_context(local_server(self.model, workers)).url
-
-    def serve_replicas(self, models: Mapping[str, Path]) -> None:
-        """Start a server for each model on this machine; each of its workers is a replica with one CPU of its own."""
-        self.models = dict(models)
-        for name, path in models.items():
-            self.targets[name] = self._open.enter_context(local_server(path, workers=1, cores=1))
-        self.url = self.targets[next(iter(models))].urls[0]
-
-    def use_cluster(self, name: str, namespace: str) -> None:
-        """Use a Deployment on Kubernetes; its number of pods and its autoscaler are put back at the end."""
-        deployment = self._open.enter_context(KubernetesDeployment(name, namespace))
-        self.targets, self.url = {name: deployment}, deployment.urls[0]
+    def start(self, server: AbstractContextManager[Server]) -> Server:
+        """Enter a context that ends with the notebook's kernel."""
+        return self._open.enter_context(server)
 
     def sweep(self, chunk_sizes: Any, runs: Any, concurrency: Any = 8, replicas: Any = None, **options: Any) -> Sweep:
         """Call `ruo.experiment.sweep` on the table, its servers and their models, and keep the runs in `results_dir`."""
@@ -127,7 +109,7 @@ class Workbench:
     def network(self, round_trip_ms: Any, megabits: Any) -> str:
         """Return the address of the server behind a slower, simulated network."""
         delay, rate = positive("round_trip_ms", round_trip_ms), positive("megabits", megabits)
-        return self._open.enter_context(slow_network(self.url, delay, rate))
+        return self.start(slow_network(self.url, delay, rate))
 
     def seconds_in_process(self, runs: int = 1) -> float | None:
         """Return the mean time of the whole job with no network at all; None where the model is not at hand."""
@@ -177,7 +159,13 @@ def prepare(
         If no server starts.
     """
     work = Workbench(_table(testset), _model_or_demo(model, testset), _folder(results_dir))
-    work.serve(server_url, optional_whole_number("workers", workers))
+    processes = optional_whole_number("workers", workers)
+    if server_url:
+        work.url = server_url
+    elif work.model:
+        work.url = work.start(local_server(work.model, processes)).url
+    else:
+        raise ArgumentError("A table of your own needs a model: pass model (a file), or server_url (a running server).")
     return work
 
 
@@ -211,10 +199,12 @@ def prepare_replicas(
     """
     work = Workbench(_table(testset), None, _folder(results_dir))
     if deployment:
-        work.use_cluster(deployment, namespace)
+        work.targets = {deployment: work.start(KubernetesDeployment(deployment, namespace))}
     else:
-        paths = [_model(name) for name in strings(models)]
-        work.serve_replicas({path.stem: path for path in paths})
+        work.models = {path.stem: path for path in map(_model, strings(models))}
+        # each worker is a replica, with one CPU of its own
+        work.targets = {name: work.start(local_server(path, workers=1, cores=1)) for name, path in work.models.items()}
+    work.url = next(iter(work.targets.values())).urls[0]
     return work
 
 
