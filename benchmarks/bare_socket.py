@@ -1,8 +1,8 @@
 """The bound of any client with servers: the same job in several processes, with a socket in between and nothing else.
 
-``python -m benchmarks.bare_socket testset.csv model.keras``. A process for each CPU holds the model; the rows are sent to them as
-they lie in memory, and the predictions come back so. There is no HTTP, nothing is checked or tried again, and no process
-knows what another does. What is read and what the clock holds is as in `ruo.compare.in_process`, the label columns included.
+``python -m benchmarks.bare_socket testset.csv model.keras``. A process for each CPU holds the model; rows and predictions
+are sent as they lie in memory. There is no HTTP, and nothing is checked or sent again. What is read, and what the clock
+includes, is as in `ruo.compare.in_process`, with the label columns.
 """
 
 from __future__ import annotations
@@ -54,41 +54,41 @@ def _send(connection: socket.socket, array: Array) -> None:
     connection.sendall(array.data.cast("B"))
 
 
-def _serve(model: Path, features: int, rows: int, told: Connection) -> None:
-    """One process: tell the port once the model is warm, and answer until killed."""
+def _serve(model: Path, features: int, rows: int, port: Connection) -> None:
+    """One process: send the port once the model is warm, and answer until killed."""
     os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
     function = compile_model(model, features, rows, _ROWS_PER_CALL)
-    turn = threading.Lock()
+    one_at_a_time = threading.Lock()
 
     def answer(connection: socket.socket) -> None:
         while (data := _receive(connection)) is not None:
             x = np.frombuffer(data, np.float32).reshape(-1, features)
-            with turn:
-                found = [function(x[start : start + _ROWS_PER_CALL]) for start in range(0, len(x), _ROWS_PER_CALL)]
-            _send(connection, np.concatenate(found))
+            with one_at_a_time:
+                answers = [function(x[start : start + _ROWS_PER_CALL]) for start in range(0, len(x), _ROWS_PER_CALL)]
+            _send(connection, np.concatenate(answers))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        told.send(listener.getsockname()[1])
+        port.send(listener.getsockname()[1])
         while True:
             threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
 
 @contextmanager
 def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]]:
-    """So many processes; yields what has rows scored by whichever has a connection free."""
+    """`count` processes; yields a function that has rows scored by one that has a connection free."""
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
     with ExitStack() as stack:
-        warm = []
+        receivers = []
         for _ in range(count):
-            told, tells = context.Pipe(duplex=False)
-            process = context.Process(target=_serve, args=(*arguments, tells), daemon=True)
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_serve, args=(*arguments, sender), daemon=True)
             process.start()
             stack.callback(process.kill)
-            tells.close()  # the process has the other one: waiting for it ends with the process
-            warm.append(told)
+            sender.close()  # the process has the other one: waiting for it ends with the process
+            receivers.append(receiver)
         try:
-            ports = [told.recv() for told in warm]
+            ports = [receiver.recv() for receiver in receivers]
         except EOFError:
             raise RuoError("A process did not come up; what it wrote above says why.") from None
         for port in ports * _CONNECTIONS:

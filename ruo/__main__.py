@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -204,6 +206,44 @@ def report(results: Path) -> None:
     from ruo.notebook.report import bind
 
     click.echo(f"  {bind(results)}")
+
+
+@main.command()
+@click.option("--testset", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", required=True, type=click.Path(exists=True, path_type=Path), help="A .keras file.")
+@click.option("--sizes", default="10000", show_default=True, help="Rows per request: all, or like 1000,10000,none.")
+@click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1), help="Runs of each system.")
+@click.option("--workers", type=click.IntRange(min=1), help="Of ruo's server; one for each CPU where not given.")
+@click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same order of runs.")
+@click.option("--patience", default=10.0, show_default=True, help="Seconds to wait for a busy machine before a run.")
+def compare(
+    testset: Path, model: Path, sizes: str, runs: int, workers: int | None, results: Path, seed: int, patience: float
+) -> None:
+    """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
+
+    The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
+    """
+    from ruo.compare.run import ALL_SIZES, compare_systems
+    from ruo.compare.systems import Systems
+    from ruo.experiment.results import put_aside_finished
+    from ruo.notebook.parameters import request_sizes
+
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that the servers are stopped then, too
+    once = sizes.strip().lower() == "all"
+    chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes(sizes, "--sizes")))
+    systems = Systems(testset, model, workers)
+    put_aside_finished(results)
+    log = partial(click.echo, err=True)
+    log("Starting both servers ...")
+    with systems:
+        compared = compare_systems(
+            systems, chunk_sizes, runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
+        )
+    compared.save()
+    click.echo(compared.text())
 
 
 @main.command("compare-runs")

@@ -1,4 +1,4 @@
-"""What this machine is doing: its CPUs, how busy they are and by whom, and memory. Linux tells; elsewhere it is None."""
+"""CPUs, load and memory of this machine and of its processes. Load is read from Linux' /proc; elsewhere it is None."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def busy_cpu_s() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def busy_share(seconds: float = 0.3) -> float | None:
-    """The share of all CPUs (0 to 1) that is in use, looked at for so many seconds."""
+def busy_share(seconds: float = 0.1) -> float | None:
+    """The share of all CPUs (0 to 1) that is in use, over the next `seconds`."""
     before, began = busy_cpu_s(), time.monotonic()
     time.sleep(seconds)
     after, ended = busy_cpu_s(), time.monotonic()
@@ -68,7 +68,7 @@ def busy_share(seconds: float = 0.3) -> float | None:
 
 
 def wait_until_quiet(limit: float, patience_s: float) -> tuple[float | None, float]:
-    """Wait until no more than `limit` of the CPUs is in use, at most `patience_s`: the share, and the seconds waited."""
+    """Wait until at most `limit` of the CPUs is in use, for no longer than `patience_s`: the share, and the seconds waited."""
     began = time.monotonic()
     share = busy_share()
     while share is not None and share > limit and time.monotonic() - began < patience_s:
@@ -86,12 +86,12 @@ def session_cpu_s(session: int) -> float | None:
 
 
 def session_rss_mb(session: int) -> float:
-    """Resident memory of all processes of a session; what they share counts for each of them."""
+    """Resident memory of all processes of a session, in megabytes; shared pages count once per process."""
     return sum(int(fields[21]) for fields in _session(session)) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _session(session: int) -> Iterator[list[str]]:
-    """What the system tells of each process of a session: the fields of proc(5)'s stat that come after its name."""
+    """The processes of a session: of each, the fields of proc(5)'s stat that come after the name."""
     for process in _PROC.glob("[0-9]*"):
         try:
             # the name, in brackets, may hold blanks; the session is the fourth field after it

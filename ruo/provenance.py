@@ -1,6 +1,6 @@
 """Where numbers come from: the machine, the versions, the commit, and fingerprints of data and models.
 
-Nothing here tells a host, a user or a folder, so it can be published with the results.
+It names no host, no user and no folder, so it can be published with the results.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from ruo.machine import cpu_limit
 
 __all__ = ["Provenance", "fingerprint", "machine"]
 
-_PACKAGES = {
-    "numpy": ("numpy",), "polars": ("polars",), "httptools": ("httptools",), "keras": ("keras",),
-    "tensorflow": ("tensorflow", "tensorflow-cpu"),  # the same package by two names
-    "gunicorn": ("gunicorn",), "flask": ("flask",),
-}  # fmt: skip
-
-# What decides how many threads a process of ours starts, or which code it runs.
-_VARIABLES = (
-    "KERAS_BACKEND", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-    "POLARS_MAX_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS",
+# TensorFlow is one package under two names.
+_PACKAGES = {name: (name,) for name in ("numpy", "polars", "aiohttp", "keras", "gunicorn", "flask")} | {
+    "tensorflow": ("tensorflow", "tensorflow-cpu")
+}
+# They decide how many threads a process of ours starts, or which code it runs.
+_VARIABLES = [
+    "KERAS_BACKEND",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
     "WEB_CONCURRENCY",
-)  # fmt: skip
+]
 
 
 @dataclass(frozen=True, repr=False)
 class Provenance:
-    """Facts about results, as JSON knows them: names to texts, numbers, None, lists and further facts."""
+    """Facts about results, in JSON's types: names to texts, numbers, None, lists and further facts."""
 
     facts: dict[str, Any]
-
-    @classmethod
-    def here(cls, **more: Any) -> Provenance:
-        """Facts about this machine, as `machine` describes it, and `more` facts."""
-        return cls({"machine": machine(), **more})
 
     @property
     def digest(self) -> str:
@@ -52,14 +52,19 @@ class Provenance:
         text = json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def differences(self, other: Provenance) -> list[tuple[str, Any, Any]]:
+        """The facts that differ: their full names, and their values in these facts and in those of `other`."""
+        old, new = self.flat(), other.flat()
+        return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+
     def flat(self) -> dict[str, Any]:
         """The facts by their full names, such as machine.cpus."""
         return _flat(self.facts)
 
     def __repr__(self) -> str:
-        here = self.facts.get("machine", {})
-        about = [str(here[name]) for name in ("cpu", "os") if here.get(name)]
-        return f"Provenance({', '.join([self.digest, *about])})"
+        machine_facts = self.facts.get("machine", {})
+        words = [str(machine_facts[name]) for name in ("cpu", "os") if machine_facts.get(name)]
+        return f"Provenance({', '.join([self.digest, *words])})"
 
     def _repr_html_(self) -> str:
         cells = "".join(
@@ -70,11 +75,14 @@ class Provenance:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine is and what runs on it, as facts that JSON knows.
+    """What this machine is and what runs on it, in JSON's types.
 
-    cpu (model), cpus (visible), cpu_limit (what a container's quota leaves), memory_gb and memory_limit_gb (GB of
-    10^9 bytes; None: no limit), os, python, versions (name to version or None), commit and clean (of ruo's checkout;
-    None where ruo was installed), and environment: the variables about threads that are set.
+    Returns
+    -------
+    dict
+        cpu (its model), cpus (visible), cpu_limit (what a container's quota leaves), memory_gb and memory_limit_gb (GB
+        of 10^9 bytes; None: no limit), os, python, versions (None: not installed), commit and clean (of ruo's checkout;
+        None where ruo was installed), and environment: those variables about threads that are set.
     """
     commit, clean = _checkout()
     return {
@@ -95,8 +103,8 @@ def machine() -> dict[str, Any]:
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, or of a folder, as 64 hexadecimal digits.
 
-    A folder's is that of the lines that `sha256sum` prints of its files, sorted by name; it does not depend on where
-    the folder lies. Raises ArgumentError where there is nothing at the path.
+    That of a folder is the SHA-256 of the lines that `sha256sum` prints for its files, sorted by name; it does not
+    depend on the folder's place. Raises ArgumentError where there is nothing at the path.
     """
     path = Path(path)
     if path.is_file():
@@ -159,10 +167,8 @@ def _checkout() -> tuple[str | None, bool | None]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", *arguments],  # noqa: S607  wherever git lies
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        command = ["git", "--no-optional-locks", *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -23,7 +23,7 @@ __all__ = ["Runs", "Stopwatch", "time_runs"]
 
 
 class Stopwatch:
-    """Measures how long a `with` block takes, by `time.perf_counter_ns`; may be read while it runs, and used again."""
+    """Measures the time of a `with` block, by `time.perf_counter_ns`; it can be read while it runs, and used again."""
 
     def __init__(self) -> None:
         self._began: int | None = None
@@ -51,7 +51,7 @@ class Stopwatch:
 
 @dataclass(frozen=True, repr=False)
 class Runs:
-    """How long each run took: `samples` in seconds, in order; `warmups` came before and count nowhere."""
+    """The time of each run: `samples` in seconds, in order; the `warmups` before them do not count."""
 
     samples: tuple[float, ...]
     warmups: tuple[float, ...] = ()
@@ -80,11 +80,11 @@ class Runs:
         if len(self.samples) < 2:
             return None
         try:
-            from ruo.stats import mean_interval  # here, since scoring and serving need no SciPy
+            from ruo.stats import mean_interval  # scoring and serving need no SciPy
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
-        found = mean_interval(self.samples)
-        return found.low, found.high
+        mean = mean_interval(self.samples)
+        return mean.low, mean.high
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -8,11 +8,9 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -62,9 +60,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 @pytest.fixture(scope="session")
 def server(demo: Demo) -> Iterator[LocalServer]:
     """A running server with two workers that holds the demo's dense model; OpenVINO computes, which starts sooner."""
-    with ExitStack() as stack:
-        with mock.patch.dict(os.environ, KERAS_BACKEND="openvino"):  # for the server alone
-            running = stack.enter_context(local_server(demo.models["mlp"], workers=2))
+    with local_server(demo.models["mlp"], workers=2, settings={"KERAS_BACKEND": "openvino"}) as running:
         yield running
 
 

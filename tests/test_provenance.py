@@ -29,7 +29,7 @@ def test_machine_is_described() -> None:
     assert facts["memory_gb"] > 0
     assert platform.python_version() in facts["python"]
     assert facts["versions"]["polars"] == pl.__version__
-    assert set(facts["versions"]) == {"ruo", "numpy", "polars", "httptools", "keras", "tensorflow", "gunicorn", "flask"}
+    assert set(facts["versions"]) == {"ruo", "numpy", "polars", "aiohttp", "keras", "tensorflow", "gunicorn", "flask"}
     assert facts["versions"]["tensorflow"] is not None
 
 
@@ -171,7 +171,7 @@ def test_digest_stands_for_the_facts() -> None:
 
 def test_notebook_shows_a_table() -> None:
     """A notebook shows each fact in a row, escaped; the repr is one line with the digest and the CPU."""
-    here = Provenance.here(data={"name": "<b>"}, model=None, good=True)
+    here = Provenance({"machine": machine(), "data": {"name": "<b>"}, "model": None, "good": True})
     shown = here._repr_html_()
     assert "<td>data.name</td><td>&lt;b&gt;</td>" in shown
     assert "<td>good</td><td>yes</td>" in shown

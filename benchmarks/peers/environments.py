@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ruo.errors import MissingPackageError
 
-__all__ = ["MissingPackageError", "make_environment"]
+__all__ = ["make_environment"]
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo"
 
@@ -39,4 +39,4 @@ def make_environment(
         else:
             done.write_text(wanted)
             return folder
-    raise MissingPackageError(f"{name} cannot be had here: {'; '.join(reasons)}")
+    raise MissingPackageError(f"{name} cannot be installed: {'; '.join(reasons)}")

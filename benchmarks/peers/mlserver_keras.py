@@ -21,6 +21,6 @@ class Keras(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         rows = np.frombuffer(payload.inputs[0].data[0], np.float32).reshape(self._shape)
-        found = self._call(tf.constant(rows)).numpy()
-        output = ResponseOutput(name="y", shape=[1], datatype="BYTES", data=[found.tobytes()])
+        answers = self._call(tf.constant(rows)).numpy()
+        output = ResponseOutput(name="y", shape=[1], datatype="BYTES", data=[answers.tobytes()])
         return InferenceResponse(id=payload.id, model_name=self.name, model_version=self.version, outputs=[output])

@@ -1,7 +1,7 @@
 """The system of 2023 and the bound without a network, beside ruo.
 
 Its jobs run in processes of their own; nothing outside imports `paper/`. The names below are imported when they are
-first used, since each job would import them all with its package.
+first used, since each job would import them all with its package, and the paper's client must come before any socket.
 """
 
 from __future__ import annotations
@@ -10,11 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ruo.compare.systems import time_in_process
+    from ruo.compare.jobs import time_in_process
+    from ruo.compare.results import SystemsCompared, read_systems
+    from ruo.compare.run import compare_systems
+    from ruo.compare.systems import Systems
 
-__all__ = ["time_in_process"]
+__all__ = ["Systems", "SystemsCompared", "compare_systems", "read_systems", "time_in_process"]
 
-_HOME = {"time_in_process": "systems"}
+_HOME = {
+    "Systems": "systems",
+    "SystemsCompared": "results",
+    "compare_systems": "run",
+    "read_systems": "results",
+    "time_in_process": "jobs",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,9 +1,9 @@
 """The bound: the same job in one process, with no network: ``python -m ruo.compare.in_process testset.csv model.keras``.
 
-The best of the straightforward ways that were tried, each in a fresh process: polars reads the CSV in batches, in the
-background and with all CPUs, while Keras' backend scores the batches before, with all CPUs, one compiled call each.
-Reading all of it first and scoring afterwards takes longer. Loading the model, compiling it and calling it once with each
-number of rows that will come are outside the clock, which runs from before the reading until all predictions are there.
+The best of the straightforward ways that were tried: polars reads the CSV in batches, in the background and with all
+CPUs, while the Keras backend scores the batches before, with all CPUs, one compiled call each. Reading everything first
+and scoring afterwards takes longer. The clock runs from before the reading until the last prediction; loading the model,
+compiling it and warming it for each number of rows to come are outside.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def score_in_process(
     rows_per_call: int,
     threads: int = 1,
 ) -> Array:
-    """The predictions of all rows; the next batches are read while `threads` are scored."""
-    # polars finds the labels' type out: 0 and 1 are whole numbers, which are faster to read
+    """The predictions of all rows; batches are read while up to `threads` earlier ones are scored."""
+    # the type of the labels is left to polars: it reads 0 and 1 as whole numbers, which is faster
     table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select([*features, *labels])
 
     def score(batch: pl.DataFrame) -> Array:

@@ -61,12 +61,12 @@ def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | No
 
 
 def _off_mean_percent(records: Sequence[RequestRecord]) -> float:
-    """How far the rows of the worker that is furthest from the mean are from it."""
-    rows = Counter[str]()
+    """The largest deviation of a worker's number of rows from the mean, in percent."""
+    rows_by_worker = Counter[str]()
     for record in records:
-        rows[record.worker] += record.rows
-    mean = rows.total() / len(rows)
-    return 100 * max(abs(each - mean) for each in rows.values()) / mean
+        rows_by_worker[record.worker] += record.rows
+    mean = rows_by_worker.total() / len(rows_by_worker)
+    return 100 * max(abs(rows - mean) for rows in rows_by_worker.values()) / mean
 
 
 if __name__ == "__main__":

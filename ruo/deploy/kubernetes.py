@@ -1,7 +1,7 @@
-"""Servers in a Kubernetes cluster: how many there are, and where they are reached.
+"""Servers in a Kubernetes cluster: their number, and the addresses at which they are reached.
 
-Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutoscaler". An autoscaler whose smallest and
-largest number are the same leaves the Deployment at that number, whatever its metrics say.
+Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutoscaler". An autoscaler whose minimum and
+maximum are the same keeps the Deployment at that number, whatever its metrics say.
 """
 
 from __future__ import annotations
@@ -24,16 +24,29 @@ _LOOK_S = 1.0
 
 
 class KubernetesDeployment:
-    """A Deployment of servers in a Kubernetes cluster: where they are reached, and how many there are.
+    """A Deployment of servers in a Kubernetes cluster.
 
-        with KubernetesDeployment("ruo-server", "ruo") as cluster:
-            for replicas in (1, 2, 4):
-                cluster.scale(replicas)
-                score_csv("testset.csv", cluster.urls)
+    At the end of its block, replicas and autoscaler are as they were before, whatever happened. After a crash `restore`
+    does it, from an annotation of the Deployment.
 
-    At the block's end replicas and autoscaler are as they were before, whatever happened; after a crash `restore` does
-    it, from what stands in an annotation of the Deployment. `context` is one of kubeconfig's, None for the current one;
-    in a pod the pod's own account is used. Raises DeploymentError where the cluster cannot be asked.
+    Parameters
+    ----------
+    name, namespace : str
+        The Deployment.
+    context : str, optional
+        A context of kubeconfig; by default the current one, or in a pod the pod's own account.
+
+    Raises
+    ------
+    DeploymentError
+        The cluster cannot be asked.
+
+    Examples
+    --------
+    >>> with KubernetesDeployment("ruo-server", "ruo") as cluster:
+    ...     for replicas in (1, 2, 4):
+    ...         cluster.scale(replicas)
+    ...         score_csv("testset.csv", cluster.urls)
     """
 
     def __init__(self, name: str = "ruo-server", namespace: str = "ruo", context: str | None = None) -> None:
@@ -77,7 +90,8 @@ class KubernetesDeployment:
         In the cluster: the headless Service's name, which stands for all pods. From outside: the node port, on nodes
         that can be reached; else a port of this machine for each ready pod, forwarded by kubectl.
         """
-        services = [each for each in self._ask(self._core.list_namespaced_service).items if self._selects(each)]
+        services = self._ask(self._core.list_namespaced_service).items
+        services = [service for service in services if self._selects(service)]
         if self._is_inside:
             for service in services:
                 if service.spec.cluster_ip == "None":
@@ -94,9 +108,9 @@ class KubernetesDeployment:
         return len(self._ready_pods())
 
     def scale(self, replicas: int, timeout_s: float = 300.0) -> None:
-        """Have so many servers, all ready; an autoscaler is held at that number until `restore`.
+        """Run `replicas` servers and return when all are ready; an autoscaler is held at that number until `restore`.
 
-        Raises DeploymentError with what Kubernetes says where that takes longer than `timeout_s` seconds.
+        Raises DeploymentError, with the reason that Kubernetes gives, where that takes longer than `timeout_s` seconds.
         """
         if replicas < 1:
             raise DeploymentError(f"replicas={replicas} must be at least 1.")
@@ -141,9 +155,13 @@ class KubernetesDeployment:
         return self._ask(self._apps.read_namespaced_deployment, name=self.name)
 
     def _autoscalers(self) -> list[Any]:
-        found = self._ask(self._autoscaling.list_namespaced_horizontal_pod_autoscaler).items
-        target = ("Deployment", self.name)
-        return [each for each in found if (each.spec.scale_target_ref.kind, each.spec.scale_target_ref.name) == target]
+        autoscalers = self._ask(self._autoscaling.list_namespaced_horizontal_pod_autoscaler).items
+        targets = [autoscaler.spec.scale_target_ref for autoscaler in autoscalers]
+        return [
+            autoscaler
+            for autoscaler, target in zip(autoscalers, targets, strict=True)
+            if (target.kind, target.name) == ("Deployment", self.name)
+        ]
 
     def _remembered(self) -> dict[str, Any] | None:
         text = (self._deployment().metadata.annotations or {}).get(_BEFORE)
@@ -152,7 +170,10 @@ class KubernetesDeployment:
     def _remember(self) -> None:
         if self._remembered() is not None:
             return  # an earlier block has not been ended: what was before it counts
-        bounds = {each.metadata.name: (each.spec.min_replicas, each.spec.max_replicas) for each in self._autoscalers()}
+        bounds = {
+            autoscaler.metadata.name: (autoscaler.spec.min_replicas, autoscaler.spec.max_replicas)
+            for autoscaler in self._autoscalers()
+        }
         self._annotate(json.dumps({"replicas": self._deployment().spec.replicas, "autoscalers": bounds}))
 
     def _annotate(self, value: str | None) -> None:
@@ -180,11 +201,11 @@ class KubernetesDeployment:
         return len(pods) == replicas and all(_is_ready(pod) and not pod.metadata.deletion_timestamp for pod in pods)
 
     def _reason(self) -> str:
-        """What keeps the first pod that is not ready."""
+        """Why the first pod that is not ready is not."""
         for pod in self._pods():
-            for each in pod.status.container_statuses or []:
-                if each.state.waiting is not None:
-                    return f"{pod.metadata.name}: {each.state.waiting.reason}: {each.state.waiting.message or ''}"
+            for container in pod.status.container_statuses or []:
+                if (waiting := container.state.waiting) is not None:
+                    return f"{pod.metadata.name}: {waiting.reason}: {waiting.message or ''}"
             for condition in pod.status.conditions or []:
                 if condition.status != "True" and condition.message:
                     return f"{pod.metadata.name}: {condition.reason}: {condition.message}"
@@ -202,8 +223,9 @@ class KubernetesDeployment:
             nodes = self._core.list_node(_request_timeout=30).items
         except ApiException:  # it takes rights over the whole cluster
             return []
-        found = [each.address for node in nodes for each in node.status.addresses if each.type == "InternalIP"]
-        return [f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}" for address in found]
+        addresses = [address for node in nodes for address in node.status.addresses if address.type == "InternalIP"]
+        hosts = [f"[{one.address}]" if ":" in one.address else one.address for one in addresses]
+        return [f"http://{host}:{port}" for host in hosts]
 
     def _forward(self) -> list[str]:
         ready = {pod.metadata.name: pod.spec.containers[0].ports[0].container_port for pod in self._ready_pods()}
@@ -221,18 +243,22 @@ class KubernetesDeployment:
             command[1:1] = ["--context", self._context]
         try:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         except FileNotFoundError:
             raise DeploymentError("kubectl is not installed, and no node can be reached from here.") from None
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
-        if found is None:
+        match = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
+        if match is None:
             _end(process)
             raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
-        return process, f"http://127.0.0.1:{found[1]}"
+        return process, f"http://127.0.0.1:{match[1]}"
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -241,7 +267,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _is_ready(pod: Any) -> bool:
-    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
+    conditions = pod.status.conditions or []
+    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
 
 
 def _answers(url: str) -> bool:

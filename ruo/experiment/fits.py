@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-__all__ = ["MIN_POINTS", "RequestCost", "ScalingLaw", "fit_amdahl", "fit_request_cost", "fit_usl"]
+from ruo.errors import ExperimentError
+
+__all__ = ["MIN_POINTS", "RequestCost", "ScalingLaw", "fit_request_cost", "fit_usl"]
 
 # Three parameters through three numbers of replicas fit anything; with twice as many a bad fit shows.
 MIN_POINTS = 6
@@ -19,9 +21,9 @@ MIN_POINTS = 6
 class ScalingLaw:
     """Throughput over replicas N: gamma N / (1 + alpha (N - 1) + beta N (N - 1)).
 
-    `gamma` is one replica's throughput where nothing is in the way, `alpha` the share of the work that waits for one
-    another (contention), `beta` what replicas cost one another (coherency), 0 by Amdahl's law. `r_squared` is the share
-    of the variation that the law explains. Gunther, "Guerrilla Capacity Planning", 2007; Amdahl, AFIPS 1967.
+    `gamma` is one replica's throughput without contention, `alpha` the share of the work that is done one after the
+    other (contention), `beta` the cost of keeping replicas in step (coherency). `r_squared` is the share of the
+    variation that the law explains. Source: Gunther, "Guerrilla Capacity Planning", 2007.
     """
 
     gamma: float
@@ -52,35 +54,24 @@ class ScalingLaw:
 def fit_usl(replicas: Sequence[float], throughput: Sequence[float]) -> ScalingLaw:
     """The Universal Scalability Law through points of throughput over replicas, by least squares.
 
-    Raises ValueError for fewer than 6 different numbers of replicas.
+    Raises ExperimentError for fewer than 6 different numbers of replicas.
     """
-    return _fit(replicas, throughput, with_beta=True)
-
-
-def fit_amdahl(replicas: Sequence[float], throughput: Sequence[float]) -> ScalingLaw:
-    """Amdahl's law through points of throughput over replicas: `fit_usl` with beta 0."""
-    return _fit(replicas, throughput, with_beta=False)
-
-
-def _fit(replicas: Sequence[float], throughput: Sequence[float], with_beta: bool) -> ScalingLaw:
     n, x = np.asarray(replicas, float), np.asarray(throughput, float)
-    if len(n) != len(x):
-        raise ValueError(f"{len(n)} numbers of replicas do not go with {len(x)} throughputs.")
     points = len(np.unique(n))
     if points < MIN_POINTS:
-        raise ValueError(
+        raise ExperimentError(
             f"{points} numbers of replicas cannot show a law; {MIN_POINTS} or more can, from one to as many as there are."
         )
 
-    def law(n: Any, gamma: float, alpha: float, beta: float = 0.0) -> Any:
+    def law(n: Any, gamma: float, alpha: float, beta: float) -> Any:
         return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
 
-    begin = [float((x / n).max()), 0.05, *([1e-3] if with_beta else [])]
-    high = [np.inf, 1.0, *([1.0] if with_beta else [])]
-    found, _ = optimize.curve_fit(law, n, x, begin, bounds=([0.0] * len(begin), high), x_scale=begin)
-    gamma, alpha, beta = (*map(float, found), 0.0)[:3]
-    rest = float(((x - law(n, *found)) ** 2).sum()) / float(((x - x.mean()) ** 2).sum())
-    return ScalingLaw(gamma, alpha, beta, 1 - rest, points)
+    start = [float((x / n).max()), 0.05, 1e-3]
+    bounds = ([0.0, 0.0, 0.0], [np.inf, 1.0, 1.0])
+    parameters, _ = optimize.curve_fit(law, n, x, start, bounds=bounds, x_scale=start)
+    residual = float(((x - law(n, *parameters)) ** 2).sum()) / float(((x - x.mean()) ** 2).sum())
+    gamma, alpha, beta = map(float, parameters)
+    return ScalingLaw(gamma, alpha, beta, 1 - residual, points)
 
 
 @dataclass(frozen=True)
@@ -105,13 +96,13 @@ def fit_request_cost(requests: Sequence[float], rows: int, seconds: Sequence[flo
 
     `requests` and `seconds` are of the runs of one table with `rows` rows. The fit is of relative errors, since a run of
     many requests takes longer. Leave out the run with the whole table in one request, in which nothing overlaps.
-    Raises ValueError where all runs have as many requests.
+    Raises ExperimentError where all runs have the same number of requests.
     """
     counts, times = np.asarray(requests, float), np.asarray(seconds, float)
     if len(np.unique(counts)) < 2:
-        raise ValueError("One request size cannot tell what a request costs and what a row; measure two or more.")
+        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
     columns = np.column_stack([counts, np.full(len(counts), float(rows))]) / times[:, None]
     (request_s, row_s), _ = optimize.nnls(columns, np.ones(len(times)))
-    rest = times - counts * request_s - rows * row_s
-    r_squared = 1 - float((rest**2).sum()) / float(((times - times.mean()) ** 2).sum())
+    residuals = times - counts * request_s - rows * row_s
+    r_squared = 1 - float((residuals**2).sum()) / float(((times - times.mean()) ** 2).sum())
     return RequestCost(float(request_s), float(row_s), r_squared)

@@ -1,7 +1,6 @@
-"""One run of a sweep: a table scored once, with what it took the client, and whether the answers were the same.
+"""One run of a sweep: a table is scored once; what it took the client, and whether the answers are the same.
 
-Answers are compared with those of the sweep's first run; where a sweep goes on after an interruption, with those of
-a run that is made for this and not counted.
+Answers are compared with those of the sweep's first run; in a resumed sweep, with those of a run made for this only.
 """
 
 from __future__ import annotations
@@ -12,59 +11,63 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from ruo.client.scoring import score_csv
+from ruo.deploy.deployment import Deployment
 from ruo.errors import DeploymentError, RuoError
-from ruo.machine import busy_share, peak_rss_mb
+from ruo.experiment.answers import answers_equal
+from ruo.experiment.carry_out import Measurement
+from ruo.experiment.plan import Trial
+from ruo.machine import peak_rss_mb
 from ruo.table.reading import open_table
 
 if TYPE_CHECKING:
     from ruo.client.scores import Predictions, Scores
     from ruo.table.reading import Source
 
-__all__ = ["TOLERANCE", "Bench", "Deployment", "Target"]
+__all__ = ["Servers", "TableMeasurement"]
 
-# Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
-TOLERANCE = 1e-5
-
-_LOOK_S = 0.05
+Servers = str | Sequence[str] | Deployment
 
 
-class Deployment(Protocol):
-    """Where servers run, such as `ruo.local_server` gives and `ruo.KubernetesDeployment` is."""
+class TableMeasurement(Measurement):
+    """Scores a table by the servers of one or several models.
 
-    @property
-    def urls(self) -> list[str]:
-        """The addresses to send to."""
+    Parameters
+    ----------
+    source
+        The table, as in `ruo.score_csv`.
+    servers : mapping
+        The address, the addresses or the deployment of each model, by the model's name.
+    wire : str
+        The protocol of the requests before the first run.
+    label_prefix, timeout, token
+        As in `ruo.score_csv`.
 
-    def scale(self, replicas: int) -> None:
-        """Have so many servers, all ready."""
-
-
-Target = str | Sequence[str] | Deployment
-
-
-class Bench:
-    """A table and the servers of one or several models; `measure` is one run of it. Raises TableError for a bad table."""
+    Raises
+    ------
+    TableError
+        The table cannot be read.
+    """
 
     def __init__(
         self,
         source: Source,
-        targets: Mapping[str | None, Target],
+        servers: Mapping[str | None, Servers],
+        wire: str,
         label_prefix: str,
         timeout: float,
         token: str | None,
     ) -> None:
         self._source = source
-        self._targets = targets
-        self._how: dict[str, Any] = {"label_prefix": label_prefix, "timeout": timeout, "token": token}
+        self._servers = servers
+        self._wire = wire
+        self._options: dict[str, Any] = {"label_prefix": label_prefix, "timeout": timeout, "token": token}
         self._references: dict[str | None, Predictions] = {}
         self._replicas: dict[str | None, int] = {}
-        self._begun = False
         table = open_table(source, label_prefix)
         self.name = table.name
         self.features = len(table.features)
@@ -74,91 +77,67 @@ class Bench:
                 self._first_row = pl.DataFrame(block.features[:1], schema=table.features)
             self.rows += len(block.features)
 
-    def measure(
-        self,
-        run: int,
-        model: str | None,
-        replicas: int | None,
-        wire: str,
-        concurrency: int,
-        chunk_size: int | None,
-        pipelined: bool,
-    ) -> dict[str, Any]:
-        """Score the table once; what it took, or the error, by the column names of a sweep. `run` counts from 1.
+    def begin(self, resumed: bool) -> None:
+        """See whether the servers answer, so that a wrong address does not become a whole sweep of failed runs.
 
-        The first call raises what `ruo.score_csv` raises where nothing can be scored at all; scaling raises what the
-        deployment raises.
+        Raises what `ruo.score_csv` raises where nothing can be scored at all.
         """
-        if not self._begun:
-            self._begin(wire, go_on=run > 1)
-        if replicas is not None:
-            self._scale(model, replicas)
+        for model in self._servers:
+            source = self._source if resumed else self._first_row
+            scores = score_csv(source, self._urls(model), wire=self._wire, progress=False, **self._options)
+            if resumed:
+                self._references[model] = scores.predictions
+
+    def prepare(self, trial: Trial) -> None:
+        """Scale the model's servers; raises what the deployment raises."""
+        model, replicas = trial.levels["model"], trial.levels["replicas"]
+        if replicas is None or self._replicas.get(model) == replicas:
+            return
+        servers = self._servers[model]
+        if isinstance(servers, (str, Sequence)):
+            raise DeploymentError("An address cannot be scaled; pass local_server(...) or a KubernetesDeployment.")
+        servers.scale(replicas)
+        self._replicas[model] = replicas
+
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        """Score the table once: what it took, or the error, by the column names of a sweep."""
+        levels = dict(trial.levels)
+        model, replicas = levels.pop("model"), levels.pop("replicas")
         urls = self._urls(model)
-        found = {
-            "rows_per_request": chunk_size or self.rows,
+        setting = {
+            "rows_per_request": levels["chunk_size"] or self.rows,
             "rows": self.rows,
             "server": ", ".join(urls),
-            "machine_busy": busy_share(_LOOK_S),
         }
-        how = {"wire": wire, "concurrency": concurrency, "chunk_size": chunk_size, "pipelined": pipelined}
         try:
-            return found | self._score(model, replicas, urls, **how)
+            return setting | self._score(model, replicas, urls, **levels)
         except RuoError as error:
-            return found | {"error": str(error)}
+            return setting | {"error": str(error)}
         except MemoryError:
-            return found | {"error": "The client has not enough memory for such requests; send smaller ones."}
-
-    def _begin(self, wire: str, go_on: bool) -> None:
-        """See whether the servers answer, so that a wrong address does not become a whole sweep of failed runs."""
-        for model in self._targets:
-            source = self._source if go_on else self._first_row
-            scores = score_csv(source, self._urls(model), wire=wire, progress=False, **self._how)
-            if go_on:
-                self._references[model] = scores.predictions
-        self._begun = True
+            return setting | {"error": "The client has not enough memory for such requests; send smaller ones."}
 
     def _urls(self, model: str | None) -> list[str]:
-        target = self._targets[model]
-        if isinstance(target, str):
-            return [target]
-        return list(target if isinstance(target, Sequence) else target.urls)
+        servers = self._servers[model]
+        if isinstance(servers, str):
+            return [servers]
+        return list(servers if isinstance(servers, Sequence) else servers.urls)
 
-    def _scale(self, model: str | None, replicas: int) -> None:
-        target = self._targets[model]
-        if isinstance(target, (str, Sequence)):
-            raise DeploymentError("An address cannot be scaled; pass local_server(...) or a KubernetesDeployment.")
-        if self._replicas.get(model) != replicas:
-            target.scale(replicas)
-            self._replicas[model] = replicas
-
-    def _score(self, model: str | None, replicas: int | None, urls: list[str], **how: Any) -> dict[str, Any]:
-        _forget_peak()
+    def _score(self, model: str | None, replicas: int | None, urls: list[str], **levels: Any) -> dict[str, Any]:
+        _reset_peak_memory()
         began = time.process_time()
-        scores = score_csv(self._source, urls, retries=0, progress=False, **how, **self._how)
+        scores = score_csv(self._source, urls, retries=0, progress=False, **levels, **self._options)
         cpu_s = time.process_time() - began
         peak_mb = peak_rss_mb()
-        return _about(scores, replicas) | {
+        reference = self._references.setdefault(model, scores.predictions)
+        return _facts(scores, replicas) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
             "peak_rss_mb": peak_mb,
-            **self._compared(model, scores.predictions),
-        }
-
-    def _compared(self, model: str | None, predictions: Predictions) -> dict[str, Any]:
-        reference = self._references.setdefault(model, predictions)
-        if reference.shape != predictions.shape:
-            return {"max_abs_difference": None, "answers_equal": False}
-        difference = np.abs(reference - predictions)
-        difference[np.isnan(reference) & np.isnan(predictions)] = 0  # what the model says, both times
-        largest = float(difference.max(initial=0))
-        # JSON has no word for NaN and infinity
-        return {
-            "max_abs_difference": largest if np.isfinite(largest) else None,
-            "answers_equal": bool(largest <= TOLERANCE),
+            **answers_equal(scores.predictions, reference),
         }
 
 
-def _about(scores: Scores, replicas: int | None) -> dict[str, Any]:
+def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
     records, timings = scores.records, scores.timings
     seconds = [record.seconds for record in records]
     server_s = sum(record.predict_s + record.encode_s for record in records)  # while decoding it waits for the body
@@ -172,7 +151,7 @@ def _about(scores: Scores, replicas: int | None) -> dict[str, Any]:
         **timings._asdict(),
         "request_median_s": statistics.median(seconds),
         "request_max_s": max(seconds),
-        # a server that tells no times gives no number, and JSON has none for it
+        # a server that gives no times gives NaN, for which JSON has no word
         "server_s": None if math.isnan(server_s) else server_s,
         "server_busy": None if math.isnan(server_s) else server_s / (workers * timings.sending_s),
         "workers": workers,
@@ -182,7 +161,7 @@ def _about(scores: Scores, replicas: int | None) -> dict[str, Any]:
     }
 
 
-def _forget_peak() -> None:
-    """Let the peak of memory begin anew (Linux, proc(5), clear_refs); elsewhere it is the whole process's."""
+def _reset_peak_memory() -> None:
+    """Let the peak of memory begin anew (Linux, proc(5), clear_refs); elsewhere it is that of the process's life."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""What a request-size sweep found: its runs, as they were written to disk, their summary, and a verdict in words."""
+"""The results of a request-size sweep: its runs, as they were written to disk, their summary, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import json
 import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,91 @@ import pandas as pd
 
 from ruo.errors import ExperimentError
 from ruo.experiment.fits import fit_request_cost
+from ruo.experiment.sizes import verdict_on_sizes
 from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
-from ruo.stats import harmonic_rate, mean_interval, verdict_on_sizes
+from ruo.stats import count, harmonic_rate, mean_interval
 
-__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "Sweep", "read_lines", "read_provenance", "read_sweep"]
+__all__ = [
+    "COLUMNS",
+    "PROVENANCE",
+    "RUNS",
+    "Sweep",
+    "put_aside_finished",
+    "read_lines",
+    "read_provenance",
+    "read_sweep",
+]
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
 
 COLUMNS = [
-    "run", "block", "warmup", "position", "started_at", "model", "replicas", "wire", "concurrency", "chunk_size",
-    "rows_per_request", "pipelined", "rows", "requests", "bytes", "forming_s", "sending_s", "total_s", "rows_per_s",
-    "first_result_s", "loop_lag_s", "request_median_s", "request_max_s", "server_s", "server_busy", "workers", "retries",
-    "client_cpu_s", "client_cpu_share", "machine_busy", "peak_rss_mb", "max_abs_difference", "answers_equal",
-    "rows_by_worker", "server", "model_version", "error", "provenance",
-]  # fmt: skip
+    "run",
+    "block",
+    "warmup",
+    "position",
+    "started_at",
+    "machine_busy",
+    "waited_s",
+    "model",
+    "replicas",
+    "wire",
+    "concurrency",
+    "chunk_size",
+    "rows_per_request",
+    "pipelined",
+    "rows",
+    "requests",
+    "bytes",
+    "forming_s",
+    "sending_s",
+    "total_s",
+    "rows_per_s",
+    "first_result_s",
+    "loop_lag_s",
+    "request_median_s",
+    "request_max_s",
+    "server_s",
+    "server_busy",
+    "workers",
+    "retries",
+    "client_cpu_s",
+    "client_cpu_share",
+    "peak_rss_mb",
+    "max_abs_difference",
+    "answers_equal",
+    "rows_by_worker",
+    "server",
+    "model_version",
+    "error",
+    "provenance",
+]
 
-_NUMBERS = COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]
+_NUMBERS = ["machine_busy", "waited_s", *COLUMNS[COLUMNS.index("requests") : COLUMNS.index("answers_equal")]]
 _TIMES = ("forming", "sending", "total")
 
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """A request-size sweep. `runs` has a row per run, warm-ups and failed runs too, in the order of time.
+    """The results of a request-size sweep.
 
-    Its columns: times in seconds; `chunk_size` None for the whole set, whose `rows_per_request` are its rows; `model` and
-    `replicas` None where there is one model, or nothing was scaled; `first_result_s` from the call to the first answer,
-    `loop_lag_s` how late the client's event loop was at worst; `server_s` what the servers say they worked, `server_busy`
-    the share of their time; `workers` how many answered, `rows_by_worker` how many rows each; `client_cpu_share` CPU
-    seconds of this process per second, 1 for one CPU; `machine_busy` the share of all CPUs that were busy just before
-    the run; `peak_rss_mb` of this process, with what earlier runs left in it; `max_abs_difference` to the predictions of
-    the model's first run, `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
+    Attributes
+    ----------
+    runs : DataFrame
+        A row per run, warm-ups and failed runs too, in the order of time. Times are in seconds. Of its columns:
+        `chunk_size` is None for the whole set, whose `rows_per_request` are its rows; `model` and `replicas` are None
+        where there is one model, or nothing was scaled; `first_result_s` is from the call to the first answer;
+        `loop_lag_s` the largest delay of the client's event loop; `server_s` the work that the servers report, and
+        `server_busy` its share of their time; `workers` the number that answered, `rows_by_worker` the rows of each;
+        `client_cpu_share` the CPU seconds of this process per second, 1 for one CPU; `machine_busy` the share of all
+        CPUs in use just before the run, after `waited_s` seconds of waiting for a quiet machine; `peak_rss_mb` the
+        memory of this process; `max_abs_difference` that to the predictions of the model's first run, and
+        `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
+    provenance : Provenance
+        What was measured where.
+    results_dir : pathlib.Path
+        The folder on disk.
     """
 
     runs: pd.DataFrame
@@ -63,10 +117,10 @@ class Sweep:
         return self.runs[~self.runs["warmup"]].reset_index(drop=True)
 
     def summary(self) -> pd.DataFrame:
-        """A row per setting: what it is, n, failed, and of the runs that did not fail, in seconds:
+        """A row per setting: its levels, n (the runs that succeeded), failed, and times in seconds.
 
-        forming_, sending_ and total_ each with mean, std, low and high (95 %, Student), total_median, and rows_per_s,
-        the harmonic mean of the rates.
+        forming_, sending_ and total_ each have mean, std, low and high (95 %, Student); then come total_median, and
+        rows_per_s, the harmonic mean of the rates.
         """
         names = [name for name in SETTING if self.runs[name].notna().any()]
         groups = self.measured.groupby(names)
@@ -74,7 +128,7 @@ class Sweep:
 
     def validity(self) -> Validity:
         """Whether the runs may be relied on, and for what."""
-        return judge(self.runs, self._planned())
+        return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons; what to know about the runs; and what they say of the request sizes."""
@@ -95,14 +149,12 @@ class Sweep:
 
     def cost_of_requests(self) -> str:
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
-        good = self.measured[
-            self.measured["error"].isna() & self.measured["pipelined"] & (self.measured["requests"] > 1)
-        ]
+        runs = self.measured
+        good = runs[runs["error"].isna() & runs["pipelined"] & (runs["requests"] > 1)]
         try:
-            return fit_request_cost(
-                list(good["requests"]), int(self.runs["rows"].max()), list(good["total_s"])
-            ).sentence()
-        except ValueError as error:
+            cost = fit_request_cost(list(good["requests"]), int(runs["rows"].max()), list(good["total_s"]))
+            return cost.sentence()
+        except ExperimentError as error:
             return f"No cost is fitted: {error}"
 
     def save(self, *more: str) -> None:
@@ -111,15 +163,10 @@ class Sweep:
         text = "\n\n".join([self.verdict(), *more])
         (self.results_dir / "verdict.txt").write_text(text + "\n", encoding="utf-8")
 
-    def _planned(self) -> int:
-        plan = self.provenance.facts["plan"]
-        combinations = math.prod(len(levels) for levels in plan["factors"].values())
-        return combinations * int(plan["runs"] + plan["warmup"])
-
     def __repr__(self) -> str:
         sizes = self.runs["rows_per_request"].nunique()
         word = "VALID" if self.validity().valid else "INVALID"
-        return f"Sweep({_runs(len(self.measured))} of {sizes} request sizes, {word}, in {self.results_dir.name})"
+        return f"Sweep({count(len(self.measured), 'run')} of {sizes} request sizes, {word}, in {self.results_dir.name})"
 
     def _repr_html_(self) -> str:
         table = self.summary().to_html(index=False, float_format=lambda number: f"{number:,.3f}")
@@ -141,6 +188,17 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     return Sweep(runs, provenance, folder)
 
 
+def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
+    """Rename a folder with a finished experiment, which has the file that is written `last`, by that file's date.
+
+    So the same command starts anew after a finished run, and resumes an interrupted one.
+    """
+    folder, file = Path(results_dir), Path(results_dir) / last
+    if file.exists():
+        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
+        folder.rename(folder.with_name(f"{folder.name}-{date}"))
+
+
 def read_provenance(folder: Path) -> Provenance:
     """What the runs of a folder are about; raises ExperimentError where it does not say, or is damaged."""
     try:
@@ -148,7 +206,7 @@ def read_provenance(folder: Path) -> Provenance:
     except FileNotFoundError:
         raise ExperimentError(f"{folder} has no {PROVENANCE}; pass the results_dir of a sweep.") from None
     except ValueError:
-        raise ExperimentError(f"{folder / PROVENANCE} is damaged; sweep again into another folder.") from None
+        raise ExperimentError(f"{folder / PROVENANCE} is damaged; measure again into another folder.") from None
 
 
 def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
@@ -164,23 +222,19 @@ def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
             lines.append(json.loads(line))
         except ValueError:
             raise ExperimentError(
-                f"{folder / RUNS}, line {number}, is damaged; sweep again into another folder."
+                f"{folder / RUNS}, line {number}, is damaged; measure again into another folder."
             ) from None
     return lines, size
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
-    found: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
+    summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in _TIMES:
         seconds = good[f"{name}_s"]
         mean = mean_interval(seconds) if len(seconds) else None
         for statistic, field in (("mean", "value"), ("std", "std"), ("low", "low"), ("high", "high")):
-            found[f"{name}_{statistic}"] = getattr(mean, field) if mean else math.nan
-    found["total_median"] = good["total_s"].median()
-    found["rows_per_s"] = harmonic_rate(good["rows"].iloc[0], good["total_s"]) if len(good) else math.nan
-    return found
-
-
-def _runs(number: int) -> str:
-    return f"{number} run" if number == 1 else f"{number} runs"
+            summary[f"{name}_{statistic}"] = getattr(mean, field) if mean else math.nan
+    summary["total_median"] = good["total_s"].median()
+    summary["rows_per_s"] = harmonic_rate(good["rows"].iloc[0], good["total_s"]) if len(good) else math.nan
+    return summary

@@ -1,7 +1,7 @@
-"""Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and from when it pays.
+"""Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and when it pays.
 
-One client reads a table and one or several replicas score it, all at the same time; so a job takes at least as long as
-the slowest of these takes alone, and the time of the replicas is the only one that more replicas make shorter.
+One client reads a table while replicas score it. So a job takes at least as long as the slowest part alone, and only the
+time of the replicas becomes shorter with more of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ruo.errors import ExperimentError
 from ruo.experiment.fits import fit_usl
 from ruo.experiment.network import Network, measure_network
 from ruo.machine import cpu_limit
-from ruo.stats import MIN_PAIRS, compare, mean_interval
+from ruo.stats import MIN_RUNS, compare, mean_interval
 from ruo.table.reading import open_table
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ class Costs:
 
     def parts(self, replicas: float) -> dict[str, float]:
         """Seconds a row takes each part, by the part's name; the largest bounds the job."""
-        found = {
+        parts = {
             "the replicas": self.replica_s / replicas,
             "the client's reading": self.read_s,
             "the network": self.row_bytes / self.network.bytes_per_s,
         }
         if self.cores is not None:
-            found["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
-        return found
+            parts["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
+        return parts
 
     def bottleneck(self, replicas: float) -> str:
         """The part that bounds the job with so many replicas."""
@@ -134,24 +134,32 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
     runs: the measured runs of a sweep over replicas; failed ones do not count.
     """
     good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
-    found = []
+    rows: list[dict[str, Any]] = []
     keys: Any  # (model, rows per request)
-    for keys, mine in good.groupby(["model", "rows_per_request"]):
+    for keys, group in good.groupby(["model", "rows_per_request"]):
         model, size = keys
-        blocks = mine.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
+        blocks = group.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
         if 1 not in blocks:
             continue
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns):
-            ratio = compare(blocks[1], blocks[replicas])
-            floor = mine["rows"].iloc[0] * max(cost.parts(replicas).values()) if cost else math.nan
-            found.append({
-                "model": model or None, "rows_per_request": int(size), "replicas": int(replicas),
-                "seconds": mean_interval(blocks[replicas].dropna()).value, "speed_up": ratio.ratio, "low": ratio.low,
-                "high": ratio.high, "n": ratio.pairs, "ideal": int(replicas),
-                "bound": max(1.0, min(replicas, blocks[1].mean() / floor)) if cost else math.nan,
-            })  # fmt: skip
-    return pd.DataFrame(found)
+            gain = compare(blocks[1], blocks[replicas])
+            floor = group["rows"].iloc[0] * max(cost.parts(replicas).values()) if cost else math.nan
+            rows.append(
+                {
+                    "model": model or None,
+                    "rows_per_request": int(size),
+                    "replicas": replicas,
+                    "seconds": mean_interval(blocks[replicas].dropna()).value,
+                    "speed_up": gain.ratio,
+                    "low": gain.low,
+                    "high": gain.high,
+                    "n": gain.n_a,
+                    "ideal": replicas,
+                    "bound": max(1.0, min(replicas, blocks[1].mean() / floor)) if cost else math.nan,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def balance(runs: pd.DataFrame) -> pd.DataFrame:
@@ -160,14 +168,12 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
     Each is a share of an even share (1 is even), over all runs.
     """
     several = runs[runs["error"].isna() & (runs["replicas"].fillna(1) > 1)]
-    shares = [
-        {
-            "model": run["model"], "rows_per_request": run["rows_per_request"], "replicas": run["replicas"],
-            "least": (min(rows.values()) if len(rows) >= run["replicas"] else 0) * run["replicas"] / run["rows"],
-            "most": max(rows.values()) * run["replicas"] / run["rows"],
-        }
-        for run in several.to_dict("records") for rows in [run["rows_by_worker"]]
-    ]  # fmt: skip
+    shares = []
+    for run in several.to_dict("records"):
+        rows, even = run["rows_by_worker"], run["rows"] / run["replicas"]
+        least = min(rows.values()) if len(rows) >= run["replicas"] else 0
+        setting = [run["model"], run["rows_per_request"], run["replicas"]]
+        shares.append([*setting, least / even, max(rows.values()) / even])
     names = ["model", "rows_per_request", "replicas"]
     frame = pd.DataFrame(shares, columns=[*names, "least", "most"])
     return frame.groupby(names, dropna=False, as_index=False).agg(least=("least", "min"), most=("most", "max"))
@@ -175,11 +181,11 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
 
 def law(runs: pd.DataFrame, rows_per_request: int) -> str:
     """The Universal Scalability Law of one model's runs at one request size, in words; or why there is none."""
-    mine = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
-    means = mine.groupby("replicas")["rows_per_s"].mean()
+    good = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
+    means = good.groupby("replicas")["rows_per_s"].mean()
     try:
         return fit_usl([float(count) for count in means.index], list(means)).sentence()
-    except ValueError as error:
+    except ExperimentError as error:
         return f"No law is fitted: {error}"
 
 
@@ -219,8 +225,8 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
         best = table[table["replicas"] == most].sort_values("seconds").iloc[0]
         interval = f"95 % interval {best['low']:.2f} to {best['high']:.2f}, {best['n']:.0f} pairs of runs"
         doubt = ""
-        if best["n"] < MIN_PAIRS:
-            doubt = f"; so few cannot show a difference, {MIN_PAIRS} can"
+        if best["n"] < MIN_RUNS:
+            doubt = f"; so few cannot show a difference, {MIN_RUNS} can"
         elif best["low"] <= 1 <= best["high"]:
             doubt = "; no difference is seen"
         lines.append(

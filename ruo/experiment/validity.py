@@ -1,7 +1,7 @@
-"""Whether the runs of an experiment may be relied on, and for what: VALID or INVALID, with the reasons in words.
+"""Whether the runs of an experiment can be relied on, and for what: VALID or INVALID, with the reasons in words.
 
-After MLPerf's LoadGen, which prints such a line and what to do: only here the reasons are those that a client which
-reads, sends and measures on one machine can have.
+The idea of the line is that of MLPerf's LoadGen; the reasons are those of a client that reads, sends and measures on one
+machine. A rule applies where the runs have the columns that it is about.
 """
 
 from __future__ import annotations
@@ -11,12 +11,28 @@ from dataclasses import dataclass, field
 import pandas as pd
 from scipy import stats
 
+from ruo.stats import count
+
 __all__ = ["SETTING", "Validity", "judge", "name_of"]
 
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
+_GROUPS = ["job", "system", *SETTING]  # where jobs or systems are compared
+_USED = [
+    "loop_lag_s",
+    "machine_busy",
+    "model",
+    "model_version",
+    "others_cpus",
+    "retries",
+    "server_busy",
+    "answers_equal",
+]
+_USED += ["replicas", "concurrency", "requests", "rows_by_worker", "workers", "warmup"]
+
 _BUSY = 0.3  # of all CPUs, just before a run
+_OTHERS_CPUS = 0.3  # CPUs in use by other processes during a run
 _SEEN_BUSY = 0.25  # of the runs
 _DRIFT = 0.1  # from the first run to the last, of a run's time
 _SURE = 0.01
@@ -30,11 +46,12 @@ _WAITING = 0.7  # a server that works less than this share of the time waits for
 
 @dataclass(frozen=True)
 class Validity:
-    """`reasons` why the runs must not be relied on, `limits` of what they are about, and `notes` on their quality."""
+    """`reasons` against the runs, `limits` of what they say, `notes` on their quality, and the `claim` of valid ones."""
 
     reasons: list[str] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    claim: str = "every run scored every row alike"
 
     @property
     def valid(self) -> bool:
@@ -42,25 +59,38 @@ class Validity:
         return not self.reasons
 
     def __str__(self) -> str:
-        head = "VALID: every run scored every row alike." if self.valid else f"INVALID: {'; '.join(self.reasons)}."
+        head = f"VALID: {self.claim}." if self.valid else f"INVALID: {'; '.join(self.reasons)}."
         return "\n".join([head, *self.limits, *self.notes])
 
 
-def judge(runs: pd.DataFrame, planned: int | None = None) -> Validity:
-    """Judge the runs of a sweep, by the columns that `Sweep.runs` has; `planned` is how many there should be.
+def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = Validity.claim) -> Validity:
+    """Judge the runs of an experiment.
 
-    Warm-ups count only where answers are compared.
+    Parameters
+    ----------
+    runs : DataFrame
+        A row per run, with the columns of `Sweep.runs` or of a comparison of systems, as far as they are known.
+        Warm-ups count only where answers are compared.
+    planned : int, optional
+        The number of runs that there should be.
+    claim : str
+        What is said of runs that are valid.
     """
-    measured = runs[~runs["warmup"].astype(bool)]
-    good = measured[measured["error"].isna()]
+    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
+    measured = runs[~runs["warmup"].eq(True)]
+    good = measured[measured["error"].isna() & measured["total_s"].notna()]
     reasons = [*_broken(runs, measured, planned), *_disturbed(measured, good), *_uneven(good)]
-    return Validity(reasons, _limits(good), _notes(good))
+    return Validity(reasons, _limits(good), _notes(good), claim)
 
 
 def name_of(setting: dict[str, object], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, its way of sending, and what else differs `among` the runs."""
-    parts = [f"{setting['rows_per_request']:,} rows {'pipelined' if setting['pipelined'] else 'in two phases'}"]
-    words = {"model": "{}", "replicas": "{} replicas", "wire": "wire {}", "concurrency": "{} in flight"}
+    parts = []
+    if "rows_per_request" in setting:
+        ways: dict[object, str] = {True: " pipelined", False: " in two phases"}
+        parts = [f"{setting['rows_per_request']:,} rows{ways.get(setting.get('pipelined'), '')}"]
+    words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
+    words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     parts += [words[name].format(setting[name]) for name in words if name in among and among[name].nunique() > 1]
     return ", ".join(parts)
 
@@ -70,25 +100,26 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> 
     failed = measured["error"].dropna()
     retried = int((measured["retries"].fillna(0) > 0).sum())
     different = int((runs["answers_equal"] == False).sum())  # noqa: E712  a failed run has no answer
-    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda found: sorted(set(found.dropna())))
+    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
     several = [names for names in versions if len(names) > 1]
     missing = 0 if planned is None else planned - len(runs)
-    found = {
-        f"{_runs(missing)} of the plan {'is' if missing == 1 else 'are'} missing": missing > 0,
-        f"{_runs(len(failed))} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
-        f"{_runs(retried)} sent a request again": retried > 0,
-        f"{_runs(different)} gave other predictions than the first": different > 0,
+    reasons = {
+        f"{count(missing, 'run')} of the plan {'is' if missing == 1 else 'are'} missing": missing > 0,
+        f"{count(len(failed), 'run')} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
+        f"{count(retried, 'run')} sent a request again": retried > 0,
+        f"{count(different, 'run')} gave other predictions than the first": different > 0,
         **{f"{len(names)} versions of the model answered ({', '.join(names)})": True for names in several},
     }
-    return [sentence for sentence, holds in found.items() if holds]
+    return [sentence for sentence, holds in reasons.items() if holds]
 
 
 def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
     """What makes times doubtful: a busy machine, a machine that changes, a client that is late."""
-    busy = int((measured["machine_busy"] > _BUSY).sum())
     reasons = []
-    if busy > _SEEN_BUSY * len(measured):
-        reasons.append(f"the machine was busy with something else before {busy} of {_runs(len(measured))}")
+    for when, column, limit in (("before", "machine_busy", _BUSY), ("in", "others_cpus", _OTHERS_CPUS)):
+        busy = int((measured[column].astype(float) > limit).sum())
+        if busy > _SEEN_BUSY * len(measured):
+            reasons.append(f"the machine was busy with something else {when} {busy} of {count(len(measured), 'run')}")
     change = _drift(good)
     if change is not None:
         reasons.append(f"the runs drift: the last took {change:+.0%} of the time that the first took")
@@ -99,14 +130,16 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
 
 
 def _drift(good: pd.DataFrame) -> float | None:
-    """By how much the times change from first to last beside what the settings make, where that is more than chance."""
-    relative = good["total_s"] / good.groupby(_present(good), dropna=False)["total_s"].transform("median")
-    if len(relative) < _FEW or relative.nunique() < 2:
+    """The relative change of the times from first to last, settings aside, where it is statistically significant."""
+    if len(good) < _FEW:
         return None
-    chance = stats.spearmanr(good["run"], relative).pvalue
+    relative = good["total_s"] / good.groupby(_present(good), dropna=False)["total_s"].transform("median")
+    if relative.nunique() < 2:
+        return None
+    p_value = stats.spearmanr(good["run"], relative).pvalue
     slope = float(stats.theilslopes(relative, good["run"]).slope)
     change = slope * float(good["run"].max() - good["run"].min())
-    return change if chance < _SURE and abs(change) > _DRIFT else None
+    return change if p_value < _SURE and abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:
@@ -115,14 +148,16 @@ def _uneven(good: pd.DataFrame) -> list[str]:
     few = several[several["concurrency"] < several["replicas"]]
     reasons = []
     if len(few):
-        reasons.append(f"{_runs(len(few))} had fewer connections than replicas; raise concurrency")
+        reasons.append(f"{count(len(few), 'run')} had fewer connections than replicas; raise concurrency")
     uneven = [
-        run for run in several.to_dict("records")
-        if run["requests"] >= _ENOUGH * run["replicas"] and _imbalance(run["rows_by_worker"], run["replicas"]) > _UNEVEN
-    ]  # fmt: skip
+        off
+        for run in several.to_dict("records")
+        if run["requests"] >= _ENOUGH * run["replicas"]
+        and (off := _imbalance(run["rows_by_worker"], run["replicas"])) > _UNEVEN
+    ]
     if uneven:
-        worst = max(_imbalance(run["rows_by_worker"], run["replicas"]) for run in uneven)
-        reasons.append(f"in {_runs(len(uneven))} the replicas were unbalanced (up to {worst:.0%} off an even share)")
+        worst = f"up to {max(uneven):.0%} off an even share"
+        reasons.append(f"in {count(len(uneven), 'run')} the replicas were unbalanced ({worst})")
     return reasons
 
 
@@ -138,7 +173,7 @@ def _limits(good: pd.DataFrame) -> list[str]:
     waiting = []
     for setting, runs in _by_setting(good):
         busy, requests = runs["server_busy"].median(), runs["requests"].median()
-        if setting["pipelined"] and busy < _WAITING and requests >= 2 * runs["workers"].median():
+        if setting.get("pipelined") and busy < _WAITING and requests >= 2 * runs["workers"].median():
             waiting.append(f"{name_of(setting, good)} {busy:.0%}")
     if not waiting:
         return []
@@ -167,8 +202,4 @@ def _by_setting(runs: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFram
 
 
 def _present(runs: pd.DataFrame) -> list[str]:
-    return [name for name in SETTING if name in runs]
-
-
-def _runs(number: int) -> str:
-    return f"{number} run" if number == 1 else f"{number} runs"
+    return [name for name in _GROUPS if name in runs and runs[name].notna().any()]

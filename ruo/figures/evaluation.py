@@ -1,4 +1,4 @@
-"""The pictures of how good a model is: which class is taken for which, and whether confidence is what it says."""
+"""The pictures of a model's quality: which class it takes for which, and whether its confidence is calibrated."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _DIGIT = 0.64  # the width of a digit over the height of its line
 
 
 def figure_of_confusion(evaluation: Evaluation) -> Figure:
-    """Rows by true class and by answer: right answers blue, wrong ones orange.
+    """The confusion matrix: rows by true class and by answer, right answers blue and wrong ones orange.
 
-    A cell is the darker the larger its share of its class's rows; the wrong ones have a scale of their own, since they
-    are few. Beside each class stands how many of its rows are found.
+    A darker cell has a larger share of the rows of its class; wrong answers have a scale of their own, since they are
+    few. Beside each class stands its recall.
     """
     counts = evaluation.confusion.to_numpy()
     names, size = [_short(str(name)) for name in evaluation.classes], len(counts)
@@ -41,6 +41,7 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
         if size <= _MOST_WRITTEN:
             _write_counts(axes, counts, cell)
         _name_classes(axes, counts, names, cell)
+    figure.set_label(evaluation.verdict())
     return figure
 
 
@@ -53,6 +54,7 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
         if evaluation.calibration.bins.empty:
             figure, axes = empty("The outputs are not probabilities, so there is no confidence to judge")
             axes.set_axis_off()
+            figure.set_label(evaluation.verdict())
             return figure
         figure = Figure(figsize=(9, 6.5), layout="constrained")
         axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
@@ -60,6 +62,7 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
         axes.set_title(f"Confidence against truth, {evaluation.rows:,} rows: expected calibration error {error:.3f}")
         _draw_bins(axes, evaluation.calibration.bins)
         _draw_rows(below, evaluation.calibration.bins)
+    figure.set_label(evaluation.verdict())
     return figure
 
 
@@ -99,8 +102,8 @@ def _name_classes(axes: Any, counts: np.ndarray[Any, Any], names: list[str], cel
     axes.set_xlabel("answer of the model\nblue: right, orange: wrong\ndarker: a larger share of the class")
     axes.set_ylabel("true class")
     beside = axes.secondary_yaxis("right")
-    found = [f"{100 * counts[at, at] / rows[at]:.1f} % of {rows[at]:,}" if rows[at] else "no rows" for at in places]
-    beside.set_yticks(places, found)
+    recalls = [f"{100 * counts[at, at] / rows[at]:.1f} % of {rows[at]:,}" if rows[at] else "no rows" for at in places]
+    beside.set_yticks(places, recalls)
     beside.tick_params(length=0)
     beside.set_ylabel("rows of the class that are found", labelpad=10)
     for spine in [*axes.spines.values(), *beside.spines.values()]:
@@ -110,10 +113,8 @@ def _name_classes(axes: Any, counts: np.ndarray[Any, Any], names: list[str], cel
 def _draw_bins(axes: Any, bins: pd.DataFrame) -> None:
     axes.plot([0, 1], [0, 1], color=BLACK, linestyle=DOTS, linewidth=1.4)
     around = [bins["right"] - bins["right_low"], bins["right_high"] - bins["right"]]
-    axes.errorbar(
-        bins["confidence"], bins["right"], yerr=around, color=BLUE, marker="o", markersize=6, linewidth=1.6,
-        elinewidth=1, capsize=3,
-    )  # fmt: skip
+    points = {"color": BLUE, "marker": "o", "markersize": 6, "linewidth": 1.6}
+    axes.errorbar(bins["confidence"], bins["right"], yerr=around, **points, elinewidth=1, capsize=3)
     axes.set_ylim(0, 1.04)
     axes.set_ylabel("share of right answers (95 % interval)")
     axes.text(0.02, 0.98, "under-confident:\nright more often than it is sure", va="top", fontsize=9)

@@ -1,4 +1,4 @@
-"""The pictures of scaling: what replicas gained, where it is fastest, and what a larger cluster would give."""
+"""The pictures of scaling: what replicas gained, which setting is fastest, and what a larger cluster would gain."""
 
 from __future__ import annotations
 
@@ -10,18 +10,37 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ruo.experiment.scaling import Costs
-from ruo.figures.style import BLACK, BLUE, DASHES, DOTS, GREEN, MIXED, ORANGE, STYLE, End, Look, empty, label_ends
+from ruo.figures.style import (
+    BLACK,
+    BLUE,
+    BOLD,
+    DASHES,
+    DOTS,
+    GREEN,
+    MIXED,
+    ORANGE,
+    PINK,
+    STYLE,
+    End,
+    Look,
+    empty,
+    label_ends,
+)
 
 __all__ = ["figure_of_outlook", "figure_of_seconds", "figure_of_speed_up"]
 
-_LOOKS = [Look(BLUE, "o", "solid"), Look(ORANGE, "s", DASHES), Look(GREEN, "^", MIXED), Look("#CC79A7", "v", DOTS)]
+_LOOKS = [Look(BLUE, "o", "solid"), Look(ORANGE, "s", DASHES), Look(GREEN, "^", MIXED), Look(PINK, "v", DOTS)]
 
 
 def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Speed-up over one replica against replicas, a line per model at its fastest request size.
 
-    table: of `ruo.experiment.scaling.speed_ups`; runs: what it was made of, whose single runs are drawn. Grey is what is ideal; the
-    short bars are what the measured costs allow at most.
+    Parameters
+    ----------
+    table : DataFrame
+        That of `ruo.experiment.speed_ups`. The grey line is the ideal; the short bars are the bounds by the costs.
+    runs : DataFrame
+        The runs that the table was made of; each is drawn.
     """
     with mpl.rc_context(STYLE):
         figure, axes = empty("How many times as fast as one replica?")
@@ -30,43 +49,43 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         most = int(table["replicas"].max())
         axes.plot([1, most], [1, most], color="#999999", linestyle=DOTS, linewidth=1.2)
         ends: list[End] = [(float(most), "ideal", "#777777")]
-        for look, (name, mine) in zip(_LOOKS, _fastest(table), strict=False):
-            _draw_speed_up(axes, mine, runs, look)
-            size = f"{mine['rows_per_request'].iloc[0]:,} rows per request"
-            ends.append((float(mine["speed_up"].iloc[-1]), f"{name or 'measured'}, {size}", look.color))
+        gains = []
+        for look, (name, rows) in zip(_LOOKS, _fastest(table), strict=False):
+            _draw_speed_up(axes, rows, runs, look)
+            setting = f"{name or 'measured'}, {rows['rows_per_request'].iloc[0]:,} rows per request"
+            gain = float(rows["speed_up"].iloc[-1])
+            ends.append((gain, setting, look.color))
+            gains.append(f"{setting}, {gain:.2f} times with {rows['replicas'].iloc[-1]:,}")
         axes.set_xticks(sorted(table["replicas"].unique()))
         axes.set_ylim(0, max(most, float(table["speed_up"].max())) * 1.08)
         label_ends(axes, ends)
+    figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
     return figure
 
 
 def _fastest(table: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
     """For each model its rows at the request size that was fastest with the most replicas, by replicas."""
-    found = []
+    fastest = []
     for name in dict.fromkeys(table["model"]):
-        mine = table[table["model"].isin([name])]
-        last = mine[mine["replicas"] == mine["replicas"].max()]
+        rows = table[table["model"].isin([name])]
+        last = rows[rows["replicas"] == rows["replicas"].max()]
         size = last.loc[last["seconds"].idxmin(), "rows_per_request"]
-        found.append((name, mine[mine["rows_per_request"] == size].sort_values("replicas")))
-    return found
+        fastest.append((name, rows[rows["rows_per_request"] == size].sort_values("replicas")))
+    return fastest
 
 
-def _draw_speed_up(axes: mpl.axes.Axes, mine: pd.DataFrame, runs: pd.DataFrame, look: Look) -> None:
-    good = runs[runs["error"].isna() & runs["model"].isin([mine["model"].iloc[0]])]
-    good = good[good["rows_per_request"] == mine["rows_per_request"].iloc[0]]
+def _draw_speed_up(axes: mpl.axes.Axes, rows: pd.DataFrame, runs: pd.DataFrame, look: Look) -> None:
+    good = runs[runs["error"].isna() & runs["model"].isin([rows["model"].iloc[0]])]
+    good = good[good["rows_per_request"] == rows["rows_per_request"].iloc[0]]
     blocks = good.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
     for replicas in blocks.columns:
         ratios = blocks[1] / blocks[replicas]
         axes.scatter([replicas] * len(ratios), ratios, s=14, color=look.color, alpha=0.35, linewidths=0, zorder=2)
-    bars = [
-        np.nan_to_num((mine["speed_up"] - mine["low"]).clip(lower=0)),
-        np.nan_to_num((mine["high"] - mine["speed_up"]).clip(lower=0)),
-    ]
-    axes.errorbar(
-        mine["replicas"], mine["speed_up"], yerr=bars, color=look.color, marker=look.marker, markersize=6,
-        linestyle=look.dashes, linewidth=1.6, elinewidth=1, capsize=3, zorder=3,
-    )  # fmt: skip
-    axes.scatter(mine["replicas"], mine["bound"], marker="_", s=400, color=look.color, linewidths=2, zorder=2)
+    gains = rows["speed_up"]
+    spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
+    line = {"color": look.color, "marker": look.marker, "markersize": 6, "linestyle": look.dashes, "linewidth": 1.6}
+    axes.errorbar(rows["replicas"], gains, yerr=spread, **line, elinewidth=1, capsize=3, zorder=3)
+    axes.scatter(rows["replicas"], rows["bound"], marker="_", s=400, color=look.color, linewidths=2, zorder=2)
 
 
 def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
@@ -89,6 +108,7 @@ def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
         axes.set_yticks(range(len(grid.index)), [f"{size:,}" for size in grid.index])
         axes.set_xlabel("replicas")
         axes.set_ylabel("rows per request")
+    figure.set_label(f"{axes.get_title(loc='left')}: from {np.nanmin(values):.3g} to {np.nanmax(values):.3g} s.")
     return figure
 
 
@@ -117,5 +137,7 @@ def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Fig
         axes.set_xlim(1, most)
         axes.set_ylim(0, highest * 1.15)
         label_ends(axes, ends)
-        axes.annotate("ideal", (highest, highest), color="#777777", fontsize=9, weight="bold", ha="right", va="bottom")
+        axes.annotate("ideal", (highest, highest), color="#777777", **BOLD, ha="right", va="bottom")
+    last = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends)
+    figure.set_label(f"Predicted speed-up over one replica, each replica on a machine of its own: {last}.")
     return figure

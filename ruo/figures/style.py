@@ -20,9 +20,30 @@ from matplotlib.figure import Figure
 from ruo.stats import mean_interval
 
 __all__ = [
-    "BLACK", "BLUE", "DASHES", "DOTS", "GREEN", "MIXED", "ORANGE", "STYLE", "End", "Look", "Picture",
-    "draw_bound", "draw_line", "empty", "label_ends", "save_figure", "seconds_ticks",
-]  # fmt: skip
+    "BLACK",
+    "BLUE",
+    "BOLD",
+    "BROWN",
+    "DASHES",
+    "DOTS",
+    "GREEN",
+    "LIGHT_BLUE",
+    "MIXED",
+    "ORANGE",
+    "PINK",
+    "STYLE",
+    "End",
+    "Look",
+    "Picture",
+    "draw_bound",
+    "draw_line",
+    "empty",
+    "label_ends",
+    "mark_failures",
+    "save_figure",
+    "seconds_ticks",
+    "size_axis",
+]
 
 
 class Look(NamedTuple):
@@ -34,6 +55,8 @@ class Look(NamedTuple):
 
 
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
+LIGHT_BLUE, PINK, BROWN = "#56B4E9", "#CC79A7", "#8B6914"
+BOLD = {"weight": "bold", "fontsize": 9}
 DOTS, DASHES, MIXED = (0, (1, 1.5)), (0, (5, 2)), (0, (3, 1, 1, 1))
 
 STYLE = {
@@ -67,12 +90,20 @@ class Picture:
 def save_figure(
     figure: Figure, path: str | os.PathLike[str], alt: str | None = None, data: pd.DataFrame | None = None
 ) -> Picture:
-    """Write a figure as PNG (200 dots per inch), beside it as SVG, and the `data` that it shows as CSV.
+    """Write a figure as PNG (200 dots per inch) and, beside it, as SVG.
 
-    `alt` says in words what it shows; by default it is the figure's title.
+    Parameters
+    ----------
+    figure : Figure
+        One of `ruo.figures`; its label is its alternative text.
+    path : path
+        Where to write; the suffixes are set.
+    alt : str, optional
+        Another alternative text: what the figure shows, in words.
+    data : DataFrame, optional
+        What the figure shows, written beside it as CSV.
     """
-    path = Path(path)
-    alt = alt or figure.axes[0].get_title(loc="left")
+    path, alt = Path(path), alt or str(figure.get_label())
     if data is not None:
         data.to_csv(path.with_suffix(".csv"), index=False)
     about = {"Title": figure.axes[0].get_title(loc="left"), "Description": alt}
@@ -102,10 +133,9 @@ def draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Look,
     low = np.array([np.nan_to_num(mean.value - mean.low) for mean in means])
     high = np.array([np.nan_to_num(mean.high - mean.value) for mean in means])
     axes.scatter(runs[x], runs[column], s=14, color=look.color, alpha=0.35, linewidths=0, zorder=2)
-    axes.errorbar(
-        places, values, yerr=[np.minimum(low, 0.9 * values), high], color=look.color, marker=look.marker,
-        markersize=6, linestyle=look.dashes, linewidth=1.6, elinewidth=1, capsize=3, zorder=3,
-    )  # fmt: skip
+    spread = [np.minimum(low, 0.9 * values), high]
+    points = {"color": look.color, "marker": look.marker, "markersize": 6, "linestyle": look.dashes, "linewidth": 1.6}
+    axes.errorbar(places, values, yerr=spread, **points, elinewidth=1, capsize=3, zorder=3)
     return float(values[-1]), name, look.color
 
 
@@ -116,14 +146,12 @@ def label_ends(axes: Any, ends: Iterable[End]) -> None:
     for value, name, color in sorted(ends):
         height = float(axes.transData.transform((1, value))[1]) * points
         last = max(height, last + 12)  # a line of text
-        axes.annotate(
-            name, (1, value), xycoords=axes.get_yaxis_transform(), xytext=(6, last - height),
-            textcoords="offset points", color=color, va="center", annotation_clip=False, weight="bold", fontsize=9,
-        )  # fmt: skip
+        place = {"xycoords": axes.get_yaxis_transform(), "xytext": (6, last - height), "textcoords": "offset points"}
+        axes.annotate(name, (1, value), **place, **BOLD, color=color, va="center", annotation_clip=False)
 
 
 def draw_bound(axes: Any, value: float, name: str) -> End:
-    """A dotted line over the whole width: what nothing can be better than."""
+    """A dotted line over the whole width: a bound."""
     axes.axhline(value, color=BLACK, linestyle=DOTS, linewidth=1.4)
     return value, name, BLACK
 
@@ -133,3 +161,25 @@ def seconds_ticks(axes: Any, low: float, high: float) -> None:
     ticks = [step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5)]
     shown = [tick for tick in ticks if low <= tick <= high]
     axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
+
+
+def size_axis(axes: Any, runs: pd.DataFrame, rows: int) -> None:
+    """A logarithmic axis of the rows per request; that of all `rows` is named as the whole set."""
+    sizes = sorted(runs["rows_per_request"].unique())
+    names = [f"whole set\n({size:,.0f})" if size == rows else f"{size:,.0f}" for size in sizes]
+    axes.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)  # before the scale: one size alone would span nothing
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, names)
+    axes.minorticks_off()
+    axes.set_xlabel("rows per request")
+
+
+def mark_failures(axes: Any, runs: pd.DataFrame) -> None:
+    """A cross near the top for each request size at which no run gave a result."""
+    top = axes.get_ylim()[1]
+    height = top / 1.25 if axes.get_yscale() == "log" else top * 0.95
+    for size, group in runs.groupby("rows_per_request"):
+        if group["total_s"].isna().all():
+            axes.scatter([size], [height], marker="x", s=70, color=ORANGE, linewidths=2.5, zorder=4)
+            place = {"xytext": (-10, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+            axes.annotate("no result", (size, height), **place, **BOLD, color=ORANGE)

@@ -1,4 +1,4 @@
-"""The picture of a training: its learning curves. It draws what was learnt and runs nothing."""
+"""The picture of a training: its learning curves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ruo.figures.style import BLACK, BLUE, DASHES, DOTS, ORANGE, STYLE, End, Look, label_ends, seconds_ticks
+from ruo.figures.style import BLACK, BLUE, BOLD, DASHES, DOTS, ORANGE, STYLE, End, Look, label_ends, seconds_ticks
 from ruo.learn.training import Trained
 
 __all__ = ["figure_of_learning"]
@@ -36,6 +36,7 @@ def figure_of_learning(trained: Trained) -> Figure:
         figure.draw_without_rendering()  # the layout moves the axes, and names go by where lines end
         label_ends(top, losses)
         label_ends(bottom, shares)
+    figure.set_label(trained.verdict())
     return figure
 
 
@@ -43,10 +44,8 @@ def _draw(axes: Any, trained: Trained, column: str) -> list[End]:
     ends = []
     for name, (prefix, look) in _CURVES.items():
         values = trained.history[prefix + column]
-        axes.plot(
-            trained.history["epoch"], values, color=look.color, marker=look.marker, markersize=5,
-            linestyle=look.dashes, linewidth=1.6, zorder=3,
-        )  # fmt: skip
+        line = {"color": look.color, "marker": look.marker, "markersize": 5, "linestyle": look.dashes}
+        axes.plot(trained.history["epoch"], values, **line, linewidth=1.6, zorder=3)
         ends.append((float(values.iloc[-1]), name, look.color))
     return ends
 
@@ -54,10 +53,8 @@ def _draw(axes: Any, trained: Trained, column: str) -> list[End]:
 def _draw_test(axes: Any, trained: Trained) -> End:
     low, high = trained.interval
     spread = [[trained.accuracy - low], [high - trained.accuracy]]
-    axes.errorbar(
-        [trained.best_epoch], [trained.accuracy], yerr=spread, color=BLACK, marker="D", markersize=6, linestyle="none",
-        elinewidth=1, capsize=3, zorder=4,
-    )  # fmt: skip
+    point = {"color": BLACK, "marker": "D", "markersize": 6, "linestyle": "none"}
+    axes.errorbar([trained.best_epoch], [trained.accuracy], yerr=spread, **point, elinewidth=1, capsize=3, zorder=4)
     return trained.accuracy, f"test {100 * trained.accuracy:.3g} %", BLACK
 
 
@@ -65,10 +62,9 @@ def _mark_best(top: Any, bottom: Any, best: int, last: int) -> None:
     for axes in (top, bottom):
         axes.axvline(best, color=BLACK, linestyle=DOTS, linewidth=1.4, zorder=1)
     left = best > (last + 1) / 2
-    top.annotate(
-        f"best epoch: {best}", (best, 1), xycoords=top.get_xaxis_transform(), xytext=(-6 if left else 6, -2),
-        textcoords="offset points", ha="right" if left else "left", va="top", fontsize=9, weight="bold",
-    )  # fmt: skip
+    place = {"xytext": (-6 if left else 6, -2), "ha": "right" if left else "left", "va": "top"}
+    corner = {"xycoords": top.get_xaxis_transform(), "textcoords": "offset points"}
+    top.annotate(f"best epoch: {best}", (best, 1), **corner, **place, **BOLD)
 
 
 def _loss_axis(axes: Any, trained: Trained) -> None:

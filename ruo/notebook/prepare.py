@@ -15,13 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ruo.compare import time_in_process
-from ruo.deploy.kubernetes import KubernetesDeployment
-from ruo.deploy.local import LocalServer, local_server
+from ruo.compare import Systems, SystemsCompared, compare_systems, time_in_process
+from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
 from ruo.learn import Trained, make_demo, make_testset, train
-from ruo.notebook.parameters import optional_whole_number, positive, request_sizes, strings, whole_number
+from ruo.notebook.parameters import optional_whole_number, parse_mapping, positive, request_sizes, strings, whole_number
 
 __all__ = ["Workbench", "prepare", "prepare_files", "prepare_replicas", "prepare_tables"]
 
@@ -58,7 +57,7 @@ class Workbench:
         self.label_prefix = label_prefix
         self.other: Path | None = None
         self.url = ""
-        self.targets: dict[str, LocalServer | KubernetesDeployment] = {}
+        self.targets: dict[str, Deployment] = {}
         self.models: dict[str, Path] = {}
         self._open = ExitStack()
         atexit.register(self._open.close)
@@ -94,6 +93,15 @@ class Workbench:
             )
             for name, target in self.targets.items()
         }
+
+    def compare_systems(
+        self, chunk_sizes: Any, runs: Any, peers: Any = None, *, seed: int = 0, patience: float = 10.0
+    ) -> SystemsCompared:
+        """Call `ruo.compare.compare_systems` on the table and the model, with all servers on this machine."""
+        sizes, count = request_sizes(chunk_sizes), whole_number("runs", runs)
+        assert self.model is not None  # prepare_files refuses a workbench without one
+        with Systems(self.testset, self.model, peers=parse_mapping("peers", peers)) as systems:
+            return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
 
     def train(self, units: Any, epochs: Any, max_rows: Any = None, **options: Any) -> Trained:
         """Call `ruo.learn.train` on the table."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruo.errors import ArgumentError, RuoError
+from ruo.experiment.results import put_aside_finished
 
 if TYPE_CHECKING:
     import nbformat
@@ -75,7 +75,7 @@ def run_notebook(
 
     notebook, folder = Path(notebook), Path(results)
     known = require_known(notebook, parameters or {})
-    _set_aside_finished(folder)
+    put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
@@ -157,10 +157,3 @@ def require_known(notebook: Path, names: Iterable[str]) -> list[str]:
         if name not in known:
             raise ArgumentError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
     return known
-
-
-def _set_aside_finished(folder: Path) -> None:
-    verdict = folder / "verdict.txt"
-    if verdict.exists():  # it is written last
-        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(verdict.stat().st_mtime))
-        folder.rename(folder.with_name(f"{folder.name}-{date}"))

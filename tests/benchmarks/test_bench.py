@@ -31,8 +31,34 @@ def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
     """Jobs of all groups give right answers; the table, the samples and the machine are kept."""
     done = bench(demo, tmp_path, "mlp,cnn,scaling,peers,start")
     assert done.exit_code == 0, done.output
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    assert [sample["error"] for sample in kept["samples"] if sample["error"]] == []
-    assert (tmp_path / "samples.jsonl").read_text().count("\n") == len(kept["samples"]) > 20
-    assert kept["machine"]["cpus"]
-    assert (tmp_path / "bench.md").read_text() in done.output
+    groups = ["mlp", "cnn", "scaling", "peers", "start"]
+    lines = [json.loads(line) for name in groups for line in (tmp_path / name / "runs.jsonl").read_text().splitlines()]
+    assert [line["error"] for line in lines if line["error"]] == []
+    assert len(lines) > 20
+    for name in groups:
+        provenance = json.loads((tmp_path / name / "provenance.json").read_text())
+        assert provenance["machine"]["cpus"]
+        assert len(provenance["data"]["sha256"]) == 64
+    report = (tmp_path / "bench.md").read_text()
+    assert report in done.output
+    for name in groups:
+        assert f"{name}: VALID" in report or f"{name}: INVALID: the machine was busy" in report
+
+
+@pytest.mark.soak
+def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_kept(demo: Demo, tmp_path: Path) -> None:
+    """Without its last file a benchmark goes on with the runs that it has; with it, it is put aside under its date."""
+    results = tmp_path / "bench"
+    assert bench(demo, results, "start").exit_code == 0
+    report, samples = (results / "bench.md").read_text(), (results / "start" / "runs.jsonl").read_text()
+    assert "| import ruo | at most 0.05 s |" in report
+    assert "start: VALID" in report or "start: INVALID: the machine was busy" in report
+    (results / "bench.md").unlink()
+    (results / "start" / "runs.jsonl").write_text("".join(samples.splitlines(keepends=True)[:2]))
+    assert bench(demo, results, "start").exit_code == 0
+    resumed = (results / "start" / "runs.jsonl").read_text()
+    assert resumed.splitlines()[:2] == samples.splitlines()[:2]
+    assert resumed.count("\n") == 4
+    assert bench(demo, results, "start").exit_code == 0
+    [kept] = tmp_path.glob("bench-*")
+    assert (kept / "start" / "runs.jsonl").read_text() == resumed

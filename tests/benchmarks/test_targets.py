@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from benchmarks.targets import SCALING_SIZES, SIZES, judge, markdown, targets
+from benchmarks.targets import compare_with_targets, markdown, read_targets
+
+SIZES = (1_000, 5_000, 10_000, 50_000, 100_000)
+SCALING_SIZES = (1_000, 5_000, 20_000)
 
 
 def job(name: str, *seconds: float, **more: float) -> list[dict[str, Any]]:
@@ -16,20 +20,24 @@ def job(name: str, *seconds: float, **more: float) -> list[dict[str, Any]]:
     ]
 
 
+def judge(samples: list[dict[str, Any]], cpus: int) -> pd.DataFrame:
+    return compare_with_targets(pd.DataFrame(samples), cpus)
+
+
 def row(samples: list[dict[str, Any]], begins: str, cpus: int = 4) -> Any:
     """The only row of the table whose target begins so."""
     table = judge(samples, cpus)
-    [found] = table[table["what"].str.startswith(begins)].itertuples()
-    return found
+    [target] = table[table["what"].str.startswith(begins)].itertuples()
+    return target
 
 
 def test_a_ratio_is_of_medians_and_its_spread_of_blocks() -> None:
     """Medians 44 and 2 are 22 times; the blocks alone give 10 to 30."""
     samples = job("paper mlp 10000", 20, 44, 60) + job("tensorflow mlp 10000", 2, 2.2, 2)
-    found = row(samples, "mlp, 10,000 rows per request, against the system of 2023: TensorFlow")
-    assert found.reached == pytest.approx(22)
-    assert (found.least, found.most, found.blocks) == (pytest.approx(10), pytest.approx(30), 3)
-    assert found.verdict == "pass"
+    target = row(samples, "mlp, 10,000 rows per request, against the system of 2023: TensorFlow")
+    assert target.reached == pytest.approx(22)
+    assert (target.least, target.most, target.blocks) == (pytest.approx(10), pytest.approx(30), 3)
+    assert target.verdict == "pass"
 
 
 def test_the_best_and_the_worst_size_are_found() -> None:
@@ -84,5 +92,5 @@ def test_every_target_stands_in_the_table() -> None:
     }
     samples = [each for name in names for each in job(name, 1.0, client_cpu_s=0.1, off_mean_percent=1.0, mb=100.0)]
     table = judge(samples, 2)
-    assert len(table) == len(targets(2))
+    assert len(table) == len(read_targets(2)[1])
     assert len(markdown(table).splitlines()) == len(table) + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,12 +17,18 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ruo import machine as load
-from ruo.compare.run import ALL_SIZES, TOLERANCE, check_answers, main, parse_sizes, plan_turns
-from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, time_in_process
-from ruo.compare.verdict import markdown_table, runs_for_figure, summarise, verdict_on_systems
-from ruo.errors import ArgumentError, ScoringError
+import ruo.compare
+from ruo import machine
+from ruo.__main__ import main
+from ruo.compare import SystemsCompared, read_systems, time_in_process
+from ruo.compare.jobs import check_answers
+from ruo.compare.run import ALL_SIZES, plan_systems
+from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
+from ruo.errors import ScoringError
+from ruo.experiment.answers import TOLERANCE
+from ruo.experiment.plan import Plan
 from ruo.learn.demo import Demo
+from ruo.provenance import Provenance
 
 needs_paper = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
 
@@ -30,8 +37,9 @@ needs_paper = pytest.mark.skipif(find_spec("grequests") is None, reason="the pap
 def compared(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of one run of every system on the demo, 1,000 rows in a request."""
     results = tmp_path_factory.mktemp("compare") / "results"
-    arguments = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
-    done = CliRunner().invoke(main, [*arguments, "--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"])
+    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
+    options = ["--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"]
+    done = CliRunner().invoke(main, ["compare", *files, *options])
     assert done.exit_code == 0, done.output
     (results / "printed.txt").write_text(done.stdout)
     return results
@@ -68,7 +76,7 @@ def test_a_line_tells_what_was_run_and_in_which_order(lines: list[dict[str, Any]
 
 @needs_paper
 @pytest.mark.soak
-@pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
+@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux tells")
 def test_servers_that_are_not_measured_are_idle(lines: list[dict[str, Any]]) -> None:
     """While a job runs, the servers that do not serve it use a small part of the CPU time that the job does."""
     for line in lines:
@@ -85,48 +93,70 @@ def test_report_is_written(compared: Path) -> None:
         assert f"| {system} |" in table
     assert len(pd.read_csv(compared / "summary.csv")) == len(SYSTEMS)
     assert list(compared.glob("systems*"))
-    provenance = json.loads((compared / "provenance.jsonl").read_text())
+    assert (compared / "verdict.txt").read_text().strip() in (compared / "printed.txt").read_text()
+    provenance = json.loads((compared / "provenance.json").read_text())
     assert provenance["machine"]["cpus"]
-    assert len(provenance["testset_sha256"]) == 64
+    assert len(provenance["data"]["sha256"]) == len(provenance["model"]["sha256"]) == 64
 
 
-def test_sizes_are_read_as_people_write_them() -> None:
-    """Sizes are "all", or numbers with commas between them, where none is the whole set; each counts once."""
-    assert parse_sizes("all") == ALL_SIZES
-    assert parse_sizes("1000, 10_000,none,1000") == (1_000, 10_000, None)
+@needs_paper
+@pytest.mark.soak
+def test_an_interrupted_comparison_goes_on(compared: Path, demo: Demo, tmp_path: Path) -> None:
+    """Without its verdict a comparison goes on with the runs that it has; another seed is another plan, and refused."""
+    results = Path(shutil.copytree(compared, tmp_path / "results"))
+    (results / "verdict.txt").unlink()
+    lines = (results / "runs.jsonl").read_text().splitlines(keepends=True)
+    (results / "runs.jsonl").write_text("".join(lines[:-1]))
+    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
+    options = ["--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"]
+    other = CliRunner().invoke(main, ["compare", *files, *options, "--seed", "1"])
+    assert other.exit_code == 1
+    assert "holds runs of another plan" in other.output
+    again = CliRunner().invoke(main, ["compare", *files, *options])
+    assert again.exit_code == 0, again.output
+    assert (results / "runs.jsonl").read_text().splitlines(keepends=True)[:-1] == lines[:-1]
+    assert read_systems(results).runs["system"].tolist() == read_systems(compared).runs["system"].tolist()
+    assert again.stderr.count(" s\n") == 1
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "ten", "1000,,2000", "1e4"])
-def test_sizes_that_are_none_are_refused(text: str) -> None:
-    """A size that is no number of rows is refused in a sentence that says how to write it."""
-    with pytest.raises(ArgumentError, match="--sizes"):
-        parse_sizes(text)
+@pytest.mark.parametrize("text", ["", "0", "-5", "ten", "1000,,2000"])
+def test_sizes_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    """A size that is no number of rows is refused before anything starts or is written."""
+    arguments = ["compare", "--testset", __file__, "--model", __file__, "--results", str(tmp_path / "r")]
+    done = CliRunner().invoke(main, [*arguments, "--sizes", text])
+    assert done.exit_code == 1
+    assert "Error: --sizes: " in done.output
+    assert not (tmp_path / "r").exists()
+
+
+def jobs_of(plan: Plan, block: int) -> list[tuple[str, int | None]]:
+    """The jobs of a block in their order."""
+    trials = [trial for trial in plan.trials() if trial.block == block]
+    return [(trial.levels["system"], trial.levels["chunk_size"]) for trial in trials]
 
 
 def test_each_block_holds_every_system_once() -> None:
-    """A block holds each system once at each size, and the bound once, in positions from 1 up."""
-    turns = plan_turns((1_000, None), runs=4, seed=0, paper_runs=4)
+    """A block holds each system once at each size, and the bound once."""
+    plan = plan_systems((1_000, None), runs=4)
+    wanted = [(BOUND, None), *((name, size) for name in SYSTEMS if name != BOUND for size in (1_000, None))]
     for block in range(1, 5):
-        mine = [turn for turn in turns if turn.block == block]
-        assert [turn.position for turn in mine] == list(range(1, 2 * len(SYSTEMS)))
-        wanted = [(BOUND, None), *((name, size) for name in SYSTEMS if name != BOUND for size in (1_000, None))]
-        assert sorted(map(str, wanted)) == sorted(str((turn.system, turn.chunk_size)) for turn in mine)
+        assert sorted(map(str, wanted)) == sorted(map(str, jobs_of(plan, block)))
 
 
 def test_order_is_drawn_from_the_seed() -> None:
     """The same seed gives the same order, another seed another; the blocks of one plan differ."""
-    turns = plan_turns((1_000,), runs=5, seed=0, paper_runs=5)
-    assert turns == plan_turns((1_000,), runs=5, seed=0, paper_runs=5)
-    assert turns != plan_turns((1_000,), runs=5, seed=1, paper_runs=5)
-    assert len({tuple(turn.system for turn in turns if turn.block == block) for block in range(1, 6)}) > 1
+    plan = plan_systems((1_000,), runs=5, seed=0)
+    assert plan.trials() == plan_systems((1_000,), runs=5, seed=0).trials()
+    assert plan.trials() != plan_systems((1_000,), runs=5, seed=1).trials()
+    assert len({tuple(jobs_of(plan, block)) for block in range(1, 6)}) > 1
 
 
 def test_paper_system_may_run_once_per_size() -> None:
     """With one run for the paper's system it is there once at each size, and the others in every block."""
-    turns = plan_turns(ALL_SIZES, runs=5, seed=0, paper_runs=1)
-    papers = [turn.chunk_size for turn in turns if turn.system == PAPER]
+    jobs = [trial.levels for trial in plan_systems(ALL_SIZES, runs=5, paper_once=True).trials()]
+    papers = [levels["chunk_size"] for levels in jobs if levels["system"] == PAPER]
     assert sorted(papers, key=str) == sorted(ALL_SIZES, key=str)
-    assert sum(turn.system == PAPER_CLIENT for turn in turns) == 5 * len(ALL_SIZES)
+    assert sum(levels["system"] == PAPER_CLIENT for levels in jobs) == 5 * len(ALL_SIZES)
 
 
 @pytest.fixture
@@ -152,13 +182,21 @@ def test_answers_are_checked(answers: Any, error: str | None, reference: np.ndar
     """Answers count only where every row came back, in its place, within the tolerance."""
     path = tmp_path / "answers.npy"
     np.save(path, answers(reference))
-    assert check_answers({}, path, reference)[2] == error
+    assert check_answers({}, path, reference)["error"] == error
 
 
 def test_no_answers_tell_the_reason(reference: np.ndarray, tmp_path: Path) -> None:
     """Where a job brought no answers the line tells how many rows are missing, and the reason where one is known."""
-    rows, difference, error = check_answers({"error": "too large"}, tmp_path / "none.npy", reference)
-    assert (rows, difference, error) == (0, None, "no result: 0 of 4 rows came back (too large)")
+    checked = check_answers({"error": "too large"}, tmp_path / "none.npy", reference)
+    error = "no result: 0 of 4 rows came back (too large)"
+    assert checked == {"rows": 0, "rows_wanted": 4, "max_abs_difference": None, "error": error}
+
+
+def results(lines: list[dict[str, Any]]) -> SystemsCompared:
+    """The results whose runs are these."""
+    runs = pd.DataFrame([{"block": 1, **line, "run": number} for number, line in enumerate(lines, 1)])
+    facts = {"plan": {"trials": len(runs)}}
+    return SystemsCompared(runs.astype({"total_s": float}), Provenance(facts), Path("results"))
 
 
 def run(system: str, size: int, total_s: float | None, error: str | None = None) -> dict[str, Any]:
@@ -177,7 +215,7 @@ def test_ratios_are_of_medians() -> None:
     runs = [run(PAPER, 10, seconds) for seconds in (8, 12, 90)]
     runs += [run("ruo, wire v2", 10, seconds) for seconds in (1, 2, 9)]
     runs += [run(BOUND, 100, seconds) for seconds in (1.5, 1.0, 0.5)]
-    table = summarise(runs).set_index("system")
+    table = results(runs).summary().set_index("system")
     assert list(table.index) == [PAPER, "ruo, wire v2", BOUND]
     assert table.loc["ruo, wire v2", ["median_s", "mean_s", "min_s", "max_s", "n"]].tolist() == [2, 4, 1, 9, 3]
     assert table["times_faster"].tolist() == [1, 6, 12]
@@ -188,7 +226,7 @@ def test_a_failed_run_is_a_note_and_not_a_number() -> None:
     """A size at which the paper's system gave no result has a note and dashes, and nothing is compared with it."""
     lost = "no result: 0 of 100 rows came back"
     runs = [run(PAPER, 100, None, lost), run("ruo, wire v2", 100, 1.0), run(BOUND, 100, 0.5)]
-    paper, ours, _ = markdown_table(summarise(runs)).splitlines()[2:]
+    paper, ours, _ = results(runs).table().splitlines()[2:]
     assert paper == f"| {PAPER} | 100 | - | - | - | - | - | - | 0 | {lost} |"
     assert ours == "| ruo, wire v2 | 100 | 1 | 1 | 1 | 1 | - | 2.0 | 1 |  |"
 
@@ -196,14 +234,14 @@ def test_a_failed_run_is_a_note_and_not_a_number() -> None:
 def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
     """The figure's table has a row per run, NaN where there was no result, and leaves the paper's unchanged client out."""
     runs = [run(PAPER, 100, None, "no result"), run(PAPER_CLIENT, 10, 3.0), run(BOUND, 100, 0.5)]
-    table = runs_for_figure(runs)
+    table = results(runs).runs_of_figure()
     assert table.columns.tolist() == ["system", "rows_per_request", "rows", "total_s"]
     assert table["system"].tolist() == [PAPER, BOUND]
     assert table["rows"].tolist() == [100, 100]
     assert table["total_s"].isna().tolist() == [True, False]
 
 
-@pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
+@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux tells")
 def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
     """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
     work = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nprint(flush=True)\ninput()"
@@ -214,18 +252,18 @@ def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
     assert process.stdout is not None
     with process, process.stdin, process.stdout:
         process.stdout.readline()
-        worked = load.session_cpu_s(process.pid)
+        worked = machine.session_cpu_s(process.pid)
         time.sleep(0.1)
-        assert load.session_cpu_s(process.pid) == worked
+        assert machine.session_cpu_s(process.pid) == worked
         process.stdin.write(b"\n")
     assert worked is not None
     assert worked >= 0.25
 
 
-@pytest.mark.skipif(load.busy_cpu_s() is None, reason="only Linux tells")
+@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux tells")
 def test_waiting_for_a_quiet_machine_ends() -> None:
     """A machine that never gets quiet is waited for no longer than the patience lasts, and its load is told."""
-    share, waited_s = load.wait_until_quiet(limit=-1.0, patience_s=0.5)
+    share, waited_s = machine.wait_until_quiet(limit=-1.0, patience_s=0.5)
     assert share is not None
     assert share >= 0
     assert waited_s >= 0.5
@@ -237,16 +275,9 @@ def test_missing_client_is_told_in_a_sentence(demo: Demo, tmp_path: Path) -> Non
         "import importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'grequests' else find(name, *rest)\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "ruo.compare.run",
-        "--testset",
-        str(demo.testset),
-        "--model",
-        str(demo.models["mlp"]),
-    ]
-    paths = os.pathsep.join([str(tmp_path), str(Path(load.__file__).parent.parent)])
+    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"])]
+    command = [sys.executable, "-m", "ruo", "compare", *files]
+    paths = os.pathsep.join([str(tmp_path), str(Path(machine.__file__).parent.parent)])
     done = subprocess.run(
         [*command, "--results", str(tmp_path / "results")],
         env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60,
@@ -273,7 +304,7 @@ def blocks(seconds: dict[str, float], count: int = 6, **more: object) -> list[di
 
 def test_the_verdict_compares_each_system_with_the_fast_wire() -> None:
     """Every other system has its sentence with the ratio; a quiet machine and right answers are VALID."""
-    verdict = verdict_on_systems(blocks({V2: 1.0, PAPER: 20.0, BOUND: 0.8}))
+    verdict = results(blocks({V2: 1.0, PAPER: 20.0, BOUND: 0.8})).verdict()
 
     assert verdict.startswith("VALID")
     assert f"- {V2[0].upper()}{V2[1:]} is faster than {PAPER}: it takes 0.0" in verdict
@@ -283,17 +314,35 @@ def test_the_verdict_compares_each_system_with_the_fast_wire() -> None:
 def test_the_verdict_tells_what_is_wrong() -> None:
     """A wrong answer of ruo's own, or a busy machine, is INVALID; a paper's system without a result is a result."""
     failed = [*blocks({V2: 1.0}), *blocks({PAPER: 1.0}, total_s=None, error="no result: 0 of 10 rows came back")]
-    assert verdict_on_systems(failed).startswith("VALID")
-    assert f"- {PAPER}: no result at any request size." in verdict_on_systems(failed)
+    assert results(failed).verdict().startswith("VALID")
+    assert f"- {PAPER}: no result at any request size." in results(failed).verdict()
     wrong = [*blocks({BOUND: 1.0}), *blocks({V2: 1.0}, total_s=None, error="wrong: answers differ by up to 0.1")]
-    assert verdict_on_systems(wrong).startswith("INVALID: 6 runs failed (wrong: answers differ")
-    assert "busy with something else in 6 of 6" in verdict_on_systems(blocks({V2: 1.0}, others_cpus=2.0))
+    assert results(wrong).verdict().startswith("INVALID: 6 runs failed (wrong: answers differ")
+    assert "busy with something else in 6 of 6" in results(blocks({V2: 1.0}, others_cpus=2.0)).verdict()
 
 
-def test_peers_are_asked_by_the_same_client(demo: Demo) -> None:
-    """Another server of the same model is one more system, with turns of its own."""
-    turns = plan_turns((1_000,), runs=2, systems=(*SYSTEMS, "MLServer"))
-    assert sum(turn.system == "MLServer" for turn in turns) == 2
+def test_peers_are_asked_by_the_same_client() -> None:
+    """Another server of the same model is one more system, with runs of its own."""
+    trials = plan_systems((1_000,), runs=2, systems=(*SYSTEMS, "MLServer")).trials()
+    assert sum(trial.levels["system"] == "MLServer" for trial in trials) == 2
+
+
+def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
+    """The process of one job imports neither SciPy nor matplotlib, and that of the paper's client no asyncio before gevent."""
+    program = (
+        "import sys\n"
+        "import ruo.compare\nassert not {'asyncio', 'ssl', 'numpy'} & set(sys.modules)\n"
+        "import ruo.compare.score_job\nassert not {'scipy', 'matplotlib', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_public_name_has_a_description() -> None:
+    """The names of the package's face can be imported, and say what they are; no other name can."""
+    for name in ruo.compare.__all__:
+        assert getattr(ruo.compare, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ruo.compare.nothing
 
 
 @pytest.mark.soak

@@ -20,11 +20,7 @@ from ruo import local_server, score_csv
 from ruo.errors import DeploymentError
 from ruo.learn.demo import Demo
 
-
-@pytest.fixture(autouse=True)
-def _quick(expected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO starts in half the time, and is for the servers only: Keras in this process has its backend by now."""
-    monkeypatch.setenv("KERAS_BACKEND", "openvino")
+OPENVINO = {"KERAS_BACKEND": "openvino"}  # it starts in half the time
 
 
 def _gone(pid: int, seconds: float = 20) -> bool:
@@ -38,7 +34,7 @@ def _gone(pid: int, seconds: float = 20) -> bool:
 
 def test_a_server_is_there_in_the_block_and_gone_after_it(demo: Demo) -> None:
     """Inside the block every worker is ready; after it nothing listens and no process is left."""
-    with local_server(demo.models["mlp"], workers=2) as server:
+    with local_server(demo.models["mlp"], workers=2, settings=OPENVINO) as server:
         children = psutil.Process(server.pid).children()
         assert len(children) == 2
         assert len(score_csv(demo.testset, server.url)) == 2_500
@@ -51,7 +47,7 @@ def test_a_server_is_there_in_the_block_and_gone_after_it(demo: Demo) -> None:
 
 def test_a_server_is_stopped_when_the_block_fails(demo: Demo) -> None:
     """An error in the block reaches the caller, and the server is stopped."""
-    with pytest.raises(ZeroDivisionError), local_server(demo.models["mlp"], workers=1) as server:
+    with pytest.raises(ZeroDivisionError), local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
         _ = 1 / 0
 
     assert _gone(server.pid)
@@ -62,7 +58,7 @@ def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
     program = f"""
         import time
         from ruo import local_server
-        with local_server({str(demo.models["mlp"])!r}, workers=1) as server:
+        with local_server({str(demo.models["mlp"])!r}, workers=1, settings={OPENVINO!r}) as server:
             print(server.pid, flush=True)
             time.sleep(60)
     """
@@ -91,13 +87,16 @@ def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "broken.keras"
     path.write_bytes(b"this is no model")
 
-    with pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "), local_server(path, workers=1):
+    with (
+        pytest.raises(DeploymentError, match=r"broken\.keras cannot be loaded: "),
+        local_server(path, workers=1, settings=OPENVINO),
+    ):
         pass
 
 
 def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected: np.ndarray) -> None:
     """With cores=1 each worker has a CPU of its own, and the server scales up and down while it is there."""
-    with local_server(demo.models["mlp"], workers=1, cores=1) as server:
+    with local_server(demo.models["mlp"], workers=1, cores=1, settings=OPENVINO) as server:
         for workers in (3, 2):
             server.scale(workers)
             children = psutil.Process(server.pid).children()
@@ -109,3 +108,46 @@ def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected
             np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
         with pytest.raises(DeploymentError, match="workers=0 must be at least 1"):
             server.scale(0)
+
+
+def test_settings_are_for_the_server_alone(demo: Demo) -> None:
+    """Settings reach the server's environment, come before this process's own variables, and do not change those."""
+    before = dict(os.environ)
+    settings = {**OPENVINO, "MAX_REQUEST_MB": 1, "SOME_OTHER_NAME": "word"}
+    with local_server(demo.models["mlp"], workers=1, settings=settings) as server:
+        environment = psutil.Process(server.pid).environ()
+        request = urllib.request.Request(f"{server.url}/v2/models/model/infer", bytes(2 << 20))
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            urllib.request.urlopen(request, timeout=10)
+
+    assert {name: environment[name] for name in settings} == {name: str(value) for name, value in settings.items()}
+    assert dict(os.environ) == before
+
+
+def test_the_allocator_keeps_large_buffers_unless_told_otherwise(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server has the malloc settings for large buffers; a variable of this process is left as it is."""
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+    with local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
+        environment = psutil.Process(server.pid).environ()
+
+    assert environment["MALLOC_ARENA_MAX"] == "3"
+    assert environment["MALLOC_TRIM_THRESHOLD_"] == "1073741824"
+    assert environment["MALLOC_TOP_PAD_"] == "67108864"
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == "33554432"
+
+
+def test_a_proxy_is_not_asked_for_this_machine(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server becomes ready although the environment names a proxy at which nobody listens."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
+        assert server.workers == 1
+
+
+def test_a_server_that_ends_is_an_error_with_the_end_of_its_log(demo: Demo) -> None:
+    """A setting that the server refuses ends it, and the message has the server's own sentence."""
+    settings = {**OPENVINO, "MAX_WAITING": "lots"}
+    with (
+        pytest.raises(DeploymentError, match=r"The server ended with status \d+\. Its log says: .*MAX_WAITING"),
+        local_server(demo.models["mlp"], workers=1, settings=settings),
+    ):
+        pass

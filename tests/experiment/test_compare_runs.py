@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy import stats as scipy_stats
 
 from ruo.__main__ import main
 from ruo.errors import ExperimentError, RuoError
-from ruo.experiment.compare_runs import MIN_RUNS, RunsCompared, compare_runs, compare_unpaired
-from ruo.stats import compare
+from ruo.experiment import RunsCompared, compare_runs
 
 FACTS: dict[str, Any] = {
     "data": {"name": "t.csv", "rows": 2000, "label_prefix": "Label_", "sha256": "d" * 64},
@@ -36,7 +33,7 @@ def write(
     """A sweep of `n` runs of each request size, with a slow warm-up before; seconds are lognormal around the means."""
     random = np.random.default_rng(seed)
     folder.mkdir()
-    plan = {"factors": {"chunk_size": list(means), "pipelined": [True]}, "runs": n, "warmup": 1, "seed": seed}
+    plan = {"factors": {"chunk_size": list(means), "pipelined": [True]}, "trials": (n + 1) * len(means)}
     (folder / "provenance.json").write_text(json.dumps({"plan": plan, **(facts or FACTS)}))
     lines = [
         {
@@ -69,99 +66,6 @@ def compared(tmp_path: Path) -> RunsCompared:
     a = write(tmp_path / "a", {100: 2.0, 500: 1.0, 1000: 1.0}, seed=1)
     b = write(tmp_path / "b", {100: 1.0, 500: 1.2, 1000: 1.0}, n=8, seed=2)
     return compare_runs(a, b)
-
-
-# ---- the interval ----
-
-
-def test_interval_is_that_of_welch() -> None:
-    """The interval is that which SciPy computes of the logarithms, for samples of different size and scatter."""
-    random = np.random.default_rng(3)
-    a, b = random.lognormal(0.2, 0.1, 7), random.lognormal(0, 0.4, 13)
-    expected = scipy_stats.ttest_ind(np.log(a), np.log(b), equal_var=False).confidence_interval(0.9)
-    found = compare_unpaired(a, b, confidence=0.9)
-    assert found[1:3] == pytest.approx((np.exp(expected.low), np.exp(expected.high)))
-    assert found.ratio == pytest.approx(scipy_stats.gmean(a) / scipy_stats.gmean(b))
-    assert found[3:] == (7, 13)
-
-
-def test_the_other_way_round_is_the_reciprocal() -> None:
-    """Swapping the two gives the reciprocal ratio and interval."""
-    a, b = np.random.default_rng(0).lognormal(0, 0.1, (2, 9))
-    found, swapped = compare_unpaired(a, b), compare_unpaired(b, a)
-    assert swapped[:3] == pytest.approx((1 / found.ratio, 1 / found.high, 1 / found.low))
-
-
-def test_runs_without_scatter() -> None:
-    """Runs that all take the same time have an interval of no width."""
-    found = compare_unpaired([2.0] * 5, [1.0] * 5)
-    assert found[:3] == pytest.approx((2, 2, 2))
-    assert found.word == "slower"
-
-
-@pytest.mark.parametrize(("n_a", "n_b"), [(1, 10), (4, 10), (10, 4), (2, 2)])
-def test_few_runs_cannot_show_a_difference(n_a: int, n_b: int) -> None:
-    """With fewer than five runs of one of them no difference is seen, however large, and the sentence says why."""
-    found = compare_unpaired(np.linspace(9, 10, n_a), np.linspace(1, 1.1, n_b))
-    assert found.word == "no difference seen"
-    assert f"{n_a} and {n_b} runs cannot show one, {MIN_RUNS} or more of each can (ratio of the times" in found.sentence("B", "A")  # fmt: skip
-
-
-@pytest.mark.parametrize("values", [[], [1.0, 0.0], [1.0, -1.0], [1.0, np.nan], [1.0, np.inf], [[1.0]]])
-def test_what_has_no_logarithm(values: list) -> None:
-    """No times, and times that are not above 0, are refused."""
-    with pytest.raises(ValueError, match="every time above 0"):
-        compare_unpaired(values, [1.0, 2.0])
-
-
-@pytest.mark.parametrize("confidence", [0, 1, 95])
-def test_confidence_is_a_share(confidence: float) -> None:
-    """A confidence that is not between 0 and 1 is refused."""
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        compare_unpaired([1.0, 2.0], [1.0, 2.0], confidence=confidence)
-
-
-# ---- how often it is right ----
-
-
-def unpaired(random: np.random.Generator, factor: float, n: int) -> Any:
-    """Two systems, each measured `n` times for itself with 3 % of noise."""
-    return compare_unpaired(factor * random.lognormal(0, 0.03, n), random.lognormal(0, 0.03, n))
-
-
-def paired(random: np.random.Generator, factor: float, n: int) -> Any:
-    """Two systems in the same blocks, which add 5 % of noise to both."""
-    blocks = random.lognormal(0, 0.05, n)
-    return compare(factor * blocks * random.lognormal(0, 0.03, n), blocks * random.lognormal(0, 0.03, n))
-
-
-both = pytest.mark.parametrize("measure", [unpaired, paired])
-
-
-@both
-def test_identical_systems_are_not_told_apart(measure: Callable) -> None:
-    """Of 20 comparisons of a system with itself, 18 or more see no difference."""
-    random = np.random.default_rng(20)
-    assert sum(not measure(random, 1.0, 10).differs for _ in range(20)) >= 18
-
-
-@both
-@pytest.mark.parametrize("factor", [1.1, 1 / 1.1])
-def test_a_change_of_a_tenth_is_found(measure: Callable, factor: float) -> None:
-    """Of 20 comparisons with a system that is 10 % slower, or faster, 18 or more see it, and the right way round."""
-    random = np.random.default_rng(21)
-    found = [measure(random, factor, 10) for _ in range(20)]
-    assert sum(each.differs and (each.ratio > 1) == (factor > 1) for each in found) >= 18
-
-
-@pytest.mark.soak
-@both
-@pytest.mark.parametrize("n", [5, 10, 20])
-def test_intervals_hold_the_truth_as_often_as_they_say(measure: Callable, n: int) -> None:
-    """Of 2,000 intervals of 95 %, 93 to 97 % hold the true ratio."""
-    random = np.random.default_rng(22)
-    held = sum(found.low <= 1.1 <= found.high for found in (measure(random, 1.1, n) for _ in range(2000)))
-    assert 0.93 <= held / 2000 <= 0.97
 
 
 # ---- two sweeps ----
@@ -198,10 +102,10 @@ def test_settings_of_one_alone_are_named(tmp_path: Path) -> None:
     """A setting that only one of the two has is named, and what makes it another one is."""
     a = write(tmp_path / "a", {100: 2.0, 500: 1.0})
     b = write(tmp_path / "b", {500: 1.0, 1000: 1.0})
-    found = compare_runs(a, b)
-    assert found.table["rows_per_request"].tolist() == [500]
-    assert (found.only_a, found.only_b) == (["100 rows pipelined"], ["1,000 rows pipelined"])
-    assert "Only A has 100 rows pipelined, so B cannot be compared there." in found.sentences()
+    compared = compare_runs(a, b)
+    assert compared.table["rows_per_request"].tolist() == [500]
+    assert (compared.only_a, compared.only_b) == (["100 rows pipelined"], ["1,000 rows pipelined"])
+    assert "Only A has 100 rows pipelined, so B cannot be compared there." in compared.sentences()
 
 
 def test_levels_of_every_factor_make_a_setting(tmp_path: Path) -> None:
@@ -215,20 +119,20 @@ def test_levels_of_every_factor_make_a_setting(tmp_path: Path) -> None:
 
 def test_few_runs_are_told(tmp_path: Path) -> None:
     """Sweeps of three runs see no difference, and say that so few cannot show one."""
-    found = compare_runs(write(tmp_path / "a", {100: 2.0}, n=3), write(tmp_path / "b", {100: 1.0}, n=3))
-    assert found.table["word"].tolist() == ["no difference seen"]
-    assert "3 and 3 runs cannot show one" in found.sentences()[0]
+    compared = compare_runs(write(tmp_path / "a", {100: 2.0}, n=3), write(tmp_path / "b", {100: 1.0}, n=3))
+    assert compared.table["word"].tolist() == ["no difference seen"]
+    assert "3 and 3 runs cannot show one" in compared.sentences()[0]
 
 
 def test_failed_runs_do_not_count(tmp_path: Path) -> None:
     """Failed runs have no time; where all failed there is no ratio, and the sweep is said to be INVALID."""
     a = write(tmp_path / "a", {100: 2.0})
     b = write(tmp_path / "b", {100: 2.0}, error="Too large.", total_s=None)
-    found = compare_runs(a, b)
-    assert found.table[["n_a", "n_b"]].to_numpy().tolist() == [[10, 0]]
-    assert np.isnan(found.table["ratio"]).all()
-    assert "0 and 10 runs cannot show one" in found.sentences()[0]
-    assert any(warning.startswith("B is INVALID: 10 runs failed") for warning in found.warnings)
+    compared = compare_runs(a, b)
+    assert compared.table[["n_a", "n_b"]].to_numpy().tolist() == [[10, 0]]
+    assert np.isnan(compared.table["ratio"]).all()
+    assert "0 and 10 runs cannot show one" in compared.sentences()[0]
+    assert any(warning.startswith("B is INVALID: 10 runs failed") for warning in compared.warnings)
 
 
 @pytest.mark.parametrize(
@@ -245,12 +149,12 @@ def test_failed_runs_do_not_count(tmp_path: Path) -> None:
 )
 def test_what_else_differs_is_warned_of(tmp_path: Path, name: str, value: Any, sentence: str) -> None:
     """Another machine, other versions, another commit and an unknown model are warned of, and compared."""
-    found = compare_runs(
+    compared = compare_runs(
         write(tmp_path / "a", {100: 2.0}), write(tmp_path / "b", {100: 2.0}, facts=changed(name, value))
     )
-    assert found.warnings == [sentence]
-    assert f"WARNING: {sentence}" in found.text()
-    assert "1 warning" in repr(found)
+    assert compared.warnings == [sentence]
+    assert f"WARNING: {sentence}" in compared.text()
+    assert "1 warning" in repr(compared)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ruo.experiment.fits import fit_amdahl, fit_request_cost, fit_usl
+from ruo.errors import ExperimentError
+from ruo.experiment.fits import fit_request_cost, fit_usl
 
 # SPEC SDM91, from Gunther, "Guerrilla Capacity Planning", chapter 4; also in the R package usl
 SDM91 = ([1, 18, 36, 72, 108, 144, 216], [64.9, 995.9, 1652.4, 1853.2, 1828.9, 1775.0, 1702.2])
@@ -35,22 +36,10 @@ def test_a_law_is_found_again(alpha: float, beta: float) -> None:
     np.testing.assert_allclose([law.throughput(count) for count in n], exact, rtol=0.02)
 
 
-def test_amdahl_has_a_limit() -> None:
-    """With a tenth of the work in series, no number of replicas does more than ten times the work of one."""
-    n = np.arange(1, 9)
-    law = fit_amdahl(n, 50 * n / (1 + 0.1 * (n - 1)))
-
-    assert law.beta == 0
-    assert law.alpha == pytest.approx(0.1, abs=1e-4)
-    assert law.peak == np.inf
-    assert "at most 10.0 times one replica" in law.sentence()
-
-
-@pytest.mark.parametrize("fit", [fit_usl, fit_amdahl])
-def test_five_points_are_refused(fit) -> None:
+def test_five_points_are_refused() -> None:
     """Fewer than six different numbers of replicas cannot show a law, however often each was run."""
-    with pytest.raises(ValueError, match="5 numbers of replicas cannot show a law; 6 or more can"):
-        fit([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
+    with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):
+        fit_usl([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
 
 
 def test_the_cost_of_a_request_and_of_a_row_is_found_again() -> None:
@@ -74,5 +63,5 @@ def test_requests_that_cost_nothing() -> None:
 
 def test_one_size_tells_no_cost() -> None:
     """One request size cannot tell the two costs apart."""
-    with pytest.raises(ValueError, match="measure two or more"):
+    with pytest.raises(ExperimentError, match="measure two or more"):
         fit_request_cost([50, 50], 500_000, [1.0, 1.1])

@@ -17,7 +17,7 @@ import pytest
 import ruo
 from ruo import score_csv
 from ruo.deploy.local import local_server
-from ruo.experiment.sweep import sweep
+from ruo.experiment import sweep
 from ruo.learn.demo import Demo, make_demo
 from ruo.stats import compare
 from ruo.timing import Stopwatch
@@ -61,11 +61,11 @@ def test_the_same_sweep_twice_says_the_same(demo: Demo, tmp_path: Path) -> None:
     verdicts = []
     with local_server(demo.models["cnn"], workers=2) as server:
         for number in range(2):
-            found = sweep(
+            swept = sweep(
                 demo.testset, server.url, chunk_sizes=[10, 2_000, None], runs=6, pipelined=[True], seed=number,
                 results_dir=tmp_path / str(number),
             )  # fmt: skip
-            verdicts.append(found.verdict())
+            verdicts.append(swept.verdict())
     for verdict in verdicts:
         assert "2,000 rows per request is fastest" in verdict
         assert '"The whole set in one request is fastest" (2023): not reproduced' in verdict
@@ -78,7 +78,7 @@ def test_a_killed_sweep_goes_on(demo: Demo, tmp_path: Path) -> None:
         whole = sweep(demo.testset, server.url, **plan, results_dir=tmp_path / "whole")
         runs = tmp_path / "killed" / "runs.jsonl"
         program = (
-            "import json, sys; from ruo.experiment.sweep import sweep; source, url, folder, plan = sys.argv[1:]; "
+            "import json, sys; from ruo.experiment import sweep; source, url, folder, plan = sys.argv[1:]; "
             "sweep(source, url, **json.loads(plan), results_dir=folder)"
         )
         command = [sys.executable, "-c", program, str(demo.testset), server.url, str(runs.parent), json.dumps(plan)]

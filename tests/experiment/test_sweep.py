@@ -15,8 +15,8 @@ import pytest
 
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, ExperimentError
+from ruo.experiment import Sweep, read_sweep, sweep
 from ruo.experiment.results import COLUMNS
-from ruo.experiment.sweep import Plan, Sweep, carry_out, read_sweep, sweep
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
 
@@ -64,49 +64,6 @@ def order(runs: pd.DataFrame | Iterable[dict]) -> list:
     frame = pd.DataFrame(runs)
     columns = ["run", "block", "warmup", "position", "rows_per_request", "pipelined"]
     return frame[columns].to_numpy().tolist()
-
-
-# ---- the plan ----
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_every_block_holds_every_combination_once(seed: int) -> None:
-    """Each block, warm-ups too, is a permutation of all combinations of levels."""
-    plan = Plan({"size": [1, 2, None], "way": [True, False], "replicas": [1, 2]}, runs=4, warmup=2, seed=seed)
-    trials = plan.trials()
-    assert [trial.run for trial in trials] == list(range(1, 73))
-    for block in range(-1, 5):
-        mine = [trial for trial in trials if trial.block == block]
-        assert [trial.position for trial in mine] == list(range(1, 13))
-        assert len({tuple(trial.levels.values()) for trial in mine}) == 12
-        assert {trial.warmup for trial in mine} == {block < 1}
-
-
-def test_seed_reproduces_the_order() -> None:
-    """The same seed gives the same order, another seed another one, and the blocks differ in theirs."""
-
-    def orders(seed: int) -> list[list[int]]:
-        trials = Plan({"size": list(range(8))}, runs=3, warmup=0, seed=seed).trials()
-        return [[trial.levels["size"] for trial in trials if trial.block == block] for block in (1, 2, 3)]
-
-    assert orders(1) == orders(1) != orders(2)
-    assert orders(1)[0] != orders(1)[1] != orders(1)[2]
-    assert orders(0)[0] == [6, 3, 1, 2, 0, 4, 5, 7]  # in every version of Python
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"runs": 0}, "runs=0 must be at least 1."),
-        ({"warmup": -1}, "warmup=-1 must be 0 or more."),
-        ({"factors": {"size": []}}, "size has no level"),
-        ({"factors": {"size": [3, 4, 3]}}, "has a level twice"),
-    ],
-)
-def test_plans_that_cannot_be(arguments: dict, sentence: str) -> None:
-    """A plan without runs or levels, or with a level twice, is refused."""
-    with pytest.raises(ArgumentError, match=sentence):
-        Plan(**{"factors": {"size": [1]}, "runs": 1, **arguments})
 
 
 # ---- the sweep ----
@@ -170,14 +127,14 @@ def test_provenance_is_written_once(swept: Sweep, demo: Demo) -> None:
 )
 def test_keywords_take_effect(demo: Demo, server: LocalServer, tmp_path: Path, changed: dict, column: str, value: Any) -> None:  # fmt: skip
     """The wire, the concurrency, the ways of sending and the number of warm-ups are those that were asked for."""
-    found = sweep(
+    swept = sweep(
         demo.testset, server.url, chunk_sizes=[1000], runs=1, warmup=0, pipelined=[False], model=demo.models["mlp"],
         results_dir=tmp_path, **changed,
     )  # fmt: skip
-    assert len(found.runs) == 1
-    assert found.runs[column].item() == value
-    assert not found.runs["pipelined"].item()
-    assert found.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(demo.models["mlp"])}
+    assert len(swept.runs) == 1
+    assert swept.runs[column].item() == value
+    assert not swept.runs["pipelined"].item()
+    assert swept.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(demo.models["mlp"])}
 
 
 def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
@@ -189,13 +146,13 @@ def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, repl
         return reply(wait_s=1.0) if number == 1 else right_answer(body, headers)
 
     rows = pl.DataFrame({name: np.arange(4.0) for name in ("a", "b", "c", "class_1")})
-    found = sweep(
+    swept = sweep(
         rows, scripted(script).url, chunk_sizes=[None], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path,
         label_prefix="class_", token="word", timeout=0.3,
     )  # fmt: skip
     assert set(tokens) == {"Bearer word"}
-    assert "gave no answer within 0.3 s" in found.runs["error"].iloc[0]
-    assert found.runs["error"].isna().tolist() == [False, True]
+    assert "gave no answer within 0.3 s" in swept.runs["error"].iloc[0]
+    assert swept.runs["error"].isna().tolist() == [False, True]
     assert "word" not in (tmp_path / "provenance.json").read_text()
 
 
@@ -226,27 +183,6 @@ def test_interrupted_sweep_goes_on(swept: Sweep, arguments: dict, copy: Path, le
     assert resumed.runs["answers_equal"].all()
     assert set(resumed.runs["provenance"]) == set(swept.runs["provenance"])
     assert calm(copy).verdict().startswith("VALID")
-
-
-def test_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
-    """Ctrl-C in a run loses that run alone, and nothing is measured twice."""
-    plan = Plan({"size": [1, 2, 3]}, runs=2, warmup=0)
-    seen = []
-
-    def measure(trial: Any) -> dict:
-        if trial.run == 4 and len(seen) == 3:
-            seen.append("interrupted")
-            raise KeyboardInterrupt
-        seen.append(trial.run)
-        return {"seconds": 1.0}
-
-    here = Provenance({"data": "x"})
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(plan, measure, here, tmp_path)
-    assert [line["run"] for line in lines_of(tmp_path)] == [1, 2, 3]
-    carry_out(plan, measure, here, tmp_path)
-    assert seen == [1, 2, 3, "interrupted", 4, 5, 6]
-    assert [line["run"] for line in lines_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_finished_sweep_is_read_and_not_run(arguments: dict, copy: Path) -> None:
@@ -326,16 +262,16 @@ def test_failed_runs_are_kept(demo: Demo, tmp_path: Path, scripted: Callable, re
         return reply(413, b'{"error": "too large"}') if len(body) > 420 else right_answer(body, headers)
 
     rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
-    found = sweep(rows, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
-    failed = found.measured[found.measured["error"].notna()]
+    swept = sweep(rows, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
+    failed = swept.measured[swept.measured["error"].notna()]
     assert failed["rows_per_request"].tolist() == [20, 20]
     assert failed["error"].str.contains("answered 413: too large").all()
-    assert found.verdict().startswith("INVALID: 2 runs failed (Rows 0 to 19 were not scored")
-    assert "The whole set in one request: 1 run failed." in found.verdict()
-    summary = found.summary().set_index("rows_per_request")
+    assert swept.verdict().startswith("INVALID: 2 runs failed (Rows 0 to 19 were not scored")
+    assert "The whole set in one request: 1 run failed." in swept.verdict()
+    summary = swept.summary().set_index("rows_per_request")
     assert summary["failed"].to_dict() == {5: 0, 20: 1}
     assert summary["n"].to_dict() == {5: 1, 20: 0}
-    assert "not scored" not in found._repr_html_().split("<pre>")[0]
+    assert "not scored" not in swept._repr_html_().split("<pre>")[0]
 
 
 def test_nothing_is_sent_again_in_a_timed_run(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
@@ -346,9 +282,9 @@ def test_nothing_is_sent_again_in_a_timed_run(tmp_path: Path, scripted: Callable
 
     rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
     server = scripted(script)
-    found = sweep(rows, server.url, chunk_sizes=[10], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
-    assert found.runs["error"].notna().tolist() == [False, True]
-    assert "busy" in found.runs["error"].iloc[1]
+    swept = sweep(rows, server.url, chunk_sizes=[10], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
+    assert swept.runs["error"].notna().tolist() == [False, True]
+    assert "busy" in swept.runs["error"].iloc[1]
 
 
 def test_other_answers_are_invalid(tmp_path: Path, scripted: Callable, right_answer: Callable) -> None:
@@ -362,10 +298,10 @@ def test_other_answers_are_invalid(tmp_path: Path, scripted: Callable, right_ans
 
     rows = pl.DataFrame({name: np.arange(10.0) for name in "abc"})
     url = scripted(script).url
-    found = sweep(rows, url, chunk_sizes=[5], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
-    assert found.runs["answers_equal"].tolist() == [True, False]
-    assert found.runs["max_abs_difference"].tolist() == pytest.approx([0, 0.003], abs=1e-5)
-    assert "INVALID: 1 run gave other predictions than the first; 2 versions of the model" in found.verdict()
+    swept = sweep(rows, url, chunk_sizes=[5], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
+    assert swept.runs["answers_equal"].tolist() == [True, False]
+    assert swept.runs["max_abs_difference"].tolist() == pytest.approx([0, 0.003], abs=1e-5)
+    assert "INVALID: 1 run gave other predictions than the first; 2 versions of the model" in swept.verdict()
 
 
 def test_a_retry_is_invalid(copy: Path) -> None:
@@ -381,8 +317,8 @@ def test_no_server_raises_at_once(demo: Demo, server: LocalServer, tmp_path: Pat
     with pytest.raises(ArgumentError, match="is not the address of a server"):
         sweep(demo.testset, "nowhere", chunk_sizes=[100], runs=2, results_dir=tmp_path)
     assert not lines_of(tmp_path)
-    found = sweep(demo.testset, server.url, chunk_sizes=[1250], runs=1, results_dir=tmp_path)
-    assert len(found.runs) == 4
+    swept = sweep(demo.testset, server.url, chunk_sizes=[1250], runs=1, results_dir=tmp_path)
+    assert len(swept.runs) == 4
     assert calm(tmp_path).verdict().startswith("VALID")
 
 

@@ -31,10 +31,10 @@ def runs(blocks: int = 5, sizes: tuple[int, ...] = (1_000, 10_000), replicas: tu
 
 def test_nothing_is_wrong() -> None:
     """Runs that scored everything alike on a quiet machine are VALID, without a word more."""
-    found = judge(runs(), planned=24)
+    validity = judge(runs(), planned=24)
 
-    assert found.valid
-    assert str(found) == "VALID: every run scored every row alike."
+    assert validity.valid
+    assert str(validity) == "VALID: every run scored every row alike."
 
 
 def changed(**values: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -62,6 +62,7 @@ def last(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (last("answers_equal", False), "1 run gave other predictions than the first"),
         (last("model_version", "2"), "2 versions of the model answered (1, 2)"),
         (changed(machine_busy=0.6), "the machine was busy with something else before 20 of 20 runs"),
+        (changed(others_cpus=1.5), "the machine was busy with something else in 20 of 20 runs"),
         (drifting, "the runs drift: the last took +"),
         (changed(loop_lag_s=0.5), "the client's event loop was up to 0.50 s late, so it did not keep up"),
         (changed(concurrency=2), "10 runs had fewer connections than replicas; raise concurrency"),
@@ -74,11 +75,11 @@ def last(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
 )
 def test_one_thing_is_wrong(change: Callable[[pd.DataFrame], pd.DataFrame], reason: str) -> None:
     """Each reason makes the runs INVALID, alone and in words."""
-    found = judge(change(runs()), planned=24)
+    validity = judge(change(runs()), planned=24)
 
-    assert len(found.reasons) == 1
-    assert found.reasons[0].startswith(reason)
-    assert str(found).startswith(f"INVALID: {reason}")
+    assert len(validity.reasons) == 1
+    assert validity.reasons[0].startswith(reason)
+    assert str(validity).startswith(f"INVALID: {reason}")
 
 
 def test_a_retry_in_a_warm_up_is_forgiven() -> None:
@@ -99,18 +100,18 @@ def test_noise_is_no_drift() -> None:
     """Of 200 sweeps of a steady machine, next to none is said to drift."""
     steady = runs()
     noise = np.random.default_rng(0)
-    found = [judge(steady.assign(total_s=noise.normal(1, 0.05, len(steady)))).valid for _ in range(200)]
+    valid = [judge(steady.assign(total_s=noise.normal(1, 0.05, len(steady)))).valid for _ in range(200)]
 
-    assert sum(found) >= 197
+    assert sum(valid) >= 197
 
 
 def test_a_client_that_is_the_bottleneck_limits_what_the_times_say() -> None:
     """The runs stay VALID for the whole job; the sentence names the settings in which the servers waited."""
     frame = runs()
-    found = judge(frame.assign(server_busy=np.where(frame["replicas"] == 4, 0.4, 0.95)))
+    validity = judge(frame.assign(server_busy=np.where(frame["replicas"] == 4, 0.4, 0.95)))
 
-    assert found.valid
-    assert found.limits[0].endswith(
+    assert validity.valid
+    assert validity.limits[0].endswith(
         "the servers computed only part of the time: 1,000 rows pipelined, 4 replicas 40%, 10,000 rows pipelined, "
         "4 replicas 40%."
     )

@@ -89,8 +89,6 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
 @every_notebook
 def test_prose_leads_and_imports_are_few(path: Path) -> None:
     """At least 45 % of the cells are prose, half of the others have 4 lines or fewer, and ruo is imported a few times."""
-    if path.stem == "compare":
-        pytest.xfail("it is being rewritten")
     cells = nbformat.read(path, 4).cells
     assert sum(cell.cell_type == "markdown" for cell in cells) >= 0.45 * len(cells)
     assert statistics.median(len(source.splitlines()) for source in code_of(path)) <= 4

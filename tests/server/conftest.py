@@ -1,13 +1,11 @@
 """Real Keras models, made once, the application around them, and real Gunicorn servers."""
 
 import json
-import os
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -64,10 +62,7 @@ def serve():
 
     @contextmanager
     def start(model, workers=1, **settings):
-        settings = {name: str(value) for name, value in {"KERAS_BACKEND": "openvino", **settings}.items()}
-        with ExitStack() as stack:
-            with mock.patch.dict(os.environ, settings):  # for the server alone
-                server = stack.enter_context(local_server(model, workers=workers))
+        with local_server(model, workers=workers, settings={"KERAS_BACKEND": "openvino", **settings}) as server:
             yield server
 
     return start

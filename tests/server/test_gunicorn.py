@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import server as package
 from ruo.deploy.local import LocalServer
+from ruo.deploy.process import ServerProcess
 from ruo.model.store import publish
 
 INFER = "/v2/models/model/infer"
@@ -247,12 +248,13 @@ def test_a_read_only_file_system(models, ask, tmp_path):
         process = subprocess.Popen(
             [*sandbox, *command("-b", f"127.0.0.1:{port}")], env={**os.environ, **settings}, stdout=log, stderr=log
         )
-    server = LocalServer(models["mlp"], 2, process, port, tmp_path / "log")
+    server = LocalServer(models["mlp"], 2, ServerProcess("The server", process, tmp_path / "log"), port)
     try:
         server.wait_until_ready(60)
         assert [ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)] == [200] * 10
         assert total(ask(server.url + "/metrics").body.decode(), "ruo_rows_total") == 10
     finally:
-        server.stop()
-    assert process.returncode == 0
+        process.terminate()
+        status = process.wait(30)
+    assert status == 0
     assert "Traceback" not in server.log.read_text()

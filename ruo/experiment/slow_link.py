@@ -1,0 +1,91 @@
+"""A slow link, simulated: ``python slow_link.py HOST PORT --round-trip-ms 20 --megabits 100``.
+
+It forwards connections as a link of that kind would. `ruo.experiment.network.slow_network` starts it as a process of its
+own, so that it takes no time of the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+
+import click
+
+__all__ = ["main"]
+
+_PIECE = 1 << 16
+_BURST_S = 0.01  # what a link's queue makes up for when this process wakes late
+
+
+class _Link:
+    """One direction: bytes leave one after the other at its rate, and arrive later by half a round trip."""
+
+    def __init__(self, bytes_per_s: float, delay_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._delay_s = delay_s
+        self._free_at = 0.0
+
+    async def carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connecting_s: float = 0.0
+    ) -> None:
+        """Forward until the sender ends; what is on its way is bounded by what the link holds."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time() + connecting_s
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        arriving = asyncio.create_task(self._arrive(on_the_way, writer))
+        try:
+            while piece := await reader.read(_PIECE):
+                now = loop.time()
+                self._free_at = max(self._free_at, now - _BURST_S, begun) + len(piece) / self._bytes_per_s
+                await asyncio.sleep(self._free_at - now)
+                on_the_way.put_nowait((max(self._free_at, now) + self._delay_s, piece))
+        finally:
+            on_the_way.put_nowait((loop.time() + self._delay_s, b""))
+            await arriving
+
+    async def _arrive(self, on_the_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            while True:
+                due, piece = await on_the_way.get()
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                if not piece:
+                    writer.write_eof()
+                    return
+                writer.write(piece)
+                await writer.drain()
+
+
+async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float) -> None:
+    there, back = (_Link(bytes_per_s, round_trip_s / 2) for _ in range(2))
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            far_reader, far_writer = await asyncio.open_connection(host, port)
+            with suppress(OSError):
+                await asyncio.gather(
+                    there.carry(reader, far_writer, connecting_s=round_trip_s), back.carry(far_reader, writer)
+                )
+            far_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    click.echo(server.sockets[0].getsockname()[1])
+    sys.stdout.flush()
+    # whoever started this holds the other end of standard input; when it is gone, so is the need
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+@click.command()
+@click.argument("host")
+@click.argument("port", type=int)
+@click.option("--round-trip-ms", default=20.0, show_default=True)
+@click.option("--megabits", default=100.0, show_default=True, help="Million bits per second, in each direction.")
+def main(host: str, port: int, round_trip_ms: float, megabits: float) -> None:
+    """Forward connections to HOST PORT as a slow link would; prints the port to connect to, ends with standard input."""
+    asyncio.run(_forward(host, port, round_trip_ms / 1e3, megabits * 1e6 / 8))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The verdict on request sizes, for made-up runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ruo.experiment.sizes import verdict_on_sizes
+
+
+def frame(seconds: dict[int, float], runs: int = 6, pipelined: bool = True, rows: int = 1000) -> pd.DataFrame:
+    """A sweep in which a size takes its seconds, give or take what the block adds."""
+    return pd.DataFrame(
+        [
+            {
+                "block": block, "warmup": block == 0, "rows": rows, "rows_per_request": size, "pipelined": pipelined,
+                "forming_s": 0.25 * total * (1 + block / 50), "sending_s": 0.75 * total * (1 + block / 50),
+                "total_s": total * (1 + block / 50) if block else 1e6, "error": None,
+            }
+            for block in range(runs + 1)
+            for size, total in seconds.items()
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "runs", "verdict"),
+    [
+        ({10: 3.0, 100: 2.0, 1000: 1.0}, 6, "reproduced, since it is faster than every other size"),
+        ({10: 3.0, 100: 1.0, 1000: 2.0}, 6, "not reproduced, since 100 rows per request is faster"),
+        ({10: 3.0, 100: 1.0, 1000: 1.0}, 6, "cannot tell, since no difference is seen between it and 100 rows"),
+        ({10: 3.0, 100: 2.0, 1000: 1.0}, 3, "cannot tell, since 3 blocks cannot show a difference; run 5"),
+        ({10: 3.0, 100: 2.0}, 6, "cannot tell, since the whole set was not sent in one request"),
+        ({1000: 2.0}, 6, "cannot tell, since no smaller request was measured"),
+    ],
+)
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_claim_of_2023(seconds: dict[int, float], runs: int, verdict: str, pipelined: bool) -> None:
+    """The claim of 2023 is reproduced, not reproduced, or cannot be told, as the numbers say."""
+    assert f'fastest" (2023): {verdict}' in verdict_on_sizes(frame(seconds, runs, pipelined))
+
+
+def test_verdict_names_the_lead() -> None:
+    """The verdict says which size is fastest, how fast, and what the next and the slowest take longer."""
+    text = verdict_on_sizes(frame({10: 3.0, 100: 1.0, 1000: 1.5}))
+    # the mean over blocks 1 to 6 is 1.07 times the size's seconds
+    assert "- 100 rows per request is fastest: 1.07 s (mean of 6, 95 % interval 1.03 to 1.11), 935 rows/s." in text
+    assert "The next, the whole set in one request, takes 50.0 % longer. 100 rows per request is faster" in text
+    assert "The slowest, 10 rows per request, takes 200 % longer." in text
+
+
+def test_the_two_ways_are_judged_apart() -> None:
+    """Two phases and the pipelined job each get their own verdict; two phases count forming and sending."""
+    two = frame({100: 2.0, 1000: 1.0}, pipelined=False)
+    two["total_s"] = 77.0
+    text = verdict_on_sizes(pd.concat([two, frame({100: 1.0, 1000: 2.0})]))
+    phases, whole_job = text.split("\n\n")
+    assert phases.startswith("Two phases, as in 2023")
+    assert "(2023): reproduced" in phases
+    assert "77" not in phases
+    assert "(2023): not reproduced" in whole_job
+
+
+def test_failed_whole_set_is_not_the_fastest() -> None:
+    """A whole set that fails in one request is counted as failed and does not reproduce the claim."""
+    runs = frame({100: 1.0, 1000: 0.5})
+    whole = runs["rows_per_request"] == 1000
+    runs.loc[whole, "error"] = "Too large."
+    runs.loc[whole, ["forming_s", "sending_s", "total_s"]] = np.nan
+    text = verdict_on_sizes(runs)
+    assert "The whole set in one request: 6 runs failed." in text
+    assert "not reproduced, since the whole set in one request failed" in text
+
+
+def test_nothing_measured() -> None:
+    """Warm-ups alone, and runs that all failed, give no number."""
+    runs = frame({100: 1.0})
+    assert verdict_on_sizes(runs[runs["warmup"]]) == "Nothing was measured, so nothing can be said."
+    assert "No run succeeded." in verdict_on_sizes(runs.assign(error="Refused."))
