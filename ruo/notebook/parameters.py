@@ -139,7 +139,7 @@ def whole_number(name: str, value: Any) -> int:
 def optional_whole_number(name: str, value: Any) -> int | None:
     """Read a whole number from 1 up, or None, also written as ``"none"``."""
     value = _scalar(value) if isinstance(value, str) else value
-    return None if value is None or value == "" else whole_number(name, value)
+    return None if value is None else whole_number(name, value)
 
 
 def positive(name: str, value: Any) -> float:
