@@ -1,7 +1,7 @@
 # Everything starts here. `make` lists what there is; each target does its own set-up.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark scaling bench report test soak lint compare serve lab image clean constraints
+.PHONY: help setup demo benchmark scaling bench report check test soak lint compare serve lab image clean constraints
 
 PYTHON ?= python3
 TESTSET ?= data/testset.csv
@@ -50,24 +50,27 @@ data/%.keras: | .venv/installed
 	@$(MAKE) --no-print-directory demo
 
 benchmark: setup $(DEMO) ## how many rows should a request carry? notebook, report and figure in results/benchmark
-	@$(BIN)/python -m ruo.notebook.run notebooks/benchmark.ipynb --results results/benchmark \
+	@$(BIN)/python -m ruo run notebooks/benchmark.ipynb --results results/benchmark \
 	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS)
 
 scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report and figures in results/scaling (15 minutes)
-	@$(BIN)/python -m ruo.notebook.run notebooks/scaling.ipynb --results results/scaling \
+	@$(BIN)/python -m ruo run notebooks/scaling.ipynb --results results/scaling \
 	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS)
 
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
-	@$(BIN)/python -m ruo.compare.run --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
+	@$(BIN)/python -m ruo compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
 
 bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench (half an hour or so)
 	@$(BIN)/python -m benchmarks --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --results results/bench
 
 report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
-	@$(BIN)/python -m ruo.notebook.report results
+	@$(BIN)/python -m ruo report results
 
-test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+check: lint ## style, types and the tests that start no server: for every small step (half a minute)
+	@$(BIN)/python -m pytest -m "not slow and not soak" -n auto tests
+
+test: setup ## all tests a newcomer needs, notebooks included (about five minutes)
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 soak: setup ## long fault, load and browser tests; those that measure run alone
 	@$(BIN)/python -m pytest -m "soak and not alone" -n 2 --dist loadfile --timeout 1200 --durations 10 tests

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -16,6 +18,7 @@ __all__ = ["main"]
 
 _SOME_FAILED = 3
 _INTERRUPTED = 130  # as a shell has it: 128 and the signal's number
+_RESUMED = "the same command goes on from there"
 
 
 class _Verbs(click.Group):
@@ -24,6 +27,16 @@ class _Verbs(click.Group):
             return super().invoke(context)
         except RuoError as error:
             raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _interruptible(hint: str) -> Iterator[None]:
+    """End with a status of its own, and the hint how to go on, when the user presses ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; {hint}.", err=True)
+        sys.exit(_INTERRUPTED)
 
 
 @click.group(cls=_Verbs)
@@ -112,14 +125,8 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
         raise click.BadParameter(f"the folder {output.parent} does not exist.", param_hint="--output")
     if options["shard"] and output is not None and output.suffix != ".parquet":
         raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
-    try:
+    with _interruptible(_RESUMED if options["checkpoint"] else "nothing is kept without --checkpoint"):
         scores = score_csv(source, list(url), chunk_size=chunk_size or None, **options)
-    except KeyboardInterrupt:
-        kept = (
-            "the same command goes on from there" if options["checkpoint"] else "nothing is kept without --checkpoint"
-        )
-        click.echo(f"Interrupted; {kept}.", err=True)
-        sys.exit(_INTERRUPTED)
     click.echo(repr(scores))
     if output is not None:
         (scores.to_csv if output.suffix == ".csv" else scores.to_parquet)(output)
@@ -140,28 +147,65 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 
 
+_notebook = click.argument("notebook", type=click.Path(path_type=Path))
+_results = click.option(
+    "--results", required=True, type=click.Path(path_type=Path), help="Folder for all that comes out."
+)
+
+
 @main.command()
-@click.argument("notebook", type=click.Path(path_type=Path))
-@click.option("-p", "pairs", multiple=True, required=True, metavar="NAME=VALUE,...", help="A parameter and its values.")
-@click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder for everything that comes out.")
-def sweep(notebook: Path, pairs: tuple[str, ...], results: Path) -> None:
+@_notebook
+@_results
+@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook.")
+@click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'.")
+@click.option("-f", "files", multiple=True, type=click.File(encoding="utf-8"), help="A file of parameters in YAML.")
+def run(
+    notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...], texts: tuple[str, ...], files: tuple[TextIO, ...]
+) -> None:
+    """Run NOTEBOOK with parameters; leave it, a page that opens offline and its data in one folder.
+
+    -p runs 5, -p server_url http://localhost:8000, -p chunk_sizes 1000,5000,none: as papermill has it, and lists.
+    """
+    from ruo.notebook.parameters import parse_fixed
+    from ruo.notebook.run import run_notebook
+
+    parameters = parse_fixed(pairs, [*(file.read() for file in files), *texts])
+    with _interruptible(_RESUMED):
+        verdict = run_notebook(notebook, results, parameters)
+    click.echo(f"\n{verdict}\n")
+    for path in sorted(results.iterdir()):
+        click.echo(f"  {path}")
+
+
+@main.command()
+@_notebook
+@_results
+@click.option("-p", "pairs", nargs=2, multiple=True, required=True, metavar="NAME VALUES", help="A parameter's values.")
+def sweep(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> None:
     """Run NOTEBOOK for every combination of its parameters' values, one after the other.
 
-    -p workers=1,2,4 varies; -p runs=3 is fixed; a value that is itself a list stands in brackets:
-    -p 'chunk_sizes=[1000,5000],[none]'. The same command goes on where it was interrupted.
+    -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
+    -p chunk_sizes '[1000,5000],[none]'. The same command goes on where it was interrupted.
 
     Ends with status 0, 1 when nothing could be run, 3 when some combinations failed, 130 when it was interrupted.
     """
-    from ruo.notebook.grid import VERDICTS, parse_pairs, run_grid
+    from ruo.notebook.grid import VERDICTS, run_grid
+    from ruo.notebook.parameters import parse_swept
 
-    try:
-        gathered = run_grid(notebook, results, *parse_pairs(pairs))
-    except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on from there.", err=True)
-        sys.exit(_INTERRUPTED)
+    with _interruptible(_RESUMED):
+        gathered = run_grid(notebook, results, *parse_swept(pairs))
     click.echo((results / VERDICTS).read_text(encoding="utf-8"))
     if gathered["error"].notna().any():
         sys.exit(_SOME_FAILED)
+
+
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path))
+def report(results: Path) -> None:
+    """Bind the newest finished run of each notebook in the folder RESULTS into one page that opens offline."""
+    from ruo.notebook.report import bind
+
+    click.echo(f"  {bind(results)}")
 
 
 @main.command()
@@ -180,20 +224,23 @@ def compare(
 
     The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
     """
-    from ruo.compare.run import compare_systems, parse_sizes
+    from ruo.compare.run import ALL_SIZES, compare_systems
     from ruo.compare.systems import Systems
     from ruo.experiment.results import put_aside_finished
+    from ruo.notebook.parameters import request_sizes
 
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # so that the servers are stopped then, too
-    systems, once = Systems(testset, model, workers), sizes.strip().lower() == "all"
+    once = sizes.strip().lower() == "all"
+    chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes(sizes, "--sizes")))
+    systems = Systems(testset, model, workers)
     put_aside_finished(results)
     log = partial(click.echo, err=True)
     log("Starting both servers ...")
     with systems:
         compared = compare_systems(
-            systems, parse_sizes(sizes), runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
+            systems, chunk_sizes, runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
         )
     compared.save()
     click.echo(compared.text())

@@ -20,9 +20,28 @@ import pytest
 
 from ruo.deploy.local import LocalServer, local_server
 from ruo.learn.demo import Demo, make_demo
+from ruo.machine import cpu_limit
 from ruo.wire import WIRES, InferResponse
 
 ROWS = 2_500
+
+# Fixtures and folders whose tests start a server, Keras or other processes; `make check` leaves them out. A module that
+# starts one by itself marks itself: pytestmark = pytest.mark.slow.
+SLOW_FIXTURES = {"demo", "keras"}
+SLOW_FOLDERS = {"benchmarks", "compare", "deploy", "model"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start something as slow."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if SLOW_FIXTURES & set(fixtures) or item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the processes of `pytest -n auto`: one more than there are CPUs, since tests wait for servers."""
+    return min(round(cpu_limit()) + 1, 16)
 
 
 @pytest.fixture(scope="session")

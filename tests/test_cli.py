@@ -19,6 +19,17 @@ from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
 
 
+def test_help_is_quick_and_names_every_verb() -> None:
+    """`ruo --help` lists what there is and imports no package that is slow to import."""
+    program = "import sys; from ruo.__main__ import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    listed, modules = done.stdout.rsplit("\n", 2)[0], done.stdout.rsplit("\n", 2)[1].split()
+
+    for verb in ("score", "merge", "demo", "publish", "run", "sweep", "report", "compare-runs"):
+        assert f"\n  {verb} " in listed
+    assert not {"numpy", "pandas", "polars", "yaml", "papermill"} & set(modules)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_score_writes_the_predictions(
     demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path, suffix: str

@@ -57,7 +57,8 @@ def _run(program: str) -> str:
         ("import server.application, server.model, server.worker", CLIENT),
         ("from ruo import score_csv, ascore_csv, iter_scores, Scores, ScoringError, local_server", SERVER),
         ("import ruo, ruo.wire, ruo.errors, ruo.machine", [*CLIENT, *SERVER]),
-        ("import ruo.learn.demo, ruo.deploy.local, ruo.__main__", [*SERVER, "sklearn"]),
+        ("import ruo.learn, ruo.deploy.local, ruo.__main__", [*SERVER, "sklearn"]),
+        ("from ruo.notebook import prepare, run_notebook", [*SERVER, "sklearn", "papermill", "nbconvert", "nbformat"]),
     ],
 )
 def test_neither_side_needs_the_others_packages(statement: str, refused: list[str]) -> None:

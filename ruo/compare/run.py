@@ -19,28 +19,14 @@ from typing import Any
 from ruo.compare.jobs import Job, JobMeasurement
 from ruo.compare.results import SystemsCompared, read_systems
 from ruo.compare.systems import BOUND, PAPER, SYSTEMS, V2, Systems
-from ruo.errors import ArgumentError
 from ruo.experiment.carry_out import carry_out
 from ruo.experiment.plan import Plan, Trial, all_combinations
 from ruo.machine import busy_cpu_s, session_cpu_s
 from ruo.provenance import Provenance, fingerprint, machine
 
-__all__ = ["ALL_SIZES", "compare_systems", "parse_sizes", "plan_systems"]
+__all__ = ["ALL_SIZES", "compare_systems", "plan_systems"]
 
 ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
-
-
-def parse_sizes(text: str) -> tuple[int | None, ...]:
-    """Rows per request from "10000", "1000,10000,none" (none: the whole set in one request) or "all"."""
-    if text.strip().lower() == "all":
-        return ALL_SIZES
-    sizes: list[int | None] = []
-    for word in text.lower().split(","):
-        number = word.strip().replace("_", "")
-        if number != "none" and not (number.isdecimal() and int(number)):
-            raise ArgumentError(f'"{word}" is no number of rows; give --sizes as all, or like 1000,10000,none.')
-        sizes.append(None if number == "none" else int(number))
-    return tuple(dict.fromkeys(sizes))
 
 
 def plan_systems(

@@ -1,4 +1,10 @@
 """Models and their quality: the demo, training and evaluation.
 
-Imports scikit-learn and Keras only when they are used.
+Imports scikit-learn, SciPy and Keras only when they are used.
 """
+
+from ruo.learn.demo import Demo, make_demo, make_testset
+from ruo.learn.evaluation import Evaluation, class_names, evaluate
+from ruo.learn.training import Trained, train
+
+__all__ = ["Demo", "Evaluation", "Trained", "class_names", "evaluate", "make_demo", "make_testset", "train"]

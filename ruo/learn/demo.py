@@ -30,7 +30,17 @@ _MODELS = ("mlp", "cnn")
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the demo lies, and the share of held-out digits (without noise) that each model gets right."""
+    """The files of a demo.
+
+    Attributes
+    ----------
+    testset : Path
+        The CSV.
+    models : dict of str to Path
+        The models' files, by name.
+    accuracy : dict of str to float
+        The share of held-out digits (without noise) that each model gets right.
+    """
 
     testset: Path
     models: dict[str, Path]
@@ -38,10 +48,25 @@ class Demo:
 
 
 def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = ("mlp", "cnn")) -> Demo:
-    """Write ``testset.csv`` and the models, each as NAME.keras, to the folder `out`; the same seed gives the same.
+    """Write ``testset.csv`` and the models, each as NAME.keras.
 
-    mlp is a dense network (19,000 multiplications a row), cnn a convolutional one (1.7 million). Takes less than a
-    minute. Needs TensorFlow.
+    Takes less than a minute and needs TensorFlow.
+
+    Parameters
+    ----------
+    out : path
+        The folder to write to.
+    rows : int
+        The rows of the test set.
+    seed : int
+        The same seed gives the same demo.
+    models : sequence of str
+        ``mlp``, a dense network (19,000 multiplications a row), or ``cnn``, a convolutional one (1.7 million).
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such model, or no rows.
     """
     for name in models:
         if name not in _MODELS:  # before half a minute is spent on the others
@@ -58,8 +83,8 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
 def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9.
 
-    It is written beside its place and then renamed, so a CSV that is there is whole. The first rows of a longer
-    test set are those of a shorter one.
+    A test set that exists is whole, since it is written under another name first. A longer one begins with the rows of
+    a shorter one of the same seed.
     """
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")
@@ -83,8 +108,16 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
         draft.unlink(missing_ok=True)
 
 
+def require_tensorflow() -> None:
+    """Refuse another Keras backend before it is imported, and keep TensorFlow quiet about the CPU."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise ArgumentError(f"KERAS_BACKEND={backend} is not for training; unset it to train.")
+
+
 def _originals(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """The digits to train with and the others: each (images, labels), (n, 64) float64 and (n,) int64."""
+    """Return the digits for training and the others, as images (n, 64) float64 and labels (n,) int64."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -95,18 +128,15 @@ def _originals(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     return (train, train_labels), (test, test_labels)
 
 
-def _resample(images: Array, labels: Array, rows: int, random: np.random.Generator) -> tuple[Array, Array]:
-    chosen = random.integers(len(images), size=rows)
-    noise = random.normal(scale=_NOISE, size=(rows, images.shape[1]))
-    return images[chosen] + noise, labels[chosen]
+def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    picked = rng.integers(len(images), size=rows)
+    noise = rng.normal(scale=_NOISE, size=(rows, images.shape[1]))
+    return images[picked] + noise, labels[picked]
 
 
 def _train(name: str, path: Path, seed: int) -> float:
-    """Train a model, save it, and give its accuracy on the held-out originals."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow tells of the CPU when it is imported
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")  # looked at first, since some fail when they are imported
-    if backend != "tensorflow":
-        raise ArgumentError(f"KERAS_BACKEND={backend} is not for training; unset it to make the demo.")
+    """Train a model, save it, and return its accuracy on the held-out originals."""
+    require_tensorflow()
     import keras
 
     (images, labels), (test_images, test_labels) = _originals(seed)

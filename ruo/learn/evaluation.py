@@ -1,4 +1,4 @@
-"""How good a model's answers are: numbers from predictions and labels, and what they say in words. Runs nothing."""
+"""How good a model's answers are: numbers from predictions and labels, and what they say in words. It runs nothing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError, TableError
 from ruo.stats import Interval, mean_interval
 from ruo.table import open_table
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ruo.client.scores import Scores
     from ruo.table import Source
 
-__all__ = ["FEW_ROWS", "Calibration", "Evaluation", "Share", "class_names", "evaluate", "wilson_interval"]
+__all__ = ["FEW_ROWS", "Calibration", "Evaluation", "Share", "class_names", "evaluate", "percent", "wilson_interval"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,20 +37,27 @@ class Share(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{_percent(self.value)} (95 % interval {_percent(self.low)} to {_percent(self.high)})"
+        return f"{percent(self.value)} (95 % interval {percent(self.low)} to {percent(self.high)})"
 
 
 class Calibration(NamedTuple):
-    """Whether confidence is what it says; empty where the outputs of a row are not probabilities that add up to 1.
+    """Whether the model's confidence is the share of its right answers; empty where the outputs are no probabilities.
 
-    `bins` has a row per bin that is not empty: low, high, rows, confidence (mean), right (share), right_low, right_high.
-    `error` is the expected calibration error, `error_by_chance` about what a model without one would show with so many
-    rows, `overconfidence` the mean of confidence minus rightness.
+    Attributes
+    ----------
+    bins : pandas.DataFrame
+        A row per bin that is not empty: low, high, rows, confidence (mean), right (share), right_low, right_high.
+    error : float
+        The expected calibration error.
+    error_if_calibrated : float
+        The error that a perfectly calibrated model would show on so many rows.
+    overconfidence : Interval
+        The mean of confidence minus rightness.
     """
 
     bins: pd.DataFrame = pd.DataFrame(columns=_COLUMNS, dtype=float)
     error: float = np.nan
-    error_by_chance: float = np.nan
+    error_if_calibrated: float = np.nan
     overconfidence: Interval = Interval(np.nan, np.nan, np.nan, 0, np.nan)
 
 
@@ -59,9 +65,16 @@ class Calibration(NamedTuple):
 class Evaluation:
     """What the answers to labelled rows are worth.
 
-    `answers` has the `rows` that are judged: row (in the table, from 0), label, answer (numbers of classes), confidence.
-    `not_scored` and `not_numbers` count the rows left out, since no prediction came or it is not a number.
-    `by_class` has class, support (rows), precision, recall, f1; `confusion` counts, a row per class, a column per answer.
+    Attributes
+    ----------
+    answers : pandas.DataFrame
+        The rows that are judged: row (in the table, from 0), label, answer (numbers of classes), confidence.
+    not_scored, not_numbers : int
+        How many rows are left out, since no prediction came or it is not a number.
+    by_class : pandas.DataFrame
+        class, support (rows), precision, recall, f1.
+    confusion : pandas.DataFrame
+        Counts of rows, a row per true class and a column per answer.
     """
 
     classes: tuple[int | str, ...]
@@ -75,46 +88,47 @@ class Evaluation:
     calibration: Calibration
 
     def worst(self, n: int = 10) -> pd.DataFrame:
-        """The n wrong answers with the highest confidence: row, label, answer (names of classes), confidence."""
+        """Return the n wrong answers with the highest confidence: row, label, answer (names of classes), confidence."""
         wrong = self.answers[self.answers["label"] != self.answers["answer"]]
-        found = wrong.sort_values("confidence", ascending=False, kind="stable", ignore_index=True).head(n)
-        return found.assign(**{name: [self.classes[at] for at in found[name]] for name in ("label", "answer")})
+        worst = wrong.sort_values("confidence", ascending=False, kind="stable", ignore_index=True).head(n)
+        return worst.assign(**{name: [self.classes[number] for number in worst[name]] for name in ("label", "answer")})
 
     def sentences(self) -> list[str]:
-        """What is seen: accuracy, best and worst class, the most frequent confusion, over- or under-confidence."""
-        support, alike = self.by_class["support"], _percent(self.by_class["recall"].mean())
-        most = f"class {self.classes[support.argmax()]}, the most frequent one, would be right in"
+        """Say what is seen: accuracy, best and worst class, the most frequent confusion, over- or under-confidence."""
+        support, mean_recall = self.by_class["support"], percent(self.by_class["recall"].mean())
+        naive = f"Always answering class {self.classes[support.argmax()]}, the most frequent one,"
         return [
             f"The model answers {_count(self.rows, 'row')}, and is right in {self.accuracy}.",
-            f"Always answering {most} {_percent(support.max() / self.rows)}.",
-            f"With every class counted alike, whatever its rows, the model is right in {alike}.",
+            f"{naive} would be right in {percent(support.max() / self.rows)}.",
+            f"With every class counted alike, whatever its rows, the model is right in {mean_recall}.",
             *_on_classes(self.by_class),
             _on_confusion(self.confusion),
             *_on_calibration(self.calibration, self.accuracy.value),
         ]
 
     def cautions(self) -> list[str]:
-        """What may not be concluded, and why."""
+        """Say what may not be concluded, and why."""
         support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
-        few, none = support[(support > 0) & (support < FEW_ROWS)], support[support == 0]
-        small = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
+        few, absent = support[(support > 0) & (support < FEW_ROWS)], support[support == 0]
+        rare = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
         left_out = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
-        told = {
+        cautions = {
             f"Nothing about what is left out: {_count(lost, 'row')} ({left_out}).": lost > 0,
-            f"Nothing about classes with under {FEW_ROWS} rows: {small}.": len(few) > 0,
-            f"Nothing about classes that do not occur in the table: {', '.join(map(str, none.index))}.": len(none) > 0,
+            f"Nothing about classes with under {FEW_ROWS} rows: {rare}.": len(few) > 0,
+            f"Nothing about classes that do not occur in the table: {', '.join(map(str, absent.index))}.": len(absent)
+            > 0,
             "Nothing about confidence: a row's outputs are not probabilities that add up to 1.": self.calibration.bins.empty,
             "The intervals take each row to be drawn by itself: with repeated or related rows they are too narrow.": True,
         }
-        return [sentence for sentence, holds in told.items() if holds]
+        return [sentence for sentence, holds in cautions.items() if holds]
 
     def verdict(self) -> str:
-        """What is seen, and what may not be concluded, in words."""
+        """Say what is seen, and what may not be concluded."""
         seen, unknown = ("".join(f"\n- {line}" for line in lines) for lines in (self.sentences(), self.cautions()))
         return f"We see that:{seen}\n\nWhat may not be concluded:{unknown}"
 
     def save(self, results_dir: str | os.PathLike[str]) -> None:
-        """Write classes.csv and verdict.txt into a folder that is there."""
+        """Write classes.csv and verdict.txt into an existing folder."""
         self.by_class.to_csv(Path(results_dir) / "classes.csv", index=False)
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
@@ -123,57 +137,77 @@ class Evaluation:
 
 
 def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation:
-    """Compare the predictions of a table with its labels; `classes` are names for them, else they are numbers.
+    """Compare the predictions of a table with its labels.
 
     The answer to a row is the class with the largest output, its confidence that output. A single output from 0 to 1
     is the probability of class 1 of two, and above 0.5 the answer is 1. Rows without a prediction, or with one that is
-    not a number, are left out and counted. Raises RuoError where there is nothing to compare, or where predictions,
-    labels and names are of different classes.
+    not a number, are left out and counted.
+
+    Parameters
+    ----------
+    scores : Scores
+        What `score_csv` gave for a labelled table; its predictions are (rows, classes), (rows, 1) or (rows,).
+    classes : sequence of str, optional
+        The names of the classes, in the order of the model's outputs; by default they are numbers.
+
+    Raises
+    ------
+    TableError
+        If the table has no labels.
+    ArgumentError
+        If no row has a prediction, or predictions, labels and names are of different classes.
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
-        raise RuoError(f"There are no labels to compare with: {hint} to score_csv.")
+        raise TableError(f"There are no labels to compare with: {hint} to score_csv.")
     kept, lost = _complete(scores)
     labels = scores.labels[kept]
-    outputs, names = _fitting(scores.predictions[kept], labels, classes)
+    outputs, names = _outputs_and_names(scores.predictions[kept], labels, classes)
     answers = outputs.argmax(axis=1)
-    right, sure = labels == answers, np.take_along_axis(outputs, answers[:, None], axis=1)[:, 0].astype(float)
-    table = pd.DataFrame({"row": np.flatnonzero(kept), "label": labels, "answer": answers, "confidence": sure})
-    probabilities = outputs.min() >= -_ROUNDING and np.abs(outputs.sum(axis=1) - 1).max() <= _ROUNDING
-    calibration = _calibrate(sure.clip(0, 1), right) if probabilities else Calibration()
-    accuracy = Share(*map(float, wilson_interval(right.sum(), len(right))))
+    confidence = np.take_along_axis(outputs, answers[:, None], axis=1)[:, 0].astype(float)
+    right = labels == answers
+    table = pd.DataFrame({"row": np.flatnonzero(kept), "label": labels, "answer": answers, "confidence": confidence})
+    are_probabilities = outputs.min() >= -_ROUNDING and np.abs(outputs.sum(axis=1) - 1).max() <= _ROUNDING
+    calibration = _calibrate(confidence.clip(0, 1), right) if are_probabilities else Calibration()
+    accuracy = wilson_interval(right.sum(), len(right))
     return Evaluation(names, table, len(table), *lost, accuracy, *_tables(labels, answers, names), calibration)
 
 
 def class_names(source: Source, label_prefix: str = "Label_") -> list[str] | None:
-    """The classes of a table by its one-hot columns, without their prefix; None where it has no or one label column."""
+    """Return a table's classes, which are its one-hot columns without their prefix; None where it has under two."""
     columns = open_table(source, label_prefix).labels
     return [column.removeprefix(label_prefix) for column in columns] if len(columns) > 1 else None
 
 
-def wilson_interval(right: Any, rows: Any) -> tuple[Any, Any, Any]:
-    """The share right / rows (numbers or arrays; rows from 1 up), and its 95 % interval of Wilson, JASA 1927."""
-    z, share = NormalDist().inv_cdf(0.975), right / rows
-    middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
-    half = z / (1 + z**2 / rows) * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
-    # where all or none are right, rounding could leave the share itself outside
-    return share, np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
+def wilson_interval(right: int, rows: int) -> Share:
+    """Return the share of `right` among `rows` (from 1 up) with its interval by Wilson, JASA 1927."""
+    from scipy.stats import binomtest  # it is slow to import
+
+    interval = binomtest(int(right), int(rows)).proportion_ci(method="wilson")
+    return Share(float(right / rows), float(interval.low), float(interval.high))
+
+
+def percent(share: float) -> str:
+    """Write a share with one decimal, or with three where one would make it none or all though it is not."""
+    return f"{100 * share:.{3 if 0 < min(share, 1 - share) < 0.0005 else 1}f} %"
 
 
 def _calibrate(confidence: Array, right: Array) -> Calibration:
     """Bins of equal width, closed above: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""
     edges = np.linspace(0, 1, _BINS + 1)
     used, place, rows = np.unique(np.searchsorted(edges[1:-1], confidence), return_inverse=True, return_counts=True)
-    sure, good, variance = (np.bincount(place, by) for by in (confidence, right, confidence * (1 - confidence)))
-    columns = (edges[used], edges[used + 1], rows, sure / rows, *wilson_interval(good, rows))
+    weights = (confidence, right, confidence * (1 - confidence))
+    stated, correct, variance = (np.bincount(place, weight) for weight in weights)
+    shares = [wilson_interval(k, n) for k, n in zip(correct, rows, strict=True)]
+    columns = (edges[used], edges[used + 1], rows, stated / rows, *zip(*shares, strict=True))
     bins = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
-    error = np.abs(sure - good).sum() / len(right)
-    by_chance = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
-    return Calibration(bins, float(error), float(by_chance), mean_interval(confidence - right))
+    error = np.abs(stated - correct).sum() / len(right)
+    if_calibrated = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
+    return Calibration(bins, float(error), float(if_calibrated), mean_interval(confidence - right))
 
 
 def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
-    """Which rows have a prediction; how many were not scored, and how many have one that is not a number."""
+    """Return which rows have a prediction, how many were not scored, and how many have one that is not a number."""
     failed = np.zeros(len(scores), np.bool_)
     for error in scores.errors:
         failed[error.start or 0 : error.stop or 0] = True
@@ -181,51 +215,59 @@ def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
     kept = ~failed & np.isfinite(flat).all(axis=1) & bool(flat.shape[1])
     lost = int(failed.sum()), int((~failed & ~kept).sum())
     if not kept.any():
-        what = f"{lost[0]:,} rows were not scored, {lost[1]:,} have a prediction that is not a number"
-        raise RuoError(f"No row can be judged: {what}; scores.failures tells why rows were not scored.")
+        counts = f"{lost[0]:,} rows were not scored, {lost[1]:,} have a prediction that is not a number"
+        raise ArgumentError(f"No row can be judged: {counts}; scores.failures tells why rows were not scored.")
     return kept, lost
 
 
-def _fitting(predictions: Array, labels: Array, classes: Sequence[str] | None) -> tuple[Array, tuple[int | str, ...]]:
-    """Outputs with a column per class, and the classes' names or numbers; raises RuoError where the three do not fit."""
+def _outputs_and_names(
+    predictions: Array, labels: Array, classes: Sequence[str] | None
+) -> tuple[Array, tuple[int | str, ...]]:
+    """Return outputs with a column per class, and the classes' names or numbers; refuse what does not fit together."""
     outputs = predictions[:, None] if predictions.ndim == 1 else predictions
     if outputs.ndim != 2:
-        raise RuoError(f"A prediction has the shape {outputs.shape[1:]}; what is judged has one number for each class.")
+        raise ArgumentError(
+            f"A prediction has the shape {outputs.shape[1:]}; end the model with one number for each class."
+        )
     if outputs.shape[1] == 1:
         if outputs.min() < 0 or outputs.max() > 1:
             seen = f"goes from {outputs.min():g} to {outputs.max():g}"
-            raise RuoError(f"The model's one output {seen}: no probability of a class; end the model with a sigmoid.")
+            raise ArgumentError(
+                f"The model's one output {seen}, so it is no probability; end the model with a sigmoid."
+            )
         outputs = np.hstack([1 - outputs, outputs])
     count = outputs.shape[1]
     if classes is not None and len(classes) != count:
-        raise RuoError(f"There are {len(classes)} names or label columns, but the model has {count} classes.")
+        raise ArgumentError(f"There are {len(classes)} names or label columns, but {count} classes; give one for each.")
     if labels.min() < 0 or labels.max() >= count:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
-        raise RuoError(f"{seen}: number the labels as the model does, or take the model that belongs to this table.")
+        raise ArgumentError(
+            f"{seen}: number the labels as the model does, or take the model that belongs to this table."
+        )
     return outputs, tuple(range(count) if classes is None else classes)
 
 
 def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from sklearn import metrics  # here, since it is slow to import
+    from sklearn import metrics  # it is slow to import
 
     numbers = range(len(names))
-    found = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
-    by_class = pd.DataFrame({"class": names, **dict(zip(("precision", "recall", "f1", "support"), found, strict=True))})
-    by_class.insert(1, "support", by_class.pop("support"))
+    measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
+    columns = dict(zip(("precision", "recall", "f1", "support"), measures, strict=True))
+    by_class = pd.DataFrame({"class": names, **columns})[["class", "support", "precision", "recall", "f1"]]
     counts = metrics.confusion_matrix(labels, answers, labels=numbers)
     return by_class, pd.DataFrame(counts, pd.Index(names, name="true class"), pd.Index(names, name="answer"))
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:
-    many = by_class[by_class["support"] >= FEW_ROWS].sort_values("f1", ascending=False, kind="stable")
-    if many["f1"].nunique() < 2:
+    judged = by_class[by_class["support"] >= FEW_ROWS].sort_values("f1", ascending=False, kind="stable")
+    if judged["f1"].nunique() < 2:
         return [f"No class of {FEW_ROWS} rows or more is recognised better than another."]
-    words = []
-    for which, row in zip(("best", "worst"), many.iloc[[0, -1]].to_dict("records"), strict=True):
-        found = Share(*wilson_interval(round(row["recall"] * row["support"]), row["support"]))
-        rows = f"of its {row['support']:,} rows, {found} are found"
-        words.append(f"Class {row['class']} is recognised {which}, F1 {row['f1']:.2f}: {rows}.")
-    return words
+    sentences = []
+    for which, row in zip(("best", "worst"), judged.iloc[[0, -1]].to_dict("records"), strict=True):
+        recall = wilson_interval(round(row["recall"] * row["support"]), row["support"])
+        rows = f"of its {row['support']:,} rows, {recall} are found"
+        sentences.append(f"Class {row['class']} is recognised {which}, F1 {row['f1']:.2f}: {rows}.")
+    return sentences
 
 
 def _on_confusion(confusion: pd.DataFrame) -> str:
@@ -235,28 +277,23 @@ def _on_confusion(confusion: pd.DataFrame) -> str:
         return "No answer is wrong."
     true, answer = divmod(int(wrong.argmax()), len(wrong))
     most, names = wrong[true, answer], confusion.index
-    of_class, of_wrong = _percent(most / confusion.iloc[true].sum()), _percent(most / wrong.sum())
+    of_class, of_wrong = percent(most / confusion.iloc[true].sum()), percent(most / wrong.sum())
     seen = f"{_count(most, 'row')}, {of_class} of that class and {of_wrong} of all wrong answers"
     return f"Most often class {names[true]} is taken for {names[answer]}: {seen}."
 
 
-def _on_calibration(found: Calibration, right: float) -> list[str]:
-    if found.bins.empty:
+def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
+    if calibration.bins.empty:
         return []
-    gap = found.overconfidence
+    gap = calibration.overconfidence
     word, low, high = ("over", gap.low, gap.high) if gap.value > 0 else ("under", -gap.high, -gap.low)
-    means = f"mean confidence {_percent(gap.value + right)}, right {_percent(right)}"
+    means = f"mean confidence {percent(gap.value + accuracy)}, right {percent(accuracy)}"
     points = f"{100 * abs(gap.value):.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f}): {means}"
     unclear = f"not seen to be over- or under-confident on the whole: {means}"
-    chance = f"chance alone makes about {found.error_by_chance:.3f} of so many rows"
     seen = f"{word}-confident by {points}" if low > 0 else unclear
-    return [f"The model is {seen}.", f"The expected calibration error is {found.error:.3f}; {chance}."]
+    expected = f"a calibrated model would show about {calibration.error_if_calibrated:.3f} on so many rows"
+    return [f"The model is {seen}.", f"The expected calibration error is {calibration.error:.3f}; {expected}."]
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
-
-
-def _percent(share: float) -> str:
-    """One decimal, three where one would make it none or all though it is not."""
-    return f"{100 * share:.{3 if 0 < min(share, 1 - share) < 0.0005 else 1}f} %"

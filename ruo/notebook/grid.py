@@ -1,10 +1,8 @@
-"""A notebook, run for every combination of some parameters' values, one after the other, and what came of them all.
+"""A notebook, run for every combination of some parameters' values, one after the other.
 
-    results/model=mlp,workers=2/   what `ruo.notebook.run.run_notebook` leaves, and parameters.json once it has finished
-    results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
-    results/verdicts.md            every verdict, or why there is none
-
-The combinations run in the order of the grid and never at the same time, for each would be measured with the others.
+results/model=mlp,workers=2/   what `run_notebook` leaves, and parameters.json once the run has finished
+results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
+results/verdicts.md            every verdict, or why there is none
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -24,28 +22,26 @@ from urllib.parse import quote
 
 import click
 import pandas as pd
-from nbclient.exceptions import DeadKernelError
 
 from ruo.errors import ArgumentError, RuoError
-from ruo.notebook.run import parse_value, require_known, run_notebook
+from ruo.notebook.parameters import parse_value
+from ruo.notebook.run import require_known, run_notebook
 
-__all__ = ["GATHERED", "VERDICTS", "folder_name", "parse_pairs", "run_grid"]
+__all__ = ["GATHERED", "VERDICTS", "folder_name", "run_grid"]
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
 
 _RECORD = "parameters.json"
-_VERDICT = "verdict.txt"
-_SUMMARY = "summary.csv"
 
-# What every file system keeps as it is and keeps apart, though it may not tell capitals from small letters.
+# Names that every file system keeps as they are, also where it does not tell capitals from lower case.
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 _LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
 class _Combination:
-    """`levels` of the grid's parameters, all `parameters` as JSON knows them, and the `folder` of what comes out."""
+    """One run of the grid: its `levels` of the grid's parameters, all its `parameters` as JSON, and its `folder`."""
 
     levels: dict[str, Any]
     parameters: dict[str, Any]
@@ -57,30 +53,43 @@ class _Combination:
 
     def is_finished(self) -> bool:
         """Whether the folder holds a finished result of these very parameters."""
-        try:
-            record = (self.folder / _RECORD).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return False
-        return record == self._record()
+        record = self.folder / _RECORD
+        return record.exists() and record.read_text(encoding="utf-8") == self._record()
 
-    def run(self) -> None:
-        """Run the notebook; raises RuoError where it fails."""
-        # it stands for a result that is finished, and this one is not yet
-        (self.folder / _RECORD).unlink(missing_ok=True)
+    def run(self) -> str | None:
+        """Run the notebook; return the error where it fails."""
+        (self.folder / _RECORD).unlink(missing_ok=True)  # it stands for a finished result
         try:
             run_notebook(self.notebook, self.folder, self.parameters)
-        except DeadKernelError as error:
-            raise RuoError(f"The kernel of {self.notebook.name} died; it may have had too little memory.") from error
+        except RuoError as error:
+            return " ".join(str(error).split())
         (self.folder / _RECORD).write_text(self._record(), encoding="utf-8")
+        return None
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The lines of its summary.csv; one without columns where the notebook wrote none."""
-        path = self.folder / _SUMMARY
-        return pd.read_csv(path).to_dict("records") if path.exists() else [{}]  # type: ignore[return-value]
+    def outcome(self, error: str | None) -> tuple[list[dict[str, Any]], str]:
+        """Return its rows of gathered.csv, one where it has no summary, and its section of verdicts.md."""
+        lines: list[dict[Any, Any]] = [{}]
+        summary = self.folder / "summary.csv"
+        if error is None and summary.exists():
+            try:
+                lines = pd.read_csv(summary).to_dict("records")
+            except ValueError as reason:  # it is the notebook's own file
+                error = f"{summary} cannot be read: {reason}"
+        levels = {
+            name: _word(level) if level is None or isinstance(level, list) else level
+            for name, level in self.levels.items()
+        } | {"error": error}
+        rows = [{**levels, **{f"summary_{key}" if key in levels else key: line[key] for key in line}} for line in lines]
+        return rows, self._section(error)
+
+    def _section(self, error: str | None) -> str:
+        verdict, page = self.folder / "verdict.txt", self.folder / f"{self.notebook.stem}.html"
+        text = verdict.read_text(encoding="utf-8").strip() if verdict.exists() else "It wrote no verdict."
+        link = f" ([report]({quote(f'{self.folder.name}/{page.name}')}))" if page.exists() else ""
+        return f"## {', '.join(str(self).split(','))}{link}\n\n{f'FAILED: {error}' if error else text}"
 
     def _record(self) -> str:
-        facts = {"notebook": self.notebook.name, "parameters": self.parameters}
-        return json.dumps(facts, indent=1, sort_keys=True) + "\n"
+        return json.dumps({"notebook": self.notebook.name, "parameters": self.parameters}, indent=1, sort_keys=True)
 
 
 def run_grid(
@@ -91,94 +100,65 @@ def run_grid(
 ) -> pd.DataFrame:
     """Run a notebook once for every combination of the grid's values, each into a folder of its own in `results`.
 
-    grid: the values of each parameter that varies; the last one varies fastest.
-    fixed: the parameters that all have in common.
+    A combination that has finished with the same parameters is not run again, so an interrupted grid is resumed by the
+    same call. One that fails is kept with its error, and the next call tries it again.
 
-    A combination whose result is finished, with the same parameters, is taken as it is, so an interrupted grid goes on
-    where it stopped. One that fails is kept with its sentence, the rest goes on, and the next call tries it again.
+    Parameters
+    ----------
+    notebook, results : path
+        As in `run_notebook`.
+    grid : mapping of str to sequence
+        The values of each parameter that varies; the last one varies fastest.
+    fixed : mapping, optional
+        The parameters that all combinations have in common.
 
-    Gives what is in gathered.csv: `error` says what failed and is NA elsewhere; of a failed combination there is nothing
-    more. None and lists among the grid's values stand there as text: none, [1000,none]. A column of a summary that is
-    named like one of the first is prefixed summary_. Raises RuoError, before anything runs, for parameters that the
-    notebook does not have and for a grid that cannot be.
+    Returns
+    -------
+    pandas.DataFrame
+        The content of gathered.csv: the grid's parameters, `error` (NA where there is none) and the columns of the
+        summaries, prefixed ``summary_`` where the name is taken. None and lists are text: ``none``, ``[1000,none]``.
+
+    Raises
+    ------
+    ArgumentError
+        If the notebook has no such parameter or the grid is empty or ambiguous; nothing has run then.
     """
-    notebook, folder = Path(notebook), Path(results)
-    combinations = _combinations(notebook, folder, grid, fixed or {})
-    waiting = sum(not each.is_finished() for each in combinations)
+    folder = Path(results)
+    combinations = _combinations(Path(notebook), folder, grid, fixed or {})
+    waiting = sum(not combination.is_finished() for combination in combinations)
     seconds: list[float] = []
-    errors: dict[Path, str] = {}
-    for number, each in enumerate(combinations, 1):
-        place = f"{number}/{len(combinations)} {each} ..."
-        if each.is_finished():
-            click.echo(f"{place} is finished already", err=True)
+    errors: dict[Path, str | None] = {}
+    for number, combination in enumerate(combinations, 1):
+        label = f"{number}/{len(combinations)} {combination} ..."
+        if combination.is_finished():
+            click.echo(f"{label} is finished already", err=True)
             continue
-        click.echo(place, err=True)
+        click.echo(label, err=True)
         began = time.monotonic()
-        try:
-            each.run()
-        except RuoError as error:
-            errors[each.folder] = " ".join(str(error).split())
+        error = errors[combination.folder] = combination.run()
         seconds.append(time.monotonic() - began)
         waiting -= 1
-        click.echo(
-            f"{place} {_span(seconds[-1])}{_time_left(seconds, waiting)}{_failed(errors.get(each.folder))}", err=True
-        )
+        left = f", about {_span(waiting * mean(seconds))} left" if waiting else ""
+        click.echo(f"{label} {_span(seconds[-1])}{left}{f'; FAILED: {error}' if error else ''}", err=True)
         _gather(folder, combinations, errors)  # each time, so that an interrupted grid can be looked at
     return _gather(folder, combinations, errors)
 
 
-def parse_pairs(pairs: Iterable[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """What varies and what is fixed, from parameters as a command line has them: NAME=VALUE, or NAME=VALUE,VALUE,...
-
-    A value is written as `ruo.notebook.run.parse_value` reads it: 5, 0.5, true, none or text. A value that is itself a list
-    stands in brackets: chunk_sizes=[1000,5000],[10000,none] are two lists, workers=[1,2] is one, and fixed. A text
-    with a comma cannot be written. Raises RuoError for a pair without a name or a value, and for a name given twice.
-    """
-    grid: dict[str, list[Any]] = {}
-    fixed: dict[str, Any] = {}
-    for pair in pairs:
-        name, _, text = pair.partition("=")
-        parts = re.split(r",(?![^\[]*\])", text)  # commas outside brackets
-        if not name or not all(part.strip() for part in parts):
-            raise ArgumentError(
-                f"{pair!r} lacks a name or a value; write NAME=VALUE or NAME=VALUE,VALUE, and none for None."
-            )
-        if name in grid or name in fixed:
-            raise ArgumentError(f"{name} is given twice; write all its values in one, such as {name}=1,2.")
-        levels = [_level(part.strip(), pair) for part in parts]
-        if len(levels) > 1:
-            grid[name] = levels
-        else:
-            fixed[name] = levels[0]
-    return grid, fixed
-
-
 def folder_name(levels: Mapping[str, Any]) -> str:
-    """The name of a combination's folder, such as model=mlp,workers=2: safe in every file system, never that of another.
+    """Return a combination's folder, such as ``model=mlp,workers=2``: safe in every file system, and never ambiguous.
 
-    A value that cannot stand in a file name as it is, or could be taken for another one, is followed by ~ and its digest.
+    A value that cannot stand in a file name, or looks like another value, is followed by ``~`` and its digest.
     """
     name = ",".join(f"{name}={_slug(_plain(level))}" for name, level in levels.items())
     return name if len(name.encode()) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 4]}~{_digest(name)}"
 
 
-def _level(text: str, pair: str) -> Any:
-    if text.startswith("[") != text.endswith("]"):
-        raise ArgumentError(f"{pair!r} has a bracket without its other half; a list is written [1000,5000,none].")
-    if not text.startswith("["):
-        return parse_value(text)
-    inner = text[1:-1].strip()
-    return [parse_value(part) for part in inner.split(",")] if inner else []
-
-
 def _combinations(
     notebook: Path, folder: Path, grid: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]
 ) -> list[_Combination]:
-    if not notebook.is_file():
-        raise ArgumentError(f"There is no notebook at {notebook}.")
     if not grid:
         raise ArgumentError(
-            "Nothing varies, so there is no grid; give a parameter two values or more, such as workers=1,2."
+            "Nothing varies, so there is no grid; give a parameter two values or more, such as -p workers 1,2."
         )
     require_known(notebook, {**grid, **fixed})
     levels = {name: [_plain(level) for level in values] for name, values in grid.items()}
@@ -190,21 +170,35 @@ def _combinations(
         if len({_slug(value) for value in values}) < len(values):
             raise ArgumentError(f"{name}={','.join(map(_word, values))} has a value twice; pass each once.")
     common = {name: _plain(value) for name, value in fixed.items()}
-    each = [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
-    return [_Combination(chosen, {**common, **chosen}, notebook, folder / folder_name(chosen)) for chosen in each]
+    products = [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
+    return [_Combination(levels, {**common, **levels}, notebook, folder / folder_name(levels)) for levels in products]
+
+
+def _gather(folder: Path, combinations: Sequence[_Combination], errors: Mapping[Path, str | None]) -> pd.DataFrame:
+    """Write gathered.csv and verdicts.md of what has run so far; return the former."""
+    ended = [(run, errors.get(run.folder)) for run in combinations if errors.get(run.folder) or run.is_finished()]
+    outcomes = [combination.outcome(error) for combination, error in ended]
+    # whole numbers stay whole beside a combination that has none
+    gathered = pd.DataFrame([row for rows, _ in outcomes for row in rows]).convert_dtypes()
+    folder.mkdir(parents=True, exist_ok=True)
+    gathered.to_csv(folder / GATHERED, index=False)
+    title = f"# {combinations[0].notebook.stem}: {len(ended)} of {len(combinations)} combinations"
+    text = "\n\n".join([title, *(section for _, section in outcomes)])
+    (folder / VERDICTS).write_text(text + "\n", encoding="utf-8")
+    return gathered
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back, for it is compared with what was kept; NumPy's numbers are numbers, paths text."""
+    """Return the value as JSON gives it back: numbers of NumPy are numbers, paths are text, tuples are lists."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 
 
 def _slug(value: Any) -> str:
-    """The value as part of a file name, another one for each value: what is not itself there has its digest."""
+    """Return the value as part of a file name, a different one for each value."""
     word = _word(value)
     if _PLAIN.fullmatch(word):
-        back = parse_value(word)
-        if back == value and type(back) is type(value):  # the text "1" must not get the folder of the number
+        parsed = parse_value(word)
+        if parsed == value and type(parsed) is type(value):  # the text "1" must not get the folder of the number
             return word
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', word)[-40:]}~{_digest(value)}"
 
@@ -214,18 +208,10 @@ def _digest(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """A value as it is written on a command line."""
+    """Return the value as it is written on a command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_word, value))}]"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _failed(error: str | None) -> str:
-    return f"; FAILED: {error}" if error else ""
-
-
-def _time_left(seconds: Sequence[float], waiting: int) -> str:
-    return f", about {_span(waiting * mean(seconds))} left" if waiting else ""
 
 
 def _span(seconds: float) -> str:
@@ -233,40 +219,3 @@ def _span(seconds: float) -> str:
         if seconds >= 1.5 * length:
             return f"{seconds / length:.{int(unit == 'h')}f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _gather(folder: Path, combinations: Sequence[_Combination], errors: Mapping[Path, str]) -> pd.DataFrame:
-    """Write gathered.csv and verdicts.md of what has run so far; gives the former."""
-    rows, verdicts = [], []
-    for each in combinations:
-        error = errors.get(each.folder)
-        if error is None and not each.is_finished():
-            continue
-        found, error = ([{}], error) if error else _rows_of(each)
-        first = {name: _word(level) if level is None or isinstance(level, list) else level
-                 for name, level in each.levels.items()} | {"error": error}  # fmt: skip
-        rows += [{**first, **{f"summary_{key}" if key in first else key: row[key] for key in row}} for row in found]
-        verdicts.append(_verdict(each, error))
-    # whole numbers stay whole beside a combination that has none
-    gathered = pd.DataFrame(rows).convert_dtypes()
-    folder.mkdir(parents=True, exist_ok=True)
-    gathered.to_csv(folder / GATHERED, index=False)
-    title = f"# {combinations[0].notebook.stem}: {len(verdicts)} of {len(combinations)} combinations"
-    (folder / VERDICTS).write_text("\n\n".join([title, *verdicts]) + "\n", encoding="utf-8")
-    return gathered
-
-
-def _rows_of(each: _Combination) -> tuple[list[dict[str, Any]], str | None]:
-    try:
-        return each.rows(), None
-    except ValueError as error:  # the notebook's own file, whatever it wrote
-        return [{}], f"{each.folder / _SUMMARY} cannot be read: {error}"
-
-
-def _verdict(each: _Combination, error: str | None) -> str:
-    page = each.folder / f"{each.notebook.stem}.html"
-    about = f" ([report]({quote(f'{each.folder.name}/{page.name}')}))" if page.exists() else ""
-    path = each.folder / _VERDICT
-    verdict = path.read_text(encoding="utf-8").strip() if path.exists() else "It wrote no verdict."
-    said = f"FAILED: {error}" if error else verdict
-    return f"## {', '.join(str(each).split(','))}{about}\n\n{said}"

@@ -1,27 +1,22 @@
-"""A notebook, run with parameters, and its report: ``python -m ruo.notebook.run NOTEBOOK --results FOLDER -p NAME VALUE``."""
+"""One run of a notebook with parameters, and its report: a page that opens offline."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
-
-import click
-import nbformat
-import papermill
-from jinja2 import DictLoader
-from nbconvert import HTMLExporter
-from papermill.exceptions import PapermillExecutionError
+from typing import TYPE_CHECKING, Any
 
 from ruo.errors import ArgumentError, RuoError
+from ruo.experiment.results import put_aside_finished
 
-__all__ = ["Report", "main", "page", "parse_value", "require_known", "run_notebook", "to_body", "to_html"]
+if TYPE_CHECKING:
+    import nbformat
+
+__all__ = ["page", "require_known", "run_notebook", "to_body", "to_html"]
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -48,35 +43,58 @@ table.dataframe td, table.dataframe thead th { text-align: right; } caption { te
 """
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run left in its folder: the executed notebook and its page; `verdict` is what it found, in words."""
-
-    notebook: Path
-    html: Path
-    verdict: str
-
-
 def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
-) -> Report:
+) -> str:
     """Run a notebook in this process's working directory and leave everything in the folder `results`.
 
-    An earlier, finished run in that folder is kept beside it, under its date; one that was interrupted is gone on
-    with. Raises RuoError for a parameter that the notebook does not have, and where a cell fails.
+    A finished run that is already in that folder is kept beside it, under its date; an interrupted one is resumed.
+
+    Parameters
+    ----------
+    notebook : path
+        The notebook; it is not changed.
+    results : path
+        The folder for the executed notebook, its page and what it writes; the notebook gets it as `results_dir`.
+    parameters : mapping, optional
+        Values for the notebook's parameters, by their names.
+
+    Returns
+    -------
+    str
+        The text of verdict.txt; empty where the notebook wrote none.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such notebook, or it has no such parameter.
+    RuoError
+        If a cell fails or the kernel dies.
     """
+    import nbformat
+
     notebook, folder = Path(notebook), Path(results)
-    if not notebook.is_file():
-        raise ArgumentError(f"There is no notebook at {notebook}.")
     known = require_known(notebook, parameters or {})
-    _put_aside_finished(folder)
+    put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
+    given = {"results_dir": str(folder)} if "results_dir" in known else {}
+    _execute(notebook, executed, {**(parameters or {}), **given})
+    executed.with_suffix(".html").write_text(to_html(nbformat.read(executed, as_version=4)), encoding="utf-8")
+    verdict = folder / "verdict.txt"
+    return verdict.read_text(encoding="utf-8").strip() if verdict.exists() else ""
+
+
+def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
     try:
         papermill.execute_notebook(
             str(notebook),
             str(executed),
-            {**(parameters or {}), **({"results_dir": str(folder)} if "results_dir" in known else {})},
+            parameters,
             kernel_name="python3",
             autosave_cell_every=0,  # saving in mid-cell would be measured too
             progress_bar=sys.stderr.isatty(),
@@ -85,21 +103,22 @@ def run_notebook(
         raise RuoError(
             f"Cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue} (see {executed})"
         ) from error
-    html = executed.with_suffix(".html")
-    html.write_text(to_html(nbformat.read(executed, as_version=4)), encoding="utf-8")
-    verdict = folder / "verdict.txt"
-    return Report(executed, html, verdict.read_text(encoding="utf-8").strip() if verdict.exists() else "")
+    except DeadKernelError as error:
+        raise RuoError(f"The kernel of {notebook.name} died; it may have had too little memory.") from error
 
 
 def to_html(notebook: nbformat.NotebookNode) -> str:
-    """One page that needs no network: pictures are inside, there are no scripts, code is folded."""
+    """Make a page that needs no network: pictures are inside, there are no scripts, code is folded."""
     return page(*to_body(notebook))
 
 
 def to_body(notebook: nbformat.NotebookNode) -> tuple[str, str]:
-    """A notebook's title, which is its first heading, and what its page shows."""
+    """Return a notebook's title, which is its first heading, and the HTML of its cells."""
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # a progress bar of Jupyter's is a script, and tells nothing afterwards
+        if cell.cell_type == "code":  # a widget is a script, and a finished progress bar says nothing
             cell.outputs = [
                 output
                 for output in cell.outputs
@@ -116,7 +135,7 @@ def to_body(notebook: nbformat.NotebookNode) -> tuple[str, str]:
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """A whole page in the reports' style, and what it has of its own."""
+    """Return a whole page in the reports' style, with `style` added to it."""
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><main>
@@ -125,58 +144,16 @@ def page(title: str, body: str, style: str = "") -> str:
 """
 
 
-def parse_value(text: str) -> Any:
-    """A parameter's value as it is written on a command line: 5, 0.5, true, none, a list such as 1000,none, or text."""
-    parts = [_word(part) for part in text.split(",")]
-    if len(parts) > 1 and not any(isinstance(part, str) for part in parts):
-        return parts
-    return _word(text)
+def require_known(notebook: Path, names: Iterable[str]) -> list[str]:
+    """Return a notebook's parameters; refuse a name that is not among them, of which papermill only warns."""
+    import papermill
 
-
-def _word(text: str) -> Any:
-    words = {"none": None, "true": True, "false": False}
-    if text.strip().lower() in words:
-        return words[text.strip().lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def require_known(notebook: Path, parameters: Mapping[str, Any]) -> list[str]:
-    """The notebook's parameters; papermill itself would only warn of one that it does not have."""
+    if not notebook.is_file():
+        raise ArgumentError(f"There is no notebook at {notebook}.")
     known = list(papermill.inspect_notebook(str(notebook)))
-    if "results_dir" in parameters:
-        raise ArgumentError("results_dir is what --results gives; leave the parameter out.")
-    for name in parameters:
+    for name in names:
+        if name == "results_dir":
+            raise ArgumentError("results_dir is the folder that --results names; leave the parameter out.")
         if name not in known:
             raise ArgumentError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
     return known
-
-
-def _put_aside_finished(folder: Path) -> None:
-    verdict = folder / "verdict.txt"
-    if verdict.exists():  # it is written last
-        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(verdict.stat().st_mtime))
-        folder.rename(folder.with_name(f"{folder.name}-{when}"))
-
-
-@click.command()
-@click.argument("notebook", type=click.Path(path_type=Path))
-@click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder for everything that comes out.")
-@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook.")
-def main(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> None:
-    """Run NOTEBOOK with parameters; leave it, a page that opens offline and its data in one folder."""
-    try:
-        report = run_notebook(notebook, results, {name: parse_value(value) for name, value in pairs})
-    except RuoError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"\n{report.verdict}\n")
-    for path in sorted(results.iterdir()):
-        click.echo(f"  {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -54,10 +54,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         port = free.getsockname()[1]
     running = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(), root)
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}",
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={root}",
         f"--IdentityProvider.token={running.token}",
-    ]  # fmt: skip
+    ]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=root, env={**os.environ, **own, "IPYTHONDIR": str(home / "ipython")}, stdout=log, stderr=log

@@ -11,6 +11,8 @@ import pytest
 
 from ruo.learn.demo import Demo, make_demo, make_testset
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     """A test set is the same every time, and another with another seed."""

@@ -17,6 +17,8 @@ from ruo.errors import RuoError, TableError
 from ruo.learn.training import Trained, train
 from ruo.model.store import publish
 
+pytestmark = pytest.mark.slow
+
 FEATURES = ["a", "b", "c"]
 
 
@@ -88,11 +90,11 @@ def test_the_accuracy_is_that_of_the_test_part(trained: Trained) -> None:
 def test_the_weights_are_those_of_the_best_epoch() -> None:
     """Asked about the validation rows, the model has the lowest loss of the history, not the last."""
     frame = table(120, noise=2.0)
-    found = train(frame, units=[64], epochs=40, patience=3)
-    assert found.best_epoch < len(found.history) < 40
-    held = frame.iloc[found.parts.validation]
-    right = np.take_along_axis(found.model.predict(raw(held), verbose=0), held[["Label_yes"]].to_numpy(), axis=1)
-    assert -np.log(right).mean() == pytest.approx(found.history["validation_loss"].min(), rel=1e-3)
+    result = train(frame, units=[64], epochs=40, patience=3)
+    assert result.best_epoch < len(result.history) < 40
+    held = frame.iloc[result.parts.validation]
+    right = np.take_along_axis(result.model.predict(raw(held), verbose=0), held[["Label_yes"]].to_numpy(), axis=1)
+    assert -np.log(right).mean() == pytest.approx(result.history["validation_loss"].min(), rel=1e-3)
 
 
 @pytest.mark.soak
@@ -138,9 +140,24 @@ def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
 @pytest.mark.soak
 def test_a_column_that_never_changed_does_no_harm_when_it_does() -> None:
     """A feature that was constant among the training rows is not blown up when it differs later."""
-    found = train(table().assign(c=7.5), units=[16], epochs=15)
+    result = train(table().assign(c=7.5), units=[16], epochs=15)
     rows = raw(table().assign(c=8.0))
-    assert (found.model.predict(rows, verbose=0).argmax(axis=1) == table()["Label_yes"]).mean() > 0.8
+    assert (result.model.predict(rows, verbose=0).argmax(axis=1) == table()["Label_yes"]).mean() > 0.8
+
+
+def test_it_predicts_the_rows_of_a_table(trained: Trained, csv: Path) -> None:
+    """From the table itself come the probabilities that the model gives for its raw rows, in their order."""
+    expected = trained.model.predict(raw(table()), verbose=0)
+    np.testing.assert_allclose(trained.predict(csv), expected, atol=1e-6)
+
+
+def test_the_scaling_has_a_row_per_feature(trained: Trained) -> None:
+    """The means and deviations are those of the training rows."""
+    part = raw(table().iloc[trained.parts.training]).astype(float)
+    scaling = trained.scaling()
+    assert scaling["feature"].tolist() == FEATURES
+    np.testing.assert_allclose(scaling["mean"], part.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scaling["deviation"], part.std(axis=0), rtol=1e-4)
 
 
 def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: Path) -> None:
@@ -202,23 +219,23 @@ def test_units_shape_the_network() -> None:
 def test_max_rows_draws_from_the_whole_table() -> None:
     """Only so many rows are used, from all over the table, over the blocks in which it is read; shares are kept."""
     frame = table(50_000)
-    found = train(frame, units=[], epochs=1, max_rows=500, validation=0.1, test=0.3)
-    assert [len(part) for part in found.parts] == [300, 50, 150]
-    numbers = np.concatenate(found.parts)
+    result = train(frame, units=[], epochs=1, max_rows=500, validation=0.1, test=0.3)
+    assert [len(part) for part in result.parts] == [300, 50, 150]
+    numbers = np.concatenate(result.parts)
     assert len(set(numbers)) == 500
     assert {*(numbers // 10_000)} == {0, 1, 2, 3, 4}
-    part = raw(frame.iloc[found.parts.training]).astype(float)
-    np.testing.assert_allclose(np.ravel(found.model.get_layer("scaling").mean), part.mean(axis=0), rtol=1e-5)
+    part = raw(frame.iloc[result.parts.training]).astype(float)
+    np.testing.assert_allclose(np.ravel(result.model.get_layer("scaling").mean), part.mean(axis=0), rtol=1e-5)
 
 
 def test_repeated_rows_are_told() -> None:
     """Test rows that also stand in the training part are counted, and the verdict says so."""
     frame = pd.concat([table(100)] * 3)
-    found = train(frame, units=[], epochs=1)
+    result = train(frame, units=[], epochs=1)
     values = raw(frame)
-    known = {row.tobytes() for row in values[found.parts.training]}
-    assert found.repeated == sum(row.tobytes() in known for row in values[found.parts.test]) > 0
-    assert f"{found.repeated} of the test rows are in the training part too" in found.verdict()
+    known = {row.tobytes() for row in values[result.parts.training]}
+    assert result.repeated == sum(row.tobytes() in known for row in values[result.parts.test]) > 0
+    assert f"{result.repeated} of the test rows are in the training part too" in result.verdict()
 
 
 def _with(column: str, row: int, value: float) -> pd.DataFrame:
@@ -285,8 +302,11 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": "numpy"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        env={**os.environ, "KERAS_BACKEND": "numpy"},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "ArgumentError KERAS_BACKEND=numpy is not for training; unset it to train.\n", done.stderr[
         -2000:
     ]

@@ -19,7 +19,9 @@ from click.testing import CliRunner
 import ruo
 from ruo.__main__ import main
 from ruo.errors import RuoError
-from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, parse_pairs, run_grid
+from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, run_grid
+
+pytestmark = pytest.mark.slow
 
 HOME = Path(ruo.__file__).parent.parent
 
@@ -116,17 +118,17 @@ def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> 
 
 def test_a_kernel_that_dies_does_not_end_the_grid(notebook: Path, tmp_path: Path) -> None:
     """A kernel that the system kills is a failure like any other."""
-    found = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
-    assert found["error"].notna().tolist() == [True, False, False]
-    assert "The kernel of work.ipynb died" in found["error"].iloc[0]
+    frame = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
+    assert frame["error"].notna().tolist() == [True, False, False]
+    assert "The kernel of work.ipynb died" in frame["error"].iloc[0]
 
 
 def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
     """Without summary and verdict a combination has its row, its section, and is not run twice."""
     notebook = write_notebook(tmp_path / "quiet.ipynb", "open(results_dir + '/log.txt', 'a').write('ran ')")
     for _ in range(2):
-        found = run_grid(notebook, tmp_path / "r", {"size": [1]})
-    assert found.to_dict("records") == [{"size": 1, "error": None}]
+        frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    assert frame.to_dict("records") == [{"size": 1, "error": None}]
     assert "It wrote no verdict." in (tmp_path / "r" / VERDICTS).read_text()
     assert times_run(tmp_path / "r" / "size=1") == 1
 
@@ -134,8 +136,8 @@ def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
 def test_a_summary_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """A summary that is no table is told, and the verdict of the rest stands."""
     notebook = write_notebook(tmp_path / "odd.ipynb", "open(results_dir + '/summary.csv', 'w').close()")
-    found = run_grid(notebook, tmp_path / "r", {"size": [1]})
-    assert "summary.csv cannot be read" in found["error"].item()
+    frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    assert "summary.csv cannot be read" in frame["error"].item()
 
 
 # ---- gone on with ----
@@ -145,10 +147,10 @@ def test_finished_combinations_are_taken_as_they_are(
     notebook: Path, results: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """A second call runs only what failed and what is new, and gathers all of it."""
-    found = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
+    frame = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
     assert times_run(results / "size=2,name=a") == 1
     assert times_run(results / "size=13,name=a") == 2
-    assert found["size"].tolist() == [2, 2, 13, 3, 3]
+    assert frame["size"].tolist() == [2, 2, 13, 3, 3]
     said = capsys.readouterr().err
     assert "1/3 size=2,name=a ... is finished already\n" in said
     assert "3/3 size=3,name=a ...\n" in said
@@ -166,9 +168,9 @@ def test_other_parameters_are_another_result(notebook: Path, results: Path) -> N
 @pytest.mark.soak
 def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
     """Ctrl-C ends the command with status 130; the same command runs the interrupted combination and the rest."""
-    wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"  # fmt: skip
+    wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"
     write_notebook(tmp_path / "work.ipynb", "import pathlib", wait, WORK)
-    command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size=1,2,3", "--results", "r"]
+    command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size", "1,2,3", "--results", "r"]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     how: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
@@ -201,8 +203,36 @@ def test_progress_tells_the_time_left(notebook: Path, tmp_path: Path, capsys: py
 
 # ---- names of folders ----
 
-ALIKE = [1, 1.0, "1", True, "true", "True", None, "none", "a/b", "a_b", "a b", "A_B", [1, 2], "1,2", "[1,2]", [1, "2"], [],
-         "", "..", "a.", "-", 1e300, -1, "-1", "x" * 300, "x" * 301, "ü", "u"]  # fmt: skip
+ALIKE = [
+    1,
+    1.0,
+    "1",
+    True,
+    "true",
+    "True",
+    None,
+    "none",
+    "a/b",
+    "a_b",
+    "a b",
+    "A_B",
+    [1, 2],
+    "1,2",
+    "[1,2]",
+    [1, "2"],
+    [],
+    "",
+    "..",
+    "a.",
+    "-",
+    1e300,
+    -1,
+    "-1",
+    "x" * 300,
+    "x" * 301,
+    "ü",
+    "u",
+]
 
 
 def test_different_values_never_share_a_folder() -> None:
@@ -223,7 +253,9 @@ def test_names_of_folders_are_harmless() -> None:
 
 def test_paths_and_numbers_of_numpy_are_values() -> None:
     """A path is its text and a number of NumPy's is the number, so that their results are found again."""
-    assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name({"a": "x.csv", "b": 3, "c": [1, 2]})  # fmt: skip
+    assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name(
+        {"a": "x.csv", "b": 3, "c": [1, 2]}
+    )
 
 
 # ---- what cannot be ----
@@ -234,7 +266,7 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
     [
         ({"sise": [1, 2]}, {}, r"work.ipynb has no parameter 'sise'; it has size, name, levels"),
         ({"size": [1, 2]}, {"nome": 1}, "has no parameter 'nome'"),
-        ({"results_dir": ["a", "b"]}, {}, "results_dir is what --results gives"),
+        ({"results_dir": ["a", "b"]}, {}, "results_dir is the folder that --results names"),
         ({}, {"size": 1}, "Nothing varies"),
         ({"size": []}, {}, "size has no value"),
         ({"size": [1, 2, 1]}, {}, "size=1,2,1 has a value twice"),
@@ -259,46 +291,13 @@ def test_a_notebook_that_is_not_there(tmp_path: Path) -> None:
 # ---- the command line ----
 
 
-@pytest.mark.parametrize(
-    ("pairs", "grid", "fixed"),
-    [
-        (["model=mlp,cnn", "workers=1,2,4", "runs=3"], {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}, {"runs": 3}),
-        (["sizes=[1000,5000],[10000,none]"], {"sizes": [[1000, 5000], [10000, None]]}, {}),
-        (["sizes=[1000,none]"], {}, {"sizes": [1000, None]}),
-        (["sizes=[1000],none, 0.5 ,[]"], {"sizes": [[1000], None, 0.5, []]}, {}),
-        (["url=http://h:1/?a=b"], {}, {"url": "http://h:1/?a=b"}),
-        (["file=a[1].csv,true"], {"file": ["a[1].csv", True]}, {}),
-    ],
-)
-def test_pairs(pairs: list[str], grid: dict, fixed: dict) -> None:
-    """Values are split at commas outside brackets; one value is fixed, several vary."""
-    assert parse_pairs(pairs) == (grid, fixed)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "sentence"),
-    [
-        (["workers"], "lacks a name or a value"),
-        (["=1"], "lacks a name or a value"),
-        (["workers=1,,2"], "lacks a name or a value"),
-        (["workers=1", "workers=2"], "workers is given twice; write all its values in one, such as workers=1,2"),
-        (["sizes=[1,2"], "bracket without its other half"),
-        (["sizes=1,2]"], "bracket without its other half"),
-    ],
-)
-def test_pairs_that_cannot_be(pairs: list[str], sentence: str) -> None:
-    """A pair that is no pair, twice there or not closed is refused."""
-    with pytest.raises(RuoError, match=sentence):
-        parse_pairs(pairs)
-
-
 def test_the_status_tells_of_failures(notebook: Path, results: Path) -> None:
     """The command prints the verdicts; its status is 3 where a combination failed, 0 else, 1 where nothing could run."""
-    arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels=[1,none]", "-p", "name=a,b/c"]
-    done = CliRunner().invoke(main, [*arguments, "-p", "size=2,13"])
+    arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels", "[1,none]", "-p", "name", "a,b/c"]
+    done = CliRunner().invoke(main, [*arguments, "-p", "size", "2,13"])
     assert done.exit_code == 3
     assert "VALID: 2 of a" in done.output
     assert "FAILED: Cell" in done.output
-    done = CliRunner().invoke(main, [*arguments, "-p", "sise=2,13"])
+    done = CliRunner().invoke(main, [*arguments, "-p", "sise", "2,13"])
     assert done.exit_code == 1
     assert "Error: work.ipynb has no parameter 'sise'" in done.output

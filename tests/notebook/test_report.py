@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ruo.errors import RuoError
-from ruo.notebook.report import bind, main
+from ruo.__main__ import main
+from ruo.errors import ExperimentError
+from ruo.notebook.report import bind
 
 PIXEL = base64.b64encode(
     bytes.fromhex(
@@ -82,9 +83,9 @@ def test_the_index_says_what_when_and_how_it_came_out(tmp_path: Path) -> None:
 
     page = written.read_text()
     assert written == tmp_path / "report.html"
-    found = Links(page)
-    assert {found.links["#benchmark"], found.links["#scaling"]} == {"How many rows & when?", "Do servers pay?"}
-    assert {"benchmark", "scaling"} <= set(found.names)
+    parsed = Links(page)
+    assert {parsed.links["#benchmark"], parsed.links["#scaling"]} == {"How many rows & when?", "Do servers pay?"}
+    assert {"benchmark", "scaling"} <= set(parsed.names)
     assert "<td>3 November 2026, 12:05</td><td>5,000 &lt;rows&gt;.</td>" in page
     assert "<td>3 November 2026, 13:05</td><td>VALID.</td>" in page
     assert "More." not in page
@@ -146,16 +147,20 @@ def test_names_in_two_notebooks_do_not_meet(tmp_path: Path) -> None:
     """A heading that two notebooks have is named apart, and a link to it stays within its notebook."""
     for name in ("1a", "2b"):
         leave(tmp_path / name, name, f"# {name}\n\n[down](#Result)\n\n## Result")
-    found = Links(bind(tmp_path).read_text())
+    parsed = Links(bind(tmp_path).read_text())
 
-    assert len(found.names) == len(set(found.names))
-    assert {"1a--Result", "2b--Result"} <= set(found.names)
-    assert {target[1:] for target in found.links if target.startswith("#")} - {""} <= set(found.names)
+    assert len(parsed.names) == len(set(parsed.names))
+    assert {"1a--Result", "2b--Result"} <= set(parsed.names)
+    assert {target[1:] for target in parsed.links if target.startswith("#")} - {""} <= set(parsed.names)
 
 
 def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
     """A link to a notebook that is bound leads to its place, one to a file that is not is only its text."""
-    leave(tmp_path / "a", "a", "# A\n\n[the *next*](b.ipynb), [the last](c.ipynb#x), [data](../x.csv), [far](https://a.example)")  # fmt: skip
+    leave(
+        tmp_path / "a",
+        "a",
+        "# A\n\n[the *next*](b.ipynb), [the last](c.ipynb#x), [data](../x.csv), [far](https://a.example)",
+    )
     leave(tmp_path / "b", "b", "# B")
     page = bind(tmp_path).read_text()
 
@@ -165,7 +170,7 @@ def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "none"])
 def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
     """Where nothing has run, or there is no such folder, the command says how to make a run, and writes nothing."""
-    done = CliRunner().invoke(main, [str(tmp_path / folder)])
+    done = CliRunner().invoke(main, ["report", str(tmp_path / folder)])
 
     assert done.exit_code == 1
     assert re.search(r"^Error: There is no finished run in .* yet; make benchmark makes one\.$", done.output, re.M)
@@ -175,14 +180,14 @@ def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
 def test_a_file_that_is_no_notebook_is_named(tmp_path: Path) -> None:
     """A notebook that cannot be read is named, not left out without a word."""
     leave(tmp_path / "a", "a", "# A").write_text("{")
-    with pytest.raises(RuoError, match=r"a\.ipynb is not a notebook"):
+    with pytest.raises(ExperimentError, match=r"a\.ipynb is not a notebook"):
         bind(tmp_path)
 
 
 def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
     """The command ends well, and prints the page's path."""
     leave(tmp_path / "a", "a", "# A")
-    done = CliRunner().invoke(main, [str(tmp_path)])
+    done = CliRunner().invoke(main, ["report", str(tmp_path)])
 
     assert done.exit_code == 0, done.output
     assert done.output.strip() == str(tmp_path / "report.html")

@@ -12,10 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 import ruo
+from ruo.__main__ import main
 from ruo.deploy.local import LocalServer
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
-from ruo.notebook.run import main, parse_value, run_notebook, to_html
+from ruo.notebook.run import run_notebook, to_html
+
+pytestmark = pytest.mark.slow
 
 NOTEBOOKS = Path(ruo.__file__).parent.parent / "notebooks"
 
@@ -27,11 +30,11 @@ def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copy(demo.testset, folder / "mine.csv")
+        parameters = ["-p", "server_url", server.url, "-p", "testset", "mine.csv", "-p", "chunk_sizes", "500,none"]
         done = CliRunner().invoke(
             main,
-            [str(NOTEBOOKS / "benchmark.ipynb"), "--results", "out", "-p", "server_url", server.url, "-p", "testset",
-             "mine.csv", "-p", "chunk_sizes", "500,none", "-p", "runs", "1"],
-        )  # fmt: skip
+            ["run", str(NOTEBOOKS / "benchmark.ipynb"), "--results", "out", "-y", "{runs: 1}", *parameters],
+        )
     assert done.exit_code == 0, done.output
     assert "VALID" in done.output
     return folder / "out"
@@ -40,7 +43,15 @@ def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFa
 def test_everything_is_left_in_the_folder(results: Path) -> None:
     """The notebook, the page, the figure twice, the summary, the verdict and every run are there."""
     names = {path.name for path in results.iterdir()}
-    assert {"benchmark.ipynb", "benchmark.html", "figure.png", "figure.svg", "summary.csv", "verdict.txt", "runs.jsonl"} <= names  # fmt: skip
+    assert {
+        "benchmark.ipynb",
+        "benchmark.html",
+        "figure.png",
+        "figure.svg",
+        "summary.csv",
+        "verdict.txt",
+        "runs.jsonl",
+    } <= names
     assert len((results / "runs.jsonl").read_text().splitlines()) == 8
 
 
@@ -67,17 +78,30 @@ def test_code_is_folded(results: Path) -> None:
 
 def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
     """A name that the notebook does not have is refused with those it has, and nothing is written."""
-    done = CliRunner().invoke(main, [str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r"), "-p", "runz", "3"])  # fmt: skip
+    done = CliRunner().invoke(
+        main, ["run", str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r"), "-p", "runz", "3"]
+    )
     assert done.exit_code == 1
     assert "runz" in done.output
     assert "chunk_sizes" in done.output
     assert not (tmp_path / "r").exists()
 
 
+def test_parameters_may_stand_in_a_file(tmp_path: Path) -> None:
+    """A file in YAML gives parameters as -y does, so an unknown name in it is refused too."""
+    (tmp_path / "parameters.yaml").write_text("runs: 3\nrunz: 4\n")
+    arguments = ["run", str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r")]
+    done = CliRunner().invoke(main, [*arguments, "-f", str(tmp_path / "parameters.yaml")])
+    assert done.exit_code == 1
+    assert "Error: benchmark.ipynb has no parameter 'runz'" in done.output
+
+
 def test_results_dir_is_not_taken_and_ignored(tmp_path: Path) -> None:
     """The folder is given once; results_dir as a parameter is refused, not overruled without a word."""
     with pytest.raises(RuoError, match="results"):
-        run_notebook(NOTEBOOKS / "benchmark.ipynb", tmp_path / "r", {"results_dir": "elsewhere", "server_url": "nowhere"})  # fmt: skip
+        run_notebook(
+            NOTEBOOKS / "benchmark.ipynb", tmp_path / "r", {"results_dir": "elsewhere", "server_url": "nowhere"}
+        )
     assert not (tmp_path / "r").exists()
 
 
@@ -98,25 +122,11 @@ def test_a_failed_cell_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "r" / "benchmark.ipynb").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("5", 5), ("1e5", 100_000.0), ("none", None), ("true", True), ("a.csv", "a.csv"), ("1000,5000,none", [1000, 5000, None])],
-)  # fmt: skip
-def test_values_on_the_command_line(text: str, value: object) -> None:
-    """A value is a number, a word such as none, a list, or text."""
-    found = parse_value(text)
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_a_name_with_a_comma_stays_a_name(tmp_path: Path) -> None:
-    """A comma in the name of a file does not make it a list."""
-    assert parse_value("my,file.csv") == "my,file.csv"
-
-
 def test_progress_bars_are_not_on_the_page() -> None:
     """A widget, which would need a script, is left out."""
-    output = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"})  # fmt: skip
+    output = nbformat.v4.new_output(
+        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"}
+    )
     cell = nbformat.v4.new_code_cell("1", outputs=[output])
     page = to_html(nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": json.loads("{}")}))
     assert "BAR" not in page

@@ -1,0 +1,163 @@
+"""A trained model, and what its learning curves say in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ruo.learn.evaluation import percent, wilson_interval
+from ruo.table import open_table
+from ruo.table.blocks import Labels
+
+if TYPE_CHECKING:
+    from ruo.table import Source
+
+__all__ = ["PREDICTED_ROWS", "Parts", "Trained"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+PREDICTED_ROWS = 4096  # in one call of the model
+_RISE = 1.05  # a validation loss that is higher by less may be noise
+
+
+class Parts(NamedTuple):
+    """The numbers of the rows (from 0, in the order of the table) in each part, (rows,) int64."""
+
+    training: Labels
+    validation: Labels
+    test: Labels
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+    """A model and how it was trained.
+
+    Attributes
+    ----------
+    model : keras.Model
+        From raw rows (n, features) to probabilities (n, classes).
+    history : pandas.DataFrame
+        A row per epoch: epoch (from 1), loss, validation_loss, accuracy, validation_accuracy.
+    parts : Parts
+        Which rows were in which part.
+    right : int
+        How many of the test rows are answered rightly.
+    repeated : int
+        How many of the test rows are in the training part too.
+    most_frequent, baseline : str, float
+        The most frequent class of the training part, and its share of the test rows.
+    epochs : int
+        The most epochs that there could have been.
+    """
+
+    model: Any
+    history: pd.DataFrame
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+    parts: Parts
+    right: int
+    repeated: int
+    most_frequent: str
+    baseline: float
+    epochs: int
+    label_prefix: str = "Label_"
+
+    @property
+    def rows(self) -> int:
+        """How many rows were used, in all parts."""
+        return sum(map(len, self.parts))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the test rows that the model answers rightly."""
+        return self.right / len(self.parts.test)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy (Wilson)."""
+        _, low, high = wilson_interval(self.right, len(self.parts.test))
+        return low, high
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, whose weights the model has."""
+        return int(self.history["validation_loss"].argmin()) + 1
+
+    def predict(self, source: Source) -> Array:
+        """Return the probabilities of each row of a table, (rows, classes) float32, computed in this process."""
+        block = next(iter(open_table(source, self.label_prefix).blocks(None)))
+        probabilities: Array = self.model.predict(block.features, batch_size=PREDICTED_ROWS, verbose=0)
+        return probabilities
+
+    def scaling(self) -> pd.DataFrame:
+        """Return what the model's first layer subtracts and divides by: feature, mean, deviation."""
+        layer = self.model.get_layer("scaling")
+        means, deviations = np.ravel(layer.mean), np.sqrt(np.ravel(layer.variance))
+        return pd.DataFrame({"feature": self.features, "mean": means, "deviation": deviations})
+
+    def verdict(self, seen: Sequence[str] = ()) -> str:
+        """Say what is seen, with further sentences after it, and what may not be concluded."""
+        parts = {"We see that": [*self._seen(), *seen], "What may not be concluded": self._cautions()}
+        return "\n\n".join("\n- ".join([f"{head}:", *lines]) for head, lines in parts.items())
+
+    def save(self, results_dir: str | os.PathLike[str], seen: Sequence[str] = ()) -> None:
+        """Write model.keras, history.csv and, last, verdict.txt into an existing folder."""
+        folder = Path(results_dir)
+        self.model.save(folder / "model.keras")
+        self.history.to_csv(folder / "history.csv", index=False)
+        (folder / "verdict.txt").write_text(self.verdict(seen) + "\n", encoding="utf-8")
+
+    def _seen(self) -> list[str]:
+        share = wilson_interval(self.right, len(self.parts.test))
+        answered = f"{self.right:,} of {len(self.parts.test):,} rows that it has not seen are answered rightly"
+        word = "not distinguishable from"
+        if not share.low <= self.baseline <= share.high:
+            word = "better than" if share.low > self.baseline else "worse than"
+        naive = f"always answering class {self.most_frequent}, the most frequent one ({percent(self.baseline)})"
+        return [
+            f"{answered}: {share}.",
+            f"That is {word} {naive}.",
+            self._on_stopping(),
+            self._on_overfitting(),
+        ]
+
+    def _on_stopping(self) -> str:
+        done, best = len(self.history), self.best_epoch
+        if done < self.epochs:
+            text = f"Training stopped early, after {done} of {self.epochs} epochs: the validation loss no longer fell."
+        else:
+            rest = "; the validation loss fell to the last, so more may make it better" if done == best else ""
+            text = f"Training went through all of its epochs ({done}){rest}."
+        return f"{text} The model has the weights of epoch {best}."
+
+    def _on_overfitting(self) -> str:
+        best, last = self.history.iloc[self.best_epoch - 1], self.history.iloc[-1]
+        rows, accuracy = len(self.parts.validation), best["validation_accuracy"]
+        _, low, high = wilson_interval(round(accuracy * rows), rows)
+        right = f"{percent(best['accuracy'])} and {percent(accuracy)} right"
+        if last["validation_loss"] > _RISE * best["validation_loss"] and last["loss"] < best["loss"]:
+            rise = f"rises from {best['validation_loss']:.2g} to {last['validation_loss']:.2g}"
+            return f"It overfits after epoch {self.best_epoch}: the training loss falls on, the validation loss {rise}."
+        if best["accuracy"] > high:
+            return f"It overfits: the training curve leaves the interval of the validation curve ({right})."
+        interval = f"95 % interval of the second {percent(low)} to {percent(high)}"
+        return f"No overfitting is seen: the training and the validation curve stay together ({right}; {interval})."
+
+    def _cautions(self) -> list[str]:
+        again = f"{self.repeated:,} of the test rows are in the training part too, number for number."
+        return [
+            *([f"That new rows are answered as well: {again}"] if self.repeated else []),
+            "How good it is on rows from elsewhere or of a later time: the rows held out are of the same table.",
+            "How sure the accuracy is where rows are copies or relatives of one another: it is then too high.",
+            "Which network is best: one training with one seed is one draw.",
+        ]
+
+    def __repr__(self) -> str:
+        shape = f"{len(self.features)} features, {len(self.classes)} classes"
+        return f"Trained({self.rows:,} rows, {shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy)})"

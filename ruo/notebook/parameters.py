@@ -1,0 +1,179 @@
+"""Parameters of notebooks, as people write them: one grammar for the command line, papermill and the library.
+
+A command line gives a parameter as papermill does, ``-p NAME VALUE``. A value is a number, ``true``, ``false``, ``none``
+or text; lists and mappings are written as in YAML: ``[1000, null]``, ``{mlserver: "http://localhost:8080"}``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import yaml
+
+from ruo.errors import ArgumentError
+
+__all__ = [
+    "optional_whole_number",
+    "parse_fixed",
+    "parse_levels",
+    "parse_mapping",
+    "parse_swept",
+    "parse_value",
+    "positive",
+    "request_sizes",
+    "strings",
+    "whole_number",
+]
+
+Pairs = Iterable[tuple[str, str]]
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
+    """YAML with the scalars of version 1.2 and ``none``: 1e5 is a number; on, 1:30 and 2026-11-03 are text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str | None, Any]] = {}
+
+
+for _tag, _pattern in {
+    "null": r"(?:~|null|none|)",
+    "bool": r"(?:true|false)",
+    "int": r"[-+]?(?:0|[1-9][0-9_]*)",
+    "float": r"[-+]?(?:(?:0|[1-9][0-9_]*)(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"{_pattern}$", re.IGNORECASE), None)
+
+
+def parse_value(text: str) -> Any:
+    """Read one value: ``5``, ``1e5``, ``true``, ``none``, ``[1000, none]``, ``1000,none`` or text.
+
+    Words with commas are a list only where none of them is text, so that a file name may hold a comma.
+    """
+    if text.strip()[:1] in ("[", "{", '"', "'"):
+        return _load(text)
+    words = [_scalar(word) for word in text.split(",")]
+    if len(words) > 1 and not any(isinstance(word, str) for word in words):
+        return words
+    return _scalar(text)
+
+
+def parse_levels(text: str) -> list[Any]:
+    """Read the values that a parameter takes in a sweep: ``1,2,4``, ``mlp,cnn`` or ``[1000,5000],[none]``."""
+    if "," not in text:
+        return [parse_value(text)]
+    if text.rstrip().endswith(","):
+        raise ArgumentError(f"{text!r} ends in a comma; write the value that is missing, and none for None.")
+    levels: list[Any] = _load(f"[{text}]", text)
+    return levels
+
+
+def parse_fixed(pairs: Pairs, texts: Iterable[str] = ()) -> dict[str, Any]:
+    """Read the parameters of one run: mappings in YAML, then pairs of a name and a value, which come last and win."""
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        mapping = _load(text)
+        if not isinstance(mapping, Mapping):
+            raise ArgumentError(f"{text.strip()!r} is no mapping; write parameters as in '{{runs: 5, workers: 2}}'.")
+        parameters |= {str(name): value for name, value in mapping.items()}
+    return parameters | {name: parse_value(text) for name, text in pairs}
+
+
+def parse_swept(pairs: Pairs) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Read the parameters of a sweep.
+
+    Returns
+    -------
+    grid : dict of str to list
+        The parameters with several values, such as ``("workers", "1,2,4")``.
+    fixed : dict
+        The parameters with one value.
+
+    Raises
+    ------
+    ArgumentError
+        If a value cannot be read, or a name is given twice.
+    """
+    levels: dict[str, list[Any]] = {}
+    for name, text in pairs:
+        if name in levels:
+            raise ArgumentError(f"{name} is given twice; write all its values in one, such as -p {name} 1,2.")
+        levels[name] = parse_levels(text)
+    grid = {name: values for name, values in levels.items() if len(values) > 1}
+    return grid, {name: values[0] for name, values in levels.items() if len(values) == 1}
+
+
+def parse_mapping(name: str, value: Any) -> dict[str, str]:
+    """Read the parameter `name`, such as ``"a=http://x,b=http://y"``, a mapping or nothing, as names and strings."""
+    if isinstance(value, str) and value.strip().startswith("{"):
+        value = _load(value)
+    if isinstance(value, Mapping):
+        return {str(key): str(text) for key, text in value.items()}
+    pairs = [pair.partition("=") for pair in str(value or "").split(",") if pair.strip()]
+    wrong = next((key for key, _, text in pairs if not key.strip() or not text.strip()), None)
+    if wrong is not None:
+        raise ArgumentError(f"{name}: {wrong!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
+    return {key.strip(): text.strip() for key, _, text in pairs}
+
+
+def strings(value: Any) -> list[str]:
+    """Read a list of strings: ``["mlp", "cnn"]`` or ``"mlp,cnn"``."""
+    return [str(item).strip() for item in _items(value)]
+
+
+def request_sizes(value: Any, name: str = "chunk_sizes") -> list[int | None]:
+    """Read request sizes: a list, one number, or text such as ``"1000,5000,none"``; None is the whole table."""
+    return [optional_whole_number(name, None if item == "whole" else item) for item in _items(value)]
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Read a whole number from 1 up, written as ``5``, ``5.0``, ``1e5`` or ``"5"``."""
+    number = _number(value)
+    if not number >= 1 or not number.is_integer():
+        raise ArgumentError(f"{name}: {value!r} is not a whole number from 1 up.")
+    return int(number)
+
+
+def optional_whole_number(name: str, value: Any) -> int | None:
+    """Read a whole number from 1 up, or None, also written as ``"none"``."""
+    value = _scalar(value) if isinstance(value, str) else value
+    return None if value is None else whole_number(name, value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Read a number above 0."""
+    number = _number(value)
+    if not number > 0:
+        raise ArgumentError(f"{name}: {value!r} is not a number above 0.")
+    return number
+
+
+def _items(value: Any) -> Sequence[Any]:
+    if isinstance(value, str):
+        value = _load(value) if value.strip().startswith("[") else value.split(",")
+    return value if isinstance(value, Sequence) else [value]
+
+
+def _number(value: Any) -> float:
+    number = _scalar(value) if isinstance(value, str) else value
+    return float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan
+
+
+def _scalar(text: str) -> Any:
+    loader = _Loader("")
+    tag = loader.resolve(yaml.ScalarNode, text.strip(), (True, False))
+    if not text.strip() or tag == loader.DEFAULT_SCALAR_TAG:
+        return text
+    return loader.construct_object(yaml.ScalarNode(tag, text.strip()))
+
+
+def _load(text: str, written: str | None = None) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  it is a SafeLoader
+    except yaml.YAMLError as error:
+        raise ArgumentError(
+            f"{written or text!r} is not YAML ({getattr(error, 'problem', error)}); write a list as [1000,5000,none], "
+            "and put text with commas, brackets or question marks in quotes."
+        ) from error

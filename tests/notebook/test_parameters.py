@@ -1,0 +1,190 @@
+"""Parameters as people write them: one grammar for papermill, the command line and the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ruo.errors import ArgumentError
+from ruo.notebook.parameters import (
+    optional_whole_number,
+    parse_fixed,
+    parse_levels,
+    parse_mapping,
+    parse_swept,
+    parse_value,
+    positive,
+    request_sizes,
+    strings,
+    whole_number,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5),
+        ("+5", 5),
+        ("1_000", 1000),
+        ("-0.5", -0.5),
+        ("1e5", 100_000.0),
+        ("none", None),
+        ("None", None),
+        ("null", None),
+        ("true", True),
+        ("False", False),
+        ("a.csv", "a.csv"),
+        ("my,file.csv", "my,file.csv"),
+        ("a[1].csv", "a[1].csv"),
+        ("http://h:1/?a=b", "http://h:1/?a=b"),
+        ("", ""),
+        ("1000,5000,none", [1000, 5000, None]),
+        ("[1000, null]", [1000, None]),
+        ("[1e3,none,mlp]", [1000.0, None, "mlp"]),
+        ("[]", []),
+        ('["1", 1]', ["1", 1]),
+        ("'5'", "5"),
+        ('"a,b.csv"', "a,b.csv"),
+        ("{a: http://x, b: 2}", {"a": "http://x", "b": 2}),
+    ],
+)
+def test_values(text: str, value: object) -> None:
+    """A value is a number, a word such as none, a list, a mapping, or text."""
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["on", "no", "1:30", "2026-11-03", "007", "0x10", "#1.csv", "@a", "a: b", "- a", "&a", "~/a"]
+)
+def test_text_that_yaml_takes_for_something_else_stays_text(text: str) -> None:
+    """The surprises of YAML 1.1, and characters that mean something to it, do not change text."""
+    assert parse_value(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [
+        ("3", [3]),
+        ("1,2,4", [1, 2, 4]),
+        ("mlp, cnn", ["mlp", "cnn"]),
+        ("[1000,5000],[10000,none]", [[1000, 5000], [10000, None]]),
+        ("[1000,none]", [[1000, None]]),
+        ("[1000],none, 0.5 ,[]", [[1000], None, 0.5, []]),
+        ("http://h:1/?a=b", ["http://h:1/?a=b"]),
+        ("http://h:1,http://h:2", ["http://h:1", "http://h:2"]),
+        ("a[1].csv", ["a[1].csv"]),
+        ('"a[1].csv",true', ["a[1].csv", True]),
+        ('"a,b.csv",c.csv', ["a,b.csv", "c.csv"]),
+    ],
+)
+def test_levels_of_a_sweep(text: str, levels: list) -> None:
+    """Levels are separated by commas outside brackets and quotes."""
+    assert parse_levels(text) == levels
+
+
+def test_one_value_is_fixed_and_several_vary() -> None:
+    """A sweep's parameters come apart by the number of their values."""
+    pairs = [("model", "mlp,cnn"), ("workers", "1,2,4"), ("runs", "3"), ("chunk_sizes", "[1000,none]")]
+    grid, fixed = parse_swept(pairs)
+    assert grid == {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}
+    assert fixed == {"runs": 3, "chunk_sizes": [1000, None]}
+
+
+@pytest.mark.parametrize("text", ["1,,2", ",1", "[1,2", "1,2]", "[1", "[1],2]", "a[1].csv,2", "{a: 1", "'a", "1,"])
+def test_what_is_not_closed_or_missing_is_refused(text: str) -> None:
+    """A list without its other bracket, or a place without a value, is an error in one sentence."""
+    with pytest.raises(ArgumentError) as error:
+        parse_levels(text)
+    assert repr(text) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_is_given_once_in_a_sweep() -> None:
+    """A second list of values for the same name is refused, and the error shows how to write one."""
+    with pytest.raises(
+        ArgumentError, match="workers is given twice; write all its values in one, such as -p workers 1,2"
+    ):
+        parse_swept([("workers", "1"), ("workers", "2")])
+
+
+def test_fixed_parameters_come_from_yaml_and_pairs() -> None:
+    """Mappings in YAML come first, pairs last, and the last one counts, as with papermill."""
+    texts = ["runs: 5\nworkers: none\nchunk_sizes: [1000, null]\n", "{runs: 4, wire: v1}"]
+    parameters = parse_fixed([("runs", "3"), ("runs", "2")], texts)
+    assert parameters == {"runs": 2, "workers": None, "chunk_sizes": [1000, None], "wire": "v1"}
+    with pytest.raises(ArgumentError, match="'runs' is no mapping; write parameters as in"):
+        parse_fixed([], ["runs"])
+
+
+@pytest.mark.parametrize(
+    ("value", "sizes"),
+    [
+        ([1_000, None], [1000, None]),
+        ("1000,5e3,none", [1000, 5000, None]),
+        ("[1000, null]", [1000, None]),
+        (1e3, [1000]),
+        ("whole", [None]),
+        ("None", [None]),
+        (None, [None]),
+        (["1000", "none"], [1000, None]),
+        ("1000, 10_000,none", [1000, 10_000, None]),
+    ],
+)
+def test_request_sizes(value: object, sizes: list) -> None:
+    """A list, a number and a text are all request sizes; None is the whole table."""
+    assert request_sizes(value) == sizes
+
+
+@pytest.mark.parametrize("value", ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True])
+def test_what_is_no_request_size(value: object) -> None:
+    """The error names the parameter."""
+    with pytest.raises(ArgumentError, match="chunk_sizes: .* is not a whole number from 1 up"):
+        request_sizes(value)
+
+
+@pytest.mark.parametrize("value", [5, 5.0, "5", "5.0", "5e0", " 5 "])
+def test_whole_numbers(value: object) -> None:
+    """A whole number may come as a float or as text."""
+    number = whole_number("runs", value)
+    assert number == 5
+    assert isinstance(number, int)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "many", True, None, float("nan"), float("inf"), "", [1]])
+def test_numbers_that_are_not_whole(value: object) -> None:
+    """What is not a whole number from 1 up is refused with the parameter's name."""
+    with pytest.raises(ArgumentError, match="runs: .* is not a whole number from 1 up"):
+        whole_number("runs", value)
+
+
+@pytest.mark.parametrize(("value", "number"), [(None, None), ("none", None), ("2", 2), (2.0, 2)])
+def test_a_whole_number_or_none(value: Any, number: int | None) -> None:
+    """None may also be written."""
+    assert optional_whole_number("workers", value) == number
+
+
+def test_numbers_above_zero() -> None:
+    """A number above 0 may be a fraction; anything else is refused with the parameter's name."""
+    assert positive("megabits", "12.5") == 12.5
+    for value in (0, "fast", None, True):
+        with pytest.raises(ArgumentError, match="megabits: .* is not a number above 0"):
+            positive("megabits", value)
+
+
+@pytest.mark.parametrize("value", ["mlp,cnn", "mlp, cnn", "[mlp, cnn]", ["mlp", "cnn"], ("mlp", "cnn")])
+def test_strings(value: Any) -> None:
+    """Several strings come as a list or with commas."""
+    assert strings(value) == ["mlp", "cnn"]
+
+
+def test_names_and_values() -> None:
+    """Pairs come as text or as a mapping; nothing is no pair, and a name without a value is refused."""
+    assert parse_mapping("peers", "a=http://x, b=http://y?z=1") == {"a": "http://x", "b": "http://y?z=1"}
+    assert parse_mapping("peers", "{a: 'http://x:1'}") == {"a": "http://x:1"}
+    assert parse_mapping("peers", {"a": 1}) == {"a": "1"}
+    assert parse_mapping("peers", None) == parse_mapping("peers", "") == {}
+    with pytest.raises(ArgumentError, match="peers: 'a' has no value; write it as NAME=VALUE"):
+        parse_mapping("peers", "a")
