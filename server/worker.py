@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import ssl
 import threading
@@ -34,6 +35,7 @@ _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer t
 _HEAD_S = 10.0  # for a client to send something, for the rest of its head, and for a probe as a whole
 _STOPPING_S = 1.0  # for a client to send something when the worker is to end
 _LINGER_S = 2.0  # for a client to read its last answer and close
+_SOON_MS = 5  # a client that sends small requests one after the other sends the next
 _PEEK_BYTES = 4096
 _PROBE_THREADS = 8
 _PROBE = re.compile(rb"GET (?!.*\r\n(?:content-length|transfer-encoding):).*?\r\n\r\n", re.IGNORECASE | re.DOTALL)
@@ -118,17 +120,21 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         done.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
 
     def handle(self, conn: Any) -> Any:
-        """Read the head of a request and answer it; in a thread."""
-        self._deadlines[conn] = time.monotonic() + _HEAD_S
+        """Read the head of a request and answer it, and those that follow at once on the same connection; in a thread."""
         try:
-            return super().handle(conn)
+            while True:
+                self._deadlines[conn] = time.monotonic() + _HEAD_S
+                keeps = super().handle(conn)
+                if keeps is not True or not self.alive or _is_probe_thread() or not _comes_soon(conn):
+                    return keeps
+                self._count(conn, True)
         finally:
             self._deadlines.pop(conn, None)
             self._count(conn, False)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose head is there; in a thread."""
-        if not threading.current_thread().name.startswith("probe"):
+        if not _is_probe_thread():
             self._deadlines[conn] = time.monotonic() + self.exchange_s
         self._current.connection = conn
         return super().handle_request(req, conn)
@@ -194,6 +200,17 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
+
+
+def _is_probe_thread() -> bool:
+    return threading.current_thread().name.startswith("probe")
+
+
+def _comes_soon(conn: Any) -> bool:
+    """Whether the next request begins within a moment: going by way of the poller costs two changes of threads."""
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLIN)
+    return bool(poll.poll(_SOON_MS))
 
 
 def _peek(conn: Any) -> bytes | None:
