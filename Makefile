@@ -69,7 +69,7 @@ report: setup ## the newest results of all notebooks on one page that opens offl
 check: lint ## style, types and the tests that start no server: for every small step (half a minute)
 	@$(BIN)/python -m pytest -m "not slow and not soak" -n auto tests
 
-test: setup ## all tests a newcomer needs, notebooks included (about five minutes)
+test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 soak: setup ## long fault, load and browser tests; those that measure run alone
