@@ -1,8 +1,8 @@
-"""A table through the servers: form chunks in a thread, send several at the same time, collect the answers.
+"""A table through the servers: encode chunks in a thread, send several at the same time, collect the answers.
 
-A fixed set of tasks does the work, whatever the table's length: one forms chunks, the others send them. A window bounds
-the chunks that were formed and not yet collected, so a slow server or a slow consumer slows the reading. An idle sender
-sends a chunk that has been under way for too long once more, to an idle server; the first answer counts.
+A fixed set of tasks does the work, whatever the table's length: one encodes chunks, the others send them. A window bounds
+the chunks between encoding and collection, so a slow server or a slow consumer slows the reading. An idle sender sends a
+chunk whose answer is overdue once more, to an idle server; the first answer counts.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk, Sent
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table import Block, Labels, Table
+from ruo.table import Labels, Table
 from ruo.wire import WireError
 from ruo.wire.v2 import DATATYPES
 
 __all__ = ["Pipeline"]
 
-# Chunks that are ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Of small
-# chunks there are more, formed several at a time: handing work to a thread costs as much as forming a hundred rows.
+# Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
+# formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000
-_LOOK_S = 0.05  # how often an idle sender looks for a chunk whose answer is overdue
+_OVERDUE_CHECK_S = 0.05
 
 
 @dataclass(eq=False)
 class _Formed:
-    """A chunk on its way; `tries` are its senders' time-outs, cut short once another sender was answered."""
+    """A chunk on its way; `tries` are its senders' time-outs, cut short once another sender has the answer."""
 
     chunk: Chunk
     labels: Labels | None
@@ -41,7 +41,7 @@ class _Formed:
 
 
 class _Done(NamedTuple):
-    """A chunk that came back: as one answer, or as several where it had to be split."""
+    """A chunk that came back: as one answer, or as several if it had to be split."""
 
     start: int
     rows: int
@@ -49,26 +49,16 @@ class _Done(NamedTuple):
 
 
 class Pipeline:
-    """One run of one table; an async context manager.
-
-    The client knows its model already. `pipelined=False` forms all chunks before the first is sent.
-
-    Attributes
-    ----------
-    rows : int
-        How many rows were read.
-    forming_s : float
-        Seconds of reading and encoding.
-    """
+    """One run of one table; an async context manager. The client has learnt its model already."""
 
     def __init__(
-        self, table: Table, client: Client, pace: Pace, *, pipelined: bool, checkpoint: Checkpoint | None
+        self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
     ) -> None:
-        self.rows = 0
-        self.forming_s = 0.0
+        self.rows = 0  # read so far
+        self.forming_s = 0.0  # spent on reading and encoding
+        self.pace = pace
         self._table = table
         self._client = client
-        self._pace = pace
         self._pipelined = pipelined
         self._checkpoint = checkpoint
         self._blocks = table.blocks(self._rows_at, DATATYPES.get(client.model.input_datatype, DATATYPES["FP32"]))
@@ -82,7 +72,7 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
-        work = [self._form(), *(self._send() for _ in range(self._pace.most_in_flight))]
+        work = [self._form(), *(self._send() for _ in range(self.pace.most_in_flight))]
         self._tasks = [asyncio.create_task(self._report(task)) for task in work]
         return self
 
@@ -91,19 +81,19 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._table.stop()
-        # after the piece that is being read, also where this is cancelled
+        # shielded, since the thread has to finish the current piece first
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close))
         self._thread.shutdown()
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
-        """Yield every row once, as it is answered or in row order. Raises what reading, sending and storing raised."""
+        """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""
         collected, next_row = 0, 0
         early: dict[int, _Done] = {}
         while not self._is_formed or collected < self.rows:
             result = await self._results.get()
             if isinstance(result, BaseException):
                 raise result
-            if result is None:  # all chunks are formed, so the number of rows is known
+            if result is None:  # the number of rows is known now
                 continue
             early[result.start] = result
             while (done := early.pop(next_row if in_order else result.start, None)) is not None:
@@ -119,13 +109,13 @@ class Pipeline:
             await work
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001  it is raised again where the answers are awaited
+        except BaseException as error:  # noqa: BLE001  `answers` raises it
             self._results.put_nowait(error)
 
     @property
     def _ready(self) -> int:
-        rows = self._pace.rows
-        return _READY if rows is None else max(_READY, min(self._pace.in_flight, _ROWS_READY // rows))
+        rows = self.pace.rows
+        return _READY if rows is None else max(_READY, min(self.pace.in_flight, _ROWS_READY // rows))
 
     async def _form(self) -> None:
         loop = asyncio.get_running_loop()
@@ -152,22 +142,22 @@ class Pipeline:
         self._results.put_nowait(None)
 
     def _rows_at(self, start: int) -> int | None:
-        """How many rows the chunk has that begins at row `start`; all of them are in the checkpoint, or none."""
+        """The rows of the chunk at row `start`: either all of them are in the checkpoint, or none."""
         stored = self._checkpoint.stored_rows(start) if self._checkpoint else None
         if stored is not None:
             return stored
         expected = self._table.expected_rows()
-        rows = self._pace.next_rows(None if expected is None else expected - start)
-        border = self._checkpoint.next_stored(start) if self._checkpoint else None
-        return rows if border is None else min(border - start, rows or border)
+        rows = self.pace.next_rows(None if expected is None else expected - start)
+        stop = self._checkpoint.next_stored(start) if self._checkpoint else None
+        return rows if stop is None else min(stop - start, rows or stop)
 
     def _form_some(self, count: int) -> tuple[list[_Formed | _Done], Exception | None]:
-        """The next `count` chunks; fewer at the end of the table, or before an error, which comes along."""
+        """The next `count` chunks; fewer at the end of the table, or before an error, which is returned too."""
         items: list[_Formed | _Done] = []
         try:
             while len(items) < count and (item := self._form_next()):
                 items.append(item)
-        except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are on their way
+        except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are queued
             return items, error
         return items, None
 
@@ -184,26 +174,22 @@ class Pipeline:
         try:
             chunk = self._client.encode(block.start, block.features)
         except WireError as error:
-            raise self._name_cell(error, block) from None
+            row, column = block.start + (error.row or 0), self._table.features[error.column or 0]
+            message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
+            raise TableError(message, row=row, column=column) from None
         self.forming_s += time.perf_counter() - began
         return _Formed(chunk, block.labels)
-
-    def _name_cell(self, error: WireError, block: Block) -> TableError:
-        row = block.start + (error.row or 0)
-        column = self._table.features[error.column or 0]
-        return TableError(f'{self._table.name}, row {row:,}, column "{column}": {error}', row=row, column=column)
 
     async def _send(self) -> None:
         while True:
             async with self._in_flight:
-                item = await self._next()
-                await self._deliver(item)
+                await self._deliver(await self._next())
 
     async def _next(self) -> _Formed:
         """The next chunk to send: a new one, or one whose answer is overdue."""
         while self._client.servers > 1:
             try:
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_OVERDUE_CHECK_S):
                     return await self._formed.get()
             except TimeoutError:
                 for item in self._under_way.values():
@@ -219,19 +205,19 @@ class Pipeline:
                 item.tries.append(own)
                 answers = await self._client.send(item.chunk)
         except TimeoutError:
-            return  # another sender was answered first
+            return  # another sender has the answer
         item.tries.remove(own)
         if self._under_way.get(start) is not item:
-            return  # another sender was answered in the same moment
+            return  # another sender got the answer at the same moment
         if item.tries and any(answer.error for answer in answers):
-            return  # the other one may do better
+            return  # the other sender may do better
         for other in item.tries:
             other.reschedule(0)
             answers[0].record.attempts += 1
         del self._under_way[start]
         for answer in answers:
             if answer.error is None:
-                self._pace.observe(answer.record)
+                self.pace.observe(answer.record)
                 if self._checkpoint:
                     self._checkpoint.add(answer)
         self._results.put_nowait(_Done(start, item.chunk.rows, [_sent(answer, item) for answer in answers]))
