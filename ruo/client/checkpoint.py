@@ -107,10 +107,13 @@ class Checkpoint:
         entry = self._entries.get(start)
         return None if entry is None else entry.record.rows
 
-    def next_stored(self, start: int) -> int | None:
-        """Where the first entry after row `start` begins."""
+    def chunk_rows(self, start: int, rows: int | None) -> int | None:
+        """The rows of a chunk that begins at row `start`: those of an entry, or at most `rows`, up to the next entry."""
+        if start in self._entries:
+            return self.stored_rows(start)
         place = bisect.bisect_right(self._starts, start)
-        return self._starts[place] if place < len(self._starts) else None
+        stop = self._starts[place] if place < len(self._starts) else None
+        return rows if stop is None else min(stop - start, rows or stop)
 
     def stored(self, start: int) -> Answer:
         """The answer in the entry that begins at row `start`."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk, Sent
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table import Labels, Table
+from ruo.table import Block, Labels, Table
 from ruo.wire import WireError
 from ruo.wire.v2 import DATATYPES
 
@@ -40,12 +40,8 @@ class _Formed:
     tries: list[asyncio.Timeout] = field(default_factory=list)
 
 
-class _Done(NamedTuple):
-    """A chunk that came back: as one answer, or as several if it had to be split."""
-
-    start: int
-    rows: int
-    sent: list[Sent]
+# A chunk's answers (several if it had to be split), an error that ends the run, or None once all chunks are formed.
+_Result = list[Sent] | BaseException | None
 
 
 class Pipeline:
@@ -66,14 +62,16 @@ class Pipeline:
         self._window = Gate(lambda: pace.in_flight + self._ready)
         self._formed: asyncio.Queue[_Formed] = asyncio.Queue()
         self._under_way: dict[int, _Formed] = {}
-        self._results: asyncio.Queue[_Done | BaseException | None] = asyncio.Queue()
-        self._is_formed = False
+        self._may_send = asyncio.Event()
+        self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
         work = [self._form(), *(self._send() for _ in range(self.pace.most_in_flight))]
-        self._tasks = [asyncio.create_task(self._report(task)) for task in work]
+        self._tasks = [asyncio.create_task(task) for task in work]
+        for task in self._tasks:
+            task.add_done_callback(self._report)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,29 +85,27 @@ class Pipeline:
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
         """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""
-        collected, next_row = 0, 0
-        early: dict[int, _Done] = {}
-        while not self._is_formed or collected < self.rows:
+        collected, next_row, is_formed = 0, 0, False
+        early: dict[int, list[Sent]] = {}
+        while not is_formed or collected < self.rows:
             result = await self._results.get()
             if isinstance(result, BaseException):
                 raise result
-            if result is None:  # the number of rows is known now
+            if result is None:
+                is_formed = True
                 continue
-            early[result.start] = result
-            while (done := early.pop(next_row if in_order else result.start, None)) is not None:
-                next_row = done.start + done.rows
-                collected += done.rows
+            start = result[0].start
+            early[start] = result
+            while chunk := early.pop(next_row if in_order else start, None):
+                next_row = chunk[-1].start + chunk[-1].rows
+                collected += sum(sent.rows for sent in chunk)
                 if self._pipelined:
                     await self._window.leave()
-                for sent in done.sent:
+                for sent in chunk:
                     yield sent
 
-    async def _report(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001  `answers` raises it
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
             self._results.put_nowait(error)
 
     @property
@@ -119,68 +115,54 @@ class Pipeline:
 
     async def _form(self) -> None:
         loop = asyncio.get_running_loop()
-        formed: list[_Formed] = []
+        if self._pipelined:
+            self._may_send.set()
         is_more = True
         while is_more:
             count = self._ready // 2
             if self._pipelined:
                 await self._window.enter(count)
-            items, error = await loop.run_in_executor(self._thread, self._form_some, count)
-            is_more = len(items) == count
+            items = await loop.run_in_executor(self._thread, self._form_some, count)
             for item in items:
-                if isinstance(item, _Done):
-                    self._results.put_nowait(item)
-                elif self._pipelined:
+                if isinstance(item, _Formed):
                     self._formed.put_nowait(item)
                 else:
-                    formed.append(item)
-            if error:
-                raise error
-        for item in formed:
-            self._formed.put_nowait(item)
-        self._is_formed = True
-        self._results.put_nowait(None)
+                    self._results.put_nowait(item)
+            is_more = isinstance(items[-1], _Formed | list)
+        if items[-1] is None:
+            self._may_send.set()
 
     def _rows_at(self, start: int) -> int | None:
-        """The rows of the chunk at row `start`: either all of them are in the checkpoint, or none."""
-        stored = self._checkpoint.stored_rows(start) if self._checkpoint else None
-        if stored is not None:
-            return stored
         expected = self._table.expected_rows()
         rows = self.pace.next_rows(None if expected is None else expected - start)
-        stop = self._checkpoint.next_stored(start) if self._checkpoint else None
-        return rows if stop is None else min(stop - start, rows or stop)
+        return self._checkpoint.chunk_rows(start, rows) if self._checkpoint else rows
 
-    def _form_some(self, count: int) -> tuple[list[_Formed | _Done], Exception | None]:
-        """The next `count` chunks; fewer at the end of the table, or before an error, which is returned too."""
-        items: list[_Formed | _Done] = []
-        try:
-            while len(items) < count and (item := self._form_next()):
-                items.append(item)
-        except Exception as error:  # noqa: BLE001  it is raised once the chunks before it are queued
-            return items, error
-        return items, None
-
-    def _form_next(self) -> _Formed | _Done | None:
+    def _form_some(self, count: int) -> list[_Formed | _Result]:
+        """The next `count` chunks; after the last chunk of the table None, or the error that ended the reading."""
+        items: list[_Formed | _Result] = []
         began = time.perf_counter()
-        block = next(self._blocks, None)
-        if block is None:
-            return None
-        rows = len(block.features)
-        self.rows += rows
-        if self._checkpoint and self._checkpoint.stored_rows(block.start) == rows:
-            answer = self._checkpoint.stored(block.start)
-            return _Done(block.start, rows, [Sent(block.start, rows, block.labels, answer)])
         try:
-            chunk = self._client.encode(block.start, block.features)
+            while len(items) < count and (block := next(self._blocks, None)):
+                items.append(self._form_one(block))
+        except Exception as error:  # noqa: BLE001  `answers` raises it, once the chunks before it are queued
+            return [*items, error]
+        self.forming_s += time.perf_counter() - began
+        return items if len(items) == count else [*items, None]
+
+    def _form_one(self, block: Block) -> _Formed | list[Sent]:
+        start, rows = block.start, len(block.features)
+        self.rows += rows
+        if self._checkpoint and self._checkpoint.stored_rows(start) == rows:
+            return [Sent(start, rows, block.labels, self._checkpoint.stored(start))]
+        try:
+            return _Formed(self._client.encode(start, block.features), block.labels)
         except WireError as error:
-            row, column = block.start + (error.row or 0), self._table.features[error.column or 0]
+            row, column = start + (error.row or 0), self._table.features[error.column or 0]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None
-        self.forming_s += time.perf_counter() - began
-        return _Formed(chunk, block.labels)
 
     async def _send(self) -> None:
+        await self._may_send.wait()
         while True:
             async with self._in_flight:
                 await self._deliver(await self._next())
@@ -220,7 +202,7 @@ class Pipeline:
                 self.pace.observe(answer.record)
                 if self._checkpoint:
                     self._checkpoint.add(answer)
-        self._results.put_nowait(_Done(start, item.chunk.rows, [_sent(answer, item) for answer in answers]))
+        self._results.put_nowait([_sent(answer, item) for answer in answers])
         if self._checkpoint:
             self._checkpoint.require_written()
 

@@ -90,9 +90,7 @@ def test_the_result_type_imports_no_machinery() -> None:
     assert run.stdout == "['ruo.client', 'ruo.client.records', 'ruo.client.scores']\n"
 
 
-def test_what_is_wrong_with_the_server_is_told_first(
-    tmp_path: Path, scripted: Callable[..., Any], answers: Any
-) -> None:
+def test_a_fault_of_the_server_is_reported_first(tmp_path: Path, scripted: Callable[..., Any], answers: Any) -> None:
     """Of two faults, one of the server and one of the table, it is always the server's that is told."""
     path = tmp_path / "bad.csv"
     path.write_text("a,b,c\n1,2,x\n")
