@@ -10,6 +10,7 @@ answers from an earlier run are read from there.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -17,8 +18,6 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple, Unpack
-
-import numpy as np
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Consistency
@@ -195,9 +194,8 @@ class _Run:
         frame, level = sys._getframe(), 1  # noqa: SLF001  as the documentation of `warnings` does
         while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("ruo", "asyncio"):
             frame, level = frame.f_back, level + 1
-        message = (
-            f"Row {self._unclear_label:,}: its label columns do not name exactly one class, so scores.labels is None."
-        )
+        row = self._unclear_label
+        message = f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None."
         warnings.warn(message, stacklevel=level)
 
     async def _blocks(self, bar: Progress) -> AsyncGenerator[ScoredBlock, None]:
@@ -240,14 +238,11 @@ class _Run:
         }
 
     def _check_features(self, model: ModelInfo) -> None:
-        shape = model.input_shape
-        if shape is None or -1 in shape[1:]:
-            return
-        wanted, columns = int(np.prod(shape[1:])), len(self.table.features)
-        if wanted != columns:
+        shape, columns = model.input_shape, len(self.table.features)
+        if shape is not None and -1 not in shape[1:] and math.prod(shape[1:]) != columns:
             raise TableError(
-                f"{self.table.name} has {columns} feature columns, model {model.name!r} takes {wanted}; label columns "
-                f"({len(self.table.labels)} here) are those whose names start with label_prefix."
+                f"{self.table.name} has {columns} feature columns, model {model.name!r} takes {math.prod(shape[1:])}; "
+                f"label columns ({len(self.table.labels)} here) are those whose names start with label_prefix."
             )
 
     def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag) -> Scores:

@@ -35,7 +35,7 @@ WIRES = ["v2", "v2-json", "v1", "paper"]
 def test_predictions_are_the_models_own(
     demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, wire: str, chunk_size: int | None
 ) -> None:
-    """Every wire and request size gives what the model says in-process, in row order."""
+    """Every wire and request size gives the predictions of the model in-process, in row order."""
     rows = len(expected) if chunk_size != 7 else 200
     source = pl.read_csv(demo.testset, n_rows=rows)
 
@@ -99,7 +99,7 @@ def test_every_kind_of_source_gives_the_same(
 def test_labels_may_be_absent_or_between_features(
     demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, place: str
 ) -> None:
-    """Label columns are left out wherever they stand, and need not be there."""
+    """Label columns are left out wherever they are, and are optional."""
     frame = pl.read_csv(demo.testset)
     names = frame.columns
     features, classes = names[:64], names[64:]
@@ -202,7 +202,7 @@ def test_every_datatype_reaches_the_model(
 
 @pytest.mark.parametrize(("datatype", "cells"), [("int64", [16_777_217, 3]), ("float64", [0.1, 1e-300])])
 def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells: list[float]) -> None:
-    """A Keras model of whole numbers or doubles finds in a CSV the numbers that it looks for."""
+    """A Keras model of whole numbers or doubles gets the exact numbers of a CSV."""
     import keras
 
     given = keras.Input((2,), dtype=datatype, name="x")
