@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import orjson
@@ -37,8 +37,6 @@ from ruo.errors import CheckpointError
 from ruo.wire.messages import Array
 
 __all__ = ["Checkpoint"]
-
-T = TypeVar("T")
 
 _MAGIC = b"ruo checkpoint 2\n"
 _MARK = b"\nentry\n\0"
@@ -149,8 +147,8 @@ class Checkpoint:
         await self._in_thread(self._write_waiting)
         self.require_written()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # --- the methods below run in the thread
 

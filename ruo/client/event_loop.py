@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
@@ -46,13 +47,9 @@ class LoopThread:
 
         future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
-            while True:
-                try:
-                    return future.result(_REFRESH_S if meanwhile else None)
-                except TimeoutError:
-                    if future.done() or meanwhile is None:
-                        raise  # the coroutine raised it
-                    meanwhile()
+            while meanwhile and not concurrent.futures.wait([future], _REFRESH_S).done:
+                meanwhile()
+            return future.result()
         except BaseException:
             future.cancel()
             ended.wait(_CLEAN_UP_S)  # let it clean up before anything else is cancelled

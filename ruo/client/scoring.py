@@ -95,10 +95,6 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
     source : path, pandas.DataFrame or polars.DataFrame
     url : str or sequence of str
     **options
-
-    Examples
-    --------
-    >>> scores = await ascore_csv("testset.csv", "http://localhost:8000")  # doctest: +SKIP
     """
     run = await asyncio.to_thread(_Run, source, url, ScoreOptions(**options))
     with Progress(run.options.progress, run.table.expected_rows) as bar:
