@@ -1,15 +1,15 @@
-"""A file that keeps what was scored, so that a run that ended early resumes where it stopped.
+"""A file that keeps what was scored, so that an interrupted run resumes where it stopped.
 
-The file is only ever appended to, and every entry reaches the disk soon:
+The file is append-only, and every entry soon reaches the disk:
 
     ruo checkpoint 2
-    the key: what the run is of, as JSON
+    the key: what the run scores, as JSON
     an entry: the record of its request, as JSON | its predictions, float32, little-endian, row by row
     ...
 
-The key and every entry stand in the same frame: a mark, a CRC-32 of all that follows, and two lengths. An entry's
-checksum begins with the key's, so that an entry of another run does not count. An entry that does not match its
-checksum is skipped and its rows are scored again; the entries behind it are found by their marks.
+The key and the entries are framed alike: a mark, a CRC-32 of all that follows, and two lengths. An entry's checksum
+continues the key's, so that an entry of another run does not count. An entry that does not match its checksum is skipped
+and its rows are scored again; the entries after it are found by their marks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import orjson
@@ -38,11 +38,9 @@ from ruo.wire.messages import Array
 
 __all__ = ["Checkpoint"]
 
-T = TypeVar("T")
-
 _MAGIC = b"ruo checkpoint 2\n"
 _MARK = b"\nentry\n\0"
-_FRAME = struct.Struct("<8sIQQ")  # the mark, the checksum, the bytes of the JSON and of the predictions
+_FRAME = struct.Struct("<8sIQQ")  # mark, checksum, bytes of the JSON, bytes of the predictions
 _LENGTHS = struct.Struct("<QQ")
 _WHAT = {
     "data": "other data",
@@ -59,23 +57,18 @@ class _Entry(NamedTuple):
 
 
 class Checkpoint:
-    """The file at a path, open and locked while the async context lasts; one thread does all its work on the disk.
+    """The file at a path, open and locked during an `async with` block; one thread does all disk work.
 
-    Raises CheckpointError where the file cannot be opened, is in use, is damaged or is no checkpoint.
-
-    Attributes
-    ----------
-    key : dict or None
-        What the run in the file is of; None where the file is new.
+    Raises CheckpointError if the file cannot be opened, is in use, is damaged or is no checkpoint.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.key: dict[str, Any] | None = None
+        self.key: dict[str, Any] | None = None  # what the run in the file scores; None for a new file
         self._path = Path(path)
         self._file: IO[bytes] | None = None
         self._entries: dict[int, _Entry] = {}
         self._starts: list[int] = []
-        self._end = 0  # behind it stands only what a crash left unfinished
+        self._end = 0  # beyond it is only what a crash left unfinished
         self._key_checksum = 0
         self._row_shape: tuple[int, ...] | None = None
         self._waiting: queue.SimpleQueue[tuple[bytes, Array]] = queue.SimpleQueue()
@@ -95,7 +88,7 @@ class Checkpoint:
         self._thread.shutdown(wait=False)
 
     async def begin(self, key: dict[str, Any]) -> None:
-        """Write down what the run is of, or compare it with the file's run; raises CheckpointError where they differ."""
+        """Write the key to a new file; raises CheckpointError if the file has another one."""
         stored = key if self.key is None else self.key
         for name, value in key.items():
             if stored.get(name) != value:
@@ -108,17 +101,20 @@ class Checkpoint:
         self.require_written()
 
     def stored_rows(self, start: int) -> int | None:
-        """How many rows from `start` on are stored together, None where that row is to be scored."""
+        """The rows of the entry that begins at row `start`, None if there is none."""
         entry = self._entries.get(start)
         return None if entry is None else entry.record.rows
 
-    def next_stored(self, start: int) -> int | None:
-        """The first row behind `start` from which on rows are stored."""
+    def chunk_rows(self, start: int, rows: int | None) -> int | None:
+        """The rows of a chunk that begins at row `start`: those of an entry, or at most `rows`, up to the next entry."""
+        if start in self._entries:
+            return self.stored_rows(start)
         place = bisect.bisect_right(self._starts, start)
-        return self._starts[place] if place < len(self._starts) else None
+        stop = self._starts[place] if place < len(self._starts) else None
+        return rows if stop is None else min(stop - start, rows or stop)
 
     def stored(self, start: int) -> Answer:
-        """The answer that was stored for the rows from `start` on."""
+        """The answer in the entry that begins at row `start`."""
         entry = self._entries[start]
         assert self._file is not None
         data = os.pread(self._file.fileno(), 4 * math.prod(entry.shape), entry.offset)
@@ -139,7 +135,7 @@ class Checkpoint:
         self._thread.submit(self._write_waiting)
 
     def require_written(self) -> None:
-        """Raise CheckpointError where something could not be written."""
+        """Raise CheckpointError if anything could not be written."""
         if self._failure is not None:
             raise CheckpointError(
                 f"The checkpoint {self._path} cannot be written ({self._failure.strerror}); make room, or name a file "
@@ -147,22 +143,21 @@ class Checkpoint:
             )
 
     async def finish(self) -> None:
-        """Wait until everything is on the disk; raises CheckpointError where it cannot be."""
+        """Wait until everything is on disk; raises CheckpointError if that fails."""
         await self._in_thread(self._write_waiting)
         self.require_written()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    # --- all below runs in the thread
+    # --- the methods below run in the thread
 
     def _open(self) -> None:
         try:
             self._file = self._path.open("a+b")
         except OSError as error:
-            raise CheckpointError(
-                f"The checkpoint {self._path} cannot be opened ({error.strerror}); name another file."
-            ) from None
+            message = f"The checkpoint {self._path} cannot be opened ({error.strerror}); name another file."
+            raise CheckpointError(message) from None
         self._lock(self._file)
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -180,16 +175,14 @@ class Checkpoint:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ModuleNotFoundError:
-            raise CheckpointError(
-                "Checkpoints need file locks as Linux and macOS have them; leave the checkpoint out."
-            ) from None
+            message = "Checkpoints need the file locks of Linux and macOS; leave the checkpoint out."
+            raise CheckpointError(message) from None
         except OSError:
-            raise CheckpointError(
-                f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
-            ) from None
+            message = f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
+            raise CheckpointError(message) from None
 
     def _read(self, data: mmap.mmap) -> None:
-        """Read the key and all good entries."""
+        """Read the key and all intact entries."""
         begin = len(_MAGIC)
         if data[:begin] != _MAGIC[: len(data)]:
             raise CheckpointError(f"{self._path} is not a checkpoint of ruo; name another file.")
@@ -199,7 +192,7 @@ class Checkpoint:
                 f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all rows "
                 "anew."
             )
-        if frame is None:  # a crash cut the key short, and there is nothing behind it
+        if frame is None:  # a crash cut the key short, and nothing follows it
             return
         self.key, self._end, self._key_checksum = orjson.loads(frame.head), frame.end, frame.checksum
         place = self._end
@@ -221,7 +214,7 @@ class Checkpoint:
             self._write([_MAGIC, *frame])
 
     def _write_waiting(self) -> None:
-        """Write all answers that wait, and sync once."""
+        """Write all waiting answers, and sync once."""
         buffers: list[bytes | memoryview] = []
         while not self._waiting.empty():
             head, predictions = self._waiting.get()
@@ -242,7 +235,7 @@ class Checkpoint:
 
 
 class _Frame(NamedTuple):
-    """The key or an entry, as it stands in the file; the predictions are the bytes from `offset` to `end`."""
+    """The key or an entry in the file; the predictions are the bytes from `offset` to `end`."""
 
     head: bytes
     offset: int
@@ -258,7 +251,7 @@ def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | 
 
 
 def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
-    """The frame at a place; None where it is cut short or does not match its checksum."""
+    """The frame at a place; None if it is cut short or does not match its checksum."""
     begin = place + _FRAME.size
     if begin > len(data):
         return None
@@ -274,7 +267,7 @@ def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
 
 
 def _entry(frame: _Frame) -> _Entry | None:
-    """None where another version of ruo wrote other records."""
+    """The entry in a frame; None if another version of ruo wrote other fields."""
     head = orjson.loads(frame.head)
     shape = tuple(head.pop("shape"))
     numbers = {name: math.nan for name, value in head.items() if value is None and name != "status"}

@@ -1,8 +1,9 @@
-"""An event loop in its own thread, so that a synchronous call works where a loop is running; and the lag of a loop."""
+"""An event loop in its own thread, so that a synchronous call works under a running loop; and the lag of a loop."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
@@ -11,12 +12,13 @@ __all__ = ["LoopLag", "LoopThread"]
 
 T = TypeVar("T")
 
+_REFRESH_S = 0.1
 _CLEAN_UP_S = 5.0
-_LOOK_S = 0.02
+_SAMPLE_S = 0.02
 
 
 class LoopThread:
-    """A running event loop; `run` waits for a coroutine on it and can be interrupted. A context manager."""
+    """A context manager with a running event loop; `run` waits for a coroutine on it and can be interrupted."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -30,10 +32,8 @@ class LoopThread:
         self._thread.join()
         self._loop.close()
 
-    def run(
-        self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None, every_s: float = 0.1
-    ) -> T:
-        """Wait for the coroutine's result; `meanwhile` is called in this thread every `every_s` seconds.
+    def run(self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None) -> T:
+        """Wait for the coroutine's result, and call `meanwhile` in this thread ten times a second.
 
         An exception in this thread, such as KeyboardInterrupt, cancels the coroutine.
         """
@@ -47,16 +47,12 @@ class LoopThread:
 
         future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
-            while True:
-                try:
-                    return future.result(every_s if meanwhile else None)
-                except TimeoutError:
-                    if future.done() or meanwhile is None:
-                        raise  # the coroutine's own
-                    meanwhile()
+            while meanwhile and not concurrent.futures.wait([future], _REFRESH_S).done:
+                meanwhile()
+            return future.result()
         except BaseException:
             future.cancel()
-            ended.wait(_CLEAN_UP_S)  # it cleans up before anything else is cancelled
+            ended.wait(_CLEAN_UP_S)  # let it clean up before anything else is cancelled
             raise
 
     async def _wind_up(self) -> None:
@@ -69,10 +65,7 @@ class LoopThread:
 
 
 class LoopLag:
-    """The longest delay of the running loop, in `seconds`, during an `async with` block.
-
-    A loop that is late sends and receives late, and times that are measured on it are too long.
-    """
+    """The longest delay of the running loop, in `seconds`, during an `async with` block: times on it err by as much."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -88,6 +81,6 @@ class LoopLag:
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _LOOK_S
-            await asyncio.sleep(_LOOK_S)
+            due = loop.time() + _SAMPLE_S
+            await asyncio.sleep(_SAMPLE_S)
             self.seconds = max(self.seconds, loop.time() - due)

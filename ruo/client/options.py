@@ -1,4 +1,4 @@
-"""The options of a run: one documented dataclass, and the same names as keywords for type checkers and for `help`."""
+"""The options of a run: one documented dataclass, and the same names as keywords for type checkers and `help`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FilePath = str | os.PathLike[str]
 
 
 class BlockKeywords(TypedDict, total=False):
-    """The keywords of `iter_scores`; `ScoreOptions` documents them."""
+    """The keywords of `iter_scores`, documented in `ScoreOptions`."""
 
     label_prefix: str
     chunk_size: ChunkSize
@@ -39,7 +39,7 @@ class BlockKeywords(TypedDict, total=False):
 
 
 class ScoreKeywords(BlockKeywords, total=False):
-    """The keywords of `score_csv` and `ascore_csv`; `ScoreOptions` documents them."""
+    """The keywords of `score_csv` and `ascore_csv`, documented in `ScoreOptions`."""
 
     pipelined: bool
     errors: Literal["raise", "collect"]
@@ -47,39 +47,39 @@ class ScoreKeywords(BlockKeywords, total=False):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How a table is scored, in three groups: the table (`label_prefix`), the run, and the server (`token`, `ca`).
+    """How a table is scored: options of the table (`label_prefix`), of the run, and of the server (`token`, `ca`).
 
     Parameters
     ----------
     label_prefix : str, default "Label_"
         Columns whose names start with it are labels and are not sent.
     chunk_size : int, "auto" or None, default 10_000
-        Rows per request. None sends the whole table as one request, "auto" finds a good size during the run.
+        Rows per request. None sends the whole table as one request, "auto" adapts the size during the run.
     concurrency : int or "auto", default 8
-        Requests in flight at the same time. "auto" finds how many pay, and halves them for an overloaded server.
+        Requests in flight at the same time. "auto" adapts the number to the throughput, and halves it on overload.
     wire : {"v2", "v2-json", "v1", "paper"}, default "v2"
         Open Inference Protocol with binary tensors or with JSON, TensorFlow Serving, or the protocol of 2023.
     pipelined : bool, default True
         False forms all requests before it sends the first, as the system of 2023 did.
     errors : {"raise", "collect"}, default "raise"
-        "raise" stops at the first chunk that cannot be scored, "collect" goes on and lists it in `failures`.
+        "raise" stops at the first chunk that cannot be scored, "collect" continues and lists it in `failures`.
     retries : int, default 10
-        How often a failed request is sent again, where another try may succeed, and for a minute at most. A request
-        that is too large for the server is halved. 0 sends every request once, as it is.
+        How often a failed request is sent again, if another try may succeed, for a minute at most. A request that is
+        too large for the server is halved. 0 sends every request once, as it is.
     timeout : float, default 60.0
-        Seconds that one try of one request may take.
+        Seconds for one try of one request.
     checkpoint : path, optional
-        A file that keeps what was scored; after a crash the same call scores only what is missing.
+        A file that keeps what was scored; after a crash the same call scores only the rest.
     allow_version_change : bool, default False
-        Go on where another version of the model answers; `requests` tells which version answered what.
+        Continue if another version of the model answers; `requests` shows which version answered what.
     shard : (int, int), optional
         (i, n) scores only the i-th of n even parts of the table, counted from 0.
     progress : bool, optional
-        Whether a progress bar is drawn; None draws one in a terminal and in a notebook.
+        Whether to draw a progress bar; by default only in a terminal or a notebook.
     token : str, optional
-        Bearer token; the environment variable RUO_TOKEN where none is given.
+        Bearer token; by default the environment variable RUO_TOKEN.
     ca : path, optional
-        A file of certificates (PEM) to trust for https, where they are not the system's.
+        A file of certificates (PEM) to trust for https; by default the system's.
     """
 
     label_prefix: str = "Label_"
@@ -98,8 +98,8 @@ class ScoreOptions:
     ca: FilePath | None = None
 
     def __post_init__(self) -> None:
-        _require_whole("chunk_size", self.chunk_size, 1, '"auto", or None for the whole table', ("auto", None))
-        _require_whole("concurrency", self.concurrency, 1, '"auto"', ("auto",))
+        _require_whole("chunk_size", self.chunk_size, 1, ("auto", None), ', "auto", or None for the whole table')
+        _require_whole("concurrency", self.concurrency, 1, ("auto",), ', "auto"')
         _require_whole("retries", self.retries, 0)
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
@@ -110,7 +110,7 @@ class ScoreOptions:
 
 
 def takes_options(*without: str) -> Callable[[F], F]:
-    """Show the options in the signature and in the docstring of a function that takes them as `**options`."""
+    """Show the options in the signature and docstring of a function that takes them as `**options`."""
     options = [option for option in fields(ScoreOptions) if option.name not in without]
     entries = re.split(r"\n(?=\w)", (inspect.getdoc(ScoreOptions) or "").partition("----------\n")[2])
     text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] not in without)
@@ -118,11 +118,9 @@ def takes_options(*without: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+        kind = inspect.Parameter.KEYWORD_ONLY
         keywords = [
-            inspect.Parameter(
-                option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type
-            )
-            for option in options
+            inspect.Parameter(option.name, kind, default=option.default, annotation=option.type) for option in options
         ]
         function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
         function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
@@ -131,11 +129,8 @@ def takes_options(*without: str) -> Callable[[F], F]:
     return decorate
 
 
-def _require_whole(
-    name: str, value: object, least: int, otherwise: str = "", words: tuple[str | None, ...] = ()
-) -> None:
+def _require_whole(name: str, value: object, least: int, words: tuple[str | None, ...] = (), also: str = "") -> None:
     if value in words:
         return
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        also = otherwise and f", {otherwise}"
         raise ArgumentError(f"{name}={value!r} must be a whole number from {least} up{also}.")

@@ -1,12 +1,12 @@
 """The request size and the number of requests in flight: as given, or adapted during the run ("auto").
 
-Request size. The time of a request is a fixed cost and a cost per row; both are fitted to the answers so far, with
-more weight on recent ones. A request gets so many rows that it takes about a tenth of a second and the fixed cost is
-less than a twentieth of that. It has at most twice as many rows as the largest request that was answered. Towards the
-end of the table requests get smaller, so that all servers end together (guided self-scheduling; Polychronopoulos and
-Kuck, 1987).
+Request size. The time of a request is a fixed cost plus a cost per row; both are fitted to the answers so far, with more
+weight on recent ones. A request gets enough rows to take about a tenth of a second, and more if the fixed cost would be
+over a twentieth of that. It has at most twice as many rows as the largest answered request. Requests get smaller
+towards the end of the table, so that all servers finish together (guided self-scheduling; Polychronopoulos and Kuck,
+1987).
 
-Requests in flight. Their number grows as long as that scores more rows a second; an overloaded server halves it.
+Requests in flight. The number grows as long as that raises the throughput; an overloaded server halves it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["ChunkSize", "Concurrency", "Gate", "Pace"]
 _AIM_S = 0.1
 _FIXED_SHARE = 0.05
 _FIRST_ROWS = 2_000
-_MOST_ROWS = 50_000  # more rows only take memory
-_MOST_BYTES = 256 << 20  # of all requests in flight
+_MOST_ROWS = 50_000  # more rows only cost memory
+_MOST_BYTES = 256 << 20  # in all requests in flight together
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
-_WORTH_IT = 1.05  # the gain in rows a second for which more requests in flight are kept
+_WORTH_IT = 1.05  # the gain in throughput that justifies more requests in flight
 _FORGET = 0.9
 _TOGETHER_S = 0.5  # refusals within this time count as one
 
@@ -45,13 +45,13 @@ class Gate:
         self._waiting: asyncio.Condition = asyncio.Condition()
 
     async def enter(self, places: int = 1) -> None:
-        """Wait until so many places are free, at most all of them, and take them."""
+        """Take places once enough are free; more places than the limit wait for all of them."""
         async with self._waiting:
             await self._waiting.wait_for(lambda: self._inside + min(places, self._limit()) <= self._limit())
             self._inside += places
 
     async def leave(self) -> None:
-        """Make room."""
+        """Give one place back."""
         async with self._waiting:
             self._inside -= 1
             self._waiting.notify(max(1, self._limit() - self._inside))
@@ -65,52 +65,45 @@ class Gate:
 
 
 class Pace:
-    """The rows of the next request (None: all) and the requests in flight; "auto" adapts them to the answers."""
+    """The rows of a request (None: all) and the requests in flight; "auto" adapts them to the answers."""
 
     def __init__(self, chunk_size: ChunkSize, concurrency: Concurrency, servers: int = 1) -> None:
-        self._finds_rows = chunk_size == "auto"
-        self._finds_in_flight = concurrency == "auto"
-        self.rows: int | None = _FIRST_ROWS if chunk_size == "auto" else chunk_size
-        self.in_flight = (
-            min(_MOST_IN_FLIGHT, max(_FIRST_IN_FLIGHT, 2 * servers)) if concurrency == "auto" else concurrency
-        )
+        self._adapts_rows = chunk_size == "auto"
+        self._adapts_in_flight = concurrency == "auto"
+        self.rows = _FIRST_ROWS if chunk_size == "auto" else chunk_size
+        first = min(_MOST_IN_FLIGHT, max(_FIRST_IN_FLIGHT, 2 * servers))
+        self.in_flight = first if concurrency == "auto" else concurrency
+        self.most_in_flight = _MOST_IN_FLIGHT if concurrency == "auto" else concurrency
         self._cost = _Cost()
         self._largest = 0
-        self._row_bytes = 1.0
         self._climb = _Climb(self.in_flight)
 
-    @property
-    def most_in_flight(self) -> int:
-        """The upper limit of `in_flight`."""
-        return _MOST_IN_FLIGHT if self._finds_in_flight else self.in_flight
-
     def next_rows(self, rows_left: int | None) -> int | None:
-        """The rows of the next request; `rows_left` is how many the table has left, where that is known or estimated."""
-        if not self._finds_rows or self.rows is None or rows_left is None:
+        """The rows of the next request, when about `rows_left` rows of the table are left, None if unknown."""
+        if not self._adapts_rows or self.rows is None or rows_left is None:
             return self.rows
         share = math.ceil(rows_left / (2 * self.in_flight))
         return max(1, min(self.rows, max(share, self.rows // 8)))
 
     def observe(self, record: RequestRecord) -> None:
         """Learn from an answer."""
-        if self._finds_rows and record.rows:
-            self._row_bytes = record.bytes / record.rows
+        if self._adapts_rows and record.rows:
             self._cost.add(record.rows, record.seconds)
             self._largest = max(self._largest, record.rows)
-            memory = _MOST_BYTES / self._row_bytes / self.in_flight
-            wanted = min(self._cost.rows_for(_AIM_S, _FIXED_SHARE), _MOST_ROWS, 2 * self._largest, memory)
+            memory = _MOST_BYTES / max(1, record.bytes) * record.rows / self.in_flight
+            wanted = min(self._cost.rows(), _MOST_ROWS, 2 * self._largest, memory)
             self.rows = max(1, int(wanted))
-        if self._finds_in_flight:
+        if self._adapts_in_flight:
             self.in_flight = self._climb.next(record.rows)
 
     def overloaded(self) -> None:
-        """A server refused a request because it has too many."""
-        if self._finds_in_flight:
+        """Send less: a server refused a request because it has too many."""
+        if self._adapts_in_flight:
             self.in_flight = self._climb.back_off()
 
 
 class _Cost:
-    """The seconds of a request as a straight line over its rows: least squares, with more weight on recent requests."""
+    """The seconds of a request as a linear function of its rows: least squares, with more weight on recent requests."""
 
     def __init__(self) -> None:
         self._sums = [0.0] * 5
@@ -119,25 +112,26 @@ class _Cost:
         new = (1.0, rows, seconds, rows * rows, rows * seconds)
         self._sums = [_FORGET * old + value for old, value in zip(self._sums, new, strict=True)]
 
-    def rows_for(self, seconds: float, fixed_share: float) -> float:
-        """The rows of a request that takes `seconds`, or longer where the fixed cost would be above its share."""
+    def rows(self) -> float:
+        """The rows of a request that takes `_AIM_S`, or longer if the fixed cost would exceed its share."""
         weight, x, y, xx, xy = self._sums
         spread = weight * xx - x * x
         per_row = (weight * xy - x * y) / spread if spread > 1e-6 * xx * weight else 0.0
         fixed = (y - per_row * x) / weight
-        if per_row <= 0 or fixed < 0:  # all of one size, or noise: only the mean is known
+        if per_row <= 0 or fixed < 0:  # requests of one size, or noise: only the mean is known
             per_row, fixed = y / x, 0.0
-        return max(seconds / per_row, fixed / fixed_share / per_row)
+        return max(_AIM_S, fixed / _FIXED_SHARE) / per_row
 
 
 class _Climb:
-    """More requests in flight as long as that pays; a number is judged over twice as many answers."""
+    """Hill climbing on the requests in flight: each limit is judged over twice as many answers."""
 
     def __init__(self, start: int) -> None:
         self._limit = start
-        self._before: tuple[int, float] | None = None  # the limit before the present try, and its rows per second
+        self._before: tuple[int, float] | None = None  # during a try: the limit before it, and its throughput
         self._patience = 1  # rounds until the next try
         self._rounds = 0
+        self._backed_off = 0.0
         self._restart()
 
     def next(self, rows: int) -> int:
@@ -169,8 +163,3 @@ class _Climb:
     def _restart(self) -> int:
         self._answers, self._rows, self._began = 0, 0, time.monotonic()
         return self._limit
-
-    _answers: int
-    _rows: int
-    _began: float
-    _backed_off: float = 0.0

@@ -1,4 +1,4 @@
-"""The progress bar of a run: rows, rows per second and time left, in a terminal and in a notebook."""
+"""The progress bar of a run: rows, rows per second and time left, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ import sys
 from collections.abc import Callable
 from typing import Any, Self
 
-__all__ = ["Progress", "somebody_looks"]
+__all__ = ["Progress", "is_interactive"]
 
 _REFRESH_S = 0.1
 
 
 class Progress:
-    """A progress bar of the rows that were answered; only `advance` may be called from another thread.
-
-    Parameters
-    ----------
-    wanted : bool or None
-        Whether it is drawn; None draws it in a terminal and in a notebook.
-    expected_rows : callable
-        Gives the rows of the table, or an estimate, or None.
-    """
+    """A progress bar of the answered rows; `wanted=None` draws it only in a terminal or a notebook."""
 
     def __init__(self, wanted: bool | None, expected_rows: Callable[[], int | None]) -> None:
-        self._drawn = somebody_looks() if wanted is None else wanted
+        self._is_drawn = is_interactive() if wanted is None else wanted
         self._expected_rows = expected_rows
         self._rows = 0
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        if self._drawn:
-            from tqdm.auto import tqdm  # slow to import and seldom needed
+        if self._is_drawn:
+            from tqdm.auto import tqdm  # slow to import, and seldom needed
 
             self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring", mininterval=_REFRESH_S)
         return self
@@ -42,7 +34,7 @@ class Progress:
             self._bar.close()
 
     def advance(self, rows: int) -> None:
-        """Count `rows` more, without drawing."""
+        """Count `rows` more without drawing."""
         self._rows += rows
 
     def refresh(self) -> None:
@@ -54,13 +46,13 @@ class Progress:
             self._bar.update(self._rows - self._bar.n)
 
     async def keep_fresh(self) -> None:
-        """Draw the bar ten times a second, until cancelled."""
+        """Draw the bar ten times a second until cancelled."""
         while True:
             await asyncio.sleep(_REFRESH_S)
             self.refresh()
 
 
-def somebody_looks() -> bool:
+def is_interactive() -> bool:
     """Whether this process writes to a terminal or a notebook."""
     if sys.stderr is not None and sys.stderr.isatty():
         return True

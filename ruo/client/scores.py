@@ -25,44 +25,27 @@ __all__ = ["METADATA", "Choices", "Predictions", "Scores", "Timings", "rows_of"]
 
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
-METADATA = "ruo"  # the name under which a Parquet file of predictions says what it is
+METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
 
 
 def rows_of(errors: list[ScoringError]) -> int:
-    """How many rows were not scored."""
+    """The number of rows that were not scored."""
     return sum((error.stop or 0) - (error.start or 0) for error in errors)
 
 
 class Timings(NamedTuple):
-    """Where the time went, in seconds.
+    """Where the time went, in seconds."""
 
-    Attributes
-    ----------
-    forming_s : float
-        Reading and encoding.
-    sending_s : float
-        From the first request's start to the last answer. With `pipelined=False` it follows `forming_s`; else the two
-        overlap and do not add up to `total_s`.
-    total_s : float
-        The whole call.
-    rows_per_s : float
-        Rows by `total_s`.
-    first_result_s : float
-        From the call to the first answer; NaN where none came.
-    loop_lag_s : float
-        How late the client's event loop was at worst.
-    """
-
-    forming_s: float
-    sending_s: float
-    total_s: float
+    forming_s: float  # reading and encoding
+    sending_s: float  # from the first request to the last answer; overlaps with `forming_s` unless `pipelined=False`
+    total_s: float  # the whole call
     rows_per_s: float
-    first_result_s: float = math.nan
-    loop_lag_s: float = 0.0
+    first_result_s: float = math.nan  # from the call to the first answer; NaN if none came
+    loop_lag_s: float = 0.0  # the longest delay of the client's event loop
 
 
 class Choices(NamedTuple):
-    """How the table was sent: the wire, the rows of most requests, and the requests in flight at the same time."""
+    """How the table was sent: the wire, the rows of a typical request, and the requests in flight."""
 
     wire: str
     chunk_size: int
@@ -78,19 +61,19 @@ class Scores:
     predictions : numpy.ndarray
         (rows, outputs) float32; NaN where a row was not scored.
     labels : numpy.ndarray or None
-        (rows,) int64 class indices; None where the table has no labels, or a row does not name exactly one class.
+        (rows,) int64 class indices; None if the table has no labels, or a row does not name exactly one class.
     timings : Timings
         Where the time went.
     model : ModelInfo
-        The model that answered; one version for the whole run.
+        The model that answered, one version for the whole run.
     records : list of RequestRecord
-        What `requests` shows as a DataFrame.
+        The rows of `requests`.
     errors : list of ScoringError
-        What `failures` shows as a DataFrame.
+        The rows of `failures`.
     choices : Choices or None
-        How the table was sent; what "auto" came to.
+        How the table was sent, with the sizes that "auto" led to.
     span : Span or None
-        Which part of the table was scored; None for all of it.
+        The part of the table that was scored; None for all of it.
 
     Examples
     --------
@@ -110,10 +93,7 @@ class Scores:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """A row per request: start, rows, bytes, attempts, server, worker, version, status, and its clock in seconds.
-
-        `resumed` marks what an earlier run scored, by the checkpoint; its clock is unknown.
-        """
+        """A row per request, with its clock in seconds; `resumed` marks requests of an earlier run, without a clock."""
         import pandas as pd
 
         frame = pd.DataFrame([vars(record) for record in self.records], columns=list(RequestRecord.__annotations__))
@@ -123,7 +103,7 @@ class Scores:
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """A row per range of rows that was not scored: start, stop (not included), status and reason."""
+        """A row per range of rows that was not scored: start, stop (exclusive), status and reason."""
         import pandas as pd
 
         rows = [(error.start, error.stop, error.status, str(error)) for error in self.errors]
@@ -131,7 +111,7 @@ class Scores:
         return frame.sort_values("start", ignore_index=True)
 
     def balance(self) -> pd.DataFrame:
-        """A row per server and worker: the rows and requests it answered, its seconds on them, its share of the rows."""
+        """A row per server and worker: the rows and requests it answered, the seconds they took, its share of the rows."""
         answered = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
         groups = answered.groupby(["server", "worker"])
         shares = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
@@ -139,7 +119,7 @@ class Scores:
         return shares
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row per row of the table: prediction_0, prediction_1, ..., and label where there are labels."""
+        """A row per row of the table: prediction_0, prediction_1, ..., and label if there are labels."""
         import pandas as pd
 
         return pd.DataFrame(self._columns())
@@ -149,7 +129,7 @@ class Scores:
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet; its metadata name the model and the part of the table."""
+        """Write the columns of `to_pandas` as Parquet; the metadata name the model and the part of the table."""
         facts = {
             "model": self.model.name,
             "version": self.model.version,
@@ -168,15 +148,13 @@ class Scores:
         return len(self.predictions)
 
     def __repr__(self) -> str:
-        rows, time_s = len(self), self.timings.total_s
+        model, lost = self.model, rows_of(self.errors)
         outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
-        model = f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else "")
-        lost = rows_of(self.errors)
         parts = [
-            f"{rows:,} rows x {outputs} outputs",
-            f"{time_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
+            f"{len(self):,} rows x {outputs} outputs",
+            f"{self.timings.total_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
             f"{len(self.records):,} requests",
-            model,
+            f"model {model.name!r}" + (f" version {model.version}" if model.version else ""),
             f"{lost:,} rows not scored" if lost else "all rows scored",
         ]
         return f"Scores({', '.join(parts)})"

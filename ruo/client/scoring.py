@@ -2,14 +2,15 @@
 
     table -> blocks -> chunks (encoded, in a thread) -> queue -> `concurrency` senders -> answers -> Scores
 
-The server is asked for its model first, since the table is read in the model's datatype. Then reading, sending and
-receiving overlap, and no more than a few chunks are in memory at any time. With a checkpoint every answer goes to the
-disk too, and what is there already is taken from there.
+The server describes its model first, since the table is read in the model's datatype. Then reading, sending and
+receiving overlap, with no more than a few chunks in memory. With a checkpoint, every answer is also written to disk, and
+answers from an earlier run are read from there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -17,8 +18,6 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple, Unpack
-
-import numpy as np
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Consistency
@@ -37,28 +36,18 @@ __all__ = ["ScoredBlock", "ascore_csv", "iter_scores", "score_csv"]
 
 
 class ScoredBlock(NamedTuple):
-    """Predictions of consecutive rows.
-
-    Attributes
-    ----------
-    start : int
-        The first row, counted from 0.
-    predictions : numpy.ndarray
-        (rows, outputs) float32.
-    labels : numpy.ndarray or None
-        (rows,) int64 class indices; None where the table has no labels.
-    """
+    """Consecutive rows, from row `start` on."""
 
     start: int
-    predictions: Predictions
-    labels: Labels | None
+    predictions: Predictions  # (rows, outputs) float32
+    labels: Labels | None  # (rows,) class indices; None if the table has no labels
 
 
 @takes_options()
 def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
-    """Score every row of a table with the model that a server holds; the predictions come back in row order.
+    """Score every row of a table with the model on a server; the predictions come back in row order.
 
-    Works in a script, in a notebook and in a thread; Ctrl-C ends it cleanly.
+    Works in a script, in a notebook and in a thread; Ctrl-C stops it cleanly.
 
     Parameters
     ----------
@@ -76,13 +65,13 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     Raises
     ------
     ArgumentError
-        For a wrong argument.
+        If an argument is wrong.
     TableError
-        Where the table is at fault, with row and column.
+        If the table is at fault; it names the row and column.
     ScoringError
-        Where rows were not scored: which, the server's reason, and what was scored so far in `.scores`.
+        If rows were not scored; it names them and the server's reason, and `.scores` holds what was scored.
     CheckpointError
-        Where the checkpoint is of another run, in use, damaged, or cannot be written.
+        If the checkpoint is of another run, in use, damaged, or cannot be written.
 
     Examples
     --------
@@ -99,19 +88,13 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
 
 @takes_options()
 async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
-    """`score_csv` for use with `await`: the same result, on the running loop, which is never blocked.
+    """`score_csv` for use with `await`: the same result, without blocking the running loop.
 
     Parameters
     ----------
     source : path, pandas.DataFrame or polars.DataFrame
-        As in `score_csv`.
     url : str or sequence of str
-        As in `score_csv`.
     **options
-
-    Examples
-    --------
-    >>> scores = await ascore_csv("testset.csv", "http://localhost:8000")  # doctest: +SKIP
     """
     run = await asyncio.to_thread(_Run, source, url, ScoreOptions(**options))
     with Progress(run.options.progress, run.table.expected_rows) as bar:
@@ -126,17 +109,15 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
 
 @takes_options("pipelined", "errors")
 def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
-    """Score a table of any length block by block, in row order, with a few chunks in memory.
+    """Score a table of any length block by block, in row order and in bounded memory.
 
-    Rows are sent ahead of the block that is handed out, but no further than a few chunks: a slow loop around this
-    slows the reading. Raises what `score_csv` raises.
+    Only a few chunks are sent ahead of the block in hand, so a slow consumer slows the reading. Raises what `score_csv`
+    raises.
 
     Parameters
     ----------
     source : path, pandas.DataFrame or polars.DataFrame
-        As in `score_csv`.
     url : str or sequence of str
-        As in `score_csv`.
     **options
 
     Yields
@@ -174,27 +155,26 @@ class _Run:
         self.table = open_table(source, options.label_prefix, options.shard)
 
     async def score(self, bar: Progress) -> Scores:
-        """Score the table and put together everything that came back."""
-        consistency = Consistency(self.options.allow_version_change)
-        collected = Collected(consistency, self.table.expected_rows)
+        """Score the table and collect all answers."""
+        collected = Collected(self.options.allow_version_change, self.table.expected_rows)
         async with LoopLag() as lag:
             try:
-                async with self._running() as (pipeline, pace):
+                async with self._running() as pipeline:
                     async for sent in pipeline.answers():
                         bar.advance(sent.rows)
                         error = collected.add(sent)
                         if error is not None and self.options.errors == "raise":
                             raise error
                     collected.account_for(pipeline.rows)
-                    scores = self._scores(collected, consistency, pipeline, pace, lag)
+                    scores = self._scores(collected, pipeline, lag)
             except (ScoringError, CheckpointError) as error:
                 if collected.records:
-                    error.scores = self._scores(collected, consistency, pipeline, pace, lag)
+                    error.scores = self._scores(collected, pipeline, lag)
                 raise
         return scores
 
     def iterate(self) -> Iterator[ScoredBlock]:
-        """Score the table and hand it out block by block."""
+        """Score the table and yield it block by block."""
         with Progress(self.options.progress, self.table.expected_rows) as bar, LoopThread() as loop:
             blocks = self._blocks(bar)
             try:
@@ -204,7 +184,7 @@ class _Run:
                 loop.run(blocks.aclose())
 
     def warn_of_labels(self) -> None:
-        """Say why there are no labels, at the first line of the stack that is not ruo's."""
+        """Warn that there are no labels, at the caller's line."""
         if self._unclear_label is None:
             return
         frame, level = sys._getframe(), 1  # noqa: SLF001  as the documentation of `warnings` does
@@ -216,17 +196,16 @@ class _Run:
 
     async def _blocks(self, bar: Progress) -> AsyncGenerator[ScoredBlock, None]:
         consistency = Consistency(self.options.allow_version_change)
-        async with self._running() as (pipeline, _):
+        async with self._running() as pipeline:
             async for sent in pipeline.answers(in_order=True):
                 bar.advance(sent.rows)
-                error = consistency.error(sent)
-                if error is not None:
+                if (error := consistency.error(sent)) is not None:
                     raise error
-                assert sent.answer.predictions is not None  # no error, so there are predictions
+                assert sent.answer.predictions is not None  # because there is no error
                 yield ScoredBlock(sent.start, sent.answer.predictions, sent.labels)
 
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[tuple[Pipeline, Pace]]:
+    async def _running(self) -> AsyncIterator[Pipeline]:
         options = self.options
         async with Checkpoint(options.checkpoint) if options.checkpoint else nullcontext() as checkpoint:
             async with self.client as client:
@@ -235,51 +214,43 @@ class _Run:
                 if checkpoint:
                     await checkpoint.begin(await asyncio.to_thread(self._key))
                 pace = Pace(options.chunk_size, options.concurrency, client.servers)
-                async with Pipeline(
-                    self.table, client, pace, pipelined=options.pipelined, checkpoint=checkpoint
-                ) as pipeline:
-                    yield pipeline, pace
+                async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
+                    yield pipeline
             if checkpoint:
                 await checkpoint.finish()
 
     def _key(self) -> dict[str, object]:
-        """What a run must have in common with an earlier one to resume it."""
-        model, span = self.client.model, self.table.span
-        may_change = self.options.allow_version_change
+        """What must be the same for a run to resume an earlier one."""
+        options, model, span = self.options, self.client.model, self.table.span
         return {
             "data": self.table.fingerprint(),
             "shard": span and list(span),
             "model": model.name,
-            "version": "" if may_change else model.version,
-            "sha256": "" if may_change else model.sha256,
-            "label_prefix": self.options.label_prefix,
-            "chunk_size": self.options.chunk_size,
+            "version": "" if options.allow_version_change else model.version,
+            "sha256": "" if options.allow_version_change else model.sha256,
+            "label_prefix": options.label_prefix,
+            "chunk_size": options.chunk_size,
             "wire": self.client.wire.name,
         }
 
     def _check_features(self, model: ModelInfo) -> None:
-        shape = model.input_shape
-        if shape is None or -1 in shape[1:]:
-            return
-        wanted, columns = int(np.prod(shape[1:])), len(self.table.features)
-        if wanted != columns:
+        shape, columns = model.input_shape, len(self.table.features)
+        if shape is not None and -1 not in shape[1:] and math.prod(shape[1:]) != columns:
             raise TableError(
-                f"{self.table.name} has {columns} feature columns, model {model.name!r} takes {wanted}; label columns "
-                f"({len(self.table.labels)} here) are those whose names start with label_prefix."
+                f"{self.table.name} has {columns} feature columns, model {model.name!r} takes {math.prod(shape[1:])}; "
+                f"label columns ({len(self.table.labels)} here) are those whose names start with label_prefix."
             )
 
-    def _scores(
-        self, collected: Collected, consistency: Consistency, pipeline: Pipeline, pace: Pace, lag: LoopLag
-    ) -> Scores:
+    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag) -> Scores:
         labels, self._unclear_label = collected.labels(pipeline.rows)
         return Scores(
             collected.predictions(pipeline.rows),
             labels,
             collected.timings(self._began, pipeline.rows, pipeline.forming_s, lag.seconds),
-            self.client.model._replace(version=consistency.version or self.client.model.version),
+            self.client.model._replace(version=collected.version or self.client.model.version),
             collected.records,
             collected.errors,
-            Choices(self.client.wire.name, collected.usual_rows(), pace.in_flight),
+            Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight),
             self.table.span,
         )
 

@@ -1,7 +1,7 @@
 """The predictions of a table that several clients scored in parts, joined to the whole.
 
-A part is a Parquet file that `Scores.to_parquet` wrote. Its metadata say where the part begins and ends, so that parts
-that are missing, of tables of different sizes, or of different models are refused.
+A part is a Parquet file written by `Scores.to_parquet`. Its metadata say where the part begins and ends, so that missing
+parts, parts of tables of different sizes and parts from different models are refused.
 """
 
 from __future__ import annotations
@@ -24,35 +24,15 @@ __all__ = ["merge"]
 class _Part(NamedTuple):
     path: Path
     span: Span
-    model: tuple[str, str, str]
+    model: dict[str, str]  # its name, version and SHA-256
     frame: pl.LazyFrame
     rows: int
 
 
 def merge(parts: Sequence[Path], out: Path) -> int:
-    """Join the predictions of all parts of a table.
+    """Join the parts of a table, in any order, to one .parquet or .csv file, and return its number of rows.
 
-    Parameters
-    ----------
-    parts : sequence of pathlib.Path
-        The parts' Parquet files, in any order.
-    out : pathlib.Path
-        The file to write, .parquet or .csv.
-
-    Returns
-    -------
-    int
-        The rows of the whole.
-
-    Raises
-    ------
-    CheckpointError
-        Where parts are missing or double, of different cuts, tables or models, or not wholly scored.
-
-    Examples
-    --------
-    >>> merge([Path("0.parquet"), Path("1.parquet")], Path("whole.parquet"))  # doctest: +SKIP
-    10000
+    Raises CheckpointError if a part is missing, double, not completely scored, or of another cut, table or model.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise ArgumentError(f"{out} must end in .parquet or .csv.")
@@ -68,8 +48,8 @@ def merge(parts: Sequence[Path], out: Path) -> int:
     if out.suffix == ".csv":
         whole.sink_csv(unfinished)
     else:
-        facts = dict(zip(("model", "version", "sha256"), opened[0].model, strict=True))
-        whole.sink_parquet(unfinished, metadata={METADATA: json.dumps({**facts, "not_scored": 0, "span": None})})
+        facts = {**opened[0].model, "not_scored": 0, "span": None}
+        whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
     unfinished.replace(out)
     return sum(part.rows for part in filled)
 
@@ -77,18 +57,17 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 def _open(path: Path) -> _Part:
     try:
         about: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[METADATA])
-        rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+        frame = pl.scan_parquet(path)
+        rows = frame.select(pl.len()).collect().item()
     except (pl.exceptions.PolarsError, OSError, KeyError, ValueError):
-        raise CheckpointError(
-            f"{path} is not a part; parts are Parquet files that `ruo score --shard` wrote."
-        ) from None
+        message = f"{path} is not a part; parts are Parquet files written by `ruo score --shard`."
+        raise CheckpointError(message) from None
     if about["span"] is None:
         raise CheckpointError(f"{path} is of a whole table; there is nothing to merge.")
     if about["not_scored"]:
         raise CheckpointError(f"{path} lacks {about['not_scored']:,} rows that were not scored; score this part again.")
-    return _Part(
-        path, Span(**about["span"]), (about["model"], about["version"], about["sha256"]), pl.scan_parquet(path), rows
-    )
+    model = {name: about[name] for name in ("model", "version", "sha256")}
+    return _Part(path, Span(**about["span"]), model, frame, rows)
 
 
 def _check(parts: list[_Part]) -> None:
@@ -101,11 +80,11 @@ def _check(parts: list[_Part]) -> None:
         if part.model != first.model:
             raise CheckpointError(f"{first.path} and {part.path} were scored by different models; score one again.")
     numbers = [part.span.part for part in parts]
-    missing = sorted(set(range(first.span.of)) - set(numbers))
-    if missing:
-        raise CheckpointError(f"Of {first.span.of} parts, counted from 0, number {missing[0]} is missing.")
-    if len(numbers) > first.span.of:
-        double = next(number for number in numbers if numbers.count(number) > 1)
+    missing = next((number for number in range(first.span.of) if number not in numbers), None)
+    if missing is not None:
+        raise CheckpointError(f"Of {first.span.of} parts, counted from 0, number {missing} is missing.")
+    double = next((number for number in numbers if numbers.count(number) > 1), None)
+    if double is not None:
         raise CheckpointError(f"Part {double} is given twice; name it once.")
     for before, after in itertools.pairwise(parts):
         if before.span.end != after.span.begin:

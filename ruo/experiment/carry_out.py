@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ruo.client.progress import somebody_looks
+from ruo.client.progress import is_interactive
 from ruo.errors import ExperimentError
 from ruo.experiment.plan import Plan, Trial
 from ruo.experiment.results import PROVENANCE, RUNS, read_lines, read_provenance
@@ -140,7 +140,7 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
 
 @contextmanager
 def _bar(progress: bool | None, total: int, done: int) -> Iterator[Callable[[], object]]:
-    if not (somebody_looks() if progress is None else progress):
+    if not (is_interactive() if progress is None else progress):
         yield lambda: None
         return
     from tqdm.auto import tqdm  # slow to import, and seldom needed

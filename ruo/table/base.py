@@ -1,4 +1,4 @@
-"""What every table has: columns, blocks, a fingerprint, and the part of it that one client scores."""
+"""What every table has: columns, blocks of rows, a fingerprint, and the part that one client scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | pl.DataFrame"
 
 
 class Span(NamedTuple):
-    """Part number `part`, from 0, `of` so many: from `begin` to `end` (not included) of `size` bytes or rows."""
+    """Part number `part` (from 0) of `of` parts: from `begin` to `end` (exclusive) out of `size` bytes or rows."""
 
     part: int
     of: int
@@ -34,50 +34,41 @@ class Span(NamedTuple):
 
 
 class Table:
-    """A table to score; `open_table` makes one. `features` and `labels` are the names of its columns."""
+    """A table to score, made by `open_table`; `features` and `labels` are the names of its columns."""
 
     name: str
     features: list[str]
     labels: list[str]
-    rows: int | None = None  # where it is known before the table is read
-    span: Span | None = None  # the part of the table that this is; None for all of it
+    rows: int | None = None  # None if unknown until the table is read
+    span: Span | None = None  # the part of the whole table that this is; None for all of it
     _is_stopped = False
 
     def blocks(
         self, chunk_size: int | Callable[[int], int | None] | None, dtype: np.dtype[Any] | type = np.float32
     ) -> Generator[Block]:
-        """Read the table once from the start, in row order.
+        """Read the table from the start, in row order.
 
-        Parameters
-        ----------
-        chunk_size : int, callable or None
-            Rows of a block (the last one has the rest), None for one block of all rows. A function gives the size of
-            the block that begins at a row, and is called when that block is asked for.
-        dtype : numpy.dtype, default float32
-            The datatype of the features.
-
-        Raises
-        ------
-        TableError
-            For a cell that the datatype cannot hold, and for a row that is short or long.
+        `chunk_size` is the rows of a block, None for all, or a function as in `regroup`. Raises TableError for a cell
+        that the datatype cannot hold, and for a row that is too short or too long.
         """
         is_empty = True
-        for block in regroup(self._read(np.dtype(dtype)), chunk_size if callable(chunk_size) else lambda _: chunk_size):
+        rows_at = chunk_size if callable(chunk_size) else lambda _: chunk_size
+        for block in regroup(self._read(np.dtype(dtype)), rows_at):
             is_empty = False
             yield block
         if is_empty and self.span is None:
             raise TableError(f"{self.name} has no rows below its header: there is nothing to score.")
 
     def stop(self) -> None:
-        """End the reading, from any thread: `blocks` raises TableError after the piece that is being read."""
+        """Stop reading, from any thread: `blocks` raises TableError after the current piece."""
         self._is_stopped = True
 
     def fingerprint(self) -> str:
-        """The SHA-256 of what would be read."""
+        """The SHA-256 of the data."""
         raise NotImplementedError
 
     def expected_rows(self) -> int | None:
-        """How many rows there are: exactly where known, estimated once some are read, else None."""
+        """The number of rows: exact if known, an estimate once some are read, else None."""
         return self.rows
 
     def _pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
@@ -86,27 +77,26 @@ class Table:
     def _read(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
         for piece in self._pieces(dtype):
             if self._is_stopped:
-                raise TableError(f"The reading of {self.name} was stopped before its end.")
+                raise TableError(f"Reading {self.name} was stopped before its end.")
             yield piece
 
     def _piece(self, frame: pl.DataFrame, dtype: np.dtype[Any]) -> Piece:
-        features = to_array(frame[self.features], dtype)  # a selection would be planned first, which takes longer
+        features = to_array(frame[self.features], dtype)  # faster than `select`, which makes a plan first
         return Piece(features, class_indices(frame[self.labels]) if self.labels else None)
 
-    def _set_span(self, shard: tuple[int, int], size: int, unit: str, place: Callable[[int], int]) -> Span:
-        """Remember which part this is; `place` moves a boundary to where the table can be cut."""
-        index, of = shard
-        begin, end = (place(boundary) for boundary in (index, index + 1))
-        self.span = Span(index, of, begin, end, size)
-        self.name += f", part {index} of {of} (from {unit} {begin:,} on)"
+    def _set_span(self, shard: tuple[int, int], size: int, unit: str, boundary: Callable[[int], int]) -> Span:
+        """Make this one part of the table; `boundary(part)` is where a part begins."""
+        part, of = shard
+        self.span = Span(part, of, boundary(part), boundary(part + 1), size)
+        self.name += f", part {part} of {of} (from {unit} {self.span.begin:,} on)"
         return self.span
 
     def _set_columns(self, columns: list[str], label_prefix: str) -> None:
-        repeated = [name for name in columns if columns.count(name) > 1]
-        if repeated:
-            raise TableError(f"{self.name} has the column {repeated[0]!r} twice; give each column its own name.")
+        repeated = next((name for name in columns if columns.count(name) > 1), None)
+        if repeated is not None:
+            raise TableError(f"{self.name} has the column {repeated!r} twice; give each column its own name.")
         self.labels = [name for name in columns if name.startswith(label_prefix)] if label_prefix else []
-        self.features = [name for name in columns if name not in set(self.labels)]
+        self.features = [name for name in columns if name not in self.labels]
         if not self.features:
             raise TableError(
                 f"{self.name} has no feature columns: the names of all its {len(columns)} columns start with "
@@ -115,10 +105,7 @@ class Table:
 
 
 def fingerprint_table(source: Source) -> str:
-    """The SHA-256 of a table: of the file at a path, or of a DataFrame's column names, types and cells.
-
-    A pandas DataFrame's does not depend on its index. Raises ArgumentError for a path that does not exist.
-    """
+    """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
     if isinstance(source, (str, os.PathLike)):
         return fingerprint(source)
     whole = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Rows as they were read, cut anew to the request size; and label columns as class indices."""
+"""Rows as they were read, cut to the request size; and label columns as class indices."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-__all__ = ["NO_LABEL", "Block", "Features", "Labels", "Piece", "class_indices", "regroup"]
+from ruo.wire.messages import Array
 
-Features = np.ndarray[Any, np.dtype[Any]]
+__all__ = ["NO_LABEL", "Block", "Labels", "Piece", "class_indices", "regroup"]
+
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
-# Marks a row whose label columns do not name exactly one class.
-NO_LABEL = -1
+NO_LABEL = -1  # marks a row whose label columns do not name exactly one class
 
 
 class Piece(NamedTuple):
-    """Rows that were read at once: `features` (rows, columns) in C order, `labels` (rows,) class indices or None."""
+    """Rows from one read: `features` (rows, columns) in C order, `labels` (rows,) class indices or None."""
 
-    features: Features
+    features: Array
     labels: Labels | None
 
 
@@ -28,20 +28,14 @@ class Block(NamedTuple):
     """Rows from row `start` of the table on; `features` and `labels` are those of a `Piece`."""
 
     start: int
-    features: Features
+    features: Array
     labels: Labels | None
 
 
 def regroup(pieces: Iterator[Piece], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
-    """Cut the rows of the pieces into blocks; rows are copied only where a block spans several pieces.
+    """Cut a table's pieces into blocks; rows are copied only where a block spans several pieces.
 
-    Parameters
-    ----------
-    pieces : iterator of Piece
-        The table, in row order.
-    rows_at : callable
-        Gives the size of the block that begins at a row, None for all rows that are left. It is called when that
-        block is asked for.
+    `rows_at(start)` is called when the block at row `start` is asked for; it returns the block's size, None for the rest.
     """
     held: list[Piece] = []
     start, count = 0, 0
@@ -60,18 +54,7 @@ def regroup(pieces: Iterator[Piece], rows_at: Callable[[int], int | None]) -> It
 
 
 def class_indices(columns: pl.DataFrame) -> Labels:
-    """Label columns to class indices.
-
-    Parameters
-    ----------
-    columns : polars.DataFrame
-        One-hot columns, or a single column of whole numbers.
-
-    Returns
-    -------
-    numpy.ndarray
-        (rows,) int64; `NO_LABEL` where a row names no class or several.
-    """
+    """One-hot columns, or one column of whole numbers, as (rows,) class indices; `NO_LABEL` for no class or several."""
     first, *others = (column.cast(pl.Float32, strict=False).to_numpy() for column in columns.iter_columns())
     if not others:
         whole = (first >= 0) & (first == np.floor(first)) & (first < 2**24)

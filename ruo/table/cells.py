@@ -1,11 +1,12 @@
 """Cells as values of the model's datatype.
 
-A whole-number type gets exactly the numbers that stand in the table. A floating-point type gets its nearest values, and
-never an infinity that the table does not hold.
+An integer type holds exactly the numbers of the table. A floating-point type holds the nearest values, but never an
+infinity that is not in the table.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -13,30 +14,26 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.table.blocks import Features
+from ruo.wire.messages import Array
 
 __all__ = ["CellError", "cell_error", "is_number", "polars_type", "to_array", "why_unfit"]
 
 
+@dataclass(eq=False)
 class CellError(ValueError):
-    """The datatype cannot hold the cell at `row` and `column`, positions within the frame."""
+    """The datatype cannot hold the cell at `row` and `column`, both positions within the frame."""
 
-    def __init__(self, row: int, column: int) -> None:
-        super().__init__(row, column)
-        self.row = row
-        self.column = column
+    row: int
+    column: int
 
 
 def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
-    """The polars datatype of a numpy one."""
+    """The polars datatype for a numpy one."""
     return pl.Series(np.empty(0, dtype)).dtype
 
 
-def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Features:
-    """Columns of numbers, or of text that holds numbers, as (rows, columns) in C order.
-
-    Raises CellError for the first cell, row by row, that the datatype cannot hold.
-    """
+def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
+    """Columns of numbers, also as text, as (rows, columns) in C order; raises CellError for the first unfit cell."""
     kind = polars_type(dtype)
     if kind.is_float() and pl.String not in frame.dtypes:
         converted = frame if set(frame.dtypes) == {kind} else frame.cast(kind)
@@ -52,7 +49,7 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Features:
 
 
 def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
-    """The column in the datatype, null where a cell is not a number or out of range."""
+    """The column in the datatype, null where a cell is not a number or is out of range."""
     kind = polars_type(dtype)
     if column.dtype != pl.String:
         return column.cast(kind, strict=False)
@@ -60,7 +57,7 @@ def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
     if kind.is_float():
         return text.cast(kind, strict=False)
     numbers = text.str.replace(r"\.0*$", "").cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
-    if numbers.null_count():  # another notation, such as 1e3, or a cell that is unfit
+    if numbers.null_count():  # another notation, such as 1e3, or an unfit cell
         cells = zip(text, numbers, strict=True)
         values = [_whole(cell, dtype) if number is None else number for cell, number in cells]
         numbers = pl.Series(column.name, values, numbers.dtype)
@@ -84,7 +81,7 @@ def _whole(cell: str | None, dtype: np.dtype[Any]) -> int | None:
 
 
 def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
-    """Why the datatype cannot hold what stands in a cell, as the end of a sentence; empty where it can."""
+    """Why the datatype cannot hold a cell, as the end of a sentence; empty if it can."""
     text = cell.strip()
     if text and not is_number(text):
         return "is not a number"
@@ -100,14 +97,14 @@ def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
 
 
 def cell_error(where: str, row: int, column: str, cell: str, why: str) -> TableError:
-    """The error that names a cell and how to mend it; `where` names the table and the row."""
+    """The error for a cell; `where` names the table and the row."""
     shown = repr(cell[:40]) if cell else "an empty cell"
     message = f'{where}, column "{column}": {shown} {why}; mend the cell, or leave the column out.'
     return TableError(message, row=row, column=column)
 
 
 def is_number(text: str) -> bool:
-    """Whether every reader of CSV takes the text for a number."""
+    """Whether every CSV reader takes the text for a number."""
     try:
         float(text), Decimal(text)
     except (ValueError, ArithmeticError):

@@ -24,7 +24,7 @@ _ROWS_PER_PIECE = 20_000  # about 5 MB of 64 float32 features
 
 
 class FrameTable(Table):
-    """A DataFrame in memory; `label_prefix` and `shard` are those of `open_table`."""
+    """A DataFrame in memory."""
 
     def __init__(self, name: str, frame: pl.LazyFrame, label_prefix: str, shard: tuple[int, int] | None) -> None:
         self.name = name
@@ -52,9 +52,8 @@ class FrameTable(Table):
         rows = self._frame.with_row_index("_ruo_row").filter(numbers.is_null() & pl.col(column).is_not_null())
         bad = rows.select("_ruo_row", column).head(1).collect()
         if bad.is_empty():
-            return TableError(
-                f'{self.name}, column "{column}" has the type {dtype}; convert it to numbers.', column=column
-            )
+            message = f'{self.name}, column "{column}" has the type {dtype}; convert it to numbers.'
+            return TableError(message, column=column)
         row, value = bad.row(0)
         return cell_error(f"{self.name}, row {row:,}", row, column, str(value), "is not a number")
 
@@ -71,12 +70,12 @@ class FrameTable(Table):
             start += frame.height
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        frame = self._frame.collect()  # a DataFrame in memory already: nothing is copied
+        frame = self._frame.collect()  # already in memory, nothing is copied
         return (frame.slice(start, _ROWS_PER_PIECE) for start in range(0, frame.height, _ROWS_PER_PIECE))
 
 
 class ParquetTable(FrameTable):
-    """A Parquet file; its parameters are those of `open_table`."""
+    """A Parquet file."""
 
     def __init__(self, path: Path, label_prefix: str, shard: tuple[int, int] | None) -> None:
         super().__init__(path.name, pl.scan_parquet(path), label_prefix, shard)
@@ -91,7 +90,7 @@ class ParquetTable(FrameTable):
 
 
 def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
-    """The frame's columns, shared where their memory allows it; polars' own way would need pyarrow."""
+    """A pandas DataFrame in polars, without copies where possible; `polars.from_pandas` would need pyarrow."""
     columns: dict[str, Any] = {}
     for position, name in enumerate(frame.columns):
         column = frame.iloc[:, position]

@@ -48,7 +48,7 @@ def half(small_csv: Path, scripted: Scripted, right_answer: Any, reply: Any, pat
 
 
 def test_only_what_is_missing_is_scored(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
-    """The second call sends the rest only, and tells which requests were the first one's."""
+    """The second call sends only the rest, and marks the requests of the first."""
     scores = score_csv(small_csv, half.url, chunk_size=2, concurrency=1, checkpoint=path)
 
     assert len(half.requests) == 4 + 2
@@ -58,7 +58,7 @@ def test_only_what_is_missing_is_scored(small_csv: Path, half: Any, path: Path, 
 
 
 def test_a_finished_run_sends_nothing(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
-    """When all is scored the same call only reads it back."""
+    """Once all rows are scored, the same call only reads them back."""
     for _ in range(2):
         scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
 
@@ -66,8 +66,8 @@ def test_a_finished_run_sends_nothing(small_csv: Path, half: Any, path: Path, sm
     np.testing.assert_array_equal(small_sums, scores.predictions)
 
 
-def test_iter_scores_goes_on_too(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
-    """Stored blocks are handed out in their place."""
+def test_iter_scores_resumes_too(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
+    """Stored blocks come out in their place."""
     blocks = list(iter_scores(small_csv, half.url, chunk_size=2, checkpoint=path))
 
     assert [0, 2, 4, 6, 8] == [block.start for block in blocks]
@@ -78,7 +78,7 @@ def test_iter_scores_goes_on_too(small_csv: Path, half: Any, path: Path, small_s
 def test_stored_rows_keep_their_labels_and_errors(
     tmp_path: Path, scripted: Scripted, right_answer: Any, reply: Any, path: Path
 ) -> None:
-    """Labels are read anew for stored rows, and rows that failed are tried again."""
+    """Labels of stored rows are read again, and failed rows are sent again."""
     table = tmp_path / "labelled.csv"
     table.write_text("a,b,c,Label_0,Label_1\n" + "".join(f"{i},1,1,{i % 2},{1 - i % 2}\n" for i in range(10)))
     server = scripted(lambda number, body, headers: reply(500) if number == 1 else right_answer(body, headers))
@@ -114,7 +114,7 @@ def _other_rows(small_csv: Path) -> dict[str, Any]:
 def test_a_checkpoint_of_another_run_is_refused(
     small_csv: Path, half: Any, path: Path, change: Callable[[Path], dict[str, Any]], sentence: str
 ) -> None:
-    """What differs stands in the error, nothing is sent, and the file stays as it is."""
+    """The error names what differs, nothing is sent, and the file is unchanged."""
     changed = change(small_csv)
     before = path.read_bytes()
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_run_is_refused(
 
 
 def test_another_model_is_refused(small_csv: Path, half: Any, path: Path) -> None:
-    """A model of another version, which the first one's is not beside any more, does not go on with the run."""
+    """A run does not resume with another version of the model if the first one is gone."""
     page = half.pages.pop("/v2/models/model/versions/1").replace(b'"1"', b'"2"')
     half.pages |= {"/v2/models/model": page, "/v2/models/model/versions/2": page}
 
@@ -135,7 +135,7 @@ def test_another_model_is_refused(small_csv: Path, half: Any, path: Path) -> Non
 
 
 def test_the_run_keeps_to_its_version(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray) -> None:
-    """Where the version that the run began with is still there, the run goes on with that."""
+    """If the version that the run began with is still there, the run resumes with it."""
     half.pages["/v2/models/model"] = half.pages["/v2/models/model"].replace(b'["1"]', b'["1", "2"]')
 
     scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
@@ -146,7 +146,7 @@ def test_the_run_keeps_to_its_version(small_csv: Path, half: Any, path: Path, sm
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 200])
 def test_a_torn_end_is_left_out(small_csv: Path, half: Any, path: Path, small_sums: np.ndarray, cut: int) -> None:
-    """An entry that a crash cut short counts as not scored, and the ones before it stay."""
+    """An entry that a crash cut short does not count, and those before it do."""
     path.write_bytes(path.read_bytes()[:-cut])
 
     scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
@@ -160,7 +160,7 @@ def test_a_torn_end_is_left_out(small_csv: Path, half: Any, path: Path, small_su
 def test_a_damaged_entry_is_left_out(
     small_csv: Path, half: Any, path: Path, small_sums: np.ndarray, place: int
 ) -> None:
-    """A bit that changed on the disk is found by its checksum: that entry is scored again, and no other."""
+    """A flipped bit on the disk is found by the checksum: that entry is scored again, and no other."""
     data = bytearray(path.read_bytes())
     data[place] ^= 0x40
     path.write_bytes(data)
@@ -239,7 +239,7 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
 
 
 def test_a_damaged_key_is_no_key(path: Path) -> None:
-    """A checkpoint whose run cannot be read is an error that says so, not a run that goes on without comparison."""
+    """A checkpoint with an unreadable key is an error, not a run that resumes unchecked."""
     asyncio.run(_write(path, KEY))
     data = path.read_bytes()
 
@@ -262,7 +262,7 @@ def test_an_entry_of_another_run_does_not_count(path: Path, tmp_path: Path) -> N
 
 
 def test_answers_of_another_shape_are_refused(path: Path) -> None:
-    """A model that answers otherwise, on a wire that names no version, does not go on with the run."""
+    """On a wire without versions, a run does not resume with a model of another output shape."""
 
     async def main() -> None:
         async with Checkpoint(path) as checkpoint:
@@ -275,7 +275,7 @@ def test_answers_of_another_shape_are_refused(path: Path) -> None:
 
 
 def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
-    """While 200 MB are opened and checked, the loop serves others."""
+    """While 200 MB are opened and checked, the event loop keeps running."""
 
     async def main() -> tuple[float, float]:
         async with Checkpoint(path) as checkpoint:
@@ -301,7 +301,7 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
 def test_another_file_is_not_written_to(
     small_csv: Path, scripted: Scripted, answers: Any, path: Path, content: bytes, sentence: str
 ) -> None:
-    """A path that was mistaken for a checkpoint keeps what is in it."""
+    """A file that is not a checkpoint keeps its content."""
     path.write_bytes(content)
 
     with pytest.raises(CheckpointError, match=sentence):
@@ -310,10 +310,8 @@ def test_another_file_is_not_written_to(
     assert path.read_bytes() == content
 
 
-def test_a_place_that_cannot_be_written_is_told(
-    small_csv: Path, scripted: Scripted, answers: Any, tmp_path: Path
-) -> None:
-    """A folder that is missing is a sentence, before anything is sent."""
+def test_a_missing_folder_is_an_error(small_csv: Path, scripted: Scripted, answers: Any, tmp_path: Path) -> None:
+    """A missing folder is an error before anything is sent."""
     server = scripted(answers)
 
     with pytest.raises(CheckpointError, match=r"cannot be opened \(No such file or directory\)"):
@@ -322,8 +320,8 @@ def test_a_place_that_cannot_be_written_is_told(
     assert server.requests == []
 
 
-def test_a_full_disk_is_told(small_csv: Path, scripted: Scripted, answers: Any, path: Path) -> None:
-    """What cannot be written is an error of the run that has what was scored, not a checkpoint with holes."""
+def test_a_full_disk_is_an_error(small_csv: Path, scripted: Scripted, answers: Any, path: Path) -> None:
+    """A failed write is an error that carries what was scored, not a checkpoint with holes."""
     program = f"""
         import resource
         from ruo import score_csv
@@ -349,7 +347,7 @@ def test_a_full_disk_is_told(small_csv: Path, scripted: Scripted, answers: Any, 
 
 
 def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, scripted: Scripted, right_answer: Any, path: Path) -> None:
-    """While one run writes to it, another is refused, also from another process."""
+    """While one run holds it, another is refused, even from another process."""
     refused: list[str] = []
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -392,7 +390,7 @@ def test_every_source_has_a_fingerprint(
 
 
 def test_auto_sizes_resume(small_csv: Path, half: Any, tmp_path: Path, small_sums: np.ndarray) -> None:
-    """With sizes that are found on the way, stored rows are not sent again either."""
+    """With adapted sizes, stored rows are not sent again either."""
     path = tmp_path / "auto.ruo"
     first = score_csv(small_csv, half.url, chunk_size="auto", concurrency="auto", checkpoint=path)
     sent = len(half.requests)
@@ -404,8 +402,8 @@ def test_auto_sizes_resume(small_csv: Path, half: Any, tmp_path: Path, small_sum
 
 
 @pytest.mark.parametrize("wire", ["v2", "v1", "paper"])
-def test_killed_and_gone_on_with(demo: Demo, server: LocalServer, tmp_path: Path, wire: str) -> None:
-    """After kill -9 the rest only is scored, and all predictions are, bit by bit, those of a run in one go."""
+def test_a_killed_run_resumes(demo: Demo, server: LocalServer, tmp_path: Path, wire: str) -> None:
+    """After kill -9 only the rest is scored, and all predictions equal those of one whole run bit by bit."""
     path = tmp_path / "run.ruo"
     program = f"""
         from ruo import iter_scores

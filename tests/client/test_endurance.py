@@ -156,7 +156,7 @@ def test_the_server_is_away_for_five_seconds(big: Demo, truth: dict[str, np.ndar
 
 
 def test_the_server_stands_still_for_five_seconds(big: Demo, truth: dict[str, np.ndarray]) -> None:
-    """Every process of it is stopped, without a word to its clients, and goes on later."""
+    """Every process of the server is stopped, without a word to its clients, and continues later."""
     with local_server(big.models["cnn"], workers=4) as server:
         pids = [server.pid, *workers_of(server)]
 
@@ -221,7 +221,7 @@ def test_a_bad_network(
 
 
 def test_the_client_is_killed_at_half(big: Demo, light: LocalServer, tmp_path: Path) -> None:
-    """After `kill -9` at 50 % the rest only is sent, as the server counts it, and the result is the same bit by bit."""
+    """After `kill -9` at 50 % only the rest is sent, as the server counts it, and the result is the same bit by bit."""
     path = tmp_path / "run.ruo"
     program = f"""
         from ruo import iter_scores
@@ -361,7 +361,7 @@ def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> Non
 
 
 def test_a_body_of_hundreds_of_megabytes(big: Demo, light: LocalServer, tmp_path: Path) -> None:
-    """A table whose one request is above the server's limit is cut to fit, or told where it must not be."""
+    """A table whose one request is above the server's limit is cut to fit, or is an error if it must not be cut."""
     table = tmp_path / "wide.csv"
     with big.testset.open("rb") as rows, table.open("wb") as wide:
         header = rows.readline()

@@ -82,7 +82,7 @@ def test_the_end_is_shared() -> None:
 
 
 def test_what_is_given_stays() -> None:
-    """A size and a number that were asked for are not changed by anything."""
+    """A given size and a given number of requests in flight never change."""
     pace = Pace(1_234, 5)
     for _ in range(20):
         answered(pace, 1_234, 0.5)
@@ -101,7 +101,7 @@ def test_many_servers_begin_with_many_requests() -> None:
 def test_an_overloaded_server_gets_fewer_at_once(
     tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
 ) -> None:
-    """A server that takes two at a time and refuses the third scores everything, with few refusals in the end."""
+    """A server that accepts two requests at a time scores everything, with few refusals in the end."""
     table = tmp_path / "table.csv"
     table.write_text("a,b,c\n" + "1,2,3\n" * 40_000)
     lock, inside, refused = threading.Lock(), [0], []
@@ -131,7 +131,7 @@ def test_an_overloaded_server_gets_fewer_at_once(
 def test_auto_stays_within_the_servers_limit(
     tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
 ) -> None:
-    """Sizes that are found on the way are cut to what the server takes."""
+    """Adapted sizes are cut to what the server accepts."""
     table = tmp_path / "table.csv"
     table.write_text("a,b,c\n" + "1,2,3\n" * 30_000)
 
@@ -146,7 +146,7 @@ def test_auto_stays_within_the_servers_limit(
 
 
 def test_auto_gives_what_fixed_sizes_give(demo: Any, server: Any, expected: np.ndarray) -> None:
-    """Predictions do not depend on how the table was cut; what was chosen stands in the scores."""
+    """Predictions do not depend on how the table was cut; the scores name what was chosen."""
     scores = score_csv(demo.testset, server.url, chunk_size="auto", concurrency="auto")
 
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
@@ -157,7 +157,7 @@ def test_auto_gives_what_fixed_sizes_give(demo: Any, server: Any, expected: np.n
 
 
 def test_a_gate_follows_its_limit() -> None:
-    """No more than the limit are inside, also when it changes meanwhile."""
+    """No more than the limit are inside, even if the limit changes."""
     limit, inside, most = [2], [0], []
 
     async def visit(gate: Gate) -> None:

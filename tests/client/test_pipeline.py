@@ -57,7 +57,7 @@ def test_the_tasks_are_as_many_as_senders(long_table: Path, scripted: Callable[.
 
 
 def test_an_early_end_leaves_nothing_behind(long_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
-    """A loop that is left, or that fails, ends the run: no thread and no socket stays."""
+    """A loop that is left early, or that fails, ends the run: no thread and no socket remains."""
     server = scripted(answers)
     for _ in range(3):
         for block in iter_scores(long_table, server.url, chunk_size=10):
@@ -69,7 +69,7 @@ def test_an_early_end_leaves_nothing_behind(long_table: Path, scripted: Callable
 
 
 def test_a_loop_that_is_left_writes_nothing(long_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
-    """Leaving `iter_scores` in mid-run prints no complaint of an event loop or a generator."""
+    """Leaving `iter_scores` in mid-run prints no warning about an event loop or a generator."""
     program = f"""
         from ruo import iter_scores
         for number in range(5):
@@ -83,17 +83,15 @@ def test_a_loop_that_is_left_writes_nothing(long_table: Path, scripted: Callable
 
 
 def test_the_result_type_imports_no_machinery() -> None:
-    """`Scores` can be had without what sends and reads."""
+    """Importing `Scores` does not import what sends and reads."""
     program = "import sys, ruo.client.scores; print([name for name in sys.modules if name.startswith('ruo.client')])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert run.stdout == "['ruo.client', 'ruo.client.records', 'ruo.client.scores']\n"
 
 
-def test_what_is_wrong_with_the_server_is_told_first(
-    tmp_path: Path, scripted: Callable[..., Any], answers: Any
-) -> None:
-    """Of two faults, one of the server and one of the table, it is always the server's that is told."""
+def test_a_fault_of_the_server_is_reported_first(tmp_path: Path, scripted: Callable[..., Any], answers: Any) -> None:
+    """If both the server and the table are at fault, the error is always that of the server."""
     path = tmp_path / "bad.csv"
     path.write_text("a,b,c\n1,2,x\n")
     server = scripted(answers)
@@ -114,7 +112,7 @@ def slow_table(tmp_path: Path) -> Path:
 
 
 def test_reading_and_its_end_never_block_the_loop(slow_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
-    """While a whole table is read for one request, and when that is cancelled, the loop serves others."""
+    """While a whole table is read for one request, and when that is cancelled, the event loop keeps running."""
     server = scripted(answers)
     began = time.monotonic()
     assert sum(len(block.features) for block in open_table(slow_table).blocks(None)) == 6_000_000
@@ -138,7 +136,7 @@ def test_reading_and_its_end_never_block_the_loop(slow_table: Path, scripted: Ca
 
 
 def test_ctrl_c_ends_the_reading(slow_table: Path, scripted: Callable[..., Any], answers: Any) -> None:
-    """An interrupt while a whole table is read ends the run after the piece that is being read."""
+    """An interrupt while a whole table is read ends the run after the current piece."""
     program = f"""
         import threading
         from ruo import score_csv

@@ -46,7 +46,7 @@ def _seen(program: str, terminal: bool) -> str:
         ("ascore_csv", "None", True, True),
     ],
 )
-def test_the_bar_is_drawn_where_somebody_looks(
+def test_the_bar_is_drawn_in_a_terminal_only(
     demo: Demo, server: LocalServer, entry: str, progress: str, terminal: bool, shown: bool
 ) -> None:
     """In a terminal unless it is switched off, elsewhere only if it is switched on; with rows, speed and time."""

@@ -35,7 +35,7 @@ WIRES = ["v2", "v2-json", "v1", "paper"]
 def test_predictions_are_the_models_own(
     demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, wire: str, chunk_size: int | None
 ) -> None:
-    """Every wire and request size gives what the model says in-process, in row order."""
+    """Every wire and request size gives the predictions of the model in-process, in row order."""
     rows = len(expected) if chunk_size != 7 else 200
     source = pl.read_csv(demo.testset, n_rows=rows)
 
@@ -99,7 +99,7 @@ def test_every_kind_of_source_gives_the_same(
 def test_labels_may_be_absent_or_between_features(
     demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, place: str
 ) -> None:
-    """Label columns are left out wherever they stand, and need not be there."""
+    """Label columns are left out wherever they are, and are optional."""
     frame = pl.read_csv(demo.testset)
     names = frame.columns
     features, classes = names[:64], names[64:]
@@ -202,7 +202,7 @@ def test_every_datatype_reaches_the_model(
 
 @pytest.mark.parametrize(("datatype", "cells"), [("int64", [16_777_217, 3]), ("float64", [0.1, 1e-300])])
 def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells: list[float]) -> None:
-    """A Keras model of whole numbers or doubles finds in a CSV the numbers that it looks for."""
+    """A Keras model of whole numbers or doubles gets the exact numbers of a CSV."""
     import keras
 
     given = keras.Input((2,), dtype=datatype, name="x")
@@ -219,7 +219,7 @@ def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells
 
 
 def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(scripted, answers) -> None:
-    """The v2 wire carries NaN and Infinity as they are; what a model makes of them is its own affair."""
+    """The v2 wire carries NaN and Infinity as they are; what comes out of them depends on the model."""
     rows = np.array([[1, np.nan, 2], [1, np.inf, 2], [1, -np.inf, 2], [1, 2, 3]], np.float32)
 
     scores = score_csv(pl.DataFrame(rows, ["a", "b", "c"]), scripted(answers).url)
@@ -228,7 +228,7 @@ def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(scripted, answers) 
 
 
 def test_rows_with_nan_are_scored_as_in_process(demo: Demo, server: LocalServer, features: np.ndarray) -> None:
-    """A real model says of NaN and Infinity what Keras does without a server, operation by operation."""
+    """A real model gives the same for NaN and Infinity as Keras without a server."""
     import keras
 
     rows = features[:3].copy()
@@ -256,7 +256,7 @@ def test_json_wires_refuse_nan_and_infinity(server: LocalServer, features: np.nd
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_wrong_number_of_features_is_told(demo: Demo, server: LocalServer, wire: str) -> None:
+def test_a_wrong_number_of_features_is_an_error(demo: Demo, server: LocalServer, wire: str) -> None:
     """A table with a column too few is refused with both numbers, by the client or by the server."""
     frame = pl.read_csv(demo.testset, n_rows=10).drop("pixel_0_0")
 
@@ -277,7 +277,7 @@ def test_timings_are_of_the_two_phases(demo: Demo, server: LocalServer) -> None:
 
 
 def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None:
-    """`requests` tells of each request where, when and how much, in row order."""
+    """`requests` has the server, the clock and the size of each request, in row order."""
     requests = score_csv(demo.testset, server.url, chunk_size=1_000).requests
 
     assert [0, 1_000, 2_000] == requests["start"].tolist()
@@ -326,7 +326,7 @@ def test_it_works_where_a_loop_is_running(demo: Demo, server: LocalServer, expec
 
 
 def test_it_works_in_threads(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """Two threads score at the same time and get each their own whole result."""
+    """Two threads score at the same time, and each gets its own whole result."""
     found: dict[int, Scores] = {}
 
     def work(number: int) -> None:
@@ -388,10 +388,10 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer, mark: str)
         ({"url": []}, "No server is given"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_is_sent(
+def test_wrong_arguments_are_refused_before_anything_is_sent(
     small_csv: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
-    """The name, the value and what is taken instead stand in the error."""
+    """The error has the name, the value and what is accepted instead."""
     with pytest.raises(ArgumentError) as caught:
         score_csv(small_csv, **{"url": "http://127.0.0.1:9", **arguments})
 
@@ -401,7 +401,7 @@ def test_wrong_arguments_are_told_before_anything_is_sent(
 def test_iter_scores_reads_no_further_than_a_few_chunks(
     tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
 ) -> None:
-    """While the first block is looked at, no more than the window of chunks is sent."""
+    """While the first block is in hand, no more than the window of chunks is sent."""
     path = tmp_path / "long.csv"
     path.write_text("a,b,c\n" + "1,2,3\n" * 10_000)
     server = scripted(answers)
@@ -418,7 +418,7 @@ def test_iter_scores_reads_no_further_than_a_few_chunks(
 def test_a_table_whose_rows_get_shorter_is_scored_whole(
     tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
 ) -> None:
-    """How many rows there are is guessed from the first ones; a guess that falls short loses none."""
+    """The number of rows is estimated from the first ones; an estimate that is too low loses none."""
     rows = np.arange(40_000)
     long = 14_000  # rows of 600 bytes: more than are read at once
     path = tmp_path / "shorter.csv"

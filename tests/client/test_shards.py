@@ -66,7 +66,7 @@ def test_empty_cells_of_a_single_column_are_rows(tmp_path: Path, of: int) -> Non
 
 
 def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
-    """Rubbish in another part is not this part's affair, and is an error of its own part that names the part."""
+    """Rubbish in another part does not matter; in its own part it is an error that names the part."""
     table = tmp_path / "table.csv"
     table.write_text("a,b\n" + "1,2\n" * 100 + "1,x\n" + "1,2\n" * 99)
 
@@ -77,8 +77,8 @@ def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
         list(open_table(table, shard=(2, 4)).blocks(None))
 
 
-def test_what_cannot_be_cut_is_told(small_csv: Path, tmp_path: Path) -> None:
-    """A compressed file, and a cut inside a quoted cell, are sentences that say what to do."""
+def test_a_table_that_cannot_be_cut_is_an_error(small_csv: Path, tmp_path: Path) -> None:
+    """A compressed file, and a cut inside a quoted cell, are errors that say what to do."""
     import gzip
 
     packed = tmp_path / "small.csv.gz"
@@ -93,7 +93,7 @@ def test_what_cannot_be_cut_is_told(small_csv: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shard", [(-1, 2), (2, 2), (0, 0)])
-def test_a_part_that_is_none_is_told(small_csv: Path, shard: tuple[int, int]) -> None:
+def test_an_impossible_part_is_refused(small_csv: Path, shard: tuple[int, int]) -> None:
     """The parts are counted from 0."""
     with pytest.raises(ArgumentError, match=r"is no part; \(0, 4\) is the first of four, \(3, 4\) the last"):
         score_csv(small_csv, "http://127.0.0.1:9", shard=shard)
@@ -141,7 +141,7 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     demo: Demo, server: LocalServer, small_csv: Path, scripted: Any, answers: Any, reply: Any, parts: list[Path],
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    """Missing, double, foreign and unfinished parts are each named, and nothing is written."""
+    """Missing, double, foreign and unfinished parts are named, and nothing is written."""
     out = tmp_path / "whole.parquet"
     other, half, whole = (tmp_path / f"{name}.parquet" for name in ("other", "half", "all"))
     score_csv(small_csv, scripted(answers).url, shard=(2, 3)).to_parquet(other)
@@ -168,7 +168,7 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     assert not out.exists()
 
 
-def test_a_table_that_changed_in_between_is_found_out(
+def test_a_table_that_changed_in_between_is_refused(
     small_csv: Path, scripted: Any, answers: Any, tmp_path: Path
 ) -> None:
     """Parts of as many bytes whose borders do not meet are of two tables."""

@@ -91,7 +91,7 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
         ("a,b\0\n1,2\n", "is not a text file", None, None),
     ],
 )
-def test_a_wrong_csv_is_told_by_row_and_column(
+def test_a_wrong_cell_of_a_csv_is_named(
     tmp_path: Path, text: str, sentence: str, row: int | None, column: str | None
 ) -> None:
     """The error names the file, the row, the line, the column and the cell."""
@@ -102,7 +102,7 @@ def test_a_wrong_csv_is_told_by_row_and_column(
     assert (row, column) == (caught.value.row, caught.value.column)
 
 
-def test_a_wrong_cell_far_down_is_told_by_its_row(tmp_path: Path) -> None:
+def test_a_wrong_cell_far_down_is_named_by_its_row(tmp_path: Path) -> None:
     """Rows are counted over all pieces of the file."""
     path = tmp_path / "long.csv"
     path.write_text("a,b\n" + "1.2345678,2.3456789\n" * 500_000 + "oops,1\n" + "1,2\n" * 10)
@@ -111,8 +111,8 @@ def test_a_wrong_cell_far_down_is_told_by_its_row(tmp_path: Path) -> None:
         _rows(path, 10_000)
 
 
-def test_a_stray_quote_is_told(tmp_path: Path) -> None:
-    """A quote that is opened and never closed does not make the rest of a long file one cell."""
+def test_a_stray_quote_is_an_error(tmp_path: Path) -> None:
+    """A quote that is never closed does not turn the rest of a long file into one cell."""
     path = _csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 4_500_000)
 
     with pytest.raises(TableError, match="is opened and not closed within 64 MB"):
@@ -121,7 +121,7 @@ def test_a_stray_quote_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", ['1,"2.5', '1,"', '",1\n', '1,""2"5"\n', '1,"2"5\n', '"1,2\n3,"4'])
 def test_a_malformed_quote_changes_no_value(tmp_path: Path, row: str) -> None:
-    """A cell whose quotes do not belong together is an error, never the number that is left without them."""
+    """A cell with unbalanced quotes is an error, never the number without them."""
     for dtype in (np.float16, np.float32, np.float64, np.int64):
         with pytest.raises(TableError, match="table.csv"):
             list(open_table(_csv(tmp_path, f"a,b\n1,2\n{row}")).blocks(None, dtype))
@@ -136,7 +136,7 @@ def test_quoted_cells_are_numbers_in_every_notation(tmp_path: Path) -> None:
     assert block.features.tolist() == [[1, 2], [3, 4]]
 
 
-def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
     """A gzip file that was cut short is an error, not a shorter table."""
     path = tmp_path / "cut.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000)[:-20])
@@ -146,7 +146,7 @@ def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
 
 
 def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:
-    """Before reading it is not known; after the first piece it is near, for gzip too."""
+    """It is unknown before reading and near after the first piece, for gzip too."""
     text = b"a,b\n" + b"1.25,2.25\n" * 2_000_000
     for path, data in ((tmp_path / "t.csv", text), (tmp_path / "t.csv.gz", gzip.compress(text, 1))):
         path.write_bytes(data)

@@ -23,8 +23,8 @@ def test_boolean_and_integer_columns_are_features() -> None:
     np.testing.assert_array_equal([[1, 1, 1], [0, 2, 2]], _rows(frame))
 
 
-def test_a_wrong_cell_of_a_dataframe_is_told_by_row_and_column() -> None:
-    """A DataFrame's cell that is not a number is named as a file's is."""
+def test_a_wrong_cell_of_a_dataframe_is_named() -> None:
+    """A cell of a DataFrame that is not a number is named like a cell of a file."""
     with pytest.raises(TableError, match="the DataFrame, row 2, column \"b\": 'x' is not a number") as caught:
         open_table(pd.DataFrame({"a": [1, 2, 3], "b": ["1", "2", "x"]}))
 

@@ -56,13 +56,13 @@ def test_blocks_hold_every_row_in_order(source: object, chunk_size: int | None) 
 
 @pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])
 def test_a_table_without_rows_is_refused(source: object) -> None:
-    """There is nothing to score, and that is said."""
+    """The error says that there is nothing to score."""
     with pytest.raises(TableError, match="has no rows"):
         _rows(source)
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    """A missing file, a folder and an object of another kind are told apart."""
+    """A missing file, a folder and an object of another kind are different errors."""
     with pytest.raises(TableError, match="does not exist"):
         open_table(tmp_path / "nothing.csv")
     with pytest.raises(TableError, match="is a folder"):
