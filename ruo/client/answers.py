@@ -1,6 +1,6 @@
 """A server's answer as the predictions of a chunk, or the reason why it cannot be that.
 
-It must be no longer than it can be, name this request, and have the right number of rows, of one shape and of numbers.
+It has to name this request, with one finite prediction per row, all of the same shape, in no more bytes than that takes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def request_id(chunk_start: int, rows: int) -> str:
 
 
 def most_bytes(rows: int, row_shape: tuple[int, ...] | None) -> int:
-    """The most bytes that an answer may have, by its rows and by the shape of one row where that is known."""
+    """The most bytes that an answer can have, given the number of rows and, where it is known, the shape of one."""
     if row_shape is None or min(row_shape, default=1) < 0:
         return 65 * _BYTES_BESIDE + rows * _BYTES_PER_ROW
     return _BYTES_BESIDE + rows * math.prod(row_shape) * _BYTES_PER_VALUE

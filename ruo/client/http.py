@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -27,7 +27,7 @@ from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 
-__all__ = ["Endpoint", "HttpClient", "at_address", "proxy_of"]
+__all__ = ["Endpoint", "HttpClient", "proxy_of"]
 
 HeadersAndBody = tuple[Mapping[str, str], bytes]
 
@@ -85,17 +85,15 @@ class Endpoint:
     """Requests to one server, at one of its host's IP `address`es where one is given."""
 
     def __init__(self, http: HttpClient, url: str, address: str = "") -> None:
-        parts = urlsplit(url)
         self._http = http
         self._url = url
-        self._netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-        self._base = parts._replace(netloc=self._netloc, query="", fragment="")
+        self._base = URL(url)
         self._proxy = proxy_of(url)
         self._address = address
         self._recent_address, self._recent_until = "", 0.0
         self._options: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
-        if parts.scheme == "https":
-            self._options |= {"ssl": http.tls, "server_hostname": self._base.hostname}
+        if self._base.scheme == "https":
+            self._options |= {"ssl": http.tls, "server_hostname": self._base.raw_host}
 
     async def ask(
         self, method: str, path: str, body: Encoded | None = None, most_bytes: int = _LONGEST_ANSWER
@@ -137,7 +135,7 @@ class Endpoint:
         if time.monotonic() > self._recent_until:
             self._recent_address = ""
         url = _joined(self._base, self._address or self._recent_address, path)
-        headers = {"Host": self._netloc}
+        headers = {"Host": self._base.host_port_subcomponent or ""}
         if upload is None or not upload.keeps:
             headers["Connection"] = "close"
         request = self._http.session.request(method, url, data=upload, headers=headers, **self._options)
@@ -159,18 +157,10 @@ def proxy_of(url: str) -> str | None:
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-def at_address(url: SplitResult, address: str) -> SplitResult:
-    """The URL with an IP address, if one is given, in place of the host name."""
-    if not address:
-        return url
-    host = f"[{address}]" if ":" in address else address
-    return url._replace(netloc=f"{host}:{url.port}" if url.port else host)
-
-
 @lru_cache
-def _joined(base: SplitResult, address: str, path: str) -> URL:
-    quoted = quote(base.path + path, safe=_IN_PATHS)
-    return URL(at_address(base, address)._replace(path=quoted).geturl(), encoded=True)
+def _joined(base: URL, address: str, path: str) -> URL:
+    quoted = quote(base.raw_path.rstrip("/") + path, safe=_IN_PATHS)
+    return (base.with_host(address) if address else base).with_path(quoted, encoded=True)
 
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
 
-from ruo.client.http import Endpoint, at_address, proxy_of
+from yarl import URL
+
+from ruo.client.http import Endpoint, proxy_of
 from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentError, back_off
 from ruo.errors import ArgumentError
 
@@ -133,11 +134,12 @@ class Servers:
     async def _look_up(self) -> None:
         keys = []
         for url in self._urls:
+            # where the look-up fails, the known addresses stay, since the name server may be at fault
             addresses = await _addresses(url) or [address for name, address in self._servers if name == url] or [""]
             keys += [(url, address) for address in addresses]
         for url, address in keys:
             if (url, address) not in self._servers:
-                name = at_address(urlsplit(url), address).geturl()
+                name = str(URL(url).with_host(address)) if address else url
                 self._servers[url, address] = Server(name, self._endpoint(url, address))
         for key, server in self._servers.items():
             server.is_gone = key not in keys
@@ -146,39 +148,37 @@ class Servers:
 
 def base_and_model(url: str) -> tuple[str, str | None]:
     """A server's address and the model's name, from http://host:8000 or http://host:8000/v2/models/NAME."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not _is_host(parts) or not url.isprintable():
+    if not _is_server(url):
         raise ArgumentError(f"{url!r} is not the address of a server; write it as http://host:8000.")
-    if parts.username or parts.password:
-        raise ArgumentError(f"The address of {parts.hostname} holds a user or password; pass a token instead.")
+    parts = URL(url)
+    if parts.user or parts.password:
+        raise ArgumentError(f"The address of {parts.host} holds a user or password; pass a token instead.")
     base, _, model = url.rstrip("/").partition("/v2/models/")
     return base, model.split("/")[0] or None
 
 
-def _is_host(parts: SplitResult) -> bool:
-    """Whether the host and port can stand in a request; aiohttp takes no short forms of IP addresses such as 127.1."""
+def _is_server(url: str) -> bool:
     try:
-        parts.netloc.encode("idna")
-        name, port = parts.hostname or "", parts.port
+        parts = URL(url)
+        host = parts.raw_host or ""
+        host.encode("idna")
     except ValueError:  # of which UnicodeError is a kind
         return False
-    is_short = name.replace(".", "").isdigit() and name.count(".") < 3
-    return bool(name) and " " not in name and port != 0 and not is_short
+    is_short = host.replace(".", "").isdigit() and host.count(".") < 3  # such as 127.1, which aiohttp does not take
+    is_host = bool(host) and " " not in host and not is_short
+    return parts.scheme in ("http", "https") and is_host and parts.port != 0 and url.isprintable()
 
 
 async def _addresses(url: str) -> list[str]:
-    """A host's addresses where it has several of one family, else [""]: any; [] where the look-up fails.
-
-    A server is kept when its name cannot be looked up, since the name server may be at fault.
-    """
-    parts = urlsplit(url)
+    """A host's addresses where it has several of one family, otherwise [""] for any; [] where the look-up fails."""
+    parts = URL(url)
     with contextlib.suppress(ValueError):
-        ip_address(parts.hostname or "")
+        ip_address(parts.raw_host or "")
         return [""]
     if proxy_of(url):  # which looks names up itself
         return [""]
     try:
-        infos = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
     except OSError:
         return []
     for family in (socket.AF_INET, socket.AF_INET6):
