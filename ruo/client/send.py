@@ -28,7 +28,7 @@ __all__ = ["Client"]
 
 T = TypeVar("T")
 
-_NOT_SCORED = " were not scored: "
+_NOT_SCORED = " not scored: "
 
 
 class Client:
@@ -216,5 +216,7 @@ class Client:
 
 
 def _not_scored(record: RequestRecord, reason: str, status: int | None) -> ScoringError:
-    message = f"{rows_named(record.start, record.rows)}{_NOT_SCORED}{reason}" if record.rows else reason
-    return ScoringError(message, record.start, record.start + record.rows, status)
+    if record.rows:
+        verb = "was" if record.rows == 1 else "were"
+        reason = f"{rows_named(record.start, record.rows)} {verb}{_NOT_SCORED}{reason}"
+    return ScoringError(reason, record.start, record.start + record.rows, status)

@@ -85,6 +85,15 @@ def test_a_refusal_for_good_is_not_repeated(small_csv: Path, scripted: Scripted,
     assert len(server.requests) == 1
 
 
+def test_a_single_row_is_named(tmp_path: Path, scripted: Scripted, reply: Any) -> None:
+    """The error for a chunk of one row is in the singular."""
+    table = tmp_path / "one.csv"
+    table.write_text("a,b,c\n1,2,3\n")
+
+    with pytest.raises(ScoringError, match="Row 0 was not scored: .* answered 500: boom"):
+        score_csv(table, scripted(lambda number, body, headers: reply(500, b"boom")).url)
+
+
 def test_a_failure_during_a_run_keeps_what_was_scored(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any, reply: Any
 ) -> None:
