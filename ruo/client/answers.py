@@ -1,11 +1,11 @@
-"""An answer to the predictions of a chunk, or the sentence that says why it cannot be that.
+"""A server's answer as the predictions of a chunk, or the reason why it cannot be that.
 
-What is checked: its length, that it answers this request, how many rows it has and of what shape, and that numbers
-are numbers.
+It has to name this request, with one finite prediction per row, all of the same shape, in no more bytes than that takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -17,49 +17,30 @@ from ruo.wire.messages import Array
 __all__ = ["most_bytes", "predictions_of", "read_server_timing", "request_id"]
 
 _EXACT_IN_FLOAT32 = 2**24
-# The longest answer that can be right. A number takes some 25 bytes in JSON, and more where it is indented.
+# The longest answer that can be right. A number takes about 25 bytes in JSON, and more where it is indented.
 _BYTES_PER_VALUE = 64
-_BYTES_PER_ROW = 1 << 16  # where nobody knows how many outputs there are
+_BYTES_PER_ROW = 1 << 16  # where the number of outputs is unknown
 _BYTES_BESIDE = 1 << 20  # names, shapes and whatever else a server adds
 
 
 def request_id(chunk_start: int, rows: int) -> str:
-    """The name of a request, by which an answer to another one is noticed."""
+    """The id of a request, which its answer must repeat if it has one."""
     return f"rows {chunk_start}-{chunk_start + rows - 1}"
 
 
 def most_bytes(rows: int, row_shape: tuple[int, ...] | None) -> int:
-    """The most bytes of an answer with so many rows, of the shape `row_shape` where that is known."""
+    """The most bytes that an answer can have, given the number of rows and, where it is known, the shape of one."""
     if row_shape is None or min(row_shape, default=1) < 0:
-        return _BYTES_BESIDE + rows * _BYTES_PER_ROW + 64 * _BYTES_BESIDE
+        return 65 * _BYTES_BESIDE + rows * _BYTES_PER_ROW
     return _BYTES_BESIDE + rows * math.prod(row_shape) * _BYTES_PER_VALUE
 
 
 def predictions_of(
     answer: InferResponse, chunk: Chunk, model: ModelInfo, row_shape: tuple[int, ...] | None = None
 ) -> Array:
-    """An answer as the predictions of a chunk.
+    """The predictions of a chunk, (rows, outputs) or (rows, ...) in float32; raises WireError where they cannot be that.
 
-    Parameters
-    ----------
-    answer : InferResponse
-        What the server said.
-    chunk : Chunk
-        The rows that it was asked about.
-    model : ModelInfo
-        Names the output to take.
-    row_shape : tuple of int, optional
-        The shape of one row in earlier answers.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of shape (rows, outputs) or (rows, ...), float32.
-
-    Raises
-    ------
-    WireError
-        Where the answer cannot be that of this chunk.
+    `row_shape` is the shape of one row in earlier answers.
     """
     if answer.id and answer.id != request_id(chunk.start, chunk.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
@@ -86,22 +67,21 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
         rows = output.astype(np.float32, copy=False)
     wrong = ~np.isfinite(rows)
     if wrong.any():
-        # of a row that holds NaN itself, NaN is what the model says
-        known = np.isfinite(chunk.features).reshape(chunk.rows, -1).all(axis=1)
-        lost = wrong.reshape(chunk.rows, -1).any(axis=1) & known
-        if lost.any():
-            row = int(lost.argmax())
-            value = output.reshape(chunk.rows, -1)[row][wrong.reshape(chunk.rows, -1)[row]][0]
+        # for a row with NaN among its features, NaN is a right answer
+        is_finite = np.isfinite(chunk.features).reshape(chunk.rows, -1).all(axis=1)
+        wrong = wrong.reshape(chunk.rows, -1)
+        wrong_rows = wrong.any(axis=1) & is_finite
+        if wrong_rows.any():
+            row = int(wrong_rows.argmax())
+            value = output.reshape(chunk.rows, -1)[row][wrong[row]][0]
             raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
     return rows
 
 
 def read_server_timing(header: str, record: RequestRecord) -> None:
-    """`Server-Timing: decode;dur=1.2, predict;dur=3.4` (milliseconds; W3C, "Server Timing")."""
+    """Read `decode;dur=1.2, predict;dur=3.4` (in milliseconds; W3C, "Server Timing")."""
     for entry in header.split(","):
         name, _, duration = entry.strip().partition(";dur=")
         if name in ("decode", "queue", "predict", "encode"):
-            try:
+            with contextlib.suppress(ValueError):  # a proxy may add anything
                 setattr(record, f"{name}_s", float(duration) / 1000)
-            except ValueError:
-                continue  # a proxy may add what it likes

@@ -1,6 +1,6 @@
-"""How aiohttp connects for this client: who shares a connection, and how a body goes out.
+"""How aiohttp connects for this client: which requests share a connection, and how a body is sent.
 
-Of aiohttp it takes public names only, among them two that few know: `TCPConnector.connect`, overridden, and
+Only public names of aiohttp are used, two of them little known: `TCPConnector.connect`, which is overridden, and
 `should_close` of a connection's protocol.
 """
 
@@ -10,55 +10,42 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import aiohttp
 
+from ruo.wire import Encoded
 from ruo.wire.messages import Buffer
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import AddrInfoType, Connection
+    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 __all__ = ["Connector", "Upload"]
 
 _KEPT_S = 0.25
-_JOINED_BYTES = 1 << 16  # a small body is one call of the system, which costs more than copying it
-_WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, so a large one is offered piece by piece
+_JOINED_BYTES = 1 << 16  # up to here, joining the buffers costs less than a system call for each
+_WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, so a large buffer is written in pieces
 
 
 class Upload(aiohttp.Payload):
-    """The body of a request, sent buffer by buffer with its length.
+    """The body of a request, sent buffer by buffer with its length; `keeps` lets it share a connection.
 
-    Parameters
-    ----------
-    buffers : sequence of bytes-like
-        The body.
-    size : int
-        Its bytes.
-    keeps : bool
-        Whether the request may share a connection with others.
-
-    Attributes
-    ----------
-    is_on_kept_connection : bool
-        Whether the connection had served another request before.
-    peer : str
-        The IP address at the other end of the connection.
+    Afterwards `peer` is the IP address at the other end, and `is_on_kept_connection` says whether that was shared.
     """
 
-    def __init__(self, buffers: Sequence[Buffer], size: int, keeps: bool) -> None:
-        super().__init__(buffers)
+    def __init__(self, body: Encoded, keeps: bool) -> None:
+        super().__init__(body, headers=body.headers)
         self.keeps = keeps
         self.is_on_kept_connection = False
         self.peer = ""
-        self._buffers = buffers
-        self._bytes = size
+        self._buffers = body.buffers
+        self._bytes = body.size
 
     @property
     def size(self) -> int:
@@ -66,11 +53,11 @@ class Upload(aiohttp.Payload):
         return self._bytes
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text, which nothing asks for but aiohttp's base class."""
+        """The body as text, which only aiohttp's base class asks for."""
         return b"".join(self._buffers).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send it, as far as the other side takes it: whoever reads the answer learns why it took no more."""
+        """Send as much as the server takes; where it stops reading, its answer says why."""
         with contextlib.suppress(ConnectionError):
             for piece in self._pieces():
                 await writer.write(piece)
@@ -87,18 +74,21 @@ class Upload(aiohttp.Payload):
 
 
 class Connector(aiohttp.TCPConnector):
-    """New connections, and kept ones for a moment where a request may share one."""
+    """Opens a new connection for each request, or shares a young one where the request allows it."""
 
     def __init__(self) -> None:
-        # of the system's names, as everything else on this machine has them; aiohttp takes another resolver if it can
-        resolver = aiohttp.ThreadedResolver()
-        super().__init__(limit=0, keepalive_timeout=_KEPT_S, resolver=resolver, socket_factory=_new_socket)
+        super().__init__(
+            limit=0,
+            keepalive_timeout=_KEPT_S,
+            resolver=aiohttp.ThreadedResolver(),  # the system's; aiohttp prefers another one where it is installed
+            socket_factory=lambda address: _Socket(*address[:3]),
+        )
         self._opened_at: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        """A connection for a request; a kept one only if it is young, and nothing came that nobody had asked for."""
+        """A connection for a request; a kept one only if it is young and holds no unrequested bytes."""
         upload = req.body if isinstance(req.body, Upload) else None
         keeps = upload is not None and upload.keeps
         while True:
@@ -111,7 +101,7 @@ class Connector(aiohttp.TCPConnector):
                 break
             connection.close()
         transport = connection.transport
-        if transport is not None:  # else it is lost already, as aiohttp will notice
+        if transport is not None:  # or else the connection is lost, which aiohttp notices
             connection.add_callback(partial(_end, transport, keeps))
             if upload is not None:
                 upload.is_on_kept_connection = is_kept
@@ -120,16 +110,16 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _end(transport: asyncio.Transport, keeps: bool) -> None:
-    """End a connection that nobody shares, or that is not sent out: at once, without waiting for the other side."""
+    """Abort a connection that is not to be shared, or whose body was not sent in full; do not wait for the server."""
     if not keeps or transport.get_write_buffer_size():
         transport.abort()
 
 
 class _Socket(socket.socket):
-    """Ends where its reader learns it.
+    """Hides that the other side has closed until the answer has been read.
 
-    A server may refuse a large body, with a status, and close before it has read it all. Then sending fails although
-    the answer is there to be read, and asyncio would give up the whole connection.
+    A server may refuse a large body and close the connection before it has read it all. Then sending fails, and
+    asyncio would drop the connection although the answer can still be read.
     """
 
     def send(self, data: Any, *flags: int) -> int:
@@ -144,7 +134,3 @@ class _Socket(socket.socket):
             return super().sendmsg(buffers, *rest)
         except (BrokenPipeError, ConnectionResetError):
             return sum(memoryview(buffer).nbytes for buffer in buffers)
-
-
-def _new_socket(address: AddrInfoType) -> socket.socket:
-    return _Socket(*address[:3])

@@ -1,6 +1,6 @@
-"""What a server says of itself before it is sent anything: its model, the model's version, and what it can take.
+"""What a server says about itself: its model, the model's version, and whether it takes binary tensors.
 
-Source: Open Inference Protocol, "inference_rest.md": server metadata, model metadata, the versioned paths; Triton,
+Sources: Open Inference Protocol, "inference_rest.md" for the metadata and the versioned paths; Triton,
 "extension_model_repository.md" for the list of models.
 """
 
@@ -12,20 +12,19 @@ from typing import Any
 from ruo.client.records import ModelInfo
 from ruo.errors import ScoringError
 
-__all__ = ["Ask", "learn_model", "learn_version", "only_model", "takes_binary"]
+__all__ = ["NO_SUCH_ROUTE", "learn_model", "only_model", "takes_binary"]
 
-# method and path to the answer, parsed; raises ScoringError with the status of a refusal
-Ask = Callable[[str, str], Awaitable[Any]]
+Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
 
-_NO_SUCH_ROUTE = (400, 404, 405, 501)
+NO_SUCH_ROUTE = (400, 404, 405, 501)
 
 
 async def only_model(ask: Ask) -> str:
-    """The name of the only model a server has; "model" where the server keeps no list."""
+    """The name of a server's only model; "model" where the server has no list of models."""
     try:
         index = await ask("POST", "/v2/repository/index")
     except ScoringError as error:
-        if error.status in _NO_SUCH_ROUTE:
+        if error.status in NO_SUCH_ROUTE:
             return "model"
         if error.status == 403:
             message = f"The server keeps its list of models to itself; name one: http://host/v2/models/NAME ({error})"
@@ -41,61 +40,42 @@ async def only_model(ask: Ask) -> str:
     return names[0]
 
 
-async def learn_model(ask: Ask, name: str) -> ModelInfo:
-    """The model's metadata; raises ScoringError where it does not follow the protocol or takes several inputs."""
-    return _model_info(name, await ask("GET", f"/v2/models/{name}"))
-
-
 async def takes_binary(ask: Ask) -> bool:
-    """Whether the server lists the binary tensor extension; one that lists no extensions at all is believed to have it."""
+    """Whether the server lists the binary tensor extension; assumed where it lists no extensions at all."""
     try:
         about = await ask("GET", "/v2")
     except ScoringError as error:
-        if error.status in _NO_SUCH_ROUTE:
+        if error.status in NO_SUCH_ROUTE:
             return True
         raise
     extensions = about.get("extensions") if isinstance(about, dict) else None
     return not isinstance(extensions, list) or "binary_tensor_data" in extensions
 
 
-async def learn_version(ask: Ask, name: str, version: str) -> ModelInfo | None:
-    """The metadata of one version of the model, None where it cannot be asked for by an address of its own."""
+async def learn_model(ask: Ask, name: str, version: str = "") -> ModelInfo:
+    """The metadata of a model, or of one version of it."""
+    about = await ask("GET", f"/v2/models/{name}/versions/{version}" if version else f"/v2/models/{name}")
     try:
-        about = await ask("GET", f"/v2/models/{name}/versions/{version}")
-    except ScoringError as error:
-        if error.status in _NO_SUCH_ROUTE:
-            return None
-        raise
-    return _model_info(name, about)._replace(version=version)
-
-
-def _model_info(name: str, about: Any) -> ModelInfo:
-    try:
-        (first, *others) = about["inputs"]
+        names = [str(tensor["name"]) for tensor in about["inputs"]]
+        first = about["inputs"][0]
         output = (about.get("outputs") or [{}])[0]
         extra = about.get("parameters") or {}
-        limit = extra.get("max_request_bytes")
+        limit, output_shape = extra.get("max_request_bytes"), output.get("shape")
+        is_shape = isinstance(output_shape, list) and all(isinstance(size, int) for size in output_shape)
         info = ModelInfo(
             name,
-            str((about.get("versions") or [""])[-1]),
-            str(about.get("platform", "")),
-            str(first["name"]),
-            str(first["datatype"]),
-            tuple(map(int, first["shape"])),
-            str(output["name"]) if output else "",
-            str(extra.get("sha256", "")),
-            limit if isinstance(limit, int) and limit > 0 else None,
-            _shape(output.get("shape")),
+            version=str((about.get("versions") or [""])[-1]),
+            platform=str(about.get("platform", "")),
+            input_name=names[0],
+            input_datatype=str(first["datatype"]),
+            input_shape=tuple(map(int, first["shape"])),
+            output_name=str(output["name"]) if output else "",
+            sha256=str(extra.get("sha256", "")),
+            max_request_bytes=limit if isinstance(limit, int) and limit > 0 else None,
+            output_shape=tuple(output_shape) if is_shape else None,
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
-    if others:
-        names = ", ".join(str(tensor["name"]) for tensor in about["inputs"])
-        raise ScoringError(f"Model {name!r} takes {1 + len(others)} inputs ({names}); a table can fill only one.")
+    if len(names) > 1:
+        raise ScoringError(f"Model {name!r} takes {len(names)} inputs ({', '.join(names)}); a table can fill only one.")
     return info
-
-
-def _shape(sizes: Any) -> tuple[int, ...] | None:
-    """A shape that is nice to know, so that a wrong one is no reason to stop."""
-    whole = isinstance(sizes, list) and all(isinstance(size, int) for size in sizes)
-    return tuple(sizes) if whole else None

@@ -1,8 +1,8 @@
-"""One HTTP request and its whole answer, on aiohttp; every way in which it can fail is a `RequestError`.
+"""One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`.
 
-A large request takes a connection of its own. A kept connection stays with the server process that accepted it, so
-that some processes get several and others none, and behind a Service with the pod it was balanced to; a new connection
-goes to whoever is free. It costs a fraction of a millisecond, so small requests share one for a quarter of a second.
+A large request gets a connection of its own. A kept connection stays with the server process that accepted it, or
+behind a Service with one pod, so the load would be uneven; a new connection goes to whichever process is free. It costs
+a fraction of a millisecond, so small requests share one for a quarter of a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -27,35 +27,22 @@ from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 
-# the headers and the body
-Answer = tuple[Mapping[str, str], bytes]
+__all__ = ["Endpoint", "HttpClient", "proxy_of"]
 
-__all__ = ["Answer", "Endpoint", "HttpClient", "proxy_of"]
+HeadersAndBody = tuple[Mapping[str, str], bytes]
 
-_LONGEST_CONNECT_S = 10.0  # an address that nobody has any more is absent
-_CONNECT_SHARE = 0.9  # of the whole time-out, so that "no connection" can be told from "no answer"
-_KNOWN_S = 10.0  # how long a name stands for the address that answered
+_LONGEST_CONNECT_S = 10.0  # where an address is no longer in use, nothing refuses the connection
+_CONNECT_SHARE = 0.9  # of the time-out, so that "no connection" can be told from "no answer"
+_ADDRESS_S = 10.0  # how long a host name stands for the address that answered
 _SMALL_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
 _LONGEST_ANSWER = 1 << 24
 _LONGEST_REFUSAL = 1 << 16
-_IN_PATHS = "/%:@!$&'()*+,;=~"  # what may stand in a path as it is (RFC 3986, section 3.3)
+_IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that a path may hold unquoted (RFC 3986, section 3.3)
 
 
 class HttpClient:
-    """The connections of one client to all its servers.
-
-    Parameters
-    ----------
-    timeout_s : float
-        The seconds that a request may take, from connecting to the last byte of the answer.
-    token : str or None
-        Sent as a bearer token.
-    ca : str or None
-        A file of certificate authorities in PEM form, in place of the system's.
-    keeps_connections : bool
-        Whether small requests may share a connection; only where an answer names its request.
-    """
+    """The connections of one client to all its servers; `keeps_connections` lets small requests share one."""
 
     def __init__(self, timeout_s: float, token: str | None, ca: str | None, keeps_connections: bool) -> None:
         self.timeout_s = timeout_s
@@ -64,13 +51,11 @@ class HttpClient:
         self._headers = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
         if token:
             if not token.isascii() or not token.isprintable():
-                raise ArgumentError(
-                    "The token has a character that no HTTP header can carry, or a line break; mend it."
-                )
+                raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
             self._headers["Authorization"] = f"Bearer {token}"
 
     async def open(self) -> None:
-        """Take what the requests share."""
+        """Open the session that all requests share."""
         connect_s = min(_LONGEST_CONNECT_S, _CONNECT_SHARE * self.timeout_s)
         self.session = aiohttp.ClientSession(
             connector=Connector(),
@@ -84,11 +69,11 @@ class HttpClient:
     async def close(self) -> None:
         """Close every connection."""
         await self.session.close()
-        await asyncio.sleep(0)  # transports that have been closed end in the next turn of the loop
+        await asyncio.sleep(0)  # closed transports end in the next iteration of the loop
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
-        """Whom to trust."""
+        """The trusted certificate authorities: those in the file `ca`, or else the system's."""
         try:
             return ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError) as error:
@@ -97,105 +82,72 @@ class HttpClient:
 
 
 class Endpoint:
-    """Requests to one server.
-
-    Parameters
-    ----------
-    http : HttpClient
-        What the servers share.
-    url : str
-        The server's address, such as http://host:8000.
-    address : str
-        The one of the host's IP addresses to connect to; "" for any.
-    """
+    """Requests to one server, at one of its host's IP `address`es where one is given."""
 
     def __init__(self, http: HttpClient, url: str, address: str = "") -> None:
-        parts = urlsplit(url)
         self._http = http
         self._url = url
-        self._netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-        self._base = parts._replace(netloc=self._netloc, query="", fragment="")
+        self._base = URL(url)
         self._proxy = proxy_of(url)
         self._address = address
-        self._known, self._known_until = "", 0.0
+        self._recent_address, self._recent_until = "", 0.0
         self._options: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
-        if parts.scheme == "https":
-            name = urlsplit(f"//{self._netloc}").hostname
-            self._options |= {"ssl": http.tls, "server_hostname": name}
+        if self._base.scheme == "https":
+            self._options |= {"ssl": http.tls, "server_hostname": self._base.raw_host}
 
     async def ask(
         self, method: str, path: str, body: Encoded | None = None, most_bytes: int = _LONGEST_ANSWER
-    ) -> Answer:
-        """The answer, where its status is 200.
-
-        Parameters
-        ----------
-        method, path : str
-            What to ask for; the path is below the server's address.
-        body : Encoded, optional
-            What to send.
-        most_bytes : int
-            The longest body that can be right.
-
-        Raises
-        ------
-        RequestError
-            Where there is no such answer.
-        """
+    ) -> HeadersAndBody:
+        """The answer with status 200 and at most `most_bytes`; anything else is a `RequestError`."""
         try:
             async with asyncio.timeout(self._http.timeout_s):
                 return await self._exchange(method, path, body, most_bytes)
         except (aiohttp.ClientError, OSError) as error:
-            self._known = ""
+            self._recent_address = ""
             raise failure(self._url + path, error, self._http.timeout_s, self._proxy) from None
 
     async def ask_json(self, method: str, path: str) -> Any:
-        """The answer, parsed; what is posted is an empty object, since some servers take no request without a body."""
-        nothing = Encoded({"Content-Type": "application/json"}, [b"{}"]) if method == "POST" else None
-        _, text = await self.ask(method, path, nothing)
+        """The answer, parsed; a POST sends an empty object, since some servers refuse a request without a body."""
+        empty = Encoded({"Content-Type": "application/json"}, [b"{}"]) if method == "POST" else None
+        _, text = await self.ask(method, path, empty)
         try:
             return loads(text)
         except WireError:
             raise RefusedError(f"{self._url}{path} did not answer JSON; is it the address of a model server?") from None
 
-    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> Answer:
+    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> HeadersAndBody:
         if body is None:
-            return await self._send(method, path, None, {}, most_bytes)
-        keeps = self._http.keeps_connections and body.size <= _SMALL_BYTES
-        upload = Upload(body.buffers, body.size, keeps)
+            return await self._send(method, path, None, most_bytes)
+        upload = Upload(body, self._http.keeps_connections and body.size <= _SMALL_BYTES)
         try:
-            answer = await self._send(method, path, upload, body.headers, most_bytes)
+            answer = await self._send(method, path, upload, most_bytes)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             if not upload.is_on_kept_connection:
                 raise
-            # the server has closed the connection meanwhile, which is its right (RFC 9112, section 9.5)
-            upload = Upload(body.buffers, body.size, keeps=False)
-            answer = await self._send(method, path, upload, body.headers, most_bytes)
-        if upload.peer and not self._known and not self._proxy:
-            self._known, self._known_until = upload.peer, time.monotonic() + _KNOWN_S
+            # a server may close a kept connection at any time (RFC 9112, section 9.5)
+            upload = Upload(body, keeps=False)
+            answer = await self._send(method, path, upload, most_bytes)
+        if upload.peer and not self._recent_address and not self._proxy:
+            self._recent_address, self._recent_until = upload.peer, time.monotonic() + _ADDRESS_S
         return answer
 
-    async def _send(
-        self, method: str, path: str, upload: Upload | None, headers: Mapping[str, str], most_bytes: int
-    ) -> Answer:
-        headers = {"Host": self._netloc, **headers}
+    async def _send(self, method: str, path: str, upload: Upload | None, most_bytes: int) -> HeadersAndBody:
+        if time.monotonic() > self._recent_until:
+            self._recent_address = ""
+        url = _joined(self._base, self._address or self._recent_address, path)
+        headers = {"Host": self._base.host_port_subcomponent or ""}
         if upload is None or not upload.keeps:
             headers["Connection"] = "close"
-        request = self._http.session.request(method, self._target(path), data=upload, headers=headers, **self._options)
+        request = self._http.session.request(method, url, data=upload, headers=headers, **self._options)
         async with request as response:
             if response.status != 200:
-                raise refusal(self._url + path, response, await _beginning(response))
-            body = await _body(response, most_bytes)
-            if body is None:
-                message = f"{self._url}{path} answered more than {most_bytes:,} bytes, the most that can be right."
-                raise RefusedError(message, 200)
-            return response.headers, body
-
-    def _target(self, path: str) -> URL:
-        """Where to connect to: what a name stands for is asked once in a while only."""
-        if time.monotonic() > self._known_until:
-            self._known = ""
-        return _joined(self._base, self._address or self._known, path)
+                raise refusal(self._url + path, response, await _read(response, _LONGEST_REFUSAL))
+            if (response.content_length or 0) <= most_bytes:
+                body = await _read(response, most_bytes)
+                if len(body) <= most_bytes:
+                    return response.headers, body
+            message = f"{self._url}{path} answered more than {most_bytes:,} bytes, the most that can be right."
+            raise RefusedError(message, 200)
 
 
 def proxy_of(url: str) -> str | None:
@@ -206,31 +158,18 @@ def proxy_of(url: str) -> str | None:
 
 
 @lru_cache
-def _joined(base: SplitResult, address: str, path: str) -> URL:
-    if address:
-        host = f"[{address}]" if ":" in address else address
-        base = base._replace(netloc=f"{host}:{base.port}" if base.port else host)
-    return URL(base._replace(path=quote(base.path + path, safe=_IN_PATHS)).geturl(), encoded=True)
+def _joined(base: URL, address: str, path: str) -> URL:
+    quoted = quote(base.raw_path.rstrip("/") + path, safe=_IN_PATHS)
+    return (base.with_host(address) if address else base).with_path(quoted, encoded=True)
 
 
-async def _body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes | None:
-    """The whole body, None where it is longer than that."""
+async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """The body, until it is longer than `most_bytes`; that of a refusal may break off, since its status says enough."""
+    may_break = () if response.status == 200 else (aiohttp.ClientError, ConnectionError)
     pieces: list[bytes] = []
-    size = response.content_length or 0
-    while size <= most_bytes:
-        piece = await response.content.readany()
-        if not piece:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.append(piece)
-        if response.content_length is None:
+    size = 0
+    with contextlib.suppress(*may_break):
+        while size <= most_bytes and (piece := await response.content.readany()):
+            pieces.append(piece)
             size += len(piece)
-    return None
-
-
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """As much of a refusal's body as comes, since its status says enough."""
-    body = b""
-    with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-        while len(body) < _LONGEST_REFUSAL and (piece := await response.content.readany()):
-            body += piece
-    return body
+    return b"".join(pieces)

@@ -169,7 +169,7 @@ class Pipeline:
 
     async def _next(self) -> _Formed:
         """The next chunk to send: a new one, or one whose answer is overdue."""
-        while self._client.servers > 1:
+        while len(self._client.servers) > 1:
             try:
                 async with asyncio.timeout(_OVERDUE_CHECK_S):
                     return await self._formed.get()

@@ -1,4 +1,4 @@
-"""What goes out and what comes back: a chunk of rows, the record of its request, its answer, the model that gave it."""
+"""What is sent and what comes back: a chunk of rows, the record of its request, its answer, and the model behind it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ __all__ = ["Answer", "Chunk", "ModelInfo", "RequestRecord", "Sent", "rows_named"
 
 
 class ModelInfo(NamedTuple):
-    """The model that answers: `platform` names its format; `input_shape` has -1 where a size is free.
+    """The model that answers: `platform` names its format; the shapes have -1 where a size is free.
 
-    `sha256` is that of its file, `max_request_bytes` what a request may hold, and `output_shape` is like `input_shape`,
-    all three where the server tells them.
+    `sha256` (of its file), `max_request_bytes` and `output_shape` are empty or None where the server does not give them.
     """
 
     name: str
@@ -35,7 +34,7 @@ class ModelInfo(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Rows `start` to `start + rows`: `features` (rows, features) as the model takes them, and encoded, ready to send."""
+    """Rows from `start` on: their `features`, (rows, ...) in the model's datatype, and the `body` that encodes them."""
 
     start: int
     rows: int
@@ -45,10 +44,10 @@ class Chunk(NamedTuple):
 
 @dataclass
 class RequestRecord:
-    """What one chunk's request did: `began_s` on the clock of `time.perf_counter`, `seconds` of its last try.
+    """One chunk's request: when its last try began (by `time.perf_counter`) and how many `seconds` that took.
 
-    `server` is the address, `worker` the process or pod behind it; `decode_s`, `queue_s`, `predict_s` and `encode_s` are
-    the server's own times, NaN where it tells none. `resumed` marks a chunk that an earlier run scored.
+    `worker` is the process or pod behind the address `server`. The four times from `decode_s` to `encode_s` are the
+    server's, NaN where it gives none. `resumed` marks a chunk that an earlier run scored.
     """
 
     start: int
@@ -69,7 +68,7 @@ class RequestRecord:
 
 
 class Answer(NamedTuple):
-    """A chunk's predictions, (rows, outputs), or the error that took their place."""
+    """A chunk's predictions, (rows, outputs), or the error in their place."""
 
     record: RequestRecord
     predictions: Array | None
@@ -77,12 +76,12 @@ class Answer(NamedTuple):
 
 
 def rows_named(start: int, rows: int) -> str:
-    """`Rows 20 to 29`, for sentences."""
+    """Name rows in a message, such as `Rows 20 to 29`."""
     return f"Row {start:,}" if rows == 1 else f"Rows {start:,} to {start + rows - 1:,}"
 
 
 class Sent(NamedTuple):
-    """Rows from `start` on that were answered together, their labels, and their answer."""
+    """Rows from `start` on that were answered together, with their labels and their answer."""
 
     start: int
     rows: int

@@ -1,15 +1,4 @@
-"""How one try of a request can fail, and whether there is another try.
-
-    RequestError
-    ├── AbsentError      nobody listens at the address
-    ├── SilentError      no answer came in time
-    ├── BrokenError      the connection broke, or a proxy in front of the server says that it did
-    ├── OverloadedError  the server asks for a pause
-    └── RefusedError     the same request will get the same answer
-        └── GoneError    ... from this server; another one may still have that version of the model
-
-What may be tried again after which pause is the affair of `Retry` alone.
-"""
+"""How one try of a request can fail, and whether there is another try, after which pause."""
 
 from __future__ import annotations
 
@@ -31,22 +20,12 @@ __all__ = [
 
 _PATIENCE_S = 60.0  # from the first failure to the last try
 _START_PATIENCE_S = 3.0  # for servers that have never answered: the address may be wrong
-_LONGEST_PAUSE_S = 5.0  # of our own accord
-_LONGEST_WAIT_S = 30.0  # also where Retry-After asks for more
+_LONGEST_PAUSE_S = 5.0  # unless Retry-After asks for more
+_LONGEST_WAIT_S = 30.0  # even where Retry-After asks for more
 
 
 class RequestError(Exception):
-    """One try of a request failed.
-
-    Parameters
-    ----------
-    message : str
-        The sentence.
-    status : int, optional
-        The HTTP status; None where no answer came.
-    wait_s : float, optional
-        The seconds that the server's Retry-After asks for.
-    """
+    """One try of a request failed: `status` is None without an answer, `wait_s` is what its Retry-After asks for."""
 
     def __init__(self, message: str, status: int | None = None, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -55,43 +34,34 @@ class RequestError(Exception):
 
 
 class AbsentError(RequestError):
-    """Nobody listens at the address."""
+    """Nothing listens at the address."""
 
 
 class SilentError(RequestError):
-    """Somebody listens, but no answer came in time."""
+    """The server accepted the connection, but did not answer in time."""
 
 
 class BrokenError(RequestError):
-    """The connection broke before the answer was complete."""
+    """The connection broke before the answer was complete, or a proxy says that it did."""
 
 
 class OverloadedError(RequestError):
-    """The server has too much to do, or is not ready yet."""
+    """The server is overloaded or not ready yet."""
 
 
 class RefusedError(RequestError):
-    """The same request will get the same answer."""
+    """The same request would get the same answer again."""
 
 
-class GoneError(RefusedError):
-    """The server does not have the version of the model; another one may."""
+class GoneError(RequestError):
+    """The server no longer has this version of the model; another server may have it."""
 
 
 class Retry:
     """Decides after each failed try of one request whether there is another one, and after which pause.
 
-    Parameters
-    ----------
-    retries : int
-        The most tries after the first one.
-    repeats : int
-        How many of them may follow a failure that costs a whole time-out, or that only another server can mend.
-        There is one for each other server in any case.
-    has_answered : bool
-        Whether any server has answered in this run.
-    clock : callable
-        The time in seconds.
+    At most `retries` tries follow the first. After a failure that costs a whole time-out, or that only another server
+    can mend, at most `repeats` do, or one for each other server.
     """
 
     def __init__(
@@ -112,14 +82,14 @@ class Retry:
         return self._clock() - self._began
 
     def allows(self, error: RequestError, servers: int) -> bool:
-        """Whether there is another try after this failure, where there are so many servers."""
+        """Whether there is another try after this failure, given the number of servers."""
         self._failures += 1
         if self._failures == 1:
             self.until = self._clock() + _PATIENCE_S
         if isinstance(error, AbsentError) and not self._has_answered:
             self.until = min(self.until, self._began + _START_PATIENCE_S)
         self._slow_failures += isinstance(error, SilentError | GoneError)
-        if isinstance(error, RefusedError) and not isinstance(error, GoneError):
+        if isinstance(error, RefusedError):
             return False
         return self._slow_failures <= max(self._repeats, servers - 1) and self._failures <= self._retries
 
@@ -130,6 +100,6 @@ class Retry:
 
 
 def back_off(failures: int, asked_s: float | None) -> float:
-    """Seconds to wait after so many failures in a row: doubling from 0.1 s, spread so that clients part ways."""
+    """Seconds to wait after so many failures in a row: doubling from 0.1 s, with jitter so that clients spread out."""
     own = min(_LONGEST_PAUSE_S, 0.1 * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.5)  # noqa: S311  not a secret
     return min(_LONGEST_WAIT_S, max(own, asked_s or 0.0))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import sys
 import time
 import warnings
@@ -28,7 +27,7 @@ from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Choices, Predictions, Scores
-from ruo.client.send import Client, wire_named
+from ruo.client.send import Client
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, TableError
 from ruo.table import Labels, Source, open_table
 
@@ -143,15 +142,7 @@ class _Run:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
             raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
-        self.client = Client(
-            urls,
-            wire_named(options.wire),
-            options.retries,
-            options.timeout,
-            options.token or os.environ.get("RUO_TOKEN"),
-            None if options.ca is None else os.fspath(options.ca),
-            pins_version=not options.allow_version_change,
-        )
+        self.client = Client(urls, options)
         self.table = open_table(source, options.label_prefix, options.shard)
 
     async def score(self, bar: Progress) -> Scores:
@@ -213,7 +204,7 @@ class _Run:
                 self._check_features(await client.learn_model(stored_version))
                 if checkpoint:
                     await checkpoint.begin(await asyncio.to_thread(self._key))
-                pace = Pace(options.chunk_size, options.concurrency, client.servers)
+                pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
                 async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
                     yield pipeline
             if checkpoint:

@@ -1,8 +1,8 @@
-"""Which server takes the next request: the one with the fewest outstanding, of those that are well.
+"""Which server takes the next request: of those that are available, the one with the fewest outstanding.
 
-A server that fails is left out for a while, twice as long each time, and comes back by one request that tries it.
-A host name with several addresses (a headless Kubernetes Service) is several servers; the name is looked up again
-every few seconds, so that replicas are taken up and left as they come and go.
+A server that fails is left out for a while, twice as long each time, and comes back with one request that tries it.
+A host name with several addresses (a headless Kubernetes Service) counts as several servers. The name is looked up
+again every few seconds, so that new replicas get work and removed ones get none.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
+
+from yarl import URL
 
 from ruo.client.http import Endpoint, proxy_of
-from ruo.client.retry import AbsentError, RequestError, SilentError, back_off
+from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentError, back_off
 from ruo.errors import ArgumentError
 
 __all__ = ["Server", "Servers", "base_and_model"]
@@ -28,7 +29,7 @@ _FAILURES = 3  # in a row, before a server that still accepts connections is lef
 
 @dataclass(eq=False)
 class Server:
-    """One address: `name` stands in the records, `outstanding` counts its requests, `pause_until` is when to try it again."""
+    """One address: `name` stands in the records, `outstanding` counts its requests, `pause_until` is the next try."""
 
     name: str
     endpoint: Endpoint
@@ -43,88 +44,87 @@ class Server:
 
 
 class Servers:
-    """The servers that hold the model. `endpoint(url, address)` makes the way to one."""
+    """The servers that hold the model; `endpoint(url, address)` makes the connection to one."""
 
     def __init__(self, urls: Sequence[str], endpoint: Callable[[str, str], Endpoint]) -> None:
         self._urls = list(dict.fromkeys(base_and_model(url)[0] for url in urls))
         self._endpoint = endpoint
         self._servers: dict[tuple[str, str], Server] = {}
         self._changed = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Look the names up, and go on doing so."""
+        """Look the host names up, now and every few seconds."""
         await self._look_up()
-        if any(not _is_address(url) for url in self._urls):
-            self._watch = asyncio.create_task(self._keep_looking_up())
+        self._watch = asyncio.create_task(self._keep_looking_up())
 
     async def close(self) -> None:
-        """Look no name up any more."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        """Stop looking host names up."""
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
 
     def __len__(self) -> int:
-        return sum(not server.is_gone for server in self._servers.values())
+        return len(self._present())
 
     async def take(self, until: float) -> Server | None:
-        """The server for the next request; waits where none is well, and gives None at the time `until`."""
+        """The server for the next request; waits while none is available, and gives None at the time `until`."""
         while True:
-            now = time.monotonic()
-            server = self._choose(now)
+            server = self._choose()
             if server is not None:
                 server.outstanding += 1
                 server.sent += 1
                 return server
+            now = time.monotonic()
             if now >= until:
                 return None
             self._changed.clear()
-            wake = min([until, *(server.pause_until for server in self._there() if not server.outstanding)])
+            wake = min([until, *(server.pause_until for server in self._present() if not server.outstanding)])
             # not wait_for, which before Python 3.12 may lose a cancellation that comes as the event is set
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.001, wake - now)):
                     await self._changed.wait()
 
     def idle(self) -> Server | None:
-        """A server that is well and has nothing to do; the fastest."""
-        now = time.monotonic()
-        free = [server for server in self._there() if not server.outstanding and server.pause_until <= now]
+        """The fastest server that is available and has no outstanding request."""
+        free = [server for server in self._available() if not server.outstanding]
         return min(free, key=lambda server: server.seconds_per_row, default=None)
 
-    def is_another_open(self, than: Server) -> bool:
-        """Whether another server than this one is well."""
-        now = time.monotonic()
-        return any(server is not than and server.pause_until <= now for server in self._there())
+    def is_another_available(self, than: Server) -> bool:
+        """Whether a server other than this one is available."""
+        return any(server is not than for server in self._available())
 
-    def answered(self, server: Server, rows: int, seconds: float) -> None:
-        """The server answered: it is well."""
+    def answered(self, server: Server) -> None:
+        """Make a server that answered available again."""
         server.failures, server.pause_until, server.is_left_out = 0, 0.0, False
-        if rows:
-            server.seconds_per_row = seconds / rows
 
     def failed(self, server: Server, error: RequestError, began: float) -> None:
-        """A request that `began` then failed: leave the server out for a while, altogether where nobody listens."""
-        if began >= server.failed_at:  # requests that were under way together fail together, and count once
+        """Leave a server out for a while after a request that `began` then; altogether where nothing answers."""
+        if isinstance(error, RefusedError):
+            self.answered(server)  # the fault lies with the request
+            return
+        if began >= server.failed_at:  # requests that were in flight together fail together, and count once
             server.failures += 1
         server.failed_at = time.monotonic()
         server.pause_until = server.failed_at + back_off(server.failures, error.wait_s)
         server.is_left_out = isinstance(error, AbsentError | SilentError) or server.failures >= _FAILURES
 
     def release(self, server: Server) -> None:
-        """The request is over, however it ended."""
+        """End a request that `take` began."""
         server.outstanding -= 1
         self._changed.set()
 
-    def _there(self) -> list[Server]:
+    def _present(self) -> list[Server]:
         return [server for server in self._servers.values() if not server.is_gone]
 
-    def _choose(self, now: float) -> Server | None:
-        there = self._there()
-        # one that was left out is tried by one request at a time
-        well = [s for s in there if s.pause_until <= now and not (s.is_left_out and s.outstanding)]
-        # one that merely refused something is better than none
-        able = well or [server for server in there if not server.is_left_out]
-        return min(able, key=lambda server: (server.outstanding, server.sent), default=None)
+    def _available(self) -> list[Server]:
+        now = time.monotonic()
+        return [server for server in self._present() if server.pause_until <= now]
+
+    def _choose(self) -> Server | None:
+        # a server that was left out is tried with one request at a time
+        available = [s for s in self._available() if not (s.is_left_out and s.outstanding)]
+        # a server that only asked for a pause is better than none
+        candidates = available or [server for server in self._present() if not server.is_left_out]
+        return min(candidates, key=lambda server: (server.outstanding, server.sent), default=None)
 
     async def _keep_looking_up(self) -> None:
         while True:
@@ -134,11 +134,13 @@ class Servers:
     async def _look_up(self) -> None:
         keys = []
         for url in self._urls:
+            # where the look-up fails, the known addresses stay, since the name server may be at fault
             addresses = await _addresses(url) or [address for name, address in self._servers if name == url] or [""]
             keys += [(url, address) for address in addresses]
         for url, address in keys:
             if (url, address) not in self._servers:
-                self._servers[url, address] = Server(_named(url, address), self._endpoint(url, address))
+                name = str(URL(url).with_host(address)) if address else url
+                self._servers[url, address] = Server(name, self._endpoint(url, address))
         for key, server in self._servers.items():
             server.is_gone = key not in keys
         self._changed.set()
@@ -146,61 +148,41 @@ class Servers:
 
 def base_and_model(url: str) -> tuple[str, str | None]:
     """A server's address and the model's name, from http://host:8000 or http://host:8000/v2/models/NAME."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not _is_host(parts) or not url.isprintable():
+    if not _is_server(url):
         raise ArgumentError(f"{url!r} is not the address of a server; write it as http://host:8000.")
-    if parts.username or parts.password:
-        raise ArgumentError(f"The address of {parts.hostname} holds a user or password; pass a token instead.")
+    parts = URL(url)
+    if parts.user or parts.password:
+        raise ArgumentError(f"The address of {parts.host} holds a user or password; pass a token instead.")
     base, _, model = url.rstrip("/").partition("/v2/models/")
     return base, model.split("/")[0] or None
 
 
-def _is_host(parts: SplitResult) -> bool:
-    """Whether an address has a host name that can stand in a request, and a port if any.
-
-    127.1 and other short forms of an IP address are none: aiohttp takes them in full only.
-    """
+def _is_server(url: str) -> bool:
     try:
-        parts.netloc.encode("idna")
-        name, port = parts.hostname or "", parts.port
-    except ValueError:  # UnicodeError is one
+        parts = URL(url)
+        host = parts.raw_host or ""
+        host.encode("idna")
+    except ValueError:  # of which UnicodeError is a kind
         return False
-    is_short = name.replace(".", "").isdigit() and name.count(".") < 3
-    return bool(name) and " " not in name and port != 0 and not is_short
+    is_short = host.replace(".", "").isdigit() and host.count(".") < 3  # such as 127.1, which aiohttp does not take
+    is_host = bool(host) and " " not in host and not is_short
+    return parts.scheme in ("http", "https") and is_host and parts.port != 0 and url.isprintable()
 
 
 async def _addresses(url: str) -> list[str]:
-    """The addresses of a host that has several of a kind; an empty one for any other, since the system connects best.
-
-    Nothing where the name is not known (any more): a name server that fails is no reason to leave a server.
-    """
-    if _is_address(url) or proxy_of(url):  # a proxy looks names up itself
+    """A host's addresses where it has several of one family, otherwise [""] for any; [] where the look-up fails."""
+    parts = URL(url)
+    with contextlib.suppress(ValueError):
+        ip_address(parts.raw_host or "")
         return [""]
-    parts = urlsplit(url)
+    if proxy_of(url):  # which looks names up itself
+        return [""]
     try:
-        infos = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
     except OSError:
         return []
     for family in (socket.AF_INET, socket.AF_INET6):
         addresses = sorted({str(info[4][0]) for info in infos if info[0] == family})
-        if len(addresses) > 1:
-            return addresses
         if addresses:
-            break
+            return addresses if len(addresses) > 1 else [""]
     return [""]
-
-
-def _is_address(url: str) -> bool:
-    try:
-        ip_address(urlsplit(url).hostname or "")
-    except ValueError:
-        return False
-    return True
-
-
-def _named(url: str, address: str) -> str:
-    if not address:
-        return url
-    parts = urlsplit(url)
-    host = f"[{address}]" if ":" in address else address
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")

@@ -1,4 +1,4 @@
-"""The rule that an answer fits its rows."""
+"""What counts as an answer to a chunk of rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_predictions_are_rows_of_float32(output: Array, shape: tuple[int, ...]) 
 
 
 def test_the_models_output_is_taken() -> None:
-    """By its name where the answer has it, or else the first one."""
+    """The output is taken by its name, or else it is the first one."""
     outputs = {"z": np.zeros(3), "y": np.ones(3)}
     assert predictions_of(InferResponse(outputs), ROWS, MODEL).all()
     assert not predictions_of(InferResponse(outputs), ROWS, MODEL._replace(output_name="w")).any()
@@ -49,14 +49,14 @@ def test_the_models_output_is_taken() -> None:
         (InferResponse({"y": np.full(3, 2**24 + 1)}), r"above 2\*\*24"),
     ],
 )
-def test_what_cannot_be_the_predictions_is_said(answer: InferResponse, sentence: str) -> None:
-    """An answer to another request, of other rows, or with values that are none."""
+def test_what_cannot_be_the_predictions_is_an_error(answer: InferResponse, sentence: str) -> None:
+    """An answer to another request, with other rows, or with invalid values is refused with the reason."""
     with pytest.raises(WireError, match=sentence):
         predictions_of(answer, ROWS, MODEL, row_shape=(1,))
 
 
 def test_an_answer_to_this_request_fits() -> None:
-    """Its id names the chunk's rows, and NaN is the model's word for a row that holds NaN."""
+    """Its id names the chunk's rows, and NaN is a right answer for a row that holds NaN."""
     rows = chunk(np.array([[1, 1], [np.nan, 1], [1, 1]], np.float32))
     answer = InferResponse({"y": np.array([1, np.nan, 1])}, id=request_id(40, 3))
     assert np.isnan(predictions_of(answer, rows, MODEL)).sum() == 1
@@ -65,7 +65,7 @@ def test_an_answer_to_this_request_fits() -> None:
 @pytest.mark.parametrize("wire", ["v2", "v2-json", "v1", "paper"])
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (1000, 10), (10, 100_000)])
 def test_the_longest_right_answer_may_pass(wire: str, rows: int, outputs: int) -> None:
-    """Numbers with all their digits in any wire are within the bound, ten times as many are not."""
+    """Numbers with all their digits are within the bound on any wire, and the bound is not much larger."""
     values = np.full((rows, outputs), -1.2345678e-30, np.float32)
     request = InferRequest({"x": values}, outputs={"y": True})
     size = WIRES[wire].encode_response(InferResponse({"y": values}), request).size
@@ -74,6 +74,6 @@ def test_the_longest_right_answer_may_pass(wire: str, rows: int, outputs: int) -
 
 @pytest.mark.parametrize("shape", [None, (-1,), (2, -1)])
 def test_an_unknown_shape_has_a_bound_too(shape: tuple[int, ...] | None) -> None:
-    """64 kB a row, and 64 MB in any case."""
+    """The bound is 64 kB for each row, and 64 MB in any case."""
     assert 64_000_000 < most_bytes(1, shape) < 80_000_000
     assert most_bytes(1000, shape) - most_bytes(0, shape) == 65_536_000

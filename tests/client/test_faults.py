@@ -1,4 +1,4 @@
-"""Everything that a server or a network can do to a request, each with the sentence that it must end in."""
+"""What a server or a network can do to a request, each with the sentence in which it must end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def output(**changes: Any) -> Reply:
-    """An answer in JSON that is right but for the changes."""
+    """An answer in JSON that is right except for the changes."""
     tensor = {"name": "y", "datatype": "FP32", "shape": [10, 1], "data": [1.0] * 10, **changes}
     return answer({"model_name": "model", "model_version": "1", "outputs": [tensor]})
 
@@ -152,7 +152,7 @@ METADATA_FAULTS = {
 
 @pytest.mark.parametrize("name", METADATA_FAULTS)
 def test_metadata_that_cannot_be_used_is_an_error(small_csv: Path, scripted: Callable[..., Any], name: str) -> None:
-    """What the server says of its model is checked before a row is sent."""
+    """The model's metadata are checked before a row is sent."""
     metadata, sentence = METADATA_FAULTS[name]
     server = scripted(lambda number, body, headers: row_sums(body, headers))
     server.pages["/v2/models/model"] = metadata
@@ -169,7 +169,7 @@ def test_metadata_that_cannot_be_used_is_an_error(small_csv: Path, scripted: Cal
 def test_a_list_of_models_that_cannot_be_used_is_an_error(
     small_csv: Path, scripted: Callable[..., Any], index: bytes
 ) -> None:
-    """Without a model's name in the address the server must have exactly one."""
+    """Where the address names no model, the server must have exactly one."""
     server = scripted(lambda number, body, headers: row_sums(body, headers))
     server.pages["/v2/repository/index"] = index
 
@@ -179,7 +179,7 @@ def test_a_list_of_models_that_cannot_be_used_is_an_error(
 
 @contextmanager
 def listener(speak: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server at the level of the socket: what it does with a connection is the test's affair."""
+    """A server on a bare socket, where the test decides what happens to a connection."""
     listening = socket.create_server(("127.0.0.1", 0))
     kept: list[socket.socket] = []
 
@@ -205,7 +205,7 @@ def listener(speak: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def say(text: bytes, reset: bool = False) -> Callable[[socket.socket], None]:
-    """Read the request's beginning, say something, and close."""
+    """Read the beginning of the request, send something, and close."""
 
     def speak(connection: socket.socket) -> None:
         connection.recv(10_000)
@@ -232,8 +232,8 @@ SOCKETS = {
 
 
 @pytest.mark.parametrize("name", SOCKETS)
-def test_a_server_that_does_not_speak_http_is_told(small_csv: Path, name: str) -> None:
-    """A broken, silent or foreign server is named in a sentence, in time."""
+def test_a_server_that_does_not_speak_http_is_an_error(small_csv: Path, name: str) -> None:
+    """A server that breaks off, is silent or does not speak HTTP ends in one sentence, in time."""
     speak, sentence = SOCKETS[name]
     began = time.monotonic()
 
@@ -245,7 +245,7 @@ def test_a_server_that_does_not_speak_http_is_told(small_csv: Path, name: str) -
 
 
 def test_a_drip_is_cut_off_in_time(small_csv: Path) -> None:
-    """A server that sends a byte now and then is given up at the time-out, however often it sends one."""
+    """A server that sends one byte at a time is given up at the time-out."""
 
     def drip(connection: socket.socket) -> None:
         connection.recv(10_000)
@@ -277,7 +277,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_bad_network_loses_nothing(demo: Any, server: Any, expected: np.ndarray, name: str, streamed: bool) -> None:
-    """Whatever the network does to some requests, every row is scored, in order, as in this process."""
+    """Whatever the network does to some requests, every row is scored, in order, as without a network."""
     with Proxy(server.url, NETWORKS[name]) as proxy:
         if streamed:
             blocks = list(iter_scores(demo.testset, proxy.url, chunk_size=100))

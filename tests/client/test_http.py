@@ -1,4 +1,4 @@
-"""Requests and their answers over HTTP, against a server that does with each connection what a test says."""
+"""Requests and their answers over HTTP, against a server that runs a script for each connection."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Server:
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """A whole request; nothing where the client has gone."""
+    """A whole request; empty where the client has closed the connection."""
     data, length = b"", 0
     while (not length or len(data) < length) and (piece := connection.recv(1 << 20)):
         data += piece
@@ -93,7 +93,7 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 def answers(*sent: bytes) -> Script:
-    """Read a request and answer it, so many times."""
+    """Read a request and send the next answer, until all are sent."""
 
     def script(connection: socket.socket, number: int) -> None:
         for answer in sent:
@@ -131,7 +131,7 @@ def post(
     between: Callable[[], Awaitable[None]] | None = None,
     **how: Any,
 ) -> list[bytes]:
-    """Post one body after the other to an endpoint; the bodies of the answers."""
+    """Post one body after the other to an endpoint, and return the bodies of the answers."""
 
     async def talk() -> list[bytes]:
         http = HttpClient(timeout_s, token, ca, keeps)
@@ -165,7 +165,7 @@ def post(
 )
 @RUNS
 def test_the_answer_is_whole(serving: Callable, run: Any, sent: bytes, body: bytes) -> None:
-    """Its end is told by a length, by chunks, or by the end of the connection; an interim response is passed over."""
+    """It ends by its length, by chunks, or with the connection; an interim response is skipped."""
     assert post(serving(answers(sent)).url, b"x", run=run) == [body]
 
 
@@ -181,7 +181,7 @@ def test_the_answer_is_whole(serving: Callable, run: Any, sent: bytes, body: byt
     ],
 )
 def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[RequestError], status: int) -> None:
-    """Whatever else is wrong with the answer; Retry-After is read however its name is written."""
+    """The status counts even where the answer breaks off, and Retry-After is read in any case of letters."""
     with pytest.raises(kind, match=f"answered {status}: ") as caught:
         post(serving(answers(sent)).url, b"x")
     assert type(caught.value) is kind
@@ -192,7 +192,7 @@ def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[Req
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 18, 3_000_001])
 @RUNS
 def test_the_body_arrives_as_it_was(serving: Callable, run: Any, size: int) -> None:
-    """Of any size, with its length and the host's name."""
+    """A body of any size is sent whole, with its length and the host's name."""
     heard: list[bytes] = []
 
     def script(connection: socket.socket, number: int) -> None:
@@ -223,7 +223,7 @@ def test_the_body_arrives_as_it_was(serving: Callable, run: Any, size: int) -> N
 )
 @RUNS
 def test_half_an_answer_is_none(serving: Callable, run: Any, sent: bytes) -> None:
-    """What breaks off, and what is not HTTP, is a broken connection, and is not sent twice by itself."""
+    """An answer that breaks off or is not HTTP is a broken connection, and the request is not sent again."""
     server = serving(answers(sent))
     with pytest.raises(BrokenError, match=r"The connection to .* broke \("):
         post(server.url, b"x", run=run)
@@ -231,7 +231,7 @@ def test_half_an_answer_is_none(serving: Callable, run: Any, sent: bytes) -> Non
 
 
 def test_what_was_not_asked_for_is_not_done(serving: Callable) -> None:
-    """No cookie is sent back, no redirect is followed, and a body that is packed all the same stays as it is."""
+    """No cookie is sent back, no redirect is followed, and a compressed body is not unpacked."""
     heard: list[bytes] = []
     cookie = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\n\r\n")
 
@@ -274,7 +274,7 @@ def _stay_open(connection: socket.socket, number: int) -> None:
 @pytest.mark.parametrize("script", [_close_at_once, _close_later, _stay_open])
 @pytest.mark.parametrize("size", [2 << 20, 16 << 20])
 def test_an_answer_may_come_before_the_request_is_whole(serving: Callable, script: Script, size: int) -> None:
-    """A server that refuses a large body without reading it is heard, also when it closes the connection at once."""
+    """The refusal of a large body is read even where the server closes the connection without reading the body."""
     server = serving(script)
     for _ in range(5):
         with pytest.raises(RefusedError, match="answered 413: too large"):
@@ -283,7 +283,7 @@ def test_an_answer_may_come_before_the_request_is_whole(serving: Callable, scrip
 
 @pytest.mark.parametrize("script", [_close_at_once, _close_later, _stay_open])
 def test_an_early_answer_under_uvloop(serving: Callable, script: Script) -> None:
-    """It is heard as well, but uvloop itself may now and then see the reset first; then the next try hears it."""
+    """The refusal is read as well, except where uvloop sees the reset first; then the next try reads it."""
     server = serving(script)
     errors: list[RequestError] = []
     for _ in range(10):
@@ -296,7 +296,7 @@ def test_an_early_answer_under_uvloop(serving: Callable, script: Script) -> None
 
 
 def test_an_early_answer_is_heard_over_tls(serving: Callable, certificates: dict[str, Path]) -> None:
-    """The same, encrypted."""
+    """The refusal of a large body is read over TLS too."""
     server = serving(_close_at_once)
     server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.tls.load_cert_chain(certificates["me.pem"], certificates["me.key"])
@@ -311,7 +311,7 @@ def test_an_early_answer_is_heard_over_tls(serving: Callable, certificates: dict
 
 
 def test_small_requests_share_a_connection_and_large_ones_do_not(serving: Callable) -> None:
-    """A server that would keep either open: small requests come on one connection, a large one on its own."""
+    """Small requests share a connection, a large one gets its own, though the server would keep either open."""
     small, large = serving(answers(*[OK] * 9)), serving(answers(*[OK] * 9))
     began = time.monotonic()
     post(small.url, bytes(4), bytes(4), bytes(1000), bytes(4))
@@ -321,7 +321,7 @@ def test_small_requests_share_a_connection_and_large_ones_do_not(serving: Callab
 
 
 def test_a_connection_is_shared_for_a_moment_only(serving: Callable) -> None:
-    """So that requests that follow each other closely do not stay with one process of a server for ever."""
+    """Requests in quick succession do not stay with one server process for ever."""
     server = serving(answers(*[OK] * 100))
     began = time.monotonic()
     post(server.url, *[b"x"] * 30, between=partial(asyncio.sleep, 0.02))
@@ -350,14 +350,14 @@ def _close_on_the_second_request(connection: socket.socket, number: int) -> None
 @pytest.mark.parametrize("script", [_close_without_a_word, _close_on_the_second_request])
 @RUNS
 def test_a_kept_connection_that_the_server_closes_is_no_failure(serving: Callable, run: Any, script: Script) -> None:
-    """The request goes out once more on a new connection, and nobody has to try again."""
+    """The request is sent again on a new connection, which does not count as a retry."""
     server = serving(script)
     assert post(server.url, b"x", b"x", b"x", run=run) == [b"hi"] * 3
     assert server.connections == 3
 
 
 def test_a_new_connection_that_the_server_closes_is_a_failure(serving: Callable) -> None:
-    """A request is sent once more after a kept connection only, and once only."""
+    """A request is sent again only after a kept connection, and only once."""
 
     def script(connection: socket.socket, number: int) -> None:
         if number == 1:
@@ -372,7 +372,7 @@ def test_a_new_connection_that_the_server_closes_is_a_failure(serving: Callable)
 
 @pytest.mark.parametrize("is_together", [True, False])
 @RUNS
-def test_bytes_that_nobody_asked_for_are_nobodys_answer(serving: Callable, run: Any, is_together: bool) -> None:
+def test_unrequested_bytes_answer_no_request(serving: Callable, run: Any, is_together: bool) -> None:
     """A second answer to one request, with the first or a little later, ends the connection."""
     answered, sent = threading.Event(), threading.Event()
 
@@ -399,7 +399,7 @@ def test_bytes_that_nobody_asked_for_are_nobodys_answer(serving: Callable, run: 
 
 
 def test_without_request_ids_nothing_is_kept(serving: Callable) -> None:
-    """A wire whose answers do not name their request has a connection for each."""
+    """A wire whose answers do not name their request gets a new connection for each."""
     server = serving(answers(OK, OK, OK))
     assert post(server.url, b"x", b"x", b"x", keeps=False) == [b"hi"] * 3
     assert server.connections == 3
@@ -433,7 +433,7 @@ DRIPS = {
 @pytest.mark.parametrize("size", [1, 16 << 20])
 @RUNS
 def test_a_try_has_its_time(serving: Callable, run: Any, name: str, size: int) -> None:
-    """A server that never ends its answer is silent at the time-out, whatever it sends meanwhile, or does not read."""
+    """A server that has not finished its answer at the time-out is silent, whatever it has sent or read by then."""
     began = time.monotonic()
     with pytest.raises(SilentError, match=r"gave no answer within 0\.4 s; raise timeout, or send smaller chunks"):
         post(serving(DRIPS[name]).url, bytes(size), run=run, timeout_s=0.4)
@@ -466,7 +466,7 @@ FLOODS = {
 @pytest.mark.parametrize("name", FLOODS)
 @RUNS
 def test_an_answer_that_is_too_long_is_refused(serving: Callable, run: Any, name: str) -> None:
-    """Long before it fills the memory, by what it says of its length or while it comes."""
+    """It is refused long before it fills the memory, by its stated length or while it arrives."""
     head, kind, sentence = FLOODS[name]
     sent: list[int] = []
     with pytest.raises(kind, match=sentence):
@@ -475,7 +475,7 @@ def test_an_answer_that_is_too_long_is_refused(serving: Callable, run: Any, name
 
 
 def test_headers_without_end_are_refused(serving: Callable) -> None:
-    """Many of them as well as a long one."""
+    """Headers without end are refused however many short ones they are."""
 
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
@@ -490,8 +490,8 @@ def test_headers_without_end_are_refused(serving: Callable) -> None:
 # ---- where to ----
 
 
-def test_nobody_is_there() -> None:
-    """A port where nobody listens, with the system's reason."""
+def test_a_closed_port_is_absent() -> None:
+    """Where nothing listens at a port, the error has the system's reason."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -501,7 +501,7 @@ def test_nobody_is_there() -> None:
 
 @pytest.fixture
 def deaf() -> Iterator[tuple[str, int]]:
-    """An address that takes no connection and does not refuse one either, as where a machine is gone."""
+    """An address that neither accepts nor refuses a connection, like that of a machine that is switched off."""
     with socket.socket() as listener, socket.socket() as one, socket.socket() as two:
         listener.bind(("127.0.0.9", 0))
         listener.listen(0)
@@ -521,7 +521,7 @@ def test_no_connection_in_time_is_no_answer_in_time(deaf: tuple[str, int]) -> No
 def test_an_address_that_does_not_answer_costs_a_moment_once(
     serving: Callable, deaf: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a host's addresses one is tried after the other without long waits, and the one that answered is remembered."""
+    """A host's addresses are tried one after the other without long waits, and the one that answers is remembered."""
     real = socket.getaddrinfo
 
     def lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
@@ -558,7 +558,7 @@ def test_one_address_of_a_host(serving: Callable, certificates: dict[str, Path])
 
 
 def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTP_PROXY takes requests on their way, NO_PROXY names the hosts that it does not; a dead proxy is named."""
+    """Requests go through HTTP_PROXY except to the hosts in NO_PROXY; an absent proxy is named."""
     heard: list[bytes] = []
 
     def script(connection: socket.socket, number: int) -> None:
@@ -581,7 +581,7 @@ def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("token", ["a\r\nX: y", "a\nb", "tokén", "a\0b"])
 def test_a_token_that_no_header_carries_is_refused(token: str) -> None:
-    """It would end the header, and say another one."""
+    """A token with a line break could add another header."""
     with pytest.raises(ArgumentError, match="has a character that no HTTP header can carry"):
         HttpClient(1.0, token, None, keeps_connections=True)
 
@@ -605,7 +605,7 @@ def test_a_name_in_a_path_stays_in_it(serving: Callable, name: str) -> None:
 
 
 def test_a_run_works_under_uvloop(demo: Any, server: Any, expected: np.ndarray) -> None:
-    """With uvloop's `run`, and in a thread of its own where uvloop's policy is set."""
+    """It works with uvloop's `run`, and in a separate thread where uvloop's policy is set."""
     scores = uvloop.run(ascore_csv(demo.testset, server.url, chunk_size=100))
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
 
@@ -620,7 +620,7 @@ def test_a_run_works_under_uvloop(demo: Any, server: Any, expected: np.ndarray) 
 
 @pytest.mark.parametrize(("wire", "shares"), [("v2", True), ("v2-json", True), ("v1", False), ("paper", False)])
 def test_only_wires_with_request_ids_share_connections(demo: Any, server: Any, wire: str, shares: bool) -> None:
-    """On the others an answer cannot be told from one to another request."""
+    """On other wires an answer to another request could not be noticed."""
     with Proxy(server.url) as proxy:
         scores = score_csv(demo.testset, proxy.url, chunk_size=50, wire=wire, concurrency=2)
 
@@ -630,7 +630,7 @@ def test_only_wires_with_request_ids_share_connections(demo: Any, server: Any, w
 
 @RUNS
 def test_nothing_is_left_behind(small_csv: Path, serving: Callable, scripted: Callable, answers: Any, run: Any) -> None:
-    """200 runs, some of which fail in every way, leave no open socket and no task."""
+    """200 runs, some of which fail, leave no open socket and no task."""
     well, hanging = scripted(answers).url, serving(DRIPS["a body byte by byte"]).url
     with socket.create_server(("127.0.0.1", 0)) as listener:
         absent = f"http://127.0.0.1:{listener.getsockname()[1]}"

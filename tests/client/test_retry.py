@@ -1,4 +1,4 @@
-"""Whether a failed try is followed by another one, and after which pause; without any server."""
+"""Whether another try follows a failed one, and after which pause; without a server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 
 def tries(retry: Retry, error: RequestError, servers: int = 1) -> int:
-    """How many tries there are where each ends so."""
+    """How many tries there are where each ends in this error."""
     count = 1
     while retry.allows(error, servers) and count < 1000:
         count += 1
@@ -43,24 +43,24 @@ def tries(retry: Retry, error: RequestError, servers: int = 1) -> int:
 @pytest.mark.parametrize("kind", [AbsentError, BrokenError, OverloadedError])
 @pytest.mark.parametrize("retries", [0, 1, 7])
 def test_what_may_mend_is_tried_as_often_as_asked(kind: type[RequestError], retries: int) -> None:
-    """The first try, and as many as `retries` allows."""
+    """There are `retries` tries after the first one."""
     assert tries(Retry(retries, 1, True), kind("")) == 1 + retries
 
 
 def test_a_refusal_is_final() -> None:
-    """The same request would get the same answer."""
+    """A refused request is not sent again."""
     assert tries(Retry(10, 1, True), RefusedError("", 400), servers=3) == 1
 
 
 @pytest.mark.parametrize("kind", [SilentError, GoneError])
 @pytest.mark.parametrize(("repeats", "servers", "count"), [(0, 1, 1), (1, 1, 2), (1, 2, 2), (1, 4, 4), (0, 3, 3)])
 def test_each_other_server_has_one_try(kind: type[RequestError], repeats: int, servers: int, count: int) -> None:
-    """Where a try costs a whole time-out, or where only another server can help."""
+    """Each other server gets one try after a whole time-out, or where only another server can help."""
     assert tries(Retry(10, repeats, True), kind(""), servers) == count
 
 
 def test_patience_counts_from_the_first_failure(clock: Clock) -> None:
-    """A request that takes long before it fails has its minute all the same."""
+    """A request that fails late still has a minute for its other tries."""
     retry = Retry(10, 1, True, clock)
     clock.now += 50
     assert retry.allows(BrokenError(""), 1)
@@ -74,8 +74,8 @@ def test_patience_counts_from_the_first_failure(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("has_answered", "seconds"), [(False, 3), (True, 60)])
-def test_a_wrong_address_is_told_soon(clock: Clock, has_answered: bool, seconds: int) -> None:
-    """Where nobody listens and nobody ever did, three seconds are enough; a server that was there may come back."""
+def test_a_wrong_address_is_an_error_soon(clock: Clock, has_answered: bool, seconds: int) -> None:
+    """An address that never answered gets three seconds; a server that did answer may come back."""
     retry = Retry(10, 1, has_answered, clock)
     assert retry.allows(AbsentError(""), 1)
     assert retry.until == clock.now + seconds
@@ -85,7 +85,7 @@ def test_a_wrong_address_is_told_soon(clock: Clock, has_answered: bool, seconds:
     ("failures", "least", "most"), [(1, 0.05, 0.15), (3, 0.2, 0.6), (10, 2.5, 7.5), (5000, 2.5, 7.5)]
 )
 def test_pauses_double_up_to_a_limit(failures: int, least: float, most: float) -> None:
-    """Each is spread by half, so that many clients do not come back at once."""
+    """Each pause varies by half, so that many clients do not come back at once."""
     pauses = [back_off(failures, None) for _ in range(200)]
     assert least <= min(pauses) < max(pauses) <= most
 

@@ -23,7 +23,7 @@ Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
 def test_order_is_kept_when_answers_come_out_of_order(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any
 ) -> None:
-    """The first chunk's answer may come last: predictions stand in row order all the same."""
+    """Predictions are in row order even where the first chunk's answer comes last."""
 
     def slow_at_first(number: int, body: bytes, headers: dict[str, str]) -> Any:
         answer = right_answer(body, headers)
@@ -64,7 +64,7 @@ def test_retry_after_is_honoured(small_csv: Path, scripted: Scripted, right_answ
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_retries_bounds_the_tries(small_csv: Path, scripted: Scripted, reply: Any, retries: int) -> None:
-    """A server that always refuses is asked 1 + retries times, and its sentence stands in the error."""
+    """A server that always refuses is asked 1 + retries times, and the error repeats its reason."""
     server = scripted(lambda number, body, headers: reply(503, b'{"error": "queue full"}'))
 
     with pytest.raises(ScoringError, match="Rows 0 to 9 were not scored: .* answered 503: queue full") as caught:
@@ -76,7 +76,7 @@ def test_retries_bounds_the_tries(small_csv: Path, scripted: Scripted, reply: An
 
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 415, 422, 500, 501])
 def test_a_refusal_for_good_is_not_repeated(small_csv: Path, scripted: Scripted, reply: Any, status: int) -> None:
-    """An answer that will be the same next time is an error at once, with the server's words."""
+    """A refusal that would be repeated is an error at once, with the server's reason."""
     server = scripted(lambda number, body, headers: reply(status, b'{"error": "no, thanks"}'))
 
     with pytest.raises(ScoringError, match=f"answered {status}: no, thanks"):
@@ -85,10 +85,19 @@ def test_a_refusal_for_good_is_not_repeated(small_csv: Path, scripted: Scripted,
     assert len(server.requests) == 1
 
 
-def test_a_failure_in_mid_run_keeps_what_was_scored(
+def test_a_single_row_is_named(tmp_path: Path, scripted: Scripted, reply: Any) -> None:
+    """The error for a chunk of one row is in the singular."""
+    table = tmp_path / "one.csv"
+    table.write_text("a,b,c\n1,2,3\n")
+
+    with pytest.raises(ScoringError, match="Row 0 was not scored: .* answered 500: boom"):
+        score_csv(table, scripted(lambda number, body, headers: reply(500, b"boom")).url)
+
+
+def test_a_failure_during_a_run_keeps_what_was_scored(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any, reply: Any
 ) -> None:
-    """The error names the rows, and carries the predictions that came before it, NaN elsewhere."""
+    """The error names the rows and holds the predictions so far, NaN elsewhere."""
     server = scripted(lambda number, body, headers: reply(500, b"boom") if number == 2 else right_answer(body, headers))
 
     with pytest.raises(ScoringError, match="Rows 4 to 5 were not scored: .* answered 500: boom") as caught:
@@ -118,7 +127,7 @@ def test_failures_can_be_collected(
 def test_concurrency_bounds_the_requests_in_flight(
     small_csv: Path, scripted: Scripted, right_answer: Any, concurrency: int
 ) -> None:
-    """Never more requests at once than asked for, and as many where there is work."""
+    """There are never more requests in flight than asked for, and as many where there is work."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
         answer = right_answer(body, headers)
@@ -132,7 +141,7 @@ def test_concurrency_bounds_the_requests_in_flight(
 
 
 def test_a_token_is_sent_and_not_shown(small_csv: Path, scripted: Scripted, right_answer: Any) -> None:
-    """The bearer token goes into the header, and into no repr and no error."""
+    """The bearer token is in the header, and in no repr and no record."""
     seen: list[str] = []
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -145,7 +154,7 @@ def test_a_token_is_sent_and_not_shown(small_csv: Path, scripted: Scripted, righ
     assert "s3cret" not in repr(scores) + scores.requests.to_string()
 
 
-def test_a_change_of_the_model_in_mid_run_is_an_error(small_csv: Path, scripted: Scripted, right_answer: Any) -> None:
+def test_a_change_of_the_model_during_a_run_is_an_error(small_csv: Path, scripted: Scripted, right_answer: Any) -> None:
     """Two versions of a model are never mixed in one result."""
     server = scripted(lambda number, body, headers: right_answer(body, headers, version="1" if number < 2 else "2"))
 
@@ -158,7 +167,7 @@ def test_a_change_of_the_model_in_mid_run_is_an_error(small_csv: Path, scripted:
 def test_an_answer_cut_short_is_asked_for_again(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any
 ) -> None:
-    """A connection that breaks in the middle of an answer is tried again, and gives the right result."""
+    """Where a connection breaks in the middle of an answer, another try gives the right result."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
         answer = right_answer(body, headers)
@@ -171,8 +180,8 @@ def test_an_answer_cut_short_is_asked_for_again(
     assert [2] == scores.requests["attempts"].tolist()
 
 
-def test_no_server_is_told_at_once(small_csv: Path) -> None:
-    """Where nothing listens the error says so, and what to do."""
+def test_no_server_is_an_error_at_once(small_csv: Path) -> None:
+    """Where nothing listens, the error says so and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -183,7 +192,7 @@ def test_no_server_is_told_at_once(small_csv: Path) -> None:
 def test_a_server_that_is_not_ready_is_waited_for(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any, reply: Any
 ) -> None:
-    """503 while the model is loaded is tried again until it is there."""
+    """A server that answers 503 while it loads the model is tried again until it is ready."""
     began = time.monotonic()
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -209,7 +218,7 @@ def _too_large_above(rows: int, right_answer: Any, reply: Any) -> Callable[[int,
 def test_what_is_too_large_is_sent_in_halves(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, right_answer: Any, reply: Any, chunk_size: int | None
 ) -> None:
-    """A chunk that is answered 413 is halved until it fits, later ones are cut before they go out; no row is lost."""
+    """A chunk that is answered 413 is halved until it fits, later ones before they are sent; no row is lost."""
     server = scripted(_too_large_above(2, right_answer, reply))
 
     scores = score_csv(small_csv, server.url, chunk_size=chunk_size, concurrency=1)
@@ -220,7 +229,7 @@ def test_what_is_too_large_is_sent_in_halves(
 
 
 def test_halves_keep_their_labels(tmp_path: Path, scripted: Scripted, right_answer: Any, reply: Any) -> None:
-    """Labels stay beside their rows where a chunk was cut, also in blocks."""
+    """Labels stay with their rows where a chunk was split, in blocks as well."""
     table = tmp_path / "labelled.csv"
     table.write_text("a,b,c,Label_0,Label_1\n" + "".join(f"{i},1,1,{i % 2},{1 - i % 2}\n" for i in range(10)))
     server = scripted(_too_large_above(3, right_answer, reply))
@@ -231,8 +240,8 @@ def test_halves_keep_their_labels(tmp_path: Path, scripted: Scripted, right_answ
     assert np.concatenate([block.predictions for block in blocks])[:, 0].tolist() == [i + 2 for i in range(10)]
 
 
-def test_one_row_that_is_too_large_is_told(small_csv: Path, scripted: Scripted, reply: Any) -> None:
-    """Where not even one row fits, the rows are named after a handful of tries, not one by one."""
+def test_one_row_that_is_too_large_is_an_error(small_csv: Path, scripted: Scripted, reply: Any) -> None:
+    """Where not even one row fits, the run ends after a handful of tries, not one for each row."""
     server = scripted(lambda number, body, headers: reply(413, b'{"error": "too large"}'))
 
     with pytest.raises(ScoringError, match="Rows 0 to 9 were not scored: a single one is too large.*413: too large"):
@@ -244,7 +253,7 @@ def test_one_row_that_is_too_large_is_told(small_csv: Path, scripted: Scripted, 
 def test_the_servers_limit_is_known_before_anything_is_refused(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, answers: Any
 ) -> None:
-    """Where the metadata say how large a request may be, none is larger; without retries it is sent as it is."""
+    """No request is larger than the metadata allow; without retries a chunk is sent as it is."""
     server = scripted(answers)
     page = json.loads(server.pages["/v2/models/model"])
     limit = 330
@@ -270,8 +279,8 @@ def test_a_run_keeps_to_one_version(small_csv: Path, scripted: Scripted, answers
     assert set(server.paths) == {"/v2/models/model/versions/1/infer"}
 
 
-def test_a_version_that_has_gone_is_told(small_csv: Path, scripted: Scripted, reply: Any, right_answer: Any) -> None:
-    """A version that the server no longer has in mid-run is an error that says what to do."""
+def test_a_version_that_is_gone_is_an_error(small_csv: Path, scripted: Scripted, reply: Any, right_answer: Any) -> None:
+    """Where the server loses the version during a run, the error says what to do."""
     server = scripted(lambda n, body, headers: reply(404, b'{"error": "gone"}') if n else right_answer(body, headers))
 
     with pytest.raises(ScoringError, match="gone The run began with version 1 of the model; score the table again."):
@@ -287,14 +296,14 @@ def changing(scripted: Scripted, right_answer: Any) -> Any:
 
 
 def test_a_change_that_cannot_be_kept_off_is_an_error(small_csv: Path, changing: Any) -> None:
-    """Where versions have no addresses a change is noticed, in blocks as well."""
+    """Where versions have no addresses, a change is noticed, in blocks as well."""
     sentence = "Rows 4 to 5 were answered by version 2 of the model, earlier rows by version 1; score the table again."
     with pytest.raises(ScoringError, match=sentence):
         list(iter_scores(small_csv, changing.url, chunk_size=2, concurrency=1))
 
 
 def test_a_change_may_be_allowed(small_csv: Path, small_sums: np.ndarray, changing: Any) -> None:
-    """With allow_version_change the run goes on, and tells which version answered which rows."""
+    """With allow_version_change the run continues, and records which version answered which rows."""
     scores = score_csv(small_csv, changing.url, chunk_size=2, concurrency=1, allow_version_change=True)
 
     np.testing.assert_array_equal(small_sums, scores.predictions)
@@ -306,7 +315,7 @@ def test_a_change_may_be_allowed(small_csv: Path, small_sums: np.ndarray, changi
 def test_another_number_of_outputs_is_an_error(
     small_csv: Path, scripted: Scripted, right_answer: Any, streamed: bool
 ) -> None:
-    """A model that changes what it gives in mid-run does not end in an array of mixed rows."""
+    """A model whose output changes shape during a run does not end in an array of mixed rows."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
         request = WIRES["v2"].decode_request(headers, body)
@@ -328,7 +337,7 @@ def test_another_number_of_outputs_is_an_error(
 def test_without_binary_tensors_json_is_spoken(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, listed: bool, reply: Any
 ) -> None:
-    """A server that does not list the extension gets JSON; one that says nothing of extensions gets binary."""
+    """A server that does not list the extension gets JSON; one that lists no extensions at all gets binary."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
         wire = WIRES["v2-json" if listed else "v2"]
@@ -410,12 +419,13 @@ def test_the_token_may_come_from_the_environment(
         "http://localhost\r\nX-Evil: y",
         "http://a..b",
         "http://127.1:8000",
+        "http://host\\name:8000",
         "http://2130706433:8000",
         "http://localhost/v2/models/a\nb",
     ],
 )
 def test_an_address_that_is_none_is_refused(small_csv: Path, url: str) -> None:
-    """Before anything is sent, with what an address looks like."""
+    """It is refused before anything is sent, and the error shows what an address looks like."""
     with pytest.raises(ArgumentError, match=r"is not the address of a server; write it as http://host:8000"):
         score_csv(small_csv, url)
 
@@ -431,7 +441,7 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path)
 def test_https_is_verified(
     small_csv: Path, small_sums: np.ndarray, scripted: Scripted, answers: Any, certificates: dict[str, Path]
 ) -> None:
-    """With the authority's certificate it works; without, or under another name, it is refused with what to do."""
+    """It works with the authority's certificate; without it, or under another name, the error says what to do."""
     server = scripted(answers)
     server.encrypt(certificates["me.pem"], certificates["me.key"])
     url = server.url.replace("http://127.0.0.1", "https://localhost")

@@ -32,13 +32,13 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sums() -> np.ndarray:
-    """What the scripted model says of `table`."""
+    """The scripted model's predictions for `table`."""
     return np.arange(300, dtype=np.float32).reshape(-1, 1)
 
 
 @pytest.fixture
 def takes(scripted: Scripted, right_answer: Any) -> Callable[[float], Any]:
-    """Make a server that takes so many seconds for a request."""
+    """Make a server that takes a given number of seconds for each request."""
 
     def make(seconds: float) -> Any:
         def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -52,7 +52,7 @@ def takes(scripted: Scripted, right_answer: Any) -> Callable[[float], Any]:
 
 
 def test_a_slow_server_gets_less(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
-    """Work goes to who is free: a server ten times slower gets few requests, the fast ones about the same."""
+    """Work goes to the server that is free: one that is ten times slower gets few requests, equal ones get equal work."""
     fast, other, slow = takes(0.02), takes(0.02), takes(0.2)
 
     scores = score_csv(table, [fast.url, other.url, slow.url], chunk_size=5, concurrency=6)
@@ -67,7 +67,7 @@ def test_a_slow_server_gets_less(table: Path, sums: np.ndarray, takes: Callable[
 def test_a_straggler_is_overtaken(
     table: Path, sums: np.ndarray, scripted: Scripted, right_answer: Any, takes: Callable[[float], Any], in_order: bool
 ) -> None:
-    """A chunk that a server sits on is sent to an idle one too, and the first answer counts, once."""
+    """An overdue chunk is sent to an idle server too, and only the first answer counts."""
 
     def stuck(number: int, body: bytes, headers: dict[str, str]) -> Any:
         answer = right_answer(body, headers)
@@ -90,7 +90,7 @@ def test_a_straggler_is_overtaken(
 
 
 def test_without_retries_nothing_is_sent_twice(table: Path, takes: Callable[[float], Any]) -> None:
-    """retries=0 sends every chunk once, also when a server could help another."""
+    """retries=0 sends every chunk once, even where an idle server could help."""
     slow, fast = takes(0.3), takes(0)
 
     score_csv(table, [slow.url, fast.url], chunk_size=50, concurrency=2, retries=0)
@@ -102,7 +102,7 @@ def test_without_retries_nothing_is_sent_twice(table: Path, takes: Callable[[flo
 def test_a_server_that_only_refuses_is_left_out(
     table: Path, sums: np.ndarray, scripted: Scripted, reply: Any, takes: Callable[[float], Any], status: int
 ) -> None:
-    """One that answers 503 gets next to nothing; a fault of the model itself (500) is told."""
+    """A server that answers 502 or 503 gets few requests; an error of the model itself (500) ends the run."""
     bad = scripted(lambda number, body, headers: reply(status))
     urls = [bad.url, takes(0.01).url]
 
@@ -117,7 +117,7 @@ def test_a_server_that_only_refuses_is_left_out(
 
 
 def test_a_server_that_is_gone_is_left_out(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
-    """An address where nobody listens costs a try now and then, wherever it stands in the list."""
+    """An address where nothing listens costs a try now and then, wherever it is in the list."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         gone = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
@@ -126,8 +126,10 @@ def test_a_server_that_is_gone_is_left_out(table: Path, sums: np.ndarray, takes:
         np.testing.assert_array_equal(sums, scores.predictions)
 
 
-def test_a_server_that_dies_in_mid_run_is_left(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
-    """What it had not answered is scored by the others."""
+def test_a_server_that_dies_during_a_run_is_left_out(
+    table: Path, sums: np.ndarray, takes: Callable[[float], Any]
+) -> None:
+    """The other servers score what it had not answered."""
     dying, other = takes(0.05), takes(0.05)
     blocks = iter_scores(table, [dying.url, other.url], chunk_size=10, concurrency=4)
     first = next(blocks)
@@ -139,7 +141,7 @@ def test_a_server_that_dies_in_mid_run_is_left(table: Path, sums: np.ndarray, ta
 
 
 def test_a_server_that_comes_back_is_used_again(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
-    """One that refused for a while gets work once it is well."""
+    """A server that refused for a while gets work once it is available."""
     well = takes(0.05)
     with Proxy(takes(0).url, lambda number: UNAVAILABLE if number < 3 else Fault()) as proxy:
         scores = score_csv(table, [proxy.url, well.url], chunk_size=3, concurrency=2)
@@ -149,7 +151,7 @@ def test_a_server_that_comes_back_is_used_again(table: Path, sums: np.ndarray, t
 
 
 def test_one_that_is_silent_costs_one_time_out(table: Path, sums: np.ndarray, takes: Callable[[float], Any]) -> None:
-    """A server that accepts and says nothing is left out; its chunks go to the others."""
+    """A server that accepts connections but does not answer is left out; its chunks go to the others."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
@@ -160,7 +162,7 @@ def test_one_that_is_silent_costs_one_time_out(table: Path, sums: np.ndarray, ta
 
 
 class Names:
-    """A name server of the test's own: `addresses` is what the name stands for now."""
+    """A fake name server: `addresses` are those of ruo-headless.test."""
 
     def __init__(self, addresses: list[str]) -> None:
         self.addresses = addresses
@@ -186,7 +188,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 def test_a_name_with_several_addresses_is_several_servers(
     table: Path, sums: np.ndarray, takes: Callable[[float], Any], names: Names
 ) -> None:
-    """As a headless Kubernetes Service has it: each address gets its share, and stands in the records."""
+    """As with a headless Kubernetes Service, each address gets its share and is named in the records."""
     target = takes(0.01)
     with Proxy(target.url, host="127.0.0.2") as one:
         port = int(one.url.rpartition(":")[2])
@@ -203,7 +205,7 @@ def test_a_name_with_several_addresses_is_several_servers(
 def test_an_address_that_comes_or_goes_is_used_or_left(
     table: Path, sums: np.ndarray, takes: Callable[[float], Any], names: Names
 ) -> None:
-    """A replica that is added in mid-run gets work, and one that is taken away gets none any more."""
+    """A replica that is added during a run gets work, and one that is removed gets no more."""
     target = takes(0.05)
     with Proxy(target.url, host="127.0.0.2") as one:
         port = int(one.url.rpartition(":")[2])
@@ -231,7 +233,7 @@ def test_an_address_that_comes_or_goes_is_used_or_left(
 def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(
     table: Path, sums: np.ndarray, takes: Callable[[float], Any], names: Names
 ) -> None:
-    """While the name server fails, the servers that are known are used."""
+    """While the name server fails, the known servers are used."""
     target = takes(0.02)
     port = target.url.rpartition(":")[2]
     names.addresses = ["127.0.0.1", "127.0.0.9"]
@@ -245,9 +247,9 @@ def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(
     np.testing.assert_array_equal(sums, np.concatenate(predictions))
 
 
-@pytest.mark.parametrize("turns", range(6))
-def test_who_waits_for_a_server_can_always_be_cancelled(turns: int) -> None:
-    """Also in the moment in which a server becomes free: a run that ends in an error cancels all who wait."""
+@pytest.mark.parametrize("iterations", range(6))
+def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
+    """A waiting request can be cancelled even at the moment in which a server becomes free."""
 
     async def wait_and_cancel() -> None:
         http = HttpClient(1, None, None, keeps_connections=True)
@@ -261,7 +263,7 @@ def test_who_waits_for_a_server_can_always_be_cancelled(turns: int) -> None:
         await asyncio.sleep(0.01)
         servers.release(server)
         server.is_gone = True  # so that there is none to take
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -272,8 +274,8 @@ def test_who_waits_for_a_server_can_always_be_cancelled(turns: int) -> None:
     asyncio.run(wait_and_cancel())
 
 
-def test_a_name_that_nobody_knows_is_told(table: Path) -> None:
-    """A wrong host name is a sentence, in seconds."""
+def test_an_unknown_host_name_is_an_error(table: Path) -> None:
+    """A wrong host name ends in one sentence within seconds."""
     began = time.monotonic()
     with pytest.raises(ScoringError, match=r"Nothing answers at http://no-such-host\.invalid:8000"):
         score_csv(table, "http://no-such-host.invalid:8000")
