@@ -154,7 +154,7 @@ def test_the_end_waits_for_what_is_under_way(serve, models, ask):
         assert not any(each.done() for each in work)
         os.kill(server.pid, signal.SIGTERM)
         assert [each.result().status for each in work] == [200] * 4
-        assert server._process.wait(30) == 0
+        assert server._process.process.wait(30) == 0
         with pytest.raises(OSError, match="refused"):
             ask(server.url + "/v2/health/live")
 
