@@ -104,7 +104,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Begin to load the model in the new process."""
-    worker.slots.set_pid(worker.slot, os.getpid())
+    worker.slots.set(worker.slot, "pid", os.getpid())
     worker.wsgi.extensions["ruo"].start(worker.slots, worker.slot)
 
 

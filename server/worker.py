@@ -102,7 +102,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         """Count a connection as this worker's load, or no longer."""
         with self._load_lock:
             (self._load.add if is_load else self._load.discard)(conn)
-            self.slots.set_load(self.slot, len(self._load))
+            self.slots.set(self.slot, "load", len(self._load))
 
     # --- the way of a connection
 
