@@ -30,7 +30,7 @@ class Inference:
     """Answers requests for predictions on every wire."""
 
     def __init__(self, settings: Settings, serving: Serving, scheduler: Scheduler, metrics: Metrics) -> None:
-        self.serving = serving
+        self._serving = serving
         self._settings = settings
         self._scheduler = scheduler
         self._metrics = metrics
@@ -42,7 +42,7 @@ class Inference:
         failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
         with self._gate.place(request.content_length or 0), in_flight, failures:
             deadline = time.monotonic() + self._settings.request_timeout
-            return self._score(wire, request, self.serving.get(version, wait_s), deadline)
+            return self._score(wire, request, self._serving.get(version, wait_s), deadline)
 
     def _score(self, wire: Wire, request: Request, served: Served, deadline: float) -> Response:
         model = served.model
@@ -54,7 +54,7 @@ class Inference:
         with self._metrics.waiting.track_inprogress():
             outputs, waited = self._scheduler.run(model, arrays, deadline)
         computed = time.perf_counter()
-        answer = InferResponse(model.by_name(outputs), self.serving.name, served.version, message.id)
+        answer = InferResponse(model.by_name(outputs), self._serving.name, served.version, message.id)
         headers, buffers = wire.encode_response(answer, message)
         parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only, and Gunicorn sends each separately
         if sum(map(len, parts)) < _JOINED_BYTES:

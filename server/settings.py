@@ -22,9 +22,7 @@ class Settings:
     model_sha256: str = ""  # if set, only the model with this fingerprint is loaded
     model_poll_seconds: float = 5.0  # how often to look for a new model; 0 looks once, at the start
     model_grace_seconds: float = 300.0  # how long a replaced version can still be requested by its number
-    model_precision: str = (
-        "f32"  # bf16: OpenVINO computes in bfloat16, faster on CPUs that have it, exact to two digits
-    )
+    model_precision: str = "f32"  # bf16: OpenVINO computes in bfloat16, exact to two digits, faster on some CPUs
     ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run their author's code
     ruo_token: str = ""  # if set, every request except probes must carry it
     max_request_mb: float = 256.0  # the largest body, before and after decompression
@@ -63,6 +61,6 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         number = type(default)(value)
     except ValueError:
         number = -1
-    if not number >= 0:  # NaN neither
-        raise SettingsError(f"{name.upper()}={value!r} is not a number of at least 0; the default is {default}.")
+    if not number >= 0:  # which NaN is not either
+        raise SettingsError(f"{name.upper()}={value!r} must be a number of at least 0; the default is {default}.")
     return number

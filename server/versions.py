@@ -173,7 +173,8 @@ class Serving:
             self._replaced = {**others, old.version: (old, until)}
         self._current, self._error = served, None
         self._forget_replaced()
-        self._metrics.model_loaded(self.name, served.version, served.sha256, seconds)
+        self._metrics.models.labels(self.name, served.version, served.sha256).set(1)
+        self._metrics.load_s.set(seconds)
         log.info("Model %s version %s ready after %.1f s", self.name, served.version, seconds)
         if self._slots:
             self._slots.set(self._slot, "is_ready", 1)
@@ -185,7 +186,7 @@ class Serving:
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
             self._forgotten.append(weakref.ref(forgotten.model))
-            self._metrics.model_dropped(self.name, version, forgotten.sha256)
+            self._metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 
     def _fail(self, message: str) -> None:
