@@ -15,7 +15,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from ruo.wire import WireError
+from ruo.wire import WIRES, WireError
 from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
@@ -25,9 +25,11 @@ from server.openapi import INDEX, PREDICT_V1, PREDICT_V2, ROWS, Route, describe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
-from server.views import V1Views, V2Views, metrics_view, paper_view
+from server.views import V1Views, V2Views, metrics_view
 
 __all__ = ["create_app"]
+
+_PAPER_WAIT_S = 60.0  # the clients of 2023 do not retry, so their requests wait for the first model
 
 log = logging.getLogger("gunicorn.error")
 
@@ -58,13 +60,14 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 def _routes(settings: Settings, serving: Serving, inference: Inference, metrics: Metrics) -> list[Route]:
     """Everything that this server answers."""
-    v2, v1 = V2Views(settings, serving, inference, metrics), V1Views(serving, inference)
+    v2, v1 = V2Views(settings, serving, metrics), V1Views(serving)
+    infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
     model_v2, model_v1 = "/v2/models/<model>", "/v1/models/<model>"
     one_v2, one_v1 = f"{model_v2}/versions/<version>", f"{model_v1}/versions/<version>"
     repository = "/v2/repository"
     table = [
-        Route("GET", "/", v1.alive, "Whether the server is alive (KServe)", is_probe=True),
-        Route("GET", "/v2/health/live", v2.live, "Whether the server is alive", is_probe=True),
+        Route("GET", "/", lambda: {"status": "alive"}, "Whether the server is alive (KServe)", is_probe=True),
+        Route("GET", "/v2/health/live", lambda: {"live": True}, "Whether the server is alive", is_probe=True),
         Route("GET", "/v2/health/ready", v2.ready, "Whether a worker is ready", is_probe=True),
         Route("GET", "/v2", v2.server, "The server's version and protocol extensions"),
         Route("GET", model_v2, v2.metadata, "The model's tensors and versions"),
@@ -75,19 +78,19 @@ def _routes(settings: Settings, serving: Serving, inference: Inference, metrics:
         Route("GET", f"{one_v2}/config", v2.config, "Triton's configuration of one version"),
         Route("GET", f"{model_v2}/stats", v2.stats, "Triton's statistics, over all workers"),
         Route("GET", f"{one_v2}/stats", v2.stats, "Triton's statistics of one version, over all workers"),
-        Route("POST", f"{model_v2}/infer", v2.infer, "Predictions (V2, JSON and binary tensors)", PREDICT_V2),
-        Route("POST", f"{one_v2}/infer", v2.infer, "Predictions of one version (V2)", PREDICT_V2),
+        Route("POST", f"{model_v2}/infer", infer, "Predictions (V2, JSON and binary tensors)", PREDICT_V2),
+        Route("POST", f"{one_v2}/infer", infer, "Predictions of one version (V2)", PREDICT_V2),
         Route("POST", f"{repository}/index", v2.index, "The models of this server", INDEX),
         Route("POST", f"{repository}/models/<model>/load", v2.control, "Refused: the model follows MODEL_PATH"),
         Route("POST", f"{repository}/models/<model>/unload", v2.control, "Refused: the model follows MODEL_PATH"),
-        Route("GET", "/v1/models", v1.models, "The names of the models"),
+        Route("GET", "/v1/models", lambda: {"models": [serving.name]}, "The names of the models"),
         Route("GET", model_v1, v1.model, "Whether the model is ready (V1)"),
         Route("GET", one_v1, v1.model, "Whether one version is ready (V1)"),
         Route("GET", f"{model_v1}/metadata", v1.metadata, "The model's tensors (TensorFlow Serving)"),
         Route("GET", f"{one_v1}/metadata", v1.metadata, "The tensors of one version (TensorFlow Serving)"),
-        Route("POST", f"{model_v1}:predict", v1.predict, "Predictions (V1)", PREDICT_V1),
-        Route("POST", f"{one_v1}:predict", v1.predict, "Predictions of one version (V1)", PREDICT_V1),
-        Route("POST", "/test", partial(paper_view, inference), "Predictions (the protocol of 2023)", ROWS),
+        Route("POST", f"{model_v1}:predict", predict, "Predictions (V1)", PREDICT_V1),
+        Route("POST", f"{one_v1}:predict", predict, "Predictions of one version (V1)", PREDICT_V1),
+        Route("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S), "Predictions (the protocol of 2023)", ROWS),
         Route("GET", "/metrics", partial(metrics_view, metrics, serving), "Metrics for Prometheus"),
         Route("GET", "/openapi.json", lambda: document, "This document"),
     ]

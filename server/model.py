@@ -12,7 +12,7 @@ import numpy as np
 
 from ruo.errors import ModelError
 from ruo.model.compiled import ROWS_PER_CALL, Function, compile_keras, exported_dtype
-from ruo.model.store import SUFFIXES
+from ruo.model.store import SUFFIXES, is_saved_model
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
@@ -138,7 +138,7 @@ def _load_keras(path: Path, precision: str) -> Model:
 
 
 def _load_saved_model(path: Path) -> Model:
-    if not (path / "saved_model.pb").is_file():
+    if not is_saved_model(path):
         raise ModelError("a SavedModel directory has a file saved_model.pb.")
     import tensorflow as tf
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ruo.errors import ModelError
-from ruo.model.store import MANIFEST, SUFFIXES, version_folders
+from ruo.model.store import MANIFEST, SUFFIXES, is_saved_model, version_folders
 from ruo.provenance import fingerprint
 
 __all__ = ["StoredModel", "fetch", "newest"]
@@ -33,7 +33,23 @@ class StoredModel(NamedTuple):
 def newest(path: Path) -> StoredModel:
     """The model to serve; raises ModelError if there is none."""
     with _reading(path):
-        return _newest(path)
+        if not path.exists():
+            raise ModelError(
+                f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
+                "or a folder of versions."
+            )
+        if path.is_file() or is_saved_model(path):
+            return StoredModel(path, None, None, _stamp(path))
+        versions = version_folders(path)
+        if not versions:
+            model = _only_model(path)
+            return StoredModel(model, None, None, _stamp(model))
+        folder = versions[-1]
+        if (folder / MANIFEST).is_file():
+            model, sha256 = _read_manifest(folder)
+        else:
+            model, sha256 = folder if is_saved_model(folder) else _only_model(folder), None
+        return StoredModel(model, folder.name, sha256, _stamp(model))
 
 
 @contextmanager
@@ -66,32 +82,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise ModelError(f"The model at {path} cannot be read: {error.strerror or error}.") from error
 
 
-def _newest(path: Path) -> StoredModel:
-    if not path.exists():
-        raise ModelError(
-            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
-            "or a folder of versions."
-        )
-    if path.is_file() or _is_saved_model(path):
-        return StoredModel(path, None, None, _stamp(path))
-    versions = version_folders(path)
-    if not versions:
-        model = _only_model(path)
-        return StoredModel(model, None, None, _stamp(model))
-    folder = versions[-1]
-    if (folder / MANIFEST).is_file():
-        model, sha256 = _read_manifest(folder)
-    else:
-        model, sha256 = folder if _is_saved_model(folder) else _only_model(folder), None
-    return StoredModel(model, folder.name, sha256, _stamp(model))
-
-
-def _is_saved_model(path: Path) -> bool:
-    return (path / "saved_model.pb").is_file()
-
-
 def _only_model(folder: Path) -> Path:
-    models = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES or _is_saved_model(path)]
+    models = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES or is_saved_model(path)]
     if len(models) != 1:
         count = f"{len(models)} models" if models else "no model"
         raise ModelError(f"There is {count} in {folder}; put in one, or publish versions with: python -m ruo publish")

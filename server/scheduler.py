@@ -46,8 +46,12 @@ class Scheduler:
                     self._turn.release()
                     has_turn = False
                 if not has_turn:
-                    waited += self._wait(due, deadline)
-                    has_turn = True
+                    began = time.monotonic()
+                    has_turn = self._turn.acquire(due, deadline)
+                    waited += time.monotonic() - began
+                if not has_turn:
+                    message = "The server did not get to compute this request in time; try again, or add replicas."
+                    raise WireError(message, 503)
                 pieces.append(self._call(model, [array[start : start + ROWS_PER_CALL] for array in arrays]))
         finally:
             if has_turn:
@@ -55,12 +59,6 @@ class Scheduler:
         if len(pieces) == 1:
             return pieces[0], waited
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
-
-    def _wait(self, due: float, deadline: float) -> float:
-        began = time.monotonic()
-        if not self._turn.acquire(due, deadline):
-            raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
-        return time.monotonic() - began
 
     def _call(self, model: Model, arrays: list[Array]) -> list[Array]:
         began = time.monotonic()

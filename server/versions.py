@@ -131,7 +131,10 @@ class Serving:
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
                 self._load(stored)
         except ModelError as error:
-            self._fail(str(error))
+            if str(error) != self._error:
+                log.error("%s%s", error, " The previous one stays in service." if self._current else "")
+                self._metrics.load_failures.inc()
+            self._error = str(error)
             return None
         except Exception:
             log.exception("Looking for a new model failed; trying again")
@@ -188,12 +191,6 @@ class Serving:
             self._forgotten.append(weakref.ref(forgotten.model))
             self._metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
-
-    def _fail(self, message: str) -> None:
-        if message != self._error:
-            log.error("%s%s", message, " The previous one stays in service." if self._current else "")
-            self._metrics.load_failures.inc()
-        self._error = message
 
 
 def _free_memory() -> None:

@@ -1,4 +1,4 @@
-"""The views of the protocols: descriptions of the server and its model, and the way to inference."""
+"""The views other than inference: descriptions of the server and its model in each protocol."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import Any
 
 from flask import Response, request
 
-from ruo.wire import WIRES, WireError
+from ruo.wire import WireError
 from ruo.wire.jsontext import loads
 from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.inference import Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
-__all__ = ["V1Views", "V2Views", "metrics_view", "paper_view"]
+__all__ = ["V1Views", "V2Views", "metrics_view"]
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
-_PAPER_WAIT_S = 60.0  # the clients of 2023 do not retry, so their requests wait for the first model
 
 # the JSON of an answer, with the status of an error
 Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int]
@@ -35,7 +33,6 @@ class V2Views:
 
     settings: Settings
     serving: Serving
-    inference: Inference
     metrics: Metrics
 
     def server(self) -> Message:
@@ -45,10 +42,6 @@ class V2Views:
         except metadata.PackageNotFoundError:  # an image holds the sources only
             version = "unknown"
         return {"name": "ruo", "version": version, "extensions": _EXTENSIONS}
-
-    def live(self) -> Message:
-        """Whether the server is alive: it answers, so it is."""
-        return {"live": True}
 
     def ready(self) -> Message:
         """Whether a worker is ready, and how many are."""
@@ -114,25 +107,12 @@ class V2Views:
         """Refuse to load or unload by request: the model follows MODEL_PATH."""
         raise WireError("This server loads the model in MODEL_PATH; publish a version there instead.", 400)
 
-    def infer(self, version: str | None = None) -> Response:
-        """Predictions."""
-        return self.inference.answer(WIRES["v2"], request, version)
-
 
 @dataclass(frozen=True)
 class V1Views:
     """The V1 protocol of TensorFlow Serving and KServe."""
 
     serving: Serving
-    inference: Inference
-
-    def alive(self) -> Message:
-        """Whether the server is alive, in KServe's format."""
-        return {"status": "alive"}
-
-    def models(self) -> Message:
-        """The names of the models."""
-        return {"models": [self.serving.name]}
 
     def model(self, version: str | None = None) -> Message:
         """Whether the model is ready: KServe's answer and TensorFlow Serving's in one."""
@@ -160,15 +140,6 @@ class V1Views:
             "model_spec": {"name": self.serving.name, "signature_name": "", "version": served.version},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
-
-    def predict(self, version: str | None = None) -> Response:
-        """Predictions."""
-        return self.inference.answer(WIRES["v1"], request, version)
-
-
-def paper_view(inference: Inference) -> Response:
-    """Predictions in the protocol of 2023."""
-    return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
 
 
 def metrics_view(metrics: Metrics, serving: Serving) -> Response:
