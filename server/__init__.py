@@ -1,16 +1,5 @@
 """The model server: ``MODEL_PATH=... gunicorn -c server/gunicorn.conf.py server:app``."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    app: Flask
-
-__all__ = ["app"]
-
 
 def __getattr__(name: str) -> object:
     # made when Gunicorn asks for it, so that `server.slots` can be imported without an application
@@ -18,5 +7,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from server.application import create_app
 
-    globals()["app"] = create_app()
-    return globals()["app"]
+    return globals().setdefault(name, create_app())

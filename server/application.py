@@ -1,4 +1,4 @@
-"""The Flask application: every route in one table, one error handler, nothing about tensors.
+"""The Flask application: every route in one table, one error handler, and nothing about tensors.
 
 route -> wire.decode_request -> scheduler -> model -> wire.encode_response
 """
@@ -15,7 +15,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from ruo.wire import WireError
+from ruo.wire import WIRES, WireError
 from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
@@ -25,84 +25,73 @@ from server.openapi import INDEX, PREDICT_V1, PREDICT_V2, ROWS, Route, describe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
-from server.views import V1Views, V2Views, metrics_view, paper_view
+from server.views import V1Views, V2Views, metrics_view
 
-__all__ = ["create_app", "routes_of"]
+__all__ = ["create_app"]
+
+_PAPER_WAIT_S = 60.0  # the clients of 2023 do not retry, so their requests wait for the first model
 
 log = logging.getLogger("gunicorn.error")
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """Make the application.
-
-    Parameters
-    ----------
-    config : mapping, optional
-        Overrides what the environment says (MODEL_PATH, MODEL_NAME, ...: see Settings).
-
-    Raises
-    ------
-    SettingsError
-        When a setting holds something that it cannot hold.
-    """
+    """Make the application; `config` overrides the environment's settings (MODEL_PATH, MODEL_NAME, ...)."""
     settings = Settings.read(config)
     metrics, scheduler = Metrics(), Scheduler()
     serving = Serving(settings, metrics, scheduler)
-    routes = routes_of(settings, Inference(settings, serving, scheduler, metrics), metrics)
+    inference = Inference(settings, serving, scheduler, metrics)
     app = Flask("server", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
-    for route in routes:
-        app.add_url_rule(
-            route.path,
-            endpoint=f"{route.method} {route.path}",
-            view_func=route.view,
-            methods=[route.method],
-            provide_automatic_options=False,
-        )
-    probes = {f"{route.method} {route.path}" for route in routes if route.probe}
+    probes = set()
+    for route in _routes(settings, serving, inference, metrics):
+        endpoint = f"{route.method} {route.path}"
+        app.add_url_rule(route.path, endpoint, route.view, methods=[route.method], provide_automatic_options=False)
+        if route.is_probe:
+            probes.add(endpoint)
     app.before_request(partial(_admit, settings, probes))
     app.after_request(partial(_record, metrics))
     app.register_error_handler(Exception, _answer_error)
     return app
 
 
-def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> list[Route]:
+def _routes(settings: Settings, serving: Serving, inference: Inference, metrics: Metrics) -> list[Route]:
     """Everything that this server answers."""
-    v2, v1, serving = V2Views(settings, inference, metrics), V1Views(inference), inference.serving
+    v2, v1 = V2Views(settings, serving, metrics), V1Views(serving)
+    infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
     model_v2, model_v1 = "/v2/models/<model>", "/v1/models/<model>"
     one_v2, one_v1 = f"{model_v2}/versions/<version>", f"{model_v1}/versions/<version>"
     repository = "/v2/repository"
     table = [
-        Route("GET", "/", v1.alive, "Whether the server lives (KServe)", probe=True),
-        Route("GET", "/v2/health/live", v2.live, "Whether the server lives", probe=True),
-        Route("GET", "/v2/health/ready", v2.ready, "Whether a worker has its model warm", probe=True),
-        Route("GET", "/v2", v2.server, "What this server is and can do"),
+        Route("GET", "/", lambda: {"status": "alive"}, "Whether the server is alive (KServe)", is_probe=True),
+        Route("GET", "/v2/health/live", lambda: {"live": True}, "Whether the server is alive", is_probe=True),
+        Route("GET", "/v2/health/ready", v2.ready, "Whether a worker is ready", is_probe=True),
+        Route("GET", "/v2", v2.server, "The server's version and protocol extensions"),
         Route("GET", model_v2, v2.metadata, "The model's tensors and versions"),
         Route("GET", one_v2, v2.metadata, "The tensors of one version"),
-        Route("GET", f"{model_v2}/ready", v2.model_ready, "Whether the model is ready", probe=True),
-        Route("GET", f"{one_v2}/ready", v2.model_ready, "Whether one version is ready", probe=True),
+        Route("GET", f"{model_v2}/ready", v2.model_ready, "Whether the model is ready", is_probe=True),
+        Route("GET", f"{one_v2}/ready", v2.model_ready, "Whether one version is ready", is_probe=True),
         Route("GET", f"{model_v2}/config", v2.config, "Triton's model configuration"),
         Route("GET", f"{one_v2}/config", v2.config, "Triton's configuration of one version"),
         Route("GET", f"{model_v2}/stats", v2.stats, "Triton's statistics, over all workers"),
         Route("GET", f"{one_v2}/stats", v2.stats, "Triton's statistics of one version, over all workers"),
-        Route("POST", f"{model_v2}/infer", v2.infer, "Predictions (V2, JSON and binary tensors)", PREDICT_V2),
-        Route("POST", f"{one_v2}/infer", v2.infer, "Predictions of one version (V2)", PREDICT_V2),
+        Route("POST", f"{model_v2}/infer", infer, "Predictions (V2, JSON and binary tensors)", PREDICT_V2),
+        Route("POST", f"{one_v2}/infer", infer, "Predictions of one version (V2)", PREDICT_V2),
         Route("POST", f"{repository}/index", v2.index, "The models of this server", INDEX),
         Route("POST", f"{repository}/models/<model>/load", v2.control, "Refused: the model follows MODEL_PATH"),
         Route("POST", f"{repository}/models/<model>/unload", v2.control, "Refused: the model follows MODEL_PATH"),
-        Route("GET", "/v1/models", v1.models, "The names of the models"),
+        Route("GET", "/v1/models", lambda: {"models": [serving.name]}, "The names of the models"),
         Route("GET", model_v1, v1.model, "Whether the model is ready (V1)"),
         Route("GET", one_v1, v1.model, "Whether one version is ready (V1)"),
         Route("GET", f"{model_v1}/metadata", v1.metadata, "The model's tensors (TensorFlow Serving)"),
         Route("GET", f"{one_v1}/metadata", v1.metadata, "The tensors of one version (TensorFlow Serving)"),
-        Route("POST", f"{model_v1}:predict", v1.predict, "Predictions (V1)", PREDICT_V1),
-        Route("POST", f"{one_v1}:predict", v1.predict, "Predictions of one version (V1)", PREDICT_V1),
-        Route("POST", "/test", partial(paper_view, inference), "Predictions (the protocol of 2023)", ROWS),
-        Route("GET", "/metrics", partial(metrics_view, metrics, serving), "Numbers for Prometheus"),
+        Route("POST", f"{model_v1}:predict", predict, "Predictions (V1)", PREDICT_V1),
+        Route("POST", f"{one_v1}:predict", predict, "Predictions of one version (V1)", PREDICT_V1),
+        Route("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S), "Predictions (the protocol of 2023)", ROWS),
+        Route("GET", "/metrics", partial(metrics_view, metrics, serving), "Metrics for Prometheus"),
         Route("GET", "/openapi.json", lambda: document, "This document"),
     ]
     document = describe(table, settings)
@@ -110,13 +99,13 @@ def routes_of(settings: Settings, inference: Inference, metrics: Metrics) -> lis
 
 
 class _Name(BaseConverter):
-    """A part of a path that names something; what follows a colon is a verb, as in ``model:predict``."""
+    """A name in a path; a colon ends it, and a verb follows, as in ``model:predict``."""
 
     regex = "[^/:]+"
 
 
 def _admit(settings: Settings, probes: set[str]) -> None:
-    """Before every request: check its token, and the name of its model, which no view takes."""
+    """Before every request: check its token, and the name of its model, which the views do not take."""
     g.began = time.perf_counter()
     if settings.ruo_token and request.endpoint not in probes:
         check_token(settings.ruo_token, request.headers.get("Authorization"))
@@ -126,7 +115,7 @@ def _admit(settings: Settings, probes: set[str]) -> None:
 
 
 def _record(metrics: Metrics, response: Response) -> Response:
-    """After every request: count it, and write its line in the log; at level debug for GET."""
+    """After every request: count it and log it, at level debug for GET."""
     metrics.requests.labels(str(request.url_rule or "none"), response.status_code).inc()
     level = logging.DEBUG if request.method == "GET" else logging.INFO
     if not REQUESTS.isEnabledFor(level):
@@ -156,7 +145,7 @@ def _answer_error(error: Exception) -> Response:
     else:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         sentence, status = "The server failed on this request; its log says why.", 500
-    if status != 408:  # that client does not send
+    if status != 408:  # this client has stopped sending
         drain(request.environ)
     response = jsonify(error=sentence)
     response.status_code = status

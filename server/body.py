@@ -1,12 +1,13 @@
-"""The body of a request: read within a size and a time, and decompressed where the client says it is.
+"""The body of a request: read within limits of size and time, and decompressed.
 
-Gunicorn reads a body through several buffers. A body of known length is instead received by one system call into
-memory of that length: less copying, and no waiting for the interpreter after every piece.
+Gunicorn reads a body through several buffers. Here a body of known length is received by one system call into memory
+of that length, which saves copies, and a wait for the interpreter after every piece.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import struct
 import threading
@@ -23,47 +24,41 @@ from gunicorn.http.errors import ParseException
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["CODINGS", "drain", "read_body"]
+__all__ = ["drain", "read_body"]
 
-_SLOWEST = float(1 << 20)  # bytes a second; a large body is given time accordingly
+_SLOWEST = 1 << 20  # bytes per second; a large body has more time accordingly
 _DRAIN_S = 2.0
 _PIECE = 1 << 20
 _LATE = "The body did not arrive in time; send fewer rows at once."
 
 
 def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
-    """Receive the body of a request and decompress it.
+    """The decompressed body of a WSGI request, of at most `limit` bytes before and after decompression.
 
-    Parameters
-    ----------
-    environ : dict
-        The request (WSGI, PEP 3333).
-    limit : int
-        The most bytes it may have, before and after decompression.
-    timeout : float
-        Seconds in which it must arrive; a body of known length has a second more for every megabyte.
-
-    Raises
-    ------
-    WireError
-        With status 413 beyond the limit, 408 where it is too slow, 415 for an unknown coding, 400 where it breaks off.
+    It must arrive within `timeout` seconds, and a second more for every megabyte of a known length.
     """
-    coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() or "identity"
     if coding not in CODINGS:
-        raise WireError(f"Content-Encoding {coding[:40]!r} is not known; {', '.join(CODINGS)[2:]} are.", 415)
+        raise WireError(f"Content-Encoding {coding[:40]!r} is not known; {', '.join(CODINGS)} are.", 415)
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > limit:
         raise _too_large(limit)
     deadline = time.monotonic() + timeout + length / _SLOWEST
     body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
-    return _decompress(body, coding, limit)
+    unpack = CODINGS[coding]
+    if unpack is None:
+        return body
+    try:
+        plain = unpack(body, limit + 1)  # one byte more than the limit shows that there is too much
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        raise WireError(f"The body is not {coding}, although Content-Encoding says so.") from None
+    if len(plain) > limit:
+        raise _too_large(limit)
+    return plain
 
 
 def drain(environ: dict[str, Any]) -> None:
-    """Read the rest of a refused body and throw it away: its client sees the answer, and may use the connection again.
-
-    What does not come within two seconds is left to the end of the connection.
-    """
+    """Discard the rest of a refused body for two seconds, so that its client sees the answer and keeps the connection."""
     deadline = time.monotonic() + _DRAIN_S
     with contextlib.suppress(WireError, OSError):
         while _is_plain(environ) and (rest := environ["wsgi.input"].reader.length):
@@ -71,18 +66,18 @@ def drain(environ: dict[str, Any]) -> None:
 
 
 def _is_plain(environ: dict[str, Any]) -> bool:
-    """Whether the body's bytes are, untouched so far, on a socket that gives them as they are."""
+    """Whether the body has a known length and comes from a socket without TLS."""
     reader = getattr(environ.get("wsgi.input"), "reader", None)
     return isinstance(reader, LengthReader) and type(environ.get("gunicorn.socket")) is socket.socket
 
 
 def _receive(environ: dict[str, Any], length: int, deadline: float) -> memoryview:
-    """A body of known length: the bytes that came with the head, and the rest from the socket."""
+    """A body of known length: the bytes that came with the headers, and the rest from the socket."""
     body = np.empty(length, np.uint8).data  # not zeroed first, as a bytearray would be
     reader, connection = environ["wsgi.input"].reader, environ["gunicorn.socket"]
     buffered = reader.unreader.take_buffered()
     at = min(len(buffered), length)
-    reader.unreader.unread(buffered[at:])  # another request on the same connection
+    reader.unreader.unread(buffered[at:])  # the next request on this connection
     body[:at] = buffered[:at]
     try:
         while at < length:
@@ -100,16 +95,16 @@ def _receive(environ: dict[str, Any], length: int, deadline: float) -> memoryvie
 
 
 def _limit_waiting(connection: socket.socket, seconds: float | None) -> None:
-    """Limit the socket's waiting in the kernel; Python's own timeout would end a call at every piece that comes."""
+    """Set the kernel's timeout of the socket, None for none; with Python's own, MSG_WAITALL would not wait for all."""
     if seconds is not None and seconds <= 0:
         raise TimeoutError
-    micros = max(1, int((seconds or 0) * 1e6)) if seconds else 0
+    micros = 0 if seconds is None else math.ceil(seconds * 1e6)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", *divmod(micros, 1_000_000)))
 
 
 def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
-    """A body that is sent in chunks of its own, or encrypted, or that is not on a socket at all."""
-    # without a length and without chunks there is no body (RFC 9112, 6.3), and reading on would wait for ever
+    """A body in chunks, over TLS, or not from a socket at all."""
+    # without a length and without chunks there is no body (RFC 9112, 6.3), and reading would wait forever
     if not environ.get("CONTENT_LENGTH") and not environ.get("wsgi.input_terminated"):
         return b""
     length = int(environ.get("CONTENT_LENGTH") or limit + 1)
@@ -127,11 +122,11 @@ def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
 
 @contextlib.contextmanager
 def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None]:
-    """End the receiving side of a connection at the deadline; a thread that reads sees an end, and can still answer."""
+    """Shut down receiving at the deadline, so that the thread which reads sees the end and can still answer."""
     if connection is None:
         yield
         return
-    # not the method of a TLS socket, which would end the encryption of the answer as well
+    # a TLS socket's own method would end the encryption of the answer as well
     timer = threading.Timer(deadline - time.monotonic(), socket.socket.shutdown, [connection, socket.SHUT_RD])
     timer.start()
     try:
@@ -141,16 +136,15 @@ def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None
 
 
 def _too_large(limit: int) -> WireError:
-    return WireError(
-        f"The body is larger than {limit / 2**20:g} MB, the most this server takes; send fewer rows at once.", 413
-    )
+    limit_mb = limit / 2**20
+    return WireError(f"The body is larger than {limit_mb:g} MB, this server's limit; send fewer rows at once.", 413)
 
 
 def _inflate(body: Buffer, size: int) -> bytes:
-    """The first `size` bytes of a body in the formats of gzip, which may be several in a row, or zlib."""
+    """The first `size` bytes of a body in the format of gzip, maybe in several parts, or of zlib."""
     plain, rest = b"", bytes(body)
     while (not plain or rest) and len(plain) < size:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # which tells one from the other
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects the format
         plain += unpacker.decompress(rest, size - len(plain))
         rest = unpacker.unused_data
         if not unpacker.eof and len(plain) < size:
@@ -159,28 +153,14 @@ def _inflate(body: Buffer, size: int) -> bytes:
 
 
 def _unpack_zstd(body: Buffer, size: int) -> bytes:
-    # a larger window than 128 MB would be memory that the limit does not count
+    # a window larger than 128 MB would be memory beyond the limit
     unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
     return unpacker.stream_reader(bytes(body), read_across_frames=True).read(size)
 
 
 CODINGS: dict[str, Callable[[Buffer, int], bytes] | None] = {
-    "": None,
     "identity": None,
     "gzip": _inflate,
     "deflate": _inflate,  # HTTP's name for zlib's format
     "zstd": _unpack_zstd,
 }
-
-
-def _decompress(body: Buffer, coding: str, limit: int) -> Buffer:
-    unpack = CODINGS[coding]
-    if unpack is None:
-        return body
-    try:
-        plain = unpack(body, limit + 1)  # one byte more than the limit is enough to know that there is too much
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
-        raise WireError(f"The body is not {coding}, although Content-Encoding says so.") from None
-    if len(plain) > limit:
-        raise _too_large(limit)
-    return plain

@@ -1,4 +1,4 @@
-"""The way of one request: admitted, received, decoded, scored, encoded."""
+"""The path of one request: admitted, received, decoded, scored, encoded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Inference:
     """Answers requests for predictions on every wire."""
 
     def __init__(self, settings: Settings, serving: Serving, scheduler: Scheduler, metrics: Metrics) -> None:
-        self.serving = serving
+        self._serving = serving
         self._settings = settings
         self._scheduler = scheduler
         self._metrics = metrics
@@ -38,28 +38,11 @@ class Inference:
         self._worker = f"{settings.pod_name or socket.gethostname()}/{os.getpid()}"
 
     def answer(self, wire: Wire, request: Request, version: str | None = None, wait_s: float = 0.0) -> Response:
-        """Answer a request for predictions.
-
-        Parameters
-        ----------
-        wire : Wire
-            The protocol it is in.
-        request : flask.Request
-            The request; its body has not been read.
-        version : str, optional
-            The version of the model that is asked for; the current one by default.
-        wait_s : float
-            How many seconds to wait for the first model to be loaded.
-
-        Raises
-        ------
-        WireError, werkzeug.exceptions.HTTPException
-            Where there is no answer, with the status to give.
-        """
+        """Predictions by a version (by default the current one); waits up to `wait_s` seconds for the first model."""
         failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
         with self._gate.place(request.content_length or 0), in_flight, failures:
             deadline = time.monotonic() + self._settings.request_timeout
-            return self._score(wire, request, self.serving.get(version, wait_s), deadline)
+            return self._score(wire, request, self._serving.get(version, wait_s), deadline)
 
     def _score(self, wire: Wire, request: Request, served: Served, deadline: float) -> Response:
         model = served.model
@@ -71,15 +54,22 @@ class Inference:
         with self._metrics.waiting.track_inprogress():
             outputs, waited = self._scheduler.run(model, arrays, deadline)
         computed = time.perf_counter()
-        answer = InferResponse(model.by_name(outputs), self.serving.name, served.version, message.id)
+        answer = InferResponse(model.by_name(outputs), self._serving.name, served.version, message.id)
         headers, buffers = wire.encode_response(answer, message)
-        parts = [bytes(buffer) for buffer in buffers]  # WSGI takes bytes only, and Gunicorn sends each by itself
+        parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only, and Gunicorn sends each separately
         if sum(map(len, parts)) < _JOINED_BYTES:
             parts = [b"".join(parts)]
-        coding, parts = _compressed(parts, request.headers.get("Accept-Encoding", ""))
+        # Most clients list several codings whatever they want, and between two machines compressing takes longer than
+        # sending; so only a client that names exactly one has its answer compressed.
+        coding = request.headers.get("Accept-Encoding", "").strip().lower()
+        if coding in ("gzip", "deflate"):
+            packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
+            parts = [packer.compress(b"".join(parts)) + packer.flush()]
+            headers = {**headers, "Content-Encoding": coding}
         timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
         self._metrics.scored(served.version, len(arrays[0]), timing)
-        origin = {
+        headers = {
+            **headers,
             "Content-Length": str(sum(map(len, parts))),
             "Vary": "Accept-Encoding",
             "Server-Timing": timing.header(),
@@ -87,7 +77,7 @@ class Inference:
             "Ruo-Model-Sha256": served.sha256,
             "Ruo-Worker": self._worker,
         }
-        return Response(parts, headers={**headers, **coding, **origin})
+        return Response(parts, headers=headers)
 
 
 def _decode(wire: Wire, model: Model, request: Request, body: Buffer) -> InferRequest:
@@ -101,16 +91,3 @@ def _decode(wire: Wire, model: Model, request: Request, body: Buffer) -> InferRe
         if name not in known:
             raise WireError(f'The model has no output "{name}"; its outputs are {", ".join(known)}.')
     return message
-
-
-def _compressed(parts: list[bytes], accepted: str) -> tuple[dict[str, str], list[bytes]]:
-    """The body as gzip or deflate where the client takes nothing else, and the header that says so.
-
-    Most clients list these beside each other whatever they want, and on the way from one machine to the next
-    compressing takes longer than sending; so only a client that names exactly one is taken at its word.
-    """
-    coding = accepted.strip().lower()
-    if coding not in ("gzip", "deflate"):
-        return {}, parts
-    packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
-    return {"Content-Encoding": coding}, [packer.compress(b"".join(parts)) + packer.flush()]

@@ -1,4 +1,4 @@
-"""Who is admitted: the token, and how many requests may wait in one worker."""
+"""Which requests are admitted: the token, and how many may wait in one worker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from werkzeug.exceptions import ServiceUnavailable, Unauthorized
 
 __all__ = ["Gate", "check_token"]
 
-_BEARER = WWWAuthenticate("bearer", None, 'realm="ruo"')  # RFC 9110 wants the quotes, which Werkzeug would leave out
+_BEARER = WWWAuthenticate("bearer", None, 'realm="ruo"')  # RFC 9110 requires the quotes, which Werkzeug would leave out
 
 
 class Gate:
-    """Admits one request to compute and `waiting` more, as long as their bodies together have at most `limit` bytes.
+    """Admits one request to compute and `waiting` more, with at most `limit` bytes in their bodies together.
 
-    The next one is refused at once, it does not queue. One request alone is always admitted.
+    The next one is refused at once. A single request is always admitted.
     """
 
     def __init__(self, waiting: int, limit: float = math.inf) -> None:
@@ -31,7 +31,7 @@ class Gate:
 
     @contextmanager
     def place(self, size: int = 0) -> Iterator[None]:
-        """A place for the time of a block, for a body of `size` bytes; raises ServiceUnavailable where there is none."""
+        """A place for a block, for a body of `size` bytes; raises ServiceUnavailable if there is none."""
         with self._lock:
             if self._requests >= self._places or (self._requests and self._bytes + size > self._limit):
                 raise ServiceUnavailable(f"The server is busy with {self._requests} requests; try again in a moment.")
@@ -48,8 +48,8 @@ class Gate:
 def check_token(token: str, authorization: str | None) -> None:
     """Raise Unauthorized (401) unless the Authorization header carries the token."""
     scheme, _, given = (authorization or "").partition(" ")
-    # compared in a time that does not tell how much of it is right
-    is_right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode())  # WSGI's way with bytes
+    # the time of this comparison does not reveal how much of the token is right; WSGI's headers are latin-1
+    is_right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode())
     if scheme.lower() != "bearer" or not is_right:
-        message = "This server needs a token: send the header Authorization: Bearer TOKEN, or pass token=."
+        message = "This server requires a token: send the header Authorization: Bearer TOKEN, or pass token=."
         raise Unauthorized(message, www_authenticate=_BEARER)

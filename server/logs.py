@@ -1,4 +1,4 @@
-"""Logging: one line a request, as text or, where LOG_FORMAT=json, as JSON."""
+"""Logging: one line per request, as text, or as JSON with LOG_FORMAT=json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REQUESTS = logging.getLogger("ruo.requests")
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object; the fields given by `extra={"fields": {...}}` stand beside the message."""
+    """A record as one JSON object, together with the fields of `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line."""
@@ -32,10 +32,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class ServerLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
-    """Gunicorn's logger, whose handlers and level the lines of the requests share."""
+    """Gunicorn's logger; the lines of the requests share its handlers and level."""
 
     def setup(self, cfg: Any) -> None:
-        """Set handlers, formats and levels; called by Gunicorn when it starts and after each fork."""
+        """Set handlers, formats and levels; Gunicorn calls it at its start and after each fork."""
         super().setup(cfg)
         if os.environ.get("LOG_FORMAT", "").lower() == "json":
             for handler in self.error_log.handlers:

@@ -1,6 +1,6 @@
-"""What the server counts, for Prometheus: right across workers, where PROMETHEUS_MULTIPROC_DIR is set.
+"""The server's metrics for Prometheus; with PROMETHEUS_MULTIPROC_DIR set, they are the sums over all workers.
 
-In that mode every worker writes its numbers to files in that folder, and whichever is asked adds them all up.
+Then every worker writes its values to files in that folder, and the worker that is asked adds them all up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 
 class Timing(NamedTuple):
-    """The seconds of one request, part by part; `queue` is the waiting for the model."""
+    """The seconds of one request by stage; `queue` is the time it waits for the model."""
 
     decode: float
     queue: float
@@ -32,12 +32,12 @@ class Timing(NamedTuple):
     encode: float
 
     def header(self) -> str:
-        """As the value of a Server-Timing header, in milliseconds (W3C, "Server Timing")."""
+        """The value of a Server-Timing header, in milliseconds (W3C, "Server Timing")."""
         return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in self._asdict().items())
 
 
 class Metrics:
-    """The numbers of this worker, and the text of all workers' numbers."""
+    """The metrics of this worker, and the sums over all workers."""
 
     def __init__(self) -> None:
         own = self._own = CollectorRegistry()
@@ -58,33 +58,24 @@ class Metrics:
         gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
         self.in_flight = gauge("ruo_requests_in_flight", "Requests for a prediction under way")
         self.waiting = gauge("ruo_requests_waiting", "Of those, the ones that wait for the model")
-        self._models = gauge("ruo_model_loaded", "Workers that serve a version", ["name", "version", "sha256"])
+        self.models = gauge("ruo_model_loaded", "Workers that serve a version", ["name", "version", "sha256"])
         words = "Seconds to load the newest version, warm-up included"
-        self._load_s = Gauge("ruo_model_load_seconds", words, registry=own, multiprocess_mode="livemax")
+        self.load_s = Gauge("ruo_model_load_seconds", words, registry=own, multiprocess_mode="livemax")
 
     def scored(self, version: str, rows: int, timing: Timing) -> None:
-        """Count a request that got its predictions."""
+        """Count a request with predictions."""
         self._rows.labels(version).inc(rows)
         for stage, seconds in timing._asdict().items():
             self._stages[stage].observe(seconds)
 
-    def model_loaded(self, name: str, version: str, sha256: str, seconds: float) -> None:
-        """Note a version that is ready."""
-        self._models.labels(name, version, sha256).set(1)
-        self._load_s.set(seconds)
-
-    def model_dropped(self, name: str, version: str, sha256: str) -> None:
-        """Note a version that is gone."""
-        self._models.labels(name, version, sha256).set(0)
-
     def text(self, pids: Sequence[int] = ()) -> bytes:
-        """All numbers in Prometheus' text format, with the memory of the processes `pids`."""
+        """All metrics in Prometheus' text format, with the memory of the processes `pids`."""
         memory = CollectorRegistry()
         memory.register(_Memory(pids))
         return generate_latest(self._registry()) + generate_latest(memory)
 
     def totals(self) -> dict[str, float]:
-        """The sums of the samples of a name, over all workers and labels."""
+        """The value of every metric, summed over all workers and labels."""
         totals: defaultdict[str, float] = defaultdict(float)
         for family in self._registry().collect():
             for sample in family.samples:
@@ -100,7 +91,7 @@ class Metrics:
 
 
 class _Memory(Collector):
-    """The memory of processes, which any of them can look up."""
+    """The memory of the workers, which each of them can read."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = pids
@@ -108,7 +99,7 @@ class _Memory(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily("ruo_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
         for pid in self._pids:
-            # it may have ended since, or the system has no /proc
+            # the process may have ended, or the system has no /proc
             with suppress(OSError, IndexError, ValueError):
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
                 family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))

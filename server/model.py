@@ -1,9 +1,10 @@
-"""One loaded model: arrays in, arrays out, and what it says of its tensors."""
+"""One loaded model: arrays in, arrays out, and the description of its tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ruo.errors import ModelError
 from ruo.model.compiled import ROWS_PER_CALL, Function, compile_keras, exported_dtype
-from ruo.model.store import SUFFIXES
+from ruo.model.store import SUFFIXES, is_saved_model
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
@@ -20,42 +21,32 @@ __all__ = ["Model", "TensorSpec", "decode_raw", "load_model"]
 
 
 class TensorSpec(NamedTuple):
-    """A tensor that the model takes or gives: `shape` has -1 where any size will do; the first is the rows."""
+    """An input or output of the model; in `shape`, -1 means any size, and the first dimension is the rows."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A model that is ready to score: call it with arrays by input name, get arrays by output name."""
+    """A model that is ready to score; `run` scores the arrays that `fit` returns, in one call."""
 
-    def __init__(self, platform: str, inputs: list[TensorSpec], outputs: list[TensorSpec], function: Function) -> None:
-        self.platform = platform
-        self.inputs = inputs
-        self.outputs = outputs
-        self._function = function
+    platform: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    run: Function
 
     def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Score rows in one call; raises WireError (400) where names, shapes or datatypes do not fit the model."""
+        """The outputs by name for inputs by name, in one call."""
         return self.by_name(self.run(self.fit(tensors)))
 
-    def run(self, arrays: list[Array]) -> list[Array]:
-        """Score rows that `fit` has made fit, in one call."""
-        return self._function(arrays)
-
     def by_name(self, outputs: list[Array]) -> dict[str, Array]:
-        """Outputs as `run` gives them, with their names."""
+        """The outputs of `run` with their names."""
         return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
 
-    def warm_up(self, run: Callable[[Model, list[Array]], object]) -> None:
-        """Score one row and a full call, so that no request pays for the first call."""
-        for rows in (1, ROWS_PER_CALL):
-            shapes = [(rows, *(max(size, 1) for size in spec.shape[1:])) for spec in self.inputs]
-            run(self, [np.zeros(shape, spec.dtype) for shape, spec in zip(shapes, self.inputs, strict=True)])
-
     def fit(self, tensors: Mapping[str, Array]) -> list[Array]:
-        """The arrays in the order and with the datatypes and shapes that the model takes."""
+        """The arrays in the model's order, datatypes and shapes; raises WireError (400) for those that do not fit."""
         if ONLY in tensors:
             if len(self.inputs) > 1:
                 names = ", ".join(f'"{spec.name}"' for spec in self.inputs)
@@ -82,7 +73,7 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
     shape = [len(array), *spec.shape[1:]]
     fits = array.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
     if not fits:
-        # a row may come flat where the model takes an image, never with another number of values
+        # a flat row may stand for an image of as many values
         if is_free or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
             raise WireError(
                 f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {[-1, *spec.shape[1:]]} '
@@ -91,11 +82,9 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
         array = array.reshape(shape)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = np.ascontiguousarray(array, dtype=spec.dtype)
-    # a float too large for FP32 is Infinity there, which a model can take; a fraction cut off is another number
+    # a float too large for FP32 becomes Infinity, which a model accepts; a truncated fraction is a wrong number
     if spec.dtype.kind in "iub" and converted.dtype != array.dtype and not np.array_equal(converted, array):
-        raise WireError(
-            f'Input "{spec.name}" holds a value that {datatype_of(spec.dtype)}, which it takes, cannot hold.'
-        )
+        raise WireError(f'Input "{spec.name}" holds a value that its datatype {datatype_of(spec.dtype)} cannot hold.')
     return converted
 
 
@@ -104,37 +93,23 @@ def load_model(
     trusted: bool = False,
     origin: Path | None = None,
     precision: str = "f32",
-    run: Callable[[Model, list[Array]], object] = Model.run,
+    run: Callable[[Model, list[Array]], object] = lambda model, arrays: model.run(arrays),
 ) -> Model:
-    """Load a model, compile it and warm it up.
+    """Load a model, compile it, and warm it up by `run`; errors say that it comes from `origin`.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.keras`` or ``.h5`` file, or a SavedModel directory.
-    trusted : bool
-        Whether formats are taken that can run code of their maker while they are loaded: all but ``.keras``.
-    origin : Path, optional
-        Where `path` was copied from, to be named in errors.
-    precision : {"f32", "bf16"}
-        What OpenVINO computes in.
-    run : callable
-        How the warm-up calls the model.
-
-    Raises
-    ------
-    ModelError
-        When it cannot be loaded or called.
+    Every format but ``.keras`` can run code while it is loaded, so it is refused unless `trusted`.
     """
     origin = origin or path
     if path.suffix != ".keras" and not trusted:
         raise ModelError(
-            f"The model at {origin} cannot be loaded: .h5 and SavedModel can run code of whoever made them; "
-            "set RUO_TRUST_MODEL=1 if you know who did, or save the model as .keras."
+            f"The model at {origin} cannot be loaded: .h5 and SavedModel can run their author's code; "
+            "set RUO_TRUST_MODEL=1 if you trust the author, or save the model as .keras."
         )
     try:
         model = _load_saved_model(path) if path.is_dir() else _load_keras(path, precision)
-        model.warm_up(run)
+        for rows in (1, ROWS_PER_CALL):  # so that no request pays for the first call
+            shapes = [(rows, *(max(size, 1) for size in spec.shape[1:])) for spec in model.inputs]
+            run(model, [np.zeros(shape, spec.dtype) for shape, spec in zip(shapes, model.inputs, strict=True)])
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         reason = reason.replace(str(path), str(origin))
@@ -149,9 +124,10 @@ def _load_keras(path: Path, precision: str) -> Model:
 
     loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not getattr(loaded, "inputs", None):
-        raise ModelError("it does not say what it takes; build it before it is saved, or export it as a SavedModel.")
-    # a Sequential model has one output, named after its last layer as in a functional model
-    names = _unique(getattr(loaded, "output_names", None) or [loaded.layers[-1].name])
+        raise ModelError("it has no input shape; build it before it is saved, or export it as a SavedModel.")
+    # a Sequential model has one output, named after its last layer as in a functional model; a layer may have two
+    names = getattr(loaded, "output_names", None) or [loaded.layers[-1].name]
+    names = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
     inputs = [_spec(tensor.name, tensor.dtype, tensor.shape) for tensor in loaded.inputs]
     outputs = [
         _spec(name, exported_dtype(tensor.dtype), tensor.shape)
@@ -162,24 +138,24 @@ def _load_keras(path: Path, precision: str) -> Model:
 
 
 def _load_saved_model(path: Path) -> Model:
-    if not (path / "saved_model.pb").is_file():
+    if not is_saved_model(path):
         raise ModelError("a SavedModel directory has a file saved_model.pb.")
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    # Keras' export names its endpoint "serve", TensorFlow itself "serving_default"
-    signatures = dict(loaded.signatures)
-    signature = signatures.get("serving_default") or signatures.get("serve")
+    # TensorFlow names its default signature "serving_default", Keras' export "serve"
+    signature = loaded.signatures.get("serving_default") or loaded.signatures.get("serve")
     if signature is None:
         raise ModelError("it has no signature serving_default; export it with model.export().")
-    inputs = [
-        _spec(name, t.dtype.as_numpy_dtype, t.shape) for name, t in signature.structured_input_signature[1].items()
-    ]
-    outputs = [_spec(name, t.dtype.as_numpy_dtype, t.shape) for name, t in signature.structured_outputs.items()]
+
+    def specs(tensors: dict[str, Any]) -> list[TensorSpec]:
+        return [_spec(name, tensor.dtype.as_numpy_dtype, tensor.shape) for name, tensor in tensors.items()]
+
+    inputs, outputs = specs(signature.structured_input_signature[1]), specs(signature.structured_outputs)
 
     def function(arrays: list[Array]) -> list[Array]:
-        given = {spec.name: tf.convert_to_tensor(array) for spec, array in zip(inputs, arrays, strict=True)}
-        results = signature(**given)
+        tensors = {spec.name: tf.convert_to_tensor(array) for spec, array in zip(inputs, arrays, strict=True)}
+        results = signature(**tensors)
         return [results[spec.name].numpy() for spec in outputs]
 
     function.__dict__["loaded"] = loaded  # a signature does not keep its variables alive
@@ -190,13 +166,8 @@ def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:
     return TensorSpec(name, np.dtype(dtype), tuple(-1 if size is None else int(size) for size in shape))
 
 
-def _unique(names: list[str]) -> list[str]:
-    """Output names; Keras names an output after its layer, and one layer may give two."""
-    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
-
-
 def decode_raw(body: Array, spec: TensorSpec) -> Array:
-    """The only tensor of a raw binary request: its datatype and shape are the model's."""
+    """The only tensor of a raw binary request, in the model's datatype and shape."""
     if not np.issubdtype(spec.dtype, np.number) or spec.dtype not in DATATYPES.values():
         raise WireError(f'Input "{spec.name}" cannot be sent as raw bytes.')
     shape = [max(size, 1) for size in spec.shape[1:]]

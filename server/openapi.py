@@ -12,17 +12,14 @@ __all__ = ["INDEX", "PREDICT_V1", "PREDICT_V2", "ROWS", "Route", "describe"]
 
 
 class Route(NamedTuple):
-    """One line of the table of routes; `body` is what its requests carry, by content type.
-
-    A probe is answered without the token.
-    """
+    """One line of the table of routes; `body` describes its requests, and a probe needs no token."""
 
     method: str
     path: str
     view: Callable[..., Any]
     summary: str
     body: dict[str, Any] | None = None
-    probe: bool = False
+    is_probe: bool = False
 
 
 def _object(*required: str, **properties: Any) -> dict[str, Any]:
@@ -43,7 +40,7 @@ _V2_REQUEST = _object("inputs", id=_TEXT, parameters=_FREE, inputs=_list(_TENSOR
 _V1_REQUEST = _object(signature_name=_TEXT, instances=_list({}), inputs={"oneOf": [_list({}), _FREE]})
 _ERROR = _object("error", error=_TEXT)
 
-# what requests carry
+# the bodies of requests, by content type
 PREDICT_V2 = {"application/json": {"schema": _V2_REQUEST}, "application/octet-stream": {"schema": {}}}
 PREDICT_V1 = {"application/json": {"schema": _V1_REQUEST}}
 ROWS = {"application/json": {"schema": {"oneOf": [_list(_list({"type": "number"})), _TEXT]}}}
@@ -58,7 +55,11 @@ def describe(routes: list[Route], settings: Settings) -> dict[str, Any]:
         paths.setdefault(template, {})[route.method.lower()] = _operation(route, settings)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "ruo", "version": "1", "description": "Serves a Keras model: V2, V1 and the wire of 2023."},
+        "info": {
+            "title": "ruo",
+            "version": "1",
+            "description": "Serves a Keras model: V2, V1 and the protocol of 2023.",
+        },
         "paths": paths,
     }
     if settings.ruo_token:
@@ -67,7 +68,7 @@ def describe(routes: list[Route], settings: Settings) -> dict[str, Any]:
 
 
 def _operation(route: Route, settings: Settings) -> dict[str, Any]:
-    has_token = bool(settings.ruo_token) and not route.probe
+    has_token = bool(settings.ruo_token) and not route.is_probe
     content = "text/plain" if route.path == "/metrics" else "application/json"
     answers: dict[str, Any] = {"200": {"description": "The answer", "content": {content: {}}}}
     for code, meaning in _errors(route, has_token):

@@ -1,9 +1,8 @@
 """Which request computes next: one call of a model at a time, since the threads inside a call use all CPUs.
 
-A request is cut into calls of `ROWS_PER_CALL` rows. The next call is one of the request that would have finished first if
-it were alone (earliest due date first). So requests of one size finish one after the other, and the first is answered
-while the last still waits; a short request waits for one call of a long one; and a long request is not delayed for ever,
-since requests that come late enough are due after it.
+A request is split into calls of `ROWS_PER_CALL` rows. The next call belongs to the request that would have finished
+first on an idle server (earliest due date first). So requests of one size finish one after the other, a short request
+waits for one call of a long one, and a long request is not delayed forever, since later requests are due after it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import itertools
 import math
 import threading
 import time
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,15 +19,9 @@ import numpy as np
 from ruo.model.compiled import ROWS_PER_CALL
 from ruo.wire import WireError
 from ruo.wire.messages import Array
+from server.model import Model
 
 __all__ = ["EarliestDue", "Scheduler"]
-
-
-class Runnable(Protocol):
-    """A model, as far as the scheduler knows it."""
-
-    def run(self, arrays: list[Array]) -> list[Array]:
-        """Compute in one call."""
 
 
 class Scheduler:
@@ -37,32 +29,15 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._turn = EarliestDue()
-        self._call_s: WeakKeyDictionary[Runnable, float] = WeakKeyDictionary()  # seconds of a call of all its rows
+        self._call_s: WeakKeyDictionary[Model, float] = WeakKeyDictionary()  # seconds of a call of ROWS_PER_CALL rows
 
-    def run(self, model: Runnable, arrays: list[Array], deadline: float = math.inf) -> tuple[list[Array], float]:
-        """Compute any number of rows.
+    def run(self, model: Model, arrays: list[Array], deadline: float = math.inf) -> tuple[list[Array], float]:
+        """The outputs for any number of rows, and the seconds spent waiting for other requests.
 
-        Parameters
-        ----------
-        model : Runnable
-            The model; its estimate of time is its own.
-        arrays : list of numpy.ndarray
-            The inputs, all with the same number of rows.
-        deadline : float
-            When to give up waiting, in seconds of `time.monotonic`.
-
-        Returns
-        -------
-        list of numpy.ndarray, float
-            The outputs, and the seconds spent waiting for other requests.
-
-        Raises
-        ------
-        WireError
-            With status 503, when the deadline passes before the last call begins.
+        Raises WireError (503) if the deadline, a time of `time.monotonic`, passes before the last call begins.
         """
         rows = len(arrays[0])
-        # a model that has not been called yet is due at once, or a busy server would never finish warming it up
+        # a model that has not been called yet is due at once, or a busy server would never warm it up
         due = time.monotonic() + rows / ROWS_PER_CALL * self._call_s.get(model, 0.0)
         pieces, waited, has_turn = [], 0.0, False
         try:
@@ -71,8 +46,12 @@ class Scheduler:
                     self._turn.release()
                     has_turn = False
                 if not has_turn:
-                    waited += self._wait(due, deadline)
-                    has_turn = True
+                    began = time.monotonic()
+                    has_turn = self._turn.acquire(due, deadline)
+                    waited += time.monotonic() - began
+                if not has_turn:
+                    message = "The server did not get to compute this request in time; try again, or add replicas."
+                    raise WireError(message, 503)
                 pieces.append(self._call(model, [array[start : start + ROWS_PER_CALL] for array in arrays]))
         finally:
             if has_turn:
@@ -81,23 +60,17 @@ class Scheduler:
             return pieces[0], waited
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
 
-    def _wait(self, due: float, deadline: float) -> float:
-        began = time.monotonic()
-        if not self._turn.acquire(due, deadline):
-            raise WireError("The server did not get to compute this request in time; try again, or add replicas.", 503)
-        return time.monotonic() - began
-
-    def _call(self, model: Runnable, arrays: list[Array]) -> list[Array]:
+    def _call(self, model: Model, arrays: list[Array]) -> list[Array]:
         began = time.monotonic()
         outputs = model.run(arrays)
-        if len(arrays[0]) == ROWS_PER_CALL:  # shorter calls do not tell how long a long request takes
-            # one slow call may have waited for a CPU, so the estimate grows slowly
+        if len(arrays[0]) == ROWS_PER_CALL:  # shorter calls say little about a long request
+            # a single slow call may have waited for a CPU, so the estimate grows slowly
             self._call_s[model] = min(time.monotonic() - began, 1.2 * self._call_s.get(model, math.inf))
         return outputs
 
 
 class EarliestDue:
-    """A lock whose next owner is the waiting thread with the earliest due time, in order of arrival where they are equal.
+    """A lock whose next owner is the waiting thread that is due first, or arrived first among equals.
 
     `due` and `deadline` are times of `time.monotonic`.
     """
@@ -105,7 +78,7 @@ class EarliestDue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._is_taken = False
-        self._waiting: list[tuple[float, int, threading.Lock]] = []  # a heap; every thread waits for its own lock
+        self._waiting: list[tuple[float, int, threading.Lock]] = []  # a heap; each thread waits for its own lock
         self._arrivals = itertools.count()
 
     def acquire(self, due: float, deadline: float = math.inf) -> bool:
@@ -118,12 +91,12 @@ class EarliestDue:
             gate.acquire()
             entry = (due, next(self._arrivals), gate)
             heapq.heappush(self._waiting, entry)
-        # a lock takes no infinite timeout; -1 stands for it
+        # a lock's timeout cannot be infinite; -1 means that
         if gate.acquire(timeout=-1 if deadline == math.inf else max(0.0, deadline - time.monotonic())):
             return True
         with self._lock:
             if entry not in self._waiting:
-                return True  # it became the owner in this very moment
+                return True  # it has just become the owner
             self._waiting.remove(entry)
             heapq.heapify(self._waiting)
         return False
@@ -137,6 +110,6 @@ class EarliestDue:
                 self._is_taken = False
 
     def is_wanted_before(self, due: float) -> bool:
-        """Whether a thread waits that is due earlier."""
+        """Whether a waiting thread is due earlier."""
         with self._lock:
             return bool(self._waiting) and self._waiting[0][0] < due

@@ -1,4 +1,4 @@
-"""What the environment says, read once: every variable, its default and what it is for."""
+"""The settings of a server: every environment variable, its default and its meaning."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Settings:
 
     model_path: Path = Path("/app/model")  # a .keras or .h5 file, a SavedModel directory, or a folder of versions
     model_name: str = "model"  # its name in addresses
-    model_sha256: str = ""  # where set, no other model than the one with this fingerprint is loaded
+    model_sha256: str = ""  # if set, only the model with this fingerprint is loaded
     model_poll_seconds: float = 5.0  # how often to look for a new model; 0 looks once, at the start
-    model_grace_seconds: float = 300.0  # how long a replaced version still answers to its number
-    model_precision: str = "f32"  # bf16: OpenVINO computes in bfloat16, faster where CPUs have it, exact to two digits
-    ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run code of their maker
-    ruo_token: str = ""  # where set, every request but the probes must carry it
+    model_grace_seconds: float = 300.0  # how long a replaced version can still be requested by its number
+    model_precision: str = "f32"  # bf16: OpenVINO computes in bfloat16, exact to two digits, faster on some CPUs
+    ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run their author's code
+    ruo_token: str = ""  # if set, every request except probes must carry it
     max_request_mb: float = 256.0  # the largest body, before and after decompression
     max_waiting: int = 32  # requests that may wait in one worker; more are refused at once
-    max_waiting_mb: float = 1024.0  # and how large their bodies may be together
-    request_timeout: float = 120.0  # seconds for one request's waiting and computing
+    max_waiting_mb: float = 1024.0  # the size of their bodies together
+    request_timeout: float = 120.0  # seconds for one request to wait and compute
     body_timeout: float = 60.0  # seconds for one request's body to arrive
-    pod_name: str = ""  # stands in the answers, so that a client can see who answered
+    pod_name: str = ""  # sent in answers, so that a client can see which pod answered
 
     @property
     def max_request_bytes(self) -> int:
-        """The largest body."""
+        """The largest body in bytes."""
         return int(self.max_request_mb * 2**20)
 
     @classmethod
@@ -50,7 +50,7 @@ class Settings:
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:
-    """The value in the kind of its default; the empty string is the default, as in docker's `-e NAME=`."""
+    """The value as the type of its default; an empty string is the default, as in docker's `-e NAME=`."""
     if value == "":
         return default
     if isinstance(default, bool):
@@ -61,6 +61,6 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         number = type(default)(value)
     except ValueError:
         number = -1
-    if not number >= 0:  # NaN is not either
-        raise SettingsError(f"{name.upper()}={value!r} is not a number from 0 up; the default is {default}.")
+    if not number >= 0:  # which NaN is not either
+        raise SettingsError(f"{name.upper()}={value!r} must be a number of at least 0; the default is {default}.")
     return number

@@ -1,12 +1,13 @@
-"""What the workers of one server know of each other: who is ready, and who has how much to do.
+"""What the workers of one server know about each other: who is ready, and how busy each one is.
 
-A page of shared memory, made in Gunicorn's master before it forks. Every worker writes its own slot only, so no
-lock is needed; the master clears the slot of a worker that has died.
+The slots are a page of shared memory, made in Gunicorn's master before it forks. Every worker writes to its own slot only,
+so no lock is needed; the master clears the slot of a worker that has ended.
 """
 
 from __future__ import annotations
 
 import mmap
+from typing import Literal
 
 import numpy as np
 
@@ -16,14 +17,14 @@ _FIELDS = [("is_taken", "i4"), ("is_ready", "i4"), ("load", "i4"), ("pid", "i4")
 
 
 class WorkerSlots:
-    """A slot for every worker: its process id, whether its model is ready, and the connections it works on."""
+    """A slot for every worker: its process id, whether its model is ready, and its number of busy connections."""
 
     def __init__(self, size: int = 128) -> None:
         dtype = np.dtype(_FIELDS)
         self._slots = np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype)
 
     def take(self) -> int:
-        """A free slot, for a worker about to be forked; raises RuntimeError where all are taken."""
+        """A free slot, for a worker that is about to be forked."""
         free = np.flatnonzero(self._slots["is_taken"] == 0)
         if not len(free):
             raise RuntimeError(f"No more than {len(self._slots)} workers are possible; lower WEB_CONCURRENCY.")
@@ -34,17 +35,9 @@ class WorkerSlots:
         """Forget a worker that has ended."""
         self._slots[slot] = 0
 
-    def set_pid(self, slot: int, pid: int) -> None:
-        """Say which process this slot's worker is."""
-        self._slots["pid"][slot] = pid
-
-    def set_ready(self, slot: int, ready: bool) -> None:
-        """Say whether this worker's model is ready."""
-        self._slots["is_ready"][slot] = ready
-
-    def set_load(self, slot: int, load: int) -> None:
-        """Say how many connections this worker works on."""
-        self._slots["load"][slot] = load
+    def set(self, slot: int, field: Literal["is_ready", "load", "pid"], value: int) -> None:
+        """Set one field of a slot."""
+        self._slots[field][slot] = value
 
     def ready(self) -> int:
         """How many workers are ready."""
@@ -55,10 +48,10 @@ class WorkerSlots:
         return bool(self._slots["is_ready"][slot])
 
     def pids(self) -> list[int]:
-        """The processes of the workers that have begun to work."""
+        """The process ids of the workers that have started."""
         return [int(pid) for pid in self._slots["pid"] if pid]
 
     def is_least_loaded(self, slot: int) -> bool:
-        """Whether no ready worker has less to do than this one; a worker that is not ready gives way to all."""
+        """Whether no ready worker is less busy than this one; a worker that is not ready gives way to every ready one."""
         loads = self._slots["load"][self._slots["is_ready"] == 1]
         return not len(loads) or (self.is_ready(slot) and bool(self._slots["load"][slot] <= loads.min()))

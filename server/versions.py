@@ -1,4 +1,4 @@
-"""The versions of the model that one worker holds: the current one, and for a while those that it replaced."""
+"""The versions of the model in one worker: the current one, and for a while those that it replaced."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import NamedTuple
 
 from werkzeug.exceptions import ServiceUnavailable
@@ -25,15 +26,15 @@ __all__ = ["NotReadyError", "Served", "Serving", "number_of"]
 
 log = logging.getLogger("gunicorn.error")
 
-_MOST_REPLACED = 3  # replaced versions that are kept; each takes the memory of a model
+_MOST_REPLACED = 3  # how many replaced versions are kept; each holds the memory of a model
 
 
 class NotReadyError(ServiceUnavailable):
-    """The model is being loaded, or cannot be: the message says which."""
+    """The model is being loaded, or cannot be loaded; the message says which."""
 
 
 class Served(NamedTuple):
-    """A version that is ready: `version` is its number in a store, or one made from its fingerprint."""
+    """A version that is ready; `version` is its number in a store, or derived from its fingerprint."""
 
     model: Model
     version: str
@@ -42,12 +43,12 @@ class Served(NamedTuple):
 
 
 def number_of(sha256: str) -> str:
-    """The version of a file that has none: twelve digits, since Triton's tools and TensorFlow's clients read numbers."""
+    """The version of a single file: twelve digits, since Triton's tools and TensorFlow's clients expect a number."""
     return str(10**11 + int(sha256, 16) % (9 * 10**11))
 
 
 class Serving:
-    """The versions of one worker: a thread loads the first one, and every new one; requests under way keep the one they have."""
+    """The versions of one worker: a thread loads the first and every new one; a running request keeps its own."""
 
     def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self.name = settings.model_name
@@ -55,10 +56,10 @@ class Serving:
         self._metrics = metrics
         self._scheduler = scheduler
         self._current: Served | None = None
-        self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, and until when it is kept
-        self._forgotten: list[weakref.ref[Model]] = []  # models that a request may still use
+        self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
+        self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
         self._error: str | None = None
-        self._refused: tuple[object, ...] | None = None  # the stamp of what could not be loaded
+        self._refused: tuple[object, ...] | None = None  # the stamp of a model that could not be loaded
         self._slots: WorkerSlots | None = None
         self._slot = 0
         self._tried = threading.Event()
@@ -66,27 +67,15 @@ class Serving:
         self._not_started = threading.Lock()
 
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
-        """Begin to load, once; with slots, the other workers see when this one is ready."""
+        """Start to load, once; through the slots the other workers see when this one is ready."""
         if self._not_started.acquire(blocking=False):
             self._slots, self._slot = slots, slot
             threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
-        """A version, by default the current one.
+        """A version, by default the current one; waits up to `wait_s` seconds for the first one.
 
-        Parameters
-        ----------
-        version : str, optional
-            Its number.
-        wait_s : float
-            How many seconds to wait for the first version.
-
-        Raises
-        ------
-        NotReadyError
-            When it is being loaded, or cannot be (503).
-        WireError
-            When there is no such version (404).
+        Raises NotReadyError (503) while it is not loaded, and WireError (404) if there is no such version.
         """
         self.start()
         self._tried.wait(wait_s)
@@ -97,27 +86,28 @@ class Serving:
             return current
         if version in (replaced := self._replaced):
             return replaced[version][0]
-        if self._is_changing():
-            self._look.set()
-            raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
+        with suppress(ModelError):
+            if self._is_new(newest(self._settings.model_path)):
+                self._look.set()
+                raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
         raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
 
     def versions(self) -> list[str]:
-        """The versions that `get` gives; the current one is the last."""
+        """The versions that `get` returns; the current one is the last."""
         return [*self._replaced, *([self._current.version] if self._current else [])]
 
     def why_not_ready(self) -> str:
-        """One sentence: the model is being loaded, or cannot be and why."""
+        """One sentence: the model is being loaded, or why it cannot be."""
         return self._error or f"The model at {self._settings.model_path} is being loaded; try again in a moment."
 
     def ready_workers(self) -> int:
-        """How many workers of this server are ready; 1 or 0 where this one stands alone."""
+        """How many workers of this server are ready; without slots, this one is the only worker."""
         self.start()
         return self._slots.ready() if self._slots else int(self._current is not None)
 
     def pids(self) -> list[int]:
-        """The processes of this server's workers; none where this one stands alone."""
+        """The process ids of this server's workers; none without slots."""
         return self._slots.pids() if self._slots else []
 
     def _watch(self) -> None:
@@ -127,97 +117,84 @@ class Serving:
             self._look.wait(self._settings.model_poll_seconds)
             self._look.clear()
             self._forget_replaced()
-            self._free_forgotten()
+            in_use = [model for model in self._forgotten if model() is not None]
+            if len(in_use) < len(self._forgotten):
+                self._forgotten = in_use
+                _free_memory()
             seen = self._check(seen)
 
     def _check(self, seen: StoredModel | None) -> StoredModel | None:
-        """Load what is new on disk; returns the model that is stored there, for comparison the next time."""
+        """Load a new model on disk; returns the stored model, for comparison the next time."""
         try:
             stored = newest(self._settings.model_path)
-            # what no manifest vouches for may still be being written: it is taken when it stays as it is
+            # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
                 self._load(stored)
         except ModelError as error:
-            self._fail(str(error))
+            if str(error) != self._error:
+                log.error("%s%s", error, " The previous one stays in service." if self._current else "")
+                self._metrics.load_failures.inc()
+            self._error = str(error)
             return None
         except Exception:
-            log.exception("Looking for a new model failed; it is tried again")
+            log.exception("Looking for a new model failed; trying again")
             return None
         return stored
 
     def _is_new(self, stored: StoredModel) -> bool:
         if self._current is None:
-            return True  # tried again and again: what was wrong may have been the disk
+            return True  # even after a failure, which may have been the disk's
         if stored.stamp in (self._refused, self._current.stamp):
             return False
-        # a version of a store is what it was when it was loaded; a change to it is published as another version
+        # a published version never changes
         return stored.version is None or stored.version != self._current.version
-
-    def _is_changing(self) -> bool:
-        try:
-            return self._is_new(newest(self._settings.model_path))
-        except ModelError:
-            return False
 
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        self._refused = stored.stamp  # until it is known to be good
+        self._refused = stored.stamp  # until it is loaded
         with fetch(stored) as (path, sha256):
             pin = self._settings.model_sha256.lower()
             if pin and sha256 != pin:
-                raise ModelError(
-                    f"The model at {stored.path} cannot be loaded: its fingerprint is {sha256}, MODEL_SHA256 is another."
-                )
+                reason = f"its fingerprint is {sha256}, not MODEL_SHA256"
+                raise ModelError(f"The model at {stored.path} cannot be loaded: {reason}.")
             version = stored.version or number_of(sha256)
             if self._current and (self._current.sha256, self._current.version) == (sha256, version):
-                model = self._current.model  # the same content under another name or time
+                model = self._current.model  # the same content with another name or time
             else:
                 settings, run = self._settings, self._scheduler.run
                 model = load_model(path, settings.ruo_trust_model, stored.path, settings.model_precision, run)
-                _give_back()
+                _free_memory()
         self._refused = None
         self._swap(Served(model, version, sha256, stored.stamp), time.perf_counter() - began)
 
     def _swap(self, served: Served, seconds: float) -> None:
         old = self._current
         if old and old.version != served.version:
-            # the old one is kept before the new one is current, so that `get` gives it at every moment
+            # before the new one becomes current, so that `get` finds the old one at every moment
             until = time.monotonic() + self._settings.model_grace_seconds
             others = {version: kept for version, kept in self._replaced.items() if version != served.version}
             self._replaced = {**others, old.version: (old, until)}
         self._current, self._error = served, None
         self._forget_replaced()
-        self._metrics.model_loaded(self.name, served.version, served.sha256, seconds)
+        self._metrics.models.labels(self.name, served.version, served.sha256).set(1)
+        self._metrics.load_s.set(seconds)
         log.info("Model %s version %s ready after %.1f s", self.name, served.version, seconds)
         if self._slots:
-            self._slots.set_ready(self._slot, True)
+            self._slots.set(self._slot, "is_ready", 1)
 
     def _forget_replaced(self) -> None:
         now = time.monotonic()
-        in_time = [(version, kept) for version, kept in self._replaced.items() if kept[1] > now]
-        before, self._replaced = self._replaced, dict(in_time[-_MOST_REPLACED:])
+        kept = [(version, entry) for version, entry in self._replaced.items() if entry[1] > now]
+        before, self._replaced = self._replaced, dict(kept[-_MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
-            gone = before[version][0]
-            self._forgotten.append(weakref.ref(gone.model))
-            self._metrics.model_dropped(self.name, version, gone.sha256)
+            forgotten = before[version][0]
+            self._forgotten.append(weakref.ref(forgotten.model))
+            self._metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 
-    def _free_forgotten(self) -> None:
-        """Give back the memory of forgotten versions, once no request uses them any more."""
-        in_use = [model for model in self._forgotten if model() is not None]
-        if len(in_use) < len(self._forgotten):
-            self._forgotten = in_use
-            _give_back()
 
-    def _fail(self, message: str) -> None:
-        if message != self._error:
-            log.error("%s%s", message, " The one before it goes on serving." if self._current else "")
-            self._metrics.load_failures.inc()
-        self._error = message
-
-
-def _give_back() -> None:
-    """Give the system what is no longer used: a model is full of cycles, and glibc keeps what it has been given back."""
+def _free_memory() -> None:
+    """Return unused memory to the system: a model is full of reference cycles, and glibc keeps what is freed."""
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

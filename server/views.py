@@ -1,188 +1,149 @@
-"""The routes of the protocols, apart from inference: what the server and its model say of themselves."""
+"""The views other than inference: descriptions of the server and its model in each protocol."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from flask import Response, request
 
-from ruo.wire import WIRES, WireError
+from ruo.wire import WireError
 from ruo.wire.jsontext import loads
 from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.inference import Inference
 from server.metrics import Metrics
 from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
-__all__ = ["V1Views", "V2Views", "metrics_view", "paper_view"]
+__all__ = ["V1Views", "V2Views", "metrics_view"]
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
-# The clients of 2023 do not try again, so a request that comes while the model is being loaded waits for it.
-_PAPER_WAIT_S = 60.0
-
-
-# what Flask makes an answer of, and where it is an error its status
+# the JSON of an answer, with the status of an error
 Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int]
 
 
+@dataclass(frozen=True)
 class V2Views:
-    """The Open Inference Protocol (V2), and of Triton's extensions what its tools ask for."""
+    """The Open Inference Protocol (V2), and the parts of Triton's extensions that its tools use."""
 
-    def __init__(self, settings: Settings, inference: Inference, metrics: Metrics) -> None:
-        self._settings = settings
-        self._inference = inference
-        self._serving = inference.serving
-        self._metrics = metrics
+    settings: Settings
+    serving: Serving
+    metrics: Metrics
 
     def server(self) -> Message:
-        """What this server is and can do."""
+        """The server's version and protocol extensions."""
         try:
             version = metadata.version("ruo")
         except metadata.PackageNotFoundError:  # an image holds the sources only
             version = "unknown"
         return {"name": "ruo", "version": version, "extensions": _EXTENSIONS}
 
-    def live(self) -> Message:
-        """Whether the server lives: it answers, so it does."""
-        return {"live": True}
-
     def ready(self) -> Message:
-        """Whether a worker has its model warm, and how many have."""
-        workers = self._serving.ready_workers()
+        """Whether a worker is ready, and how many are."""
+        workers = self.serving.ready_workers()
         state = {"live": True, "ready": workers > 0, "workers": workers}
         if workers:
             return state
-        return {**state, "error": self._serving.why_not_ready()}, 503
+        return {**state, "error": self.serving.why_not_ready()}, 503
 
     def model_ready(self, version: str | None = None) -> Message:
-        """Whether a model, or one version of it, is ready."""
+        """Whether the model, or one version of it, is ready."""
         try:
-            self._serving.get(version)
+            self.serving.get(version)
         except NotReadyError as error:
-            return {"name": self._serving.name, "ready": False, "error": error.description}, 503
-        return {"name": self._serving.name, "ready": True}
+            return {"name": self.serving.name, "ready": False, "error": error.description}, 503
+        return {"name": self.serving.name, "ready": True}
 
     def metadata(self, version: str | None = None) -> Message:
-        """The model's versions and tensors, and how large a request may be."""
-        served = self._serving.get(version)
+        """The model's versions and tensors, and the size limit of a request."""
+        served = self.serving.get(version)
         return {
-            "name": self._serving.name,
-            "versions": [version] if version else self._serving.versions(),
+            "name": self.serving.name,
+            "versions": [version] if version else self.serving.versions(),
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
             "outputs": [_describe(spec) for spec in served.model.outputs],
-            "parameters": {"sha256": served.sha256, "max_request_bytes": self._settings.max_request_bytes},
+            "parameters": {"sha256": served.sha256, "max_request_bytes": self.settings.max_request_bytes},
         }
 
     def config(self, version: str | None = None) -> Message:
         """Triton's model configuration, as far as it applies; perf_analyzer reads it."""
-        served = self._serving.get(version)
+        served = self.serving.get(version)
         row = sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape[1:])) for spec in served.model.inputs)
         return {
-            "name": self._serving.name,
+            "name": self.serving.name,
             "platform": served.model.platform,
             "backend": "ruo",
             "version_policy": {"latest": {"num_versions": 1}},
-            "max_batch_size": min(self._settings.max_request_bytes // max(1, row), 2**31 - 1),
+            "max_batch_size": min(self.settings.max_request_bytes // max(1, row), 2**31 - 1),
             "input": [_configure(spec) for spec in served.model.inputs],
             "output": [_configure(spec) for spec in served.model.outputs],
         }
 
     def stats(self, version: str | None = None) -> Message:
         """Triton's statistics, over all workers since the server's start."""
-        served = self._serving.get(version)
-        return {"model_stats": [_statistics(self._serving.name, served.version, self._metrics.totals())]}
+        served = self.serving.get(version)
+        return {"model_stats": [_statistics(self.serving.name, served.version, self.metrics.totals())]}
 
     def index(self) -> Message:
-        """The models of this server; with `{"ready": true}` in the request, only if they are ready."""
-        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        """The models of this server; with `{"ready": true}` in the request, only those that are ready."""
+        body = read_body(request.environ, self.settings.max_request_bytes, self.settings.body_timeout)
         message = loads(body) if len(body) else {}
         if not isinstance(message, dict) or not isinstance(message.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
-        ready = self._serving.ready_workers() > 0
+        ready = self.serving.ready_workers() > 0
         if message.get("ready") and not ready:
             return []
-        reason = "" if ready else self._serving.why_not_ready()
-        entry = {"name": self._serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
-        return [{**entry, "version": version} for version in self._serving.versions() or [""]]
+        reason = "" if ready else self.serving.why_not_ready()
+        entry = {"name": self.serving.name, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
+        return [{**entry, "version": version} for version in self.serving.versions() or [""]]
 
     def control(self) -> Message:
-        """Loading and unloading by request is refused: the model follows MODEL_PATH."""
-        raise WireError("This server loads what stands in MODEL_PATH; publish a version there instead.", 400)
-
-    def infer(self, version: str | None = None) -> Response:
-        """Predictions."""
-        return self._inference.answer(WIRES["v2"], request, version)
+        """Refuse to load or unload by request: the model follows MODEL_PATH."""
+        raise WireError("This server loads the model in MODEL_PATH; publish a version there instead.", 400)
 
 
+@dataclass(frozen=True)
 class V1Views:
-    """The V1 protocol, as TensorFlow Serving and KServe speak it."""
+    """The V1 protocol of TensorFlow Serving and KServe."""
 
-    def __init__(self, inference: Inference) -> None:
-        self._inference = inference
-        self._serving = inference.serving
-
-    def alive(self) -> Message:
-        """Whether the server lives, in KServe's words."""
-        return {"status": "alive"}
-
-    def models(self) -> Message:
-        """The names of the models."""
-        return {"models": [self._serving.name]}
+    serving: Serving
 
     def model(self, version: str | None = None) -> Message:
-        """Whether a model is ready: KServe's answer and TensorFlow Serving's in one."""
+        """Whether the model is ready: KServe's answer and TensorFlow Serving's in one."""
         try:
-            served = self._serving.get(version)
+            served = self.serving.get(version)
         except NotReadyError as error:
-            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": error.description}}
-            return {
-                "name": self._serving.name,
-                "ready": False,
-                "model_version_status": [status],
-                "error": error.description,
-            }, 503
-        versions = [version] if version else self._serving.versions()
+            reason = error.description
+            status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": reason}}
+            return {"name": self.serving.name, "ready": False, "model_version_status": [status], "error": reason}, 503
+        versions = [version] if version else self.serving.versions()
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         statuses = [{"version": number, **status} for number in reversed(versions)]
-        return {
-            "name": self._serving.name,
-            "ready": True,
-            "model_version_status": statuses,
-            "current_version": served.version,
-        }
+        answer = {"name": self.serving.name, "ready": True, "model_version_status": statuses}
+        return {**answer, "current_version": served.version}
 
     def metadata(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""
-        served = self._serving.get(version)
+        served = self.serving.get(version)
         signature = {
             "inputs": {spec.name: _tensor_info(spec) for spec in served.model.inputs},
             "outputs": {spec.name: _tensor_info(spec) for spec in served.model.outputs},
             "method_name": "tensorflow/serving/predict",
         }
         return {
-            "model_spec": {"name": self._serving.name, "signature_name": "", "version": served.version},
+            "model_spec": {"name": self.serving.name, "signature_name": "", "version": served.version},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
 
-    def predict(self, version: str | None = None) -> Response:
-        """Predictions."""
-        return self._inference.answer(WIRES["v1"], request, version)
-
-
-def paper_view(inference: Inference) -> Response:
-    """Predictions on the wire of 2023."""
-    return inference.answer(WIRES["paper"], request, wait_s=_PAPER_WAIT_S)
-
 
 def metrics_view(metrics: Metrics, serving: Serving) -> Response:
-    """Numbers for Prometheus, in its text format."""
+    """Metrics in Prometheus' text format."""
     return Response(metrics.text(serving.pids()), content_type="text/plain; version=0.0.4")
 
 
@@ -191,7 +152,7 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _configure(spec: TensorSpec) -> dict[str, Any]:
-    # the first dimension is the batch, which max_batch_size speaks of
+    # max_batch_size stands for the first dimension
     return {"name": spec.name, "data_type": f"TYPE_{datatype_of(spec.dtype)}", "dims": list(spec.shape[1:])}
 
 
@@ -214,7 +175,7 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         "compute_input": duration("decode"),
         "compute_infer": duration("predict"),
         "compute_output": duration("encode"),
-        "cache_hit": {"count": 0, "ns": 0},  # there is no cache; perf_analyzer reads them all the same
+        "cache_hit": {"count": 0, "ns": 0},  # there is no cache, but perf_analyzer reads these
         "cache_miss": {"count": 0, "ns": 0},
     }
     return {

@@ -1,12 +1,11 @@
-"""Gunicorn's threaded worker, but a new connection goes to the worker that has the least to do.
+"""Gunicorn's threaded worker, except that a new connection goes to the least busy worker.
 
-All workers of a server listen on one socket, and the first to wake gets the connection, whatever it is busy
-with: some end up with three requests and some with none. Here a worker that has more to do than another leaves
-the connection to that one.
+All workers of a server listen on one socket, and the first to wake accepts the connection, however busy it is: some
+have three requests and some none. Here a busy worker leaves the connection to a less busy one.
 
-The thread that accepts connections never waits for a client. A connection that has sent nothing waits in the poller, and
-so does one whose answer its client has not read to the end. Probes have threads of their own, so that they are answered
-however much work there is. Every other thread waits for its client no longer than a deadline.
+The thread that accepts connections never waits for a client. A connection without data waits in the poller, and so does
+one whose client has not read its last answer. Probes have threads of their own, so that they are answered under any load.
+Every other thread waits for its client until a deadline.
 """
 
 from __future__ import annotations
@@ -29,15 +28,13 @@ from server.slots import WorkerSlots
 
 __all__ = ["LeastLoadedWorker"]
 
-_GIVE_WAY_S = 0.0005  # how long to look away from a connection that another worker should take
-_LONGEST_WAY_S = 0.1  # after this long no worker has taken it: the other one may be stuck
+_GIVE_WAY_S = 0.0005  # how long to ignore a connection that another worker should take
+_LONGEST_WAY_S = 0.1  # after which it is taken here: the other worker may be stuck
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
-_HEAD_S = 10.0  # for a client to send something, for the rest of its head, and for a probe as a whole
-_STOPPING_S = 1.0  # for a client to send something when the worker is to end
+_HEAD_S = 10.0  # for a client to send something, for the rest of its headers, and for a whole probe
+_STOPPING_S = 1.0  # for a client to send something when the worker is about to end
 _LINGER_S = 2.0  # for a client to read its last answer and close
-_SOON_MS = 5  # a client that sends small requests one after the other sends the next
-_PEEK_BYTES = 4096
-_PROBE_THREADS = 8
+_SOON_MS = 5  # within which a client that sends small requests in a row sends the next
 _PROBE = re.compile(rb"GET (?!.*\r\n(?:content-length|transfer-encoding):).*?\r\n\r\n", re.IGNORECASE | re.DOTALL)
 
 
@@ -46,27 +43,27 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     slots: WorkerSlots
     slot: int
-    exchange_s: float  # the longest that a request and its answer may take
+    exchange_s: float  # the time limit of a request and its answer
     _gave_way_since = 0.0
     _gave_way_last = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._load: set[Any] = set()  # connections with a request that is not answered yet
+        self._load: set[Any] = set()  # connections with an unanswered request
         self._load_lock = threading.Lock()
         self._deadlines: dict[Any, float] = {}  # of connections that a thread works on
-        self._lingering: dict[Any, float] = {}  # connections whose client has yet to close, and until when
+        self._lingering: dict[Any, float] = {}  # connections whose client has yet to close, with their deadlines
         self._current = threading.local()  # the connection that a thread works on
 
     def init_process(self) -> None:
-        """Called by Gunicorn in the new process; runs until the worker ends."""
-        self._probes = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
+        """Run until the worker ends; called by Gunicorn in the new process."""
+        self._probes = ThreadPoolExecutor(8, thread_name_prefix="probe")
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Load the application, and count a request as done before its answer is sent.
+        """Load the application, wrapped to count a request as done before its answer is sent.
 
-        A client that has its answer may come again at once, and must find the worker that gave it idle.
+        A client with its answer may send the next request at once, and must find this worker idle.
         """
         super().load_wsgi()
         application = self.wsgi.wsgi_app
@@ -79,10 +76,10 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
         self.wsgi.wsgi_app = answer
 
-    # --- who takes a connection
+    # --- which worker takes a connection
 
     def accept(self, listener: Any) -> None:
-        """Take a new connection, or leave it to a worker that has less to do."""
+        """Take a new connection, or leave it to a less busy worker."""
         if self._should_give_way():
             time.sleep(_GIVE_WAY_S)
         else:
@@ -93,25 +90,28 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             return False
         now = time.monotonic()
         if now - self._gave_way_last > 10 * _GIVE_WAY_S:
-            self._gave_way_since = now  # another connection than the one before
+            self._gave_way_since = now  # for another connection than before
         self._gave_way_last = now
         longest = _LONGEST_WAY_S if self.slots.is_ready(self.slot) else _LONGEST_WAY_NOT_READY_S
         return now - self._gave_way_since < longest
 
     def _count(self, conn: Any, is_load: bool) -> None:
-        """Count a connection as this worker's load, or no longer."""
+        """Add a connection to this worker's load, or remove it."""
         with self._load_lock:
             (self._load.add if is_load else self._load.discard)(conn)
-            self.slots.set_load(self.slot, len(self._load))
+            self.slots.set(self.slot, "load", len(self._load))
 
-    # --- the way of a connection
+    # --- the path of a connection
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait in the poller until its client sends something."""
         self._count(conn, True)
         begin = _peek(conn)
         if begin is None:
-            self._wait_in_poller(conn)
+            conn.sock.setblocking(False)
+            conn.timeout = time.monotonic() + _HEAD_S
+            self.pending_conns.append(conn)
+            self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
             return
         conn.data_ready = True
         # a probe has no body, so its thread never waits for its client
@@ -120,7 +120,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         done.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
 
     def handle(self, conn: Any) -> Any:
-        """Read the head of a request and answer it, and those that follow at once on the same connection; in a thread."""
+        """Answer a request, and those that follow at once on its connection; runs in a thread."""
         try:
             while True:
                 self._deadlines[conn] = time.monotonic() + _HEAD_S
@@ -133,7 +133,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             self._count(conn, False)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose head is there; in a thread."""
+        """Answer a request after its headers have been read; runs in a thread."""
         if not _is_probe_thread():
             self._deadlines[conn] = time.monotonic() + self.exchange_s
         self._current.connection = conn
@@ -147,10 +147,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             self._linger(conn)
 
     def murder_pending(self) -> None:
-        """Close connections whose client sends nothing or does not close, and cut off those that are too slow.
-
-        Called by Gunicorn after all events and at least once a second.
-        """
+        """Close connections past their deadlines; called by Gunicorn after all events and at least once a second."""
         now = time.monotonic()
         patience_s = 0.0 if self.alive else _HEAD_S - _STOPPING_S
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now + patience_s]:
@@ -161,43 +158,34 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             self._close(conn)
         for conn, deadline in list(self._deadlines.items()):
             if deadline <= now:
-                # the thread that waits for this client wakes as if the client had gone
+                # the waiting thread wakes as if the client had gone; TLS itself belongs to that thread
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)  # TLS itself is the thread's
-
-    def _wait_in_poller(self, conn: Any) -> None:
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + _HEAD_S
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
     # --- the end of a connection: RFC 9112, section 9.6
 
     def _linger(self, conn: Any) -> None:
-        """Say that nothing more comes, and read on until the client has closed: else it may never see the answer."""
+        """Shut down sending, and discard data until the client closes: a reset could destroy the answer on its way."""
+        self._lingering[conn] = time.monotonic() + _LINGER_S
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             conn.sock.setblocking(False)
-            self.poller.register(conn.sock, EVENT_READ, partial(self._read_on, conn))
+            self.poller.register(conn.sock, EVENT_READ, partial(self._discard, conn))
         except (OSError, ValueError):  # it is closed already
-            self.nr_conns -= 1
-            conn.close()
-        else:
-            self._lingering[conn] = time.monotonic() + _LINGER_S
+            self._close(conn)
 
-    def _read_on(self, conn: Any, sock: socket.socket) -> None:
+    def _discard(self, conn: Any, sock: socket.socket) -> None:
         try:
             is_open = bool(sock.recv(1 << 16))
-        except BlockingIOError:
-            is_open = True
-        except OSError:
-            is_open = False
+        except OSError as error:
+            is_open = isinstance(error, BlockingIOError)
         if not is_open:
             self._close(conn)
 
     def _close(self, conn: Any) -> None:
         del self._lingering[conn]
-        self.poller.unregister(conn.sock)
+        with contextlib.suppress(KeyError, ValueError):  # not registered
+            self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
 
@@ -207,21 +195,19 @@ def _is_probe_thread() -> bool:
 
 
 def _comes_soon(conn: Any) -> bool:
-    """Whether the next request begins within a moment: going by way of the poller costs two changes of threads."""
+    """Whether the next request begins within a moment; through the poller it would cost two changes of threads."""
     poll = select.poll()
     poll.register(conn.sock, select.POLLIN)
     return bool(poll.poll(_SOON_MS))
 
 
 def _peek(conn: Any) -> bytes | None:
-    """How the next request begins, without taking it; None where nothing has come yet."""
-    if conn.initialized and conn.parser.unreader.buf.getvalue():
-        return b"?"  # it was read together with the request before it
-    if isinstance(conn.sock, ssl.SSLSocket):
-        return b"?"  # encrypted
+    """The begin of the next request, left in the socket; None if nothing has arrived, b"" if that cannot be known."""
+    if isinstance(conn.sock, ssl.SSLSocket) or (conn.initialized and conn.parser.unreader.buf.getvalue()):
+        return b""  # encrypted, or already read together with the previous request
     try:
-        return bytes(conn.sock.recv(_PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bytes(conn.sock.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return None
     except OSError:
-        return b""  # it is gone: the thread will see the same
+        return b""  # the client is gone, as the thread will see

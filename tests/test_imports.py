@@ -35,7 +35,8 @@ SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
     settings limits logs
     metrics slots body openapi
-    model scheduler repository worker
+    model repository worker
+    scheduler
     versions
     inference
     views

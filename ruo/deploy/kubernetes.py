@@ -1,7 +1,7 @@
-"""Servers in a Kubernetes cluster: their number, and the addresses at which they are reached.
+"""Servers in a Kubernetes cluster: their number and their addresses.
 
 Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutoscaler". An autoscaler whose minimum and
-maximum are the same keeps the Deployment at that number, whatever its metrics say.
+maximum are equal keeps the Deployment at that number, whatever its metrics say.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ruo.errors import DeploymentError
 
 __all__ = ["KubernetesDeployment"]
 
-_BEFORE = "ruo/before-scaling"
+_ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
 
 
 class KubernetesDeployment:
     """A Deployment of servers in a Kubernetes cluster.
 
-    At the end of its block, replicas and autoscaler are as they were before, whatever happened. After a crash `restore`
-    does it, from an annotation of the Deployment.
+    The end of the block restores the replicas and the autoscaler, even after an error. After a crash `restore` does so,
+    from an annotation of the Deployment.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class KubernetesDeployment:
     Raises
     ------
     DeploymentError
-        The cluster cannot be asked.
+        The cluster cannot be reached.
 
     Examples
     --------
@@ -85,32 +85,30 @@ class KubernetesDeployment:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses to send to.
+        """The addresses for requests.
 
-        In the cluster: the headless Service's name, which stands for all pods. From outside: the node port, on nodes
-        that can be reached; else a port of this machine for each ready pod, forwarded by kubectl.
+        In the cluster: the name of the headless Service, which resolves to all pods. From outside: the node port of
+        every reachable node, or else a port of this machine for each ready pod, forwarded by kubectl.
         """
+        labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = self._ask(self._core.list_namespaced_service).items
-        services = [service for service in services if self._selects(service)]
+        services = [
+            service for service in services if service.spec.selector and service.spec.selector.items() <= labels
+        ]
         if self._is_inside:
             for service in services:
                 if service.spec.cluster_ip == "None":
                     return [f"http://{service.metadata.name}.{self.namespace}:{service.spec.ports[0].port}"]
         for service in services:
             port = service.spec.ports[0].node_port
-            if reached := [url for url in self._node_urls(port) if _answers(url)] if port else []:
-                return reached
+            if port and (reachable := [url for url in self._node_urls(port) if _answers(url)]):
+                return reachable
         return self._forward()
-
-    @property
-    def replicas(self) -> int:
-        """How many servers are ready."""
-        return len(self._ready_pods())
 
     def scale(self, replicas: int, timeout_s: float = 300.0) -> None:
         """Run `replicas` servers and return when all are ready; an autoscaler is held at that number until `restore`.
 
-        Raises DeploymentError, with the reason that Kubernetes gives, where that takes longer than `timeout_s` seconds.
+        Raises DeploymentError, with the reason that Kubernetes gives, if that takes longer than `timeout_s` seconds.
         """
         if replicas < 1:
             raise DeploymentError(f"replicas={replicas} must be at least 1.")
@@ -119,15 +117,14 @@ class KubernetesDeployment:
             self._bound(autoscaler.metadata.name, replicas, replicas)
         self._set_replicas(replicas)
         deadline = time.monotonic() + timeout_s
-        while not self._has_settled(replicas):
+        while not (len(pods := self._pods()) == replicas and all(map(_is_ready, pods))):
             if time.monotonic() > deadline:
-                raise DeploymentError(
-                    f"{self.name} has {self.replicas} of {replicas} servers ready after {timeout_s:g} s. {self._reason()}"
-                )
+                ready = f"{sum(map(_is_ready, pods))} of {replicas} servers ready after {timeout_s:g} s"
+                raise DeploymentError(f"{self.name} has {ready}. {self._reason(pods)}")
             time.sleep(_LOOK_S)
 
     def restore(self) -> None:
-        """Put back the replicas and the autoscaler's bounds as they were before the first `scale`."""
+        """Restore the replicas and the autoscaler's bounds from before the first `scale`."""
         before = self._remembered()
         if before is None:
             return
@@ -155,21 +152,19 @@ class KubernetesDeployment:
         return self._ask(self._apps.read_namespaced_deployment, name=self.name)
 
     def _autoscalers(self) -> list[Any]:
+        def is_for_this(target: Any) -> bool:
+            return (target.kind, target.name) == ("Deployment", self.name)
+
         autoscalers = self._ask(self._autoscaling.list_namespaced_horizontal_pod_autoscaler).items
-        targets = [autoscaler.spec.scale_target_ref for autoscaler in autoscalers]
-        return [
-            autoscaler
-            for autoscaler, target in zip(autoscalers, targets, strict=True)
-            if (target.kind, target.name) == ("Deployment", self.name)
-        ]
+        return [autoscaler for autoscaler in autoscalers if is_for_this(autoscaler.spec.scale_target_ref)]
 
     def _remembered(self) -> dict[str, Any] | None:
-        text = (self._deployment().metadata.annotations or {}).get(_BEFORE)
+        text = (self._deployment().metadata.annotations or {}).get(_ANNOTATION)
         return json.loads(text) if text else None
 
     def _remember(self) -> None:
         if self._remembered() is not None:
-            return  # an earlier block has not been ended: what was before it counts
+            return  # an earlier block has not ended: its annotation counts
         bounds = {
             autoscaler.metadata.name: (autoscaler.spec.min_replicas, autoscaler.spec.max_replicas)
             for autoscaler in self._autoscalers()
@@ -177,7 +172,7 @@ class KubernetesDeployment:
         self._annotate(json.dumps({"replicas": self._deployment().spec.replicas, "autoscalers": bounds}))
 
     def _annotate(self, value: str | None) -> None:
-        body = {"metadata": {"annotations": {_BEFORE: value}}}
+        body = {"metadata": {"annotations": {_ANNOTATION: value}}}
         self._ask(self._apps.patch_namespaced_deployment, name=self.name, body=body)
 
     def _set_replicas(self, replicas: int) -> None:
@@ -193,16 +188,9 @@ class KubernetesDeployment:
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
         return list(self._ask(self._core.list_namespaced_pod, label_selector=selector).items)
 
-    def _ready_pods(self) -> list[Any]:
-        return [pod for pod in self._pods() if pod.metadata.deletion_timestamp is None and _is_ready(pod)]
-
-    def _has_settled(self, replicas: int) -> bool:
-        pods = self._pods()
-        return len(pods) == replicas and all(_is_ready(pod) and not pod.metadata.deletion_timestamp for pod in pods)
-
-    def _reason(self) -> str:
+    def _reason(self, pods: list[Any]) -> str:
         """Why the first pod that is not ready is not."""
-        for pod in self._pods():
+        for pod in pods:
             for container in pod.status.container_statuses or []:
                 if (waiting := container.state.waiting) is not None:
                     return f"{pod.metadata.name}: {waiting.reason}: {waiting.message or ''}"
@@ -211,24 +199,21 @@ class KubernetesDeployment:
                     return f"{pod.metadata.name}: {condition.reason}: {condition.message}"
         return f"Look at: kubectl -n {self.namespace} describe deployment {self.name}"
 
-    def _selects(self, service: Any) -> bool:
-        labels = self._deployment().spec.template.metadata.labels or {}
-        selector = service.spec.selector or {}
-        return bool(selector) and selector.items() <= labels.items()
-
     def _node_urls(self, port: int) -> list[str]:
         from kubernetes.client.exceptions import ApiException
 
         try:
             nodes = self._core.list_node(_request_timeout=30).items
-        except ApiException:  # it takes rights over the whole cluster
+        except ApiException:  # listing nodes needs a right to the whole cluster
             return []
-        addresses = [address for node in nodes for address in node.status.addresses if address.type == "InternalIP"]
-        hosts = [f"[{one.address}]" if ":" in one.address else one.address for one in addresses]
+        entries = [entry for node in nodes for entry in node.status.addresses]
+        addresses = [entry.address for entry in entries if entry.type == "InternalIP"]
+        hosts = [f"[{address}]" if ":" in address else address for address in addresses]
         return [f"http://{host}:{port}" for host in hosts]
 
     def _forward(self) -> list[str]:
-        ready = {pod.metadata.name: pod.spec.containers[0].ports[0].container_port for pod in self._ready_pods()}
+        pods = filter(_is_ready, self._pods())
+        ready = {pod.metadata.name: pod.spec.containers[0].ports[0].container_port for pod in pods}
         for name in list(self._forwards):
             if name not in ready or self._forwards[name][0].poll() is not None:
                 _end(self._forwards.pop(name)[0])
@@ -267,13 +252,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _is_ready(pod: Any) -> bool:
-    conditions = pod.status.conditions or []
-    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
+    conditions = [(condition.type, condition.status) for condition in pod.status.conditions or []]
+    return pod.metadata.deletion_timestamp is None and ("Ready", "True") in conditions
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2):  # noqa: S310  a node's
+        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2):  # noqa: S310  of a node
             return True
     except OSError:
         return False

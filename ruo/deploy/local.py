@@ -19,7 +19,7 @@ from ruo.machine import cpu_limit
 
 __all__ = ["LocalServer", "local_server"]
 
-# glibc's malloc (mallopt(3)): buffers of tens of megabytes are kept and used again, not given back and faulted in anew.
+# glibc's malloc (mallopt(3)) keeps buffers of tens of megabytes for reuse, instead of returning them to the system.
 _MALLOC = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -29,21 +29,7 @@ _MALLOC = {
 
 
 class LocalServer:
-    """A Gunicorn server on this machine.
-
-    Attributes
-    ----------
-    url : str
-        Its address.
-    model : pathlib.Path
-        The model that it serves.
-    workers : int
-        The number of its worker processes.
-    pid : int
-        The process id of Gunicorn's master, which is also the id of the session of all its processes.
-    log : pathlib.Path
-        The file with what it has written.
-    """
+    """A Gunicorn server on this machine; `pid` is that of Gunicorn's master, and the session id of all processes."""
 
     def __init__(self, model: Path, workers: int, process: ServerProcess, port: int) -> None:
         self.model = model
@@ -55,28 +41,22 @@ class LocalServer:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses to send to: one, since the workers share a port."""
+        """The addresses for requests: one, since the workers share a port."""
         return [self.url]
 
     def scale(self, workers: int, timeout_s: float = 120.0) -> None:
-        """Run `workers` processes and return when all are ready.
-
-        Raises
-        ------
-        DeploymentError
-            A process could not load the model, or that took longer than `timeout_s` seconds.
-        """
+        """Run `workers` processes and return when all are ready; raises DeploymentError if that fails."""
         if workers < 1:
             raise DeploymentError(f"workers={workers} must be at least 1.")
-        # Gunicorn's signals for one worker more and one less; two of a kind at once would count as one
+        # Gunicorn's signals for one more worker and one less; two pending signals of a kind count as one
         change = signal.SIGTTIN if workers > self.workers else signal.SIGTTOU
         while self.workers != workers:
-            self._process.signal(change)
+            self._process.process.send_signal(change)
             self.workers += 1 if change == signal.SIGTTIN else -1
             self._process.wait_until(lambda: self._ready_workers() == self.workers, timeout_s)
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Return when every worker has loaded and warmed its model; raises DeploymentError as `scale` does."""
+        """Return when every worker has warmed up its model; raises DeploymentError if that fails."""
         self._process.wait_until(lambda: self._ready_workers() >= self.workers, timeout_s)
 
     def __repr__(self) -> str:
@@ -100,21 +80,21 @@ def local_server(
 ) -> Iterator[LocalServer]:
     """Serve a model on a free port of this machine until the block ends.
 
-    The server trusts the model (it sets RUO_TRUST_MODEL=1): a file of a format that can hold code runs that code, so
-    name only models whose origin you know.
+    The server trusts the model (RUO_TRUST_MODEL=1): a format that can contain code runs that code, so serve only
+    models whose origin you know.
 
     Parameters
     ----------
     model : path
         A Keras model, or a folder of published versions.
     workers : int, optional
-        The number of worker processes; by default one for each CPU that may be used.
+        The number of worker processes; by default one for each usable CPU.
     cores : int, optional
-        Keep each worker to so many CPUs of its own, as a replica on a machine of that size.
+        The number of CPUs that each worker has to itself, like a replica on a machine of that size.
     timeout_s : float
         How long the server may take to be ready, in seconds.
     settings : mapping of str to object, optional
-        Environment variables for this server alone, such as ``{"MAX_REQUEST_MB": 1024}``; they come before the
+        Environment variables for this server alone, such as ``{"MAX_REQUEST_MB": 1024}``; they override the
         variables of this process.
 
     Yields
@@ -125,7 +105,7 @@ def local_server(
     Raises
     ------
     DeploymentError
-        There is no model at the path, the server cannot load it, or it is not ready in time.
+        There is no model at the path, or the server cannot load it, or not in time.
 
     Examples
     --------
@@ -136,18 +116,27 @@ def local_server(
     if not path.exists():
         raise DeploymentError(f"There is no model at {model}; make one with: python -m ruo demo --out data")
     count = workers or max(1, int(cpu_limit()))
-    lifeline, kept = os.pipe()  # the server stops when this process, which keeps the other end open, is gone
+    lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
+            home = _home()
             environment = {
-                **_environment(path, count, cores),
+                **_MALLOC,
+                **os.environ,
+                "MODEL_PATH": str(path),
+                "RUO_TRUST_MODEL": "1",
                 "RUO_LIFELINE_FD": str(lifeline),
+                "WEB_CONCURRENCY": str(count),
+                **({} if cores is None else {"WORKER_CORES": str(cores)}),
+                "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")]),
                 **{name: str(value) for name, value in (settings or {}).items()},
             }
+            command = [sys.executable, "-m", "gunicorn", "-c", f"{home}/server/gunicorn.conf.py"]
+            command += ["--bind", f"fd://{listener.fileno()}", "server:app"]
             fds = (listener.fileno(), lifeline)
-            with server_process("The server", _command(fds[0]), environment, pass_fds=fds) as process:
-                listener.close()  # the server has a copy; this one would keep the port open after the server's end
+            with server_process("The server", command, environment, pass_fds=fds) as process:
+                listener.close()  # the server has a copy; this one would keep the port open after its end
                 server = LocalServer(path, count, process, port)
                 server.wait_until_ready(timeout_s)
                 yield server
@@ -156,25 +145,9 @@ def local_server(
         os.close(lifeline)
 
 
-def _environment(model: Path, workers: int, cores: int | None) -> dict[str, str]:
-    return {
-        **_MALLOC,
-        **os.environ,
-        "MODEL_PATH": str(model),
-        "RUO_TRUST_MODEL": "1",
-        "WEB_CONCURRENCY": str(workers),
-        **({} if cores is None else {"WORKER_CORES": str(cores)}),
-        "PYTHONPATH": os.pathsep.join([str(_home()), os.environ.get("PYTHONPATH", "")]),
-    }
-
-
-def _command(listener: int) -> list[str]:
-    settings = str(_home() / "server" / "gunicorn.conf.py")
-    return [sys.executable, "-m", "gunicorn", "-c", settings, "--bind", f"fd://{listener}", "server:app"]
-
-
-def _home() -> Path:
+def _home() -> str:
+    """The folder that holds the package `server`."""
     spec = importlib.util.find_spec("server")
     if spec is None or spec.origin is None:
         raise DeploymentError("The server is not installed; run: pip install 'ruo[server]'")
-    return Path(spec.origin).parent.parent
+    return str(Path(spec.origin).parent.parent)

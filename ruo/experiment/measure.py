@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ruo.client.scoring import score_csv
-from ruo.deploy.deployment import Deployment
+from ruo.deploy import Deployment
 from ruo.errors import DeploymentError, RuoError
 from ruo.experiment.answers import answers_equal
 from ruo.experiment.carry_out import Measurement

@@ -1,4 +1,4 @@
-"""A Keras model in one process, and the store that versions of it are published to.
+"""A Keras model in one process, and the store of its published versions.
 
-Shared by the server and by the bound without a network; it imports neither polars nor an HTTP client.
+The server and the in-process bound share it; it imports neither polars nor an HTTP client.
 """

@@ -1,12 +1,11 @@
-"""A loaded Keras model as a compiled function, for each backend: a list of arrays in, a list of arrays out.
+"""A Keras model as a compiled function for each backend: a list of arrays in, a list of arrays out.
 
-TensorFlow traces the model once, for any number of rows. OpenVINO is given the model's graph directly: Keras' own
-`predict_on_batch` compiles with whatever precision the CPU is fastest at, which is bfloat16 on the newest ones and
-moves predictions by hundredths.
+TensorFlow traces the model once, for any number of rows. OpenVINO compiles the model's graph directly: Keras' own
+`predict_on_batch` uses the CPU's fastest precision, which is bfloat16 on new CPUs and moves predictions by hundredths.
 
-Compiled, some activations take NaN for a number (OpenVINO's, and TensorFlow's on CPUs with AVX-512), so that a row that
-lacks a value would get a credible answer. Here it gets from TensorFlow what Keras says operation by operation, and from
-OpenVINO NaN, which is the same for nearly every model.
+Some compiled activations turn NaN into a number (OpenVINO's, and TensorFlow's on CPUs with AVX-512), so that a row with
+a missing value would get a plausible prediction. Here TensorFlow computes such a row operation by operation, as Keras
+does, and OpenVINO returns NaN, which is the same for nearly every model.
 """
 
 from __future__ import annotations
@@ -23,58 +22,60 @@ __all__ = ["ROWS_PER_CALL", "Function", "compile_keras", "exported_dtype"]
 
 Function = Callable[[list[Array]], list[Array]]
 
-# A server's calls: the rows of one still fit the CPU's cache. 50,000 rows of a convolutional model take twice as long per
-# row, and gigabytes; Keras' own `predict`, at its 32 rows a call, takes a hundred times as long.
+# So many rows still fit the CPU's cache. Calls of 50,000 rows of a convolutional model take twice as long per row, and
+# gigabytes; Keras' own `predict`, with 32 rows per call, takes a hundred times as long.
 ROWS_PER_CALL = 2048
 
-_MOST_CONSTANTS = 16 << 20  # weights; as float32 they are 64 MB
+_MOST_CONSTANTS = 16 << 20  # weights; 64 MB as float32
 
 
 def exported_dtype(name: str) -> str:
-    """The datatype in which an output leaves the model: neither numpy nor JSON has bfloat16."""
+    """The datatype of a model's output for the caller: neither numpy nor JSON has bfloat16."""
     return "float32" if name == "bfloat16" else name
 
 
 def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
-    """`loaded` compiled by the backend that Keras runs on; only OpenVINO heeds `precision`."""
+    """The model `loaded`, compiled by Keras' backend; only OpenVINO uses `precision`."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return _compile_tensorflow(keras, loaded)
     if backend == "openvino":
         return _compile_openvino(keras, loaded, precision)
-    return lambda arrays: [np.asarray(output) for output in keras.tree.flatten(loaded.predict_on_batch(_given(arrays)))]
+    return lambda arrays: [
+        np.asarray(output) for output in keras.tree.flatten(loaded.predict_on_batch(_argument(arrays)))
+    ]
 
 
 def _compile_tensorflow(keras: Any, loaded: Any) -> Function:
     import tensorflow as tf
 
     def forward(*tensors: Any) -> list[Any]:
-        outputs = keras.tree.flatten(loaded(_given(tensors), training=False))
+        outputs = keras.tree.flatten(loaded(_argument(tensors), training=False))
         return [tf.cast(output, exported_dtype(output.dtype.name)) for output in outputs]
 
     concrete = _traced(keras, loaded, forward)
     variables, dtypes = concrete.captured_inputs, [output.dtype for output in concrete.outputs]
 
     def function(arrays: list[Array]) -> list[Array]:
-        # the operation behind a call of `concrete`, whose checks of the arguments take longer than a model of few weights
-        given = [*map(tf.constant, arrays), *variables]
-        outputs = tf.raw_ops.StatefulPartitionedCall(args=given, Tout=dtypes, f=concrete)
+        # the operation behind a call of `concrete`, without its checks, which take longer than a model of few weights
+        inputs = [*map(tf.constant, arrays), *variables]
+        outputs = tf.raw_ops.StatefulPartitionedCall(args=inputs, Tout=dtypes, f=concrete)
         results = [tensor.numpy() for tensor in outputs]
-        unknown = _rows_not_finite(arrays)
-        if unknown.any():
-            for output, right in zip(results, forward(*(tf.constant(array[unknown]) for array in arrays)), strict=True):
-                output[unknown] = right.numpy()
+        not_finite = _rows_not_finite(arrays)
+        if not_finite.any():
+            corrected = forward(*(tf.constant(array[not_finite]) for array in arrays))
+            for output, rows in zip(results, corrected, strict=True):
+                output[not_finite] = rows.numpy()
         return results
 
     return function
 
 
 def _traced(keras: Any, loaded: Any, forward: Callable[..., Any]) -> Any:
-    """The graph of `forward`, with the weights as constants in it: variables are fetched, and laid out for the CPU, anew
-    for every call, which is a sixth of the time of a model of few weights.
+    """The graph of `forward`, with the weights as constants.
 
-    They stay variables where they are many, since constants are held twice, and where calls change some, as random layers
-    do that are active.
+    Every call fetches variables and lays them out for the CPU, which takes a sixth of the time of a model of few weights.
+    Many weights stay variables, since constants are stored twice; and so do weights that calls change (random layers).
     """
     import tensorflow as tf
 
@@ -108,10 +109,10 @@ def _compile_openvino(keras: Any, loaded: Any, precision: str) -> Function:
         for tensor in loaded.inputs
     ]
     tensors = [keras.ops.convert_to_tensor(node.output(0)) for node in nodes]
-    outputs = keras.tree.flatten(loaded(_given(tensors), training=False))
+    outputs = keras.tree.flatten(loaded(_argument(tensors), training=False))
     dtypes = [np.dtype(exported_dtype(keras.backend.standardize_dtype(output.dtype))).type for output in outputs]
     results = [graph.convert(output.output, dtype) for output, dtype in zip(outputs, dtypes, strict=True)]
-    # without pinning: every worker would pin its threads to the same first CPUs
+    # with pinning, every worker would bind its threads to the same first CPUs
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
     if "OMP_NUM_THREADS" in os.environ:
         config["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
@@ -120,28 +121,28 @@ def _compile_openvino(keras: Any, loaded: Any, precision: str) -> Function:
     def function(arrays: list[Array]) -> list[Array]:
         inferred = request.infer(arrays, share_inputs=True)
         outputs = [inferred[number] for number in range(len(results))]
-        unknown = _rows_not_finite(arrays)
-        if unknown.any():
+        not_finite = _rows_not_finite(arrays)
+        if not_finite.any():
             for output in outputs:
                 if output.dtype.kind == "f":
-                    output[unknown] = np.nan
+                    output[not_finite] = np.nan
         return outputs
 
     return function
 
 
 def _rows_not_finite(arrays: list[Array]) -> Array:
-    """Which rows hold NaN or Infinity; as one False where none does, which their sums tell faster."""
-    unknown: Array = np.zeros((), np.bool_)
+    """Which rows hold NaN or Infinity; a single False if the sums of the arrays, which are faster, show that none does."""
+    not_finite: Array = np.zeros((), np.bool_)
     for array in arrays:
         if array.dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):
-                is_known = np.isfinite(array.sum())
-            if not is_known:
-                unknown = unknown | ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-    return unknown
+                has_finite_sum = np.isfinite(array.sum())
+            if not has_finite_sum:
+                not_finite = not_finite | ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    return not_finite
 
 
-def _given(tensors: Sequence[Any]) -> Any:
-    """What a model is called with: a model of one input takes it alone."""
+def _argument(tensors: Sequence[Any]) -> Any:
+    """The argument of a call of the model: a single input is not in a list."""
     return tensors[0] if len(tensors) == 1 else list(tensors)

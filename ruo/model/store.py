@@ -1,11 +1,11 @@
-"""A store of model versions: `publish` adds one, so that a server sees either nothing of it or all of it.
+"""A store of model versions: `publish` adds one, and a server sees either all of it or nothing.
 
     store/1/model.keras
     store/1/MANIFEST.json      the fingerprint of model.keras
     store/2/...
 
-A version is written under a name that no server looks at, made to reach the disk, and only then renamed: on one
-machine and over NFS a rename is all or nothing. A version that stands is never changed.
+A version is written under a name that servers ignore, flushed to the disk, and only then renamed: on one machine and
+over NFS a rename is atomic. A published version never changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from ruo.errors import ModelError
 from ruo.provenance import fingerprint
 
-__all__ = ["MANIFEST", "SUFFIXES", "publish", "version_folders"]
+__all__ = ["MANIFEST", "SUFFIXES", "is_saved_model", "publish", "version_folders"]
 
 MANIFEST = "MANIFEST.json"
 SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
@@ -49,12 +49,17 @@ def version_folders(store: Path) -> list[Path]:
     return sorted(numbered, key=lambda path: int(path.name))
 
 
+def is_saved_model(path: Path) -> bool:
+    """Whether a path is a SavedModel directory."""
+    return (path / "saved_model.pb").is_file()
+
+
 def _copy(model: Any, folder: Path) -> Path:
     if hasattr(model, "save"):
         model.save(folder / "model.keras")
         return folder / "model.keras"
     path = Path(model)
-    if (path / "saved_model.pb").is_file():
+    if is_saved_model(path):
         return Path(shutil.copytree(path, folder / "model", copy_function=shutil.copyfile))
     if path.is_file() and path.suffix in SUFFIXES:
         return Path(shutil.copyfile(path, folder / f"model{path.suffix}"))
@@ -62,7 +67,7 @@ def _copy(model: Any, folder: Path) -> Path:
 
 
 def _flush(folder: Path) -> None:
-    """Make every file, and every folder that names it, reach the disk; readable for servers of other users."""
+    """Flush every file and folder to the disk, readable for servers of other users."""
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         _fsync(path)
@@ -76,7 +81,7 @@ def _rename(folder: Path, store: Path) -> str:
         except OSError:
             if not (store / str(number)).exists():
                 raise
-            number += 1  # another process has published in between
+            number += 1  # another process has just published this number
         else:
             _fsync(store)
             return str(number)

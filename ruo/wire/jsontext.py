@@ -1,8 +1,8 @@
 """JSON text to arrays and back, the same for every protocol that writes numbers as text.
 
 RFC 8259, section 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
-permitted." Reading takes `null` as NaN, as pandas writes it, and the words NaN and Infinity, as TensorFlow Serving
-writes them. Writing keeps a value or refuses: never a silent null.
+permitted." Reading accepts `null` as NaN, as pandas writes it, and the words NaN and Infinity, as TensorFlow Serving
+writes them. Writing keeps a value or refuses it, and never writes null instead.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ruo.wire.messages import Array, Buffer, WireError
+from ruo.wire.messages import Array, Buffer, Encoded, WireError
 
-__all__ = ["dumps", "loads", "require_finite", "to_array"]
+__all__ = ["dumps", "encode_json", "loads", "require_finite", "to_array"]
 
 
 def loads(text: Buffer | str) -> Any:
-    """Parse JSON; raises WireError (400) that says where the text breaks."""
+    """Parse JSON; the WireError for text that is not JSON says where it breaks."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         first = error
     try:
-        return json.loads(text if isinstance(text, str) else bytes(text))  # takes NaN and Infinity
+        return json.loads(text if isinstance(text, str) else bytes(text))  # accepts NaN and Infinity
     except (ValueError, RecursionError):
         raise WireError(f"The body is not JSON: {first}.") from None
 
 
 def dumps(message: dict[str, Any] | list[Any] | Array) -> bytes:
-    """Write JSON; arrays inside become nested lists, and NaN and Infinity are kept as those words."""
+    """Write JSON with arrays as nested lists, and NaN and Infinity as these words."""
     try:
         return orjson.dumps(message, default=_array_text)
     except orjson.JSONEncodeError:  # orjson would write null
@@ -44,8 +44,13 @@ def _array_text(array: Array) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY, default=np.ndarray.tolist))
 
 
+def encode_json(message: dict[str, Any] | list[Any] | Array) -> Encoded:
+    """A message whose whole body is JSON."""
+    return Encoded({"Content-Type": "application/json"}, [dumps(message)])
+
+
 def require_finite(array: Array) -> None:
-    """Raise WireError with the row and column of the first NaN or Infinity of a float array (rows, ...)."""
+    """Raise WireError with the row and column of the first NaN or Infinity in a float array (rows, ...)."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
@@ -55,10 +60,10 @@ def require_finite(array: Array) -> None:
 
 
 def to_array(data: object, name: str) -> Array:
-    """A nested list of numbers as an array; raises WireError that says which element of `name` is at fault."""
+    """A nested list of numbers as an array; the WireError for anything else says which element of `name` it is."""
     try:
         array = np.asarray(data)
-    except ValueError:  # numpy's word for lists of unequal length
+    except ValueError:  # lists of unequal length
         raise WireError(_ragged(data, name)) from None
     if array.dtype == object:
         try:
@@ -80,13 +85,11 @@ def _ragged(data: object, name: str) -> str:
 
 
 def _not_a_number(data: object, name: str) -> str:
-    path: list[int] = []
-    stack = [(data, path)]
+    stack = [(data, name)]
     while stack:
         item, path = stack.pop()
         if isinstance(item, list):
-            stack.extend((each, [*path, index]) for index, each in reversed(list(enumerate(item))))
+            stack.extend((item[index], f"{path}[{index}]") for index in reversed(range(len(item))))
         elif item is not None and not isinstance(item, (bool, int, float)):
-            where = "".join(f"[{index}]" for index in path)
-            return f"{name}{where} is {json.dumps(item)[:60]}, which is not a number."
+            return f"{path} is {json.dumps(item)[:60]}, which is not a number."
     return f"{name} holds a number that is too large."

@@ -18,9 +18,9 @@ ONLY = ""
 
 
 class WireError(ValueError):
-    """A message that breaks its protocol, with the HTTP status that a server should answer.
+    """A message that breaks its protocol, with the HTTP status for the answer.
 
-    `row` and `column` (from 0, within the message) say where, when the fault is in one cell.
+    `row` and `column` (from 0, within the message) name the cell, when the fault is in one cell.
     """
 
     def __init__(self, message: str, status: int = 400, row: int | None = None, column: int | None = None) -> None:
@@ -31,7 +31,7 @@ class WireError(ValueError):
 
 
 class Encoded(NamedTuple):
-    """A message ready to send: its HTTP headers, and its body as buffers to be sent one after the other."""
+    """A message ready to send: its HTTP headers, and its body as buffers to be sent in this order."""
 
     headers: dict[str, str]
     buffers: list[Buffer]
@@ -44,7 +44,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class InferRequest:
-    """Tensors to score. `outputs` names the outputs wanted (None: all), True where one is wanted as binary."""
+    """Tensors to score. `outputs` names the requested outputs (None: all); True requests one as binary."""
 
     inputs: dict[str, Array]
     id: str | None = None
@@ -55,7 +55,7 @@ class InferRequest:
 
 @dataclass(frozen=True)
 class InferResponse:
-    """Tensors that came out of a model, and which version of which model they came from."""
+    """A model's outputs, with the name and version of the model."""
 
     outputs: dict[str, Array]
     model_name: str = ""
@@ -65,39 +65,17 @@ class InferResponse:
 
 @dataclass(frozen=True)
 class Wire:
-    """One protocol: its four pure functions, where it is spoken, and what it has.
-
-    Parameters
-    ----------
-    name : str
-        What `wire=` calls it.
-    path : str
-        Where predictions are asked for, with ``{model}`` to fill in.
-    encode_request, decode_request, encode_response, decode_response : callable
-        Tensors to headers and buffers, and back.
-    versioned_path : str, optional
-        Where one version of the model is asked, with ``{model}`` and ``{version}`` to fill in.
-    has_models : bool
-        Whether a server may have several models, each with a name.
-    has_metadata : bool
-        Whether a server can be asked for the names, types and shapes of a model's tensors.
-    has_request_id : bool
-        Whether an answer names the request that it belongs to.
-    is_binary : bool
-        Whether tensors are sent and asked for as bytes.
-    fallback : str, optional
-        The wire for a server that does not take tensors as bytes.
-    """
+    """One protocol: its four pure functions, its address, and what it can do."""
 
     name: str
-    path: str
+    path: str  # of predictions, with {model} to fill in
     encode_request: Callable[[InferRequest], Encoded]
     decode_request: Callable[[Mapping[str, str], Buffer], InferRequest]
     encode_response: Callable[[InferResponse, InferRequest], Encoded]
     decode_response: Callable[[Mapping[str, str], Buffer], InferResponse]
-    versioned_path: str | None = None
-    has_models: bool = True
-    has_metadata: bool = False
-    has_request_id: bool = False
-    is_binary: bool = False
-    fallback: str | None = None
+    versioned_path: str | None = None  # of predictions by one version, with {model} and {version} to fill in
+    has_models: bool = True  # a server may have several models, each with a name
+    has_metadata: bool = False  # a server describes the names, datatypes and shapes of a model's tensors
+    has_request_id: bool = False  # a response names the request that it answers
+    is_binary: bool = False  # tensors travel as bytes
+    fallback: str | None = None  # the wire for a server that does not take tensors as bytes

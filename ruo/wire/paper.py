@@ -2,7 +2,7 @@
 
 The first client wrote ``requests.post(url, json=frame.to_json(orient="values"))``: `to_json` makes the text of an
 array of rows, and `json=` makes a JSON string of that text, so the body is JSON twice. A plain array of rows is
-taken as well.
+accepted as well.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from collections.abc import Mapping
 
 import orjson
 
-from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+from ruo.wire.jsontext import dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse, WireError
 
 __all__ = ["decode_request", "decode_response", "encode_request", "encode_response"]
-
-_JSON = {"Content-Type": "application/json"}
 
 
 def encode_request(request: InferRequest) -> Encoded:
     """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN and Infinity."""
     (array,) = request.inputs.values()
     require_finite(array)
-    return Encoded(_JSON, [orjson.dumps(dumps(array).decode())])
+    return Encoded({"Content-Type": "application/json"}, [orjson.dumps(dumps(array).decode())])
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
-    """Rows from either form of the body, as an array (rows, features)."""
+    """The array (rows, features) from either form of the body."""
     rows = loads(body)
     if isinstance(rows, str):
         rows = loads(rows)
@@ -38,7 +36,7 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     """The first output as a JSON array of rows."""
-    return Encoded(_JSON, [dumps(next(iter(response.outputs.values())))])
+    return encode_json(next(iter(response.outputs.values())))
 
 
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:

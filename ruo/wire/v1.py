@@ -1,6 +1,6 @@
 """The V1 predict protocol of TensorFlow Serving and KServe: one JSON object each way.
 
-``instances`` is a list with one element a row and is answered by ``predictions``; ``inputs`` is columnar (a tensor, or
+``instances`` is a list with one element per row and is answered by ``predictions``; ``inputs`` is columnar (a tensor, or
 tensors by name) and is answered by ``outputs``. The comments quote the rule beside each decision: [TFS] is TensorFlow
 Serving, "RESTful API"; KServe's "V1 protocol" is the same with ``instances`` only.
 """
@@ -12,22 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+from ruo.wire.jsontext import encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
 
 __all__ = ["SIGNATURE", "decode_request", "decode_response", "encode_request", "encode_response"]
 
-# TensorFlow Serving's name for what a model does unless it is told otherwise
-SIGNATURE = "serving_default"
-
-_JSON = {"Content-Type": "application/json"}
+SIGNATURE = "serving_default"  # TensorFlow Serving's name for a model's default function
 
 
 def encode_request(request: InferRequest) -> Encoded:
     """The only tensor, (rows, ...), as `instances`; raises WireError for NaN and Infinity."""
     (array,) = request.inputs.values()
     require_finite(array)
-    return Encoded(_JSON, [dumps({"instances": array})])
+    return encode_json({"instances": array})
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
@@ -43,7 +40,7 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
         return InferRequest(_by_name(message["inputs"], "inputs"), columnar=True)
     instances = message["instances"]
     if not isinstance(instances, list):
-        raise WireError('"instances" must be a list with one element a row.')
+        raise WireError('"instances" must be a list with one element per row.')
     # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
     if instances and all(isinstance(instance, dict) for instance in instances):
         return InferRequest(_rows_by_name(instances))
@@ -51,16 +48,16 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
-    """The answer in the request's form: a single output is unnamed, several are named."""
+    """The outputs in the request's format: a single one without its name, several with their names."""
     outputs = response.outputs
     if request.columnar:
-        return Encoded(_JSON, [dumps({"outputs": _single(outputs)})])
+        return encode_json({"outputs": _single(outputs)})
     # [TFS] "If the output of the model contains only one named tensor, we omit the name [...]. If the model outputs
     # multiple named tensors, we output a list of objects instead"
     if len(outputs) == 1:
-        return Encoded(_JSON, [dumps({"predictions": _single(outputs)})])
-    rows = [dict(zip(outputs, values, strict=True)) for values in zip(*outputs.values(), strict=True)]
-    return Encoded(_JSON, [dumps({"predictions": [{k: np.asarray(v) for k, v in row.items()} for row in rows]})])
+        return encode_json({"predictions": _single(outputs)})
+    rows = [dict(zip(outputs, map(np.asarray, row), strict=True)) for row in zip(*outputs.values(), strict=True)]
+    return encode_json({"predictions": rows})
 
 
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:

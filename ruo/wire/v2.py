@@ -1,6 +1,6 @@
 """The Open Inference Protocol (V2) over HTTP, with the binary tensor data extension.
 
-A message is a JSON object; a tensor stands in it as `data`, or, with the extension, as raw bytes behind it:
+A message is a JSON object. A tensor's values are its `data`, or, with the extension, raw bytes behind the object:
 
     body = JSON object | bytes of the first binary tensor | bytes of the second | ...
 
@@ -16,19 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+from ruo.wire.jsontext import dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
 
-__all__ = [
-    "DATATYPES",
-    "HEADER_LENGTH",
-    "datatype_of",
-    "decode_request",
-    "decode_response",
-    "encode_json_request",
-    "encode_request",
-    "encode_response",
-]
+__all__ = ["DATATYPES", "datatype_of", "decode_request", "decode_response"]
+__all__ += ["encode_json_request", "encode_request", "encode_response"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -63,7 +55,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 
 def encode_request(request: InferRequest) -> Encoded:
-    """All inputs as binary tensors, asking for binary outputs; contiguous arrays are sent without a copy."""
+    """All inputs as binary tensors, with a request for binary outputs; contiguous arrays are not copied."""
     message = _request_head(request)
     # [BIN] "true if all outputs should be returned as binary data and false (or not given) if [...] as JSON"
     message["parameters"] = {"binary_data_output": True}
@@ -78,7 +70,7 @@ def encode_json_request(request: InferRequest) -> Encoded:
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
-    """Tensors by name; a raw binary request (header length 0) gives one tensor of bytes, named `ONLY`."""
+    """Tensors by name; a raw binary request (header length 0) has one tensor of bytes, named `ONLY`."""
     length = _header_length(headers, body)
     if length == 0 and HEADER_LENGTH in headers:
         # Triton's "raw binary request": the header is 0, the whole body is the data of the model's only input. Only
@@ -91,8 +83,8 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     binary = _flag(parameters, "binary_data_output", False)
     return InferRequest(
         inputs=_tensors(message, "inputs", body, length),
-        id=_text(message.get("id"), "id"),
-        outputs=None if outputs is None else _wanted(outputs, binary),
+        id=_text(message, "id"),
+        outputs=None if outputs is None else _requested(outputs, binary),
         binary=binary,
     )
 
@@ -106,29 +98,30 @@ def _request_head(request: InferRequest) -> dict[str, Any]:
     return message
 
 
-def _wanted(outputs: object, default: bool) -> dict[str, bool]:
+def _requested(outputs: object, default: bool) -> dict[str, bool]:
+    """The names of the requested outputs, True for those requested as binary."""
     if not isinstance(outputs, list):
         raise WireError('"outputs" must be a list of objects, each with a "name".')
-    wanted: dict[str, bool] = {}
+    requested: dict[str, bool] = {}
     for index, output in enumerate(outputs):
         entry = _object(output, f"outputs[{index}]")
         parameters = _object(entry.get("parameters", {}), f"outputs[{index}].parameters")
         # [BIN] 'If "binary_data" is specified on an output it overrides this setting', binary_data_output
-        wanted[_name(entry, f"outputs[{index}]")] = _flag(parameters, "binary_data", default)
-    return wanted
+        requested[_name(entry, f"outputs[{index}]")] = _flag(parameters, "binary_data", default)
+    return requested
 
 
 # --- responses
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
-    """The outputs that `request` asked for, each as binary or JSON as it asked."""
-    wanted = request.outputs or dict.fromkeys(response.outputs, request.binary)
+    """The requested outputs, each as binary or JSON as requested."""
+    requested = request.outputs or dict.fromkeys(response.outputs, request.binary)
     message: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
     # [OIP] "Optional, but if specified this identifier must be returned in the response."
     if response.id is not None:
         message["id"] = response.id
-    return _encode(message, "outputs", {name: response.outputs[name] for name in wanted}, wanted)
+    return _encode(message, "outputs", {name: response.outputs[name] for name in requested}, requested)
 
 
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
@@ -137,10 +130,10 @@ def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     message = _message(body, length)
     return InferResponse(
         outputs=_tensors(message, "outputs", body, length),
-        model_name=_text(message.get("model_name"), "model_name") or "",
+        model_name=_text(message, "model_name") or "",
         # [OIP] "Inference servers that do not implement versioning should not provide this field in the response."
-        model_version=_text(message.get("model_version"), "model_version") or "",
-        id=_text(message.get("id"), "id"),
+        model_version=_text(message, "model_version") or "",
+        id=_text(message, "id"),
     )
 
 
@@ -157,24 +150,24 @@ def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], bin
         if binary[name]:
             # [BIN] "int64 parameter indicating the size of the tensor binary data, in bytes"
             entry["parameters"] = {"binary_data_size": array.nbytes}
-            # bytes of an empty array have no memoryview to cast
-            buffers.append(array.data.cast("B") if array.size else b"")
+            buffers.append(array.data.cast("B") if array.size else b"")  # a view of no bytes cannot be cast
         else:
-            # [OIP] "data" may be nested or flat, in row-major order; flat is shorter and needs no walk. JSON carries no
-            # FP16: its numbers are written in full and read back to the same value.
+            # [OIP] "data" may be nested or flat, in row-major order; flat is shorter. orjson does not write FP16, and
+            # FP32 is read back to the same value.
             entry["data"] = array.ravel().astype(np.float32) if datatype == "FP16" else array.ravel()
         entries.append(entry)
-    text = dumps({**message, key: entries})
+    message = {**message, key: entries}
     if not any(binary.values()):
-        return Encoded({"Content-Type": "application/json"}, [text])
+        return encode_json(message)
     # [BIN] "If any binary data is present in the request or response the Inference-Header-Content-Length header must be
     # provided to give the length of the JSON object, and Content-Length continues to give the full body length"
+    text = dumps(message)
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
     return Encoded(headers, [text, *buffers])
 
 
 class _Entry(NamedTuple):
-    """One tensor's head: its `name`, `shape` and datatype, from `where` in the message."""
+    """The description of one tensor, from `where` in the message."""
 
     where: str
     name: str
@@ -214,9 +207,9 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     name = _name(fields, where)
     datatype = fields.get("datatype")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; taken are {", ".join(DATATYPES)}.')
-    # [OIP] "Each dimension must be an integer representable as an unsigned 64-bit integer value." Nobody has memory for
-    # more than 2**63, which numpy refuses.
+        raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; use one of {", ".join(DATATYPES)}.')
+    # [OIP] "Each dimension must be an integer representable as an unsigned 64-bit integer value." numpy's sizes end at
+    # 2**63, which is more than any memory.
     shape = fields.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
@@ -233,7 +226,7 @@ def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array
     if size > left:
         raise WireError(f"{entry} takes {size} bytes, the body has {left} left for it.")
     array = np.frombuffer(body, dtype=entry.dtype, count=math.prod(entry.shape), offset=offset)
-    # any other byte would be an undefined value of numpy's bool
+    # numpy does not define what a bool of any other byte is
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
     return _reshape(array, entry)
@@ -247,10 +240,6 @@ def _from_json(data: object, entry: _Entry) -> Array:
         raise WireError(f"{entry} takes {math.prod(entry.shape)} values, data has {array.size}.")
     if array.dtype.kind == "f" and entry.dtype.kind != "f":
         array = np.asarray(data, dtype=object)  # numpy makes floats of whole numbers from 2**63 up; these stay exact
-    return _reshape(_convert(array, entry), entry)
-
-
-def _convert(array: Array, entry: _Entry) -> Array:
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             converted = array.astype(entry.dtype)
@@ -258,13 +247,13 @@ def _convert(array: Array, entry: _Entry) -> Array:
         converted = None
     if converted is None or (entry.dtype.kind != "f" and not np.array_equal(converted, array)):
         raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
-    return converted
+    return _reshape(converted, entry)
 
 
 def _reshape(array: Array, entry: _Entry) -> Array:
     try:
         return array.reshape(entry.shape)
-    except ValueError:  # more than 64 dimensions, or sizes beside a zero whose product is beyond any memory
+    except ValueError:  # more than 64 dimensions, or a size of zero beside sizes beyond any memory
         raise WireError(f'Tensor "{entry.name}" has a shape that no array can have.') from None
 
 
@@ -298,9 +287,10 @@ def _name(fields: dict[str, Any], where: str) -> str:
     return name
 
 
-def _text(value: object, where: str) -> str | None:
+def _text(message: dict[str, Any], name: str) -> str | None:
+    value = message.get(name)
     if value is not None and not isinstance(value, str):
-        raise WireError(f'"{where}" must be a string.')
+        raise WireError(f'"{name}" must be a string.')
     return value
 
 

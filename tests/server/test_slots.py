@@ -11,8 +11,8 @@ def slots():
     slots = WorkerSlots(size=4)
     for pid in (10, 11, 12):
         slot = slots.take()
-        slots.set_pid(slot, pid)
-        slots.set_ready(slot, True)
+        slots.set(slot, "pid", pid)
+        slots.set(slot, "is_ready", 1)
     return slots
 
 
@@ -31,36 +31,36 @@ def test_ready_workers_and_their_processes_are_known(slots):
     assert (slots.ready(), slots.pids()) == (3, [10, 11, 12])
     slots.clear(0)
     assert (slots.ready(), slots.pids()) == (2, [11, 12])
-    slots.set_ready(1, False)
+    slots.set(1, "is_ready", 0)
     assert slots.ready() == 1
 
 
 def test_the_least_loaded_takes_the_next(slots):
     """With equal loads anybody may take a connection; then only those with the least."""
     assert all(slots.is_least_loaded(slot) for slot in (0, 1, 2))
-    slots.set_load(0, 1)
+    slots.set(0, "load", 1)
     assert [slots.is_least_loaded(slot) for slot in (0, 1, 2)] == [False, True, True]
-    slots.set_load(1, 2)
-    slots.set_load(2, 3)
+    slots.set(1, "load", 2)
+    slots.set(2, "load", 3)
     assert [slots.is_least_loaded(slot) for slot in (0, 1, 2)] == [True, False, False]
-    slots.set_load(2, 0)
+    slots.set(2, "load", 0)
     assert slots.is_least_loaded(2)
 
 
 def test_a_worker_that_is_not_ready_gives_way(slots):
     """An idle worker without a model leaves connections to busy ones with a model, unless none has one."""
-    slots.set_ready(0, False)
+    slots.set(0, "is_ready", 0)
     for slot in (1, 2):
-        slots.set_load(slot, 5)
+        slots.set(slot, "load", 5)
     assert not slots.is_least_loaded(0)
-    slots.set_ready(1, False)
-    slots.set_ready(2, False)
+    slots.set(1, "is_ready", 0)
+    slots.set(2, "is_ready", 0)
     assert slots.is_least_loaded(0)
 
 
 def test_a_dead_workers_load_does_not_count(slots):
     """What a worker was busy with when it died is forgotten with it."""
     for slot in (0, 1):
-        slots.set_load(slot, 2)
+        slots.set(slot, "load", 2)
     slots.clear(2)
     assert slots.is_least_loaded(0)

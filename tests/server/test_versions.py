@@ -101,7 +101,7 @@ def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_pa
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path, MODEL_GRACE_SECONDS=0)
     request = current(serving)
-    inside = weakref.ref(request.model._function.__closure__[0].cell_contents)
+    inside = weakref.ref(request.model.run.__closure__[0].cell_contents)
     publish(models["other"], tmp_path)
     wait_for(lambda: serving.versions() == ["2"])
     time.sleep(5 * POLL_S)
