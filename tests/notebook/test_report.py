@@ -180,7 +180,7 @@ def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
 def test_a_file_that_is_no_notebook_is_named(tmp_path: Path) -> None:
     """A notebook that cannot be read is named, not left out without a word."""
     leave(tmp_path / "a", "a", "# A").write_text("{")
-    with pytest.raises(ExperimentError, match=r"a\.ipynb is not a notebook"):
+    with pytest.raises(ExperimentError, match=r"a\.ipynb is not a readable notebook"):
         bind(tmp_path)
 
 

@@ -16,7 +16,7 @@ from ruo.__main__ import main
 from ruo.deploy.local import LocalServer
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
-from ruo.notebook.run import run_notebook, to_html
+from ruo.notebook.run import page, run_notebook, to_body
 
 pytestmark = pytest.mark.slow
 
@@ -128,5 +128,5 @@ def test_progress_bars_are_not_on_the_page() -> None:
         "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"}
     )
     cell = nbformat.v4.new_code_cell("1", outputs=[output])
-    page = to_html(nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": json.loads("{}")}))
-    assert "BAR" not in page
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": json.loads("{}")})
+    assert "BAR" not in page(*to_body(notebook))
