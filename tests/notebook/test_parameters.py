@@ -105,7 +105,7 @@ def test_what_is_not_closed_or_missing_is_refused(text: str) -> None:
 def test_a_name_is_given_once_in_a_sweep() -> None:
     """A second list of values for the same name is refused, and the error shows how to write one."""
     with pytest.raises(
-        ArgumentError, match="workers is given twice; write all its values in one, such as -p workers 1,2"
+        ArgumentError, match="workers is given twice; write all its values at once, such as -p workers 1,2"
     ):
         parse_swept([("workers", "1"), ("workers", "2")])
 
@@ -115,7 +115,7 @@ def test_fixed_parameters_come_from_yaml_and_pairs() -> None:
     texts = ["runs: 5\nworkers: none\nchunk_sizes: [1000, null]\n", "{runs: 4, wire: v1}"]
     parameters = parse_fixed([("runs", "3"), ("runs", "2")], texts)
     assert parameters == {"runs": 2, "workers": None, "chunk_sizes": [1000, None], "wire": "v1"}
-    with pytest.raises(ArgumentError, match="'runs' is no mapping; write parameters as in"):
+    with pytest.raises(ArgumentError, match="'runs' is not a mapping; write parameters as in"):
         parse_fixed([], ["runs"])
 
 
