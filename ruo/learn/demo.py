@@ -38,9 +38,9 @@ class Demo:
 
 
 def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = _MODELS) -> Demo:
-    """Write ``testset.csv`` and NAME.keras for each model: mlp, which is dense, or cnn, which is convolutional.
+    """Write ``testset.csv`` and NAME.keras for each model; the same seed gives the same demo.
 
-    Takes less than a minute and needs TensorFlow; the same seed gives the same demo.
+    The model mlp is dense (19,000 multiplications per row), cnn is convolutional (1.7 million).
     """
     for name in models:
         if name not in _MODELS:

@@ -307,6 +307,6 @@ except Exception as error:
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "ArgumentError KERAS_BACKEND=numpy cannot train; unset it to train with TensorFlow.\n", done.stderr[
-        -2000:
-    ]
+    assert done.stdout == "ArgumentError KERAS_BACKEND=numpy cannot train; unset it to train with TensorFlow.\n", (
+        done.stderr[-2000:]
+    )
