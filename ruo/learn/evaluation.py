@@ -19,16 +19,7 @@ if TYPE_CHECKING:
     from ruo.client.scores import Scores
     from ruo.table import Source
 
-__all__ = [
-    "Calibration",
-    "Evaluation",
-    "Share",
-    "class_names",
-    "evaluate",
-    "percent",
-    "verdict_text",
-    "wilson_interval",
-]
+__all__ = ["Evaluation", "class_names", "evaluate", "percent", "verdict_text", "wilson_interval"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
