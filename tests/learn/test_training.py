@@ -23,7 +23,7 @@ FEATURES = ["a", "b", "c"]
 
 
 def table(rows: int = 400, noise: float = 0.1, seed: int = 0) -> pd.DataFrame:
-    """Two classes, one-hot, told apart by the columns a and b; b is a thousand times as large, c says nothing."""
+    """Two one-hot classes that depend on the columns a and b; b is a thousand times as large, c is noise."""
     random = np.random.default_rng(seed)
     values = random.normal(size=(rows, 3)).astype(np.float32)
     second = values[:, 0] + values[:, 1] + random.normal(scale=noise, size=rows) > 0
@@ -98,7 +98,7 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
 
 
 @pytest.mark.soak
-def test_overfitting_and_early_stopping_are_told() -> None:
+def test_the_verdict_on_overfitting_and_early_stopping() -> None:
     """A wide network memorises a few rows: the verdict says that it overfits, and that training stopped early."""
     frame = table(120, noise=2.0)
     for number, column in enumerate(np.random.default_rng(1).normal(size=(30, len(frame)))):
@@ -109,8 +109,8 @@ def test_overfitting_and_early_stopping_are_told() -> None:
     assert "No overfitting" not in words
 
 
-def test_no_overfitting_is_told(trained: Trained) -> None:
-    """Where the curves stay together, the verdict says so, and no more than that."""
+def test_the_verdict_without_overfitting(trained: Trained) -> None:
+    """If the curves stay together, the verdict says so, and no more than that."""
     assert "No overfitting is seen" in trained.verdict()
     assert "of a later time" in trained.verdict()
 
@@ -139,7 +139,7 @@ def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
 
 @pytest.mark.soak
 def test_a_column_that_never_changed_does_no_harm_when_it_does() -> None:
-    """A feature that was constant among the training rows is not blown up when it differs later."""
+    """A feature that was constant in training does not dominate when it differs later."""
     result = train(table().assign(c=7.5), units=[16], epochs=15)
     rows = raw(table().assign(c=8.0))
     assert (result.model.predict(rows, verbose=0).argmax(axis=1) == table()["Label_yes"]).mean() > 0.8
@@ -199,7 +199,7 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.soak
 def test_one_column_of_whole_numbers() -> None:
-    """A column of classes 0, 1, ... is as good as one column for each, and its name may be the prefix."""
+    """A single column of classes 0, 1, ... works like one-hot columns, and its whole name may be the prefix."""
     frame = table()
     numbers = frame[FEATURES].assign(kind=frame["Label_yes"])
     one_hot, single = train(frame, units=[8], epochs=2), train(numbers, units=[8], epochs=2, label_prefix="kind")
@@ -217,7 +217,7 @@ def test_units_shape_the_network() -> None:
 
 @pytest.mark.soak
 def test_max_rows_draws_from_the_whole_table() -> None:
-    """Only so many rows are used, from all over the table, over the blocks in which it is read; shares are kept."""
+    """Only `max_rows` rows are used, drawn from all blocks of the table; the shares of the parts are kept."""
     frame = table(50_000)
     result = train(frame, units=[], epochs=1, max_rows=500, validation=0.1, test=0.3)
     assert [len(part) for part in result.parts] == [300, 50, 150]
@@ -228,8 +228,8 @@ def test_max_rows_draws_from_the_whole_table() -> None:
     np.testing.assert_allclose(np.ravel(result.model.get_layer("scaling").mean), part.mean(axis=0), rtol=1e-5)
 
 
-def test_repeated_rows_are_told() -> None:
-    """Test rows that also stand in the training part are counted, and the verdict says so."""
+def test_repeated_rows_are_in_the_verdict() -> None:
+    """Test rows that are in the training part too are counted, and the verdict says so."""
     frame = pd.concat([table(100)] * 3)
     result = train(frame, units=[], epochs=1)
     values = raw(frame)
@@ -258,7 +258,7 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
         (table(100)[FEATURES].assign(Label_x=[0, 50_000] * 50), "has the class 50,000; number the classes from 0"),
     ],
 )
-def test_what_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
+def test_tables_that_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
     """One sentence says what is wrong with the table, and where."""
     with pytest.raises(TableError) as error:
         train(frame, epochs=1)
@@ -293,7 +293,7 @@ def test_wrong_keywords(options: dict, sentence: str) -> None:
 
 
 def test_another_backend_is_refused(csv: Path) -> None:
-    """With KERAS_BACKEND set to something that does not train, one sentence says so."""
+    """A KERAS_BACKEND that cannot train is refused in one sentence."""
     program = f"""
 from ruo.learn.training import train
 try:
