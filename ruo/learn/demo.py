@@ -1,7 +1,7 @@
 """The demo: a test set and two trained models, made from scikit-learn's handwritten digits.
 
-The 1,797 digits (8 x 8 pixels, values 0 to 16) are real and ship with scikit-learn. Half of them train the models; the
-test set is made of the others, each row one of them with noise on every pixel. No original is in both.
+The 1,797 digits (8 x 8 pixels, values 0 to 16) are real and ship with scikit-learn. Half of them train the models. Each
+row of the test set is one of the other half, with noise on every pixel.
 """
 
 from __future__ import annotations
@@ -30,46 +30,20 @@ _MODELS = ("mlp", "cnn")
 
 @dataclass(frozen=True)
 class Demo:
-    """The files of a demo.
-
-    Attributes
-    ----------
-    testset : Path
-        The CSV.
-    models : dict of str to Path
-        The models' files, by name.
-    accuracy : dict of str to float
-        The share of held-out digits (without noise) that each model gets right.
-    """
+    """The files of a demo, and each model's accuracy on the held-out digits without noise."""
 
     testset: Path
     models: dict[str, Path]
     accuracy: dict[str, float]
 
 
-def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = ("mlp", "cnn")) -> Demo:
-    """Write ``testset.csv`` and the models, each as NAME.keras.
+def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = _MODELS) -> Demo:
+    """Write ``testset.csv`` and NAME.keras for each model; the same seed gives the same demo.
 
-    Takes less than a minute and needs TensorFlow.
-
-    Parameters
-    ----------
-    out : path
-        The folder to write to.
-    rows : int
-        The rows of the test set.
-    seed : int
-        The same seed gives the same demo.
-    models : sequence of str
-        ``mlp``, a dense network (19,000 multiplications a row), or ``cnn``, a convolutional one (1.7 million).
-
-    Raises
-    ------
-    ArgumentError
-        If there is no such model, or no rows.
+    The model mlp is dense (19,000 multiplications per row), cnn is convolutional (1.7 million).
     """
     for name in models:
-        if name not in _MODELS:  # before half a minute is spent on the others
+        if name not in _MODELS:
             raise ArgumentError(f"There is no demo model {name!r}; the demo has {' and '.join(_MODELS)}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,14 +57,13 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
 def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9.
 
-    A test set that exists is whole, since it is written under another name first. A longer one begins with the rows of
-    a shorter one of the same seed.
+    It is renamed into place when it is complete. With the same seed, a longer one begins with the rows of a shorter one.
     """
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")
     path = Path(path)
     if not path.parent.is_dir():
-        raise ArgumentError(f"The folder {path.parent} does not exist; make it first.")
+        raise ArgumentError(f"The folder {path.parent} does not exist; create it first.")
     images, labels = _originals(seed)[1]
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     draft = path.with_name(path.name + ".part")
@@ -109,23 +82,22 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
 
 
 def require_tensorflow() -> None:
-    """Refuse another Keras backend before it is imported, and keep TensorFlow quiet about the CPU."""
+    """Refuse any other Keras backend before it is imported, and silence TensorFlow's notes on the CPU."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
-        raise ArgumentError(f"KERAS_BACKEND={backend} is not for training; unset it to train.")
+        raise ArgumentError(f"KERAS_BACKEND={backend} cannot train; unset it to train with TensorFlow.")
 
 
 def _originals(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return the digits for training and the others, as images (n, 64) float64 and labels (n,) int64."""
+    """Return the digits for training and for testing, each as images (n, 64) float64 and labels (n,) int64."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    train, test, train_labels, test_labels = train_test_split(
-        images, labels, test_size=0.5, stratify=labels, random_state=seed
-    )
-    return (train, train_labels), (test, test_labels)
+    halves = train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed)
+    train_images, test_images, train_labels, test_labels = halves
+    return (train_images, train_labels), (test_images, test_labels)
 
 
 def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -135,7 +107,7 @@ def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator)
 
 
 def _train(name: str, path: Path, seed: int) -> float:
-    """Train a model, save it, and return its accuracy on the held-out originals."""
+    """Train a model, save it, and return its accuracy on the held-out digits."""
     require_tensorflow()
     import keras
 

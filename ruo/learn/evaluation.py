@@ -1,4 +1,4 @@
-"""How good a model's answers are: numbers from predictions and labels, and what they say in words. It runs nothing."""
+"""How good a model's predictions are: measures computed from predictions and labels, and what they say in words."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ruo.client.scores import Scores
     from ruo.table import Source
 
-__all__ = ["FEW_ROWS", "Calibration", "Evaluation", "Share", "class_names", "evaluate", "percent", "wilson_interval"]
+__all__ = ["Evaluation", "class_names", "evaluate", "percent", "verdict_text", "wilson_interval"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-FEW_ROWS = 30  # with fewer, the 95 % interval of a share may be more than a third wide
+_FEW_ROWS = 30  # with fewer, the 95 % interval of a share may be more than a third wide
 _BINS = 10
-_ROUNDING = 0.01  # half precision adds up to 1 no better than this
+_ROUNDING = 0.01  # the sum of half-precision probabilities is no closer to 1 than this
 _COLUMNS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
 
 
@@ -41,66 +41,42 @@ class Share(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Whether the model's confidence is the share of its right answers; empty where the outputs are no probabilities.
+    """Whether confidence matches accuracy; empty if the outputs are not probabilities."""
 
-    Attributes
-    ----------
-    bins : pandas.DataFrame
-        A row per bin that is not empty: low, high, rows, confidence (mean), right (share), right_low, right_high.
-    error : float
-        The expected calibration error.
-    error_if_calibrated : float
-        The error that a perfectly calibrated model would show on so many rows.
-    overconfidence : Interval
-        The mean of confidence minus rightness.
-    """
-
-    bins: pd.DataFrame = pd.DataFrame(columns=_COLUMNS, dtype=float)
-    error: float = np.nan
-    error_if_calibrated: float = np.nan
-    overconfidence: Interval = Interval(np.nan, np.nan, np.nan, 0, np.nan)
+    bins: pd.DataFrame = pd.DataFrame(columns=_COLUMNS, dtype=float)  # mean confidence and accuracy, per non-empty bin
+    error: float = np.nan  # the expected calibration error
+    error_if_calibrated: float = np.nan  # what a perfectly calibrated model would show with as many rows
+    overconfidence: Interval = Interval(np.nan, np.nan, np.nan, 0, np.nan)  # the mean of confidence minus correctness
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What the answers to labelled rows are worth.
-
-    Attributes
-    ----------
-    answers : pandas.DataFrame
-        The rows that are judged: row (in the table, from 0), label, answer (numbers of classes), confidence.
-    not_scored, not_numbers : int
-        How many rows are left out, since no prediction came or it is not a number.
-    by_class : pandas.DataFrame
-        class, support (rows), precision, recall, f1.
-    confusion : pandas.DataFrame
-        Counts of rows, a row per true class and a column per answer.
-    """
+    """How a model's predictions compare with the labels."""
 
     classes: tuple[int | str, ...]
-    answers: pd.DataFrame
+    answers: pd.DataFrame  # the evaluated rows: row (in the table, from 0), label, answer (indices), confidence
     rows: int
-    not_scored: int
-    not_numbers: int
+    not_scored: int  # rows left out because they have no prediction
+    not_numbers: int  # rows left out because their prediction is not a number
     accuracy: Share
-    by_class: pd.DataFrame
-    confusion: pd.DataFrame
+    by_class: pd.DataFrame  # class, support (rows), precision, recall, f1
+    confusion: pd.DataFrame  # numbers of rows, a row per true class and a column per predicted one
     calibration: Calibration
 
     def worst(self, n: int = 10) -> pd.DataFrame:
-        """Return the n wrong answers with the highest confidence: row, label, answer (names of classes), confidence."""
+        """Return the n wrong answers with the highest confidence, with the names of their classes."""
         wrong = self.answers[self.answers["label"] != self.answers["answer"]]
         worst = wrong.sort_values("confidence", ascending=False, kind="stable", ignore_index=True).head(n)
         return worst.assign(**{name: [self.classes[number] for number in worst[name]] for name in ("label", "answer")})
 
     def sentences(self) -> list[str]:
-        """Say what is seen: accuracy, best and worst class, the most frequent confusion, over- or under-confidence."""
-        support, mean_recall = self.by_class["support"], percent(self.by_class["recall"].mean())
-        naive = f"Always answering class {self.classes[support.argmax()]}, the most frequent one,"
+        """Say what is seen: accuracy, best and worst class, the most frequent confusion, calibration."""
+        support, recall = self.by_class["support"], self.by_class["recall"]
+        most_frequent = self.classes[support.argmax()]
         return [
-            f"The model answers {_count(self.rows, 'row')}, and is right in {self.accuracy}.",
-            f"{naive} would be right in {percent(support.max() / self.rows)}.",
-            f"With every class counted alike, whatever its rows, the model is right in {mean_recall}.",
+            f"Accuracy on {_count(self.rows, 'row')}: {self.accuracy}.",
+            f"Always answering {most_frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
+            f"The mean recall, which counts every class alike whatever its rows, is {percent(recall.mean())}.",
             *_on_classes(self.by_class),
             _on_confusion(self.confusion),
             *_on_calibration(self.calibration, self.accuracy.value),
@@ -109,23 +85,24 @@ class Evaluation:
     def cautions(self) -> list[str]:
         """Say what may not be concluded, and why."""
         support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
-        few, absent = support[(support > 0) & (support < FEW_ROWS)], support[support == 0]
-        rare = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
-        left_out = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
-        cautions = {
-            f"Nothing about what is left out: {_count(lost, 'row')} ({left_out}).": lost > 0,
-            f"Nothing about classes with under {FEW_ROWS} rows: {rare}.": len(few) > 0,
-            f"Nothing about classes that do not occur in the table: {', '.join(map(str, absent.index))}.": len(absent)
-            > 0,
-            "Nothing about confidence: a row's outputs are not probabilities that add up to 1.": self.calibration.bins.empty,
-            "The intervals take each row to be drawn by itself: with repeated or related rows they are too narrow.": True,
-        }
-        return [sentence for sentence, holds in cautions.items() if holds]
+        few, absent = support[(support > 0) & (support < _FEW_ROWS)], support[support == 0]
+        cautions = []
+        if lost:
+            reasons = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
+            cautions.append(f"Nothing about the rows left out: {_count(lost, 'row')} ({reasons}).")
+        if len(few):
+            rare = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
+            cautions.append(f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.")
+        if len(absent):
+            names = ", ".join(map(str, absent.index))
+            cautions.append(f"Nothing about classes that do not occur in the table: {names}.")
+        if self.calibration.bins.empty:
+            cautions.append("Nothing about confidence: a row's outputs are not probabilities that add up to 1.")
+        return [*cautions, "The intervals assume independent rows: with repeated or related rows they are too narrow."]
 
     def verdict(self) -> str:
         """Say what is seen, and what may not be concluded."""
-        seen, unknown = ("".join(f"\n- {line}" for line in lines) for lines in (self.sentences(), self.cautions()))
-        return f"We see that:{seen}\n\nWhat may not be concluded:{unknown}"
+        return verdict_text(self.sentences(), self.cautions())
 
     def save(self, results_dir: str | os.PathLike[str]) -> None:
         """Write classes.csv and verdict.txt into an existing folder."""
@@ -133,20 +110,19 @@ class Evaluation:
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
-        return f"Evaluation({_count(self.rows, 'row')}, {_count(len(self.classes), 'class')}, right {self.accuracy})"
+        return f"Evaluation({_count(self.rows, 'row')}, {_count(len(self.classes), 'class')}, accuracy {self.accuracy})"
 
 
 def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation:
     """Compare the predictions of a table with its labels.
 
-    The answer to a row is the class with the largest output, its confidence that output. A single output from 0 to 1
-    is the probability of class 1 of two, and above 0.5 the answer is 1. Rows without a prediction, or with one that is
-    not a number, are left out and counted.
+    The answer to a row is the class with the largest output, and that output is its confidence. A single output from 0
+    to 1 is the probability of class 1 of two. Rows without a prediction, or with one that is not a number, are left out.
 
     Parameters
     ----------
     scores : Scores
-        What `score_csv` gave for a labelled table; its predictions are (rows, classes), (rows, 1) or (rows,).
+        The scores of a labelled table; the predictions are (rows, classes), (rows, 1) or (rows,).
     classes : sequence of str, optional
         The names of the classes, in the order of the model's outputs; by default they are numbers.
 
@@ -155,7 +131,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     TableError
         If the table has no labels.
     ArgumentError
-        If no row has a prediction, or predictions, labels and names are of different classes.
+        If no row has a prediction, or predictions, labels and names do not fit together.
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
@@ -174,26 +150,32 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
 
 
 def class_names(source: Source, label_prefix: str = "Label_") -> list[str] | None:
-    """Return a table's classes, which are its one-hot columns without their prefix; None where it has under two."""
+    """Return the names of a table's one-hot label columns without their prefix; None if there are fewer than two."""
     columns = open_table(source, label_prefix).labels
     return [column.removeprefix(label_prefix) for column in columns] if len(columns) > 1 else None
 
 
 def wilson_interval(right: int, rows: int) -> Share:
-    """Return the share of `right` among `rows` (from 1 up) with its interval by Wilson, JASA 1927."""
-    from scipy.stats import binomtest  # it is slow to import
+    """Return the share of `right` among `rows` (at least 1) with its interval (Wilson, JASA 1927)."""
+    from scipy.stats import binomtest
 
     interval = binomtest(int(right), int(rows)).proportion_ci(method="wilson")
     return Share(float(right / rows), float(interval.low), float(interval.high))
 
 
 def percent(share: float) -> str:
-    """Write a share with one decimal, or with three where one would make it none or all though it is not."""
+    """Write a share with one decimal, or with three where one would round it to 0 or 100 %."""
     return f"{100 * share:.{3 if 0 < min(share, 1 - share) < 0.0005 else 1}f} %"
 
 
+def verdict_text(seen: Sequence[str], unknown: Sequence[str]) -> str:
+    """Return two lists of sentences: what is seen, and what may not be concluded."""
+    parts = {"We see that": seen, "What may not be concluded": unknown}
+    return "\n\n".join("\n- ".join([f"{head}:", *lines]) for head, lines in parts.items())
+
+
 def _calibrate(confidence: Array, right: Array) -> Calibration:
-    """Bins of equal width, closed above: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""
+    """Use bins of equal width, closed above: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""
     edges = np.linspace(0, 1, _BINS + 1)
     used, place, rows = np.unique(np.searchsorted(edges[1:-1], confidence), return_inverse=True, return_counts=True)
     weights = (confidence, right, confidence * (1 - confidence))
@@ -207,7 +189,7 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
 
 
 def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
-    """Return which rows have a prediction, how many were not scored, and how many have one that is not a number."""
+    """Return which rows have a prediction, how many were not scored, and how many predictions are not numbers."""
     failed = np.zeros(len(scores), np.bool_)
     for error in scores.errors:
         failed[error.start or 0 : error.stop or 0] = True
@@ -216,39 +198,34 @@ def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
     lost = int(failed.sum()), int((~failed & ~kept).sum())
     if not kept.any():
         counts = f"{lost[0]:,} rows were not scored, {lost[1]:,} have a prediction that is not a number"
-        raise ArgumentError(f"No row can be judged: {counts}; scores.failures tells why rows were not scored.")
+        raise ArgumentError(f"No row can be evaluated: {counts}; scores.failures says why rows were not scored.")
     return kept, lost
 
 
 def _outputs_and_names(
     predictions: Array, labels: Array, classes: Sequence[str] | None
 ) -> tuple[Array, tuple[int | str, ...]]:
-    """Return outputs with a column per class, and the classes' names or numbers; refuse what does not fit together."""
+    """Return outputs with a column per class, and the classes' names or numbers."""
     outputs = predictions[:, None] if predictions.ndim == 1 else predictions
     if outputs.ndim != 2:
-        raise ArgumentError(
-            f"A prediction has the shape {outputs.shape[1:]}; end the model with one number for each class."
-        )
+        seen = f"A prediction has the shape {outputs.shape[1:]}"
+        raise ArgumentError(f"{seen}; end the model with one number for each class.")
     if outputs.shape[1] == 1:
         if outputs.min() < 0 or outputs.max() > 1:
-            seen = f"goes from {outputs.min():g} to {outputs.max():g}"
-            raise ArgumentError(
-                f"The model's one output {seen}, so it is no probability; end the model with a sigmoid."
-            )
+            seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
+            raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
         outputs = np.hstack([1 - outputs, outputs])
     count = outputs.shape[1]
     if classes is not None and len(classes) != count:
-        raise ArgumentError(f"There are {len(classes)} names or label columns, but {count} classes; give one for each.")
+        raise ArgumentError(f"There are {len(classes)} names or label columns, but {count} classes; pass one for each.")
     if labels.min() < 0 or labels.max() >= count:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
-        raise ArgumentError(
-            f"{seen}: number the labels as the model does, or take the model that belongs to this table."
-        )
+        raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
     return outputs, tuple(range(count) if classes is None else classes)
 
 
 def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from sklearn import metrics  # it is slow to import
+    from sklearn import metrics
 
     numbers = range(len(names))
     measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
@@ -259,14 +236,14 @@ def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tupl
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:
-    judged = by_class[by_class["support"] >= FEW_ROWS].sort_values("f1", ascending=False, kind="stable")
+    judged = by_class[by_class["support"] >= _FEW_ROWS].sort_values("f1", ascending=False, kind="stable")
     if judged["f1"].nunique() < 2:
-        return [f"No class of {FEW_ROWS} rows or more is recognised better than another."]
+        return [f"No class with {_FEW_ROWS} rows or more is recognised better than another."]
     sentences = []
     for which, row in zip(("best", "worst"), judged.iloc[[0, -1]].to_dict("records"), strict=True):
         recall = wilson_interval(round(row["recall"] * row["support"]), row["support"])
-        rows = f"of its {row['support']:,} rows, {recall} are found"
-        sentences.append(f"Class {row['class']} is recognised {which}, F1 {row['f1']:.2f}: {rows}.")
+        rows = f"the recall on its {row['support']:,} rows is {recall}"
+        sentences.append(f"Class {row['class']} is recognised {which}, with an F1 of {row['f1']:.2f}: {rows}.")
     return sentences
 
 
@@ -278,8 +255,8 @@ def _on_confusion(confusion: pd.DataFrame) -> str:
     true, answer = divmod(int(wrong.argmax()), len(wrong))
     most, names = wrong[true, answer], confusion.index
     of_class, of_wrong = percent(most / confusion.iloc[true].sum()), percent(most / wrong.sum())
-    seen = f"{_count(most, 'row')}, {of_class} of that class and {of_wrong} of all wrong answers"
-    return f"Most often class {names[true]} is taken for {names[answer]}: {seen}."
+    seen = f"{_count(most, 'row')}, {of_class} of that class and {of_wrong} of all errors"
+    return f"The most frequent confusion is {names[true]} taken for {names[answer]}: {seen}."
 
 
 def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
@@ -287,11 +264,12 @@ def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
         return []
     gap = calibration.overconfidence
     word, low, high = ("over", gap.low, gap.high) if gap.value > 0 else ("under", -gap.high, -gap.low)
-    means = f"mean confidence {percent(gap.value + accuracy)}, right {percent(accuracy)}"
-    points = f"{100 * abs(gap.value):.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f}): {means}"
-    unclear = f"not seen to be over- or under-confident on the whole: {means}"
-    seen = f"{word}-confident by {points}" if low > 0 else unclear
-    expected = f"a calibrated model would show about {calibration.error_if_calibrated:.3f} on so many rows"
+    means = f"mean confidence {percent(gap.value + accuracy)}, accuracy {percent(accuracy)}"
+    seen = f"not seen to be over- or under-confident on the whole: {means}"
+    if low > 0:
+        interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        seen = f"{word}-confident by {100 * abs(gap.value):.1f} points ({interval}): {means}"
+    expected = f"a calibrated model would show about {calibration.error_if_calibrated:.3f} on as many rows"
     return [f"The model is {seen}.", f"The expected calibration error is {calibration.error:.3f}; {expected}."]
 
 

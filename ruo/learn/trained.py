@@ -1,4 +1,4 @@
-"""A trained model, and what its learning curves say in words."""
+"""A trained model, and what its learning curves and its test part say in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ruo.learn.evaluation import percent, wilson_interval
+from ruo.learn.evaluation import percent, verdict_text, wilson_interval
 from ruo.table import open_table
 from ruo.table.blocks import Labels
 
@@ -22,12 +22,12 @@ __all__ = ["PREDICTED_ROWS", "Parts", "Trained"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-PREDICTED_ROWS = 4096  # in one call of the model
-_RISE = 1.05  # a validation loss that is higher by less may be noise
+PREDICTED_ROWS = 4096  # rows per batch
+_RISE = 1.05  # a smaller rise of the validation loss may be noise
 
 
 class Parts(NamedTuple):
-    """The numbers of the rows (from 0, in the order of the table) in each part, (rows,) int64."""
+    """The row numbers of each part, (rows,) int64: from 0, in the order of the table."""
 
     training: Labels
     validation: Labels
@@ -36,46 +36,28 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trained:
-    """A model and how it was trained.
+    """A model and how it was trained."""
 
-    Attributes
-    ----------
-    model : keras.Model
-        From raw rows (n, features) to probabilities (n, classes).
-    history : pandas.DataFrame
-        A row per epoch: epoch (from 1), loss, validation_loss, accuracy, validation_accuracy.
-    parts : Parts
-        Which rows were in which part.
-    right : int
-        How many of the test rows are answered rightly.
-    repeated : int
-        How many of the test rows are in the training part too.
-    most_frequent, baseline : str, float
-        The most frequent class of the training part, and its share of the test rows.
-    epochs : int
-        The most epochs that there could have been.
-    """
-
-    model: Any
-    history: pd.DataFrame
+    model: Any  # a keras.Model, from raw rows (n, features) to probabilities (n, classes)
+    history: pd.DataFrame  # per epoch: epoch (from 1), loss, validation_loss, accuracy, validation_accuracy
     features: tuple[str, ...]
     classes: tuple[str, ...]
     parts: Parts
-    right: int
-    repeated: int
-    most_frequent: str
-    baseline: float
-    epochs: int
+    right: int  # test rows that the model classifies correctly
+    repeated: int  # test rows that are in the training part too
+    most_frequent: str  # the most frequent class of the training part
+    baseline: float  # its share of the test rows
+    epochs: int  # the maximum
     label_prefix: str = "Label_"
 
     @property
     def rows(self) -> int:
-        """How many rows were used, in all parts."""
+        """The number of rows in all parts."""
         return sum(map(len, self.parts))
 
     @property
     def accuracy(self) -> float:
-        """The share of the test rows that the model answers rightly."""
+        """The accuracy on the test part."""
         return self.right / len(self.parts.test)
 
     @property
@@ -86,25 +68,24 @@ class Trained:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest validation loss, whose weights the model has."""
+        """The epoch with the lowest validation loss; the model has its weights."""
         return int(self.history["validation_loss"].argmin()) + 1
 
     def predict(self, source: Source) -> Array:
-        """Return the probabilities of each row of a table, (rows, classes) float32, computed in this process."""
+        """Return the probabilities for a table, (rows, classes) float32, computed in this process."""
         block = next(iter(open_table(source, self.label_prefix).blocks(None)))
         probabilities: Array = self.model.predict(block.features, batch_size=PREDICTED_ROWS, verbose=0)
         return probabilities
 
     def scaling(self) -> pd.DataFrame:
-        """Return what the model's first layer subtracts and divides by: feature, mean, deviation."""
+        """Return the mean and standard deviation by which the first layer scales each feature."""
         layer = self.model.get_layer("scaling")
         means, deviations = np.ravel(layer.mean), np.sqrt(np.ravel(layer.variance))
         return pd.DataFrame({"feature": self.features, "mean": means, "deviation": deviations})
 
     def verdict(self, seen: Sequence[str] = ()) -> str:
-        """Say what is seen, with further sentences after it, and what may not be concluded."""
-        parts = {"We see that": [*self._seen(), *seen], "What may not be concluded": self._cautions()}
-        return "\n\n".join("\n- ".join([f"{head}:", *lines]) for head, lines in parts.items())
+        """Say what is seen, followed by the sentences `seen`, and what may not be concluded."""
+        return verdict_text([*self._seen(), *seen], self._cautions())
 
     def save(self, results_dir: str | os.PathLike[str], seen: Sequence[str] = ()) -> None:
         """Write model.keras, history.csv and, last, verdict.txt into an existing folder."""
@@ -114,14 +95,14 @@ class Trained:
         (folder / "verdict.txt").write_text(self.verdict(seen) + "\n", encoding="utf-8")
 
     def _seen(self) -> list[str]:
-        share = wilson_interval(self.right, len(self.parts.test))
-        answered = f"{self.right:,} of {len(self.parts.test):,} rows that it has not seen are answered rightly"
+        rows = len(self.parts.test)
+        share = wilson_interval(self.right, rows)
         word = "not distinguishable from"
         if not share.low <= self.baseline <= share.high:
             word = "better than" if share.low > self.baseline else "worse than"
         naive = f"always answering class {self.most_frequent}, the most frequent one ({percent(self.baseline)})"
         return [
-            f"{answered}: {share}.",
+            f"The model classifies {self.right:,} of {rows:,} unseen test rows correctly: {share}.",
             f"That is {word} {naive}.",
             self._on_stopping(),
             self._on_overfitting(),
@@ -132,30 +113,30 @@ class Trained:
         if done < self.epochs:
             text = f"Training stopped early, after {done} of {self.epochs} epochs: the validation loss no longer fell."
         else:
-            rest = "; the validation loss fell to the last, so more may make it better" if done == best else ""
-            text = f"Training went through all of its epochs ({done}){rest}."
+            rest = "; the validation loss was still falling, so more epochs may help" if done == best else ""
+            text = f"Training ran for the maximum of {done} epochs{rest}."
         return f"{text} The model has the weights of epoch {best}."
 
     def _on_overfitting(self) -> str:
         best, last = self.history.iloc[self.best_epoch - 1], self.history.iloc[-1]
         rows, accuracy = len(self.parts.validation), best["validation_accuracy"]
         _, low, high = wilson_interval(round(accuracy * rows), rows)
-        right = f"{percent(best['accuracy'])} and {percent(accuracy)} right"
+        accuracies = f"accuracy {percent(best['accuracy'])} and {percent(accuracy)}"
         if last["validation_loss"] > _RISE * best["validation_loss"] and last["loss"] < best["loss"]:
             rise = f"rises from {best['validation_loss']:.2g} to {last['validation_loss']:.2g}"
-            return f"It overfits after epoch {self.best_epoch}: the training loss falls on, the validation loss {rise}."
+            return f"It overfits after epoch {self.best_epoch}: the training loss keeps falling, the validation loss {rise}."
         if best["accuracy"] > high:
-            return f"It overfits: the training curve leaves the interval of the validation curve ({right})."
+            return f"It overfits: training accuracy is above the interval of validation accuracy ({accuracies})."
         interval = f"95 % interval of the second {percent(low)} to {percent(high)}"
-        return f"No overfitting is seen: the training and the validation curve stay together ({right}; {interval})."
+        return f"No overfitting is seen: training and validation curve stay together ({accuracies}; {interval})."
 
     def _cautions(self) -> list[str]:
         again = f"{self.repeated:,} of the test rows are in the training part too, number for number."
         return [
-            *([f"That new rows are answered as well: {again}"] if self.repeated else []),
-            "How good it is on rows from elsewhere or of a later time: the rows held out are of the same table.",
-            "How sure the accuracy is where rows are copies or relatives of one another: it is then too high.",
-            "Which network is best: one training with one seed is one draw.",
+            *([f"That new rows are classified as well: {again}"] if self.repeated else []),
+            "How good it is on rows from elsewhere or of a later time: the test rows are from the same table.",
+            "How certain the accuracy is if rows are copies or relatives of one another: it is then too high.",
+            "Which network is best: one training run with one seed is a single sample.",
         ]
 
     def __repr__(self) -> str:

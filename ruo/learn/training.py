@@ -1,4 +1,4 @@
-"""From a labelled table to a Keras model that takes its raw rows."""
+"""Train a Keras model on a labelled table; the model takes raw rows."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ __all__ = ["Parts", "Trained", "train"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _ROWS_PER_BLOCK = 20_000
-_FEWEST = 10  # rows of a part: the share of right answers among fewer says next to nothing
+_FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
 _MOST_CLASSES = 10_000
-_HISTORY = ["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]
 
 
 def train(
@@ -38,31 +37,9 @@ def train(
     max_rows: int | None = None,
     patience: int = 5,
 ) -> Trained:
-    """Train a dense network to classify the rows of a labelled table; features are scaled within the model.
+    """Train a dense network on a labelled table; it stops after `patience` epochs without a lower validation loss.
 
-    Parameters
-    ----------
-    source : path, DataFrame or other table
-        As in `ruo.score_csv`.
-    units : sequence of int
-        The neurons of each hidden layer; none makes it a logistic regression.
-    epochs : int
-        The most passes through the training part; it stops after `patience` epochs without a lower validation loss.
-    validation, test : float
-        The shares of the rows, drawn at random, that decide when to stop and that judge the model.
-    seed : int
-        The same seed gives the same model on the same machine; it is set for Python, NumPy and TensorFlow.
-    label_prefix : str
-        How the names of the label columns begin: one for each class, or a single one with whole numbers.
-    max_rows : int, optional
-        Use so many rows, drawn at random from the whole table; only they and a block are in memory.
-
-    Raises
-    ------
-    TableError
-        If the table cannot be learnt from.
-    ArgumentError
-        If a keyword cannot be what it is, or the Keras backend does not train.
+    The parts are drawn at random, and so are `max_rows` of a larger table. Features are scaled within the model.
     """
     units, epochs = [_whole_number("units", number) for number in units], _whole_number("epochs", epochs)
     patience, seed = _whole_number("patience", patience), _whole_number("seed", seed, least=0)
@@ -70,28 +47,24 @@ def train(
     sample = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
     classes = _classes(table, sample.labels, label_prefix)
     parts = _split(table.name, len(sample.labels), validation, test, seed)
-    training, held_out, judged = (_Sample(*(column[part] for column in sample)) for part in parts)
-    model, history = _fit(training, held_out, [*units, len(classes)], epochs, patience, seed)
-    answers = model.predict(judged.features, batch_size=PREDICTED_ROWS, verbose=0).argmax(axis=1)
+    training, validation_part, test_part = (_Sample(*(column[part] for column in sample)) for part in parts)
+    model, history = _fit(training, validation_part, [*units, len(classes)], epochs, patience, seed)
+    known = {row.tobytes() for row in training.features}
+    answers = model.predict(test_part.features, batch_size=PREDICTED_ROWS, verbose=0).argmax(axis=1)
     most_frequent = int(np.bincount(training.labels).argmax())
     return Trained(
         model=model,
         history=history,
         features=tuple(table.features),
         classes=classes,
-        parts=Parts(training.numbers, held_out.numbers, judged.numbers),
-        right=int((answers == judged.labels).sum()),
-        repeated=_repeated(training.features, judged.features),
+        parts=Parts(training.numbers, validation_part.numbers, test_part.numbers),
+        right=int((answers == test_part.labels).sum()),
+        repeated=sum(row.tobytes() in known for row in test_part.features),
         most_frequent=classes[most_frequent],
-        baseline=float((judged.labels == most_frequent).mean()),
+        baseline=float((test_part.labels == most_frequent).mean()),
         epochs=epochs,
         label_prefix=label_prefix,
     )
-
-
-def _repeated(training: Array, test: Array) -> int:
-    seen = {row.tobytes() for row in training}
-    return sum(row.tobytes() in seen for row in test)
 
 
 class _Sample(NamedTuple):
@@ -103,12 +76,10 @@ class _Sample(NamedTuple):
 
 
 def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
-    """Return all rows, or so many, drawn at random; in the order of the table."""
+    """Return all rows, or `max_rows` drawn at random, in the order of the table."""
     if not table.labels:
-        raise TableError(
-            f"{table.name} has no labels: no column's name begins as label_prefix says; pass a label_prefix that does, "
-            "such as the whole name of the column with the classes."
-        )
+        hint = "pass the label_prefix with which its label columns begin, such as the whole name of a single one"
+        raise TableError(f"{table.name} has no labels; {hint}.")
     rng, keys, parts = np.random.default_rng((seed, 0)), np.empty(0), list[_Sample]()
     for block in table.blocks(_ROWS_PER_BLOCK):
         labels = _checked(block, table)
@@ -125,16 +96,17 @@ def _joined(parts: list[_Sample]) -> _Sample:
 
 
 def _checked(block: Block, table: Table) -> Labels:
-    """Return the labels of a block; every feature must be a number, and every row have a class."""
+    """Return the labels of a block, once every feature is a number and every row has a class."""
     for place, column in np.argwhere(~np.isfinite(block.features))[:1]:
         row, name = int(place) + block.start, table.features[column]
-        text = f'{table.name}, row {row:,}, column "{name}": {block.features[place, column]} cannot be learnt from; '
-        raise TableError(text + "fill the cell, or leave the row or the column out.", row=row, column=name)
+        cell = f'{table.name}, row {row:,}, column "{name}": {block.features[place, column]}'
+        hint = "fill the cell, or leave out the row or the column"
+        raise TableError(f"{cell} cannot be learnt from; {hint}.", row=row, column=name)
     assert block.labels is not None
     for place in np.flatnonzero(block.labels == NO_LABEL)[:1]:
         wanted = "a single 1 among its label columns" if len(table.labels) > 1 else "a whole number from 0 up"
         row = int(place) + block.start
-        raise TableError(f"{table.name}, row {row:,} has no class: give it {wanted}, or leave the row out.", row=row)
+        raise TableError(f"{table.name}, row {row:,} has no class; give it {wanted}, or leave the row out.", row=row)
     return block.labels
 
 
@@ -142,29 +114,29 @@ def _classes(table: Table, labels: Array, label_prefix: str) -> tuple[str, ...]:
     """Return the names of the classes, in the order of the model's outputs."""
     highest, rows = int(labels.max()), len(labels)
     if (labels == highest).all():
-        raise TableError(f"{table.name} has only one class among its {rows:,} rows: there is nothing to tell apart.")
+        raise TableError(f"{table.name} has only one class among its {rows:,} rows; there is nothing to learn.")
     if highest >= _MOST_CLASSES:
-        raise TableError(f"{table.name} has the class {highest:,}; number the classes from 0 on, without gaps.")
+        raise TableError(f"{table.name} has the class {highest:,}; number the classes from 0, without gaps.")
     if len(table.labels) == 1:
         return tuple(map(str, range(highest + 1)))
     return tuple(name.removeprefix(label_prefix) for name in table.labels)
 
 
 def _split(name: str, rows: int, validation: float, test: float, seed: int) -> Parts:
-    """Draw each part's places in the sample."""
+    """Draw the places of each part in the sample."""
     shares = (1 - validation - test, validation, test)
     if not min(shares) > 1e-9:
         raise ArgumentError(f"validation={validation} and test={test} must be above 0 and leave rows to train with.")
     sizes = [int(rows * share + 1e-9) for share in shares[1:]]
     if min(rows - sum(sizes), *sizes) < _FEWEST:
         enough = int(np.ceil(_FEWEST / min(shares) - 1e-6))
-        raise TableError(f"{name} gives {rows:,} rows; parts of {_FEWEST} rows or more take {enough:,}.")
+        raise TableError(f"{name} gives {rows:,} rows; parts of at least {_FEWEST} rows need {enough:,}.")
     order = np.random.default_rng((seed, 1)).permutation(rows)
     return Parts(*(np.sort(part) for part in np.split(order, [rows - sum(sizes), rows - sizes[1]])))
 
 
 def _fit(
-    training: _Sample, held_out: _Sample, units: list[int], epochs: int, patience: int, seed: int
+    training: _Sample, validation: _Sample, units: list[int], epochs: int, patience: int, seed: int
 ) -> tuple[Any, pd.DataFrame]:
     require_tensorflow()
     import keras
@@ -173,7 +145,7 @@ def _fit(
     model = _network(training.features, units)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
-    size = min(256, max(16, len(training.labels) // 50))  # a small table still makes steps enough in an epoch
+    size = min(256, max(16, len(training.labels) // 50))  # so that a small table still gives enough steps per epoch
     losses = model.fit(
         training.features,
         training.labels,
@@ -181,25 +153,24 @@ def _fit(
         epochs=epochs,
         verbose=0,
         callbacks=[stop],
-        validation_data=(held_out.features, held_out.labels),
+        validation_data=(validation.features, validation.labels),
     ).history
     history = pd.DataFrame({"epoch": range(1, len(losses["loss"]) + 1), **losses})
     history.columns = history.columns.str.replace("val_", "validation_")
-    return model, history[_HISTORY]
+    return model, history[["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]]
 
 
 def _network(features: Array, units: list[int]) -> Any:
     from keras import Input, Sequential, layers
 
     mean, variance = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
-    # what never changes here would be divided by next to nothing, should it change later
+    # a constant feature must not be divided by almost zero, should it change later
     variance[variance <= (1e-6 * mean) ** 2] = 1
     hidden = [layers.Dense(size, "relu", name=f"hidden_{place}") for place, size in enumerate(units[:-1], 1)]
-    begin = [
-        Input((features.shape[1],), name="features"),
-        layers.Normalization(mean=mean, variance=variance, name="scaling"),
-    ]
-    return Sequential([*begin, *hidden, layers.Dense(units[-1], "softmax", name="classes")], name="dense")
+    features_in = Input((features.shape[1],), name="features")
+    scaling = layers.Normalization(mean=mean, variance=variance, name="scaling")
+    classes = layers.Dense(units[-1], "softmax", name="classes")
+    return Sequential([features_in, scaling, *hidden, classes], name="dense")
 
 
 def _whole_number(name: str, value: Any, least: int = 1) -> int:

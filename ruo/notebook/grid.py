@@ -2,7 +2,7 @@
 
 results/model=mlp,workers=2/   what `run_notebook` leaves, and parameters.json once the run has finished
 results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
-results/verdicts.md            every verdict, or why there is none
+results/verdicts.md            every verdict, or the error instead
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ VERDICTS = "verdicts.md"
 
 _RECORD = "parameters.json"
 
-# Names that every file system keeps as they are, also where it does not tell capitals from lower case.
+# Names that every file system keeps as they are, even if it ignores case.
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 _LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
 class _Combination:
-    """One run of the grid: its `levels` of the grid's parameters, all its `parameters` as JSON, and its `folder`."""
+    """One run of the grid: its `levels` of the varied parameters, all its `parameters`, and its `folder`."""
 
     levels: dict[str, Any]
     parameters: dict[str, Any]
@@ -51,14 +51,17 @@ class _Combination:
     def __str__(self) -> str:
         return ",".join(f"{name}={_word(level)}" for name, level in self.levels.items())
 
+    def _record(self) -> str:
+        return json.dumps({"notebook": self.notebook.name, "parameters": self.parameters}, indent=1, sort_keys=True)
+
     def is_finished(self) -> bool:
-        """Whether the folder holds a finished result of these very parameters."""
+        """Whether the folder holds a finished run with exactly these parameters."""
         record = self.folder / _RECORD
         return record.exists() and record.read_text(encoding="utf-8") == self._record()
 
     def run(self) -> str | None:
-        """Run the notebook; return the error where it fails."""
-        (self.folder / _RECORD).unlink(missing_ok=True)  # it stands for a finished result
+        """Run the notebook; return the error if it fails."""
+        (self.folder / _RECORD).unlink(missing_ok=True)  # it marks a finished run
         try:
             run_notebook(self.notebook, self.folder, self.parameters)
         except RuoError as error:
@@ -67,29 +70,24 @@ class _Combination:
         return None
 
     def outcome(self, error: str | None) -> tuple[list[dict[str, Any]], str]:
-        """Return its rows of gathered.csv, one where it has no summary, and its section of verdicts.md."""
+        """Return the rows for gathered.csv, one if there is no summary, and the section for verdicts.md."""
         lines: list[dict[Any, Any]] = [{}]
-        summary = self.folder / "summary.csv"
+        summary, verdict = self.folder / "summary.csv", self.folder / "verdict.txt"
         if error is None and summary.exists():
             try:
                 lines = pd.read_csv(summary).to_dict("records")
-            except ValueError as reason:  # it is the notebook's own file
+            except ValueError as reason:
                 error = f"{summary} cannot be read: {reason}"
         levels = {
             name: _word(level) if level is None or isinstance(level, list) else level
             for name, level in self.levels.items()
-        } | {"error": error}
-        rows = [{**levels, **{f"summary_{key}" if key in levels else key: line[key] for key in line}} for line in lines]
-        return rows, self._section(error)
-
-    def _section(self, error: str | None) -> str:
-        verdict, page = self.folder / "verdict.txt", self.folder / f"{self.notebook.stem}.html"
+        }
+        levels["error"] = error
+        rows = [levels | {f"summary_{key}" if key in levels else key: line[key] for key in line} for line in lines]
         text = verdict.read_text(encoding="utf-8").strip() if verdict.exists() else "It wrote no verdict."
+        page = self.folder / f"{self.notebook.stem}.html"
         link = f" ([report]({quote(f'{self.folder.name}/{page.name}')}))" if page.exists() else ""
-        return f"## {', '.join(str(self).split(','))}{link}\n\n{f'FAILED: {error}' if error else text}"
-
-    def _record(self) -> str:
-        return json.dumps({"notebook": self.notebook.name, "parameters": self.parameters}, indent=1, sort_keys=True)
+        return rows, f"## {str(self).replace(',', ', ')}{link}\n\n{f'FAILED: {error}' if error else text}"
 
 
 def run_grid(
@@ -98,30 +96,9 @@ def run_grid(
     grid: Mapping[str, Sequence[Any]],
     fixed: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Run a notebook once for every combination of the grid's values, each into a folder of its own in `results`.
+    """Run a notebook for every combination of the grid's values, and return what gathered.csv contains.
 
-    A combination that has finished with the same parameters is not run again, so an interrupted grid is resumed by the
-    same call. One that fails is kept with its error, and the next call tries it again.
-
-    Parameters
-    ----------
-    notebook, results : path
-        As in `run_notebook`.
-    grid : mapping of str to sequence
-        The values of each parameter that varies; the last one varies fastest.
-    fixed : mapping, optional
-        The parameters that all combinations have in common.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The content of gathered.csv: the grid's parameters, `error` (NA where there is none) and the columns of the
-        summaries, prefixed ``summary_`` where the name is taken. None and lists are text: ``none``, ``[1000,none]``.
-
-    Raises
-    ------
-    ArgumentError
-        If the notebook has no such parameter or the grid is empty or ambiguous; nothing has run then.
+    Finished combinations are not run again, so the same call resumes an interrupted grid and repeats failed runs.
     """
     folder = Path(results)
     combinations = _combinations(Path(notebook), folder, grid, fixed or {})
@@ -140,14 +117,14 @@ def run_grid(
         waiting -= 1
         left = f", about {_span(waiting * mean(seconds))} left" if waiting else ""
         click.echo(f"{label} {_span(seconds[-1])}{left}{f'; FAILED: {error}' if error else ''}", err=True)
-        _gather(folder, combinations, errors)  # each time, so that an interrupted grid can be looked at
+        _gather(folder, combinations, errors)  # after each run, so that an interrupted grid leaves its results
     return _gather(folder, combinations, errors)
 
 
 def folder_name(levels: Mapping[str, Any]) -> str:
-    """Return a combination's folder, such as ``model=mlp,workers=2``: safe in every file system, and never ambiguous.
+    """Return the name of a combination's folder, such as ``model=mlp,workers=2``: portable and unambiguous.
 
-    A value that cannot stand in a file name, or looks like another value, is followed by ``~`` and its digest.
+    A value that is no portable name, or looks like another value, is followed by ``~`` and its digest.
     """
     name = ",".join(f"{name}={_slug(_plain(level))}" for name, level in levels.items())
     return name if len(name.encode()) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 4]}~{_digest(name)}"
@@ -157,9 +134,7 @@ def _combinations(
     notebook: Path, folder: Path, grid: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]
 ) -> list[_Combination]:
     if not grid:
-        raise ArgumentError(
-            "Nothing varies, so there is no grid; give a parameter two values or more, such as -p workers 1,2."
-        )
+        raise ArgumentError("Nothing varies; give a parameter two or more values, such as -p workers 1,2.")
     require_known(notebook, {**grid, **fixed})
     levels = {name: [_plain(level) for level in values] for name, values in grid.items()}
     for name, values in levels.items():
@@ -175,10 +150,10 @@ def _combinations(
 
 
 def _gather(folder: Path, combinations: Sequence[_Combination], errors: Mapping[Path, str | None]) -> pd.DataFrame:
-    """Write gathered.csv and verdicts.md of what has run so far; return the former."""
+    """Write gathered.csv and verdicts.md for what has run so far; return the former."""
     ended = [(run, errors.get(run.folder)) for run in combinations if errors.get(run.folder) or run.is_finished()]
     outcomes = [combination.outcome(error) for combination, error in ended]
-    # whole numbers stay whole beside a combination that has none
+    # a column of whole numbers stays whole if one is missing
     gathered = pd.DataFrame([row for rows, _ in outcomes for row in rows]).convert_dtypes()
     folder.mkdir(parents=True, exist_ok=True)
     gathered.to_csv(folder / GATHERED, index=False)
@@ -189,17 +164,16 @@ def _gather(folder: Path, combinations: Sequence[_Combination], errors: Mapping[
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as JSON gives it back: numbers of NumPy are numbers, paths are text, tuples are lists."""
+    """Return the value as JSON has it: a NumPy number becomes a number, a path text and a tuple a list."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 
 
 def _slug(value: Any) -> str:
-    """Return the value as part of a file name, a different one for each value."""
+    """Return the value as part of a file name, unique to the value."""
     word = _word(value)
-    if _PLAIN.fullmatch(word):
-        parsed = parse_value(word)
-        if parsed == value and type(parsed) is type(value):  # the text "1" must not get the folder of the number
-            return word
+    # as JSON the text "1" and the number 1 differ, and so must their folders
+    if _PLAIN.fullmatch(word) and json.dumps(parse_value(word)) == json.dumps(value):
+        return word
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', word)[-40:]}~{_digest(value)}"
 
 
@@ -208,7 +182,7 @@ def _digest(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """Return the value as it is written on a command line."""
+    """Return the value as it is written on the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_word, value))}]"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -1,7 +1,7 @@
-"""Parameters of notebooks, as people write them: one grammar for the command line, papermill and the library.
+"""Parameters of notebooks as text: one grammar for the command line, papermill and the library.
 
-A command line gives a parameter as papermill does, ``-p NAME VALUE``. A value is a number, ``true``, ``false``, ``none``
-or text; lists and mappings are written as in YAML: ``[1000, null]``, ``{mlserver: "http://localhost:8080"}``.
+A value is a number, ``true``, ``false``, ``none`` or text; lists and mappings are written as in YAML:
+``[1000, null]``, ``{mlserver: "http://localhost:8080"}``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ for _tag, _pattern in {
 def parse_value(text: str) -> Any:
     """Read one value: ``5``, ``1e5``, ``true``, ``none``, ``[1000, none]``, ``1000,none`` or text.
 
-    Words with commas are a list only where none of them is text, so that a file name may hold a comma.
+    Words separated by commas are a list only if none of them is text, since a file name may contain a comma.
     """
     if text.strip()[:1] in ("[", "{", '"', "'"):
         return _load(text)
@@ -61,60 +61,47 @@ def parse_value(text: str) -> Any:
 
 
 def parse_levels(text: str) -> list[Any]:
-    """Read the values that a parameter takes in a sweep: ``1,2,4``, ``mlp,cnn`` or ``[1000,5000],[none]``."""
+    """Read the values of a parameter in a sweep: ``1,2,4``, ``mlp,cnn`` or ``[1000,5000],[none]``."""
     if "," not in text:
         return [parse_value(text)]
     if text.rstrip().endswith(","):
-        raise ArgumentError(f"{text!r} ends in a comma; write the value that is missing, and none for None.")
+        raise ArgumentError(f"{text!r} ends in a comma; write the missing value, and none for None.")
     levels: list[Any] = _load(f"[{text}]", text)
     return levels
 
 
 def parse_fixed(pairs: Pairs, texts: Iterable[str] = ()) -> dict[str, Any]:
-    """Read the parameters of one run: mappings in YAML, then pairs of a name and a value, which come last and win."""
+    """Read the parameters of one run: mappings in YAML, then pairs of a name and a value, which take precedence."""
     parameters: dict[str, Any] = {}
     for text in texts:
         mapping = _load(text)
-        if not isinstance(mapping, Mapping):
-            raise ArgumentError(f"{text.strip()!r} is no mapping; write parameters as in '{{runs: 5, workers: 2}}'.")
+        if not isinstance(mapping, dict):
+            raise ArgumentError(f"{text.strip()!r} is not a mapping; write parameters as in '{{runs: 5, workers: 2}}'.")
         parameters |= {str(name): value for name, value in mapping.items()}
     return parameters | {name: parse_value(text) for name, text in pairs}
 
 
 def parse_swept(pairs: Pairs) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Read the parameters of a sweep.
-
-    Returns
-    -------
-    grid : dict of str to list
-        The parameters with several values, such as ``("workers", "1,2,4")``.
-    fixed : dict
-        The parameters with one value.
-
-    Raises
-    ------
-    ArgumentError
-        If a value cannot be read, or a name is given twice.
-    """
+    """Read the parameters of a sweep; return those with several values, and those with one."""
     levels: dict[str, list[Any]] = {}
     for name, text in pairs:
         if name in levels:
-            raise ArgumentError(f"{name} is given twice; write all its values in one, such as -p {name} 1,2.")
+            raise ArgumentError(f"{name} is given twice; write all its values at once, such as -p {name} 1,2.")
         levels[name] = parse_levels(text)
     grid = {name: values for name, values in levels.items() if len(values) > 1}
     return grid, {name: values[0] for name, values in levels.items() if len(values) == 1}
 
 
 def parse_mapping(name: str, value: Any) -> dict[str, str]:
-    """Read the parameter `name`, such as ``"a=http://x,b=http://y"``, a mapping or nothing, as names and strings."""
+    """Read names and strings: ``"a=http://x,b=http://y"``, a mapping or None."""
     if isinstance(value, str) and value.strip().startswith("{"):
         value = _load(value)
     if isinstance(value, Mapping):
         return {str(key): str(text) for key, text in value.items()}
     pairs = [pair.partition("=") for pair in str(value or "").split(",") if pair.strip()]
-    wrong = next((key for key, _, text in pairs if not key.strip() or not text.strip()), None)
-    if wrong is not None:
-        raise ArgumentError(f"{name}: {wrong!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
+    for key, _, text in pairs:
+        if not key.strip() or not text.strip():
+            raise ArgumentError(f"{name}: {key!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
     return {key.strip(): text.strip() for key, _, text in pairs}
 
 
@@ -124,12 +111,12 @@ def strings(value: Any) -> list[str]:
 
 
 def request_sizes(value: Any, name: str = "chunk_sizes") -> list[int | None]:
-    """Read request sizes: a list, one number, or text such as ``"1000,5000,none"``; None is the whole table."""
+    """Read request sizes: a list, a number, or text such as ``"1000,5000,none"``; None is the whole table."""
     return [optional_whole_number(name, None if item == "whole" else item) for item in _items(value)]
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Read a whole number from 1 up, written as ``5``, ``5.0``, ``1e5`` or ``"5"``."""
+    """Read a whole number from 1 up: ``5``, ``5.0``, ``1e5`` or ``"5"``."""
     number = _number(value)
     if not number >= 1 or not number.is_integer():
         raise ArgumentError(f"{name}: {value!r} is not a whole number from 1 up.")
@@ -137,7 +124,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def optional_whole_number(name: str, value: Any) -> int | None:
-    """Read a whole number from 1 up, or None, also written as ``"none"``."""
+    """Read a whole number from 1 up, or None or ``"none"``."""
     value = _scalar(value) if isinstance(value, str) else value
     return None if value is None else whole_number(name, value)
 
@@ -173,7 +160,5 @@ def _load(text: str, written: str | None = None) -> Any:
     try:
         return yaml.load(text, _Loader)  # noqa: S506  it is a SafeLoader
     except yaml.YAMLError as error:
-        raise ArgumentError(
-            f"{written or text!r} is not YAML ({getattr(error, 'problem', error)}); write a list as [1000,5000,none], "
-            "and put text with commas, brackets or question marks in quotes."
-        ) from error
+        hint = "write a list as [1000,5000,none], and put text with commas, brackets or question marks in quotes"
+        raise ArgumentError(f"{written or text!r} is not YAML ({getattr(error, 'problem', error)}); {hint}.") from error

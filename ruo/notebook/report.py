@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -33,7 +33,7 @@ section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: r
 
 @dataclass(frozen=True)
 class _Run:
-    """A notebook that ran to its end; `ended` is in seconds since 1970."""
+    """A finished run of a notebook; `ended` is in seconds since 1970."""
 
     name: str
     notebook: nbformat.NotebookNode
@@ -42,23 +42,7 @@ class _Run:
 
 
 def bind(results: str | os.PathLike[str]) -> Path:
-    """Bind the newest finished run of each notebook into one page.
-
-    Parameters
-    ----------
-    results : path
-        A folder with a folder for each run; runs that were set aside under their date are left out.
-
-    Returns
-    -------
-    Path
-        The page, ``report.html`` in `results`.
-
-    Raises
-    ------
-    ExperimentError
-        If no run has finished, or a notebook cannot be read.
-    """
+    """Write the newest finished run of each notebook to ``report.html`` in the folder `results`; return its path."""
     folder = Path(results)
     newest = {run.name: run for run in sorted(_finished(folder), key=lambda run: run.ended)}
     if not newest:
@@ -67,17 +51,19 @@ def bind(results: str | os.PathLike[str]) -> Path:
     for name, run in sorted(newest.items()):
         title, body = to_body(run.notebook)
         rows.append(_row(run, title or name))
-        sections.append(_section(name, _link_within(_prefix_anchors(body, name), newest)))
+        body = _link_within(_prefix_anchors(body, name), newest)
+        sections.append(
+            f'<section id="{escape(name)}">\n<p class="up"><a href="#">to the top</a></p>\n{body}\n</section>'
+        )
     index = f"<nav><h1>{_TITLE}</h1><table>\n{''.join(rows)}</table></nav>\n"
     written = folder / "report.html"
     written.write_text(page(_TITLE, index + "\n".join(sections), _STYLE), encoding="utf-8")
     return written
 
 
-def _finished(results: Path) -> list[_Run]:
+def _finished(results: Path) -> Iterator[_Run]:
     import nbformat
 
-    runs = []
     for path in sorted(results.glob("*/*.ipynb")):
         verdict = path.with_name("verdict.txt")
         if _SET_ASIDE.search(path.parent.name) or not verdict.is_file():
@@ -85,17 +71,11 @@ def _finished(results: Path) -> list[_Run]:
         try:
             notebook = nbformat.read(path, as_version=4)
         except ValueError as error:
-            raise ExperimentError(f"{path} is not a notebook that can be read; delete it, or run it anew.") from error
-        if _has_ended(notebook):
-            text = verdict.read_text(encoding="utf-8").strip()
-            runs.append(_Run(path.stem, notebook, verdict.stat().st_mtime, text))
-    return runs
-
-
-def _has_ended(notebook: nbformat.NotebookNode) -> bool:
-    """Whether papermill's metadata, if any, says so: a verdict is written before the last cell has run."""
-    metadata = notebook.metadata.get("papermill")
-    return metadata is None or bool(metadata.get("end_time") and not metadata.get("exception"))
+            raise ExperimentError(f"{path} is not a readable notebook; delete it, or run it again.") from error
+        # a verdict is written before the last cell has run, so papermill's metadata decides, where there is any
+        progress = notebook.metadata.get("papermill")
+        if progress is None or (progress.get("end_time") and not progress.get("exception")):
+            yield _Run(path.stem, notebook, verdict.stat().st_mtime, verdict.read_text(encoding="utf-8").strip())
 
 
 def _row(run: _Run, title: str) -> str:
@@ -107,20 +87,16 @@ def _row(run: _Run, title: str) -> str:
 def _first_sentence(verdict: str) -> str:
     first, _, rest = verdict.partition("\n")
     item = rest.partition("\n")[0].removeprefix("- ")
-    return f"{first} {item}" if first.endswith(":") else first  # such a line only announces a list
-
-
-def _section(name: str, body: str) -> str:
-    return f'<section id="{escape(name)}">\n<p class="up"><a href="#">to the top</a></p>\n{body}\n</section>'
+    return f"{first} {item}" if first.endswith(":") else first  # such a line only introduces a list
 
 
 def _prefix_anchors(body: str, name: str) -> str:
-    """Prefix each anchor with the notebook's name, since headings such as "What we see" stand in several notebooks."""
+    """Prefix each anchor with the notebook's name, since several notebooks have headings such as "What we see"."""
     return _TAG.sub(lambda tag: _ANCHOR.sub(rf"\g<1>{escape(name)}--", tag[0]), body)
 
 
 def _link_within(body: str, names: Collection[str]) -> str:
-    """Point links to other notebooks to their section of the page; a link to any other file becomes text."""
+    """Turn links to other notebooks into links to their sections, and links to any other file into text."""
 
     def link(match: re.Match[str]) -> str:
         name = match[1].partition("#")[0].removesuffix(".ipynb")

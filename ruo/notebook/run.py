@@ -16,16 +16,15 @@ from ruo.experiment.results import put_aside_finished
 if TYPE_CHECKING:
     import nbformat
 
-__all__ = ["page", "require_known", "run_notebook", "to_body", "to_html"]
+__all__ = ["page", "require_known", "run_notebook", "to_body"]
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
-# nbconvert's own pages load scripts from the network; this one needs none. Code is folded.
+# nbconvert's own pages load scripts from the network. Here code is folded, and progress bars are left out.
 _BODY = """
 {%- extends 'classic/base.html.j2' -%}
-{% block in_prompt %}{% endblock in_prompt %}
-{% block output_area_prompt %}{% endblock output_area_prompt %}
 {% block input %}<details><summary>code</summary>{{ super() }}</details>{% endblock input %}
+{% block stream_stderr %}{% endblock stream_stderr %}
 """
 _SCRIPT = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
 _STYLE = """
@@ -46,30 +45,9 @@ table.dataframe td, table.dataframe thead th { text-align: right; } caption { te
 def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
 ) -> str:
-    """Run a notebook in this process's working directory and leave everything in the folder `results`.
+    """Run a notebook, leave it, its page and its data in the folder `results`, and return the text of verdict.txt.
 
-    A finished run that is already in that folder is kept beside it, under its date; an interrupted one is resumed.
-
-    Parameters
-    ----------
-    notebook : path
-        The notebook; it is not changed.
-    results : path
-        The folder for the executed notebook, its page and what it writes; the notebook gets it as `results_dir`.
-    parameters : mapping, optional
-        Values for the notebook's parameters, by their names.
-
-    Returns
-    -------
-    str
-        The text of verdict.txt; empty where the notebook wrote none.
-
-    Raises
-    ------
-    ArgumentError
-        If there is no such notebook, or it has no such parameter.
-    RuoError
-        If a cell fails or the kernel dies.
+    A finished run in that folder is kept beside it, under its date; an interrupted run is resumed.
     """
     import nbformat
 
@@ -80,7 +58,7 @@ def run_notebook(
     executed = folder / notebook.name
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
     _execute(notebook, executed, {**(parameters or {}), **given})
-    executed.with_suffix(".html").write_text(to_html(nbformat.read(executed, as_version=4)), encoding="utf-8")
+    executed.with_suffix(".html").write_text(page(*to_body(nbformat.read(executed, as_version=4))), encoding="utf-8")
     verdict = folder / "verdict.txt"
     return verdict.read_text(encoding="utf-8").strip() if verdict.exists() else ""
 
@@ -96,7 +74,7 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
             str(executed),
             parameters,
             kernel_name="python3",
-            autosave_cell_every=0,  # saving in mid-cell would be measured too
+            autosave_cell_every=0,  # saving during a cell would be measured too
             progress_bar=sys.stderr.isatty(),
         )
     except PapermillExecutionError as error:
@@ -107,35 +85,29 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
         raise RuoError(f"The kernel of {notebook.name} died; it may have had too little memory.") from error
 
 
-def to_html(notebook: nbformat.NotebookNode) -> str:
-    """Make a page that needs no network: pictures are inside, there are no scripts, code is folded."""
-    return page(*to_body(notebook))
-
-
 def to_body(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     """Return a notebook's title, which is its first heading, and the HTML of its cells."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # a widget is a script, and a finished progress bar says nothing
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if _WIDGET not in output.get("data", {}) and output.get("name") != "stderr"
-            ]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
     notebook.metadata.pop("widgets", None)
     exporter = HTMLExporter(
-        template_name="classic", extra_loaders=[DictLoader({"ruo.html.j2": _BODY})], template_file="ruo.html.j2"
+        template_name="classic",
+        template_file="ruo.html.j2",
+        extra_loaders=[DictLoader({"ruo.html.j2": _BODY})],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
     )
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     body, _ = exporter.from_notebook_node(notebook)
     lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
     return next((line[2:] for line in lines if line.startswith("# ")), ""), _SCRIPT.sub("", body)
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """Return a whole page in the reports' style, with `style` added to it."""
+    """Return a page in the style of the reports, with `style` added."""
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><main>
@@ -145,7 +117,7 @@ def page(title: str, body: str, style: str = "") -> str:
 
 
 def require_known(notebook: Path, names: Iterable[str]) -> list[str]:
-    """Return a notebook's parameters; refuse a name that is not among them, of which papermill only warns."""
+    """Return the names of a notebook's parameters; refuse others in `names`, of which papermill only warns."""
     import papermill
 
     if not notebook.is_file():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
-    """A test set is the same every time, and another with another seed."""
+    """The same seed gives the same test set, another seed another."""
     digests = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         make_testset(tmp_path / name, 300, seed)
@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_a_longer_test_set_begins_with_the_shorter(tmp_path: Path) -> None:
-    """The first rows of a longer demo are those of a shorter one, also over the pieces that are written."""
+    """The first rows of a longer demo are those of a shorter one, across the pieces in which they are written."""
     make_testset(tmp_path / "short", 60_000)
     make_testset(tmp_path / "long", 110_000)
 
@@ -34,7 +34,7 @@ def test_a_longer_test_set_begins_with_the_shorter(tmp_path: Path) -> None:
 
 
 def test_the_columns_are_pixels_and_one_hot_labels(demo: Demo) -> None:
-    """64 features with fractions, then ten labels of which each row has one."""
+    """64 features with fractions, then ten one-hot label columns."""
     frame = pl.read_csv(demo.testset)
 
     assert frame.columns[:2] == ["pixel_0_0", "pixel_0_1"]
@@ -48,7 +48,7 @@ def test_the_columns_are_pixels_and_one_hot_labels(demo: Demo) -> None:
 
 
 def test_training_and_test_rows_come_from_disjoint_originals() -> None:
-    """No digit that trains a model stands in the test set."""
+    """No digit that trains a model is in the test set."""
     from ruo.learn.demo import _originals
 
     (train, _), (test, _) = _originals(0)
@@ -58,13 +58,13 @@ def test_training_and_test_rows_come_from_disjoint_originals() -> None:
 
 
 def test_the_dense_model_is_good(demo: Demo) -> None:
-    """It gets more than 95 % of the unseen digits right."""
+    """It classifies more than 95 % of the unseen digits correctly."""
     assert demo.accuracy["mlp"] > 0.95
 
 
 @pytest.mark.soak
 def test_the_models_are_the_same_for_a_seed_and_good(demo: Demo, tmp_path: Path) -> None:
-    """Both models get more than 95 % of the unseen digits right, and the dense one is the same when made again."""
+    """Both models classify over 95 % of the unseen digits correctly, and the seed determines the dense one."""
     import keras
 
     again = make_demo(tmp_path, 10)
@@ -88,7 +88,7 @@ def _multiplications(model: object) -> int:
 
 
 def test_a_half_written_test_set_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When writing fails, neither a short CSV nor the draft of one is there."""
+    """When writing fails, neither a partial CSV nor its draft is left."""
     calls = []
     write = pl.DataFrame.write_csv
 

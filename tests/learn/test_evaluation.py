@@ -1,4 +1,4 @@
-"""How good a model's answers are: against numbers worked out by hand, published ones and scikit-learn's."""
+"""How good a model's predictions are: checked against hand-computed and published numbers and scikit-learn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ruo.learn.evaluation import class_names, evaluate, wilson_interval
 def scores_of(
     predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray | None, lost: Sequence[tuple[int, int]] = ()
 ) -> Scores:
-    """What a run would bring back; `lost` are the ranges of rows that were not scored."""
+    """The scores of a run; `lost` are the ranges of rows that were not scored."""
     errors = [ScoringError("The server was away.", start, stop, 503) for start, stop in lost]
     classes = None if labels is None else np.asarray(labels, np.int64)
     model = ModelInfo("model", "1", "test")
@@ -38,7 +38,7 @@ def sure_of(answers: Sequence[int], classes: int, confidence: float = 1.0) -> np
 
 
 def random_scores(rows: int = 4_000, classes: int = 5, sharpness: float = 1.0, seed: int = 0) -> Scores:
-    """A model that draws its labels from its own probabilities, and then states them sharper than they are."""
+    """Labels drawn from a model's true probabilities, and predictions that are sharper than these."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(rows, classes)) * 1.5
     true, stated = (np.exp(scale * logits) for scale in (1, sharpness))
@@ -53,7 +53,7 @@ ANSWERS = [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
 
 
 def test_by_hand() -> None:
-    """Ten rows that one can count: accuracy 7/10, and each class's precision, recall and F1."""
+    """Ten rows worked out by hand: accuracy 7/10, and each class's precision, recall and F1."""
     evaluation = evaluate(scores_of(sure_of(ANSWERS, 3), LABELS))
 
     assert (evaluation.rows, evaluation.not_scored, evaluation.not_numbers) == (10, 0, 0)
@@ -142,7 +142,7 @@ def test_calibration_is_scikit_learns() -> None:
     ("sharpness", "word"), [(3.0, "is over-confident by"), (0.3, "is under-confident by"), (1.0, "is not seen to be")]
 )
 def test_confidence_in_words(sharpness: float, word: str) -> None:
-    """A model that states more, less, or just what it knows is told so."""
+    """The verdict says whether the model is over-confident, under-confident or neither."""
     evaluation = evaluate(random_scores(sharpness=sharpness))
     assert word in evaluation.verdict()
     gap = evaluation.calibration.overconfidence
@@ -164,7 +164,7 @@ def test_rounding_above_one_is_a_confidence_of_one() -> None:
 
 
 def test_outputs_that_are_no_probabilities() -> None:
-    """The answers are judged, nothing is said of confidence, and that is said."""
+    """Accuracy is reported; calibration is not, and the verdict says so."""
     evaluation = evaluate(scores_of(5 * sure_of(ANSWERS, 3), LABELS))
     assert evaluation.accuracy.value == 0.7
     assert evaluation.calibration.bins.empty
@@ -188,7 +188,7 @@ def test_worst_first() -> None:
 
 
 def test_no_answer_is_wrong() -> None:
-    """There is no worst row and no confusion, and it is said."""
+    """Without errors there is no worst row, and the verdict says that no answer is wrong."""
     evaluation = evaluate(scores_of(sure_of(LABELS, 3), LABELS))
     assert evaluation.worst().columns.tolist() == ["row", "label", "answer", "confidence"]
     assert evaluation.worst().empty
@@ -196,7 +196,7 @@ def test_no_answer_is_wrong() -> None:
 
 
 def test_rows_left_out_are_counted_and_keep_the_others_numbers() -> None:
-    """Rows that were not scored, and rows whose prediction is not a number, do not count but are told."""
+    """Rows that were not scored, or whose prediction is not a number, are left out and counted in the verdict."""
     predictions = sure_of([0, 0, 1, 1, 0, 0], 2)
     predictions[[0, 1, 4]] = np.nan
     evaluation = evaluate(scores_of(predictions, [0, 0, 0, 1, 0, 0], lost=[(0, 2)]))
@@ -228,30 +228,31 @@ def test_classes_that_never_occur() -> None:
 
     assert evaluation.by_class["support"].tolist() == [40, 5, 0, 0]
     assert evaluation.by_class["recall"].isna().tolist() == [False, False, True, True]
-    assert "right in 98.8 %." in evaluation.sentences()[2]  # (39 / 40 + 1) / 2
+    assert " is 98.8 %." in evaluation.sentences()[2]  # (39 / 40 + 1) / 2
     assert "do not occur in the table: 2, 3." in evaluation.verdict()
     assert "under 30 rows: 1 (5 rows)." in evaluation.verdict()
 
 
 def test_one_row() -> None:
-    """A single row can be judged, though nothing may be concluded."""
+    """A single row can be evaluated, with the wide interval that it deserves."""
     evaluation = evaluate(scores_of([[0.2, 0.8]], [1]))
-    assert "1 row, and is right in 100.0 % (95 % interval 20.7 % to 100.0 %)." in evaluation.verdict()
+    assert "Accuracy on 1 row: 100.0 % (95 % interval 20.7 % to 100.0 %)." in evaluation.verdict()
     assert "not seen to be over- or under-confident" in evaluation.verdict()
 
 
 def test_what_is_seen_in_words() -> None:
-    """Best and worst class, the most frequent confusion with its shares, and what always answering one would reach."""
+    """The verdict names the best and worst class, the most frequent confusion, and the baseline."""
     labels = [0] * 100 + [1] * 60 + [2] * 40
     answers = [0] * 99 + [1] + [1] * 60 + [2] * 30 + [1] * 10
     words = evaluate(scores_of(sure_of(answers, 3), labels), ["cat", "dog", "owl"]).verdict()
 
-    assert "The model answers 200 rows, and is right in 94.5 % (95 % interval 90.4 % to 96.9 %)." in words
-    assert "Always answering class cat, the most frequent one, would be right in 50.0 %." in words
-    assert "Class cat is recognised best, F1 0.99: of its 100 rows, 99.0 %" in words
-    assert "Class owl is recognised worst, F1 0.86: of its 40 rows, 75.0 %" in words
+    assert "Accuracy on 200 rows: 94.5 % (95 % interval 90.4 % to 96.9 %)." in words
+    assert "Always answering cat, the most frequent class, would reach 50.0 %." in words
+    assert "Class cat is recognised best, with an F1 of 0.99: the recall on its 100 rows is 99.0 %" in words
+    assert "Class owl is recognised worst, with an F1 of 0.86: the recall on its 40 rows is 75.0 %" in words
     assert (
-        "Most often class owl is taken for dog: 10 rows, 25.0 % of that class and 90.9 % of all wrong answers." in words
+        "The most frequent confusion is owl taken for dog: 10 rows, 25.0 % of that class and 90.9 % of all errors."
+        in words
     )
 
 
@@ -259,19 +260,19 @@ def test_what_is_seen_in_words() -> None:
     ("predictions", "labels", "names", "words"),
     [
         (sure_of(ANSWERS, 3), None, None, "no labels"),
-        (np.full((3, 2), np.nan), [0, 1, 0], None, "No row can be judged"),
-        (np.empty((3, 0)), [0, 1, 0], None, "No row can be judged"),
-        (np.zeros((0, 2)), [], None, "No row can be judged"),
+        (np.full((3, 2), np.nan), [0, 1, 0], None, "No row can be evaluated"),
+        (np.empty((3, 0)), [0, 1, 0], None, "No row can be evaluated"),
+        (np.zeros((0, 2)), [], None, "No row can be evaluated"),
         (sure_of(ANSWERS, 3), [label + 1 for label in LABELS], None, "labels go from 1 to 3"),
         (sure_of(ANSWERS, 3), LABELS, ["a", "b"], "2 names or label columns"),
         ([[3.5], [-1.0]], [0, 1], None, "sigmoid"),
         (np.zeros((2, 3, 4)), [0, 1], None, "shape"),
     ],
 )
-def test_what_cannot_be_judged(
+def test_what_cannot_be_evaluated(
     predictions: np.ndarray, labels: list[int] | None, names: list[str] | None, words: str
 ) -> None:
-    """It is refused, with a sentence that tells why."""
+    """It is refused, and the error says why."""
     with pytest.raises(RuoError, match=words):
         evaluate(scores_of(predictions, labels), names)
 
@@ -286,7 +287,7 @@ def test_names_are_those_of_the_label_columns() -> None:
 
 
 def test_saved(tmp_path: Path) -> None:
-    """The classes are there as CSV and the sentences as text."""
+    """The classes are saved as CSV and the verdict as text."""
     evaluation = evaluate(scores_of(sure_of(ANSWERS, 3), LABELS))
     evaluation.save(tmp_path)
     assert (tmp_path / "verdict.txt").read_text() == evaluation.verdict() + "\n"
@@ -294,8 +295,8 @@ def test_saved(tmp_path: Path) -> None:
 
 
 def test_a_served_model(demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray) -> None:
-    """What is found of a served model is what is found of the same model in this process."""
+    """A served model has the same accuracy as the same model in this process."""
     evaluation = evaluate(score_csv(demo.testset, server.url), class_names(demo.testset))
     assert evaluation.classes == tuple("0123456789")
     assert evaluation.accuracy.value == metrics.accuracy_score(labels, expected.argmax(axis=1))
-    assert repr(evaluation).startswith("Evaluation(2,500 rows, 10 classes, right ")
+    assert repr(evaluation).startswith("Evaluation(2,500 rows, 10 classes, accuracy ")

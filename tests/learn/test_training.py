@@ -1,4 +1,4 @@
-"""Training from a labelled table: what is learnt from, what the model takes, and what is said of it."""
+"""Training on a labelled table: the parts, the model, and the verdict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEATURES = ["a", "b", "c"]
 
 
 def table(rows: int = 400, noise: float = 0.1, seed: int = 0) -> pd.DataFrame:
-    """Two classes, one-hot, told apart by the columns a and b; b is a thousand times as large, c says nothing."""
+    """Two one-hot classes that depend on the columns a and b; b is a thousand times as large, c is noise."""
     random = np.random.default_rng(seed)
     values = random.normal(size=(rows, 3)).astype(np.float32)
     second = values[:, 0] + values[:, 1] + random.normal(scale=noise, size=rows) > 0
@@ -49,7 +49,7 @@ def trained(csv: Path) -> Trained:
 
 
 def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
-    """Most rows that it has not seen are answered rightly, and the verdict says with what certainty, against what."""
+    """Most unseen rows are classified correctly; the verdict has the interval of the accuracy and the baseline."""
     assert trained.accuracy > 0.85
     assert trained.classes == ("no", "yes")
     assert trained.features == tuple(FEATURES)
@@ -58,7 +58,7 @@ def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
     assert low < trained.accuracy < high
     words = trained.verdict()
     assert words.startswith("We see that:\n- ")
-    assert f"{trained.right} of 80 rows that it has not seen" in words
+    assert f"{trained.right} of 80 unseen test rows" in words
     assert "95 % interval" in words
     assert "better than always answering class" in words
     assert "What may not be concluded:" in words
@@ -74,13 +74,13 @@ def test_the_history_has_a_row_per_epoch(trained: Trained) -> None:
 
 
 def test_the_parts_are_disjoint_and_all(trained: Trained) -> None:
-    """Every row is in one part, three fifths in the one that is learnt from."""
+    """Every row is in one part, three fifths in the training part."""
     assert [len(part) for part in trained.parts] == [240, 80, 80]
     assert sorted(np.concatenate(trained.parts)) == list(range(400))
 
 
 def test_the_accuracy_is_that_of_the_test_part(trained: Trained) -> None:
-    """The model, asked again about the rows that were held out, is right as often as was said."""
+    """The model's accuracy on the test rows, computed again, is the reported one."""
     frame = table().iloc[trained.parts.test]
     answers = trained.model.predict(raw(frame), verbose=0).argmax(axis=1)
     assert trained.accuracy == pytest.approx((answers == frame["Label_yes"]).mean())
@@ -88,7 +88,7 @@ def test_the_accuracy_is_that_of_the_test_part(trained: Trained) -> None:
 
 
 def test_the_weights_are_those_of_the_best_epoch() -> None:
-    """Asked about the validation rows, the model has the lowest loss of the history, not the last."""
+    """The model's loss on the validation rows is the lowest of the history, not the last."""
     frame = table(120, noise=2.0)
     result = train(frame, units=[64], epochs=40, patience=3)
     assert result.best_epoch < len(result.history) < 40
@@ -98,8 +98,8 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
 
 
 @pytest.mark.soak
-def test_overfitting_and_early_stopping_are_told() -> None:
-    """A wide network learns a few rows by heart: the verdict says that the curves part, and that training stopped."""
+def test_the_verdict_on_overfitting_and_early_stopping() -> None:
+    """A wide network memorises a few rows: the verdict says that it overfits, and that training stopped early."""
     frame = table(120, noise=2.0)
     for number, column in enumerate(np.random.default_rng(1).normal(size=(30, len(frame)))):
         frame[f"more_{number}"] = column
@@ -109,14 +109,14 @@ def test_overfitting_and_early_stopping_are_told() -> None:
     assert "No overfitting" not in words
 
 
-def test_no_overfitting_is_told(trained: Trained) -> None:
-    """Where the curves stay together, the verdict says so, and no more than that."""
+def test_the_verdict_without_overfitting(trained: Trained) -> None:
+    """If the curves stay together, the verdict says so, and no more than that."""
     assert "No overfitting is seen" in trained.verdict()
     assert "of a later time" in trained.verdict()
 
 
 def test_labels_that_mean_nothing_do_not_beat_the_baseline() -> None:
-    """The verdict does not call a model better that has learnt nothing."""
+    """The verdict does not call a model that has learnt nothing better than the baseline."""
     frame = table(300)
     lots = np.random.default_rng(1).integers(0, 2, len(frame))
     words = train(frame.assign(Label_no=1 - lots, Label_yes=lots), units=[8], epochs=5).verdict()
@@ -124,7 +124,7 @@ def test_labels_that_mean_nothing_do_not_beat_the_baseline() -> None:
 
 
 def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
-    """Other numbers in the rows that are held out leave the scaling as it was; it is that of the training rows."""
+    """The scaling is that of the training rows; other values in the held-out rows do not change it."""
     frame = table()
     part = raw(frame.iloc[trained.parts.training]).astype(float)
     scaling = trained.model.get_layer("scaling")
@@ -139,14 +139,14 @@ def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
 
 @pytest.mark.soak
 def test_a_column_that_never_changed_does_no_harm_when_it_does() -> None:
-    """A feature that was constant among the training rows is not blown up when it differs later."""
+    """A feature that was constant in training does not dominate when it differs later."""
     result = train(table().assign(c=7.5), units=[16], epochs=15)
     rows = raw(table().assign(c=8.0))
     assert (result.model.predict(rows, verbose=0).argmax(axis=1) == table()["Label_yes"]).mean() > 0.8
 
 
 def test_it_predicts_the_rows_of_a_table(trained: Trained, csv: Path) -> None:
-    """From the table itself come the probabilities that the model gives for its raw rows, in their order."""
+    """`predict` gives the model's probabilities for the raw rows of a table, in their order."""
     expected = trained.model.predict(raw(table()), verbose=0)
     np.testing.assert_allclose(trained.predict(csv), expected, atol=1e-6)
 
@@ -161,7 +161,7 @@ def test_the_scaling_has_a_row_per_feature(trained: Trained) -> None:
 
 
 def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: Path) -> None:
-    """The file loads in safe mode and answers the raw rows of the CSV as the model in memory."""
+    """The file loads in safe mode and predicts the raw rows of the CSV as the model in memory does."""
     import keras
 
     trained.save(tmp_path, ["It was served too."])
@@ -175,7 +175,7 @@ def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: P
 
 @pytest.mark.soak
 def test_a_published_model_is_served_and_answers_alike(trained: Trained, csv: Path, tmp_path: Path) -> None:
-    """From the store, over HTTP, the same probabilities come for the rows of the CSV."""
+    """Published and served over HTTP, the model gives the same probabilities."""
     assert publish(trained.model, tmp_path / "store") == "1"
     with local_server(tmp_path / "store", workers=1) as server:
         scores = score_csv(csv, server.url)
@@ -199,7 +199,7 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.soak
 def test_one_column_of_whole_numbers() -> None:
-    """A column of classes 0, 1, ... is as good as one column for each, and its name may be the prefix."""
+    """A single column of classes 0, 1, ... works like one-hot columns, and its whole name may be the prefix."""
     frame = table()
     numbers = frame[FEATURES].assign(kind=frame["Label_yes"])
     one_hot, single = train(frame, units=[8], epochs=2), train(numbers, units=[8], epochs=2, label_prefix="kind")
@@ -217,7 +217,7 @@ def test_units_shape_the_network() -> None:
 
 @pytest.mark.soak
 def test_max_rows_draws_from_the_whole_table() -> None:
-    """Only so many rows are used, from all over the table, over the blocks in which it is read; shares are kept."""
+    """Only `max_rows` rows are used, drawn from all blocks of the table; the shares of the parts are kept."""
     frame = table(50_000)
     result = train(frame, units=[], epochs=1, max_rows=500, validation=0.1, test=0.3)
     assert [len(part) for part in result.parts] == [300, 50, 150]
@@ -228,8 +228,8 @@ def test_max_rows_draws_from_the_whole_table() -> None:
     np.testing.assert_allclose(np.ravel(result.model.get_layer("scaling").mean), part.mean(axis=0), rtol=1e-5)
 
 
-def test_repeated_rows_are_told() -> None:
-    """Test rows that also stand in the training part are counted, and the verdict says so."""
+def test_repeated_rows_are_in_the_verdict() -> None:
+    """Test rows that are in the training part too are counted, and the verdict says so."""
     frame = pd.concat([table(100)] * 3)
     result = train(frame, units=[], epochs=1)
     values = raw(frame)
@@ -249,16 +249,16 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
     [
         (table(100)[FEATURES], "has no labels"),
         (table(100).assign(Label_no=1, Label_yes=0), "only one class among its 100 rows"),
-        (table(30), "gives 30 rows; parts of 10 rows or more take 50"),
+        (table(30), "gives 30 rows; parts of at least 10 rows need 50"),
         (_with("b", 17, np.nan), 'row 17, column "b": nan cannot be learnt from'),
         (_with("c", 18, np.inf), 'row 18, column "c": inf cannot be learnt from'),
-        (_with("Label_no", 19, 2), "row 19 has no class: give it a single 1 among"),
-        (table(100)[FEATURES].assign(Label_x=-1), "row 0 has no class: give it a whole number"),
-        (table(100)[FEATURES].assign(Label_x=["cat", "dog"] * 50), "row 0 has no class: give it a whole number"),
+        (_with("Label_no", 19, 2), "row 19 has no class; give it a single 1 among"),
+        (table(100)[FEATURES].assign(Label_x=-1), "row 0 has no class; give it a whole number"),
+        (table(100)[FEATURES].assign(Label_x=["cat", "dog"] * 50), "row 0 has no class; give it a whole number"),
         (table(100)[FEATURES].assign(Label_x=[0, 50_000] * 50), "has the class 50,000; number the classes from 0"),
     ],
 )
-def test_what_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
+def test_tables_that_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
     """One sentence says what is wrong with the table, and where."""
     with pytest.raises(TableError) as error:
         train(frame, epochs=1)
@@ -267,8 +267,8 @@ def test_what_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
 
 
 def test_the_row_count_is_the_one_that_is_needed() -> None:
-    """One row less than the error asks for is refused, so many are taken."""
-    with pytest.raises(TableError, match="gives 49 rows; .* take 50"):
+    """The number of rows that the error asks for is enough; one fewer is refused."""
+    with pytest.raises(TableError, match="gives 49 rows; .* need 50"):
         train(table(49), epochs=1)
     assert train(table(50), units=[], epochs=1).rows == 50
 
@@ -286,14 +286,14 @@ def test_the_row_count_is_the_one_that_is_needed() -> None:
     ],
 )
 def test_wrong_keywords(options: dict, sentence: str) -> None:
-    """One sentence says which keyword cannot be."""
+    """One sentence says which keyword is wrong."""
     with pytest.raises(RuoError) as error:
         train(table(100), **options)
     assert sentence in str(error.value)
 
 
 def test_another_backend_is_refused(csv: Path) -> None:
-    """With KERAS_BACKEND set to something that does not train, one sentence says so."""
+    """A KERAS_BACKEND that cannot train is refused in one sentence."""
     program = f"""
 from ruo.learn.training import train
 try:
@@ -307,6 +307,6 @@ except Exception as error:
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "ArgumentError KERAS_BACKEND=numpy is not for training; unset it to train.\n", done.stderr[
-        -2000:
-    ]
+    assert done.stdout == "ArgumentError KERAS_BACKEND=numpy cannot train; unset it to train with TensorFlow.\n", (
+        done.stderr[-2000:]
+    )

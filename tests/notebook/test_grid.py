@@ -58,7 +58,7 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gathered(notebook: Path) -> pd.DataFrame:
-    """What comes of two sizes, of which one fails, for two names."""
+    """The results of two sizes, one of which fails, for two names."""
     return run_grid(
         notebook, notebook.parent / "results", {"size": [2, 13], "name": ["a", "b/c"]}, {"levels": [1, None]}
     )
@@ -66,7 +66,7 @@ def gathered(notebook: Path) -> pd.DataFrame:
 
 @pytest.fixture
 def results(gathered: pd.DataFrame, notebook: Path, tmp_path: Path) -> Path:
-    """A copy of what it left, to be gone on with."""
+    """A copy of its results, to be resumed."""
     return Path(shutil.copytree(notebook.parent / "results", tmp_path / "results"))
 
 
@@ -78,11 +78,11 @@ def times_run(folder: Path) -> int:
     return (folder / "log.txt").read_text().count("ran")
 
 
-# ---- what comes out ----
+# ---- results ----
 
 
 def test_every_combination_has_its_folder(gathered: pd.DataFrame, results: Path) -> None:
-    """Each combination leaves its notebook, and what it wrote, in a folder that is named after its values."""
+    """Each combination leaves its notebook and its results in a folder named after its values."""
     assert len(folders(results)) == 4
     assert {"size=2,name=a", "size=13,name=a"} < set(folders(results))
     verdict = (results / "size=2,name=a" / "verdict.txt").read_text()
@@ -91,7 +91,7 @@ def test_every_combination_has_its_folder(gathered: pd.DataFrame, results: Path)
 
 
 def test_gathered_has_the_grid_in_front(gathered: pd.DataFrame, results: Path) -> None:
-    """The summaries stand below one another, the grid's parameters before them; whole numbers stay whole."""
+    """The summaries are stacked, with the grid's parameters as the first columns; whole numbers stay whole."""
     assert list(gathered.columns) == ["size", "name", "error", "n", "summary_size", "seconds"]
     good = gathered[gathered["error"].isna()]
     assert good[["size", "name", "n"]].to_numpy().tolist() == [[2, "a", 1], [2, "a", 2], [2, "b/c", 1], [2, "b/c", 2]]
@@ -100,7 +100,7 @@ def test_gathered_has_the_grid_in_front(gathered: pd.DataFrame, results: Path) -
 
 
 def test_a_failure_does_not_end_the_grid(gathered: pd.DataFrame, results: Path) -> None:
-    """What fails has a row with its sentence and no numbers; what comes after it runs."""
+    """A failed combination has a row with its error and no numbers; the next ones still run."""
     failed = gathered[gathered["error"].notna()]
     assert failed["size"].tolist() == [13, 13]
     assert failed["error"].str.contains("ValueError: thirteen is unlucky").all()
@@ -109,7 +109,7 @@ def test_a_failure_does_not_end_the_grid(gathered: pd.DataFrame, results: Path) 
 
 
 def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> None:
-    """The verdicts stand below the combination they are of, with the report or the failure."""
+    """Each combination has its section, with its verdict and a link to its report, or with its error."""
     text = (results / VERDICTS).read_text()
     assert text.startswith("# work: 4 of 4 combinations\n")
     assert "## size=2, name=a ([report](size%3D2%2Cname%3Da/work.html))\n\nVALID: 2 of a, [1, None].\n" in text
@@ -117,14 +117,14 @@ def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> 
 
 
 def test_a_kernel_that_dies_does_not_end_the_grid(notebook: Path, tmp_path: Path) -> None:
-    """A kernel that the system kills is a failure like any other."""
+    """A killed kernel is a failure like any other."""
     frame = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
     assert frame["error"].notna().tolist() == [True, False, False]
     assert "The kernel of work.ipynb died" in frame["error"].iloc[0]
 
 
 def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
-    """Without summary and verdict a combination has its row, its section, and is not run twice."""
+    """A combination without summary and verdict still has a row and a section, and is not run twice."""
     notebook = write_notebook(tmp_path / "quiet.ipynb", "open(results_dir + '/log.txt', 'a').write('ran ')")
     for _ in range(2):
         frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
@@ -133,31 +133,31 @@ def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
     assert times_run(tmp_path / "r" / "size=1") == 1
 
 
-def test_a_summary_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """A summary that is no table is told, and the verdict of the rest stands."""
+def test_an_unreadable_summary_is_an_error(tmp_path: Path) -> None:
+    """A summary that is not a table is reported as the error of its combination."""
     notebook = write_notebook(tmp_path / "odd.ipynb", "open(results_dir + '/summary.csv', 'w').close()")
     frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
     assert "summary.csv cannot be read" in frame["error"].item()
 
 
-# ---- gone on with ----
+# ---- resumed ----
 
 
 def test_finished_combinations_are_taken_as_they_are(
     notebook: Path, results: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """A second call runs only what failed and what is new, and gathers all of it."""
+    """A second call runs only what failed or is new, and gathers everything."""
     frame = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
     assert times_run(results / "size=2,name=a") == 1
     assert times_run(results / "size=13,name=a") == 2
     assert frame["size"].tolist() == [2, 2, 13, 3, 3]
-    said = capsys.readouterr().err
-    assert "1/3 size=2,name=a ... is finished already\n" in said
-    assert "3/3 size=3,name=a ...\n" in said
+    progress = capsys.readouterr().err
+    assert "1/3 size=2,name=a ... is finished already\n" in progress
+    assert "3/3 size=3,name=a ...\n" in progress
 
 
 def test_other_parameters_are_another_result(notebook: Path, results: Path) -> None:
-    """Where a fixed parameter has changed the combination runs again, and the earlier result is kept beside it."""
+    """If a fixed parameter has changed, the combination runs again, and the earlier result is kept beside it."""
     run_grid(notebook, results, {"size": [2], "name": ["a"]}, {"levels": [5]})
     assert (results / "size=2,name=a" / "verdict.txt").read_text() == "VALID: 2 of a, [5].\n"
     kept = [name for name in folders(results) if name.startswith("size=2,name=a-")]
@@ -166,7 +166,7 @@ def test_other_parameters_are_another_result(notebook: Path, results: Path) -> N
 
 
 @pytest.mark.soak
-def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_grid_is_resumed(tmp_path: Path) -> None:
     """Ctrl-C ends the command with status 130; the same command runs the interrupted combination and the rest."""
     wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"
     write_notebook(tmp_path / "work.ipynb", "import pathlib", wait, WORK)
@@ -190,8 +190,8 @@ def test_an_interrupted_grid_goes_on(tmp_path: Path) -> None:
     assert "VALID: 3 of x" in done.stdout
 
 
-def test_progress_tells_the_time_left(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Each combination is told as it begins and as it ends, with the time that the rest will take."""
+def test_progress_has_the_time_left(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Each combination is announced as it starts and as it ends, with an estimate of the time left."""
     run_grid(notebook, tmp_path, {"size": [1, 2]})
     lines = [line for line in capsys.readouterr().err.splitlines() if line[1:3] == "/2"]
     assert lines[0] == "1/2 size=1 ..."
@@ -236,13 +236,13 @@ ALIKE = [
 
 
 def test_different_values_never_share_a_folder() -> None:
-    """Values that look alike have folders of their own, also where capitals and small letters are the same."""
+    """Values that look alike have different folders, even if the file system ignores case."""
     assert len({folder_name({"name": value}).lower() for value in ALIKE}) == len(ALIKE)
     assert folder_name({"name": "a,b=c"}) != folder_name({"name": "a", "b": "c"})
 
 
-def test_names_of_folders_are_harmless() -> None:
-    """No name has a character that a file system minds, or is too long; plain values stand as they are."""
+def test_names_of_folders_are_portable() -> None:
+    """Names have only characters that every file system allows and are short; plain values are kept as they are."""
     names = [folder_name({"name": value}) for value in ALIKE] + [folder_name(dict.fromkeys("abcdefgh", "long" * 9))]
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789=,._~-")
     assert set("".join(names)) <= allowed
@@ -252,13 +252,13 @@ def test_names_of_folders_are_harmless() -> None:
 
 
 def test_paths_and_numbers_of_numpy_are_values() -> None:
-    """A path is its text and a number of NumPy's is the number, so that their results are found again."""
+    """A path counts as its text and a NumPy number as the number."""
     assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name(
         {"a": "x.csv", "b": 3, "c": [1, 2]}
     )
 
 
-# ---- what cannot be ----
+# ---- mistakes ----
 
 
 @pytest.mark.parametrize(
@@ -276,14 +276,14 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
 def test_mistakes_are_found_before_anything_runs(
     notebook: Path, tmp_path: Path, grid: dict, fixed: dict, sentence: str
 ) -> None:
-    """A grid that cannot be is refused with a sentence, and nothing is written."""
+    """An impossible grid is refused with a sentence, and nothing is written."""
     with pytest.raises(RuoError, match=sentence):
         run_grid(notebook, tmp_path / "r", grid, fixed)
     assert not (tmp_path / "r").exists()
 
 
-def test_a_notebook_that_is_not_there(tmp_path: Path) -> None:
-    """A notebook that does not exist is told."""
+def test_a_missing_notebook(tmp_path: Path) -> None:
+    """A notebook that does not exist is an error."""
     with pytest.raises(RuoError, match=r"There is no notebook at .*nothing\.ipynb"):
         run_grid(tmp_path / "nothing.ipynb", tmp_path / "r", {"size": [1, 2]})
 
@@ -291,8 +291,8 @@ def test_a_notebook_that_is_not_there(tmp_path: Path) -> None:
 # ---- the command line ----
 
 
-def test_the_status_tells_of_failures(notebook: Path, results: Path) -> None:
-    """The command prints the verdicts; its status is 3 where a combination failed, 0 else, 1 where nothing could run."""
+def test_the_exit_status(notebook: Path, results: Path) -> None:
+    """The command prints the verdicts; its status is 3 if a combination failed, and 1 if nothing could run."""
     arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels", "[1,none]", "-p", "name", "a,b/c"]
     done = CliRunner().invoke(main, [*arguments, "-p", "size", "2,13"])
     assert done.exit_code == 3

@@ -54,7 +54,7 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_there_are_notebooks() -> None:
-    """The two promised notebooks are there, so that the tests below are about something."""
+    """The notebooks are found, so that the tests below check something."""
     assert {"benchmark", "quickstart"} <= {path.stem for path in NOTEBOOKS}
 
 
@@ -138,10 +138,10 @@ def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path
         "1.0",
         "-p",
         "results_dir",
-        "found",
+        "results",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len((tmp_path / "found" / "runs.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "results" / "runs.jsonl").read_text().splitlines()) == 4
     cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))

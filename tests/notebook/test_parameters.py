@@ -1,4 +1,4 @@
-"""Parameters as people write them: one grammar for papermill, the command line and the library."""
+"""Parameters as text: one grammar for papermill, the command line and the library."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_values(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text", ["on", "no", "1:30", "2026-11-03", "007", "0x10", "#1.csv", "@a", "a: b", "- a", "&a", "~/a"]
 )
-def test_text_that_yaml_takes_for_something_else_stays_text(text: str) -> None:
-    """The surprises of YAML 1.1, and characters that mean something to it, do not change text."""
+def test_text_that_yaml_would_misread_stays_text(text: str) -> None:
+    """The surprises of YAML 1.1, and characters with a meaning in YAML, do not change text."""
     assert parse_value(text) == text
 
 
@@ -86,7 +86,7 @@ def test_levels_of_a_sweep(text: str, levels: list) -> None:
 
 
 def test_one_value_is_fixed_and_several_vary() -> None:
-    """A sweep's parameters come apart by the number of their values."""
+    """A sweep's parameters are split by the number of their values."""
     pairs = [("model", "mlp,cnn"), ("workers", "1,2,4"), ("runs", "3"), ("chunk_sizes", "[1000,none]")]
     grid, fixed = parse_swept(pairs)
     assert grid == {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}
@@ -94,8 +94,8 @@ def test_one_value_is_fixed_and_several_vary() -> None:
 
 
 @pytest.mark.parametrize("text", ["1,,2", ",1", "[1,2", "1,2]", "[1", "[1],2]", "a[1].csv,2", "{a: 1", "'a", "1,"])
-def test_what_is_not_closed_or_missing_is_refused(text: str) -> None:
-    """A list without its other bracket, or a place without a value, is an error in one sentence."""
+def test_malformed_lists_are_refused(text: str) -> None:
+    """An unbalanced bracket or a missing value is an error in one sentence."""
     with pytest.raises(ArgumentError) as error:
         parse_levels(text)
     assert repr(text) in str(error.value)
@@ -105,17 +105,17 @@ def test_what_is_not_closed_or_missing_is_refused(text: str) -> None:
 def test_a_name_is_given_once_in_a_sweep() -> None:
     """A second list of values for the same name is refused, and the error shows how to write one."""
     with pytest.raises(
-        ArgumentError, match="workers is given twice; write all its values in one, such as -p workers 1,2"
+        ArgumentError, match="workers is given twice; write all its values at once, such as -p workers 1,2"
     ):
         parse_swept([("workers", "1"), ("workers", "2")])
 
 
 def test_fixed_parameters_come_from_yaml_and_pairs() -> None:
-    """Mappings in YAML come first, pairs last, and the last one counts, as with papermill."""
+    """Pairs take precedence over mappings in YAML, and the last one wins, as with papermill."""
     texts = ["runs: 5\nworkers: none\nchunk_sizes: [1000, null]\n", "{runs: 4, wire: v1}"]
     parameters = parse_fixed([("runs", "3"), ("runs", "2")], texts)
     assert parameters == {"runs": 2, "workers": None, "chunk_sizes": [1000, None], "wire": "v1"}
-    with pytest.raises(ArgumentError, match="'runs' is no mapping; write parameters as in"):
+    with pytest.raises(ArgumentError, match="'runs' is not a mapping; write parameters as in"):
         parse_fixed([], ["runs"])
 
 
@@ -139,7 +139,7 @@ def test_request_sizes(value: object, sizes: list) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True])
-def test_what_is_no_request_size(value: object) -> None:
+def test_invalid_request_sizes(value: object) -> None:
     """The error names the parameter."""
     with pytest.raises(ArgumentError, match="chunk_sizes: .* is not a whole number from 1 up"):
         request_sizes(value)
@@ -155,7 +155,7 @@ def test_whole_numbers(value: object) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "many", True, None, float("nan"), float("inf"), "", [1]])
 def test_numbers_that_are_not_whole(value: object) -> None:
-    """What is not a whole number from 1 up is refused with the parameter's name."""
+    """Anything but a whole number from 1 up is refused, and the error names the parameter."""
     with pytest.raises(ArgumentError, match="runs: .* is not a whole number from 1 up"):
         whole_number("runs", value)
 
@@ -167,7 +167,7 @@ def test_a_whole_number_or_none(value: Any, number: int | None) -> None:
 
 
 def test_numbers_above_zero() -> None:
-    """A number above 0 may be a fraction; anything else is refused with the parameter's name."""
+    """A number above 0 may be a fraction; anything else is refused, and the error names the parameter."""
     assert positive("megabits", "12.5") == 12.5
     for value in (0, "fast", None, True):
         with pytest.raises(ArgumentError, match="megabits: .* is not a number above 0"):

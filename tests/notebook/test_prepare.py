@@ -1,4 +1,4 @@
-"""What a notebook begins with: tables, servers and folders, and errors that say what to do."""
+"""What a notebook starts with: tables, servers and folders, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ruo.learn.demo import Demo
 from ruo.notebook import prepare, prepare_files, prepare_replicas, prepare_tables
 
 
-def test_parts_that_do_not_go_together(demo: Demo, tmp_path: Path) -> None:
-    """A table that is not there, and a table without a model, are told in a sentence."""
+def test_missing_parts(demo: Demo, tmp_path: Path) -> None:
+    """A missing table, and a table without a model, are errors that say what to pass."""
     with pytest.raises(TableError, match="There is no table at .*nothing.csv"):
         prepare(testset=tmp_path / "nothing.csv")
     with pytest.raises(ArgumentError, match="A table of your own needs a model: pass model"):
@@ -27,7 +27,7 @@ def test_parts_that_do_not_go_together(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_a_sweep_takes_what_papermill_gives(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
-    """Numbers as text and sizes with commas are the parameters of the experiment, whose runs are in the folder."""
+    """Numbers as text and sizes with commas are read, and the runs are kept in the folder."""
     work = prepare(server.url, demo.testset, results_dir=tmp_path)
     result = work.sweep("1e3,none", "1", "4.0", pipelined=[True], warmup=0)
     assert sorted(result.measured["rows_per_request"]) == [1000, 2500]
@@ -37,8 +37,8 @@ def test_a_sweep_takes_what_papermill_gives(demo: Demo, server: LocalServer, tmp
         work.sweep([1000], "some")
 
 
-def test_training_has_its_tables_and_its_folder(demo: Demo, tmp_path: Path) -> None:
-    """The tables that are named are used, with the prefix of their labels; no server and no model is asked for."""
+def test_training_has_tables_and_a_folder(demo: Demo, tmp_path: Path) -> None:
+    """The given tables and label prefix are used; no server and no model is needed."""
     work = prepare_tables(demo.testset, demo.testset, tmp_path / "found", "Label")
     assert (work.testset, work.other, work.label_prefix) == (demo.testset, demo.testset, "Label")
     assert work.results_dir.is_dir()
@@ -48,7 +48,7 @@ def test_training_has_its_tables_and_its_folder(demo: Demo, tmp_path: Path) -> N
 
 
 def test_training_takes_what_papermill_gives(demo: Demo, tmp_path: Path) -> None:
-    """Hidden layers with commas, numbers as text and none are the keywords of train."""
+    """Hidden layers with commas, numbers as text and none are read."""
     trained = prepare_tables(demo.testset, results_dir=tmp_path).train("8,4", "1", "none")
     assert trained.rows == 2_500
     assert [layer.units for layer in trained.model.layers[1:]] == [8, 4, 10]
@@ -56,7 +56,7 @@ def test_training_takes_what_papermill_gives(demo: Demo, tmp_path: Path) -> None
 
 @pytest.mark.soak
 def test_the_number_of_workers_is_as_asked(demo: Demo, tmp_path: Path) -> None:
-    """A server that is started for the notebook has the workers of its parameter, and ends with it."""
+    """The server that is started has the given number of workers, and stops with the workbench."""
     work = prepare(None, demo.testset, demo.models["mlp"], tmp_path / "found", workers="1")
     try:
         with urllib.request.urlopen(f"{work.url}/v2/health/ready") as answer:
@@ -70,7 +70,7 @@ def test_the_number_of_workers_is_as_asked(demo: Demo, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_replicas_are_servers_by_the_names_of_their_models(demo: Demo, tmp_path: Path) -> None:
-    """Each model has a server of its own, which can be scaled, and can be seen over a slower network."""
+    """Each model has its own server, which can be scaled, and reached over a slower network."""
     work = prepare_replicas(testset=demo.testset, models=str(demo.models["mlp"]), results_dir=tmp_path)
     try:
         assert list(work.targets) == list(work.models) == ["mlp"]
@@ -80,8 +80,8 @@ def test_replicas_are_servers_by_the_names_of_their_models(demo: Demo, tmp_path:
         work.close()
 
 
-def test_no_cluster_is_told(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Deployment without a cluster to ask is an error in a sentence."""
+def test_no_cluster(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Deployment without a reachable cluster is an error."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(DeploymentError, match="There is no cluster to ask"):
         prepare_replicas("ruo-server", testset=demo.testset, results_dir=tmp_path)

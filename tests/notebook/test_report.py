@@ -1,4 +1,4 @@
-"""All results on one page: which runs are on it, and that it needs nothing but itself."""
+"""All results on one page: which runs are on it, and that it needs no network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOON = time.mktime((2026, 11, 3, 12, 5, 0, 0, 0, -1))
 def leave(
     folder: Path, name: str, text: str, verdict: str | None = "VALID.\n\nMore.", at: float = NOON, **notes: object
 ) -> Path:
-    """What a run of a notebook leaves in a folder; `notes` are papermill's."""
+    """Write what a run of a notebook leaves in a folder; `notes` are papermill's metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     outputs = [
         new_output("stream", text="stdout <of> it\n"),
@@ -75,8 +75,8 @@ class Links(HTMLParser):
             self.links[self._open] = self.links.get(self._open, "") + data
 
 
-def test_the_index_says_what_when_and_how_it_came_out(tmp_path: Path) -> None:
-    """Each notebook is a link to its place, with the minute of its run and the first line of its verdict."""
+def test_the_index_has_title_date_and_verdict(tmp_path: Path) -> None:
+    """The index links to each notebook's section, with the time of its run and the first line of its verdict."""
     leave(tmp_path / "benchmark", "benchmark", "# How many rows & when?", "5,000 <rows>.\nVALID")
     leave(tmp_path / "scale", "scaling", "# Do servers pay?", at=NOON + 3600)
     written = bind(tmp_path)
@@ -91,15 +91,15 @@ def test_the_index_says_what_when_and_how_it_came_out(tmp_path: Path) -> None:
     assert "More." not in page
 
 
-def test_a_verdict_that_begins_with_a_list_is_told_by_its_first_item(tmp_path: Path) -> None:
-    """A first line that only announces a list says nothing, so the list's first line follows it."""
+def test_a_verdict_that_starts_with_a_list_is_shown_with_its_first_item(tmp_path: Path) -> None:
+    """If the first line only introduces a list, the first item follows it."""
     leave(tmp_path / "evaluate", "evaluate", "# How good?", "We see that:\n- It is right in 96 %.\n- More.")
 
     assert "<td>We see that: It is right in 96 %.</td>" in bind(tmp_path).read_text()
 
 
-def test_the_whole_notebook_is_there_and_its_code_is_folded(tmp_path: Path) -> None:
-    """Prose, printed text and pictures are on the page; each code cell is within a fold."""
+def test_the_page_has_whole_notebooks_with_folded_code(tmp_path: Path) -> None:
+    """Prose, printed text and figures are on the page; each code cell is folded."""
     leave(tmp_path / "a", "a", "# A\n\nSome *prose*.")
     leave(tmp_path / "b", "b", "# B")
     page = bind(tmp_path).read_text()
@@ -111,7 +111,7 @@ def test_the_whole_notebook_is_there_and_its_code_is_folded(tmp_path: Path) -> N
 
 
 def test_the_newest_run_of_a_name_counts(tmp_path: Path) -> None:
-    """Of two runs of one notebook the one with the later verdict is bound, whatever its folder is called."""
+    """Of two runs of a notebook, the one with the later verdict is on the page, whatever its folder is called."""
     leave(tmp_path / "mine", "benchmark", "# new", at=NOON + 60)
     leave(tmp_path / "yours", "benchmark", "# old")
 
@@ -119,7 +119,7 @@ def test_the_newest_run_of_a_name_counts(tmp_path: Path) -> None:
 
 
 def test_only_finished_runs_count(tmp_path: Path) -> None:
-    """Runs that were put aside, broken off or failed are left out, though they are newer."""
+    """Runs that were put aside, interrupted or failed are left out, even if they are newer."""
     leave(tmp_path / "benchmark", "benchmark", "# finished", start_time="a", end_time="b", exception=None)
     leave(tmp_path / "benchmark-20261103-120500", "benchmark", "# aside", at=NOON + 10)
     leave(tmp_path / "other", "benchmark", "# unfinished", verdict=None)
@@ -130,7 +130,7 @@ def test_only_finished_runs_count(tmp_path: Path) -> None:
 
 
 def test_the_page_needs_no_network(tmp_path: Path) -> None:
-    """There is no script, not even one that a table brought, and nothing is loaded from anywhere."""
+    """There is no script, not even one from a table's HTML, and nothing is loaded."""
     path = leave(tmp_path / "a", "a", "# A")
     notebook = nbformat.read(path, 4)
     table = "<script type='text/javascript'>\nfetch('https://a.example')</script><b>table</b><SCRIPT src=x></SCRIPT>"
@@ -143,8 +143,8 @@ def test_the_page_needs_no_network(tmp_path: Path) -> None:
     assert not re.search(r"<(?:link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", page)
 
 
-def test_names_in_two_notebooks_do_not_meet(tmp_path: Path) -> None:
-    """A heading that two notebooks have is named apart, and a link to it stays within its notebook."""
+def test_anchors_of_two_notebooks_do_not_collide(tmp_path: Path) -> None:
+    """A heading that two notebooks share has two anchors, and a link to it stays within its notebook."""
     for name in ("1a", "2b"):
         leave(tmp_path / name, name, f"# {name}\n\n[down](#Result)\n\n## Result")
     parsed = Links(bind(tmp_path).read_text())
@@ -155,7 +155,7 @@ def test_names_in_two_notebooks_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
-    """A link to a notebook that is bound leads to its place, one to a file that is not is only its text."""
+    """A link to another notebook leads to its section; a link to a file that is not on the page becomes text."""
     leave(
         tmp_path / "a",
         "a",
@@ -168,8 +168,8 @@ def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "none"])
-def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
-    """Where nothing has run, or there is no such folder, the command says how to make a run, and writes nothing."""
+def test_no_finished_run(tmp_path: Path, folder: str) -> None:
+    """Without a finished run, or without the folder, the command says how to make one, and writes nothing."""
     done = CliRunner().invoke(main, ["report", str(tmp_path / folder)])
 
     assert done.exit_code == 1
@@ -177,15 +177,15 @@ def test_nothing_to_bind_is_a_sentence(tmp_path: Path, folder: str) -> None:
     assert not list(tmp_path.rglob("*.html"))
 
 
-def test_a_file_that_is_no_notebook_is_named(tmp_path: Path) -> None:
-    """A notebook that cannot be read is named, not left out without a word."""
+def test_an_unreadable_notebook_is_named(tmp_path: Path) -> None:
+    """An unreadable notebook is named, not silently left out."""
     leave(tmp_path / "a", "a", "# A").write_text("{")
-    with pytest.raises(ExperimentError, match=r"a\.ipynb is not a notebook"):
+    with pytest.raises(ExperimentError, match=r"a\.ipynb is not a readable notebook"):
         bind(tmp_path)
 
 
 def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
-    """The command ends well, and prints the page's path."""
+    """The command succeeds and prints the path of the page."""
     leave(tmp_path / "a", "a", "# A")
     done = CliRunner().invoke(main, ["report", str(tmp_path)])
 

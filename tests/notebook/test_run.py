@@ -16,7 +16,7 @@ from ruo.__main__ import main
 from ruo.deploy.local import LocalServer
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
-from ruo.notebook.run import run_notebook, to_html
+from ruo.notebook.run import page, run_notebook, to_body
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ NOTEBOOKS = Path(ruo.__file__).parent.parent / "notebooks"
 
 @pytest.fixture(scope="module")
 def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command leaves for two sizes and one run, called from another folder."""
+    """The results of the command for two sizes and one run, called from another folder."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -41,7 +41,7 @@ def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFa
 
 
 def test_everything_is_left_in_the_folder(results: Path) -> None:
-    """The notebook, the page, the figure twice, the summary, the verdict and every run are there."""
+    """The notebook, its page, the figure in two formats, the summary, the verdict and every run are there."""
     names = {path.name for path in results.iterdir()}
     assert {
         "benchmark.ipynb",
@@ -56,7 +56,7 @@ def test_everything_is_left_in_the_folder(results: Path) -> None:
 
 
 def test_the_page_shows_the_figure(results: Path) -> None:
-    """The page holds the picture itself, with words for those who cannot see it."""
+    """The page contains the figure, with alternative text."""
     page = (results / "benchmark.html").read_text()
     assert re.search(r'<img[^>]+src="data:image/png;base64,', page.replace("\n", " "))
     assert "No description has been provided for this image" not in page
@@ -71,13 +71,13 @@ def test_the_page_needs_no_network(results: Path) -> None:
 
 
 def test_code_is_folded(results: Path) -> None:
-    """Each code cell is within a fold that opens without a script."""
+    """Each code cell is folded, and opens without a script."""
     cells = [cell for cell in nbformat.read(results / "benchmark.ipynb", 4).cells if cell.cell_type == "code"]
     assert (results / "benchmark.html").read_text().count("<details") >= len(cells)
 
 
 def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
-    """A name that the notebook does not have is refused with those it has, and nothing is written."""
+    """An unknown parameter is refused, the known ones are listed, and nothing is written."""
     done = CliRunner().invoke(
         main, ["run", str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r"), "-p", "runz", "3"]
     )
@@ -87,7 +87,7 @@ def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_parameters_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_parameters_from_a_file(tmp_path: Path) -> None:
     """A file in YAML gives parameters as -y does, so an unknown name in it is refused too."""
     (tmp_path / "parameters.yaml").write_text("runs: 3\nrunz: 4\n")
     arguments = ["run", str(NOTEBOOKS / "benchmark.ipynb"), "--results", str(tmp_path / "r")]
@@ -96,8 +96,8 @@ def test_parameters_may_stand_in_a_file(tmp_path: Path) -> None:
     assert "Error: benchmark.ipynb has no parameter 'runz'" in done.output
 
 
-def test_results_dir_is_not_taken_and_ignored(tmp_path: Path) -> None:
-    """The folder is given once; results_dir as a parameter is refused, not overruled without a word."""
+def test_results_dir_is_refused_as_a_parameter(tmp_path: Path) -> None:
+    """The folder is given once: results_dir as a parameter is refused, not silently overruled."""
     with pytest.raises(RuoError, match="results"):
         run_notebook(
             NOTEBOOKS / "benchmark.ipynb", tmp_path / "r", {"results_dir": "elsewhere", "server_url": "nowhere"}
@@ -106,7 +106,7 @@ def test_results_dir_is_not_taken_and_ignored(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_kept(results: Path, tmp_path: Path) -> None:
-    """Where a finished run lies, the next one does not replace it."""
+    """A new run does not replace a finished one."""
     folder = tmp_path / "out"
     shutil.copytree(results, folder)
     before = (folder / "runs.jsonl").read_bytes()
@@ -115,8 +115,8 @@ def test_a_finished_run_is_kept(results: Path, tmp_path: Path) -> None:
     assert before in [path.read_bytes() for path in tmp_path.rglob("runs.jsonl")]
 
 
-def test_a_failed_cell_is_told(tmp_path: Path) -> None:
-    """A notebook whose cell fails gives the cell's error in a sentence, and stays as far as it came."""
+def test_a_failed_cell(tmp_path: Path) -> None:
+    """A failed cell is reported with its error, and the notebook is kept as far as it ran."""
     with pytest.raises(RuoError, match=r"There is no table at nothing\.csv"):
         run_notebook(NOTEBOOKS / "benchmark.ipynb", tmp_path / "r", {"testset": "nothing.csv"})
     assert (tmp_path / "r" / "benchmark.ipynb").exists()
@@ -128,5 +128,5 @@ def test_progress_bars_are_not_on_the_page() -> None:
         "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"}
     )
     cell = nbformat.v4.new_code_cell("1", outputs=[output])
-    page = to_html(nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": json.loads("{}")}))
-    assert "BAR" not in page
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": json.loads("{}")})
+    assert "BAR" not in page(*to_body(notebook))
