@@ -1,6 +1,6 @@
-"""One run of a sweep: a table is scored once; what it took the client, and whether the answers are the same.
+"""One run of a sweep: a table is scored once, timed, and its predictions are compared with those of the first run.
 
-Answers are compared with those of the sweep's first run; in a resumed sweep, with those of a run made for this only.
+A resumed sweep compares them with those of an extra run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 from ruo.client.scoring import score_csv
 from ruo.deploy.deployment import Deployment
 from ruo.errors import DeploymentError, RuoError
-from ruo.experiment.answers import answers_equal
+from ruo.experiment.answers import TOLERANCE, largest_difference
 from ruo.experiment.carry_out import Measurement
 from ruo.experiment.plan import Trial
 from ruo.machine import peak_rss_mb
@@ -34,24 +34,7 @@ Servers = str | Sequence[str] | Deployment
 
 
 class TableMeasurement(Measurement):
-    """Scores a table by the servers of one or several models.
-
-    Parameters
-    ----------
-    source
-        The table, as in `ruo.score_csv`.
-    servers : mapping
-        The address, the addresses or the deployment of each model, by the model's name.
-    wire : str
-        The protocol of the requests before the first run.
-    label_prefix, timeout, token
-        As in `ruo.score_csv`.
-
-    Raises
-    ------
-    TableError
-        The table cannot be read.
-    """
+    """Scores a table with the servers of one or several models, by the models' names."""
 
     def __init__(
         self,
@@ -78,10 +61,7 @@ class TableMeasurement(Measurement):
             self.rows += len(block.features)
 
     def begin(self, resumed: bool) -> None:
-        """See whether the servers answer, so that a wrong address does not become a whole sweep of failed runs.
-
-        Raises what `ruo.score_csv` raises where nothing can be scored at all.
-        """
+        """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""
         for model in self._servers:
             source = self._source if resumed else self._first_row
             scores = score_csv(source, self._urls(model), wire=self._wire, progress=False, **self._options)
@@ -89,7 +69,7 @@ class TableMeasurement(Measurement):
                 self._references[model] = scores.predictions
 
     def prepare(self, trial: Trial) -> None:
-        """Scale the model's servers; raises what the deployment raises."""
+        """Scale the model's servers."""
         model, replicas = trial.levels["model"], trial.levels["replicas"]
         if replicas is None or self._replicas.get(model) == replicas:
             return
@@ -100,15 +80,12 @@ class TableMeasurement(Measurement):
         self._replicas[model] = replicas
 
     def measure(self, trial: Trial) -> dict[str, Any]:
-        """Score the table once: what it took, or the error, by the column names of a sweep."""
+        """Score the table once; the result has the columns of a sweep."""
         levels = dict(trial.levels)
         model, replicas = levels.pop("model"), levels.pop("replicas")
         urls = self._urls(model)
-        setting = {
-            "rows_per_request": levels["chunk_size"] or self.rows,
-            "rows": self.rows,
-            "server": ", ".join(urls),
-        }
+        size = levels["chunk_size"] or self.rows
+        setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
         try:
             return setting | self._score(model, replicas, urls, **levels)
         except RuoError as error:
@@ -123,26 +100,34 @@ class TableMeasurement(Measurement):
         return list(servers if isinstance(servers, Sequence) else servers.urls)
 
     def _score(self, model: str | None, replicas: int | None, urls: list[str], **levels: Any) -> dict[str, Any]:
-        _reset_peak_memory()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory (Linux, proc(5))
         began = time.process_time()
         scores = score_csv(self._source, urls, retries=0, progress=False, **levels, **self._options)
         cpu_s = time.process_time() - began
         peak_mb = peak_rss_mb()
-        reference = self._references.setdefault(model, scores.predictions)
+        difference = largest_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
         return _facts(scores, replicas) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
             "peak_rss_mb": peak_mb,
-            **answers_equal(scores.predictions, reference),
+            "max_abs_difference": _or_none(difference),
+            "answers_equal": difference <= TOLERANCE,
         }
+
+
+def _or_none(number: float) -> float | None:
+    """JSON has no word for infinity and NaN."""
+    return number if math.isfinite(number) else None
 
 
 def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
     records, timings = scores.records, scores.timings
     seconds = [record.seconds for record in records]
-    server_s = sum(record.predict_s + record.encode_s for record in records)  # while decoding it waits for the body
+    # without the decoding, during which the server waits for the body; None where it reports no times
+    server_s = _or_none(sum(record.predict_s + record.encode_s for record in records))
     balance = scores.balance()
-    pods = balance["worker"].str.rpartition("/")[0]
+    pods = balance["worker"].str.rpartition("/")[0]  # a worker on Kubernetes is named POD/PROCESS
     rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()
     workers = replicas or len(rows)
     return {
@@ -151,17 +136,10 @@ def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
         **timings._asdict(),
         "request_median_s": statistics.median(seconds),
         "request_max_s": max(seconds),
-        # a server that gives no times gives NaN, for which JSON has no word
-        "server_s": None if math.isnan(server_s) else server_s,
-        "server_busy": None if math.isnan(server_s) else server_s / (workers * timings.sending_s),
+        "server_s": server_s,
+        "server_busy": None if server_s is None else server_s / (workers * timings.sending_s),
         "workers": workers,
         "rows_by_worker": {str(worker): int(count) for worker, count in rows.items()},
         "retries": sum(record.attempts - 1 for record in records),
         "model_version": scores.model.version,
     }
-
-
-def _reset_peak_memory() -> None:
-    """Let the peak of memory begin anew (Linux, proc(5), clear_refs); elsewhere it is that of the process's life."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
