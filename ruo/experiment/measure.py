@@ -127,7 +127,7 @@ def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
     # without the decoding, during which the server waits for the body; None where it reports no times
     server_s = _or_none(sum(record.predict_s + record.encode_s for record in records))
     balance = scores.balance()
-    pods = balance["worker"].str.rpartition("/")[0]  # a worker on Kubernetes is named POD/PROCESS
+    pods = balance["worker"].str.rpartition("/")[0]  # a worker is named HOST/PROCESS; on Kubernetes, a pod is a host
     rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()
     workers = replicas or len(rows)
     return {

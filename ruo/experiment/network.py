@@ -94,8 +94,8 @@ def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0)
     if round_trip_ms < 0 or megabits <= 0:
         raise DeploymentError("round_trip_ms must be 0 or more, and megabits more than 0.")
     parts = urlsplit(url)
-    options = ["--round-trip-ms", str(round_trip_ms), "--megabits", str(megabits)]
-    command = [sys.executable, "-P", str(_SLOW_LINK), str(parts.hostname), str(parts.port or 80), *options]
+    arguments = map(str, (parts.hostname, parts.port or 80, round_trip_ms, megabits))
+    command = [sys.executable, "-P", str(_SLOW_LINK), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -42,49 +42,28 @@ def sweep(
     token: str | None = None,
     progress: bool | None = None,
 ) -> Sweep:
-    """Score a table in every combination of the settings, in randomised blocks, and keep what every run took.
+    """Score a table in every combination of the settings, in randomised blocks, and keep how long every run took.
+
+    Most arguments are those of `ruo.score_csv`, of which some may be several values to measure; no request is repeated.
 
     Parameters
     ----------
-    source, label_prefix, timeout, token
-        As in `ruo.score_csv`. No request is sent again.
-    url : address, addresses, deployment, or mapping
-        As in `ruo.score_csv`, or a deployment (`ruo.local_server`, `ruo.KubernetesDeployment`), or several of these by
-        the names of their models, which makes the model a factor.
-    chunk_sizes : sequence of int or None
-        Rows per request; None is the whole table in one. Sizes that hold all rows are left out.
-    runs, warmup : int
-        The number of measured blocks, and of warm-up blocks before them; a block has every combination once.
-    wire, concurrency
-        As in `ruo.score_csv`, or several to measure.
-    pipelined : sequence of bool
-        The ways of sending; False forms all requests before the first is sent, as the system of 2023 did.
-    replicas : sequence of int, optional
-        The numbers of servers, for a deployment, which is scaled and waited for between the runs.
-    seed : int
+    url
+        An address, addresses or a deployment; or a mapping of these by model name, which makes the model a factor.
+    chunk_sizes
+        Rows per request; None is the whole table in one. Other sizes that hold all rows are left out.
+    runs, warmup
+        The number of measured blocks, and of warm-up blocks before them.
+    pipelined
+        How to send; False forms all requests before the first is sent, as the system of 2023 did.
+    replicas
+        The numbers of servers, for a deployment, which is scaled between the runs.
+    seed
         Sets the order of the runs.
-    model : path or mapping, optional
-        The file or folder that the server loaded, or each by its name; its fingerprint goes into the provenance.
-    results_dir : path
+    model
+        The file or folder that the server loaded, or one for each name; it is fingerprinted.
+    results_dir
         The folder for the runs; the same call resumes an interrupted sweep there.
-    progress : bool, optional
-        Whether to draw a bar of the runs; by default in a terminal or a notebook only.
-
-    Returns
-    -------
-    Sweep
-        All runs; a failed one has its error.
-
-    Raises
-    ------
-    ArgumentError
-        The plan is impossible.
-    ExperimentError
-        `results_dir` holds runs of another plan, another model, other data or another machine.
-    TableError, ScoringError
-        The table cannot be scored at all.
-    DeploymentError
-        The servers cannot be scaled.
     """
     servers: dict[str | None, Servers] = {}
     servers |= url.items() if isinstance(url, Mapping) else [(None, url)]
