@@ -31,10 +31,6 @@ class ScalingLaw:
     r_squared: float
     points: int
 
-    def throughput(self, replicas: float) -> float:
-        """The throughput of so many replicas, in the unit of the points."""
-        return float(_usl(replicas, self.gamma, self.alpha, self.beta))
-
     @property
     def peak(self) -> float:
         """The number of replicas beyond which throughput falls; infinite where beta is 0."""
@@ -50,10 +46,6 @@ class ScalingLaw:
         )
 
 
-def _usl(replicas: Any, gamma: float, alpha: float, beta: float) -> Any:
-    return gamma * replicas / (1 + alpha * (replicas - 1) + beta * replicas * (replicas - 1))
-
-
 def fit_usl(replicas: ArrayLike, throughput: ArrayLike) -> ScalingLaw:
     """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
     n, x = np.asarray(replicas, float), np.asarray(throughput, float)
@@ -62,10 +54,14 @@ def fit_usl(replicas: ArrayLike, throughput: ArrayLike) -> ScalingLaw:
         raise ExperimentError(
             f"{points} numbers of replicas cannot show a law; {_MIN_POINTS} or more can, from one to as many as there are."
         )
+
+    def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
+        return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+
     start = [float((x / n).max()), 0.05, 1e-3]
-    parameters, _ = optimize.curve_fit(_usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
+    parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
     gamma, alpha, beta = map(float, parameters)
-    return ScalingLaw(gamma, alpha, beta, _r_squared(x, _usl(n, *parameters)), points)
+    return ScalingLaw(gamma, alpha, beta, _r_squared(x, usl(n, *parameters)), points)
 
 
 @dataclass(frozen=True)

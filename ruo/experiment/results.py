@@ -20,7 +20,7 @@ from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
 from ruo.stats import count, harmonic_rate, mean_interval
 
-__all__ = ["COLUMNS", "PROVENANCE", "RUNS", "Sweep", "put_aside_finished", "read_lines", "read_provenance", "read_sweep"]
+__all__ = ["PROVENANCE", "RUNS", "Sweep", "put_aside_finished", "read_lines", "read_provenance", "read_sweep"]
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
@@ -38,12 +38,12 @@ COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 class Sweep:
     """The results of a request-size sweep.
 
-    `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of its columns:
+    `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of its columns
     `chunk_size` is None for the whole set, `model` and `replicas` where there is one model or nothing was scaled;
     `loop_lag_s` is the largest delay of the client's event loop; `server_s` the work that the servers report, and
     `server_busy` its share of their time; `client_cpu_share` the CPU seconds of this process per second; `machine_busy`
-    the share of all CPUs in use just before the run, after `waited_s` of waiting for a quiet machine;
-    `max_abs_difference` that to the predictions of the model's first run, and `answers_equal` whether it is within 1e-5.
+    the share of all CPUs in use just before the run, after `waited_s` of waiting for a quiet machine; and
+    `max_abs_difference` that to the predictions of the model's first run.
     """
 
     runs: pd.DataFrame
@@ -61,7 +61,7 @@ class Sweep:
         return self.runs[~self.runs["warmup"]].reset_index(drop=True)
 
     def summary(self) -> pd.DataFrame:
-        """A row per setting: its levels, n (the runs that succeeded), failed, times in seconds with 95 % intervals, rates."""
+        """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
         names = [name for name in SETTING if self.runs[name].notna().any()]
         groups = self.measured.groupby(names)
         return pd.DataFrame([{**dict(zip(names, key, strict=True)), **_summary(runs)} for key, runs in groups])
@@ -117,11 +117,11 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     folder = Path(results_dir)
     provenance = read_provenance(folder)
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
-    runs["warmup"] = runs["warmup"].astype(bool)
-    runs = runs.astype({"chunk_size": "Int64", "replicas": "Int64"})
-    # a column without any value would not be numeric
-    runs = runs.astype(dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float))
-    return Sweep(runs, provenance, folder)
+    # pandas cannot infer the type of a column without any value
+    numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
+    return Sweep(
+        runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers}), provenance, folder
+    )
 
 
 def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
@@ -144,19 +144,15 @@ def read_provenance(folder: Path) -> Provenance:
 
 def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """The runs of a folder that were written completely, and the bytes that they take in its file."""
-    try:
-        text = (folder / RUNS).read_bytes()
-    except FileNotFoundError:
-        return [], 0
+    file = folder / RUNS
+    text = file.read_bytes() if file.exists() else b""
     size = text.rfind(b"\n") + 1
     lines = []
     for number, line in enumerate(text[:size].splitlines(), 1):
         try:
             lines.append(json.loads(line))
         except ValueError:
-            raise ExperimentError(
-                f"{folder / RUNS}, line {number}, is damaged; measure again into another folder."
-            ) from None
+            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
     return lines, size
 
 
