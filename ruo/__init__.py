@@ -3,7 +3,7 @@
 from ruo import score_csv
 scores = score_csv("testset.csv", "http://localhost:8000")
 
-The names below are imported on first use, so that a server never imports the client's packages, nor a client TensorFlow.
+The names below are imported on first use: a server never imports the client's packages, nor a client TensorFlow.
 """
 
 from __future__ import annotations

@@ -17,12 +17,13 @@ from ruo.errors import RuoError
 __all__ = ["main"]
 
 _SOME_FAILED = 3
-_INTERRUPTED = 130  # as in a shell: 128 plus the signal's number
 _RESUMED = "the same command goes on from there"
 _PATH = click.Path(path_type=Path)
 
 
 class _Verbs(click.Group):
+    """Shows an error of ruo as one sentence."""
+
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
@@ -37,7 +38,7 @@ def _interruptible(hint: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         click.echo(f"Interrupted; {hint}.", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(130)  # as in a shell: 128 plus the number of the signal
 
 
 @click.group(cls=_Verbs, context_settings={"show_default": True})
@@ -113,7 +114,7 @@ def _part(value: str) -> tuple[int, int]:
 def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, **options: Any) -> None:
     """Score the table SOURCE with the model at URL (several URLs: servers with the same model).
 
-    Exits with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect left out some rows, and
+    Exits with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect left out some rows,
     130 when it was interrupted; with --checkpoint, the same command then resumes.
     """
     from ruo.client.scoring import score_csv

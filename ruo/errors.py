@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree. Each message is one sentence that says what is wrong, where, and what to do.
+"""The tree of errors. Each message is one sentence that says what is wrong, where, and what to do about it.
 
 ``ruo.wire.WireError`` stands apart: both sides of the wire raise it for a message that breaks its protocol. The
 server answers it with its status; the client turns it into one of the errors below.

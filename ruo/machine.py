@@ -57,7 +57,7 @@ def _busy_share() -> float | None:
 
 
 def wait_until_quiet(limit: float, patience_s: float) -> tuple[float | None, float]:
-    """Wait until the share of CPUs in use is at most `limit`, up to `patience_s` seconds: that share, and the time waited."""
+    """Wait up to `patience_s` until the share of CPUs in use is at most `limit`; return it and the seconds waited."""
     began = time.monotonic()
     share = _busy_share()
     while share is not None and share > limit and time.monotonic() - began < patience_s:

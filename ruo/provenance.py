@@ -21,7 +21,7 @@ from ruo.machine import cpu_limit
 
 __all__ = ["Provenance", "fingerprint", "machine"]
 
-_PACKAGES = ("ruo", "numpy", "polars", "aiohttp", "keras", "gunicorn", "flask")
+_PACKAGES = ("ruo", "numpy", "polars", "aiohttp", "keras", "tensorflow", "gunicorn", "flask")
 # They set the number of threads that a process starts, or the code that it runs.
 _THREADS = [f"{name}_NUM_THREADS" for name in ("MKL", "NUMEXPR", "OMP", "OPENBLAS")] + ["POLARS_MAX_THREADS"]
 _TENSORFLOW = ["TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"]
@@ -47,7 +47,13 @@ class Provenance:
 
     def flat(self) -> dict[str, Any]:
         """The facts by their full names, such as "machine.cpus"."""
-        return _flat(self.facts)
+        flat: dict[str, Any] = {}
+        for name, value in self.facts.items():
+            if isinstance(value, dict):
+                flat |= {f"{name}.{inner}": fact for inner, fact in Provenance(value).flat().items()}
+            else:
+                flat[name] = value
+        return flat
 
     def __repr__(self) -> str:
         machine_facts = self.facts.get("machine", {})
@@ -76,8 +82,7 @@ def machine() -> dict[str, Any]:
         "memory_limit_gb": _memory_limit_gb(),
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "versions": {name: _version(name) for name in _PACKAGES}
-        | {"tensorflow": _version("tensorflow") or _version("tensorflow-cpu")},
+        "versions": {name: _version(name) for name in _PACKAGES},
         "commit": commit,
         "clean": clean,
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -102,7 +107,7 @@ def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
+        return _version("tensorflow-cpu") if name == "tensorflow" else None
 
 
 def _cpu_model() -> str:
@@ -150,16 +155,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _words(value: Any) -> str:

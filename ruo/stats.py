@@ -115,7 +115,7 @@ def harmonic_rate(amount: float, seconds: Values) -> float:
 
 
 def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
-    """Compare the times `a` with the times `b` of runs in the same blocks: Series are paired by index, else by position.
+    """Compare the times `a` with the times `b` of runs in the same blocks; Series are paired by index.
 
     The ratio is the geometric mean of a / b over the pairs: what slows down a block cancels out, and one disturbed run
     weighs little. The interval is a bootstrap over the pairs, with percentiles widened for few of them,

@@ -79,7 +79,7 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
     Parameters
     ----------
     function : callable
-        Called without arguments; its result is dropped after the clock has stopped, and an exception ends the runs.
+        Called without arguments; its result is dropped, and an exception ends the runs.
     runs, warmup : int
         The number of calls that count, and of calls before them that do not.
 

@@ -193,8 +193,8 @@ def test_identical_systems_are_not_told_apart(measure: Callable) -> None:
 def test_a_change_of_a_tenth_is_seen(measure: Callable, factor: float) -> None:
     """Of 20 comparisons with a system that is 10 % slower, or faster, 18 or more see it, and the right way round."""
     random = np.random.default_rng(21)
-    result = [measure(random, factor, 10) for _ in range(20)]
-    assert sum(each.differs and (each.ratio > 1) == (factor > 1) for each in result) >= 18
+    results = [measure(random, factor, 10) for _ in range(20)]
+    assert sum(result.differs and (result.ratio > 1) == (factor > 1) for result in results) >= 18
 
 
 @pytest.mark.soak

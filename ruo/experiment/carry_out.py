@@ -26,7 +26,7 @@ _QUIET = 0.15  # of all CPUs
 
 
 class Measurement:
-    """How the runs of an experiment are made. An exception ends the experiment; its run is then repeated on resuming."""
+    """How runs are made. An exception ends the experiment, and its run is repeated on resuming."""
 
     def begin(self, resumed: bool) -> None:
         """Called once before the first run that is left to do; `resumed` says whether earlier runs are on disk."""

@@ -51,8 +51,8 @@ class RunsCompared:
             if settings:
                 sentences.append(f"Only {name} has {'; '.join(settings)}, so {other} cannot be compared there.")
         sentences.append(
-            "The two were not measured side by side: what slowed down the machine during one of them looks the same as a "
-            "slower system."
+            "The two were not measured side by side: what slowed down the machine during one of them looks the same "
+            "as a slower system."
         )
         if len(self.table) > 1:
             chance = "settings that did not change, one in twenty seems to, by chance alone."

@@ -41,8 +41,8 @@ class ScalingLaw:
         limit = f"at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "without a limit"
         end = f"throughput falls beyond {self.peak:,.0f} replicas" if self.beta > 0 else f"it grows to {limit}"
         return (
-            f"The fitted law (alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points) "
-            f"says: {end}."
+            f"The fitted law (alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} "
+            f"points) says: {end}."
         )
 
 
@@ -52,7 +52,8 @@ def fit_usl(replicas: ArrayLike, throughput: ArrayLike) -> ScalingLaw:
     points = len(np.unique(n))
     if points < _MIN_POINTS:
         raise ExperimentError(
-            f"{points} numbers of replicas cannot show a law; {_MIN_POINTS} or more can, from one to as many as there are."
+            f"{points} numbers of replicas cannot show a law; "
+            f"{_MIN_POINTS} or more can, from one to as many as there are."
         )
 
     def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
@@ -74,7 +75,8 @@ class RequestCost:
 
     def sentence(self) -> str:
         """The cost in words, with the number of rows whose cost is ten times that of their request."""
-        text = f"A request costs {1e3 * self.request_s:.3g} ms and a row {1e6 * self.row_s:.3g} µs (R² {self.r_squared:.2f})"
+        request_ms, row_us = 1e3 * self.request_s, 1e6 * self.row_s
+        text = f"A request costs {request_ms:.3g} ms and a row {row_us:.3g} µs (R² {self.r_squared:.2f})"
         if self.request_s <= 0:
             return f"{text}: in these runs small requests cost no more than large ones."
         rows = 10 * self.request_s / self.row_s

@@ -9,17 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import polars as pl
 
 from ruo.client.scoring import score_csv
-from ruo.errors import DeploymentError
-from ruo.table import open_table
-
-if TYPE_CHECKING:
-    from ruo.table import Source
+from ruo.errors import ArgumentError, DeploymentError
+from ruo.table import Source, open_table
 
 __all__ = ["Network", "measure_network", "slow_network"]
 
@@ -48,40 +45,37 @@ def measure_network(
 
     Parameters
     ----------
-    source : path or DataFrame
-        The table that the rows are taken from.
-    url : str
-        The server's address; on this machine, the throughput is that of memory.
-    rows : int
-        The rows of the larger request.
-    tries : int
-        How often each request is sent; the median counts.
-    label_prefix, token
-        As in `ruo.score_csv`.
+    source, url, label_prefix, token
+        As in `ruo.score_csv`; for a server on this machine, the throughput is that of memory.
+    rows, tries : int
+        The rows of the larger request, and how often each is sent; the median counts.
 
     Raises
     ------
+    ArgumentError
+        The table has one row.
     DeploymentError
         The server reports no times.
     """
     table = open_table(source, label_prefix)
     frame = pl.DataFrame(next(iter(table.blocks(rows))).features, schema=table.features)
-    small, large = (_outside(frame[:count], url, tries, token) for count in (1, len(frame)))
-    if not small[1] or len(frame) < 2:
-        raise DeploymentError(f"{url} reports no times (Server-Timing), so its network cannot be measured.")
-    seconds = max(large[0] - small[0], 1e-9)
-    return Network(small[0], (large[1] - small[1]) / seconds)
+    if len(frame) < 2:
+        raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
+    (request_s, request_bytes), (seconds, size) = (_outside(frame[:count], url, tries, token) for count in (1, rows))
+    return Network(request_s, (size - request_bytes) / max(seconds - request_s, 1e-9))
 
 
 def _outside(frame: pl.DataFrame, url: str, tries: int, token: str | None) -> tuple[float, int]:
-    """The seconds of a request outside the server, and its bytes in both directions; 0 where the server reports no times."""
+    """Seconds of a request outside the server, and its bytes both ways."""
     outside = []
     for _ in range(tries + 1):
         scores = score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token)
         record = scores.records[0]
         outside.append(record.seconds - record.predict_s - record.encode_s)  # the body is decoded while it arrives
     seconds = statistics.median(outside[1:])  # the first warms the server for this size
-    return seconds, 0 if math.isnan(seconds) else record.bytes + scores.predictions.nbytes
+    if math.isnan(seconds):
+        raise DeploymentError(f"{url} reports no times (Server-Timing), so its network cannot be measured.")
+    return seconds, record.bytes + scores.predictions.nbytes
 
 
 @contextmanager

@@ -38,7 +38,7 @@ COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 class Sweep:
     """The results of a request-size sweep.
 
-    `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of its columns
+    `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of it,
     `chunk_size` is None for the whole set, `model` and `replicas` where there is one model or nothing was scaled;
     `loop_lag_s` is the largest delay of the client's event loop; `server_s` the work that the servers report, and
     `server_busy` its share of their time; `client_cpu_share` the CPU seconds of this process per second; `machine_busy`

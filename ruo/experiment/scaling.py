@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -18,11 +18,8 @@ from ruo.experiment.network import Network, measure_network
 from ruo.experiment.validity import worker_shares
 from ruo.machine import cpu_limit
 from ruo.stats import MIN_RUNS, Comparison, compare
-from ruo.table import open_table
+from ruo.table import Source, open_table
 from ruo.timing import time_runs
-
-if TYPE_CHECKING:
-    from ruo.table import Source
 
 __all__ = ["Costs", "balance", "law", "measure_costs", "pays", "speed_ups", "verdict_on_scaling"]
 
@@ -60,7 +57,7 @@ class Costs:
         return max(parts, key=parts.__getitem__)
 
     def seconds(self, replicas: float, rows: float) -> float:
-        """The predicted seconds of a job: its start, the latency of a request, and its rows at the slowest part's pace."""
+        """The predicted seconds of a job: its start, a request's latency, and its rows at the slowest part's pace."""
         return self.start_s + self.network.request_s + rows * max(self.parts(replicas).values())
 
     def speed_up(self, replicas: float, rows: float) -> float:
@@ -183,13 +180,15 @@ def pays(costs: Costs, where: str = "this network") -> str:
     if useful < _WORTH_IT:
         slower = "the network" if network_s > read_s else "the client's reading"
         return f"Distributing never pays on {where}, because {slower} takes as long as the work itself: {facts}."
+    first = "the network" if network_s > read_s else "reading"
     begin = costs.start_s + costs.network.request_s
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
+    about = int(float(f"{max(rows, 1):.2g}"))
     return (
-        f"Distributing pays on {where} from about {int(float(f'{max(rows, 1):.2g}')):,} rows on (two replicas are then "
-        f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client keeps "
-        f"up to {useful:,.1f} replicas busy: beyond them {'the network' if network_s > read_s else 'reading'} is the "
+        f"Distributing pays on {where} from about {about:,} rows on (two replicas are then "
+        f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client "
+        f"keeps up to {useful:,.1f} replicas busy: beyond them {first} is the "
         "bottleneck, not they."
     )
 
@@ -210,8 +209,8 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
         if not gain.has_enough_runs:
             doubt = f"; so few cannot show a difference, {MIN_RUNS} can"
         lines.append(
-            f"- {most} replicas are {gain.ratio:.2f} times as fast as one at {best['rows_per_request']:,} rows per request "
-            f"(95 % interval {gain.low:.2f} to {gain.high:.2f}, {gain.n_a:.0f} pairs of runs{doubt}). At most "
+            f"- {most} replicas are {gain.ratio:.2f} times as fast as one at {best['rows_per_request']:,} rows per "
+            f"request (95 % interval {gain.low:.2f} to {gain.high:.2f}, {gain.n_a:.0f} pairs of runs{doubt}). At most "
             f"{best['bound']:.2f} was to be had: {costs.bottleneck(most)} set the pace."
         )
     return "\n".join([*lines, f"- {pays(costs)}"])

@@ -9,10 +9,11 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy.deployment import Deployment
 from ruo.errors import ArgumentError, DeploymentError, RuoError
@@ -22,11 +23,7 @@ from ruo.experiment.plan import Plan, Trial, all_combinations
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table import fingerprint_table, open_table
-
-if TYPE_CHECKING:
-    from ruo.client.scores import Predictions, Scores
-    from ruo.table import Source
+from ruo.table import Source, fingerprint_table, open_table
 
 __all__ = ["sweep"]
 
@@ -132,7 +129,7 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
 
 
 class _TableMeasurement(Measurement):
-    """Scores a table, and compares the predictions with those of each model's first run, or of an extra run on resuming."""
+    """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
 
     def __init__(self, source: Source, servers: Mapping[str | None, Servers], options: dict[str, Any]) -> None:
         self._source = source

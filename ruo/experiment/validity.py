@@ -6,7 +6,7 @@ A rule applies where the runs have the columns that it needs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,10 @@ _WAITING = 0.7  # a server that is busy for less than this share of the time wai
 class Validity:
     """The reasons against the runs, the limits of what they say, notes on their quality, and what valid runs claim."""
 
-    reasons: list[str] = field(default_factory=list)
-    limits: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    claim: str = "every run scored every row alike"
+    reasons: list[str]
+    limits: list[str]
+    notes: list[str]
+    claim: str
 
     @property
     def valid(self) -> bool:
@@ -56,7 +56,7 @@ class Validity:
         return "\n".join([head, *self.limits, *self.notes])
 
 
-def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = Validity.claim) -> Validity:
+def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every run scored every row alike") -> Validity:
     """Judge runs with columns as in `Sweep.runs` or in a comparison of systems; `planned` is how many there should be.
 
     Warm-ups count only where answers are compared.
@@ -157,8 +157,8 @@ def _limits(good: pd.DataFrame) -> list[str]:
         if setting.get("pipelined") and busy < _WAITING and requests >= 2 * runs["workers"].median():
             waiting.append(f"{name_of(setting, good)} {busy:.0%}")
     sentence = (
-        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, and "
-        f"the servers computed only part of the time: {', '.join(waiting)}."
+        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, "
+        f"and the servers computed only part of the time: {', '.join(waiting)}."
     )
     return [sentence] if waiting else []
 

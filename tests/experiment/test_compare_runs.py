@@ -84,17 +84,17 @@ def test_each_setting_has_its_word(compared: RunsCompared) -> None:
     assert compared.warnings == []
 
 
-def test_said_in_words(compared: RunsCompared) -> None:
-    """The sentences name the setting, the word and the runs, and what no interval knows of; the repr is one line."""
-    said = compared.sentences()
-    assert said[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
-    assert said[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
-    assert said[2].startswith("1,000 rows pipelined: No difference seen between B and A")
-    assert "8 and 10 runs" in said[0]
-    assert "not measured side by side" in said[3]
-    assert "Of 3 settings that did not change, one in twenty seems to" in said[4]
+def test_the_comparison_in_words(compared: RunsCompared) -> None:
+    """The sentences name the setting, the word and the runs, and what no interval shows; the repr is one line."""
+    sentences = compared.sentences()
+    assert sentences[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
+    assert sentences[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
+    assert sentences[2].startswith("1,000 rows pipelined: No difference seen between B and A")
+    assert "8 and 10 runs" in sentences[0]
+    assert "not measured side by side" in sentences[3]
+    assert "Of 3 settings that did not change, one in twenty seems to" in sentences[4]
     assert repr(compared).endswith("1 faster, 1 slower, 1 no difference seen)")
-    assert all(sentence in compared.text() for sentence in said)
+    assert all(sentence in compared.text() for sentence in sentences)
     assert "<table" in compared._repr_html_()
 
 
@@ -125,7 +125,7 @@ def test_few_runs_are_told(tmp_path: Path) -> None:
 
 
 def test_failed_runs_do_not_count(tmp_path: Path) -> None:
-    """Failed runs have no time; where all failed there is no ratio, and the sweep is said to be INVALID."""
+    """Failed runs have no time; where all failed there is no ratio, and the sweep is INVALID."""
     a = write(tmp_path / "a", {100: 2.0})
     b = write(tmp_path / "b", {100: 2.0}, error="Too large.", total_s=None)
     compared = compare_runs(a, b)
