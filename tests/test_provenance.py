@@ -87,7 +87,7 @@ def _commit_seen(folder: Path) -> list:
 
 
 def test_commit_of_the_checkout(checkout: Path) -> None:
-    """A checkout has a commit and may be changed; untracked files do not count as changes."""
+    """The facts name the commit of a checkout and whether it is changed; untracked files are no change."""
     commit = _git(checkout, "rev-parse", "HEAD")
     (checkout / "results.txt").write_text("new")
     assert _commit_seen(checkout) == [commit, True]

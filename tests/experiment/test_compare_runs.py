@@ -1,4 +1,4 @@
-"""Two sweeps compared, and how often the comparisons are right where the truth is known."""
+"""Two sweeps compared."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_levels_of_every_factor_make_a_setting(tmp_path: Path) -> None:
     assert len(compare_runs(a, write(tmp_path / "b", {100: 2.0}, replicas=1)).table) == 1
 
 
-def test_few_runs_are_told(tmp_path: Path) -> None:
-    """Sweeps of three runs see no difference, and say that so few cannot show one."""
+def test_few_runs_see_no_difference(tmp_path: Path) -> None:
+    """Sweeps of three runs show no difference, and the sentence says that so few cannot."""
     compared = compare_runs(write(tmp_path / "a", {100: 2.0}, n=3), write(tmp_path / "b", {100: 1.0}, n=3))
     assert compared.table["word"].tolist() == ["no difference seen"]
     assert "3 and 3 runs cannot show one" in compared.sentences()[0]

@@ -25,14 +25,14 @@ def test_everything_arrives(demo: Demo, server: LocalServer, expected: np.ndarra
 
 
 def test_a_link_takes_at_least_its_time(demo: Demo, server: LocalServer) -> None:
-    """2,500 rows of 256 bytes need 0.32 s at 16 Mbit/s, and a request two round trips: one to connect, one to be answered."""
+    """2,500 rows of 256 bytes need 0.32 s at 16 Mbit/s, and a request needs two round trips, one of them to connect."""
     with slow_network(server.url, round_trip_ms=50, megabits=16) as url:
         scores = score_csv(demo.testset, url, chunk_size=None, retries=0)
     assert scores.timings.sending_s > 0.32 + 0.1
 
 
 def test_a_network_is_measured(demo: Demo, server: LocalServer) -> None:
-    """The measured network is the one that was set: two round trips for a request, and the link's rate, within a machine's noise."""
+    """The measured network is the one that was set, with two round trips for a request, within a machine's noise."""
     with slow_network(server.url, round_trip_ms=40, megabits=40) as url:
         network = measure_network(demo.testset, url, rows=2_000, tries=3)
     assert 0.08 < network.request_s < 0.2
