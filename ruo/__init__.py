@@ -3,8 +3,7 @@
 from ruo import score_csv
 scores = score_csv("testset.csv", "http://localhost:8000")
 
-The names below are imported when they are first used, so that a server never imports the client's packages
-and a client never imports TensorFlow.
+The names below are imported on first use: a server never imports the client's packages, nor a client TensorFlow.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {
     "KubernetesDeployment": "ruo.deploy.kubernetes",
     "Scores": "ruo.client.scores",
     "ascore_csv": "ruo.client.scoring",
@@ -49,9 +48,9 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

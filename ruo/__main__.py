@@ -1,4 +1,4 @@
-"""The command line: each verb is a thin call of a public function. ``python -m ruo --help``."""
+"""The command line, ``python -m ruo --help``: each verb is a thin call of a public function."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from ruo.errors import RuoError
 __all__ = ["main"]
 
 _SOME_FAILED = 3
-_INTERRUPTED = 130  # as a shell has it: 128 and the signal's number
 _RESUMED = "the same command goes on from there"
+_PATH = click.Path(path_type=Path)
 
 
 class _Verbs(click.Group):
+    """Shows an error of ruo as one sentence."""
+
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
@@ -31,24 +33,24 @@ class _Verbs(click.Group):
 
 @contextmanager
 def _interruptible(hint: str) -> Iterator[None]:
-    """End with a status of its own, and the hint how to go on, when the user presses ctrl-C."""
+    """On Ctrl-C, say how to continue and exit with the status of an interrupted program."""
     try:
         yield
     except KeyboardInterrupt:
         click.echo(f"Interrupted; {hint}.", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(130)  # as in a shell: 128 plus the number of the signal
 
 
-@click.group(cls=_Verbs)
+@click.group(cls=_Verbs, context_settings={"show_default": True})
 @click.version_option(package_name="ruo")
 def main() -> None:
     """Score a whole table with a Keras model that is served over HTTP."""
 
 
 @main.command()
-@click.option("--rows", default=500_000, show_default=True, help="Rows of the test set.")
-@click.option("--out", default="data", show_default=True, type=click.Path(path_type=Path), help="Folder to write to.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same demo.")
+@click.option("--rows", default=500_000, help="Rows of the test set.")
+@click.option("--out", default="data", type=_PATH, help="Folder to write to.")
+@click.option("--seed", default=0, help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
     """Make a test set and two trained models from scikit-learn's handwritten digits."""
     from ruo.learn.demo import make_demo
@@ -60,10 +62,10 @@ def demo(rows: int, out: Path, seed: int) -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("model", type=_PATH)
+@click.argument("store", type=_PATH)
 def publish(model: Path, store: Path) -> None:
-    """Copy MODEL into the folder STORE as its next version; a server that reads STORE takes it up by itself."""
+    """Copy MODEL into the folder STORE as its next version, which a server that reads STORE loads by itself."""
     from ruo.model.store import publish as publish_model
 
     click.echo(f"{store}: version {publish_model(model, store)}")
@@ -75,6 +77,15 @@ def _number_or_auto(value: str) -> int | str:
     raise click.BadParameter(f"{value!r} is neither a whole number nor auto.")
 
 
+def _output(value: str) -> Path:
+    path = Path(value)
+    if path.suffix not in (".csv", ".parquet"):
+        raise click.BadParameter(f"{path} must end in .csv or .parquet.")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"the folder {path.parent} does not exist.")
+    return path
+
+
 def _part(value: str) -> tuple[int, int]:
     index, _, of = value.partition("/")
     if index.isdigit() and of.isdigit() and int(index) < int(of):
@@ -83,46 +94,31 @@ def _part(value: str) -> tuple[int, int]:
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=_PATH)
 @click.argument("url", nargs=-1, required=True)
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Predictions as .csv or .parquet.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Keep what is scored here; go on from it.")
+@click.option("--output", "-o", type=_output, metavar="PATH", help="Predictions as .csv or .parquet.")
+@click.option("--checkpoint", type=_PATH, help="Keep the scores here, and resume from them.")
+@click.option("--shard", type=_part, metavar="I/N", help="Score only part I of N, from 0; `ruo merge` joins the parts.")
 @click.option(
-    "--shard", type=_part, metavar="I/N", help="Score part I of N only, counted from 0; `ruo merge` joins the parts."
+    "--chunk-size", default="10000", type=_number_or_auto, metavar="N", help="Rows per request; 0 for all; auto."
 )
-@click.option(
-    "--chunk-size",
-    default="10000",
-    show_default=True,
-    type=_number_or_auto,
-    metavar="N",
-    help="Rows per request; 0 for all; auto.",
-)
-@click.option(
-    "--concurrency", default="8", show_default=True, type=_number_or_auto, metavar="N", help="Requests in flight; auto."
-)
-@click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
-@click.option("--label-prefix", default="Label_", show_default=True, help="Columns that begin so are not sent.")
-@click.option(
-    "--errors", default="raise", show_default=True, type=click.Choice(["raise", "collect"]), help="Stop, or go on."
-)
-@click.option("--retries", default=10, show_default=True, help="Further tries of a request that failed.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds that a try may take.")
+@click.option("--concurrency", default="8", type=_number_or_auto, metavar="N", help="Requests in flight; auto.")
+@click.option("--wire", default="v2", help="v2, v2-json, v1 or paper.")
+@click.option("--label-prefix", default="Label_", help="Columns whose names begin so are not sent.")
+@click.option("--errors", default="raise", type=click.Choice(["raise", "collect"]), help="Stop, or score the rest.")
+@click.option("--retries", default=10, help="Further attempts at a request that failed.")
+@click.option("--timeout", default=60.0, help="Seconds that an attempt may take.")
 @click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
-@click.option("--ca", type=click.Path(path_type=Path), help="Certificates (PEM) to trust for https.")
+@click.option("--ca", type=_PATH, help="Certificates (PEM) to trust for https.")
 @click.option("--progress/--no-progress", default=None, help="Draw a bar; by default in a terminal only.")
 def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, **options: Any) -> None:
     """Score the table SOURCE with the model at URL (several URLs: servers with the same model).
 
-    Ends with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect went on and some rows
-    were not scored, 130 when it was interrupted: with --checkpoint the same command then goes on.
+    Exits with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect left out some rows,
+    130 when it was interrupted; with --checkpoint, the same command then resumes.
     """
     from ruo.client.scoring import score_csv
 
-    if output is not None and output.suffix not in (".csv", ".parquet"):
-        raise click.BadParameter(f"{output} must end in .csv or .parquet.", param_hint="--output")
-    if output is not None and not output.parent.is_dir():
-        raise click.BadParameter(f"the folder {output.parent} does not exist.", param_hint="--output")
     if options["shard"] and output is not None and output.suffix != ".parquet":
         raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
     with _interruptible(_RESUMED if options["checkpoint"] else "nothing is kept without --checkpoint"):
@@ -138,8 +134,8 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
 
 
 @main.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("out", type=_PATH)
+@click.argument("parts", nargs=-1, required=True, type=_PATH)
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
     """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
     from ruo.client.shards import merge as merge_parts
@@ -147,10 +143,8 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 
 
-_notebook = click.argument("notebook", type=click.Path(path_type=Path))
-_results = click.option(
-    "--results", required=True, type=click.Path(path_type=Path), help="Folder for all that comes out."
-)
+_notebook = click.argument("notebook", type=_PATH)
+_results = click.option("--results", required=True, type=_PATH, help="Folder for the results.")
 
 
 @main.command()
@@ -162,9 +156,10 @@ _results = click.option(
 def run(
     notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...], texts: tuple[str, ...], files: tuple[TextIO, ...]
 ) -> None:
-    """Run NOTEBOOK with parameters; leave it, a page that opens offline and its data in one folder.
+    """Run NOTEBOOK with parameters; keep it, a page that opens offline and its data in one folder.
 
-    -p runs 5, -p server_url http://localhost:8000, -p chunk_sizes 1000,5000,none: as papermill has it, and lists.
+    Parameters are given as for papermill, and may be lists: -p runs 5, -p server_url http://localhost:8000, -p
+    chunk_sizes 1000,5000,none.
     """
     from ruo.notebook.parameters import parse_fixed
     from ruo.notebook.run import run_notebook
@@ -185,9 +180,9 @@ def sweep(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> 
     """Run NOTEBOOK for every combination of its parameters' values, one after the other.
 
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
-    -p chunk_sizes '[1000,5000],[none]'. The same command goes on where it was interrupted.
+    -p chunk_sizes '[1000,5000],[none]'. After an interruption, the same command resumes.
 
-    Ends with status 0, 1 when nothing could be run, 3 when some combinations failed, 130 when it was interrupted.
+    Exits with status 0, 1 when nothing could be run, 3 when some combinations failed, or 130 when it was interrupted.
     """
     from ruo.notebook.grid import VERDICTS, run_grid
     from ruo.notebook.parameters import parse_swept
@@ -200,7 +195,7 @@ def sweep(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> 
 
 
 @main.command()
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", type=_PATH)
 def report(results: Path) -> None:
     """Bind the newest finished run of each notebook in the folder RESULTS into one page that opens offline."""
     from ruo.notebook.report import bind
@@ -211,27 +206,26 @@ def report(results: Path) -> None:
 @main.command()
 @click.option("--testset", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--model", required=True, type=click.Path(exists=True, path_type=Path), help="A .keras file.")
-@click.option("--sizes", default="10000", show_default=True, help="Rows per request: all, or like 1000,10000,none.")
-@click.option("--runs", default=5, show_default=True, type=click.IntRange(min=1), help="Runs of each system.")
-@click.option("--workers", type=click.IntRange(min=1), help="Of ruo's server; one for each CPU where not given.")
+@click.option("--sizes", default="10000", help="Rows per request: all, or like 1000,10000,none.")
+@click.option("--runs", default=5, type=click.IntRange(min=1), help="Runs of each system.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
 @click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same order of runs.")
-@click.option("--patience", default=10.0, show_default=True, help="Seconds to wait for a busy machine before a run.")
+@click.option("--seed", default=0, help="The same seed gives the same order of runs.")
+@click.option("--patience", default=10.0, help="Seconds to wait for a busy machine before a run.")
 def compare(
     testset: Path, model: Path, sizes: str, runs: int, workers: int | None, results: Path, seed: int, patience: float
 ) -> None:
     """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
 
-    The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
+    After an interruption, the same command resumes; a finished run in the folder is kept beside it, under its date.
     """
     from ruo.compare.run import ALL_SIZES, compare_systems
     from ruo.compare.systems import Systems
     from ruo.experiment.results import put_aside_finished
     from ruo.notebook.parameters import request_sizes
 
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that the servers are stopped then, too
+    # so that SIGTERM stops the servers, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     once = sizes.strip().lower() == "all"
     chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes(sizes, "--sizes")))
     systems = Systems(testset, model, workers)
@@ -247,8 +241,8 @@ def compare(
 
 
 @main.command("compare-runs")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=_PATH)
+@click.argument("b", type=_PATH)
 def compare_runs(a: Path, b: Path) -> None:
     """Say where the sweep in folder B is faster than that in A, where slower, and where no difference is seen."""
     from ruo.experiment.compare_runs import compare_runs as compare

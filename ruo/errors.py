@@ -1,20 +1,7 @@
-"""Everything that can go wrong, as one tree.
-
-    RuoError
-    ├── ArgumentError        an argument, option or parameter cannot be what it is; also a ValueError
-    ├── TableError           the table cannot be read or sent: what is wrong, in which row and column; also a ValueError
-    ├── ModelError           a model cannot be loaded or published
-    ├── ScoringError         rows were not scored: which, why, and what was scored so far
-    ├── CheckpointError      a checkpoint, or a part of a table, does not go with this run
-    ├── DeploymentError      a server could not be started, reached or changed
-    ├── ExperimentError      the results on disk are of another experiment, damaged, or too few to say something
-    ├── SettingsError        an environment variable of the server holds something that it cannot hold
-    └── MissingPackageError  a package that is only needed here is not installed
-
-Each message is one sentence that names what is wrong, where, and how to mend it.
+"""The tree of errors. Each message is one sentence that says what is wrong, where, and what to do about it.
 
 ``ruo.wire.WireError`` stands apart: both sides of the wire raise it for a message that breaks its protocol. The
-server answers it with its status; the client turns it into one of the above.
+server answers it with its status; the client turns it into one of the errors below.
 """
 
 from __future__ import annotations
@@ -36,11 +23,11 @@ __all__ = [
 
 
 class RuoError(Exception):
-    """Anything that ruo says is wrong."""
+    """Any error that ruo raises."""
 
 
 class ArgumentError(RuoError, ValueError):
-    """An argument, a command-line option or a notebook's parameter cannot be what it is."""
+    """An argument, a command-line option or a notebook's parameter has a value that it cannot have."""
 
 
 class TableError(RuoError, ValueError):
@@ -81,8 +68,8 @@ class ScoringError(RuoError):
     Attributes
     ----------
     scores : ruo.Scores or None
-        What was scored until then: its `predictions` are NaN where none came, its `failures` list the rows that
-        were tried and failed.
+        What was scored before the error; its `predictions` are NaN for the other rows, and its `failures` list the
+        rows that were tried and failed.
     """
 
     def __init__(
@@ -96,12 +83,9 @@ class ScoringError(RuoError):
 
 
 class CheckpointError(RuoError):
-    """A checkpoint is of another run, in use, or cannot be read or written; or parts do not make a whole.
+    """A checkpoint, or a part of a table, does not belong to this run, is in use, or cannot be read or written.
 
-    Attributes
-    ----------
-    scores : ruo.Scores or None
-        What was scored until then, where a run came so far.
+    `scores` holds what was scored before the error, as in ScoringError.
     """
 
     scores: Any = None
@@ -112,12 +96,12 @@ class DeploymentError(RuoError):
 
 
 class ExperimentError(RuoError):
-    """The results in a folder are of another experiment, damaged, or too few for what is asked of them."""
+    """The results in a folder are of another experiment, damaged, or too few to say anything."""
 
 
 class SettingsError(RuoError):
-    """An environment variable of the server holds something that it cannot hold."""
+    """An environment variable of the server has a value that it cannot have."""
 
 
 class MissingPackageError(RuoError):
-    """A package that is only needed here is not installed; the message says how to install it."""
+    """A package that only this needs is not installed; the message says how to install it."""

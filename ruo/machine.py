@@ -1,4 +1,4 @@
-"""CPUs, load and memory of this machine and of its processes. Load is read from Linux' /proc; elsewhere it is None."""
+"""CPUs, load and memory of this machine and its processes. Load is read from /proc on Linux and is None elsewhere."""
 
 from __future__ import annotations
 
@@ -10,30 +10,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = [
-    "busy_cpu_s",
-    "busy_share",
-    "cpu_limit",
-    "peak_rss_mb",
-    "session_cpu_s",
-    "session_rss_mb",
-    "wait_until_quiet",
-]
+__all__ = ["busy_cpu_s", "cpu_limit", "peak_rss_mb", "session_cpu_s", "session_rss_mb", "wait_until_quiet"]
 
 _PROC = Path("/proc")
 
 
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """CPUs this process may use at the same time, at least a fraction of one.
-
-    The scheduler's affinity mask gives whole CPUs; a container's limit is a cgroup quota, which the mask
-    does not show (Linux, "Control Group v2", cpu.max; in version 1 cpu.cfs_quota_us and cpu.cfs_period_us).
-    """
+    """The CPUs that this process may use at the same time; a container's quota may be a fraction of one."""
     visible = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     return min(visible, _quota(cgroup) or visible)
 
 
 def _quota(cgroup: Path) -> float | None:
+    """The quota of a container (Linux, "Control Group v2", cpu.max; in version 1 cpu.cfs_quota_us over its period)."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -48,7 +37,7 @@ def _quota(cgroup: Path) -> float | None:
 
 
 def busy_cpu_s() -> float | None:
-    """Seconds that all CPUs together have worked since the machine started."""
+    """CPU seconds that all processes together have used since the machine started."""
     try:
         ticks = [int(field) for field in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
     except OSError:
@@ -57,10 +46,10 @@ def busy_cpu_s() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def busy_share(seconds: float = 0.1) -> float | None:
-    """The share of all CPUs (0 to 1) that is in use, over the next `seconds`."""
+def _busy_share() -> float | None:
+    """The share of all CPUs (0 to 1) in use over the next tenth of a second."""
     before, began = busy_cpu_s(), time.monotonic()
-    time.sleep(seconds)
+    time.sleep(0.1)
     after, ended = busy_cpu_s(), time.monotonic()
     if before is None or after is None:
         return None
@@ -68,19 +57,19 @@ def busy_share(seconds: float = 0.1) -> float | None:
 
 
 def wait_until_quiet(limit: float, patience_s: float) -> tuple[float | None, float]:
-    """Wait until at most `limit` of the CPUs is in use, for no longer than `patience_s`: the share, and the seconds waited."""
+    """Wait up to `patience_s` until the share of CPUs in use is at most `limit`; return it and the seconds waited."""
     began = time.monotonic()
-    share = busy_share()
+    share = _busy_share()
     while share is not None and share > limit and time.monotonic() - began < patience_s:
-        share = busy_share()
+        share = _busy_share()
     return share, time.monotonic() - began
 
 
 def session_cpu_s(session: int) -> float | None:
-    """CPU seconds of all processes of a session, those that have ended included."""
+    """CPU seconds of all processes of a session, including those that have ended."""
     if not (_PROC / "stat").exists():
         return None
-    # a process' own time and that of its children which have ended
+    # a process's own time and that of its children that have ended
     ticks = sum(sum(map(int, fields[11:15])) for fields in _session(session))
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -91,10 +80,10 @@ def session_rss_mb(session: int) -> float:
 
 
 def _session(session: int) -> Iterator[list[str]]:
-    """The processes of a session: of each, the fields of proc(5)'s stat that come after the name."""
+    """For each process of a session, the fields of proc(5)'s stat that come after its name."""
     for process in _PROC.glob("[0-9]*"):
         try:
-            # the name, in brackets, may hold blanks; the session is the fourth field after it
+            # the name, in brackets, may contain blanks; the session is the fourth field after it
             fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
@@ -103,11 +92,8 @@ def _session(session: int) -> Iterator[list[str]]:
 
 
 def peak_rss_mb() -> float:
-    """The largest resident memory of this process until now, in megabytes.
-
-    Linux keeps getrusage's maximum across exec, so a small process that a large one started would report its
-    parent's; VmHWM starts anew.
-    """
+    """The largest resident memory of this process so far, in megabytes."""
+    # getrusage's maximum outlives exec on Linux, so a small process would report that of its parent; VmHWM does not
     try:
         match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:

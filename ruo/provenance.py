@@ -1,6 +1,6 @@
 """Where numbers come from: the machine, the versions, the commit, and fingerprints of data and models.
 
-It names no host, no user and no folder, so it can be published with the results.
+No host, user or folder is named, so all of it can be published with the results.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ from ruo.machine import cpu_limit
 
 __all__ = ["Provenance", "fingerprint", "machine"]
 
-# TensorFlow is one package under two names.
-_PACKAGES = {name: (name,) for name in ("numpy", "polars", "aiohttp", "keras", "gunicorn", "flask")} | {
-    "tensorflow": ("tensorflow", "tensorflow-cpu")
-}
-# They decide how many threads a process of ours starts, or which code it runs.
+_PACKAGES = ("ruo", "numpy", "polars", "aiohttp", "keras", "tensorflow", "gunicorn", "flask")
+# They set the number of threads that a process starts, or the code that it runs.
 _THREADS = [f"{name}_NUM_THREADS" for name in ("MKL", "NUMEXPR", "OMP", "OPENBLAS")] + ["POLARS_MAX_THREADS"]
 _TENSORFLOW = ["TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"]
 _VARIABLES = ["KERAS_BACKEND", *_THREADS, *_TENSORFLOW, "WEB_CONCURRENCY"]
@@ -33,24 +30,30 @@ _VARIABLES = ["KERAS_BACKEND", *_THREADS, *_TENSORFLOW, "WEB_CONCURRENCY"]
 
 @dataclass(frozen=True, repr=False)
 class Provenance:
-    """Facts about results, in JSON's types: names to texts, numbers, None, lists and further facts."""
+    """Facts about results, by name, in the types of JSON; a fact may be a dict of further facts."""
 
     facts: dict[str, Any]
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for these facts, and change with any of them."""
+        """Twelve hexadecimal digits that identify these facts; any change of a fact changes them."""
         text = json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def differences(self, other: Provenance) -> list[tuple[str, Any, Any]]:
-        """The facts that differ: their full names, and their values in these facts and in those of `other`."""
+        """The facts that differ, each with its full name, its value and the value in `other`."""
         old, new = self.flat(), other.flat()
         return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
 
     def flat(self) -> dict[str, Any]:
-        """The facts by their full names, such as machine.cpus."""
-        return _flat(self.facts)
+        """The facts by their full names, such as "machine.cpus"."""
+        flat: dict[str, Any] = {}
+        for name, value in self.facts.items():
+            if isinstance(value, dict):
+                flat |= {f"{name}.{inner}": fact for inner, fact in Provenance(value).flat().items()}
+            else:
+                flat[name] = value
+        return flat
 
     def __repr__(self) -> str:
         machine_facts = self.facts.get("machine", {})
@@ -66,14 +69,9 @@ class Provenance:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine is and what runs on it, in JSON's types.
+    """What this machine is and what runs on it, in the types of JSON; memory is in GB (10^9 bytes), None is no limit.
 
-    Returns
-    -------
-    dict
-        cpu (its model), cpus (visible), cpu_limit (what a container's quota leaves), memory_gb and memory_limit_gb (GB
-        of 10^9 bytes; None: no limit), os, python, versions (None: not installed), commit and clean (of ruo's checkout;
-        None where ruo was installed), and environment: those variables about threads that are set.
+    A version is None where the package is not installed, `commit` and `clean` where ruo does not run from a checkout.
     """
     commit, clean = _checkout()
     return {
@@ -84,7 +82,7 @@ def machine() -> dict[str, Any]:
         "memory_limit_gb": _memory_limit_gb(),
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "versions": {"ruo": _version("ruo"), **{name: _version(*names) for name, names in _PACKAGES.items()}},
+        "versions": {name: _version(name) for name in _PACKAGES},
         "commit": commit,
         "clean": clean,
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -92,11 +90,7 @@ def machine() -> dict[str, Any]:
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, or of a folder, as 64 hexadecimal digits.
-
-    That of a folder is the SHA-256 of the lines that `sha256sum` prints for its files, sorted by name; it does not
-    depend on the folder's place. Raises ArgumentError where there is nothing at the path.
-    """
+    """The SHA-256 of a file, or of the lines that `sha256sum` prints for the files of a folder, sorted by name."""
     path = Path(path)
     if path.is_file():
         with path.open("rb") as stream:
@@ -108,14 +102,12 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _version(*names: str) -> str | None:
-    """The version that is installed under the first of the names; the package itself is not imported."""
-    for name in names:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+def _version(name: str) -> str | None:
+    """The installed version of a package, which is not imported for it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return _version("tensorflow-cpu") if name == "tensorflow" else None
 
 
 def _cpu_model() -> str:
@@ -135,23 +127,23 @@ def _memory_gb() -> float | None:
 
 
 def _memory_limit_gb() -> float | None:
-    """A container's limit (Linux, "Control Group v2", memory.max; in version 1 memory.limit_in_bytes)."""
+    """A container's memory limit (Linux, "Control Group v2", memory.max; in version 1 memory.limit_in_bytes)."""
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limit = int(Path(file).read_text())
         except (OSError, ValueError):
             continue
-        return round(limit / 1e9, 1) if limit < 2**60 else None  # version 1 has no word for "no limit"
+        return round(limit / 1e9, 1) if limit < 2**60 else None  # version 1 writes a huge number for "no limit"
     return None
 
 
 def _checkout() -> tuple[str | None, bool | None]:
     """The commit of the checkout that ruo runs from, and whether its files are as committed."""
     package = Path(__file__).parent
-    # an installed ruo may lie in an environment inside somebody else's checkout
+    # an installed ruo may be in an environment inside another project's checkout
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    # untracked files are not looked at: results are written while a sweep runs
+    # untracked files do not count, since a sweep writes its results while it runs
     changes = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ":/")
     return _git(package, "rev-parse", "HEAD"), None if changes is None else not changes
 
@@ -163,16 +155,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _words(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,17 +30,18 @@ __all__ = [
     "sentence_case",
 ]
 
-Values = Sequence[float] | np.ndarray[Any, Any] | pd.Series
+Array = np.ndarray[Any, Any]
+Values = Sequence[float] | Array | pd.Series
 
-# Fewer pairs that all point the same way do so by chance in one case of eight or more (2 / 2**4); and fewer unpaired
-# runs say too little about their own scatter, on which the interval rests.
+# Four pairs all point the same way by chance in one case of eight (2 / 2**4); and four unpaired runs say too little
+# about their own scatter, on which the interval rests.
 MIN_RUNS = 5
 
 _RESAMPLES = 20_000
 
 
 class Interval(NamedTuple):
-    """A mean, its interval and the standard deviation, in the unit of the values; bounds are NaN where n is 1."""
+    """A mean with its 95 % interval and standard deviation; these are NaN where n is 1."""
 
     value: float
     low: float
@@ -49,18 +51,9 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The times of a setting A over those of a setting B.
+    """The `ratio` of the times of A over those of B (geometric means) with its 95 % interval; below 1, A is faster.
 
-    Attributes
-    ----------
-    ratio : float
-        The ratio of their geometric means; below 1, A is faster.
-    low, high : float
-        The 95 % interval of the ratio; NaN where one run cannot give one.
-    n_a, n_b : int
-        The number of runs of each; of pairs, where the runs are paired.
-    is_paired : bool
-        Whether each run of A has a counterpart in B, from the same block.
+    `n_a` and `n_b` count the runs, or the pairs of runs from the same block where `is_paired`.
     """
 
     ratio: float
@@ -82,7 +75,7 @@ class Comparison(NamedTuple):
 
     @property
     def word(self) -> str:
-        """What A is beside B: "faster", "slower" or "no difference seen"."""
+        """How A compares with B: "faster", "slower" or "no difference seen"."""
         if not self.differs:
             return "no difference seen"
         return "faster" if self.ratio < 1 else "slower"
@@ -102,17 +95,17 @@ class Comparison(NamedTuple):
         return sentence_case(f"{name_a} is {self.word} than {name_b}: {took}.")
 
 
-def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
-    """The arithmetic mean and its interval by Student's t distribution, which takes the values to be normal.
+def mean_interval(values: Values) -> Interval:
+    """The arithmetic mean with its 95 % interval by Student's t distribution, which assumes normal values.
 
-    Source: Student, "The Probable Error of a Mean", Biometrika 1908. Raises ArgumentError for no values.
+    Source: Student, "The Probable Error of a Mean", Biometrika 1908.
     """
-    array = _checked(values, confidence)
+    array = _checked(values)
     n, mean = len(array), float(array.mean())
     if n == 1:
-        return Interval(mean, float("nan"), float("nan"), 1, float("nan"))
+        return Interval(mean, nan, nan, 1, nan)
     std = float(array.std(ddof=1))
-    low, high = stats.t.interval(confidence, n - 1, mean, std / n**0.5) if std else (mean, mean)
+    low, high = stats.t.interval(0.95, n - 1, mean, std / n**0.5) if std else (mean, mean)
     return Interval(mean, float(low), float(high), n, std)
 
 
@@ -121,63 +114,49 @@ def harmonic_rate(amount: float, seconds: Values) -> float:
     return amount * len(seconds) / float(np.sum(np.asarray(seconds, float)))
 
 
-def compare(a: Values, b: Values, *, seed: int = 0, confidence: float = 0.95) -> Comparison:
-    """The times `a` over the times `b` of runs in the same blocks.
+def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
+    """Compare the times `a` with the times `b` of runs in the same blocks; Series are paired by index.
 
     The ratio is the geometric mean of a / b over the pairs: what slows down a block cancels out, and one disturbed run
     weighs little. The interval is a bootstrap over the pairs, with percentiles widened for few of them,
     Phi(-sqrt(n / (n - 1)) t(n - 1)): Hesterberg, "What Teachers Should Know About the Bootstrap", The American
     Statistician 2015.
-
-    Parameters
-    ----------
-    a, b : sequence of float, or Series
-        Seconds. Series are paired by their index (the block), and blocks of only one of them are left out; anything
-        else is paired by position.
-    seed : int
-        The same seed gives the same interval.
-    confidence : float
-        The coverage of the interval.
-
-    Raises
-    ------
-    ArgumentError
-        There is no pair.
     """
     first, second = _paired(a, b)
     n = len(first)
     logs = np.log(first / second)
     ratio = float(np.exp(logs.mean()))
     if n == 1:
-        return Comparison(ratio, float("nan"), float("nan"), 1, 1, is_paired=True)
-    draws = np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n))
+        return Comparison(ratio, nan, nan, 1, 1, is_paired=True)
+    draws = np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))  # the same runs always give the same interval
     ratios = np.exp(logs[draws].mean(axis=1))
     tail = float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5))
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return Comparison(ratio, float(low), float(high), n, n, is_paired=True)
 
 
-def compare_unpaired(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
-    """The times `a` over the times `b` of runs that have nothing in common but the setting; any number of each.
+def compare_unpaired(a: Values, b: Values) -> Comparison:
+    """Compare the times `a` with the times `b` of runs that have nothing in common but the setting; any number of each.
 
-    The interval is Welch's, of the difference of the mean logarithms, since times are skewed to the right and a ratio
-    is asked for: Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances are
-    Involved", Biometrika 1947. Raises ArgumentError for no times, and for times that are not above 0.
+    The interval is Welch's, of the difference of the mean logarithms, since times are skewed to the right: Welch, "The
+    Generalization of 'Student's' Problem when Several Different Population Variances are Involved", Biometrika 1947.
     """
-    logs_a, logs_b = (np.log(_checked(values, confidence, above=0.0)) for values in (a, b))
+    logs_a, logs_b = (np.log(_checked(values, above=0.0)) for values in (a, b))
     difference = float(logs_a.mean() - logs_b.mean())
-    low = high = float("nan")
-    if np.ptp(logs_a) == np.ptp(logs_b) == 0 and min(len(logs_a), len(logs_b)) > 1:
-        low = high = difference
-    elif min(len(logs_a), len(logs_b)) > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # where all runs of one of them took the same time
-            low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval(confidence)
+    low = high = nan
+    if min(len(logs_a), len(logs_b)) > 1:
+        if np.ptp(logs_a) == np.ptp(logs_b) == 0:
+            low = high = difference
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # where all runs of one took the same time
+                low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval(0.95)
     ratio, low, high = (float(np.exp(value)) for value in (difference, low, high))
     return Comparison(ratio, low, high, len(logs_a), len(logs_b))
 
 
-def _paired(a: Values, b: Values) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _paired(a: Values, b: Values) -> tuple[Array, Array]:
+    """The times of the blocks that both have."""
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         pairs = pd.concat([a, b], axis=1, join="inner").dropna()
         first, second = pairs.iloc[:, 0].to_numpy(float), pairs.iloc[:, 1].to_numpy(float)
@@ -190,9 +169,7 @@ def _paired(a: Values, b: Values) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
     return first, second
 
 
-def _checked(values: Values, confidence: float, above: float = -np.inf) -> np.ndarray[Any, Any]:
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
+def _checked(values: Values, above: float = -np.inf) -> Array:
     array = np.asarray(values, float)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all() or not (array > above).all():
         kind = "a finite number" if above == -np.inf else f"a finite number above {above:g}"
@@ -201,17 +178,17 @@ def _checked(values: Values, confidence: float, above: float = -np.inf) -> np.nd
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where it must be: "1 run", "2 runs"."""
+    """A number and its noun, in the plural where needed: "1 run", "2 runs"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def digits(number: float) -> str:
-    """Three significant digits, never as a power of ten; whole digits are all kept."""
+    """A number to three significant digits, with all its whole digits and never as a power of ten."""
     if not np.isfinite(number) or number == 0:
         return f"{number:g}"
     return f"{number:,.{max(0, 2 - int(np.floor(np.log10(abs(number)))))}f}"
 
 
 def sentence_case(text: str) -> str:
-    """The text with a capital letter first, and the rest as it is."""
+    """The text with a capital first letter and the rest unchanged."""
     return text[:1].upper() + text[1:]

@@ -1,11 +1,4 @@
-"""Stopwatches, and a function timed several times: every run is kept, so that the spread can be seen.
-
-with Stopwatch() as watch:
-    work()
-watch.seconds
-
-time_runs(work)    0.623 s ± 0.011 (mean of 5, 95 % interval 0.609 to 0.637)
-"""
+"""A function timed several times; every run is kept, so that the spread can be seen."""
 
 from __future__ import annotations
 
@@ -15,38 +8,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from ruo.errors import ArgumentError, MissingPackageError
 
-__all__ = ["Runs", "Stopwatch", "time_runs"]
+__all__ = ["Runs", "time_runs"]
 
-
-class Stopwatch:
-    """Measures the time of a `with` block, by `time.perf_counter_ns`; it can be read while it runs, and used again."""
-
-    def __init__(self) -> None:
-        self._began: int | None = None
-        self._ended: int | None = None
-
-    def __enter__(self) -> Self:
-        self._ended = None
-        self._began = time.perf_counter_ns()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended = time.perf_counter_ns()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the block's start to its end, or to now; 0 before it began."""
-        if self._began is None:
-            return 0.0
-        ended = time.perf_counter_ns() if self._ended is None else self._ended
-        return (ended - self._began) / 1e9
-
-    def __repr__(self) -> str:
-        return f"Stopwatch({_in_unit(self.seconds, self.seconds)})"
+_UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,10 +41,7 @@ class Runs:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean by Student's t, in seconds; None for one run.
-
-        Raises MissingPackageError where SciPy, which knows Student's distribution, is not installed.
-        """
+        """The 95 % interval of the mean by Student's t, in seconds; None for one run. Needs SciPy."""
         if len(self.samples) < 2:
             return None
         try:
@@ -102,17 +67,31 @@ class Runs:
         return f"{_in_unit(self.mean, self.mean)} ± {_in_unit(self.std, self.mean, with_unit=False)} ({about})"
 
     def _repr_html_(self) -> str:
-        rows = [(f"run {number}", seconds) for number, seconds in enumerate(self.samples, 1)]
-        rows = [(f"warm-up {number}", seconds) for number, seconds in enumerate(self.warmups, 1)] + rows
+        rows = [(f"warm-up {number}", seconds) for number, seconds in enumerate(self.warmups, 1)]
+        rows += [(f"run {number}", seconds) for number, seconds in enumerate(self.samples, 1)]
         cells = "".join(f"<tr><td>{name}</td><td>{_in_unit(seconds, self.mean)}</td></tr>" for name, seconds in rows)
         return f"<table><caption>{self!r}</caption>{cells}</table>"
 
 
 def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Runs:
-    """Call `function` `warmup` + `runs` times, one after the other, and keep how long each call took.
+    """Call a function `warmup` + `runs` times and keep how long each call took.
 
-    What the function returns is dropped after its clock has stopped; what it raises ends the runs. Raises
-    ArgumentError for fewer than one run, a negative number of warm-ups, and a coroutine function.
+    Parameters
+    ----------
+    function : callable
+        Called without arguments; its result is dropped, and an exception ends the runs.
+    runs, warmup : int
+        The number of calls that count, and of calls before them that do not.
+
+    Returns
+    -------
+    Runs
+        Such as ``0.623 s ± 0.011 (mean of 5, 95 % interval 0.609 to 0.637)``.
+
+    Raises
+    ------
+    ArgumentError
+        `runs` is less than 1, `warmup` is negative, or `function` is a coroutine function.
     """
     if runs < 1:
         raise ArgumentError(f"runs={runs} must be at least 1.")
@@ -125,10 +104,11 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
 
 
 def _time_once(function: Callable[[], Any]) -> float:
-    with Stopwatch() as watch:
-        result = function()
+    started = time.perf_counter_ns()
+    result = function()
+    ended = time.perf_counter_ns()
     del result  # kept until here, so that freeing a large result is not timed
-    return watch.seconds
+    return (ended - started) / 1e9
 
 
 def _in_unit(seconds: float, scale: float, *, with_unit: bool = True) -> str:
@@ -137,6 +117,3 @@ def _in_unit(seconds: float, scale: float, *, with_unit: bool = True) -> str:
     digits = math.floor(math.log10(scale * factor)) if scale > 0 else 0
     number = f"{seconds * factor:.{max(0, 2 - digits)}f}"
     return f"{number} {unit}" if with_unit else number
-
-
-_UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))

@@ -47,7 +47,7 @@ def test_score_writes_the_predictions(
 
 
 def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
-    """Each publishing of a model is the next version, in a folder of its own."""
+    """Each publication of a model is the next version, in its own folder."""
     for number in (1, 2):
         result = CliRunner().invoke(main, ["publish", str(demo.models["mlp"]), str(tmp_path / "store")])
         assert result.output == f"{tmp_path / 'store'}: version {number}\n"
@@ -77,9 +77,7 @@ def test_a_mistake_is_one_sentence(
     assert "Traceback" not in result.output
 
 
-def test_rows_that_failed_give_a_status_of_their_own(
-    small_csv: Path, scripted: Any, right_answer: Any, reply: Any
-) -> None:
+def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, right_answer: Any, reply: Any) -> None:
     """With --errors collect the rest is scored, the failures are named, and the status is 3; else it is 1."""
     server = scripted(lambda number, body, headers: reply(500, b"boom") if number == 1 else right_answer(body, headers))
     arguments = ["score", str(small_csv), server.url, "--chunk-size=2", "--concurrency=1"]
@@ -96,10 +94,10 @@ def test_rows_that_failed_give_a_status_of_their_own(
 
 
 @pytest.mark.parametrize("has_checkpoint", [True, False])
-def test_an_interrupt_leaves_a_run_to_go_on_with(
+def test_an_interrupted_run_resumes_from_its_checkpoint(
     small_csv: Path, scripted: Any, right_answer: Any, tmp_path: Path, has_checkpoint: bool
 ) -> None:
-    """Ctrl-C ends with status 130 and one line, and the same command scores only the rest."""
+    """Ctrl-C ends with status 130 and one line; with a checkpoint, the same command then scores only the rest."""
     stuck = threading.Event()
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -139,8 +137,8 @@ def test_an_interrupt_leaves_a_run_to_go_on_with(
         ("--errors=ignore", "'ignore' is not one of"),
     ],
 )
-def test_a_wrong_option_is_told(option: str, sentence: str) -> None:
-    """Before anything is read or sent."""
+def test_a_wrong_option_is_refused(option: str, sentence: str) -> None:
+    """A wrong option is refused in one sentence, before anything is read or sent."""
     result = CliRunner().invoke(main, ["score", __file__, "http://127.0.0.1:9", option])
 
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""How much memory the client needs, measured in processes of their own."""
+"""How much memory the client needs, measured in separate processes."""
 
 from __future__ import annotations
 

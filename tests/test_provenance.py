@@ -33,7 +33,7 @@ def test_machine_is_described() -> None:
     assert facts["versions"]["tensorflow"] is not None
 
 
-def test_machine_tells_no_names() -> None:
+def test_machine_names_nobody() -> None:
     """Neither the host, nor the user, nor a folder of this machine is in the facts."""
     text = json.dumps(machine())
     for name in {platform.node(), str(Path.home()), str(Path.cwd()), sys.prefix} - {"", "/"}:
@@ -51,7 +51,7 @@ def test_thread_variables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    """Versions are told without importing TensorFlow, Keras, Flask, Gunicorn or polars."""
+    """Versions are read without importing TensorFlow, Keras, Flask, Gunicorn or polars."""
     script = (
         "import sys; from ruo.provenance import machine; machine()\n"
         "print({'tensorflow', 'keras', 'flask', 'gunicorn', 'polars'} & set(sys.modules))"
@@ -87,7 +87,7 @@ def _commit_seen(folder: Path) -> list:
 
 
 def test_commit_of_the_checkout(checkout: Path) -> None:
-    """A checkout tells its commit and whether it is changed; untracked files do not count as changes."""
+    """The facts name the commit of a checkout and whether it is changed; untracked files are no change."""
     commit = _git(checkout, "rev-parse", "HEAD")
     (checkout / "results.txt").write_text("new")
     assert _commit_seen(checkout) == [commit, True]

@@ -27,12 +27,6 @@ def test_student_interval_is_the_published_one() -> None:
     assert result.std == pytest.approx(1.229995, abs=1e-6)
 
 
-def test_student_interval_for_another_confidence() -> None:
-    """At 90 % and five values t is 2.132."""
-    result = mean_interval([1.0, 2, 3, 4, 5], confidence=0.90)
-    assert result.high - result.value == pytest.approx(2.131847 * 2.5**0.5 / 5**0.5, rel=1e-6)
-
-
 def test_one_value_has_no_interval() -> None:
     """One value is its own mean, without bounds."""
     result = mean_interval([2.0])
@@ -45,13 +39,6 @@ def test_what_has_no_mean(values: list) -> None:
     """No values, and values that are not numbers, are refused."""
     with pytest.raises(ValueError, match="one value or more"):
         mean_interval(values)
-
-
-@pytest.mark.parametrize("confidence", [0, 1, 95])
-def test_confidence_is_a_share(confidence: float) -> None:
-    """A confidence that is not between 0 and 1 is refused."""
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        mean_interval([1, 2], confidence)
 
 
 def test_harmonic_rate() -> None:
@@ -90,10 +77,10 @@ def test_interval_holds_the_truth_often_enough() -> None:
     assert held >= 270
 
 
-def test_seed_makes_the_interval() -> None:
-    """The same seed gives the same interval, another seed another one."""
+def test_the_same_runs_give_the_same_interval() -> None:
+    """The bootstrap draws the same resamples each time."""
     a, b = np.random.default_rng(0).random((2, 12)) + 1
-    assert compare(a, b, seed=3) == compare(a, b, seed=3) != compare(a, b, seed=4)
+    assert compare(a, b) == compare(a, b)
 
 
 def test_confidence_widens_the_interval() -> None:
@@ -139,8 +126,8 @@ def test_interval_is_that_of_welch() -> None:
     """The interval is that which SciPy computes of the logarithms, for samples of different size and scatter."""
     random = np.random.default_rng(3)
     a, b = random.lognormal(0.2, 0.1, 7), random.lognormal(0, 0.4, 13)
-    expected = scipy_stats.ttest_ind(np.log(a), np.log(b), equal_var=False).confidence_interval(0.9)
-    result = compare_unpaired(a, b, confidence=0.9)
+    expected = scipy_stats.ttest_ind(np.log(a), np.log(b), equal_var=False).confidence_interval(0.95)
+    result = compare_unpaired(a, b)
     assert result[1:3] == pytest.approx((np.exp(expected.low), np.exp(expected.high)))
     assert result.ratio == pytest.approx(scipy_stats.gmean(a) / scipy_stats.gmean(b))
     assert result[3:5] == (7, 13)
@@ -177,13 +164,6 @@ def test_what_has_no_logarithm(values: list) -> None:
         compare_unpaired(values, [1.0, 2.0])
 
 
-@pytest.mark.parametrize("confidence", [0, 1, 95])
-def test_confidence_of_unpaired_runs_is_a_share(confidence: float) -> None:
-    """A confidence that is not between 0 and 1 is refused."""
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        compare_unpaired([1.0, 2.0], [1.0, 2.0], confidence=confidence)
-
-
 # ---- how often it is right ----
 
 
@@ -213,8 +193,8 @@ def test_identical_systems_are_not_told_apart(measure: Callable) -> None:
 def test_a_change_of_a_tenth_is_seen(measure: Callable, factor: float) -> None:
     """Of 20 comparisons with a system that is 10 % slower, or faster, 18 or more see it, and the right way round."""
     random = np.random.default_rng(21)
-    result = [measure(random, factor, 10) for _ in range(20)]
-    assert sum(each.differs and (each.ratio > 1) == (factor > 1) for each in result) >= 18
+    results = [measure(random, factor, 10) for _ in range(20)]
+    assert sum(result.differs and (result.ratio > 1) == (factor > 1) for result in results) >= 18
 
 
 @pytest.mark.soak

@@ -1,4 +1,4 @@
-"""Stopwatches and repeated runs."""
+"""Repeated runs of a function, timed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,9 @@ import sys
 import pytest
 
 from ruo.errors import ArgumentError
-from ruo.timing import Runs, Stopwatch, time_runs
+from ruo.timing import Runs, time_runs
 
 FIVE = Runs((0.61, 0.62, 0.63, 0.61, 0.645), (1.5,))
-
-
-def test_stopwatch_stops() -> None:
-    """A stopwatch runs inside its block and stands still after it."""
-    with Stopwatch() as watch:
-        first = watch.seconds
-        assert watch.seconds > first
-    stopped = watch.seconds
-    assert stopped == watch.seconds > first
-
-
-def test_stopwatch_begins_anew() -> None:
-    """A stopwatch reads 0 before its block and forgets an earlier one."""
-    watch = Stopwatch()
-    assert watch.seconds == 0
-    with watch:
-        sum(range(200_000))
-    long = watch.seconds
-    with watch:
-        pass
-    assert 0 < watch.seconds < long
 
 
 @pytest.mark.parametrize(("runs", "warmup"), [(1, 0), (3, 2)])

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,16 @@ _QUIET = 0.15  # of all CPUs
 
 
 class Measurement:
-    """How the runs of an experiment are made. What a method raises ends the experiment; the run is then done again."""
+    """How runs are made. An exception ends the experiment, and its run is repeated on resuming."""
 
     def begin(self, resumed: bool) -> None:
-        """Called once before the first run that is still to do; `resumed` says whether earlier runs are on disk."""
+        """Called once before the first run that is left to do; `resumed` says whether earlier runs are on disk."""
 
     def prepare(self, trial: Trial) -> None:
-        """Called before each run, and not part of it: bring the servers into the state that is measured."""
+        """Called before each run and not timed: bring the servers into the state that is measured."""
 
     def measure(self, trial: Trial) -> dict[str, Any]:
-        """Do one run: what it measured, in JSON's types, with a sentence as its `error` where it failed."""
+        """Do one run and return what it measured, in the types of JSON; a run that failed has a sentence as `error`."""
         raise NotImplementedError
 
 
@@ -50,41 +49,29 @@ def carry_out(
     progress: bool | None = None,
     log: Callable[[str], object] | None = None,
 ) -> None:
-    """Do the plan's runs that `results_dir` does not hold yet.
+    """Do the runs that `results_dir` does not hold yet, each after waiting up to `patience_s` for a quiet machine.
 
-    Parameters
-    ----------
-    plan, measurement
-        What is run, and how.
-    provenance : Provenance
-        What is measured where; its digest stands in each line.
-    results_dir : path
-        The folder of the results; the same call resumes an interrupted experiment there.
-    patience_s : float
-        How long to wait before a run, in seconds, while the machine is busy with something else.
-    progress : bool, optional
-        Whether to draw a bar; by default in a terminal or a notebook only.
-    log : callable, optional
-        Called with a line of text after each run.
-
-    Raises
-    ------
-    ExperimentError
-        `results_dir` holds runs of another plan, of other data, or from another machine.
+    `progress` draws a bar (by default only in a terminal or a notebook); `log` is called with a line after each run.
     """
     folder = Path(results_dir)
     trials = plan.trials()
     done = _resume(folder, trials, provenance)
     if done == len(trials):
         return
-    with (folder / RUNS).open("a", encoding="utf-8") as stream, _bar(progress, len(trials), done) as step:
+    from tqdm.auto import tqdm  # slow to import
+
+    hidden = not (is_interactive() if progress is None else progress)
+    with (
+        (folder / RUNS).open("a", encoding="utf-8") as stream,
+        tqdm(total=len(trials), initial=done, unit="run", disable=hidden) as bar,
+    ):
         measurement.begin(resumed=done > 0)
         for trial in trials[done:]:
             line = {**_run(measurement, trial, patience_s), "provenance": provenance.digest}
             stream.write(json.dumps(line, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-            step()
+            bar.update()
             if log is not None:
                 log(f"{trial.run}/{len(trials)}  {_in_words(trial, line)}")
 
@@ -92,13 +79,12 @@ def carry_out(
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
     measurement.prepare(trial)
     busy, waited_s = wait_until_quiet(_QUIET, patience_s)
-    began = {
+    line = {name: value for name, value in vars(trial).items() if name != "levels"} | {
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "machine_busy": busy,
         "waited_s": round(waited_s, 3),
     }
-    place = {name: value for name, value in vars(trial).items() if name != "levels"}
-    return {**place, **began, **trial.levels, "error": None, **measurement.measure(trial)}
+    return {**line, **trial.levels, "error": None, **measurement.measure(trial)}
 
 
 def _in_words(trial: Trial, line: dict[str, Any]) -> str:
@@ -131,19 +117,12 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
         return
     shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
     names = [name for name, _, _ in differences]
-    kinds = {"data.sha256": "other data", "model.sha256": "another model"}
-    what = next((kind for name, kind in kinds.items() if name in names), "another plan")
-    if all(name.startswith("machine.") for name in names):
+    if "data.sha256" in names:
+        what = "other data"
+    elif "model.sha256" in names:
+        what = "another model"
+    elif all(name.startswith("machine.") for name in names):
         what = "another machine or other versions"
+    else:
+        what = "another plan"
     raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
-
-
-@contextmanager
-def _bar(progress: bool | None, total: int, done: int) -> Iterator[Callable[[], object]]:
-    if not (is_interactive() if progress is None else progress):
-        yield lambda: None
-        return
-    from tqdm.auto import tqdm  # slow to import, and seldom needed
-
-    with tqdm(total=total, initial=done, unit="run") as bar:
-        yield bar.update

@@ -6,10 +6,11 @@ import html
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
@@ -19,35 +20,25 @@ from ruo.stats import Comparison, compare_unpaired, count, digits
 
 __all__ = ["RunsCompared", "compare_runs"]
 
-Setting = tuple[Any, ...]
-
 _COLUMNS = ["n_a", "n_b", "a_s", "b_s", "ratio", "low", "high", "word"]
 _WORDS = ("faster", "slower", "no difference seen")
+
+Times = dict[tuple[Any, ...], list[float]]  # seconds by setting
 
 
 @dataclass(frozen=True, repr=False)
 class RunsCompared:
     """Two sweeps, A and B, setting by setting.
 
-    Attributes
-    ----------
-    name_a, name_b : str
-        The folders of the sweeps.
-    table : DataFrame
-        A row per setting that both have: its levels; n_a and n_b, the runs that succeeded; a_s and b_s, their geometric
-        means in seconds; the `ratio` of B over A with `low` and `high` (95 %); and `word`, what B is beside A: "faster",
-        "slower" or "no difference seen".
-    warnings : list of str
-        Sentences on what else differs, apart from the runs.
-    only_a, only_b : list of str
-        The settings of one sweep only.
+    `table` has a row per setting that both have: its levels; the runs n_a and n_b that succeeded; their geometric means
+    a_s and b_s in seconds; the ratio of B over A with its 95 % interval; and the word of that comparison.
     """
 
-    name_a: str
+    name_a: str  # the folder
     name_b: str
     table: pd.DataFrame
-    warnings: list[str]
-    only_a: list[str]
+    warnings: list[str]  # what else differs
+    only_a: list[str]  # settings that B lacks
     only_b: list[str]
 
     def sentences(self) -> list[str]:
@@ -55,19 +46,17 @@ class RunsCompared:
         sentences = []
         for row in self.table.to_dict("records"):
             comparison = Comparison(row["ratio"], row["low"], row["high"], row["n_b"], row["n_a"])
-            setting = {str(name): level for name, level in row.items()}
-            sentences.append(f"{name_of(setting, self.table)}: {comparison.sentence('B', 'A')}")
+            sentences.append(f"{name_of(row, self.table)}: {comparison.sentence('B', 'A')}")
         for name, other, settings in (("A", "B", self.only_a), ("B", "A", self.only_b)):
             if settings:
                 sentences.append(f"Only {name} has {'; '.join(settings)}, so {other} cannot be compared there.")
         sentences.append(
-            "The two were not measured side by side: what slowed down the machine during one of them looks the same as a "
-            "slower system."
+            "The two were not measured side by side: what slowed down the machine during one of them looks the same "
+            "as a slower system."
         )
         if len(self.table) > 1:
-            sentences.append(
-                f"Of {len(self.table)} settings that did not change, one in twenty seems to, by chance alone."
-            )
+            chance = "settings that did not change, one in twenty seems to, by chance alone."
+            sentences.append(f"Of {len(self.table)} {chance}")
         return sentences
 
     def text(self) -> str:
@@ -90,39 +79,33 @@ class RunsCompared:
 
 
 def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCompared:
-    """Compare the sweep in folder `b` with that in folder `a`: the time of the whole job, at each setting of both.
+    """Compare the sweep in folder `b` with that in folder `a`: the seconds of the whole job, at each setting of both.
 
-    The runs are not paired, so the intervals are Welch's; warm-ups and failed runs do not count. Another machine, other
-    versions and another commit are warned of.
-
-    Raises
-    ------
-    ExperimentError
-        A folder has no sweep, the sweeps are of other data or of another model, or have no setting in common.
+    Warm-ups and failed runs do not count; another machine, other versions and another commit give warnings.
     """
     first, second = read_sweep(a), read_sweep(b)
     _require_same_job(first.provenance, second.provenance)
     times_a, times_b = _times(first), _times(second)
-    settings = pd.DataFrame([*times_a, *times_b], columns=SETTING).dropna(axis="columns", how="all")
     common = [setting for setting in times_a if setting in times_b]
     if not common:
         raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
+    settings = pd.DataFrame([*times_a, *times_b], columns=SETTING).dropna(axis="columns", how="all")
 
-    def missing_in(other: dict[Setting, list[float]], times: dict[Setting, list[float]]) -> list[str]:
-        alone = [setting for setting in times if setting not in other]
-        return [name_of(dict(zip(SETTING, setting, strict=True)), settings) for setting in alone]
+    def lacking(other: Times, times: Times) -> list[str]:
+        alone = (dict(zip(SETTING, setting, strict=True)) for setting in times if setting not in other)
+        return [name_of(setting, settings) for setting in alone]
 
     rows = [[*setting, *_row(times_a[setting], times_b[setting])] for setting in common]
     table = pd.DataFrame(rows, columns=[*SETTING, *_COLUMNS])[[*settings.columns, *_COLUMNS]]
-    only_a, only_b = missing_in(times_b, times_a), missing_in(times_a, times_b)
+    only_a, only_b = lacking(times_b, times_a), lacking(times_a, times_b)
     return RunsCompared(os.fspath(a), os.fspath(b), table, _warnings(first, second), only_a, only_b)
 
 
-def _times(sweep: Sweep) -> dict[Setting, list[float]]:
+def _times(sweep: Sweep) -> Times:
     """The seconds of the runs that succeeded, by setting, in the order of the settings; an absent level is None."""
-    runs = sweep.measured.reindex(columns=[*SETTING, "error", "total_s"]).sort_values(SETTING, kind="stable")
-    times: dict[Setting, list[float]] = {}
-    for *levels, error, seconds in runs.itertuples(index=False, name=None):
+    runs = sweep.measured.sort_values(SETTING, kind="stable")
+    times: Times = {}
+    for *levels, error, seconds in runs[[*SETTING, "error", "total_s"]].itertuples(index=False, name=None):
         setting = tuple(None if pd.isna(level) else level for level in levels)
         times.setdefault(setting, []).extend([seconds] if pd.isna(error) else [])
     return times
@@ -130,16 +113,15 @@ def _times(sweep: Sweep) -> dict[Setting, list[float]]:
 
 def _row(times_a: list[float], times_b: list[float]) -> list[Any]:
     """The values of `_COLUMNS` for one setting."""
-    means = [float(np.exp(np.mean(np.log(times)))) if times else float("nan") for times in (times_a, times_b)]
+    comparison = Comparison(nan, nan, nan, len(times_b), len(times_a))
     if times_a and times_b:
         comparison = compare_unpaired(times_b, times_a)
-    else:
-        comparison = Comparison(float("nan"), float("nan"), float("nan"), len(times_b), len(times_a))
-    return [len(times_a), len(times_b), *means, comparison.ratio, comparison.low, comparison.high, comparison.word]
+    means = [float(stats.gmean(times)) if times else nan for times in (times_a, times_b)]
+    return [len(times_a), len(times_b), *means, *comparison[:3], comparison.word]
 
 
 def _require_same_job(a: Provenance, b: Provenance) -> None:
-    models = {name for name in _models(a) if name in _models(b)}
+    models = {*_models(a)} & {*_models(b)}
     kinds = {"other data": {"data.sha256", "data.rows", "data.label_prefix"}, "another model": models}
     for what, names in kinds.items():
         differences = [difference for difference in a.differences(b) if difference[0] in names]
@@ -156,7 +138,7 @@ def _models(provenance: Provenance) -> list[str]:
 def _warnings(a: Sweep, b: Sweep) -> list[str]:
     warnings = []
     for name, sweep in (("A", a), ("B", b)):
-        head = sweep.verdict().partition("\n")[0]
+        head = str(sweep.validity()).splitlines()[0]
         warnings += [f"{name} is {head}"] if head.startswith("INVALID") else []
         if not _models(sweep.provenance):
             warnings.append(f"{name} does not say which model it measured, so it may be another one.")

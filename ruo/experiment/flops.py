@@ -14,10 +14,9 @@ __all__ = ["flops_per_row"]
 def flops_per_row(model: str | os.PathLike[str]) -> int:
     """Floating-point operations of the matrix products of a ``.keras`` model for one row: two for each multiply-add.
 
-    A dense or convolutional layer's kernel is used once at each position of its output; all else (activations, pooling,
-    normalisation) is left out, as it is small beside them. Needs Keras.
+    Activations, pooling and normalisation are left out, being small beside the dense and convolutional layers.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow tells of the CPU when it is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise reports on the CPU when it is imported
     import keras
 
     loaded = keras.saving.load_model(Path(model), compile=False)
@@ -25,7 +24,7 @@ def flops_per_row(model: str | os.PathLike[str]) -> int:
 
 
 def _layers(model: Any) -> Iterator[Any]:
-    """The layers that have a kernel, also those of models within the model."""
+    """The layers that have a kernel, including those of nested models."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
             yield from _layers(layer)
@@ -34,7 +33,8 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _multiply_adds(layer: Any) -> int:
+    """The kernel is used once at each position of the output."""
     shape = layer.output.shape
     # the last axis of the output is the kernel's own, or axis 1 where a model puts the channels first
-    inner = shape[1:-1] if getattr(layer, "data_format", "channels_last") == "channels_last" else shape[2:]
-    return int(math.prod(layer.kernel.shape) * math.prod(size or 1 for size in inner))
+    positions = shape[1:-1] if getattr(layer, "data_format", "channels_last") == "channels_last" else shape[2:]
+    return int(math.prod(layer.kernel.shape) * math.prod(size or 1 for size in positions))

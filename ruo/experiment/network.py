@@ -9,26 +9,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import polars as pl
 
 from ruo.client.scoring import score_csv
-from ruo.errors import DeploymentError
-from ruo.table import open_table
-
-if TYPE_CHECKING:
-    from ruo.table import Source
+from ruo.errors import ArgumentError, DeploymentError
+from ruo.table import Source, open_table
 
 __all__ = ["Network", "measure_network", "slow_network"]
 
-# Run by its path, since importing its package first takes a second.
+# Run by its path, since importing its package takes a second.
 _SLOW_LINK = Path(__file__).with_name("slow_link.py")
 
 
 class Network(NamedTuple):
-    """`request_s`, the seconds that a small request spends outside the server, and the throughput `bytes_per_s`."""
+    """The seconds that a small request spends outside the server, and the throughput in bytes per second."""
 
     request_s: float
     bytes_per_s: float
@@ -44,51 +41,55 @@ class Network(NamedTuple):
 def measure_network(
     source: Source, url: str, rows: int = 10_000, tries: int = 7, label_prefix: str = "Label_", token: str | None = None
 ) -> Network:
-    """Latency and throughput of the network to a server, from requests of one row and of `rows` rows, one at a time.
+    """Latency and throughput of the network to a server: requests of one row and of many, less the server's own times.
 
-    The server's own times are subtracted, and the median of the `tries` counts. On one machine the bytes are only
-    copied, so `bytes_per_s` is then that of memory. Raises DeploymentError where the server reports no times.
+    Parameters
+    ----------
+    source, url, label_prefix, token
+        As in `ruo.score_csv`; for a server on this machine, the throughput is that of memory.
+    rows, tries : int
+        The rows of the larger request, and how often each is sent; the median counts.
+
+    Raises
+    ------
+    ArgumentError
+        The table has one row.
+    DeploymentError
+        The server reports no times.
     """
     table = open_table(source, label_prefix)
     frame = pl.DataFrame(next(iter(table.blocks(rows))).features, schema=table.features)
-    small, large = (_outside(frame[:count], url, tries, token) for count in (1, len(frame)))
-    if not small[1] or len(frame) < 2:
-        raise DeploymentError(f"{url} reports no times (Server-Timing), so its network cannot be measured.")
-    seconds = max(large[0] - small[0], 1e-9)
-    return Network(small[0], (large[1] - small[1]) / seconds)
+    if len(frame) < 2:
+        raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
+    (request_s, request_bytes), (seconds, size) = (_outside(frame[:count], url, tries, token) for count in (1, rows))
+    return Network(request_s, (size - request_bytes) / max(seconds - request_s, 1e-9))
 
 
 def _outside(frame: pl.DataFrame, url: str, tries: int, token: str | None) -> tuple[float, int]:
-    """Seconds of a request outside the server, and the bytes that went there and back; 0 bytes where it reports no times."""
+    """Seconds of a request outside the server, and its bytes both ways."""
     outside = []
     for _ in range(tries + 1):
         scores = score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token)
         record = scores.records[0]
-        outside.append(record.seconds - record.predict_s - record.encode_s)  # the body is decoded as it comes
+        outside.append(record.seconds - record.predict_s - record.encode_s)  # the body is decoded while it arrives
     seconds = statistics.median(outside[1:])  # the first warms the server for this size
-    return seconds, 0 if math.isnan(seconds) else record.bytes + scores.predictions.nbytes
+    if math.isnan(seconds):
+        raise DeploymentError(f"{url} reports no times (Server-Timing), so its network cannot be measured.")
+    return seconds, record.bytes + scores.predictions.nbytes
 
 
 @contextmanager
 def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0) -> Iterator[str]:
-    """The address of a server as it is seen over a slower link, until the block ends.
+    """The address of a server behind a slower link, simulated by a process on this machine until the block ends.
 
-    It is a simulation, by a process of its own: no packet is lost, and the forwarding takes CPU of this machine.
-
-    Parameters
-    ----------
-    url : str
-        The server's address.
-    round_trip_ms : float
-        The latency that a round trip gains; a new connection needs one round trip before it carries anything.
-    megabits : float
-        The throughput in million bits per second, in each direction, of all connections together.
+    A round trip takes `round_trip_ms` longer, and a new connection costs one; all connections together carry `megabits`
+    million bits per second in each direction. No packet is lost.
     """
     if round_trip_ms < 0 or megabits <= 0:
         raise DeploymentError("round_trip_ms must be 0 or more, and megabits more than 0.")
     parts = urlsplit(url)
-    options = ["--round-trip-ms", str(round_trip_ms), "--megabits", str(megabits)]
-    command = [sys.executable, "-P", str(_SLOW_LINK), str(parts.hostname), str(parts.port or 80), *options]
+    arguments = map(str, (parts.hostname, parts.port or 80, round_trip_ms, megabits))
+    command = [sys.executable, "-P", str(_SLOW_LINK), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

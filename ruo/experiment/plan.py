@@ -1,6 +1,6 @@
 """The plan of an experiment: which runs, and in which order.
 
-Every block holds every combination once, in a random order of its own, so that a slow minute touches all settings alike:
+Every block holds every combination once, in its own random order, so that a slow minute affects all settings alike:
 Abedi and Brecht, "Conducting Repeatable Experiments in Highly Variable Cloud Computing Environments", ICPE'17.
 """
 
@@ -21,31 +21,17 @@ Levels = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """One planned run.
+    """One planned run, with the level of each factor. Measured blocks count from 1; warm-up blocks end at 0."""
 
-    Attributes
-    ----------
-    run : int
-        Its number in the order of time, from 1.
-    block : int
-        The number of its block: measured blocks count from 1, warm-up blocks come before and end at 0.
-    warmup : bool
-        Whether it is a warm-up.
-    position : int
-        Its place in the block, from 1.
-    levels : dict
-        The level of each factor, by the factor's name.
-    """
-
-    run: int
+    run: int  # in the order of time, from 1
     block: int
     warmup: bool
-    position: int
+    position: int  # in the block, from 1
     levels: dict[str, Any]
 
 
 def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the factors' levels; raises ArgumentError for no level, and for a level that comes twice."""
+    """Every combination of the factors' levels."""
     for name, levels in factors.items():
         if not levels:
             raise ArgumentError(f"{name} has no level to measure; pass one or more.")
@@ -56,33 +42,15 @@ def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any
 
 @dataclass(frozen=True)
 class Plan:
-    """Blocks of runs, each with every combination of levels once, in random order.
-
-    Parameters
-    ----------
-    combinations : sequence of mapping
-        The combinations of levels that are measured; each maps the names of the factors to levels.
-    runs, warmup : int
-        The number of measured blocks, and of warm-up blocks before them.
-    seed : int
-        Sets the order: the same plan gives the same order in every version of Python.
-    slow : str, optional
-        A factor that takes long to change, such as the number of replicas. Within a block its levels come one after the
-        other, in random order, and with each all combinations that have it (a split-plot design).
-    once : mapping, optional
-        Combinations with these levels come in one block only, which is drawn for each of them.
-
-    Raises
-    ------
-    ArgumentError
-        There are no runs.
-    """
+    """Blocks of runs, each with every combination of levels once; the order depends on the seed alone."""
 
     combinations: Sequence[Levels]
-    runs: int
-    warmup: int = 1
+    runs: int  # measured blocks
+    warmup: int = 1  # blocks before them
     seed: int = 0
+    # a factor that takes long to change: within a block its levels come one after the other (a split-plot design)
     slow: str | None = None
+    # combinations with these levels come in one block only, drawn for each of them
     once: Levels | None = None
 
     def __post_init__(self) -> None:
@@ -111,15 +79,15 @@ class Plan:
         return trials
 
     def facts(self) -> dict[str, Any]:
-        """The plan in JSON's types: the levels of each factor, the number of trials, and how they are ordered."""
+        """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
         factors: dict[str, list[Any]] = {}
         for levels in self.combinations:
             for name, level in levels.items():
                 known = factors.setdefault(name, [])
                 known += [] if level in known else [level]
-        more = {"slow": self.slow, "once": None if self.once is None else dict(self.once)}
-        order = {"runs": self.runs, "warmup": self.warmup, "seed": self.seed}
-        return {"factors": factors, "trials": len(self.trials()), **order, **more}
+        order = {"runs": self.runs, "warmup": self.warmup, "seed": self.seed, "slow": self.slow}
+        once = None if self.once is None else dict(self.once)
+        return {"factors": factors, "trials": len(self.trials()), **order, "once": once}
 
     def _only_blocks(self) -> dict[int, int]:
         """The block of each combination that comes once, by the combination's number."""

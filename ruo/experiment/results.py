@@ -1,4 +1,4 @@
-"""The results of a request-size sweep: its runs, as they were written to disk, their summary, and a verdict in words."""
+"""The results of a request-size sweep: its runs as written to disk, their summary, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -20,16 +20,7 @@ from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
 from ruo.stats import count, harmonic_rate, mean_interval
 
-__all__ = [
-    "COLUMNS",
-    "PROVENANCE",
-    "RUNS",
-    "Sweep",
-    "put_aside_finished",
-    "read_lines",
-    "read_provenance",
-    "read_sweep",
-]
+__all__ = ["PROVENANCE", "RUNS", "Sweep", "put_aside_finished", "read_lines", "read_provenance", "read_sweep"]
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
@@ -41,29 +32,18 @@ _WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "clie
 _NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "peak_rss_mb", "max_abs_difference"]
 _OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
 COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
-_TIMES = ("forming", "sending", "total")
 
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
     """The results of a request-size sweep.
 
-    Attributes
-    ----------
-    runs : DataFrame
-        A row per run, warm-ups and failed runs too, in the order of time. Times are in seconds. Of its columns:
-        `chunk_size` is None for the whole set, whose `rows_per_request` are its rows; `model` and `replicas` are None
-        where there is one model, or nothing was scaled; `first_result_s` is from the call to the first answer;
-        `loop_lag_s` the largest delay of the client's event loop; `server_s` the work that the servers report, and
-        `server_busy` its share of their time; `workers` the number that answered, `rows_by_worker` the rows of each;
-        `client_cpu_share` the CPU seconds of this process per second, 1 for one CPU; `machine_busy` the share of all
-        CPUs in use just before the run, after `waited_s` seconds of waiting for a quiet machine; `peak_rss_mb` the
-        memory of this process; `max_abs_difference` that to the predictions of the model's first run, and
-        `answers_equal` whether it is within 1e-5; `error` the sentence of a run that failed.
-    provenance : Provenance
-        What was measured where.
-    results_dir : pathlib.Path
-        The folder on disk.
+    `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of it,
+    `chunk_size` is None for the whole set, `model` and `replicas` where there is one model or nothing was scaled;
+    `loop_lag_s` is the largest delay of the client's event loop; `server_s` the work that the servers report, and
+    `server_busy` its share of their time; `client_cpu_share` the CPU seconds of this process per second; `machine_busy`
+    the share of all CPUs in use just before the run, after `waited_s` of waiting for a quiet machine; and
+    `max_abs_difference` that to the predictions of the model's first run.
     """
 
     runs: pd.DataFrame
@@ -77,35 +57,31 @@ class Sweep:
 
     @property
     def measured(self) -> pd.DataFrame:
-        """The runs without the warm-ups; failed ones are there, with their error."""
+        """The runs without the warm-ups, failed ones included."""
         return self.runs[~self.runs["warmup"]].reset_index(drop=True)
 
     def summary(self) -> pd.DataFrame:
-        """A row per setting: its levels, n (the runs that succeeded), failed, and times in seconds.
-
-        forming_, sending_ and total_ each have mean, std, low and high (95 %, Student); then come total_median, and
-        rows_per_s, the harmonic mean of the rates.
-        """
+        """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
         names = [name for name in SETTING if self.runs[name].notna().any()]
         groups = self.measured.groupby(names)
         return pd.DataFrame([{**dict(zip(names, key, strict=True)), **_summary(runs)} for key, runs in groups])
 
     def validity(self) -> Validity:
-        """Whether the runs may be relied on, and for what."""
+        """Whether the runs can be relied on, and for what."""
         return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
 
     def verdict(self) -> str:
-        """VALID or INVALID with the reasons; what to know about the runs; and what they say of the request sizes."""
+        """VALID or INVALID with the reasons, what to know about the runs, and what they say about the request sizes."""
         head = "\n".join([str(self.validity()), *self.notes])
         return "\n\n".join([head, *self._on_sizes()])
 
     def _on_sizes(self) -> list[str]:
-        """What the runs say of the request sizes, for each combination of the other settings."""
+        """What the runs say about the request sizes, for each combination of the other settings."""
         names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
         if not names:
             return [verdict_on_sizes(self.runs)]
         if "replicas" in names:
-            return []  # how many servers are best is the question then
+            return []  # such a sweep asks how many servers are best
         return [
             f"{', '.join(f'{name} {level}' for name, level in zip(names, key, strict=True))}\n{verdict_on_sizes(runs)}"
             for key, runs in self.runs.groupby(names)
@@ -116,8 +92,7 @@ class Sweep:
         runs = self.measured
         good = runs[runs["error"].isna() & runs["pipelined"] & (runs["requests"] > 1)]
         try:
-            cost = fit_request_cost(list(good["requests"]), int(runs["rows"].max()), list(good["total_s"]))
-            return cost.sentence()
+            return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
         except ExperimentError as error:
             return f"No cost is fitted: {error}"
 
@@ -138,25 +113,19 @@ class Sweep:
 
 
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
-    """Read a sweep back from its folder, finished or not; a line that broke off is left out.
-
-    Raises ExperimentError where there is none, and for a line that is damaged.
-    """
+    """Read a sweep from its folder, finished or not; a last line that broke off is left out."""
     folder = Path(results_dir)
     provenance = read_provenance(folder)
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
-    runs["warmup"] = runs["warmup"].astype(bool)
-    runs = runs.astype({"chunk_size": "Int64", "replicas": "Int64"})
-    # a column of which no run has a value would not be numbers
-    runs = runs.astype(dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float))
-    return Sweep(runs, provenance, folder)
+    # pandas cannot infer the type of a column without any value
+    numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
+    return Sweep(
+        runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers}), provenance, folder
+    )
 
 
 def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
-    """Rename a folder with a finished experiment, which has the file that is written `last`, by that file's date.
-
-    So the same command starts anew after a finished run, and resumes an interrupted one.
-    """
+    """Rename the folder of a finished experiment, which has its `last` file, so that the same command starts anew."""
     folder, file = Path(results_dir), Path(results_dir) / last
     if file.exists():
         date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
@@ -164,7 +133,7 @@ def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """What the runs of a folder are about; raises ExperimentError where it does not say, or is damaged."""
+    """What was measured where, for the runs in a folder."""
     try:
         return Provenance(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -174,27 +143,23 @@ def read_provenance(folder: Path) -> Provenance:
 
 
 def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """The runs of a folder that were wholly written, and how many bytes they take in its file."""
-    try:
-        text = (folder / RUNS).read_bytes()
-    except FileNotFoundError:
-        return [], 0
+    """The runs of a folder that were written completely, and the bytes that they take in its file."""
+    file = folder / RUNS
+    text = file.read_bytes() if file.exists() else b""
     size = text.rfind(b"\n") + 1
     lines = []
     for number, line in enumerate(text[:size].splitlines(), 1):
         try:
             lines.append(json.loads(line))
         except ValueError:
-            raise ExperimentError(
-                f"{folder / RUNS}, line {number}, is damaged; measure again into another folder."
-            ) from None
+            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
     return lines, size
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
-    for name in _TIMES:
+    for name in ("forming", "sending", "total"):
         seconds = good[f"{name}_s"]
         mean = mean_interval(seconds) if len(seconds) else None
         for statistic, field in (("mean", "value"), ("std", "std"), ("low", "low"), ("high", "high")):

@@ -1,64 +1,44 @@
 """Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and when it pays.
 
-One client reads a table while replicas score it. So a job takes at least as long as the slowest part alone, and only the
-time of the replicas becomes shorter with more of them.
+One client reads a table while replicas score it. So a job takes at least as long as its slowest part alone, and more
+replicas shorten only their own part.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from ruo.errors import ExperimentError
 from ruo.experiment.fits import fit_usl
 from ruo.experiment.network import Network, measure_network
+from ruo.experiment.validity import worker_shares
 from ruo.machine import cpu_limit
-from ruo.stats import MIN_RUNS, compare, mean_interval
-from ruo.table import open_table
-
-if TYPE_CHECKING:
-    from ruo.table import Source
+from ruo.stats import MIN_RUNS, Comparison, compare
+from ruo.table import Source, open_table
+from ruo.timing import time_runs
 
 __all__ = ["Costs", "balance", "law", "measure_costs", "pays", "speed_ups", "verdict_on_scaling"]
 
-_WORTH_IT = 1.2  # two replicas must be so many times as fast as one for "it pays"
-_TRIES = 3
+_WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
+_CHUNK_SIZE = 10_000
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a row costs each part of the system.
+    """What a row costs each part of the system, in seconds of wall clock unless noted."""
 
-    Attributes
-    ----------
-    read_s, client_cpu_s : float
-        The client's reading and forming: seconds of wall clock, and of all its CPUs.
-    replica_s : float
-        Seconds of one replica.
-    row_bytes : float
-        The bytes that the network carries.
-    network : Network
-        Its latency and throughput.
-    start_s : float
-        Seconds that a job takes besides its rows, such as asking the server for its model.
-    cores : float, optional
-        The CPUs that client and replicas share; None where they share none.
-    flops : float, optional
-        The floating-point operations of the model.
-    """
-
-    read_s: float
-    client_cpu_s: float
-    replica_s: float
-    row_bytes: float
+    read_s: float  # the client's reading and forming
+    client_cpu_s: float  # CPU seconds of the client
+    replica_s: float  # of one replica
+    row_bytes: float  # that the network carries
     network: Network
-    start_s: float = 0.0
-    cores: float | None = None
-    flops: float | None = None
+    start_s: float = 0.0  # of a job besides its rows, such as asking the server for its model
+    cores: float | None = None  # CPUs that client and replicas share; None where they share none
+    flops: float | None = None  # floating-point operations of the model
 
     def parts(self, replicas: float) -> dict[str, float]:
         """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
@@ -73,24 +53,20 @@ class Costs:
 
     def bottleneck(self, replicas: float) -> str:
         """The part that bounds the job with so many replicas."""
-        return max(self.parts(replicas).items(), key=lambda part: part[1])[0]
+        parts = self.parts(replicas)
+        return max(parts, key=parts.__getitem__)
 
     def seconds(self, replicas: float, rows: float) -> float:
-        """The predicted seconds of a job: its start, the latency of a request, and its rows at the pace of the slowest part."""
+        """The predicted seconds of a job: its start, a request's latency, and its rows at the slowest part's pace."""
         return self.start_s + self.network.request_s + rows * max(self.parts(replicas).values())
 
     def speed_up(self, replicas: float, rows: float) -> float:
-        """The predicted speed-up of that many replicas over one."""
+        """The predicted speed-up of so many replicas over one."""
         return self.seconds(1, rows) / self.seconds(replicas, rows)
 
     def over(self, network: Network) -> Costs:
         """The same costs over another network."""
         return replace(self, network=network)
-
-    @property
-    def useful_replicas(self) -> float:
-        """The number of replicas that one client can keep busy, where they share no CPU."""
-        return self.replica_s / max(self.read_s, self.row_bytes / self.network.bytes_per_s)
 
 
 def measure_costs(
@@ -99,34 +75,14 @@ def measure_costs(
     url: str,
     *,
     shared: bool,
-    chunk_size: int = 10_000,
     flops: float | None = None,
     label_prefix: str = "Label_",
     token: str | None = None,
 ) -> Costs:
-    """What a row costs each part: reading is timed without sending, replicas by their own clocks, the network measured.
+    """What a row costs each part, from the measured runs of a sweep over one model, with one replica among them.
 
-    Parameters
-    ----------
-    source, label_prefix, token
-        As in `ruo.score_csv`.
-    runs : DataFrame
-        The measured runs of a sweep over one model, with runs of one replica among them.
-    url : str
-        The address of one of the servers.
-    shared : bool
-        Whether client and replicas are on one machine.
-    chunk_size : int
-        Rows per request, for the reading and the network.
-    flops : float, optional
-        The floating-point operations of the model for a row.
-
-    Raises
-    ------
-    ExperimentError
-        No run had one replica.
-    DeploymentError
-        The server reports no times.
+    Reading is timed without sending, replicas by their own clocks, and the network to the server at `url` is measured.
+    `shared` says whether client and replicas are on one machine.
     """
     good = runs[runs["error"].isna()]
     alone = good[good["replicas"].fillna(1) == 1]
@@ -135,26 +91,21 @@ def measure_costs(
     rows = float(alone["rows"].iloc[0])
     best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
     alone = alone[alone["rows_per_request"] == best]
-    replica_s = float(alone["server_s"].median()) / rows
-    read_s = min(_reading_s(source, chunk_size, label_prefix) for _ in range(_TRIES)) / rows
+
+    def read() -> None:
+        for _ in open_table(source, label_prefix).blocks(_CHUNK_SIZE):
+            pass
+
     costs = Costs(
-        read_s,
+        min(time_runs(read, runs=3, warmup=0).samples) / rows,
         float(good["client_cpu_s"].median()) / rows,
-        replica_s,
+        float(alone["server_s"].median()) / rows,
         float(alone["bytes"].median()) / rows,
-        measure_network(source, url, min(chunk_size, int(rows)), label_prefix=label_prefix, token=token),
+        measure_network(source, url, min(_CHUNK_SIZE, int(rows)), label_prefix=label_prefix, token=token),
         cores=cpu_limit() if shared else None,
         flops=flops,
     )
     return replace(costs, start_s=max(0.0, float(alone["total_s"].median()) - costs.seconds(1, rows)))
-
-
-def _reading_s(source: Source, chunk_size: int, label_prefix: str) -> float:
-    """Seconds to read a table into rows as they are sent, with nobody to send them to."""
-    began = time.perf_counter()
-    for _ in open_table(source, label_prefix).blocks(chunk_size):
-        pass
-    return time.perf_counter() - began
 
 
 def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
@@ -171,8 +122,8 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
     -------
     DataFrame
         Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal,
-        the number of replicas; and bound, the seconds of one replica over those of the slowest part alone, which no
-        number of replicas can exceed (NaN without costs).
+        the number of replicas; and bound, which no number of replicas can exceed: the seconds of one replica over those
+        of the slowest part alone (NaN without costs).
     """
     good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
     rows: list[dict[str, Any]] = []
@@ -185,71 +136,60 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns):
             gain = compare(blocks[1], blocks[replicas])
-            floor = group["rows"].iloc[0] * max(cost.parts(replicas).values()) if cost else math.nan
-            rows.append(
-                {
-                    "model": model or None,
-                    "rows_per_request": int(size),
-                    "replicas": replicas,
-                    "seconds": mean_interval(blocks[replicas].dropna()).value,
-                    "speed_up": gain.ratio,
-                    "low": gain.low,
-                    "high": gain.high,
-                    "n": gain.n_a,
-                    "ideal": replicas,
-                    "bound": max(1.0, min(replicas, blocks[1].mean() / floor)) if cost else math.nan,
-                }
-            )
+            bound = math.nan
+            if cost:
+                slowest_s = group["rows"].iloc[0] * max(cost.parts(replicas).values())
+                bound = max(1.0, min(replicas, blocks[1].mean() / slowest_s))
+            setting = {"model": model or None, "rows_per_request": int(size), "replicas": replicas}
+            gained = {"speed_up": gain.ratio, "low": gain.low, "high": gain.high, "n": gain.n_a}
+            rows.append({**setting, "seconds": blocks[replicas].mean(), **gained, "ideal": replicas, "bound": bound})
     return pd.DataFrame(rows)
 
 
 def balance(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row per model, request size and number of replicas above one: the least and the most rows that a replica had.
+    """The least and the most rows of a replica in any run, by model, request size and number of replicas above one.
 
-    Each is a share of an even share (1 is even), over all runs.
+    Each is a share of an even share, so 1 is even.
     """
-    several = runs[runs["error"].isna() & (runs["replicas"].fillna(1) > 1)]
-    shares = []
-    for run in several.to_dict("records"):
-        rows, even = run["rows_by_worker"], run["rows"] / run["replicas"]
-        least = min(rows.values()) if len(rows) >= run["replicas"] else 0
-        setting = [run["model"], run["rows_per_request"], run["replicas"]]
-        shares.append([*setting, least / even, max(rows.values()) / even])
     names = ["model", "rows_per_request", "replicas"]
-    frame = pd.DataFrame(shares, columns=[*names, "least", "most"])
-    return frame.groupby(names, dropna=False, as_index=False).agg(least=("least", "min"), most=("most", "max"))
+    several = runs[runs["error"].isna() & (runs["replicas"].fillna(1) > 1)]
+    shares = [*map(worker_shares, several["rows_by_worker"], several["replicas"])]
+    frame = several[names].join(pd.DataFrame(shares, several.index, columns=["least", "most"]))
+    return frame.groupby(names, dropna=False, as_index=False).agg({"least": "min", "most": "max"})
 
 
 def law(runs: pd.DataFrame, rows_per_request: int) -> str:
-    """The Universal Scalability Law of one model's runs at one request size, in words; or why there is none."""
+    """The Universal Scalability Law of one model's runs at one request size, in words; or why none is fitted."""
     good = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
     means = good.groupby("replicas")["rows_per_s"].mean()
     try:
-        return fit_usl([float(count) for count in means.index], list(means)).sentence()
+        return fit_usl(means.index, means).sentence()
     except ExperimentError as error:
         return f"No law is fitted: {error}"
 
 
 def pays(costs: Costs, where: str = "this network") -> str:
-    """From how many rows on it pays to distribute, or why it never does, in words that give the numbers."""
-    row = {name: 1e6 * seconds for name, seconds in replace(costs, cores=None).parts(1).items()}
+    """The number of rows from which distributing pays, or why it never does, in words."""
+    read_s, network_s = costs.read_s, costs.row_bytes / costs.network.bytes_per_s
     work = f", {costs.flops:,.0f} floating-point operations" if costs.flops else ""
     facts = (
-        f"a row ({costs.row_bytes:,.0f} bytes{work}) takes one replica {row['the replicas']:.3g} µs, "
-        f"the client's reading {1e6 * costs.read_s:.3g} µs and the network {row['the network']:.3g} µs"
+        f"a row ({costs.row_bytes:,.0f} bytes{work}) takes one replica {1e6 * costs.replica_s:.3g} µs, "
+        f"the client's reading {1e6 * read_s:.3g} µs and the network {1e6 * network_s:.3g} µs"
     )
-    useful = costs.useful_replicas
+    useful = costs.replica_s / max(read_s, network_s)  # replicas that one client keeps busy, where they share no CPU
     if useful < _WORTH_IT:
-        slower = "the network" if row["the network"] > 1e6 * costs.read_s else "the client's reading"
+        slower = "the network" if network_s > read_s else "the client's reading"
         return f"Distributing never pays on {where}, because {slower} takes as long as the work itself: {facts}."
+    first = "the network" if network_s > read_s else "reading"
     begin = costs.start_s + costs.network.request_s
-    # the rows for which start + rows * replica_s is _WORTH_IT times start + rows * (two replicas' pace)
+    # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
-    first = "the network" if row["the network"] > 1e6 * costs.read_s else "reading"
+    about = int(float(f"{max(rows, 1):.2g}"))
     return (
-        f"Distributing pays on {where} from about {_rounded(rows):,} rows on (two replicas are then {_WORTH_IT} times as "
-        f"fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client keeps up to {useful:,.1f} "
-        f"replicas busy: beyond them {first} is the bottleneck, not they."
+        f"Distributing pays on {where} from about {about:,} rows on (two replicas are then "
+        f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client "
+        f"keeps up to {useful:,.1f} replicas busy: beyond them {first} is the "
+        "bottleneck, not they."
     )
 
 
@@ -260,24 +200,17 @@ def verdict_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs]) -> st
 
 
 def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
-    lines = []
+    lines = [f"{name}:"] if name else []
     most = int(table["replicas"].max())
     if most > 1:
         best = table[table["replicas"] == most].sort_values("seconds").iloc[0]
-        interval = f"95 % interval {best['low']:.2f} to {best['high']:.2f}, {best['n']:.0f} pairs of runs"
-        doubt = ""
-        if best["n"] < MIN_RUNS:
+        gain = Comparison(best["speed_up"], best["low"], best["high"], best["n"], best["n"], is_paired=True)
+        doubt = "" if gain.differs else "; no difference is seen"
+        if not gain.has_enough_runs:
             doubt = f"; so few cannot show a difference, {MIN_RUNS} can"
-        elif best["low"] <= 1 <= best["high"]:
-            doubt = "; no difference is seen"
         lines.append(
-            f"{most} replicas are {best['speed_up']:.2f} times as fast as one at {best['rows_per_request']:,} rows per "
-            f"request ({interval}{doubt}). At most {best['bound']:.2f} was to be had: {costs.bottleneck(most)} set the pace."
+            f"- {most} replicas are {gain.ratio:.2f} times as fast as one at {best['rows_per_request']:,} rows per "
+            f"request (95 % interval {gain.low:.2f} to {gain.high:.2f}, {gain.n_a:.0f} pairs of runs{doubt}). At most "
+            f"{best['bound']:.2f} was to be had: {costs.bottleneck(most)} set the pace."
         )
-    lines.append(pays(costs))
-    return "\n".join([*([f"{name}:"] if name else []), *(f"- {line}" for line in lines)])
-
-
-def _rounded(number: float) -> int:
-    """Two significant digits."""
-    return int(float(f"{max(number, 1):.2g}"))
+    return "\n".join([*lines, f"- {pays(costs)}"])

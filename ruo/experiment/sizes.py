@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -14,20 +15,14 @@ __all__ = ["verdict_on_sizes"]
 def verdict_on_sizes(runs: pd.DataFrame) -> str:
     """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        A row per run: block, rows, rows_per_request, pipelined, forming_s, sending_s, total_s, and optionally warmup
-        and error. Warm-ups do not count, failed runs only as failures. The time of a two-phase run is forming +
-        sending, as it was measured in 2023; that of a pipelined run is the whole job.
+    The time of a two-phase run is forming + sending, as in 2023; that of a pipelined run is the whole job.
     """
-    if "warmup" in runs:
-        runs = runs[~runs["warmup"].astype(bool)]
+    runs = runs[~runs["warmup"]]
     if not len(runs):
         return "Nothing was measured, so nothing can be said."
     parts = []
     for pipelined in (False, True):
-        selected = runs[runs["pipelined"].astype(bool) == pipelined]
+        selected = runs[runs["pipelined"] == pipelined]
         if len(selected):
             name = "Pipelined (the whole job)" if pipelined else "Two phases, as in 2023 (forming + sending)"
             parts.append(f"{name}:\n{_SizeTimes(selected, pipelined).text()}")
@@ -39,19 +34,22 @@ class _SizeTimes:
 
     def __init__(self, runs: pd.DataFrame, pipelined: bool) -> None:
         self.rows = int(runs["rows"].max())
-        failed = runs["error"].notna() if "error" in runs else pd.Series(False, runs.index)
+        failed = runs["error"].notna()
         self.failed = runs[failed].groupby("rows_per_request").size()
         good = runs[~failed]
-        seconds = good["total_s"] if pipelined else good["forming_s"] + good["sending_s"]
-        self.seconds = good.assign(seconds=seconds).pivot_table(
-            index="block", columns="rows_per_request", values="seconds", aggfunc="mean"
-        )
+        good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
+        self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
         self.means = self.seconds.mean().sort_values(kind="stable")
 
     def text(self) -> str:
         """The fastest, its lead over the next and the slowest, what failed, and the verdict on the claim."""
-        lines = [*self._ranking(), *self._failures(), self._claim()]
-        return "\n".join(f"- {line}" for line in lines)
+        verdict, reason = self._verdict_on_claim()
+        lines = [
+            *self._ranking(),
+            *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
+            f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
+        ]
+        return "\n".join(f"- {sentence_case(line)}" for line in lines)
 
     def _ranking(self) -> list[str]:
         if not len(self.means):
@@ -61,24 +59,12 @@ class _SizeTimes:
         mean, rate = mean_interval(seconds), harmonic_rate(self.rows, seconds)
         interval = f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
-        lines = [
-            sentence_case(f"{self._name(fastest)} is fastest: {digits(mean.value)} s ({runs}), {rate:,.0f} rows/s.")
-        ]
+        lines = [f"{self._name(fastest)} is fastest: {digits(mean.value)} s ({runs}), {rate:,.0f} rows/s."]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             lead = self.means[size] / self.means[fastest] - 1
             comparison = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
             lines.append(f"The {which}, {self._name(size)}, takes {digits(100 * lead)} % longer. {comparison}")
         return lines
-
-    def _failures(self) -> list[str]:
-        return [
-            sentence_case(f"{self._name(size)}: {count(int(runs), 'run')} failed.")
-            for size, runs in self.failed.items()
-        ]
-
-    def _claim(self) -> str:
-        verdict, reason = self._verdict_on_claim()
-        return f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.'
 
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows
@@ -103,8 +89,7 @@ class _SizeTimes:
     def _compare(self, a: Any, b: Any) -> Comparison:
         pairs = self.seconds[[a, b]].dropna()
         if not len(pairs):
-            ratio = float(self.means[a] / self.means[b])
-            return Comparison(ratio, float("nan"), float("nan"), 0, 0, is_paired=True)
+            return Comparison(float(self.means[a] / self.means[b]), nan, nan, 0, 0, is_paired=True)
         return compare(pairs[a], pairs[b])
 
     def _name(self, size: Any) -> str:

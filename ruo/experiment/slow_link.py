@@ -1,7 +1,6 @@
-"""A slow link, simulated: ``python slow_link.py HOST PORT --round-trip-ms 20 --megabits 100``.
+"""A slow link, simulated: ``python slow_link.py HOST PORT ROUND_TRIP_MS MEGABITS`` prints the port to connect to.
 
-It forwards connections as a link of that kind would. `ruo.experiment.network.slow_network` starts it as a process of its
-own, so that it takes no time of the client's.
+`ruo.experiment.network.slow_network` runs it as a separate process, so that it takes no time from the client.
 """
 
 from __future__ import annotations
@@ -10,16 +9,12 @@ import asyncio
 import sys
 from contextlib import suppress
 
-import click
-
-__all__ = ["main"]
-
 _PIECE = 1 << 16
-_BURST_S = 0.01  # what a link's queue makes up for when this process wakes late
+_BURST_S = 0.01  # the delay that a link's queue makes up for when this process wakes late
 
 
 class _Link:
-    """One direction: bytes leave one after the other at its rate, and arrive later by half a round trip."""
+    """One direction of the link: bytes leave at its rate, and arrive half a round trip later."""
 
     def __init__(self, bytes_per_s: float, delay_s: float) -> None:
         self._bytes_per_s = bytes_per_s
@@ -29,7 +24,7 @@ class _Link:
     async def carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connecting_s: float = 0.0
     ) -> None:
-        """Forward until the sender ends; what is on its way is bounded by what the link holds."""
+        """Forward until the sender ends; no more is in memory than the link itself would hold."""
         loop = asyncio.get_running_loop()
         begun = loop.time() + connecting_s
         on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -71,21 +66,12 @@ async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float
         writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    click.echo(server.sockets[0].getsockname()[1])
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
-    # whoever started this holds the other end of standard input; when it is gone, so is the need
+    # the process that started this one holds the other end of standard input; end with it
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-@click.command()
-@click.argument("host")
-@click.argument("port", type=int)
-@click.option("--round-trip-ms", default=20.0, show_default=True)
-@click.option("--megabits", default=100.0, show_default=True, help="Million bits per second, in each direction.")
-def main(host: str, port: int, round_trip_ms: float, megabits: float) -> None:
-    """Forward connections to HOST PORT as a slow link would; prints the port to connect to, ends with standard input."""
-    asyncio.run(_forward(host, port, round_trip_ms / 1e3, megabits * 1e6 / 8))
-
-
 if __name__ == "__main__":
-    main()
+    host, port, round_trip_ms, megabits = sys.argv[1:]
+    asyncio.run(_forward(host, int(port), float(round_trip_ms) / 1e3, float(megabits) * 1e6 / 8))

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ruo.errors import ArgumentError
-from ruo.experiment.carry_out import carry_out
-from ruo.experiment.measure import Servers, TableMeasurement
-from ruo.experiment.plan import Plan, all_combinations
+import polars as pl
+
+from ruo.client.scores import Predictions, Scores
+from ruo.client.scoring import score_csv
+from ruo.deploy import Deployment
+from ruo.errors import ArgumentError, DeploymentError, RuoError
+from ruo.experiment.answers import TOLERANCE, largest_difference
+from ruo.experiment.carry_out import Measurement, carry_out
+from ruo.experiment.plan import Plan, Trial, all_combinations
 from ruo.experiment.results import Sweep, read_sweep
+from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table import fingerprint_table
-
-if TYPE_CHECKING:
-    from ruo.table import Source
+from ruo.table import Source, fingerprint_table, open_table
 
 __all__ = ["sweep"]
 
 ModelPath = str | os.PathLike[str]
+Servers = str | Sequence[str] | Deployment
 
 
 def sweep(
@@ -42,54 +50,34 @@ def sweep(
     token: str | None = None,
     progress: bool | None = None,
 ) -> Sweep:
-    """Score a table in every combination of the settings, in randomised blocks, and keep what every run took.
+    """Score a table in every combination of the settings, in randomised blocks, and keep how long every run took.
+
+    Most arguments are those of `ruo.score_csv`, of which some may be several values to measure; no request is repeated.
 
     Parameters
     ----------
-    source, label_prefix, timeout, token
-        As in `ruo.score_csv`. No request is sent again.
-    url : address, addresses, deployment, or mapping
-        As in `ruo.score_csv`, or a deployment (`ruo.local_server`, `ruo.KubernetesDeployment`), or several of these by
-        the names of their models, which makes the model a factor.
-    chunk_sizes : sequence of int or None
-        Rows per request; None is the whole table in one. Sizes that hold all rows are left out.
-    runs, warmup : int
-        The number of measured blocks, and of warm-up blocks before them; a block has every combination once.
-    wire, concurrency
-        As in `ruo.score_csv`, or several to measure.
-    pipelined : sequence of bool
-        The ways of sending; False forms all requests before the first is sent, as the system of 2023 did.
-    replicas : sequence of int, optional
-        The numbers of servers, for a deployment, which is scaled and waited for between the runs.
-    seed : int
+    url
+        An address, addresses or a deployment; or a mapping of these by model name, which makes the model a factor.
+    chunk_sizes
+        Rows per request; None is the whole table in one. Other sizes that hold all rows are left out.
+    runs, warmup
+        The number of measured blocks, and of warm-up blocks before them.
+    pipelined
+        How to send; False forms all requests before the first is sent, as the system of 2023 did.
+    replicas
+        The numbers of servers, for a deployment, which is scaled between the runs.
+    seed
         Sets the order of the runs.
-    model : path or mapping, optional
-        The file or folder that the server loaded, or each by its name; its fingerprint goes into the provenance.
-    results_dir : path
+    model
+        The file or folder that the server loaded, or one for each name; it is fingerprinted.
+    results_dir
         The folder for the runs; the same call resumes an interrupted sweep there.
-    progress : bool, optional
-        Whether to draw a bar of the runs; by default in a terminal or a notebook only.
-
-    Returns
-    -------
-    Sweep
-        All runs; a failed one has its error.
-
-    Raises
-    ------
-    ArgumentError
-        The plan is impossible.
-    ExperimentError
-        `results_dir` holds runs of another plan, another model, other data or another machine.
-    TableError, ScoringError
-        The table cannot be scored at all.
-    DeploymentError
-        The servers cannot be scaled.
     """
     servers: dict[str | None, Servers] = {}
     servers |= url.items() if isinstance(url, Mapping) else [(None, url)]
     wires = [wire] if isinstance(wire, str) else list(wire)
-    table = TableMeasurement(source, servers, wires[0] if wires else "v2", label_prefix, timeout, token)
+    options = {"wire": wires[0] if wires else None, "label_prefix": label_prefix, "timeout": timeout, "token": token}
+    table = _TableMeasurement(source, servers, options)
     sizes, notes = _sizes_below(table.rows, chunk_sizes)
     combinations = all_combinations(
         {
@@ -138,3 +126,106 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
     if notes and not sizes:
         raise ArgumentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
     return sizes, notes
+
+
+class _TableMeasurement(Measurement):
+    """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
+
+    def __init__(self, source: Source, servers: Mapping[str | None, Servers], options: dict[str, Any]) -> None:
+        self._source = source
+        self._servers = servers
+        self._options = options
+        self._references: dict[str | None, Predictions] = {}
+        self._replicas: dict[str | None, int] = {}
+        table = open_table(source, options["label_prefix"])
+        self.name = table.name
+        self.features = len(table.features)
+        self.rows = 0
+        for block in table.blocks(10_000):
+            if not self.rows:
+                self._first_row = pl.DataFrame(block.features[:1], schema=table.features)
+            self.rows += len(block.features)
+
+    def begin(self, resumed: bool) -> None:
+        """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""
+        for model in self._servers:
+            source = self._source if resumed else self._first_row
+            scores = score_csv(source, self._urls(model), progress=False, **self._options)
+            if resumed:
+                self._references[model] = scores.predictions
+
+    def prepare(self, trial: Trial) -> None:
+        """Scale the model's servers."""
+        model, replicas = trial.levels["model"], trial.levels["replicas"]
+        if replicas is None or self._replicas.get(model) == replicas:
+            return
+        servers = self._servers[model]
+        if isinstance(servers, (str, Sequence)):
+            raise DeploymentError("An address cannot be scaled; pass local_server(...) or a KubernetesDeployment.")
+        servers.scale(replicas)
+        self._replicas[model] = replicas
+
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        """Score the table once; the result has the columns of a sweep."""
+        levels = dict(trial.levels)
+        model, replicas = levels.pop("model"), levels.pop("replicas")
+        urls = self._urls(model)
+        size = levels["chunk_size"] or self.rows
+        setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
+        try:
+            return setting | self._score(model, replicas, urls, **levels)
+        except RuoError as error:
+            return setting | {"error": str(error)}
+        except MemoryError:
+            return setting | {"error": "The client has not enough memory for such requests; send smaller ones."}
+
+    def _urls(self, model: str | None) -> list[str]:
+        servers = self._servers[model]
+        if isinstance(servers, str):
+            return [servers]
+        return list(servers if isinstance(servers, Sequence) else servers.urls)
+
+    def _score(self, model: str | None, replicas: int | None, urls: list[str], **levels: Any) -> dict[str, Any]:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory (Linux, proc(5))
+        began = time.process_time()
+        scores = score_csv(self._source, urls, retries=0, progress=False, **{**self._options, **levels})
+        cpu_s = time.process_time() - began
+        peak_mb = peak_rss_mb()
+        difference = largest_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
+        return _facts(scores, replicas) | {
+            "client_cpu_s": cpu_s,
+            "client_cpu_share": cpu_s / scores.timings.total_s,
+            "peak_rss_mb": peak_mb,
+            "max_abs_difference": _or_none(difference),
+            "answers_equal": difference <= TOLERANCE,
+        }
+
+
+def _or_none(number: float) -> float | None:
+    """JSON has no word for infinity and NaN."""
+    return number if math.isfinite(number) else None
+
+
+def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
+    records, timings = scores.records, scores.timings
+    seconds = [record.seconds for record in records]
+    # without the decoding, during which the server waits for the body; None where it reports no times
+    server_s = _or_none(sum(record.predict_s + record.encode_s for record in records))
+    balance = scores.balance()
+    pods = balance["worker"].str.rpartition("/")[0]  # a worker is named HOST/PROCESS; on Kubernetes, a pod is a host
+    rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()
+    workers = replicas or len(rows)
+    return {
+        "requests": len(records),
+        "bytes": sum(record.bytes for record in records),
+        **timings._asdict(),
+        "request_median_s": statistics.median(seconds),
+        "request_max_s": max(seconds),
+        "server_s": server_s,
+        "server_busy": None if server_s is None else server_s / (workers * timings.sending_s),
+        "workers": workers,
+        "rows_by_worker": {str(worker): int(count) for worker, count in rows.items()},
+        "retries": sum(record.attempts - 1 for record in records),
+        "model_version": scores.model.version,
+    }

@@ -1,19 +1,21 @@
-"""Whether the runs of an experiment can be relied on, and for what: VALID or INVALID, with the reasons in words.
+"""Whether the runs of an experiment can be relied on, and for what: VALID or INVALID, as in MLPerf's LoadGen, and why.
 
-The idea of the line is that of MLPerf's LoadGen; the reasons are those of a client that reads, sends and measures on one
-machine. A rule applies where the runs have the columns that it is about.
+A rule applies where the runs have the columns that it needs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ruo.stats import count
 
-__all__ = ["SETTING", "Validity", "judge", "name_of"]
+__all__ = ["SETTING", "Validity", "judge", "name_of", "worker_shares"]
 
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
@@ -24,29 +26,29 @@ _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_versio
 
 _BUSY = 0.3  # of all CPUs, just before a run
 _OTHERS_CPUS = 0.3  # CPUs in use by other processes during a run
-_SEEN_BUSY = 0.25  # of the runs
-_DRIFT = 0.1  # from the first run to the last, of a run's time
-_SURE = 0.01
-_FEW = 8  # runs that cannot show a drift
+_DISTURBED = 0.25  # of the runs
+_DRIFT = 0.1  # of a run's time, from the first run to the last
+_P_VALUE = 0.01  # of a drift
+_DRIFT_RUNS = 8  # fewer runs cannot show a drift
 _UNSTEADY = 0.1  # standard deviation over mean
 _LATE_S = 0.25
 _UNEVEN = 0.25  # of an even share
-_ENOUGH = 10  # requests for each replica, for an even share to be expected
-_WAITING = 0.7  # a server that works less than this share of the time waits for the client
+_ENOUGH = 10  # requests per replica, for an even share to be expected
+_WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
 
 
 @dataclass(frozen=True)
 class Validity:
-    """`reasons` against the runs, `limits` of what they say, `notes` on their quality, and the `claim` of valid ones."""
+    """The reasons against the runs, the limits of what they say, notes on their quality, and what valid runs claim."""
 
-    reasons: list[str] = field(default_factory=list)
-    limits: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    claim: str = "every run scored every row alike"
+    reasons: list[str]
+    limits: list[str]
+    notes: list[str]
+    claim: str
 
     @property
     def valid(self) -> bool:
-        """Whether nothing speaks against the runs."""
+        """Whether there is no reason against the runs."""
         return not self.reasons
 
     def __str__(self) -> str:
@@ -54,18 +56,10 @@ class Validity:
         return "\n".join([head, *self.limits, *self.notes])
 
 
-def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = Validity.claim) -> Validity:
-    """Judge the runs of an experiment.
+def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every run scored every row alike") -> Validity:
+    """Judge runs with columns as in `Sweep.runs` or in a comparison of systems; `planned` is how many there should be.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        A row per run, with the columns of `Sweep.runs` or of a comparison of systems, as far as they are known.
-        Warm-ups count only where answers are compared.
-    planned : int, optional
-        The number of runs that there should be.
-    claim : str
-        What is said of runs that are valid.
+    Warm-ups count only where answers are compared.
     """
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
     measured = runs[~runs["warmup"].eq(True)]
@@ -74,8 +68,8 @@ def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = Validity.
     return Validity(reasons, _limits(good), _notes(good), claim)
 
 
-def name_of(setting: dict[str, object], among: pd.DataFrame) -> str:
-    """A setting in words: its rows per request, its way of sending, and what else differs `among` the runs."""
+def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
+    """A setting in words: its rows per request, how they were sent, and what else differs `among` the runs."""
     parts = []
     if "rows_per_request" in setting:
         ways: dict[object, str] = {True: " pipelined", False: " in two phases"}
@@ -105,11 +99,11 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> 
 
 
 def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
-    """What makes times doubtful: a busy machine, a machine that changes, a client that is late."""
+    """What makes times doubtful: a busy machine, a machine that changes, or a client that is late."""
     reasons = []
     for when, column, limit in (("before", "machine_busy", _BUSY), ("in", "others_cpus", _OTHERS_CPUS)):
         busy = int((measured[column].astype(float) > limit).sum())
-        if busy > _SEEN_BUSY * len(measured):
+        if busy > _DISTURBED * len(measured):
             reasons.append(f"the machine was busy with something else {when} {busy} of {count(len(measured), 'run')}")
     change = _drift(good)
     if change is not None:
@@ -121,57 +115,52 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
 
 
 def _drift(good: pd.DataFrame) -> float | None:
-    """The relative change of the times from first to last, settings aside, where it is statistically significant."""
-    if len(good) < _FEW:
+    """The relative change of the times from first to last within their settings, where it is significant."""
+    if len(good) < _DRIFT_RUNS:
         return None
     relative = good["total_s"] / good.groupby(_present(good), dropna=False)["total_s"].transform("median")
     if relative.nunique() < 2:
         return None
     p_value = stats.spearmanr(good["run"], relative).pvalue
-    slope = float(stats.theilslopes(relative, good["run"]).slope)
-    change = slope * float(good["run"].max() - good["run"].min())
-    return change if p_value < _SURE and abs(change) > _DRIFT else None
+    change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
+    return change if p_value < _P_VALUE and abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:
-    """What makes a comparison of replicas void: some had no connection, or much less work than others."""
+    """What makes a comparison of replicas invalid: some had no connection, or much less work than others."""
     several = good[good["replicas"].fillna(1) > 1]
     few = several[several["concurrency"] < several["replicas"]]
     reasons = []
     if len(few):
         reasons.append(f"{count(len(few), 'run')} had fewer connections than replicas; raise concurrency")
-    uneven = [
-        off
-        for run in several.to_dict("records")
-        if run["requests"] >= _ENOUGH * run["replicas"]
-        and (off := _imbalance(run["rows_by_worker"], run["replicas"])) > _UNEVEN
-    ]
+    enough = several[several["requests"] >= _ENOUGH * several["replicas"]]
+    shares = map(worker_shares, enough["rows_by_worker"], enough["replicas"])
+    uneven = [off for least, most in shares if (off := max(most - 1, 1 - least)) > _UNEVEN]
     if uneven:
         worst = f"up to {max(uneven):.0%} off an even share"
         reasons.append(f"in {count(len(uneven), 'run')} the replicas were unbalanced ({worst})")
     return reasons
 
 
-def _imbalance(rows: dict[str, int], replicas: float) -> float:
-    """How far the busiest or the idlest replica is from an even share, as a share of it."""
-    even = sum(rows.values()) / replicas
-    least = min(rows.values()) if len(rows) >= replicas else 0
-    return max(max(rows.values()) - even, even - least) / even
+def worker_shares(rows_by_worker: dict[str, int], replicas: float) -> tuple[float, float]:
+    """The least and the most rows of a replica, as shares of an even share."""
+    rows = rows_by_worker.values()
+    even = sum(rows) / replicas
+    return min(rows) / even if len(rows) >= replicas else 0.0, max(rows) / even
 
 
 def _limits(good: pd.DataFrame) -> list[str]:
-    """For which settings the times say little of the servers, since these waited."""
+    """The settings whose times say little about the servers, because these waited."""
     waiting = []
     for setting, runs in _by_setting(good):
         busy, requests = runs["server_busy"].median(), runs["requests"].median()
         if setting.get("pipelined") and busy < _WAITING and requests >= 2 * runs["workers"].median():
             waiting.append(f"{name_of(setting, good)} {busy:.0%}")
-    if not waiting:
-        return []
     sentence = (
-        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck"
+        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, "
+        f"and the servers computed only part of the time: {', '.join(waiting)}."
     )
-    return [f"{sentence}, and the servers computed only part of the time: {', '.join(waiting)}."]
+    return [sentence] if waiting else []
 
 
 def _notes(good: pd.DataFrame) -> list[str]:
@@ -179,17 +168,15 @@ def _notes(good: pd.DataFrame) -> list[str]:
     for setting, runs in _by_setting(good):
         variation = runs["total_s"].std() / runs["total_s"].mean()
         unsteady += [f"{name_of(setting, good)} {variation:.0%}"] if variation > _UNSTEADY else []
-    if not unsteady:
-        return []
-    return [f"The runs vary much, by their standard deviation over the mean: {', '.join(unsteady)}."]
+    sentence = f"The runs vary much, by their standard deviation over the mean: {', '.join(unsteady)}."
+    return [sentence] if unsteady else []
 
 
 def _by_setting(runs: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    names = _present(runs)
     if not len(runs):
         return []
-    groups = runs.groupby(names, dropna=False)
-    return [(dict(zip(names, key, strict=True)), group) for key, group in groups]
+    names = _present(runs)
+    return [(dict(zip(names, key, strict=True)), group) for key, group in runs.groupby(names, dropna=False)]
 
 
 def _present(runs: pd.DataFrame) -> list[str]:

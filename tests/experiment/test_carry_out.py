@@ -164,7 +164,7 @@ def test_other_facts_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_experiment_is_kept_under_its_date(tmp_path: Path) -> None:
-    """A folder with the last file of an experiment is renamed, and one without it stays, to be gone on with."""
+    """A folder with the last file of an experiment is renamed, and one without it stays, so that it can be resumed."""
     folder = tmp_path / "results"
     carry_out(plan_of({"size": [1]}, runs=1, warmup=0), Recorder(), FACTS, folder)
     put_aside_finished(folder)

@@ -1,4 +1,4 @@
-"""Two sweeps compared, and how often the comparisons are right where the truth is known."""
+"""Two sweeps compared."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ def test_each_setting_has_its_word(compared: RunsCompared) -> None:
     assert compared.warnings == []
 
 
-def test_said_in_words(compared: RunsCompared) -> None:
-    """The sentences name the setting, the word and the runs, and what no interval knows of; the repr is one line."""
-    said = compared.sentences()
-    assert said[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
-    assert said[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
-    assert said[2].startswith("1,000 rows pipelined: No difference seen between B and A")
-    assert "8 and 10 runs" in said[0]
-    assert "not measured side by side" in said[3]
-    assert "Of 3 settings that did not change, one in twenty seems to" in said[4]
+def test_the_comparison_in_words(compared: RunsCompared) -> None:
+    """The sentences name the setting, the word and the runs, and what no interval shows; the repr is one line."""
+    sentences = compared.sentences()
+    assert sentences[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
+    assert sentences[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
+    assert sentences[2].startswith("1,000 rows pipelined: No difference seen between B and A")
+    assert "8 and 10 runs" in sentences[0]
+    assert "not measured side by side" in sentences[3]
+    assert "Of 3 settings that did not change, one in twenty seems to" in sentences[4]
     assert repr(compared).endswith("1 faster, 1 slower, 1 no difference seen)")
-    assert all(sentence in compared.text() for sentence in said)
+    assert all(sentence in compared.text() for sentence in sentences)
     assert "<table" in compared._repr_html_()
 
 
@@ -117,15 +117,15 @@ def test_levels_of_every_factor_make_a_setting(tmp_path: Path) -> None:
     assert len(compare_runs(a, write(tmp_path / "b", {100: 2.0}, replicas=1)).table) == 1
 
 
-def test_few_runs_are_told(tmp_path: Path) -> None:
-    """Sweeps of three runs see no difference, and say that so few cannot show one."""
+def test_few_runs_see_no_difference(tmp_path: Path) -> None:
+    """Sweeps of three runs show no difference, and the sentence says that so few cannot."""
     compared = compare_runs(write(tmp_path / "a", {100: 2.0}, n=3), write(tmp_path / "b", {100: 1.0}, n=3))
     assert compared.table["word"].tolist() == ["no difference seen"]
     assert "3 and 3 runs cannot show one" in compared.sentences()[0]
 
 
 def test_failed_runs_do_not_count(tmp_path: Path) -> None:
-    """Failed runs have no time; where all failed there is no ratio, and the sweep is said to be INVALID."""
+    """Failed runs have no time; where all failed there is no ratio, and the sweep is INVALID."""
     a = write(tmp_path / "a", {100: 2.0})
     b = write(tmp_path / "b", {100: 2.0}, error="Too large.", total_s=None)
     compared = compare_runs(a, b)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ruo import score_csv
 from ruo.deploy.local import LocalServer
-from ruo.errors import DeploymentError
+from ruo.errors import ArgumentError, DeploymentError
 from ruo.experiment.network import measure_network, slow_network
 from ruo.learn.demo import Demo
 
@@ -23,24 +25,34 @@ def test_everything_arrives(demo: Demo, server: LocalServer, expected: np.ndarra
 
 
 def test_a_link_takes_at_least_its_time(demo: Demo, server: LocalServer) -> None:
-    """2,500 rows of 256 bytes need 0.32 s at 16 Mbit/s, and a request two round trips: one to connect, one to be answered."""
+    """2,500 rows of 256 bytes need 0.32 s at 16 Mbit/s, and a request needs two round trips, one of them to connect."""
     with slow_network(server.url, round_trip_ms=50, megabits=16) as url:
         scores = score_csv(demo.testset, url, chunk_size=None, retries=0)
     assert scores.timings.sending_s > 0.32 + 0.1
 
 
 def test_a_network_is_measured(demo: Demo, server: LocalServer) -> None:
-    """What was set is what is found: two round trips for a request, and the link's rate, within a machine's noise."""
+    """The measured network is the one that was set, with two round trips for a request, within a machine's noise."""
     with slow_network(server.url, round_trip_ms=40, megabits=40) as url:
-        found = measure_network(demo.testset, url, rows=2_000, tries=3)
-    assert 0.08 < found.request_s < 0.2
-    assert 0.5 * 5e6 < found.bytes_per_s < 1.6 * 5e6
-    assert "Mbit/s" in found.sentence()
+        network = measure_network(demo.testset, url, rows=2_000, tries=3)
+    assert 0.08 < network.request_s < 0.2
+    assert 0.5 * 5e6 < network.bytes_per_s < 1.6 * 5e6
+    assert "Mbit/s" in network.sentence()
 
 
 def test_this_machine_is_faster_than_a_slow_link(demo: Demo, server: LocalServer) -> None:
     """Without a link in between, a request takes less than the round trips of the slow one."""
     assert measure_network(demo.testset, server.url, rows=2_000, tries=3).request_s < 0.08
+
+
+def test_what_cannot_be_measured(scripted: Callable, right_answer: Callable) -> None:
+    """A server that reports no times, and a table of one row, are refused."""
+    url = scripted(lambda number, body, headers: right_answer(body, headers)).url
+    rows = pl.DataFrame({name: np.arange(4.0) for name in "abc"})
+    with pytest.raises(DeploymentError, match="reports no times"):
+        measure_network(rows, url, tries=1)
+    with pytest.raises(ArgumentError, match="has one row; pass a table of two rows or more"):
+        measure_network(rows[:1], url)
 
 
 def test_the_link_ends_with_its_block(demo: Demo, server: LocalServer) -> None:

@@ -130,21 +130,21 @@ def test_a_model_is_counted(demo: Demo) -> None:
 def test_replicas_are_really_scaled_and_their_costs_measured(demo: Demo, tmp_path: Path) -> None:
     """A sweep over replicas has so many workers at each run; one server is left as the last run had it."""
     with local_server(demo.models["mlp"], workers=1, cores=1) as server:
-        found = sweep(
+        swept = sweep(
             demo.testset, {"mlp": server}, chunk_sizes=[100], replicas=[1, 2], runs=2, warmup=0, pipelined=[True],
             model={"mlp": demo.models["mlp"]}, results_dir=tmp_path,
         )  # fmt: skip
-        assert found.runs["error"].isna().all()
-        used = found.runs["rows_by_worker"].map(len)
-        assert (used == found.runs["replicas"]).all()
-        assert set(found.runs["model"]) == {"mlp"}
-        costs = measure_costs(demo.testset, found.measured, server.url, shared=True)
+        assert swept.runs["error"].isna().all()
+        used = swept.runs["rows_by_worker"].map(len)
+        assert (used == swept.runs["replicas"]).all()
+        assert set(swept.runs["model"]) == {"mlp"}
+        costs = measure_costs(demo.testset, swept.measured, server.url, shared=True)
         with pytest.raises(ExperimentError, match="put 1 among the replicas"):
-            measure_costs(demo.testset, found.measured[found.measured["replicas"] > 1], server.url, shared=True)
+            measure_costs(demo.testset, swept.measured[swept.measured["replicas"] > 1], server.url, shared=True)
     assert 0 < costs.replica_s < 1e-3
     assert 0 < costs.read_s < 1e-3
     assert costs.row_bytes > 256
-    assert found.provenance.facts["model"]["mlp"]["name"] == "mlp.keras"
+    assert swept.provenance.facts["model"]["mlp"]["name"] == "mlp.keras"
 
 
 def test_an_address_cannot_be_scaled(demo: Demo, server: LocalServer, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def frame(seconds: dict[int, float], runs: int = 6, pipelined: bool = True, rows
 )
 @pytest.mark.parametrize("pipelined", [True, False])
 def test_claim_of_2023(seconds: dict[int, float], runs: int, verdict: str, pipelined: bool) -> None:
-    """The claim of 2023 is reproduced, not reproduced, or cannot be told, as the numbers say."""
+    """The claim of 2023 is reproduced, not reproduced, or undecided, as the numbers say."""
     assert f'fastest" (2023): {verdict}' in verdict_on_sizes(frame(seconds, runs, pipelined))
 
 

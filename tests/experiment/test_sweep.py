@@ -112,7 +112,7 @@ def test_sizes_that_hold_all_rows_are_left_out(swept: Sweep) -> None:
 
 
 def test_provenance_is_written_once(swept: Sweep, demo: Demo) -> None:
-    """The folder says once what was measured where; each line has the digest of it and no path is told."""
+    """The folder says once what was measured where; each line has the digest of it and no path is named."""
     facts = json.loads((swept.results_dir / "provenance.json").read_text())
     assert facts["data"] == {
         "name": "testset.csv", "rows": 2500, "features": 64, "label_prefix": "Label_", "sha256": fingerprint(demo.testset),
@@ -165,12 +165,12 @@ def test_progress_counts_runs(demo: Demo, server: LocalServer, tmp_path: Path, c
     assert "4/4" in capfd.readouterr().err
 
 
-# ---- interrupted, and gone on with ----
+# ---- interrupted and resumed ----
 
 
 @pytest.mark.parametrize("left", [b"", b'{"run": 8, "block": 1, "warm'])
-def test_interrupted_sweep_goes_on(swept: Sweep, arguments: dict, copy: Path, left: bytes) -> None:
-    """A sweep that was killed goes on where it stopped, even within a line, and ends as one that was not."""
+def test_an_interrupted_sweep_resumes(swept: Sweep, arguments: dict, copy: Path, left: bytes) -> None:
+    """A killed sweep resumes where it stopped, even within a line, and ends like one that was not."""
     kept = (copy / "runs.jsonl").read_bytes().splitlines(keepends=True)[:7]
     (copy / "runs.jsonl").write_bytes(b"".join(kept) + left)
     assert len(read_sweep(copy).runs) == 7
@@ -212,7 +212,7 @@ def test_other_data_is_refused(arguments: dict, demo: Demo, copy: Path, tmp_path
 
 
 def test_another_model_is_refused(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
-    """Runs that were measured with another model's file are not gone on with."""
+    """Runs that were measured with another model's file are not continued."""
     model = tmp_path / "mlp.keras"
     how = {"chunk_sizes": [25], "runs": 1, "model": model, "results_dir": tmp_path / "results"}
     model.write_text("one")
@@ -223,7 +223,7 @@ def test_another_model_is_refused(demo: Demo, server: LocalServer, tmp_path: Pat
 
 
 def test_another_machine_is_refused(copy: Path, arguments: dict) -> None:
-    """Runs from another machine, or with other versions, are not gone on with."""
+    """Runs from another machine, or with other versions, are not continued."""
     facts = json.loads((copy / "provenance.json").read_text())
     facts["machine"]["versions"]["numpy"] = "1.0"
     (copy / "provenance.json").write_text(json.dumps(facts))
@@ -255,7 +255,7 @@ def test_damaged_results_are_refused(copy: Path, arguments: dict, tmp_path: Path
 
 
 def test_failed_runs_are_kept(demo: Demo, tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
-    """A run that fails is kept with the server's sentence, and the sweep goes on."""
+    """A run that fails is kept with the server's sentence, and the sweep continues."""
 
     def script(number: int, body: bytes, headers: dict) -> Any:
         # the demo's rows are three floats here; ten of them are more than this server takes

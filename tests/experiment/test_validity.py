@@ -97,7 +97,7 @@ def test_a_few_uneven_requests_are_chance() -> None:
 
 
 def test_noise_is_no_drift() -> None:
-    """Of 200 sweeps of a steady machine, next to none is said to drift."""
+    """Of 200 sweeps of a steady machine, almost none has a drift."""
     steady = runs()
     noise = np.random.default_rng(0)
     valid = [judge(steady.assign(total_s=noise.normal(1, 0.05, len(steady)))).valid for _ in range(200)]
@@ -118,7 +118,7 @@ def test_a_client_that_is_the_bottleneck_limits_what_the_times_say() -> None:
 
 
 def test_unsteady_runs_are_told() -> None:
-    """A setting whose runs vary by more than a tenth is named; servers that tell no times are no limit."""
+    """A setting whose runs vary by more than a tenth is named; servers that report no times are no limit."""
     frame = runs()
     wild = frame.assign(total_s=np.where(frame["block"] % 2, 1.0, 1.5), server_busy=np.nan)
 
