@@ -12,8 +12,7 @@ import pandas as pd
 from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
 from ruo.experiment.results import read_lines, read_provenance
 from ruo.experiment.validity import Validity, judge
-from ruo.figures.style import Picture, save_figure
-from ruo.figures.systems import figure_of_systems
+from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.provenance import Provenance
 from ruo.stats import compare
 
