@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from benchmarks.groups import GROUPS, Files, GroupMeasurement
+from benchmarks.groups import GROUPS, Files
 from benchmarks.targets import compare_with_targets, markdown
+from ruo.compare.jobs import JobMeasurement
 from ruo.errors import RuoError
 from ruo.experiment.carry_out import carry_out
 from ruo.experiment.plan import Plan, all_combinations
@@ -35,8 +36,9 @@ def measure_group(name: str, files: Files, runs: int, seed: int, folder: Path) -
         model = {model.stem: {"sha256": fingerprint(model)} for model in (files.mlp, files.cnn)}
         facts = {"plan": plan.facts(), "data": {"sha256": fingerprint(files.testset)}, "model": model}
         provenance = Provenance({**facts, "left_out": group.left_out, "machine": machine()})
+        measurement = JobMeasurement(lambda trial: group.jobs[trial.levels["job"]], group.bound)
         log = partial(click.echo, err=True)
-        carry_out(plan, GroupMeasurement(group), provenance, folder, patience_s=_PATIENCE_S, progress=False, log=log)
+        carry_out(plan, measurement, provenance, folder, patience_s=_PATIENCE_S, progress=False, log=log)
 
 
 def read_group(folder: Path) -> tuple[pd.DataFrame, str]:

@@ -16,15 +16,14 @@ from typing import Any
 import polars as pl
 
 from benchmarks.peers.servers import PEERS, peer_variables
-from ruo.compare.jobs import Job, JobMeasurement, job_environment, run_command, run_job
-from ruo.compare.paper_server import paper_body, paper_server
+from ruo.compare.jobs import Job, job_environment, run_command, run_job
+from ruo.compare.paper_server import paper_server
 from ruo.deploy import LocalServer, local_server
 from ruo.errors import RuoError
-from ruo.experiment.plan import Trial
 from ruo.learn.demo import make_testset
 from ruo.machine import cpu_limit, session_rss_mb
 
-__all__ = ["GROUPS", "Files", "Group", "GroupMeasurement"]
+__all__ = ["GROUPS", "Files", "Group"]
 
 _TIMEOUT_S = 900.0
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
@@ -64,36 +63,11 @@ class Group:
     left_out: list[str] = field(default_factory=list)
 
 
-class GroupMeasurement(JobMeasurement):
-    """Runs the jobs of a group."""
-
-    def __init__(self, group: Group) -> None:
-        super().__init__(group.bound or (lambda _: {}))
-        self._group = group
-
-    def job(self, trial: Trial) -> Job:
-        """The job that the trial names."""
-        return self._group.jobs[trial.levels["job"]]
-
-    def begin(self, resumed: bool) -> None:
-        """Compute the right predictions, where they are checked."""
-        if self._group.bound is not None:
-            super().begin(resumed)
-
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        """Run the job, and check its predictions where there is a bound."""
-        if self._group.bound is not None:
-            return super().measure(trial)
-        with tempfile.TemporaryDirectory() as folder:
-            return self.job(trial)(Path(folder) / "answers.npy")
-
-
 @contextmanager
 def mlp(files: Files) -> Iterator[Group]:
     """The light model: the system of 2023, ruo at every request size, a bare socket, and no network."""
     testset, model = files.testset, files.mlp
-    with paper_server(model) as paper, _served(model) as ours, _served(model, "openvino") as openvino:
-        paper.warm(paper_body(testset))
+    with paper_server(model, testset) as paper, _served(model) as ours, _served(model, "openvino") as openvino:
         jobs = {f"bound {backend} mlp": _bound(testset, model, backend) for backend in _BACKENDS}
         jobs["bound tensorflow mlp labels"] = _bound(testset, model, "tensorflow", reads_labels=True)
         jobs |= {f"bare socket {backend} mlp": _bare_socket(testset, model, backend) for backend in _BACKENDS}

@@ -1,7 +1,6 @@
 """One job of ruo's client in a process of its own: ``python -m ruo.compare.score_job testset.csv http://localhost:8000``.
 
-The clock runs from before the reading until all predictions are there, in one array; imports are outside. Prints what
-was measured as one line of JSON.
+The clock starts before the reading and stops when all predictions are in one array; imports are outside.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = ["main"]
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 @click.option("--by-blocks", is_flag=True, help="Keep no predictions, for a table of any length.")
 def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | None, by_blocks: bool) -> None:
-    """Score TESTSET with the model at URL and print what it took."""
+    """Score TESTSET with the model at URL and print what it took as one line of JSON."""
     if by_blocks:
         rows = sum(len(block.predictions) for block in iter_scores(testset, url, chunk_size=chunk_size, wire=wire))
         click.echo(json.dumps({"rows": rows, "peak_rss_mb": peak_rss_mb()}))

@@ -15,7 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ruo.compare import Systems, SystemsCompared, compare_systems, time_in_process
+from ruo.compare.jobs import time_in_process
+from ruo.compare.results import SystemsCompared
+from ruo.compare.run import compare_systems
+from ruo.compare.systems import Systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
@@ -97,7 +100,7 @@ class Workbench:
     def compare_systems(
         self, chunk_sizes: Any, runs: Any, peers: Any = None, *, seed: int = 0, patience: float = 10.0
     ) -> SystemsCompared:
-        """Call `ruo.compare.compare_systems` on the table and the model, with all servers on this machine."""
+        """Call `ruo.compare.run.compare_systems` on the table and the model, with all servers on this machine."""
         sizes, count = request_sizes(chunk_sizes), whole_number("runs", runs)
         assert self.model is not None  # prepare_files refuses a workbench without one
         with Systems(self.testset, self.model, peers=parse_mapping("peers", peers)) as systems:

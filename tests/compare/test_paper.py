@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import ruo
-from ruo.compare.paper_server import PaperServer, paper_body, paper_server
+from ruo.compare.paper_server import PaperServer, paper_server
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
 
@@ -28,8 +28,7 @@ pytestmark = pytest.mark.skipif(find_spec("grequests") is None, reason="the pape
 @pytest.fixture(scope="module")
 def paper(demo: Demo) -> Iterator[PaperServer]:
     """The paper's server, with the demo's dense model."""
-    with paper_server(demo.models["mlp"]) as running:
-        running.warm(paper_body(demo.testset))
+    with paper_server(demo.models["mlp"], demo.testset) as running:
         yield running
 
 
