@@ -26,9 +26,10 @@ from ruo.table import class_indices
 __all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Model = Callable[[Array], Array]
 
 
-def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Callable[[Array], Array]:
+def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Model:
     """The model as a function of (n, features) float32, compiled, and warmed with each number of rows to come."""
     import keras
 
@@ -52,14 +53,9 @@ def columns_of(testset: Path) -> tuple[list[str], list[str], int]:
 
 
 def score_in_process(
-    testset: Path,
-    features: list[str],
-    labels: list[str],
-    function: Callable[[Array], Array],
-    rows_per_call: int,
-    threads: int = 1,
+    testset: Path, features: list[str], labels: list[str], function: Model, rows_per_call: int, threads: int = 1
 ) -> Array:
-    """The predictions of all rows; batches are read while up to `threads` earlier ones are scored."""
+    """The predictions of all rows; while batches are read, up to `threads` earlier ones are scored."""
     # polars chooses the type of the labels: it reads 0 and 1 as whole numbers, which is faster
     table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select([*features, *labels])
 

@@ -29,8 +29,8 @@ Job = Callable[[Path], dict[str, Any]]
 class JobMeasurement(Measurement):
     """Runs the job of each trial, and checks its predictions against those of the job `bound`, if there is one."""
 
-    def __init__(self, job: Callable[[Trial], Job], bound: Job | None) -> None:
-        self._job = job
+    def __init__(self, job_of: Callable[[Trial], Job], bound: Job | None) -> None:
+        self._job_of = job_of
         self._bound = bound
 
     def begin(self, resumed: bool) -> None:
@@ -43,7 +43,7 @@ class JobMeasurement(Measurement):
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Run the trial's job: what it measured, and whether every row came back with the right prediction."""
-        measured, predictions = _run(self._job(trial))
+        measured, predictions = _run(self._job_of(trial))
         if self._bound is None:
             return measured
         checked = check_answers(measured.get("error"), predictions, self._reference)
@@ -62,7 +62,7 @@ def _run(job: Job) -> tuple[dict[str, Any], Array | None]:
 def check_answers(error: str | None, predictions: Array | None, reference: Array) -> dict[str, Any]:
     """The number of rows that came back, their largest difference from the reference, and the `error` if any is wrong."""
     rows, wanted = 0 if predictions is None else len(predictions), len(reference)
-    difference = None
+    difference: float | None = None
     if predictions is None or rows != wanted:
         error = f"no result: {rows:,} of {wanted:,} rows came back{f' ({error})' if error else ''}"
     elif error is None and predictions.shape != reference.shape:

@@ -59,18 +59,21 @@ class SystemsCompared:
         `times_faster` is the paper's system at the same size over this one (the bound: at its best size), `times_bound`
         this one over the bound; NaN where there is no result to compare with.
         """
-        groups = self.runs.groupby(["system", "rows_per_request"])
-        seconds = {"median_s": "median", "mean_s": "mean", "min_s": "min", "max_s": "max", "n": "count"}
-        notes = groups["error"].agg(lambda errors: "; ".join(errors.dropna().unique()))
-        table = groups["total_s"].agg(**seconds).assign(note=notes).reset_index()
+        table = self.runs.groupby(["system", "rows_per_request"], as_index=False).agg(
+            median_s=("total_s", "median"),
+            mean_s=("total_s", "mean"),
+            min_s=("total_s", "min"),
+            max_s=("total_s", "max"),
+            n=("total_s", "count"),
+            note=("error", lambda errors: "; ".join(errors.dropna().unique())),
+        )
         is_bound = table["system"] == BOUND
         papers = table[table["system"] == PAPER].set_index("rows_per_request")["median_s"]
         paper = table["rows_per_request"].map(papers).mask(is_bound, papers.min())
         table["times_faster"] = paper / table["median_s"]
         table["times_bound"] = table["median_s"] / table.loc[is_bound, "median_s"].min()
         table["rows_per_request"] = table["rows_per_request"].astype("Int64").mask(is_bound)
-        table = table.sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
-        return table[list(_HEADERS)]
+        return table[list(_HEADERS)].sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
 
     def table(self) -> str:
         """The summary as a Markdown table; a dash where there is no number."""

@@ -1,18 +1,22 @@
-"""The systems that are compared: their servers, and their jobs."""
+"""The systems that are compared: their servers, their jobs, and how a job is measured."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import resource
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from ruo.compare.jobs import run_job
+from ruo.compare.jobs import Job, JobMeasurement, run_job
 from ruo.compare.paper_server import paper_server
 from ruo.deploy.local import local_server
 from ruo.errors import MissingPackageError
+from ruo.experiment.plan import Trial
+from ruo.machine import busy_cpu_s, session_cpu_s
 
 __all__ = ["BOUND", "PAPER", "PAPER_CLIENT", "SYSTEMS", "V2", "Systems"]
 
@@ -24,7 +28,7 @@ V2 = next(iter(_WIRES))
 SYSTEMS = (PAPER, *_WIRES, PAPER_CLIENT, BOUND)
 
 
-class Systems:
+class Systems(JobMeasurement):
     """All systems for one test set (a CSV file) and one model; their servers run as long as the `with` block does.
 
     `workers` is the number of processes of ruo's server, by default one per CPU. `peers` are other servers with the same
@@ -41,6 +45,7 @@ class Systems:
         self.model = model.resolve()
         self.workers = workers
         self.peers = dict(peers or {})
+        super().__init__(lambda trial: self._job(**trial.levels), bound=self._job(BOUND, None))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -53,21 +58,36 @@ class Systems:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def sessions(self, system: str) -> tuple[list[int], list[int]]:
-        """The process sessions of the servers that work for this system, and of those that are idle meanwhile."""
-        ours, papers = self._ruo.pid, self._paper.pid
-        if system == BOUND or system in self.peers:
-            return [], [ours, papers]
-        return ([papers], [ours]) if system == PAPER else ([ours], [papers])
-
-    def prepare(self, system: str) -> None:
+    def prepare(self, trial: Trial) -> None:
         """Bring the system's server into the state in which it is measured."""
-        if system == PAPER:
+        if trial.levels["system"] == PAPER:
             self._paper.warm()
 
-    def run(self, system: str, chunk_size: int | None, answers: Path) -> dict[str, Any]:
-        """Do one job in a new process: what it printed, or the `error`; its predictions are in the file `answers`."""
-        return run_job([*self._arguments(system, chunk_size), "--answers", str(answers)])
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        """Run the job, check its predictions, and measure the CPU seconds of client and servers."""
+        before, began = self._cpu_seconds(trial.levels["system"]), time.monotonic()
+        measured = super().measure(trial)
+        after, seconds = self._cpu_seconds(trial.levels["system"]), time.monotonic() - began
+        used: dict[str, float | None] = {name: after[name] - before[name] for name in after}
+        others = used.pop("others_cpu_s", None)
+        used["others_cpus"] = None if others is None else round(max(0.0, others) / seconds, 2)
+        rows = measured["rows_wanted"]
+        size = min(trial.levels["chunk_size"] or rows, rows)
+        return {**measured, "rows_per_request": size, "server_cpu_s": None, "idle_servers_cpu_s": None, **used}
+
+    def _cpu_seconds(self, system: str) -> dict[str, float]:
+        """CPU seconds until now: of clients, and on Linux of the system's server, the idle servers and all others."""
+        clocks = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
+        clients, own = (clock.ru_utime + clock.ru_stime for clock in clocks)
+        total, ours, papers = busy_cpu_s(), session_cpu_s(self._ruo.pid), session_cpu_s(self._paper.pid)
+        if total is None or ours is None or papers is None:
+            return {"client_cpu_s": clients}
+        server = 0.0 if system == BOUND or system in self.peers else papers if system == PAPER else ours
+        servers = {"server_cpu_s": server, "idle_servers_cpu_s": ours + papers - server}
+        return {"client_cpu_s": clients, **servers, "others_cpu_s": total - own - clients - ours - papers}
+
+    def _job(self, system: str, chunk_size: int | None) -> Job:
+        return lambda answers: run_job([*self._arguments(system, chunk_size), "--answers", str(answers)])
 
     def _arguments(self, system: str, chunk_size: int | None) -> list[str]:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
