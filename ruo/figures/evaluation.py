@@ -38,7 +38,7 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     figsize = (side + 3.4 + room, side + 1.7 + room)
     figure = Figure(figsize=figsize, layout="constrained", label=evaluation.verdict())
     axes = figure.subplots()
-    axes.set_title(f"{evaluation.rows:,} rows, answered rightly: {100 * evaluation.accuracy.value:.1f} %")
+    axes.set_title(f"{evaluation.rows:,} rows: accuracy {100 * evaluation.accuracy.value:.1f} %")
     _paint(axes, counts)
     cell = 72 * side / size  # points
     if size <= _MOST_WRITTEN:
@@ -97,7 +97,7 @@ def _name_classes(axes: Any, counts: Counts, names: list[str], cell: float) -> N
     shown = [names[place] for place in places]
     axes.set_xticks(places, shown, rotation=90 if 8 * max(map(len, names)) > cell else 0)
     axes.set_yticks(places, shown)
-    axes.set_xlabel("answer of the model\nblue: right, orange: wrong\ndarker: a larger share of the class")
+    axes.set_xlabel("predicted class\nblue: right, orange: wrong\ndarker: a larger share of the class")
     axes.set_ylabel("true class")
     beside = axes.secondary_yaxis("right")
     recalls = [f"{100 * counts[at, at] / rows[at]:.1f} % of {rows[at]:,}" if rows[at] else "no rows" for at in places]

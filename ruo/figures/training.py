@@ -84,4 +84,4 @@ def _accuracy_axis(axes: Any) -> None:
     ticks = ticks[(ticks >= max(low, 0)) & (ticks <= 1 + 1e-9)].clip(max=1)
     axes.set_yticks(ticks, [f"{100 * tick:.4g} %" for tick in ticks])
     # room for three names where all end at the top
-    axes.set(ylim=(low, high + 0.17 * (high - low)), ylabel="rows answered rightly")
+    axes.set(ylim=(low, high + 0.17 * (high - low)), ylabel="accuracy")
