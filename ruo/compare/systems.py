@@ -82,7 +82,7 @@ class Systems(JobMeasurement):
         total, ours, papers = busy_cpu_s(), session_cpu_s(self._ruo.pid), session_cpu_s(self._paper.pid)
         if total is None or ours is None or papers is None:
             return {"client_cpu_s": clients}
-        server = 0.0 if system == BOUND or system in self.peers else papers if system == PAPER else ours
+        server = {PAPER: papers, BOUND: 0.0, **dict.fromkeys(self.peers, 0.0)}.get(system, ours)
         servers = {"server_cpu_s": server, "idle_servers_cpu_s": ours + papers - server}
         return {"client_cpu_s": clients, **servers, "others_cpu_s": total - own - clients - ours - papers}
 
