@@ -1,6 +1,6 @@
 """Every claim of speed, measured again beside its target: ``make bench``, or ``python -m benchmarks --help``.
 
-The jobs of a group run in randomised blocks, each in a new client process. Every prediction is compared with that of the
+The jobs of a group run in randomised blocks, each in a new client process. Predictions are compared with those of the
 model in one process. The samples of a group are in its folder's runs.jsonl.
 """
 

@@ -1,7 +1,7 @@
 """The bound of any client with servers: the same job in several processes, with a socket in between and nothing else.
 
-``python -m benchmarks.bare_socket testset.csv model.keras``. One process per CPU holds the model. Rows and predictions are
-sent as they lie in memory, without HTTP, checks or retries. Label columns are read too; the rest is as in
+``python -m benchmarks.bare_socket testset.csv model.keras``. One process per CPU holds the model. Rows and predictions
+are sent as they lie in memory, without HTTP, checks or retries. Label columns are read too; the rest is as in
 `ruo.compare.in_process`.
 """
 
@@ -75,7 +75,7 @@ def _serve(model: Path, features: int, rows: int, port: Connection) -> None:
 
 @contextmanager
 def _processes(count: int, *arguments: Any) -> Iterator[Model]:
-    """Run `count` processes; yields a function that sends rows over a connection that is free and returns predictions."""
+    """Run `count` processes; yields a function that sends rows over a free connection and returns predictions."""
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
     with ExitStack() as stack:

@@ -82,7 +82,7 @@ def _ratio(samples: pd.DataFrame, slow: str, fast: str) -> Figure:
 
 
 def _share_of_speed_up(samples: pd.DataFrame, one: str, several: str, cpus: int) -> Figure:
-    """The speed-up as a share of cpus / (1 + client CPU seconds / seconds with one worker): the client needs CPU too."""
+    """The speed-up as a share of cpus / (1 + client CPU seconds / seconds of one worker): the client needs CPU too."""
     client = _values(samples, several, "client_cpu_s")
     allowed = cpus / (1 + client.median() / _values(samples, one).median())
     gain = _ratio(samples, one, several)

@@ -39,7 +39,7 @@ def pytriton_programs() -> Path:
 
 @contextmanager
 def mlserver(model: Path, workers: int) -> Iterator[list[str]]:
-    """Serve the model with `workers` processes; yields the command of a job of its client, without the job's arguments."""
+    """Serve the model with `workers` processes; yields the command of its client, without the job's arguments."""
     programs, (http, grpc, metrics) = mlserver_programs(), free_ports(3)
     server = {
         "host": "127.0.0.1",

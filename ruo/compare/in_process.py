@@ -1,8 +1,8 @@
-"""The bound: the same job in one process, with no network: ``python -m ruo.compare.in_process testset.csv model.keras``.
+"""The bound: the job in one process, without a network: ``python -m ruo.compare.in_process testset.csv model.keras``.
 
 It is the best of the simple ways that were tried: polars reads batches in the background, with all CPUs, while Keras
-scores the batches before, with all CPUs, in one compiled call each. The clock starts before the reading and stops at the
-last prediction; loading, compiling and warming the model are outside.
+scores the batches before, with all CPUs, in one compiled call each. The clock starts before the reading and stops at
+the last prediction; loading, compiling and warming the model are outside.
 """
 
 from __future__ import annotations

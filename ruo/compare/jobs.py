@@ -60,7 +60,7 @@ def _run(job: Job) -> tuple[dict[str, Any], Array | None]:
 
 
 def check_answers(error: str | None, predictions: Array | None, reference: Array) -> dict[str, Any]:
-    """The number of rows that came back, their largest difference from the reference, and the `error` if any is wrong."""
+    """The rows that came back, their largest difference from the reference, and an `error` if any is wrong."""
     rows, wanted = 0 if predictions is None else len(predictions), len(reference)
     difference: float | None = None
     if predictions is None or rows != wanted:

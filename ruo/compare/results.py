@@ -38,8 +38,8 @@ class SystemsCompared:
     """The runs of several systems.
 
     `runs` has a row per run, in the order of time: `system`, `block`, `chunk_size`, `rows_per_request`; `total_s`, NaN
-    where the run failed, with its `error`; the `rows` of `rows_wanted` that came back, and their `max_abs_difference`; CPU
-    seconds of client and servers; the client's `peak_rss_mb`; and `others_cpus`, the CPUs that all else used meanwhile.
+    where the run failed, with its `error`; the `rows` of `rows_wanted` that came back, and their `max_abs_difference`;
+    CPU seconds of client and servers; the client's `peak_rss_mb`; and `others_cpus`, the CPUs that all else used.
     """
 
     runs: pd.DataFrame

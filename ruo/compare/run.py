@@ -41,7 +41,7 @@ def compare_systems(
     patience_s: float = 10.0,
     log: Callable[[str], object] | None = None,
 ) -> SystemsCompared:
-    """Run every system at each size (rows per request; None: all) in each of `runs` randomised blocks, as `carry_out` does.
+    """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does.
 
     Raises ScoringError where the model cannot score the test set in one process.
     """

@@ -1,4 +1,4 @@
-"""One job of ruo's client in a process of its own: ``python -m ruo.compare.score_job testset.csv http://localhost:8000``.
+"""One job of ruo's client in a new process: ``python -m ruo.compare.score_job testset.csv http://localhost:8000``.
 
 The clock starts before the reading and stops when all predictions are in one array; imports are outside.
 """

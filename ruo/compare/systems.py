@@ -31,9 +31,8 @@ SYSTEMS = (PAPER, *_WIRES, PAPER_CLIENT, BOUND)
 class Systems(JobMeasurement):
     """All systems for one test set (a CSV file) and one model; their servers run as long as the `with` block does.
 
-    `workers` is the number of processes of ruo's server, by default one per CPU. `peers` are other servers with the same
-    model: their names, and the addresses at which ruo's client reaches them. Raises MissingPackageError where the packages
-    of the paper's client are not installed.
+    `workers` is the number of processes of ruo's server, by default one per CPU. `peers` are other servers of the same
+    model: their names, and their addresses for ruo's client. Raises MissingPackageError where grequests is missing.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The house style of all figures, and how they are written to disk.
 
-Every run is shown behind the mean, and lines are named where they end. The colours are those of Okabe and Ito; each line
-also has its own marker and dashes, for print and for colour-blind readers.
+Every run is shown behind the mean, and lines are named where they end. The colours are those of Okabe and Ito; each
+line also has its own marker and dashes, for print and for colour-blind readers.
 """
 
 from __future__ import annotations

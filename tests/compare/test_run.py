@@ -229,7 +229,7 @@ def test_a_failed_run_is_a_note_and_not_a_number() -> None:
 
 
 def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
-    """The figure's table has a row per run, NaN where there was no result, and leaves the paper's unchanged client out."""
+    """The figure's data have a row per run, NaN without a result, and leave the paper's unchanged client out."""
     runs = [run(PAPER, 100, None, "no result"), run(PAPER_CLIENT, 10, 3.0), run(BOUND, 100, 0.5)]
     table = results(runs).runs_of_figure()
     assert table.columns.tolist() == ["system", "rows_per_request", "rows", "total_s"]
@@ -241,7 +241,7 @@ def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
 @pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux counts it")
 def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
     """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
-    work = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nprint(flush=True)\ninput()"
+    work = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     process = subprocess.Popen(
         [sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
@@ -277,8 +277,11 @@ def test_a_missing_client_is_an_error_in_one_sentence(demo: Demo, tmp_path: Path
     paths = os.pathsep.join([str(tmp_path), str(Path(machine.__file__).parent.parent)])
     done = subprocess.run(
         [*command, "--results", str(tmp_path / "results")],
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1
     assert "pip install 'ruo[paper]'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -292,11 +295,17 @@ def blocks(seconds: dict[str, float], count: int = 6, **more: object) -> list[di
     noise = np.random.default_rng(0)
     return [
         {
-            "system": name, "rows_per_request": 1_000, "block": block, "total_s": mean * noise.normal(1, 0.01),
-            "error": None, "others_cpus": 0.01, **more,
+            "system": name,
+            "rows_per_request": 1_000,
+            "block": block,
+            "total_s": mean * noise.normal(1, 0.01),
+            "error": None,
+            "others_cpus": 0.01,
+            **more,
         }
-        for block in range(count) for name, mean in seconds.items()
-    ]  # fmt: skip
+        for block in range(count)
+        for name, mean in seconds.items()
+    ]
 
 
 def test_the_verdict_compares_each_system_with_the_fast_wire() -> None:
@@ -325,7 +334,7 @@ def test_peers_are_asked_by_the_same_client() -> None:
 
 
 def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
-    """The process of one job imports neither SciPy nor matplotlib, and that of the paper's client no asyncio before gevent."""
+    """A job's process imports neither SciPy nor matplotlib, and that of the paper's client no asyncio before gevent."""
     program = (
         "import sys\n"
         "import ruo.compare\nassert not {'asyncio', 'ssl', 'numpy'} & set(sys.modules)\n"
@@ -336,7 +345,7 @@ def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
 
 @pytest.mark.soak
 def test_the_time_without_a_network(demo: Demo, tmp_path: Path) -> None:
-    """The job in one process takes some seconds at most; a table that the model cannot score is an error in one sentence."""
+    """The job in one process takes seconds; a table that the model cannot score is an error in one sentence."""
     assert 0 < time_in_process(demo.testset, demo.models["mlp"])[0] < 60
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ScoringError, match="cannot score other.csv in one process"):

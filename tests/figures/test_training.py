@@ -23,10 +23,13 @@ def made_up(epochs: int = 12, best: int = 7, right: int = 90, easy: bool = False
     accuracy = np.ones(epochs) if easy else 1 - 0.4 * 0.8**epoch
     history = pd.DataFrame(
         {
-            "epoch": epoch, "loss": loss, "validation_loss": validation_loss, "accuracy": accuracy,
+            "epoch": epoch,
+            "loss": loss,
+            "validation_loss": validation_loss,
+            "accuracy": accuracy,
             "validation_accuracy": accuracy if easy else np.minimum(accuracy, 0.88),
         }
-    )  # fmt: skip
+    )
     parts = Parts(np.arange(300), np.arange(300, 400), np.arange(400, 500))
     return Trained(None, history, ("a",), ("0", "1"), parts, right, 0, "1", 0.5, epochs)
 
