@@ -1,7 +1,7 @@
 """Every claim of speed, measured again beside its target: ``make bench``, or ``python -m benchmarks --help``.
 
-The jobs of a group come in randomised blocks, each job in a fresh client process, and every prediction is compared with
-that of the model in one process. The raw samples of a group are in its folder's runs.jsonl.
+The jobs of a group run in randomised blocks, each in a new client process. Predictions are compared with those of the
+model in one process. The samples of a group are in its folder's runs.jsonl.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from benchmarks.groups import GROUPS, Files, GroupMeasurement
+from benchmarks.groups import GROUPS, Files
 from benchmarks.targets import compare_with_targets, markdown
+from ruo.compare.jobs import JobMeasurement
 from ruo.errors import RuoError
 from ruo.experiment.carry_out import carry_out
 from ruo.experiment.plan import Plan, all_combinations
@@ -28,19 +29,20 @@ _CLAIM = "every job gave the model's own predictions"
 
 
 def measure_group(name: str, files: Files, runs: int, seed: int, folder: Path) -> None:
-    """Measure a group of jobs; the same call goes on where it was interrupted."""
+    """Measure a group of jobs; the same call resumes an interrupted one."""
     with GROUPS[name](files) as group:
         once = None if group.once is None else {"job": group.once}
         plan = Plan(all_combinations({"job": list(group.jobs)}), runs, group.warmup, seed, once=once)
         model = {model.stem: {"sha256": fingerprint(model)} for model in (files.mlp, files.cnn)}
         facts = {"plan": plan.facts(), "data": {"sha256": fingerprint(files.testset)}, "model": model}
         provenance = Provenance({**facts, "left_out": group.left_out, "machine": machine()})
+        measurement = JobMeasurement(lambda trial: group.jobs[trial.levels["job"]], group.bound)
         log = partial(click.echo, err=True)
-        carry_out(plan, GroupMeasurement(group), provenance, folder, patience_s=_PATIENCE_S, progress=False, log=log)
+        carry_out(plan, measurement, provenance, folder, patience_s=_PATIENCE_S, progress=False, log=log)
 
 
 def read_group(folder: Path) -> tuple[pd.DataFrame, str]:
-    """The measured samples of a group, and whether they can be relied on."""
+    """The samples of a group, and whether they can be relied on."""
     runs = pd.DataFrame(read_lines(folder)[0])
     planned = int(read_provenance(folder).facts["plan"]["trials"])
     return runs[~runs["warmup"]], f"{folder.name}: {judge(runs, planned, _CLAIM)}"
@@ -57,7 +59,7 @@ def read_group(folder: Path) -> tuple[pd.DataFrame, str]:
 def main(testset: Path, mlp: Path, cnn: Path, runs: int, groups: str, results: Path, seed: int) -> None:
     """Measure what ruo claims, and say for each target whether it is reached.
 
-    The same command goes on where it was interrupted; a finished run in the folder is kept beside it, under its date.
+    The same command resumes an interrupted run. A finished run in the folder is kept beside it, under its date.
     """
     names = groups.split(",")
     unknown = next((name for name in names if name not in GROUPS), None)

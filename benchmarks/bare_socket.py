@@ -1,8 +1,8 @@
 """The bound of any client with servers: the same job in several processes, with a socket in between and nothing else.
 
-``python -m benchmarks.bare_socket testset.csv model.keras``. A process for each CPU holds the model; rows and predictions
-are sent as they lie in memory. There is no HTTP, and nothing is checked or sent again. What is read, and what the clock
-includes, is as in `ruo.compare.in_process`, with the label columns.
+``python -m benchmarks.bare_socket testset.csv model.keras``. One process per CPU holds the model. Rows and predictions
+are sent as they lie in memory, without HTTP, checks or retries. Label columns are read too; the rest is as in
+`ruo.compare.in_process`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import queue
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ruo.compare.in_process import Array, columns_of, compile_model, measure, score_in_process
+from ruo.compare.in_process import Array, Model, columns_of, compile_model, measure, score_in_process
 from ruo.errors import RuoError
 from ruo.machine import cpu_limit
 
@@ -31,11 +31,11 @@ __all__ = ["main"]
 
 _ROWS_PER_CALL = 2048  # as ruo's server calls a model
 _CONNECTIONS = 2  # to each process: one sends while the other's rows are scored
-_SIZE = struct.Struct("<q")  # goes before each array: its bytes
+_SIZE = struct.Struct("<q")  # comes before each array: its number of bytes
 
 
 def _receive(connection: socket.socket) -> memoryview | None:
-    """The bytes of an array; None where the other side has gone."""
+    """The bytes of an array; None where the other side has closed the connection."""
     size = connection.recv(_SIZE.size, socket.MSG_WAITALL)
     if len(size) < _SIZE.size:
         return None
@@ -55,7 +55,7 @@ def _send(connection: socket.socket, array: Array) -> None:
 
 
 def _serve(model: Path, features: int, rows: int, port: Connection) -> None:
-    """One process: send the port once the model is warm, and answer until killed."""
+    """Run one process: send the port once the model is warm, and answer until killed."""
     os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
     function = compile_model(model, features, rows, _ROWS_PER_CALL)
     one_at_a_time = threading.Lock()
@@ -74,8 +74,8 @@ def _serve(model: Path, features: int, rows: int, port: Connection) -> None:
 
 
 @contextmanager
-def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]]:
-    """`count` processes; yields a function that has rows scored by one that has a connection free."""
+def _processes(count: int, *arguments: Any) -> Iterator[Model]:
+    """Run `count` processes; yields a function that sends rows over a free connection and returns predictions."""
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
     with ExitStack() as stack:
@@ -85,12 +85,12 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
             process = context.Process(target=_serve, args=(*arguments, sender), daemon=True)
             process.start()
             stack.callback(process.kill)
-            sender.close()  # the process has the other one: waiting for it ends with the process
+            sender.close()  # the process has its own copy; without this one, recv() ends when the process does
             receivers.append(receiver)
         try:
             ports = [receiver.recv() for receiver in receivers]
         except EOFError:
-            raise RuoError("A process did not come up; what it wrote above says why.") from None
+            raise RuoError("A process did not start; its output above says why.") from None
         for port in ports * _CONNECTIONS:
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,7 +104,7 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
             finally:
                 free.put(connection)
             if data is None:
-                raise RuoError("A process that scores has ended; what it wrote above says why.")
+                raise RuoError("A process has ended while scoring; its output above says why.")
             return np.frombuffer(data, np.float32).reshape(len(x), -1)
 
         yield score
@@ -113,7 +113,7 @@ def _processes(count: int, *arguments: Any) -> Iterator[Callable[[Array], Array]
 @click.command()
 @click.argument("testset", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--rows", default=10_000, show_default=True, help="Rows that are sent at a time.")
+@click.option("--rows", default=10_000, show_default=True, help="Rows per message.")
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 def main(testset: Path, model: Path, rows: int, answers: Path | None) -> None:
     """Score TESTSET with MODEL and print what it took as one line of JSON."""

@@ -16,15 +16,14 @@ from typing import Any
 import polars as pl
 
 from benchmarks.peers.servers import PEERS, peer_variables
-from ruo.compare.jobs import Job, JobMeasurement, job_environment, run_command, run_job
-from ruo.compare.paper_server import paper_body, paper_server
+from ruo.compare.jobs import Job, job_environment, run_command, run_job
+from ruo.compare.paper_server import paper_server
 from ruo.deploy import LocalServer, local_server
 from ruo.errors import RuoError
-from ruo.experiment.plan import Trial
 from ruo.learn.demo import make_testset
 from ruo.machine import cpu_limit, session_rss_mb
 
-__all__ = ["GROUPS", "Files", "Group", "GroupMeasurement"]
+__all__ = ["GROUPS", "Files", "Group"]
 
 _TIMEOUT_S = 900.0
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
@@ -45,7 +44,7 @@ class Files:
 
     @property
     def cpus(self) -> int:
-        """The whole CPUs that may be used."""
+        """The number of whole CPUs that may be used."""
         return max(1, int(cpu_limit()))
 
 
@@ -53,8 +52,8 @@ class Files:
 class Group:
     """Jobs by name, measured in the same blocks.
 
-    `bound` is the job in one process that gives the right predictions; without it predictions are not checked. The job
-    `once` is measured in one block only, and `warmup` blocks come before. `left_out` names what cannot be had here.
+    `bound` is the job in one process that gives the right predictions; without it they are not checked. The job `once`
+    runs in one block only. `warmup` blocks come first. `left_out` names the servers that cannot be installed here.
     """
 
     jobs: Mapping[str, Job]
@@ -64,36 +63,11 @@ class Group:
     left_out: list[str] = field(default_factory=list)
 
 
-class GroupMeasurement(JobMeasurement):
-    """Runs the jobs of a group."""
-
-    def __init__(self, group: Group) -> None:
-        super().__init__(group.bound or (lambda _: {}))
-        self._group = group
-
-    def job(self, trial: Trial) -> Job:
-        """The job that the trial names."""
-        return self._group.jobs[trial.levels["job"]]
-
-    def begin(self, resumed: bool) -> None:
-        """Compute the right predictions, where they are checked."""
-        if self._group.bound is not None:
-            super().begin(resumed)
-
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        """Run the job, and check its predictions where there is a bound."""
-        if self._group.bound is not None:
-            return super().measure(trial)
-        with tempfile.TemporaryDirectory() as folder:
-            return self.job(trial)(Path(folder) / "answers.npy")
-
-
 @contextmanager
 def mlp(files: Files) -> Iterator[Group]:
-    """The light model: the system of 2023, ruo at every request size, a bare socket, and no network."""
+    """The light model: the system of 2023, ruo at every request size, a bare socket, and no network at all."""
     testset, model = files.testset, files.mlp
-    with paper_server(model) as paper, _served(model) as ours, _served(model, "openvino") as openvino:
-        paper.warm(paper_body(testset))
+    with paper_server(model, testset) as paper, _served(model) as ours, _served(model, "openvino") as openvino:
         jobs = {f"bound {backend} mlp": _bound(testset, model, backend) for backend in _BACKENDS}
         jobs["bound tensorflow mlp labels"] = _bound(testset, model, "tensorflow", reads_labels=True)
         jobs |= {f"bare socket {backend} mlp": _bare_socket(testset, model, backend) for backend in _BACKENDS}
@@ -107,7 +81,7 @@ def mlp(files: Files) -> Iterator[Group]:
 
 @contextmanager
 def cnn(files: Files) -> Iterator[Group]:
-    """The heavy model, with all CPUs, beside the same in one process."""
+    """The heavy model on all CPUs, beside the same job in one process."""
     bound = _bound(files.testset, files.cnn, "tensorflow", 2_000)
     with _served(files.cnn) as ours:
         yield Group(
@@ -117,7 +91,7 @@ def cnn(files: Files) -> Iterator[Group]:
 
 @contextmanager
 def scaling(files: Files) -> Iterator[Group]:
-    """The heavy model with one worker on one CPU, and with a worker on each."""
+    """The heavy model with one worker on one CPU, and with one worker on each CPU."""
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "part.csv"
         pl.read_csv(files.testset, n_rows=_SCALING_ROWS).write_csv(part)
@@ -129,7 +103,7 @@ def scaling(files: Files) -> Iterator[Group]:
 
 @contextmanager
 def peers(files: Files) -> Iterator[Group]:
-    """The light model in other servers, each with its own client, beside ruo; what cannot be had here is left out."""
+    """The light model in other servers, each with its own client, beside ruo; what cannot be installed is left out."""
     with ExitStack() as stack:
         jobs = {"peers ruo": _ruo(stack.enter_context(_served(files.mlp)).url, files.testset, 10_000)}
         left_out = []
@@ -147,7 +121,7 @@ def peers(files: Files) -> Iterator[Group]:
 
 @contextmanager
 def memory(files: Files) -> Iterator[Group]:
-    """What the server needs for the whole set at once, and the client for a table ten times as long."""
+    """Memory of the server for the whole set in one request, and of the client for a table ten times as long."""
     with _served(files.mlp) as server, tempfile.TemporaryDirectory() as folder:
         long = Path(folder) / "long.csv"
 
@@ -222,13 +196,13 @@ def _start(model: Path, backend: str, _: Path) -> dict[str, Any]:
 
 
 def _served(model: Path, backend: str = "tensorflow") -> AbstractContextManager[LocalServer]:
-    """A server with a worker for each CPU, which takes the demo's test set as one request."""
+    """A server with one worker per CPU, which takes the demo's test set as one request."""
     return local_server(model, settings={"KERAS_BACKEND": backend, "MAX_REQUEST_MB": 1024})
 
 
 @contextmanager
 def _growth_of(server: LocalServer) -> Iterator[list[float]]:
-    """Megabytes that the server's processes together had at most, above what they have now."""
+    """Measure how many megabytes the server's processes together grow at most during the block."""
     idle, growth, done = session_rss_mb(server.pid), [0.0], threading.Event()
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""The targets of speed, which stand in targets.toml, and what the measurements reached: samples in, a table out.
+"""The targets of speed, read from targets.toml, and what the measurements reached.
 
-A sample is what one job took in one block. A figure is a ratio of medians over the blocks, or a median; its spread is
-the smallest and the largest value within a block.
+A sample is what one job took in one block. A figure is a median over the blocks, or a ratio of medians; its spread is
+the smallest and the largest value of a single block.
 """
 
 from __future__ import annotations
@@ -34,15 +34,7 @@ def read_targets(cpus: int) -> tuple[dict[str, list[str]], list[dict[str, Any]]]
 
 
 def compare_with_targets(samples: pd.DataFrame, cpus: int) -> pd.DataFrame:
-    """A row per target that was measured: what, limit, reached, least, most, blocks, and verdict (pass or short).
-
-    Parameters
-    ----------
-    samples : DataFrame
-        A row per job and block: job, block, error, and what was measured.
-    cpus : int
-        The CPUs of the machine.
-    """
+    """A row per target that was measured, from samples with a row per job and block, on a machine with `cpus` CPUs."""
     samples = samples[samples["error"].isna()]
     sets, targets = read_targets(cpus)
     rows = []
@@ -90,7 +82,7 @@ def _ratio(samples: pd.DataFrame, slow: str, fast: str) -> Figure:
 
 
 def _share_of_speed_up(samples: pd.DataFrame, one: str, several: str, cpus: int) -> Figure:
-    """The speed-up as a share of cpus / (1 + client CPU seconds / seconds with one worker): the client needs CPU, too."""
+    """The speed-up as a share of cpus / (1 + client CPU seconds / seconds of one worker): the client needs CPU too."""
     client = _values(samples, several, "client_cpu_s")
     allowed = cpus / (1 + client.median() / _values(samples, one).median())
     gain = _ratio(samples, one, several)

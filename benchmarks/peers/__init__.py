@@ -1,1 +1,1 @@
-"""Other inference servers, each in an environment of its own, that `benchmarks.__main__` measures ruo beside."""
+"""Other inference servers, each in its own environment, to measure beside ruo."""

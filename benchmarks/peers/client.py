@@ -1,9 +1,8 @@
-"""One job of another server's own client, run by its own Python, so it imports nothing of ruo.
+"""One job of another server's own client, run by its own Python, so it imports nothing from ruo.
 
-Arguments: mlserver or pytriton, the server's address, the CSV, rows per request, and a file for the predictions. The
-clients score single requests, so what is around them stands here: the table is read in batches with all CPUs, its labels
-included, and four requests are under way at a time. Prints the seconds from before the reading until all predictions and
-labels are in one array each.
+Arguments: mlserver or pytriton, the server's address, the CSV, rows per request, and a file for the predictions. These
+clients only send requests, so the rest is here: the table, labels included, is read in batches with all CPUs, and four
+requests are in flight. Prints the seconds from before the reading until all predictions and labels are in arrays.
 """
 
 import json

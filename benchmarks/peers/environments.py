@@ -1,4 +1,4 @@
-"""Other people's programs, each in an environment of its own, since their pins clash with ours and one another's."""
+"""Other projects' programs, each in its own environment, since their pins clash with ours and one another's."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo"
 def make_environment(
     name: str, *packages: str, works: tuple[str, ...] = ("python", "-V"), pythons: tuple[str, ...] = (sys.executable,)
 ) -> Path:
-    """The folder of an environment with the packages, by the first of `pythons` with which the command `works` runs.
+    """Make an environment with the packages by the first of `pythons` with which the command `works` runs.
 
-    It is kept in the user's cache, since making it takes a minute. Raises MissingPackageError.
+    Returns its folder in the user's cache, where it stays, since making it takes a minute. Raises MissingPackageError.
     """
     folder, wanted, reasons = _CACHE / name, " ".join(packages), []
     done = folder / "packages"

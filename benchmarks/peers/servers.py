@@ -15,16 +15,7 @@ from pathlib import Path
 from benchmarks.peers.environments import make_environment
 from ruo.deploy.process import fetch, server_process
 
-__all__ = [
-    "PEERS",
-    "free_ports",
-    "mlserver",
-    "mlserver_programs",
-    "peer_variables",
-    "pytriton",
-    "pytriton_programs",
-    "running",
-]
+__all__ = ["PEERS", "free_ports", "mlserver_programs", "peer_variables", "pytriton_programs", "running"]
 
 _HERE = Path(__file__).parent
 _READY_S = 180.0
@@ -48,7 +39,7 @@ def pytriton_programs() -> Path:
 
 @contextmanager
 def mlserver(model: Path, workers: int) -> Iterator[list[str]]:
-    """Serve the model by `workers` processes; yields the command of one job of its client, without the job's arguments."""
+    """Serve the model with `workers` processes; yields the command of its client, without the job's arguments."""
     programs, (http, grpc, metrics) = mlserver_programs(), free_ports(3)
     server = {
         "host": "127.0.0.1",
@@ -72,7 +63,7 @@ def mlserver(model: Path, workers: int) -> Iterator[list[str]]:
 
 @contextmanager
 def pytriton(model: Path, workers: int) -> Iterator[list[str]]:
-    """Serve the model by `workers` threads of one process; yields what `mlserver` does."""
+    """Serve the model with `workers` threads of one process; yields what `mlserver` does."""
     programs, ports = pytriton_programs(), free_ports(3)
     command = [str(programs / "python"), str(_HERE / "pytriton_keras.py"), str(model.resolve()), str(workers)]
     ready = f"http://127.0.0.1:{ports[0]}/v2/models/model/ready"
@@ -85,7 +76,7 @@ PEERS = {"MLServer": mlserver, "PyTriton": pytriton}
 
 @contextmanager
 def running(command: list[str], ready: str, cwd: Path) -> Iterator[None]:
-    """Run a server until the block ends; it begins when the address `ready` answers. Raises DeploymentError."""
+    """Run a server until the block ends, which begins when the address `ready` answers. Raises DeploymentError."""
     environment = {**peer_variables(), "PYTHONPATH": str(cwd)}
 
     def is_ready() -> bool:
@@ -98,7 +89,7 @@ def running(command: list[str], ready: str, cwd: Path) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` ports of this machine that nobody listens on."""
+    """`count` free ports of this machine."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in sockets]
     for server in sockets:
@@ -107,7 +98,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def peer_variables() -> dict[str, str]:
-    """The environment variables of this process, without those that would have another Python find ruo's packages."""
+    """The environment variables of this process, without those that would lead another Python to ruo's packages."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KERAS", "VIRTUAL_ENV"))
     }

@@ -1,9 +1,8 @@
-"""The bound: the same job in one process, with no network: ``python -m ruo.compare.in_process testset.csv model.keras``.
+"""The bound: the job in one process, without a network: ``python -m ruo.compare.in_process testset.csv model.keras``.
 
-The best of the straightforward ways that were tried: polars reads the CSV in batches, in the background and with all
-CPUs, while the Keras backend scores the batches before, with all CPUs, one compiled call each. Reading everything first
-and scoring afterwards takes longer. The clock runs from before the reading until the last prediction; loading the model,
-compiling it and warming it for each number of rows to come are outside.
+It is the best of the simple ways that were tried: polars reads batches in the background, with all CPUs, while Keras
+scores the batches before, with all CPUs, in one compiled call each. The clock starts before the reading and stops at
+the last prediction; loading, compiling and warming the model are outside.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ from ruo.table import class_indices
 __all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Model = Callable[[Array], Array]
 
-ROWS_PER_CALL = 50_000
 
-
-def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Callable[[Array], Array]:
-    """The model as a function of (n, features) float32, compiled, and called with each number of rows to come."""
+def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> Model:
+    """The model as a function of (n, features) float32, compiled, and warmed with each number of rows to come."""
     import keras
 
     model = keras.saving.load_model(path, compile=False)
@@ -44,7 +42,7 @@ def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> C
 
 
 def columns_of(testset: Path) -> tuple[list[str], list[str], int]:
-    """The names of a CSV's feature and label columns, and its number of rows; raises TableError where there are none."""
+    """A CSV's feature and label columns, and its number of rows; raises TableError where there is nothing to score."""
     columns = pl.read_csv(testset, n_rows=1).columns
     features = [name for name in columns if not name.startswith("Label_")]
     with testset.open("rb") as stream:
@@ -55,15 +53,10 @@ def columns_of(testset: Path) -> tuple[list[str], list[str], int]:
 
 
 def score_in_process(
-    testset: Path,
-    features: list[str],
-    labels: list[str],
-    function: Callable[[Array], Array],
-    rows_per_call: int,
-    threads: int = 1,
+    testset: Path, features: list[str], labels: list[str], function: Model, rows_per_call: int, threads: int = 1
 ) -> Array:
-    """The predictions of all rows; batches are read while up to `threads` earlier ones are scored."""
-    # the type of the labels is left to polars: it reads 0 and 1 as whole numbers, which is faster
+    """The predictions of all rows; while batches are read, up to `threads` earlier ones are scored."""
+    # polars chooses the type of the labels: it reads 0 and 1 as whole numbers, which is faster
     table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select([*features, *labels])
 
     def score(batch: pl.DataFrame) -> Array:
@@ -78,7 +71,7 @@ def score_in_process(
 
 
 def measure(job: Callable[[], Array], answers: Path | None) -> dict[str, Any]:
-    """What a job took; its predictions are written to the file `answers`, as .npy."""
+    """Run a job, save its predictions in the file `answers`, as .npy, and return what it took."""
     began = time.perf_counter()
     predictions = job()
     total_s = time.perf_counter() - began
@@ -96,7 +89,7 @@ def measure(job: Callable[[], Array], answers: Path | None) -> dict[str, Any]:
 @click.command()
 @click.argument("testset", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--rows-per-call", default=ROWS_PER_CALL, show_default=True)
+@click.option("--rows-per-call", default=50_000, show_default=True)
 @click.option("--labels", "reads_labels", is_flag=True, help="Read the label columns too, as ruo's client does.")
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 def main(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: a whole table scored once, with its predictions in a file."""
+"""Jobs, each in a new process: a whole table is scored once, and the predictions are saved in a file."""
 
 from __future__ import annotations
 
@@ -20,70 +20,77 @@ from ruo.experiment.plan import Trial
 
 __all__ = ["Job", "JobMeasurement", "check_answers", "job_environment", "run_command", "run_job", "time_in_process"]
 
-# It writes its predictions to a file, as .npy, and returns what it measured, or an `error`.
+Array = np.ndarray[Any, Any]
+
+# It saves its predictions in the file, as .npy, and returns what it measured, or an `error`.
 Job = Callable[[Path], dict[str, Any]]
 
 
 class JobMeasurement(Measurement):
-    """Runs jobs, and compares all predictions with those of the model in one process, which the job `bound` gives."""
+    """Runs the job of each trial, and checks its predictions against those of the job `bound`, if there is one."""
 
-    def __init__(self, bound: Job) -> None:
+    def __init__(self, job_of: Callable[[Trial], Job], bound: Job | None) -> None:
+        self._job_of = job_of
         self._bound = bound
 
-    def job(self, trial: Trial) -> Job:
-        """The job of a trial."""
-        raise NotImplementedError
-
     def begin(self, resumed: bool) -> None:
-        """Compute the predictions that are right; raises ScoringError where the model cannot score the table."""
-        with tempfile.TemporaryDirectory(prefix="ruo-job-") as folder:
-            answers = Path(folder) / "answers.npy"
-            measured = self._bound(answers)
-            if not answers.exists():
+        """Compute the reference predictions; raises ScoringError where the model cannot score the table."""
+        if self._bound is not None:
+            measured, predictions = _run(self._bound)
+            if predictions is None:
                 raise ScoringError(f"The model cannot score the test set in one process: {measured.get('error')}")
-            self._reference = np.load(answers)
+            self._reference = predictions
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Run the trial's job: what it measured, and whether every row came back with the right prediction."""
-        with tempfile.TemporaryDirectory(prefix="ruo-job-") as folder:
-            answers = Path(folder) / "answers.npy"
-            measured = self.job(trial)(answers)
-            checked = check_answers(measured, answers, self._reference)
+        measured, predictions = _run(self._job_of(trial))
+        if self._bound is None:
+            return measured
+        checked = check_answers(measured.get("error"), predictions, self._reference)
         times = {"total_s": None, "forming_s": None, "sending_s": None} if checked["error"] else {}
         return {**measured, **times, **checked}
 
 
-def check_answers(measured: dict[str, Any], answers: Path, reference: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """The rows that came back, their largest difference from the reference, and the `error` if they are not right."""
-    predictions = np.load(answers) if answers.exists() else reference[:0]
-    rows, wanted = len(predictions), len(reference)
-    difference, error = float("nan"), measured.get("error")
-    if rows != wanted:
+def _run(job: Job) -> tuple[dict[str, Any], Array | None]:
+    """What a job measured, and its predictions, if there are any."""
+    with tempfile.TemporaryDirectory(prefix="ruo-job-") as folder:
+        answers = Path(folder) / "answers.npy"
+        measured = job(answers)
+        return measured, np.load(answers) if answers.exists() else None
+
+
+def check_answers(error: str | None, predictions: Array | None, reference: Array) -> dict[str, Any]:
+    """The rows that came back, their largest difference from the reference, and an `error` if any is wrong."""
+    rows, wanted = 0 if predictions is None else len(predictions), len(reference)
+    difference: float | None = None
+    if predictions is None or rows != wanted:
         error = f"no result: {rows:,} of {wanted:,} rows came back{f' ({error})' if error else ''}"
     elif error is None and predictions.shape != reference.shape:
         error = f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
     elif error is None:
-        difference = largest_difference(predictions, reference)
-        if not difference <= TOLERANCE:  # also where it is NaN
-            error = f"wrong: answers differ by up to {difference:g}"
-    finite = difference if np.isfinite(difference) else None
-    return {"rows": rows, "rows_wanted": wanted, "max_abs_difference": finite, "error": error}
+        largest = largest_difference(predictions, reference)
+        difference = largest if np.isfinite(largest) else None
+        if not largest <= TOLERANCE:  # also where it is NaN
+            error = f"wrong: answers differ by up to {largest:g}"
+    return {"rows": rows, "rows_wanted": wanted, "max_abs_difference": difference, "error": error}
 
 
-def time_in_process(testset: Path, model: Path, runs: int = 1, timeout_s: float = 600.0) -> list[float]:
-    """Seconds of the same job without a network, each in a new process: the bound of every client and server.
+def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
+    """Seconds of the same job without a network, each run in a new process: a bound for every client and server.
 
     Raises ScoringError where the model cannot score the table in one process.
     """
-    jobs = [run_job(["ruo.compare.in_process", str(testset), str(model)], timeout_s) for _ in range(runs)]
+    jobs = [run_job(["ruo.compare.in_process", str(testset), str(model)]) for _ in range(runs)]
     error = next((job["error"] for job in jobs if "error" in job), None)
     if error:
         raise ScoringError(f"The model cannot score {testset.name} in one process: {error}")
     return [float(job["total_s"]) for job in jobs]
 
 
-def run_job(arguments: list[str], timeout_s: float, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What ``python -m`` with these arguments prints as its last line, in a new process, or the `error`."""
+def run_job(
+    arguments: list[str], timeout_s: float = 600.0, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Run ``python -m`` with these arguments, as `run_command` does."""
     return run_command([sys.executable, "-m", *arguments], timeout_s, {**job_environment(), **(environment or {})})
 
 
@@ -103,7 +110,6 @@ def run_command(command: list[str], timeout_s: float, environment: Mapping[str, 
 
 
 def job_environment() -> dict[str, str]:
-    """The environment of a job, which finds the package that this process runs."""
-    home = str(Path(__file__).parents[2])
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    """The environment of a job, in which it finds this very package."""
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}

@@ -1,4 +1,4 @@
-"""The results of a comparison of systems: its runs, their summary, a table, a figure and a verdict in words."""
+"""The results of a comparison of systems: the runs, a summary, a table, a figure and a verdict."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pandas as pd
 from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
 from ruo.experiment.results import read_lines, read_provenance
 from ruo.experiment.validity import Validity, judge
-from ruo.figures.style import Picture, save_figure
-from ruo.figures.systems import figure_of_systems
+from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.provenance import Provenance
 from ruo.stats import compare
 
@@ -38,17 +37,9 @@ _HEADERS = {
 class SystemsCompared:
     """The runs of several systems.
 
-    Attributes
-    ----------
-    runs : DataFrame
-        A row per run, in the order of time: its `system`, `chunk_size`, `rows_per_request` and `block`; `total_s`,
-        seconds for the whole job, None where it failed; `error`; `rows` of `rows_wanted` that came back, and their
-        `max_abs_difference`; `client_cpu_s`, `server_cpu_s` and `idle_servers_cpu_s`; `peak_rss_mb` of the client; and
-        `others_cpus`, the CPUs that anything else used meanwhile.
-    provenance : Provenance
-        What was measured where.
-    results_dir : pathlib.Path
-        The folder on disk.
+    `runs` has a row per run, in the order of time: `system`, `block`, `chunk_size`, `rows_per_request`; `total_s`, NaN
+    where the run failed, with its `error`; the `rows` of `rows_wanted` that came back, and their `max_abs_difference`;
+    CPU seconds of client and servers; the client's `peak_rss_mb`; and `others_cpus`, the CPUs that all else used.
     """
 
     runs: pd.DataFrame
@@ -68,20 +59,21 @@ class SystemsCompared:
         `times_faster` is the paper's system at the same size over this one (the bound: at its best size), `times_bound`
         this one over the bound; NaN where there is no result to compare with.
         """
-        groups = self.runs.groupby(["system", "rows_per_request"])
-        medians = groups["total_s"].median()
-        bound = medians.get(BOUND, pd.Series(dtype=float)).min()
-        papers = medians.get(PAPER, pd.Series(dtype=float))
-        rows = []
-        for (system, size), group in groups:
-            times = group["total_s"].dropna()
-            paper = papers.min() if system == BOUND else papers.get(size, float("nan"))
-            median, ratios = times.median(), (paper / times.median(), times.median() / bound)
-            note = "; ".join(dict.fromkeys(group["error"].dropna()))
-            seconds = (median, times.mean(), times.min(), times.max())
-            rows.append([system, None if system == BOUND else size, *seconds, *ratios, len(times), note])
-        table = pd.DataFrame(rows, columns=list(_HEADERS)).astype({"rows_per_request": "Int64"})
-        return table.sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
+        table = self.runs.groupby(["system", "rows_per_request"], as_index=False).agg(
+            median_s=("total_s", "median"),
+            mean_s=("total_s", "mean"),
+            min_s=("total_s", "min"),
+            max_s=("total_s", "max"),
+            n=("total_s", "count"),
+            note=("error", lambda errors: "; ".join(errors.dropna().unique())),
+        )
+        is_bound = table["system"] == BOUND
+        papers = table[table["system"] == PAPER].set_index("rows_per_request")["median_s"]
+        paper = table["rows_per_request"].map(papers).mask(is_bound, papers.min())
+        table["times_faster"] = paper / table["median_s"]
+        table["times_bound"] = table["median_s"] / table.loc[is_bound, "median_s"].min()
+        table["rows_per_request"] = table["rows_per_request"].astype("Int64").mask(is_bound)
+        return table[list(_HEADERS)].sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
 
     def table(self) -> str:
         """The summary as a Markdown table; a dash where there is no number."""
@@ -92,17 +84,21 @@ class SystemsCompared:
     def cpu_seconds(self) -> pd.DataFrame:
         """Medians by system: seconds of the job, CPU seconds of client and server, and the client's memory in MB."""
         columns = ["total_s", "client_cpu_s", "server_cpu_s", "peak_rss_mb"]
-        medians = self.runs.groupby("system")[columns].median().astype(float)
-        return medians.sort_index(key=_in_order)
+        return (
+            self.runs.astype(dict.fromkeys(columns, float))
+            .groupby("system")[columns]
+            .median()
+            .sort_index(key=_in_order)
+        )
 
     def validity(self) -> Validity:
-        """Whether the runs can be relied on; the paper's system may fail, which is a result, and ruo's may not."""
+        """Whether the runs can be relied on. That the paper's system fails is a result; ruo must not fail."""
         may_fail = self.runs["system"].isin([PAPER, PAPER_CLIENT])
         runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
         return judge(runs, int(self.provenance.facts["plan"]["trials"]), _CLAIM)
 
     def verdict(self) -> str:
-        """VALID or INVALID with the reasons, and ruo's fast wire against each system, each at its best request size."""
+        """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
         seconds = {}
         for name, group in self.runs.dropna(subset=["total_s"]).groupby("system"):
             best = group.groupby("rows_per_request")["total_s"].mean().idxmin()
@@ -116,13 +112,13 @@ class SystemsCompared:
         return "\n".join(lines)
 
     def runs_of_figure(self) -> pd.DataFrame:
-        """What the figure shows, a row per run: system, rows_per_request, rows (of the test set), total_s."""
+        """The data of the figure, a row per run; `rows` are those of the test set."""
         runs = self.runs[self.runs["system"] != PAPER_CLIENT].sort_values("system", key=_in_order, kind="stable")
         columns = ["system", "rows_per_request", "rows", "total_s"]
         return runs.assign(rows=runs["rows_wanted"])[columns].reset_index(drop=True)
 
     def save(self) -> Picture:
-        """Write summary.csv, table.md, verdict.txt and the figure into `results_dir`; a notebook shows the figure."""
+        """Write summary.csv, table.md, verdict.txt and the figure into `results_dir`; return the figure."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
         (self.results_dir / "table.md").write_text(f"{self.title}\n\n{self.table()}\n", encoding="utf-8")
         (self.results_dir / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
@@ -148,7 +144,7 @@ def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
 
 
 def _in_order(values: Any) -> Any:
-    """The key that sorts the names of systems; other columns, and other systems by their place, stay as they are."""
+    """The sort key of a column: systems stand as in SYSTEMS, peers after them."""
     order = {name: place for place, name in enumerate(SYSTEMS)}
     return values.map(lambda name: order.get(name, len(order))) if values.name == "system" else values
 

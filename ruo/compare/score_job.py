@@ -1,7 +1,6 @@
-"""One job of ruo's client in a process of its own: ``python -m ruo.compare.score_job testset.csv http://localhost:8000``.
+"""One job of ruo's client in a new process: ``python -m ruo.compare.score_job testset.csv http://localhost:8000``.
 
-The clock runs from before the reading until all predictions are there, in one array; imports are outside. Prints what
-was measured as one line of JSON.
+The clock starts before the reading and stops when all predictions are in one array; imports are outside.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,26 +30,24 @@ __all__ = ["main"]
 @click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 @click.option("--by-blocks", is_flag=True, help="Keep no predictions, for a table of any length.")
 def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | None, by_blocks: bool) -> None:
-    """Score TESTSET with the model at URL and print what it took."""
+    """Score TESTSET with the model at URL and print what it took as one line of JSON."""
     if by_blocks:
         rows = sum(len(block.predictions) for block in iter_scores(testset, url, chunk_size=chunk_size, wire=wire))
         click.echo(json.dumps({"rows": rows, "peak_rss_mb": peak_rss_mb()}))
         return
-    cpu_before = time.process_time()
-    began = time.perf_counter()
+    began, cpu_before = time.perf_counter(), time.process_time()
     try:
         scores = score_csv(testset, url, chunk_size=chunk_size or None, wire=wire, progress=False)
     except RuoError as error:
         click.echo(json.dumps({"error": str(error), "peak_rss_mb": peak_rss_mb()}))
         sys.exit(1)
-    total_s = time.perf_counter() - began
     measured = {
-        "total_s": total_s,
+        "total_s": time.perf_counter() - began,
+        "client_cpu_s": time.process_time() - cpu_before,
         "forming_s": scores.timings.forming_s,
         "sending_s": scores.timings.sending_s,
         "rows": len(scores),
         "requests": len(scores.records),
-        "client_cpu_s": time.process_time() - cpu_before,
         "off_mean_percent": _off_mean_percent(scores.records),
         "peak_rss_mb": peak_rss_mb(),
     }
@@ -61,12 +57,10 @@ def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | No
 
 
 def _off_mean_percent(records: Sequence[RequestRecord]) -> float:
-    """The largest deviation of a worker's number of rows from the mean, in percent."""
-    rows_by_worker = Counter[str]()
-    for record in records:
-        rows_by_worker[record.worker] += record.rows
-    mean = rows_by_worker.total() / len(rows_by_worker)
-    return 100 * max(abs(rows - mean) for rows in rows_by_worker.values()) / mean
+    """How far a worker's number of rows is from the mean, in percent, at most."""
+    _, workers = np.unique([record.worker for record in records], return_inverse=True)
+    rows = np.bincount(workers, [record.rows for record in records])
+    return float(100 * np.abs(rows / rows.mean() - 1).max())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ruo.compare import Systems, SystemsCompared, compare_systems, time_in_process
+from ruo.compare.jobs import time_in_process
+from ruo.compare.results import SystemsCompared
+from ruo.compare.run import compare_systems
+from ruo.compare.systems import Systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep

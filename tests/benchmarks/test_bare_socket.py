@@ -26,7 +26,7 @@ def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_bound_scores_every_row_in_order(
     demo: Demo, expected: np.ndarray, tmp_path: Path, module: str, options: list[str]
 ) -> None:
-    """Several processes behind a socket, or none: the predictions are the model's."""
+    """Whether several processes score it or one, the predictions are the model's."""
     answers = tmp_path / "answers.npy"
     done = _run(module, str(demo.testset), str(demo.models["mlp"]), *options, "--answers", str(answers))
 
@@ -37,7 +37,7 @@ def test_a_bound_scores_every_row_in_order(
 
 @pytest.mark.parametrize("module", ["benchmarks.bare_socket", "ruo.compare.in_process"])
 def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, module: str) -> None:
-    """It is said, not measured."""
+    """An empty table is an error, not a measurement."""
     empty = tmp_path / "empty.csv"
     empty.write_text(demo.testset.read_text().partition("\n")[0] + "\n")
 
@@ -46,10 +46,10 @@ def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, module: s
     assert done.stderr.startswith("Error: empty.csv has no rows")
 
 
-def test_a_process_that_does_not_come_up_is_told(demo: Demo, tmp_path: Path) -> None:
-    """A model that is not there ends the run with a sentence, and nothing waits for it."""
+def test_a_process_that_does_not_start_is_an_error(demo: Demo, tmp_path: Path) -> None:
+    """Without its model the run ends with a sentence and does not hang."""
     done = _run("benchmarks.bare_socket", str(demo.testset), str(tmp_path / "nothing.keras"))
 
     assert done.returncode == 1
     assert "nothing.keras" in done.stderr
-    assert done.stderr.splitlines()[-1] == "Error: A process did not come up; what it wrote above says why."
+    assert done.stderr.splitlines()[-1] == "Error: A process did not start; its output above says why."

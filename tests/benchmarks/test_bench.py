@@ -19,7 +19,7 @@ def bench(demo: Demo, results: Path, groups: str) -> Result:
 
 
 def test_an_unknown_group_is_refused(demo: Demo, tmp_path: Path) -> None:
-    """The groups that there are are named."""
+    """The error names the groups."""
     done = bench(demo, tmp_path, "mlp,speed")
     assert done.exit_code == 1
     assert "There is no group 'speed'; the groups are mlp, cnn, scaling, peers, memory, start." in done.output
@@ -47,7 +47,7 @@ def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_kept(demo: Demo, tmp_path: Path) -> None:
-    """Without its last file a benchmark goes on with the runs that it has; with it, it is put aside under its date."""
+    """Without its report a benchmark resumes with the runs on disk; a finished one is kept under its date."""
     results = tmp_path / "bench"
     assert bench(demo, results, "start").exit_code == 0
     report, samples = (results / "bench.md").read_text(), (results / "start" / "runs.jsonl").read_text()

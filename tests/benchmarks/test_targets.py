@@ -16,7 +16,8 @@ SCALING_SIZES = (1_000, 5_000, 20_000)
 def job(name: str, *seconds: float, **more: float) -> list[dict[str, Any]]:
     """A sample per block."""
     return [
-        {"job": name, "block": block, "total_s": each, "error": None, **more} for block, each in enumerate(seconds, 1)
+        {"job": name, "block": block, "total_s": total_s, "error": None, **more}
+        for block, total_s in enumerate(seconds, 1)
     ]
 
 
@@ -50,7 +51,7 @@ def test_the_best_and_the_worst_size_are_found() -> None:
 
 
 def test_the_client_is_allowed_its_cpu_time() -> None:
-    """With 4 CPUs and a client that needs a tenth of one worker's time, 4 / 1.1 times is all that can be had."""
+    """With 4 CPUs and a client that needs a tenth of one worker's time, 4 / 1.1 times is the most that is possible."""
     samples = []
     for rows in SCALING_SIZES:
         samples += job(f"one worker cnn {rows}", 10.0)
@@ -90,7 +91,7 @@ def test_every_target_stands_in_the_table() -> None:
         "ready tensorflow",
         "ready openvino",
     }
-    samples = [each for name in names for each in job(name, 1.0, client_cpu_s=0.1, off_mean_percent=1.0, mb=100.0)]
+    samples = [sample for name in names for sample in job(name, 1.0, client_cpu_s=0.1, off_mean_percent=1.0, mb=100.0)]
     table = judge(samples, 2)
     assert len(table) == len(read_targets(2)[1])
     assert len(markdown(table).splitlines()) == len(table) + 2

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import ruo
-from ruo.compare.paper_server import PaperServer, paper_body, paper_server
+from ruo.compare.paper_server import PaperServer, paper_server
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
 
@@ -28,8 +28,7 @@ pytestmark = pytest.mark.skipif(find_spec("grequests") is None, reason="the pape
 @pytest.fixture(scope="module")
 def paper(demo: Demo) -> Iterator[PaperServer]:
     """The paper's server, with the demo's dense model."""
-    with paper_server(demo.models["mlp"]) as running:
-        running.warm(paper_body(demo.testset))
+    with paper_server(demo.models["mlp"], demo.testset) as running:
         yield running
 
 
@@ -50,7 +49,7 @@ def post(url: str, body: bytes) -> Any:
 def test_paper_system_scores_every_row_in_request_order(
     demo: Demo, paper: PaperServer, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    """The paper's client with the paper's server gives what the model says of each row, in the order of the requests."""
+    """The paper's client and server give the model's prediction for each row, in the order of the requests."""
     answers = tmp_path / "answers.npy"
     done, measured = client(demo.testset, paper.url, "--chunk-size", "400", "--answers", str(answers))
     assert done.returncode == 0
@@ -59,7 +58,7 @@ def test_paper_system_scores_every_row_in_request_order(
 
 
 def test_client_forms_every_request_before_it_sends_the_first(demo: Demo, paper: PaperServer) -> None:
-    """The log tells of each request being formed, numbered from 0, before it tells of any response."""
+    """In the log every request is formed, numbered from 0, before there is any response."""
     done, measured = client(demo.testset, paper.url, "--chunk-size", "1000")
     lines = [
         line.rpartition(":ruo.compare.paper.client:")[2]
@@ -149,7 +148,7 @@ def test_all_requests_may_be_lost(small_csv: Path, tmp_path: Path) -> None:
 def test_unchanged_paper_client_works_with_ruos_server(
     demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    """The paper's own client works with ruo's server, and every row is what the model says of it."""
+    """The paper's client works with ruo's server, and every row has the model's prediction."""
     answers = tmp_path / "answers.npy"
     _, measured = client(demo.testset, f"{server.url}/test", "--chunk-size", "400", "--answers", str(answers))
     assert measured["ok_responses"] == 7

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what they hold, and that they are readable with two classes and with thirty."""
+"""The figures of an evaluation: what they show, and that they are readable with two classes and with thirty."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def made(classes: int, rows: int = 3_000, names: list[str] | None = None, scale:
 def shown(figure: Figure) -> list[mpl.text.Text]:
     """Every text that can be seen, once the figure is laid out."""
     FigureCanvasAgg(figure).draw()  # a figure alone does no layout
-    found = []
+    texts = []
     for axes in figure.axes:
         near = [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
-        for each in (axes, *axes.child_axes):
-            near += [each.yaxis.label, *each.get_yticklabels(), *each.get_xticklabels()]
-        found += [text for text in near if text.get_text() and text.get_visible()]
-    return list(dict.fromkeys(found))
+        for part in (axes, *axes.child_axes):
+            near += [part.yaxis.label, *part.get_yticklabels(), *part.get_xticklabels()]
+        texts += [text for text in near if text.get_text() and text.get_visible()]
+    return list(dict.fromkeys(texts))
 
 
 CASES = [
@@ -55,7 +55,7 @@ CASES = [
 @pytest.mark.parametrize("draw", DRAW)
 @pytest.mark.parametrize("evaluation", CASES, ids=["2", "2 long", "6 long", "10", "30"])
 def test_no_text_overlaps_or_is_cut(draw, evaluation: Evaluation) -> None:
-    """Whatever the classes are, every text has its own place within the picture."""
+    """Whatever the classes are, no texts overlap, and all are within the figure."""
     figure = draw(evaluation)
     boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown(figure)]
     assert [(a, b) for (a, one), (b, two) in combinations(boxes, 2) if one.overlaps(two)] == []
@@ -79,7 +79,7 @@ def test_every_count_is_written_in_its_cell(classes: int) -> None:
     assert all(text.get_window_extent().width < cell for text in written.values())
 
 
-def test_each_class_tells_how_many_of_its_rows_are_found() -> None:
+def test_each_class_has_its_recall_and_support() -> None:
     """The names are on both axes, recall and support beside them; a class without rows says so."""
     predictions = np.eye(3, dtype=np.float32)[[0, 0, 1, 1]]
     scores = Scores(predictions, np.array([0, 0, 0, 1]), Timings(1, 1, 1, 1), ModelInfo("model", "1", "test"))
@@ -90,7 +90,7 @@ def test_each_class_tells_how_many_of_its_rows_are_found() -> None:
 
 
 def test_too_many_classes_are_drawn_without_numbers() -> None:
-    """A hundred classes are colours alone, and not every one is named."""
+    """A hundred classes are shown in colours alone, and not all are named."""
     figure = figure_of_confusion(made(100))
     assert not figure.axes[0].texts
     assert 20 <= len(figure.axes[0].get_xticks()) <= 40
@@ -111,7 +111,7 @@ def test_calibration_shows_every_bin_with_its_rows() -> None:
 
 
 def test_no_confidence_to_judge() -> None:
-    """Where the outputs are not probabilities the picture says just that."""
+    """Where the outputs are not probabilities, the figure says just that."""
     figure = figure_of_calibration(made(3, scale=7))
     assert "not probabilities" in figure.axes[0].get_title(loc="left")
 

@@ -1,4 +1,4 @@
-"""The pictures: what they hold, and that they are readable; they are drawn from made-up runs."""
+"""The figures of request sizes: what they show, and that they are readable; drawn from made-up runs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_run_is_shown() -> None:
 
 
 def test_both_ways_and_both_phases_are_named() -> None:
-    """The four lines are named on the picture, and the last tick says it is the whole set, with its rows."""
+    """The four lines are named, and the last tick says that it is the whole set, with its number of rows."""
     words = "\n".join(texts(figure_of_sizes(sweep_runs())))
     for name in ("forming", "sending", "two phases", "overlapped", "seconds", "rows per request"):
         assert name in words
@@ -69,7 +69,7 @@ def test_both_ways_and_both_phases_are_named() -> None:
 
 @pytest.mark.parametrize("draw", [lambda: figure_of_sizes(sweep_runs()), lambda: figure_of_systems(systems())])
 def test_names_of_lines_do_not_overlap_and_are_not_cut(draw) -> None:
-    """No two names of lines share a place, and none leaves the picture."""
+    """No two names of lines overlap, and none leaves the figure."""
     figure = draw()
     FigureCanvasAgg(figure).draw()  # a figure alone does no layout
     names = [text for text in figure.axes[0].texts if text.get_weight() == "bold" and text.get_text() != "no result"]
@@ -78,28 +78,30 @@ def test_names_of_lines_do_not_overlap_and_are_not_cut(draw) -> None:
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
-def test_intervals_lie_within_the_picture() -> None:
-    """An interval that is wider than the runs is not cut off at the top without a sign."""
+def test_intervals_lie_within_the_figure() -> None:
+    """An interval that is wider than the spread of the runs is not cut off at the top."""
     figure = figure_of_sizes(sweep_runs(spread=0.3, runs=3))
     axes = figure.axes[0]
-    tops = [segment[:, 1].max() for bars in axes.collections if hasattr(bars, "get_segments") for segment in bars.get_segments()]  # fmt: skip
+    intervals = [bars for bars in axes.collections if hasattr(bars, "get_segments")]
+    tops = [segment[:, 1].max() for bars in intervals for segment in bars.get_segments()]
     assert tops
     assert max(tops) <= axes.get_ylim()[1]
 
 
 def test_lines_differ_without_colour() -> None:
     """Each line has its own marker and its own dashes."""
-    lines = [line for line in figure_of_sizes(sweep_runs()).axes[0].lines if len(line.get_xdata()) == len(SIZES) and line.get_linestyle() != "None"]  # fmt: skip
+    drawn = [line for line in figure_of_sizes(sweep_runs()).axes[0].lines if len(line.get_xdata()) == len(SIZES)]
+    lines = [line for line in drawn if line.get_linestyle() != "None"]
     assert len({line.get_marker() for line in lines}) == len(lines) == 4
 
 
 def test_a_size_without_a_result_is_crossed_out() -> None:
-    """Where the paper's system gave no result, the picture says so."""
+    """Where the paper's system gave no result, the figure says so."""
     assert texts(figure_of_systems(systems())).count("no result") == 1
 
 
 def test_saved_as_png_and_svg_with_words(tmp_path: Path) -> None:
-    """Both files are there, at 200 dots per inch, and say in words what they show; the same picture is the same file."""
+    """PNG (200 dots per inch) and SVG say in words what they show; the same figure gives the same files."""
     for name in ("one", "two"):
         save_figure(figure_of_sizes(sweep_runs()), tmp_path / f"{name}.png", "what it shows")
     with Image.open(tmp_path / "one.png") as image:
@@ -129,7 +131,7 @@ def test_the_title_says_what_the_points_show() -> None:
 
 
 def test_a_figure_has_its_own_alternative_text(tmp_path: Path) -> None:
-    """Without other words the picture carries the figure's own, which name the fastest and the slowest size."""
+    """By default the alternative text is the figure's label, which names the fastest and the slowest size."""
     picture = save_figure(figure_of_sizes(sweep_runs(spread=0)), tmp_path / "figure")
     assert "overlapped between 0.550 s at 10,000 and 1.70 s at 500,000 rows per request" in picture.alt
     with Image.open(picture.png) as image:

@@ -1,4 +1,4 @@
-"""The picture of learning curves: what it holds, and that it is readable; drawn from made-up trainings."""
+"""The figure of learning curves: what it shows, and that it is readable; drawn from made-up trainings."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def made_up(epochs: int = 12, best: int = 7, right: int = 90, easy: bool = False
     accuracy = np.ones(epochs) if easy else 1 - 0.4 * 0.8**epoch
     history = pd.DataFrame(
         {
-            "epoch": epoch, "loss": loss, "validation_loss": validation_loss, "accuracy": accuracy,
+            "epoch": epoch,
+            "loss": loss,
+            "validation_loss": validation_loss,
+            "accuracy": accuracy,
             "validation_accuracy": accuracy if easy else np.minimum(accuracy, 0.88),
         }
-    )  # fmt: skip
+    )
     parts = Parts(np.arange(300), np.arange(300, 400), np.arange(400, 500))
     return Trained(None, history, ("a",), ("0", "1"), parts, right, 0, "1", 0.5, epochs)
 
@@ -62,19 +65,19 @@ def test_the_test_accuracy_stands_at_the_best_epoch_with_its_interval() -> None:
 
 
 def test_the_words_say_what_is_what() -> None:
-    """Title, axes and the ends of the lines are named."""
+    """The title, the axes and the ends of the lines are named."""
     figure = figure_of_learning(made_up())
     FigureCanvasAgg(figure).draw()
     words = [text.get_text() for text in figure.findobj(mpl.text.Text)]
     assert words.count("training") == words.count("validation") == 2
-    for name in ("test 90 %", "best epoch: 7", "epoch", "loss (cross-entropy)", "rows answered rightly"):
+    for name in ("test 90 %", "best epoch: 7", "epoch", "loss (cross-entropy)", "accuracy"):
         assert name in words
     assert any("lowest at epoch 7 of 12" in word for word in words)
 
 
 @each
 def test_names_do_not_overlap_and_are_not_cut(trained: Trained) -> None:
-    """No two names share a place, in either axes or between them, and none leaves the picture."""
+    """No two names overlap, in either axes or between them, and none leaves the figure."""
     figure = figure_of_learning(trained)
     FigureCanvasAgg(figure).draw()
     names = [text for axes in figure.axes for text in axes.texts]
@@ -86,7 +89,7 @@ def test_names_do_not_overlap_and_are_not_cut(trained: Trained) -> None:
 
 @each
 def test_points_lie_within_the_axes(trained: Trained) -> None:
-    """No epoch is cut off, no share above 1 is promised, and there are two ticks or more to read the loss by."""
+    """No epoch is cut off, no tick is above 1, and the axis of the loss has two ticks or more."""
     top, bottom = figure_of_learning(trained).axes
     for axes, columns in ((top, ["loss", "validation_loss"]), (bottom, ["accuracy", "validation_accuracy"])):
         low, high = axes.get_ylim()
@@ -96,14 +99,14 @@ def test_points_lie_within_the_axes(trained: Trained) -> None:
 
 
 def test_lines_differ_without_colour() -> None:
-    """The curves have markers and dashes of their own."""
+    """Each curve has its own marker and dashes."""
     for axes in figure_of_learning(made_up()).axes:
         lines = [line for line in axes.lines if len(line.get_xdata()) == 12]
         assert len({line.get_marker() for line in lines}) == len({str(line.get_linestyle()) for line in lines}) == 2
 
 
 def test_a_loss_that_is_no_number_is_left_out() -> None:
-    """A training that broke off into infinity can still be drawn."""
+    """A training whose loss became infinite can still be drawn."""
     trained = made_up()
     trained.history.loc[11, ["loss", "validation_loss"]] = np.inf, np.nan
     low, high = figure_of_learning(trained).axes[0].get_ylim()
@@ -111,7 +114,7 @@ def test_a_loss_that_is_no_number_is_left_out() -> None:
 
 
 def test_saved_with_its_numbers(tmp_path: Path) -> None:
-    """PNG, SVG and CSV lie side by side; the same picture is the same file."""
+    """PNG, SVG and CSV lie side by side; the same figure gives the same files."""
     for name in ("one", "two"):
         save_figure(figure_of_learning(made_up()), tmp_path / f"{name}.png", "what it shows", data=made_up().history)
     assert len(pd.read_csv(tmp_path / "one.csv")) == 12

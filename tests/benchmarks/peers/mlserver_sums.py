@@ -12,6 +12,6 @@ class Sums(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         rows = NumpyCodec.decode_input(payload.inputs[0]).astype("f4")
-        found = np.stack([rows.sum(axis=1), rows.max(axis=1)], axis=1)
-        outputs = [NumpyCodec.encode_output("y", found)]
+        sums = np.stack([rows.sum(axis=1), rows.max(axis=1)], axis=1)
+        outputs = [NumpyCodec.encode_output("y", sums)]
         return InferenceResponse(id=payload.id, model_name=self.name, model_version=self.version, outputs=outputs)

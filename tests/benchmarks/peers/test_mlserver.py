@@ -56,11 +56,11 @@ def test_a_table_is_scored(url: str, table: Path, expected: np.ndarray, path: st
 
 
 def test_sizes_are_found(url: str, table: Path, expected: np.ndarray, tmp_path: Path) -> None:
-    """Request size and concurrency are found here too, in blocks, with a checkpoint."""
+    """Request size and concurrency can be chosen automatically, in blocks, with a checkpoint."""
     for _ in range(2):
         blocks = iter_scores(table, url, chunk_size="auto", concurrency="auto", checkpoint=tmp_path / "run.ruo")
-        found = np.concatenate([block.predictions for block in blocks])
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        predictions = np.concatenate([block.predictions for block in blocks])
+        np.testing.assert_allclose(predictions, expected, atol=1e-5)
 
 
 def test_mistakes_are_sentences(url: str, table: Path) -> None:
