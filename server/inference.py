@@ -23,8 +23,6 @@ from server.versions import Served, Serving
 
 __all__ = ["Inference"]
 
-_JOINED_BYTES = 1 << 16
-
 
 class Inference:
     """Answers requests for predictions on every wire."""
@@ -56,8 +54,8 @@ class Inference:
         computed = time.perf_counter()
         answer = InferResponse(model.by_name(outputs), self._serving.name, served.version, message.id)
         headers, buffers = wire.encode_response(answer, message)
-        parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only, and Gunicorn sends each separately
-        if sum(map(len, parts)) < _JOINED_BYTES:
+        parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only
+        if sum(map(len, parts)) < 1 << 16:  # Gunicorn sends each part separately
             parts = [b"".join(parts)]
         # Most clients list several codings whatever they want, and between two machines compressing takes longer than
         # sending; so only a client that names exactly one has its answer compressed.

@@ -13,8 +13,6 @@ from werkzeug.exceptions import ServiceUnavailable, Unauthorized
 
 __all__ = ["Gate", "check_token"]
 
-_BEARER = WWWAuthenticate("bearer", None, 'realm="ruo"')  # RFC 9110 requires the quotes, which Werkzeug would leave out
-
 
 class Gate:
     """Admits one request to compute and `waiting` more, with at most `limit` bytes in their bodies together.
@@ -52,4 +50,5 @@ def check_token(token: str, authorization: str | None) -> None:
     is_right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode())
     if scheme.lower() != "bearer" or not is_right:
         message = "This server requires a token: send the header Authorization: Bearer TOKEN, or pass token=."
-        raise Unauthorized(message, www_authenticate=_BEARER)
+        # RFC 9110 requires the quotes, which Werkzeug would leave out
+        raise Unauthorized(message, www_authenticate=WWWAuthenticate("bearer", None, 'realm="ruo"'))

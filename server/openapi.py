@@ -93,16 +93,15 @@ def _operation(route: Route, settings: Settings) -> dict[str, Any]:
 
 
 def _errors(route: Route, has_token: bool) -> list[tuple[str, str]]:
-    codes = []
-    if route.method == "POST":
-        codes.append(("400", "The request breaks its protocol"))
-    if has_token:
-        codes.append(("401", "The token is missing or wrong"))
-    if "<" in route.path:
-        codes.append(("404", "There is no such model or version"))
-    if route.body:
-        codes += [("408", "The body came too slowly"), ("413", "The body is too large")]
-        codes += [("415", "The Content-Encoding is not known")]
-    if "<" in route.path or route.path in ("/test", "/v2/health/ready"):
-        codes.append(("503", "The model is not ready, or the server is busy; Retry-After says when to try again"))
-    return codes
+    has_name = "<" in route.path
+    uses_model = has_name or route.path in ("/test", "/v2/health/ready")
+    errors = [
+        ("400", "The request breaks its protocol", route.method == "POST"),
+        ("401", "The token is missing or wrong", has_token),
+        ("404", "There is no such model or version", has_name),
+        ("408", "The body arrived too slowly", route.body),
+        ("413", "The body is too large", route.body),
+        ("415", "The Content-Encoding is not known", route.body),
+        ("503", "The model is not ready, or the server is busy; retry as Retry-After says", uses_model),
+    ]
+    return [(code, meaning) for code, meaning, applies in errors if applies]

@@ -91,14 +91,14 @@ class KubernetesDeployment:
         every reachable node, or else a port of this machine for each ready pod, forwarded by kubectl.
         """
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
-        services = self._ask(self._core.list_namespaced_service).items
         services = [
-            service for service in services if service.spec.selector and service.spec.selector.items() <= labels
+            service
+            for service in self._ask(self._core.list_namespaced_service).items
+            if service.spec.selector and service.spec.selector.items() <= labels
         ]
-        if self._is_inside:
-            for service in services:
-                if service.spec.cluster_ip == "None":
-                    return [f"http://{service.metadata.name}.{self.namespace}:{service.spec.ports[0].port}"]
+        for service in services:
+            if self._is_inside and service.spec.cluster_ip == "None":
+                return [f"http://{service.metadata.name}.{self.namespace}:{service.spec.ports[0].port}"]
         for service in services:
             port = service.spec.ports[0].node_port
             if port and (reachable := [url for url in self._node_urls(port) if _answers(url)]):
