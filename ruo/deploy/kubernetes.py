@@ -64,7 +64,8 @@ class KubernetesDeployment:
                 kubernetes.config.load_incluster_config()
                 client = kubernetes.client.ApiClient()
             else:
-                client = kubernetes.config.new_client_from_config(context=context)
+                # named here, since the package reads the variable once, when it is imported
+                client = kubernetes.config.new_client_from_config(os.environ.get("KUBECONFIG"), context)
         except kubernetes.config.ConfigException as error:
             raise DeploymentError(f"There is no cluster to ask: {_one_line(error)}.") from None
         self._apps = kubernetes.client.AppsV1Api(client)
