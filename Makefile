@@ -66,7 +66,7 @@ bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench 
 report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
 	@$(BIN)/python -m ruo report results
 
-check: lint ## style, types and the tests that start no server: for every small step (half a minute)
+check: lint ## style, types and the tests that start no server: for every small step (40 seconds)
 	@$(BIN)/python -m pytest -m "not slow and not soak" -n auto tests
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)

@@ -93,6 +93,7 @@ def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, 
     assert result.output.startswith("Error: Rows 0 to 9 were not scored")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_checkpoint", [True, False])
 def test_an_interrupted_run_resumes_from_its_checkpoint(
     small_csv: Path, scripted: Any, right_answer: Any, tmp_path: Path, has_checkpoint: bool

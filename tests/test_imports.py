@@ -52,6 +52,7 @@ def _run(program: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "refused"),
     [

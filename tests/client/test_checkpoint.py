@@ -211,6 +211,7 @@ async def _read(path: Path) -> int:
         return 2 * len(starts)
 
 
+@pytest.mark.slow
 def test_no_damage_gives_wrong_rows(path: Path) -> None:
     """Whatever bit is flipped and whatever byte is added or cut: right rows or a CheckpointError, and few rows lost."""
 

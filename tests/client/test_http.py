@@ -628,6 +628,7 @@ def test_only_wires_with_request_ids_share_connections(demo: Any, server: Any, w
     assert (proxy.connections < 45) == shares
 
 
+@pytest.mark.slow
 @RUNS
 def test_nothing_is_left_behind(small_csv: Path, serving: Callable, scripted: Callable, answers: Any, run: Any) -> None:
     """200 runs, some of which fail, leave no open socket and no task."""

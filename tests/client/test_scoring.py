@@ -200,6 +200,7 @@ def test_every_datatype_reaches_the_model(
     np.testing.assert_array_equal(sent, np.array([cells], dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("datatype", "cells"), [("int64", [16_777_217, 3]), ("float64", [0.1, 1e-300])])
 def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells: list[float]) -> None:
     """A Keras model of whole numbers or doubles gets the exact numbers of a CSV."""
