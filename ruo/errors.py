@@ -53,6 +53,11 @@ class ModelError(RuoError):
     """A model cannot be loaded, served or published."""
 
 
+def printable(text: str) -> str:
+    """The text with its control characters, which could forge or colour lines of a terminal, shown escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class ScoringError(RuoError):
     """Rows were not scored.
 
@@ -75,7 +80,7 @@ class ScoringError(RuoError):
     def __init__(
         self, message: str, start: int | None = None, stop: int | None = None, status: int | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))  # it may repeat what a server said
         self.start = start
         self.stop = stop
         self.status = status

@@ -126,7 +126,7 @@ class V1Views:
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         statuses = [{"version": number, **status} for number in reversed(versions)]
         answer = {"name": self.serving.name, "ready": True, "model_version_status": statuses}
-        return {**answer, "current_version": served.version}
+        return {**answer, "current_version": served.version, "sha256": served.sha256}
 
     def metadata(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""

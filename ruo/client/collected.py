@@ -1,4 +1,4 @@
-"""The answers so far: every row accounted for, all from one version of the model."""
+"""The answers so far: every row accounted for, all from one model."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ruo.client.records import RequestRecord, Sent, rows_named
+from ruo.client.records import ModelInfo, RequestRecord, Sent, rows_named
 from ruo.client.scores import Predictions, Timings, rows_of
 from ruo.errors import ScoringError
 from ruo.table import NO_LABEL, Labels
 from ruo.wire.messages import Array
 
-__all__ = ["Collected", "Consistency"]
-
 
 class Consistency:
-    """Checks that all answers come from one version of the model, unless it may change."""
+    """Checks that all answers come from one version and one file of the model, unless it may change."""
 
     def __init__(self, allow_version_change: bool) -> None:
-        self.version = ""
+        self.model: ModelInfo  # as the server describes it before the first answer, then as the answers name it
         self._allow_version_change = allow_version_change
 
     def error(self, sent: Sent) -> ScoringError | None:
-        """The answer's own error, or the error that its version is not that of earlier answers."""
+        """The answer's own error, or the error that another model gave it."""
         start, stop = sent.start, sent.start + sent.rows
         if sent.answer.predictions is None:
             return sent.answer.error or ScoringError("No predictions came.", start, stop)
-        version = sent.answer.record.version
-        if version and self.version not in ("", version) and not self._allow_version_change:
+        record, began = sent.answer.record, self.model
+        now = began._replace(version=record.version or began.version, sha256=record.sha256 or began.sha256)
+        is_same = began.version in ("", now.version) and began.sha256 in ("", now.sha256)
+        if not is_same and not self._allow_version_change:
             message = (
-                f"{rows_named(start, sent.rows)} were answered by version {version} of the model, earlier rows by "
-                f"version {self.version}; score the table again."
+                f"{rows_named(start, sent.rows)} were answered by {now.version_named()} of the model, the run began with "
+                f"{began.version_named()}; score the table again."
             )
             return ScoringError(message, start, stop)
-        self.version = version or self.version
+        self.model = now
         return None
 
 
@@ -50,6 +50,7 @@ class Collected(Consistency):
         self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
         self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
         self._scored = 0
+        self._all_name_file = True
 
     def add(self, sent: Sent) -> ScoringError | None:
         """Keep an answer, and return its error, if any."""
@@ -61,6 +62,7 @@ class Collected(Consistency):
             self.errors.append(error)
             return error
         assert sent.answer.predictions is not None  # because there is no error
+        self._all_name_file &= bool(sent.answer.record.sha256)
         self._predictions.put(sent.start, sent.answer.predictions)
         self._scored += sent.rows
         return None
@@ -71,6 +73,10 @@ class Collected(Consistency):
         if rows != self._scored + failed:
             message = f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
             raise ScoringError(message)
+
+    def model_of_all(self) -> ModelInfo:
+        """The model that gave all answers; its `sha256` is empty unless every answer named it."""
+        return self.model if self._all_name_file else self.model._replace(sha256="")
 
     def predictions(self, rows: int) -> Predictions:
         """The predictions of the first `rows` rows; NaN for rows without an answer."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ["Connector", "Upload"]
-
 _KEPT_S = 0.25
 _JOINED_BYTES = 1 << 16  # up to here, joining the buffers costs less than a system call for each
 _WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, so a large buffer is written in pieces

@@ -1,7 +1,7 @@
 """What a server says about itself: its model, the model's version, and whether it takes binary tensors.
 
 Sources: Open Inference Protocol, "inference_rest.md" for the metadata and the versioned paths; Triton,
-"extension_model_repository.md" for the list of models.
+"extension_model_repository.md" for the list of models; TensorFlow Serving, "RESTful API" for the versions on V1.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any
 from ruo.client.records import ModelInfo
 from ruo.errors import ScoringError
 
-__all__ = ["NO_SUCH_ROUTE", "learn_model", "only_model", "takes_binary"]
-
 Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
 
 NO_SUCH_ROUTE = (400, 404, 405, 501)
+_NO_STATUS_ON_V1 = (*NO_SUCH_ROUTE, 200, 401, 403)  # 200 for a page that is not JSON
 
 
 async def only_model(ask: Ask) -> str:
@@ -79,3 +78,19 @@ async def learn_model(ask: Ask, name: str, version: str = "") -> ModelInfo:
     if len(names) > 1:
         raise ScoringError(f"Model {name!r} takes {len(names)} inputs ({', '.join(names)}); a table can fill only one.")
     return info
+
+
+async def learn_version(ask: Ask, name: str, version: str = "") -> ModelInfo:
+    """A model's current version on V1, or the given one; no version where the server does not tell it."""
+    try:
+        about = await ask("GET", f"/v1/models/{name}/versions/{version}" if version else f"/v1/models/{name}")
+    except ScoringError as error:
+        if version or error.status not in _NO_STATUS_ON_V1:
+            raise
+        return ModelInfo(name, "", "")
+    try:
+        # the newest comes first, both in TensorFlow Serving and in this project's server
+        states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]
+        return ModelInfo(name, str(states[0]["version"]), "", sha256=str(about.get("sha256", "")))
+    except (AttributeError, IndexError, KeyError, TypeError):  # as KServe's servers, which tell no version
+        return ModelInfo(name, "", "")

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
-__all__ = ["LoopLag", "LoopThread"]
-
 T = TypeVar("T")
 
 _REFRESH_S = 0.1

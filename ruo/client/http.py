@@ -21,13 +21,10 @@ import aiohttp
 from yarl import URL
 
 from ruo.client.connector import Connector, Upload
-from ruo.client.failures import failure, in_a_line, refusal
-from ruo.client.retry import RefusedError
+from ruo.client.retry import RefusedError, failure, in_a_line, refusal
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
-
-__all__ = ["Endpoint", "HttpClient", "proxy_of"]
 
 HeadersAndBody = tuple[Mapping[str, str], bytes]
 
@@ -42,11 +39,10 @@ _IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that a path may hold unquoted (RFC 
 
 
 class HttpClient:
-    """The connections of one client to all its servers; `keeps_connections` lets small requests share one."""
+    """The connections of one client to all its servers."""
 
-    def __init__(self, timeout_s: float, token: str | None, ca: str | None, keeps_connections: bool) -> None:
+    def __init__(self, timeout_s: float, token: str | None, ca: str | None) -> None:
         self.timeout_s = timeout_s
-        self.keeps_connections = keeps_connections
         self._ca = ca
         self._headers = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
         if token:
@@ -82,9 +78,14 @@ class HttpClient:
 
 
 class Endpoint:
-    """Requests to one server, at one of its host's IP `address`es where one is given."""
+    """Requests to one server, at one of its host's IP `address`es where one is given.
+
+    Small requests share a connection from the time on when `keeps_connections` is set: once the server repeats their
+    ids, so that an answer to another request is noticed.
+    """
 
     def __init__(self, http: HttpClient, url: str, address: str = "") -> None:
+        self.keeps_connections = False
         self._http = http
         self._url = url
         self._base = URL(url)
@@ -113,12 +114,14 @@ class Endpoint:
         try:
             return loads(text)
         except WireError:
-            raise RefusedError(f"{self._url}{path} did not answer JSON; is it the address of a model server?") from None
+            raise RefusedError(
+                f"{self._url}{path} did not answer JSON; is it the address of a model server?", 200
+            ) from None
 
     async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> HeadersAndBody:
         if body is None:
             return await self._send(method, path, None, most_bytes)
-        upload = Upload(body, self._http.keeps_connections and body.size <= _SMALL_BYTES)
+        upload = Upload(body, self.keeps_connections and body.size <= _SMALL_BYTES)
         try:
             answer = await self._send(method, path, upload, most_bytes)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):

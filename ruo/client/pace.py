@@ -19,8 +19,6 @@ from typing import Literal, Self
 
 from ruo.client.records import RequestRecord
 
-__all__ = ["ChunkSize", "Concurrency", "Gate", "Pace"]
-
 _AIM_S = 0.1
 _FIXED_SHARE = 0.05
 _FIRST_ROWS = 2_000

@@ -23,8 +23,6 @@ from ruo.table import Block, Labels, Table
 from ruo.wire import WireError
 from ruo.wire.v2 import DATATYPES
 
-__all__ = ["Pipeline"]
-
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000

@@ -12,8 +12,6 @@ from ruo.wire.messages import Array
 if TYPE_CHECKING:
     from ruo.table import Labels
 
-__all__ = ["Answer", "Chunk", "ModelInfo", "RequestRecord", "Sent", "rows_named"]
-
 
 class ModelInfo(NamedTuple):
     """The model that answers: `platform` names its format; the shapes have -1 where a size is free.
@@ -32,6 +30,15 @@ class ModelInfo(NamedTuple):
     max_request_bytes: int | None = None
     output_shape: tuple[int, ...] | None = None
 
+    @property
+    def identity(self) -> str:
+        """What says that one model answered every row: "sha256", "version", or "name" where the server tells neither."""
+        return "sha256" if self.sha256 else "version" if self.version else "name"
+
+    def version_named(self) -> str:
+        """Name the version in a message, such as `version 3 (sha256 5f2c...)`."""
+        return f"version {self.version or 'unknown'}" + (f" (sha256 {self.sha256[:12]}...)" if self.sha256 else "")
+
 
 class Chunk(NamedTuple):
     """Rows from `start` on: their `features`, (rows, ...) in the model's datatype, and the `body` that encodes them."""
@@ -46,8 +53,9 @@ class Chunk(NamedTuple):
 class RequestRecord:
     """One chunk's request: when its last try began (by `time.perf_counter`) and how many `seconds` that took.
 
-    `worker` is the process or pod behind the address `server`. The four times from `decode_s` to `encode_s` are the
-    server's, NaN where it gives none. `resumed` marks a chunk that an earlier run scored.
+    `worker` is the process or pod behind the address `server`; `version` and `sha256` are the model's. The four times
+    from `decode_s` to `encode_s` are the server's, NaN where it gives none. `resumed` marks a chunk that an earlier run
+    scored.
     """
 
     start: int
@@ -57,6 +65,7 @@ class RequestRecord:
     server: str = ""
     worker: str = ""
     version: str = ""
+    sha256: str = ""
     status: int | None = None
     began_s: float = float("nan")
     seconds: float = 0.0
@@ -75,11 +84,6 @@ class Answer(NamedTuple):
     error: ScoringError | None = None
 
 
-def rows_named(start: int, rows: int) -> str:
-    """Name rows in a message, such as `Rows 20 to 29`."""
-    return f"Row {start:,}" if rows == 1 else f"Rows {start:,} to {start + rows - 1:,}"
-
-
 class Sent(NamedTuple):
     """Rows from `start` on that were answered together, with their labels and their answer."""
 
@@ -87,3 +91,8 @@ class Sent(NamedTuple):
     rows: int
     labels: Labels | None
     answer: Answer
+
+
+def rows_named(start: int, rows: int) -> str:
+    """Name rows in a message, such as `Rows 20 to 29`."""
+    return f"Row {start:,}" if rows == 1 else f"Rows {start:,} to {start + rows - 1:,}"

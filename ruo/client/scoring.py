@@ -151,6 +151,7 @@ class _Run:
         async with LoopLag() as lag:
             try:
                 async with self._running() as pipeline:
+                    collected.model = self.client.model
                     async for sent in pipeline.answers():
                         bar.advance(sent.rows)
                         error = collected.add(sent)
@@ -188,6 +189,7 @@ class _Run:
     async def _blocks(self, bar: Progress) -> AsyncGenerator[ScoredBlock, None]:
         consistency = Consistency(self.options.allow_version_change)
         async with self._running() as pipeline:
+            consistency.model = self.client.model
             async for sent in pipeline.answers(in_order=True):
                 bar.advance(sent.rows)
                 if (error := consistency.error(sent)) is not None:
@@ -207,6 +209,7 @@ class _Run:
                 pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
                 async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
                     yield pipeline
+                    await client.require_same_model()
             if checkpoint:
                 await checkpoint.finish()
 
@@ -238,7 +241,7 @@ class _Run:
             collected.predictions(pipeline.rows),
             labels,
             collected.timings(self._began, pipeline.rows, pipeline.forming_s, lag.seconds),
-            self.client.model._replace(version=collected.version or self.client.model.version),
+            collected.model_of_all(),
             collected.records,
             collected.errors,
             Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight),

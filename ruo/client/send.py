@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -19,35 +20,41 @@ from ruo.client.http import Endpoint, HttpClient
 from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
-from ruo.client.servers import Server, Servers, base_and_model
+from ruo.client.servers import Server, Servers, model_address
 from ruo.errors import ArgumentError, ScoringError
 from ruo.wire import WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 
-__all__ = ["Client"]
-
 T = TypeVar("T")
 
 _NOT_SCORED = " not scored: "
+_processes: set[int] = set()  # that have scored, of which a forked process inherits its parent
 
 
 class Client:
     """Sends chunks to one or several servers that hold the same model; an async context manager."""
 
     def __init__(self, urls: Sequence[str], options: ScoreOptions) -> None:
+        _processes.add(os.getpid())
+        if len(_processes) > 1:
+            raise ScoringError(
+                "This process was forked from one that had scored a table, whose threads it lacks; start it with "
+                'multiprocessing.get_context("spawn").'
+            )
         if options.wire not in WIRES:
             *most, last = WIRES
             raise ArgumentError(f"wire={options.wire!r} is not known; use {', '.join(most)} or {last}.")
-        self.wire = WIRES[options.wire]
+        bases, self._address = model_address(urls)
+        self.wire = WIRES["v1" if self._address.protocol == "v1" and options.wire == "v2" else options.wire]
         self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
         self._options = options
-        self._first_url = urls[0]
         token = options.token or os.environ.get("RUO_TOKEN")
         ca = None if options.ca is None else os.fspath(options.ca)
-        self._http = HttpClient(options.timeout, token, ca, self.wire.has_request_id)
-        self.servers = Servers(urls, partial(Endpoint, self._http))
+        self._http = HttpClient(options.timeout, token, ca)
+        self.servers = Servers(bases, partial(Endpoint, self._http))
         self._pinned = ""  # the version that is asked for at its own address
+        self._is_version_told = True  # by every answer so far
         self._has_answered = False
         self._most_rows: int | None = None  # in a request, once the server has refused one as too large
         self._in_flight: dict[int, RequestRecord] = {}
@@ -65,31 +72,50 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._close()
 
-    async def learn_model(self, version: str | None = None) -> ModelInfo:
-        """Ask for the model's metadata, of the `version` that earlier rows were scored with if any, and keep it."""
-        self.model = await self._ask_for_model(version)
-        return self.model
-
-    async def _ask_for_model(self, version: str | None) -> ModelInfo:
-        if not self.wire.has_models:
-            return ModelInfo("model", "", "")
-        name = base_and_model(self._first_url)[1] or await discovery.only_model(self._ask)
-        if not self.wire.has_metadata:
-            return ModelInfo(name, "", "")
-        model = await discovery.learn_model(self._ask, name)
+    async def learn_model(self, stored_version: str | None = None) -> ModelInfo:
+        """Ask for the model's metadata, of the version that earlier rows were scored with if any, and keep it."""
+        self.model = await self._ask_for_model(stored_version)
         if self.wire.fallback and not await discovery.takes_binary(self._ask):
             self.wire = WIRES[self.wire.fallback]
-        wanted = version or model.version
-        if self._options.allow_version_change or not wanted:
+        return self.model
+
+    async def require_same_model(self) -> None:
+        """Ask for the version once more where answers did not tell it; raises ScoringError if it has changed."""
+        began = self.model
+        if self._is_version_told or self._pinned or not began.version or self._options.allow_version_change:
+            return
+        now = await self._describe(began.name)
+        if (now.version, now.sha256) != (began.version, began.sha256):
+            raise ScoringError(
+                f"The model changed from {began.version_named()} to {now.version_named()} during the run, and the answers "
+                "do not tell which gave them; score the table again, with a new checkpoint."
+            )
+
+    async def _ask_for_model(self, stored_version: str | None) -> ModelInfo:
+        if not self.wire.has_models:
+            return ModelInfo("model", "", "")
+        name = self._address.model or await discovery.only_model(self._ask)
+        if self._address.version:
+            return await self._pin(name, self._address.version)
+        model = await self._describe(name)
+        version = stored_version or model.version
+        if self._options.allow_version_change or not version:
             return model
         try:
-            pinned = await discovery.learn_model(self._ask, name, wanted)
+            return await self._pin(name, version)
         except ScoringError as error:
             if error.status in discovery.NO_SUCH_ROUTE:
                 return model
             raise
-        self._pinned = wanted
-        return pinned._replace(version=wanted)
+
+    async def _describe(self, name: str, version: str = "") -> ModelInfo:
+        describe = discovery.learn_model if self.wire.has_metadata else discovery.learn_version
+        return await describe(self._ask, name, version)
+
+    async def _pin(self, name: str, version: str) -> ModelInfo:
+        model = await self._describe(name, version)
+        self._pinned = version
+        return model._replace(version=version)
 
     def encode(self, start: int, features: Array) -> Chunk:
         """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""
@@ -203,13 +229,20 @@ class Client:
         record.status = 200
         try:
             answer = self.wire.decode_response(headers, body)
+            if answer.model_name not in ("", self.model.name, unquote(self.model.name)):
+                raise WireError(f"they are of another model, {answer.model_name!r:.60}")
+            if not answer.id and server.endpoint.keeps_connections:
+                raise WireError("it names no request, as earlier answers did")
             predictions = predictions_of(answer, chunk, self.model, self._row_shape)
         except WireError as error:
             reason = str(error).rstrip(".")
             raise RefusedError(f"{server.name}{path} did not answer with these predictions: {reason}.", 200) from None
+        server.endpoint.keeps_connections = bool(answer.id)
         self._row_shape = predictions.shape[1:]
         # the wires v1 and paper have no place for the version in the answer itself
         record.version = answer.model_version or headers.get("Ruo-Model-Version", "")
+        record.sha256 = headers.get("Ruo-Model-Sha256", "")
+        self._is_version_told &= bool(record.version)
         record.worker = headers.get("Ruo-Worker", "")
         read_server_timing(headers.get("Server-Timing", ""), record)
         return predictions

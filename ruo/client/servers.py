@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -21,9 +23,8 @@ from ruo.client.http import Endpoint, proxy_of
 from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentError, back_off
 from ruo.errors import ArgumentError
 
-__all__ = ["Server", "Servers", "base_and_model"]
-
 _LOOK_UP_S = 2.0
+_MODEL_ADDRESS = re.compile(r"/(v[12])/models/([^/:]+)(?:/versions/([^/:]+))?$")
 _FAILURES = 3  # in a row, before a server that still accepts connections is left out altogether
 
 
@@ -43,11 +44,19 @@ class Server:
     seconds_per_row: float = float("inf")
 
 
+class ModelAddress(NamedTuple):
+    """What an address says beside the server: the protocol ("v1" or "v2"), the model's name and its version."""
+
+    protocol: str
+    model: str
+    version: str
+
+
 class Servers:
-    """The servers that hold the model; `endpoint(url, address)` makes the connection to one."""
+    """The servers at `urls`, which hold the model; `endpoint(url, address)` makes the connection to one."""
 
     def __init__(self, urls: Sequence[str], endpoint: Callable[[str, str], Endpoint]) -> None:
-        self._urls = list(dict.fromkeys(base_and_model(url)[0] for url in urls))
+        self._urls = urls
         self._endpoint = endpoint
         self._servers: dict[tuple[str, str], Server] = {}
         self._changed = asyncio.Event()
@@ -146,15 +155,26 @@ class Servers:
         self._changed.set()
 
 
-def base_and_model(url: str) -> tuple[str, str | None]:
-    """A server's address and the model's name, from http://host:8000 or http://host:8000/v2/models/NAME."""
+def model_address(urls: Sequence[str]) -> tuple[list[str], ModelAddress]:
+    """The servers' own addresses, and the model that the addresses name; raises ArgumentError where they disagree."""
+    bases, paths = zip(*map(_base_and_path, urls), strict=True)
+    protocols, models, versions = (sorted({part for part in parts if part}) for parts in zip(*paths, strict=True))
+    for what, values in (("protocols", protocols), ("models", models), ("versions", versions)):
+        if len(values) > 1:
+            raise ArgumentError(f"The addresses name different {what}, {' and '.join(values)}; name one.")
+    return list(dict.fromkeys(bases)), ModelAddress(*("".join(values) for values in (protocols, models, versions)))
+
+
+def _base_and_path(url: str) -> tuple[str, ModelAddress]:
+    form = "write it as http://host:8000 or http://host:8000/v2/models/NAME"
     if not _is_server(url):
-        raise ArgumentError(f"{url!r} is not the address of a server; write it as http://host:8000.")
-    parts = URL(url)
-    if parts.user or parts.password:
-        raise ArgumentError(f"The address of {parts.host} holds a user or password; pass a token instead.")
-    base, _, model = url.rstrip("/").partition("/v2/models/")
-    return base, model.split("/")[0] or None
+        raise ArgumentError(f"{url!r} is not the address of a server; {form}.")
+    if URL(url).user or URL(url).password:
+        raise ArgumentError(f"The address of {URL(url).host} holds a user or password; pass a token instead.")
+    base, *parts = _MODEL_ADDRESS.split(url.rstrip("/"))[:4]
+    if re.search(r"/v[12]/models(/|$)", base):
+        raise ArgumentError(f"{url!r} is not the address of a model; {form}[/versions/VERSION].")
+    return base, ModelAddress(*((part or "") for part in (*parts, "", "", "")[:3]))
 
 
 def _is_server(url: str) -> bool:
@@ -166,7 +186,8 @@ def _is_server(url: str) -> bool:
         return False
     is_short = host.replace(".", "").isdigit() and host.count(".") < 3  # such as 127.1, which aiohttp does not take
     is_host = bool(host) and " " not in host and not is_short
-    return parts.scheme in ("http", "https") and is_host and parts.port != 0 and url.isprintable()
+    is_bare = not parts.raw_query_string and not parts.raw_fragment
+    return parts.scheme in ("http", "https") and is_host and is_bare and parts.port != 0 and url.isprintable()
 
 
 async def _addresses(url: str) -> list[str]:

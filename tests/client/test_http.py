@@ -134,10 +134,11 @@ def post(
     """Post one body after the other to an endpoint, and return the bodies of the answers."""
 
     async def talk() -> list[bytes]:
-        http = HttpClient(timeout_s, token, ca, keeps)
+        http = HttpClient(timeout_s, token, ca)
         await http.open()
         try:
             endpoint = Endpoint(http, url, address)
+            endpoint.keeps_connections = keeps
             answers = []
             for body in bodies:
                 answers.append((await endpoint.ask("POST", path, Encoded({}, [body]), **how))[1])
@@ -583,7 +584,7 @@ def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.M
 def test_a_token_that_no_header_carries_is_refused(token: str) -> None:
     """A token with a line break could add another header."""
     with pytest.raises(ArgumentError, match="has a character that no HTTP header can carry"):
-        HttpClient(1.0, token, None, keeps_connections=True)
+        HttpClient(1.0, token, None)
 
 
 @pytest.mark.parametrize("name", ["a\r\nX-Evil: y", "a b", "ü", "a#b", "a?b"])

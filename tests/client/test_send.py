@@ -159,7 +159,7 @@ def test_a_change_of_the_model_during_a_run_is_an_error(small_csv: Path, scripte
     server = scripted(lambda number, body, headers: right_answer(body, headers, version="1" if number < 2 else "2"))
 
     with pytest.raises(
-        ScoringError, match="Rows 4 to 5 were answered by version 2 of the model, earlier rows by version 1"
+        ScoringError, match="Rows 4 to 5 were answered by version 2 of the model, the run began with version 1"
     ):
         score_csv(small_csv, server.url, chunk_size=2, concurrency=1)
 
@@ -297,7 +297,7 @@ def changing(scripted: Scripted, right_answer: Any) -> Any:
 
 def test_a_change_that_cannot_be_kept_off_is_an_error(small_csv: Path, changing: Any) -> None:
     """Where versions have no addresses, a change is noticed, in blocks as well."""
-    sentence = "Rows 4 to 5 were answered by version 2 of the model, earlier rows by version 1; score the table again."
+    sentence = "Rows 4 to 5 were answered by version 2 of the model, the run began with version 1; score the table again."
     with pytest.raises(ScoringError, match=sentence):
         list(iter_scores(small_csv, changing.url, chunk_size=2, concurrency=1))
 

@@ -252,7 +252,7 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
     """A waiting request can be cancelled even at the moment in which a server becomes free."""
 
     async def wait_and_cancel() -> None:
-        http = HttpClient(1, None, None, keeps_connections=True)
+        http = HttpClient(1, None, None)
         await http.open()
         servers = Servers(["http://127.0.0.1:9"], partial(Endpoint, http))
         await servers.open()
