@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ruo.client.records import ModelInfo, RequestRecord, Sent, rows_named
+from ruo.client.records import Answer, ModelInfo, RequestRecord, rows_named
 from ruo.client.scores import Predictions, Timings, rows_of
 from ruo.errors import ScoringError
 from ruo.table import NO_LABEL, Labels
@@ -22,20 +22,19 @@ class Consistency:
         self.model: ModelInfo  # as the server describes it before the first answer, then as the answers name it
         self._allow_version_change = allow_version_change
 
-    def error(self, sent: Sent) -> ScoringError | None:
+    def error(self, answer: Answer) -> ScoringError | None:
         """The answer's own error, or the error that another model gave it."""
-        start, stop = sent.start, sent.start + sent.rows
-        if sent.answer.predictions is None:
-            return sent.answer.error or ScoringError("No predictions came.", start, stop)
-        record, began = sent.answer.record, self.model
+        if answer.predictions is None:
+            return answer.error
+        record, began = answer.record, self.model
         now = began._replace(version=record.version or began.version, sha256=record.sha256 or began.sha256)
         is_same = began.version in ("", now.version) and began.sha256 in ("", now.sha256)
         if not is_same and not self._allow_version_change:
             message = (
-                f"{rows_named(start, sent.rows)} were answered by {now.version_named()} of the model, the run began with "
-                f"{began.version_named()}; score the table again."
+                f"{rows_named(record.start, record.rows)} were answered by {now.version_named()} of the model, the run "
+                f"began with {began.version_named()}; score the table again."
             )
-            return ScoringError(message, start, stop)
+            return ScoringError(message, record.start, record.start + record.rows)
         self.model = now
         return None
 
@@ -52,19 +51,20 @@ class Collected(Consistency):
         self._scored = 0
         self._all_name_file = True
 
-    def add(self, sent: Sent) -> ScoringError | None:
+    def add(self, answer: Answer) -> ScoringError | None:
         """Keep an answer, and return its error, if any."""
-        self.records.append(sent.answer.record)
-        if sent.labels is not None:
-            self._labels.put(sent.start, sent.labels)
-        error = self.error(sent)
+        record = answer.record
+        self.records.append(record)
+        if answer.labels is not None:
+            self._labels.put(record.start, answer.labels)
+        error = self.error(answer)
         if error is not None:
             self.errors.append(error)
             return error
-        assert sent.answer.predictions is not None  # because there is no error
-        self._all_name_file &= bool(sent.answer.record.sha256)
-        self._predictions.put(sent.start, sent.answer.predictions)
-        self._scored += sent.rows
+        assert answer.predictions is not None  # because there is no error
+        self._all_name_file &= bool(record.sha256)
+        self._predictions.put(record.start, answer.predictions)
+        self._scored += record.rows
         return None
 
     def account_for(self, rows: int) -> None:

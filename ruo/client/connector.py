@@ -32,27 +32,23 @@ _WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, 
 
 
 class Upload(aiohttp.Payload):
-    """The body of a request, sent buffer by buffer with its length; `keeps` lets it share a connection.
-
-    Afterwards `peer` is the IP address at the other end, and `is_on_kept_connection` says whether that was shared.
-    """
+    """The body of a request, sent buffer by buffer with its length; `keeps` lets it share a connection."""
 
     def __init__(self, body: Encoded, keeps: bool) -> None:
         super().__init__(body, headers=body.headers)
         self.keeps = keeps
-        self.is_on_kept_connection = False
+        self.is_on_kept_connection = False  # known once it is sent, as `peer` is: the IP address at the other end
         self.peer = ""
-        self._buffers = body.buffers
-        self._bytes = body.size
+        self._body = body
 
     @property
     def size(self) -> int:
         """Bytes of the body."""
-        return self._bytes
+        return self._body.size
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The body as text, which only aiohttp's base class asks for."""
-        return b"".join(self._buffers).decode(encoding, errors)
+        return b"".join(self._body.buffers).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send as much as the server takes; where it stops reading, its answer says why."""
@@ -62,10 +58,10 @@ class Upload(aiohttp.Payload):
             await writer.drain()
 
     def _pieces(self) -> Iterator[Buffer]:
-        if self._bytes <= _JOINED_BYTES:
-            yield b"".join(self._buffers)
+        if self.size <= _JOINED_BYTES:
+            yield b"".join(self._body.buffers)
             return
-        for buffer in self._buffers:
+        for buffer in self._body.buffers:
             view = memoryview(buffer).cast("B")
             for start in range(0, len(view), _WRITE_BYTES):
                 yield view[start : start + _WRITE_BYTES]

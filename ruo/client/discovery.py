@@ -21,14 +21,14 @@ _NO_STATUS_ON_V1 = (*NO_SUCH_ROUTE, 200, 401, 403)  # 200 for a page that is not
 async def only_model(ask: Ask) -> str:
     """The name of a server's only model; "model" where the server has no list of models."""
     try:
-        index = await ask("POST", "/v2/repository/index")
+        index = await _ask_if_known(ask, "POST", "/v2/repository/index")
     except ScoringError as error:
-        if error.status in NO_SUCH_ROUTE:
-            return "model"
-        if error.status == 403:
-            message = f"The server keeps its list of models to itself; name one: http://host/v2/models/NAME ({error})"
-            raise ScoringError(message, status=403) from None
-        raise
+        if error.status != 403:
+            raise
+        message = f"The server keeps its list of models to itself; name one: http://host/v2/models/NAME ({error})"
+        raise ScoringError(message, status=403) from None
+    if index is None:
+        return "model"
     try:
         names = sorted({str(entry["name"]) for entry in index})
     except (KeyError, TypeError):
@@ -41,12 +41,7 @@ async def only_model(ask: Ask) -> str:
 
 async def takes_binary(ask: Ask) -> bool:
     """Whether the server lists the binary tensor extension; assumed where it lists no extensions at all."""
-    try:
-        about = await ask("GET", "/v2")
-    except ScoringError as error:
-        if error.status in NO_SUCH_ROUTE:
-            return True
-        raise
+    about = await _ask_if_known(ask, "GET", "/v2")
     extensions = about.get("extensions") if isinstance(about, dict) else None
     return not isinstance(extensions, list) or "binary_tensor_data" in extensions
 
@@ -82,15 +77,23 @@ async def learn_model(ask: Ask, name: str, version: str = "") -> ModelInfo:
 
 async def learn_version(ask: Ask, name: str, version: str = "") -> ModelInfo:
     """A model's current version on V1, or the given one; no version where the server does not tell it."""
-    try:
-        about = await ask("GET", f"/v1/models/{name}/versions/{version}" if version else f"/v1/models/{name}")
-    except ScoringError as error:
-        if version or error.status not in _NO_STATUS_ON_V1:
-            raise
-        return ModelInfo(name, "", "")
+    if version:
+        about = await ask("GET", f"/v1/models/{name}/versions/{version}")
+    else:
+        about = await _ask_if_known(ask, "GET", f"/v1/models/{name}", _NO_STATUS_ON_V1)
     try:
         # the newest comes first, both in TensorFlow Serving and in this project's server
         states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]
         return ModelInfo(name, str(states[0]["version"]), "", sha256=str(about.get("sha256", "")))
     except (AttributeError, IndexError, KeyError, TypeError):  # as KServe's servers, which tell no version
         return ModelInfo(name, "", "")
+
+
+async def _ask_if_known(ask: Ask, method: str, path: str, unknown: tuple[int, ...] = NO_SUCH_ROUTE) -> Any:
+    """The answer, or None where the server does not have the path."""
+    try:
+        return await ask(method, path)
+    except ScoringError as error:
+        if error.status not in unknown:
+            raise
+        return None

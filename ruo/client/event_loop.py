@@ -31,10 +31,7 @@ class LoopThread:
         self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Wait for the coroutine's result, and call `meanwhile` in this thread ten times a second.
-
-        An exception in this thread, such as KeyboardInterrupt, cancels the coroutine.
-        """
+        """Wait for the coroutine's result, and call `meanwhile` ten times a second; an interrupt cancels the coroutine."""
         ended = threading.Event()
 
         async def watched() -> T:
@@ -54,7 +51,6 @@ class LoopThread:
             raise
 
     async def _wind_up(self) -> None:
-        """Cancel all tasks and wait until they have cleaned up."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

@@ -1,8 +1,7 @@
 """One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`.
 
-A large request gets a connection of its own. A kept connection stays with the server process that accepted it, or
-behind a Service with one pod, so the load would be uneven; a new connection goes to whichever process is free. It costs
-a fraction of a millisecond, so small requests share one for a quarter of a second.
+A large request gets a connection of its own, which goes to whichever server process or pod is free; a kept one stays
+where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -32,14 +31,13 @@ _LONGEST_CONNECT_S = 10.0  # where an address is no longer in use, nothing refus
 _CONNECT_SHARE = 0.9  # of the time-out, so that "no connection" can be told from "no answer"
 _ADDRESS_S = 10.0  # how long a host name stands for the address that answered
 _SMALL_BYTES = 1 << 20
-_READ_BYTES = 1 << 20
 _LONGEST_ANSWER = 1 << 24
 _LONGEST_REFUSAL = 1 << 16
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that a path may hold unquoted (RFC 3986, section 3.3)
 
 
 class HttpClient:
-    """The connections of one client to all its servers."""
+    """The connections of one client to all its servers; an async context manager."""
 
     def __init__(self, timeout_s: float, token: str | None, ca: str | None) -> None:
         self.timeout_s = timeout_s
@@ -50,20 +48,19 @@ class HttpClient:
                 raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
             self._headers["Authorization"] = f"Bearer {token}"
 
-    async def open(self) -> None:
-        """Open the session that all requests share."""
+    async def __aenter__(self) -> Self:
         connect_s = min(_LONGEST_CONNECT_S, _CONNECT_SHARE * self.timeout_s)
         self.session = aiohttp.ClientSession(
             connector=Connector(),
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            read_bufsize=_READ_BYTES,
+            read_bufsize=1 << 20,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
         )
+        return self
 
-    async def close(self) -> None:
-        """Close every connection."""
+    async def __aexit__(self, *_: object) -> None:
         await self.session.close()
         await asyncio.sleep(0)  # closed transports end in the next iteration of the loop
 
@@ -78,14 +75,10 @@ class HttpClient:
 
 
 class Endpoint:
-    """Requests to one server, at one of its host's IP `address`es where one is given.
-
-    Small requests share a connection from the time on when `keeps_connections` is set: once the server repeats their
-    ids, so that an answer to another request is noticed.
-    """
+    """Requests to one server, at one of its host's IP `address`es where one is given."""
 
     def __init__(self, http: HttpClient, url: str, address: str = "") -> None:
-        self.keeps_connections = False
+        self.keeps_connections = False  # until the server repeats ids, so that an answer to another request is noticed
         self._http = http
         self._url = url
         self._base = URL(url)

@@ -1,12 +1,8 @@
 """The request size and the number of requests in flight: as given, or adapted during the run ("auto").
 
-Request size. The time of a request is a fixed cost plus a cost per row; both are fitted to the answers so far, with more
-weight on recent ones. A request gets enough rows to take about a tenth of a second, and more if the fixed cost would be
-over a twentieth of that. It has at most twice as many rows as the largest answered request. Requests get smaller
-towards the end of the table, so that all servers finish together (guided self-scheduling; Polychronopoulos and Kuck,
-1987).
-
-Requests in flight. The number grows as long as that raises the throughput; an overloaded server halves it.
+A request gets enough rows to take about a tenth of a second, and more where its fixed cost weighs more. Requests get
+smaller towards the end of the table, so that all servers finish together (guided self-scheduling; Polychronopoulos and
+Kuck, 1987). Requests in flight grow in number as long as that raises the throughput; an overloaded server halves them.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from typing import Literal, Self
 from ruo.client.records import RequestRecord
 
 _AIM_S = 0.1
-_FIXED_SHARE = 0.05
+_FIXED_SHARE = 0.05  # of a request's time, at most
 _FIRST_ROWS = 2_000
 _MOST_ROWS = 50_000  # more rows only cost memory
 _MOST_BYTES = 256 << 20  # in all requests in flight together

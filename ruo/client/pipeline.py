@@ -1,8 +1,7 @@
 """A table through the servers: encode chunks in a thread, send several at the same time, collect the answers.
 
-A fixed set of tasks does the work, whatever the table's length: one encodes chunks, the others send them. A window bounds
-the chunks between encoding and collection, so a slow server or a slow consumer slows the reading. An idle sender sends a
-chunk whose answer is overdue once more, to an idle server; the first answer counts.
+One task encodes chunks, the others send them. A window bounds the chunks between encoding and collection, so a slow server
+or consumer slows the reading. An idle sender sends an overdue chunk once more, to an idle server; the first answer counts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Self
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
-from ruo.client.records import Answer, Chunk, Sent
+from ruo.client.records import Answer, Chunk
 from ruo.client.send import Client
 from ruo.errors import TableError
 from ruo.table import Block, Labels, Table
@@ -35,11 +34,12 @@ class _Formed:
 
     chunk: Chunk
     labels: Labels | None
+    began: float = 0.0
     tries: list[asyncio.Timeout] = field(default_factory=list)
 
 
 # A chunk's answers (several if it had to be split), an error that ends the run, or None once all chunks are formed.
-_Result = list[Sent] | BaseException | None
+_Result = list[Answer] | BaseException | None
 
 
 class Pipeline:
@@ -57,9 +57,9 @@ class Pipeline:
         self._checkpoint = checkpoint
         self._blocks = table.blocks(self._rows_at, DATATYPES.get(client.model.input_datatype, DATATYPES["FP32"]))
         self._in_flight = Gate(lambda: pace.in_flight)
-        self._window = Gate(lambda: pace.in_flight + self._ready)
+        self._window = Gate(lambda: pace.in_flight + self._ready())
         self._formed: asyncio.Queue[_Formed] = asyncio.Queue()
-        self._under_way: dict[int, _Formed] = {}
+        self._under_way: set[_Formed] = set()
         self._may_send = asyncio.Event()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
@@ -81,10 +81,10 @@ class Pipeline:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close))
         self._thread.shutdown()
 
-    async def answers(self, in_order: bool = False) -> AsyncIterator[Sent]:
+    async def answers(self, in_order: bool = False) -> AsyncIterator[Answer]:
         """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""
         collected, next_row, is_formed = 0, 0, False
-        early: dict[int, list[Sent]] = {}
+        early: dict[int, list[Answer]] = {}
         while not is_formed or collected < self.rows:
             result = await self._results.get()
             if isinstance(result, BaseException):
@@ -92,21 +92,21 @@ class Pipeline:
             if result is None:
                 is_formed = True
                 continue
-            start = result[0].start
+            start = result[0].record.start
             early[start] = result
             while chunk := early.pop(next_row if in_order else start, None):
-                next_row = chunk[-1].start + chunk[-1].rows
-                collected += sum(sent.rows for sent in chunk)
+                for answer in chunk:
+                    next_row = answer.record.start + answer.record.rows
+                    collected += answer.record.rows
                 if self._pipelined:
                     await self._window.leave()
-                for sent in chunk:
-                    yield sent
+                for answer in chunk:
+                    yield answer
 
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             self._results.put_nowait(error)
 
-    @property
     def _ready(self) -> int:
         rows = self.pace.rows
         return _READY if rows is None else max(_READY, min(self.pace.in_flight, _ROWS_READY // rows))
@@ -115,9 +115,9 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         if self._pipelined:
             self._may_send.set()
-        is_more = True
-        while is_more:
-            count = self._ready // 2
+        items: list[_Formed | _Result] = []
+        while not items or isinstance(items[-1], _Formed | list):
+            count = self._ready() // 2
             if self._pipelined:
                 await self._window.enter(count)
             items = await loop.run_in_executor(self._thread, self._form_some, count)
@@ -126,7 +126,6 @@ class Pipeline:
                     self._formed.put_nowait(item)
                 else:
                     self._results.put_nowait(item)
-            is_more = isinstance(items[-1], _Formed | list)
         if items[-1] is None:
             self._may_send.set()
 
@@ -147,11 +146,11 @@ class Pipeline:
         self.forming_s += time.perf_counter() - began
         return items if len(items) == count else [*items, None]
 
-    def _form_one(self, block: Block) -> _Formed | list[Sent]:
+    def _form_one(self, block: Block) -> _Formed | list[Answer]:
         start, rows = block.start, len(block.features)
         self.rows += rows
         if self._checkpoint and self._checkpoint.stored_rows(start) == rows:
-            return [Sent(start, rows, block.labels, self._checkpoint.stored(start))]
+            return [self._checkpoint.stored(start)._replace(labels=block.labels)]
         try:
             return _Formed(self._client.encode(start, block.features), block.labels)
         except WireError as error:
@@ -172,14 +171,15 @@ class Pipeline:
                 async with asyncio.timeout(_OVERDUE_CHECK_S):
                     return await self._formed.get()
             except TimeoutError:
-                for item in self._under_way.values():
-                    if len(item.tries) == 1 and self._client.is_straggling(item.chunk.start):
+                for item in self._under_way:
+                    seconds = time.perf_counter() - item.began
+                    if len(item.tries) == 1 and self._client.is_overdue(item.chunk.rows, seconds):
                         return item
         return await self._formed.get()
 
     async def _deliver(self, item: _Formed) -> None:
-        start = item.chunk.start
-        self._under_way[start] = item
+        item.began = item.began or time.perf_counter()
+        self._under_way.add(item)
         try:
             async with asyncio.timeout(None) as own:
                 item.tries.append(own)
@@ -187,25 +187,24 @@ class Pipeline:
         except TimeoutError:
             return  # another sender has the answer
         item.tries.remove(own)
-        if self._under_way.get(start) is not item:
+        if item not in self._under_way:
             return  # another sender got the answer at the same moment
         if item.tries and any(answer.error for answer in answers):
             return  # the other sender may do better
         for other in item.tries:
             other.reschedule(0)
             answers[0].record.attempts += 1
-        del self._under_way[start]
+        self._under_way.remove(item)
         for answer in answers:
             if answer.error is None:
                 self.pace.observe(answer.record)
                 if self._checkpoint:
                     self._checkpoint.add(answer)
-        self._results.put_nowait([_sent(answer, item) for answer in answers])
+        self._results.put_nowait([_with_labels(answer, item) for answer in answers])
         if self._checkpoint:
             self._checkpoint.require_written()
 
 
-def _sent(answer: Answer, item: _Formed) -> Sent:
-    start, rows = answer.record.start, answer.record.rows
-    first = start - item.chunk.start
-    return Sent(start, rows, None if item.labels is None else item.labels[first : first + rows], answer)
+def _with_labels(answer: Answer, item: _Formed) -> Answer:
+    first = answer.record.start - item.chunk.start
+    return answer._replace(labels=None if item.labels is None else item.labels[first : first + answer.record.rows])

@@ -77,20 +77,12 @@ class RequestRecord:
 
 
 class Answer(NamedTuple):
-    """A chunk's predictions, (rows, outputs), or the error in their place."""
+    """The predictions of rows that were sent together, (rows, outputs), or the error in their place; and their labels."""
 
     record: RequestRecord
     predictions: Array | None
     error: ScoringError | None = None
-
-
-class Sent(NamedTuple):
-    """Rows from `start` on that were answered together, with their labels and their answer."""
-
-    start: int
-    rows: int
-    labels: Labels | None
-    answer: Answer
+    labels: Labels | None = None
 
 
 def rows_named(start: int, rows: int) -> str:

@@ -9,6 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -125,6 +126,7 @@ def in_a_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@dataclass
 class Retry:
     """Decides after each failed try of one request whether there is another one, and after which pause.
 
@@ -132,39 +134,33 @@ class Retry:
     can mend, at most `repeats` do, or one for each other server.
     """
 
-    def __init__(
-        self, retries: int, repeats: int, has_answered: bool, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._retries = retries
-        self._repeats = repeats
-        self._has_answered = has_answered
-        self._clock = clock
-        self._began = clock()
-        self._failures = 0
-        self._slow_failures = 0
-        self.until = self._began + _PATIENCE_S
+    retries: int
+    repeats: int
+    has_answered: bool
+    clock: Callable[[], float] = time.monotonic
+    failures: int = 0
+    slow_failures: int = 0
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the first try began."""
-        return self._clock() - self._began
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+        self.until = self.began + _PATIENCE_S
 
     def allows(self, error: RequestError, servers: int) -> bool:
         """Whether there is another try after this failure, given the number of servers."""
-        self._failures += 1
-        if self._failures == 1:
-            self.until = self._clock() + _PATIENCE_S
-        if isinstance(error, AbsentError) and not self._has_answered:
-            self.until = min(self.until, self._began + _START_PATIENCE_S)
-        self._slow_failures += isinstance(error, SilentError | GoneError)
+        self.failures += 1
+        if self.failures == 1:
+            self.until = self.clock() + _PATIENCE_S
+        if isinstance(error, AbsentError) and not self.has_answered:
+            self.until = min(self.until, self.began + _START_PATIENCE_S)
+        self.slow_failures += isinstance(error, SilentError | GoneError)
         if isinstance(error, RefusedError):
             return False
-        return self._slow_failures <= max(self._repeats, servers - 1) and self._failures <= self._retries
+        return self.slow_failures <= max(self.repeats, servers - 1) and self.failures <= self.retries
 
     def pause_s(self, error: RequestError) -> float | None:
         """Seconds to wait before the same server is tried again; None where that would be too late."""
-        wait_s = back_off(self._failures, error.wait_s)
-        return wait_s if self._clock() + wait_s <= self.until else None
+        wait_s = back_off(self.failures, error.wait_s)
+        return wait_s if self.clock() + wait_s <= self.until else None
 
 
 def back_off(failures: int, asked_s: float | None) -> float:

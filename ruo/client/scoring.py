@@ -152,9 +152,9 @@ class _Run:
             try:
                 async with self._running() as pipeline:
                     collected.model = self.client.model
-                    async for sent in pipeline.answers():
-                        bar.advance(sent.rows)
-                        error = collected.add(sent)
+                    async for answer in pipeline.answers():
+                        bar.advance(answer.record.rows)
+                        error = collected.add(answer)
                         if error is not None and self.options.errors == "raise":
                             raise error
                     collected.account_for(pipeline.rows)
@@ -190,12 +190,12 @@ class _Run:
         consistency = Consistency(self.options.allow_version_change)
         async with self._running() as pipeline:
             consistency.model = self.client.model
-            async for sent in pipeline.answers(in_order=True):
-                bar.advance(sent.rows)
-                if (error := consistency.error(sent)) is not None:
+            async for answer in pipeline.answers(in_order=True):
+                bar.advance(answer.record.rows)
+                if (error := consistency.error(answer)) is not None:
                     raise error
-                assert sent.answer.predictions is not None  # because there is no error
-                yield ScoredBlock(sent.start, sent.answer.predictions, sent.labels)
+                assert answer.predictions is not None  # because there is no error
+                yield ScoredBlock(answer.record.start, answer.predictions, answer.labels)
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[Pipeline]:

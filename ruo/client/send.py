@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import deque
@@ -11,8 +12,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote
-
-import numpy as np
 
 from ruo.client import discovery
 from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id
@@ -56,16 +55,13 @@ class Client:
         self._pinned = ""  # the version that is asked for at its own address
         self._is_version_told = True  # by every answer so far
         self._has_answered = False
-        self._most_rows: int | None = None  # in a request, once the server has refused one as too large
-        self._in_flight: dict[int, RequestRecord] = {}
+        self._most_rows = math.inf  # in a request, once the server has refused one as too large
         self._row_shape: tuple[int, ...] | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            await self._http.open()
-            stack.push_async_callback(self._http.close)
-            await self.servers.open()
-            stack.push_async_callback(self.servers.close)
+            await stack.enter_async_context(self._http)
+            await stack.enter_async_context(self.servers)
             self._close = stack.pop_all().aclose
         return self
 
@@ -95,32 +91,26 @@ class Client:
         if not self.wire.has_models:
             return ModelInfo("model", "", "")
         name = self._address.model or await discovery.only_model(self._ask)
-        if self._address.version:
-            return await self._pin(name, self._address.version)
-        model = await self._describe(name)
-        version = stored_version or model.version
-        if self._options.allow_version_change or not version:
-            return model
-        try:
-            return await self._pin(name, version)
-        except ScoringError as error:
-            if error.status in discovery.NO_SUCH_ROUTE:
-                return model
-            raise
+        self._pinned = self._address.version
+        model = await self._describe(name, self._pinned)
+        wanted = stored_version or model.version
+        if wanted and not self._pinned and not self._options.allow_version_change:
+            try:
+                model = await self._describe(name, wanted)
+                self._pinned = wanted
+            except ScoringError as error:
+                if error.status not in discovery.NO_SUCH_ROUTE:
+                    raise
+        return model._replace(version=self._pinned or model.version)
 
     async def _describe(self, name: str, version: str = "") -> ModelInfo:
         describe = discovery.learn_model if self.wire.has_metadata else discovery.learn_version
         return await describe(self._ask, name, version)
 
-    async def _pin(self, name: str, version: str) -> ModelInfo:
-        model = await self._describe(name, version)
-        self._pinned = version
-        return model._replace(version=version)
-
     def encode(self, start: int, features: Array) -> Chunk:
         """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""
         shape = self.model.input_shape
-        if shape is not None and len(shape) > 2 and -1 not in shape[1:] and np.prod(shape[1:]) == features.shape[1]:
+        if shape is not None and len(shape) > 2 and -1 not in shape[1:] and math.prod(shape[1:]) == features.shape[1]:
             features = features.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
         return self._chunk(start, features)
 
@@ -140,40 +130,31 @@ class Client:
                     answers.append(answer)
                     continue
                 if piece.rows == 1:
-                    return [*answers, self._too_large(answer, chunk)]
-                self._most_rows = min(piece.rows // 2, self._most_rows or piece.rows)
+                    record, reason = answer.record, str(answer.error).partition(_NOT_SCORED)[2]
+                    record.rows = chunk.start + chunk.rows - record.start
+                    error = _not_scored(record, f"a single one is too large. {reason}", 413)
+                    return [*answers, Answer(record, None, error)]
+                self._most_rows = min(piece.rows // 2, self._most_rows)
             half = (piece.rows + 1) // 2
             waiting.extendleft(self._chunk(piece.start + at, piece.features[at : at + half]) for at in (half, 0))
         return answers
 
-    def is_straggling(self, start: int) -> bool:
-        """Whether an idle server could have scored the chunk at row `start` twice by now."""
-        record = self._in_flight.get(start)
+    def is_overdue(self, rows: int, seconds: float) -> bool:
+        """Whether an idle server could have scored so many rows twice in so many seconds."""
         idle = self.servers.idle()
-        if record is None or idle is None or self._options.retries == 0:
-            return False
-        return time.perf_counter() - record.began_s > 2 * idle.seconds_per_row * record.rows
+        return idle is not None and self._options.retries > 0 and seconds > 2 * idle.seconds_per_row * rows
 
     def _is_too_large(self, chunk: Chunk) -> bool:
         if chunk.rows == 1 or not self._options.retries:
             return False
-        most_rows, limit = self._most_rows, self.model.max_request_bytes
-        return (limit is not None and chunk.body.size > limit) or (most_rows is not None and chunk.rows > most_rows)
-
-    def _too_large(self, answer: Answer, chunk: Chunk) -> Answer:
-        record = answer.record
-        record.rows = chunk.start + chunk.rows - record.start
-        reason = str(answer.error).partition(_NOT_SCORED)[2]
-        return Answer(record, None, _not_scored(record, f"a single one is too large. {reason}", 413))
+        return chunk.rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
 
     async def _send_whole(self, chunk: Chunk) -> Answer:
-        record = self._in_flight[chunk.start] = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
+        record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
         try:
             predictions = await self._with_retries(lambda server: self._send_once(server, chunk, record), record)
         except ScoringError as error:
             return Answer(record, None, error)
-        finally:
-            self._in_flight.pop(chunk.start, None)
         return Answer(record, predictions)
 
     async def _ask(self, method: str, path: str) -> Any:
@@ -205,15 +186,16 @@ class Client:
             finally:
                 self.servers.release(server)
             if not self.servers.is_another_available(server):
-                pause_s = retry.pause_s(error)
-                if pause_s is None:
+                if (pause_s := retry.pause_s(error)) is None:
                     break
                 await asyncio.sleep(pause_s)
-        tries = f" (Tried {record.attempts} times in {retry.seconds:.1f} s.)" if record.attempts > 1 else ""
-        raise _not_scored(record, f"{error}{tries}", error.status)
+        reason = str(error)
+        if record.attempts > 1:
+            reason += f" (Tried {record.attempts} times in {time.monotonic() - retry.began:.1f} s.)"
+        raise _not_scored(record, reason, error.status)
 
     async def _send_once(self, server: Server, chunk: Chunk, record: RequestRecord) -> Array:
-        path = self.wire.versioned_path if self._pinned and self.wire.versioned_path else self.wire.path
+        path = (self._pinned and self.wire.versioned_path) or self.wire.path
         path = path.format(model=self.model.name, version=self._pinned)
         limit = most_bytes(chunk.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
         record.began_s = time.perf_counter()

@@ -14,8 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from yarl import URL
 
@@ -53,7 +52,7 @@ class ModelAddress(NamedTuple):
 
 
 class Servers:
-    """The servers at `urls`, which hold the model; `endpoint(url, address)` makes the connection to one."""
+    """The servers at `urls`, whose names are looked up now and then; `endpoint(url, address)` makes the way to one."""
 
     def __init__(self, urls: Sequence[str], endpoint: Callable[[str, str], Endpoint]) -> None:
         self._urls = urls
@@ -61,13 +60,12 @@ class Servers:
         self._servers: dict[tuple[str, str], Server] = {}
         self._changed = asyncio.Event()
 
-    async def open(self) -> None:
-        """Look the host names up, now and every few seconds."""
+    async def __aenter__(self) -> Self:
         await self._look_up()
         self._watch = asyncio.create_task(self._keep_looking_up())
+        return self
 
-    async def close(self) -> None:
-        """Stop looking host names up."""
+    async def __aexit__(self, *_: object) -> None:
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
 
@@ -192,18 +190,15 @@ def _is_server(url: str) -> bool:
 
 async def _addresses(url: str) -> list[str]:
     """A host's addresses where it has several of one family, otherwise [""] for any; [] where the look-up fails."""
-    parts = URL(url)
-    with contextlib.suppress(ValueError):
-        ip_address(parts.raw_host or "")
-        return [""]
     if proxy_of(url):  # which looks names up itself
         return [""]
+    parts, loop = URL(url), asyncio.get_running_loop()
     try:
-        infos = await asyncio.get_running_loop().getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
+        infos = await loop.getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        addresses = sorted({str(info[4][0]) for info in infos if info[0] == family})
-        if addresses:
-            return addresses if len(addresses) > 1 else [""]
-    return [""]
+    v4, v6 = (
+        sorted({str(info[4][0]) for info in infos if info[0] == family}) for family in (socket.AF_INET, socket.AF_INET6)
+    )
+    addresses = v4 or v6
+    return addresses if len(addresses) > 1 else [""]

@@ -134,9 +134,7 @@ def post(
     """Post one body after the other to an endpoint, and return the bodies of the answers."""
 
     async def talk() -> list[bytes]:
-        http = HttpClient(timeout_s, token, ca)
-        await http.open()
-        try:
+        async with HttpClient(timeout_s, token, ca) as http:
             endpoint = Endpoint(http, url, address)
             endpoint.keeps_connections = keeps
             answers = []
@@ -145,8 +143,6 @@ def post(
                 if between:
                     await between()
             return answers
-        finally:
-            await http.close()
 
     return run(talk())
 

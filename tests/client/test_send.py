@@ -297,7 +297,9 @@ def changing(scripted: Scripted, right_answer: Any) -> Any:
 
 def test_a_change_that_cannot_be_kept_off_is_an_error(small_csv: Path, changing: Any) -> None:
     """Where versions have no addresses, a change is noticed, in blocks as well."""
-    sentence = "Rows 4 to 5 were answered by version 2 of the model, the run began with version 1; score the table again."
+    sentence = (
+        "Rows 4 to 5 were answered by version 2 of the model, the run began with version 1; score the table again."
+    )
     with pytest.raises(ScoringError, match=sentence):
         list(iter_scores(small_csv, changing.url, chunk_size=2, concurrency=1))
 

@@ -252,24 +252,22 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
     """A waiting request can be cancelled even at the moment in which a server becomes free."""
 
     async def wait_and_cancel() -> None:
-        http = HttpClient(1, None, None)
-        await http.open()
-        servers = Servers(["http://127.0.0.1:9"], partial(Endpoint, http))
-        await servers.open()
-        server = await servers.take(0)
-        assert server is not None
-        servers.failed(server, SilentError("silent"), time.monotonic())
-        waiting = asyncio.create_task(servers.take(time.monotonic() + 60))
-        await asyncio.sleep(0.01)
-        servers.release(server)
-        server.is_gone = True  # so that there is none to take
-        for _ in range(iterations):
-            await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(waiting, 2)
-        await servers.close()
-        await http.close()
+        async with (
+            HttpClient(1, None, None) as http,
+            Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers,
+        ):
+            server = await servers.take(0)
+            assert server is not None
+            servers.failed(server, SilentError("silent"), time.monotonic())
+            waiting = asyncio.create_task(servers.take(time.monotonic() + 60))
+            await asyncio.sleep(0.01)
+            servers.release(server)
+            server.is_gone = True  # so that there is none to take
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(waiting, 2)
 
     asyncio.run(wait_and_cancel())
 

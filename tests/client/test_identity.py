@@ -1,0 +1,306 @@
+"""What counts as the same model: a run keeps to one name, version and file, and one address names one model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ruo import ArgumentError, ScoringError, iter_scores, score_csv
+from ruo.client.servers import ModelAddress, model_address
+from ruo.errors import CheckpointError
+from ruo.wire import WIRES, InferResponse
+from tests.conftest import METADATA, Reply, row_sums
+
+Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
+
+A, B = "a" * 64, "b" * 64
+
+
+def sums(body: bytes, headers: dict[str, str], sha256: str = "", version: str = "1") -> Reply:
+    """The right answer, from a file with this fingerprint."""
+    answer = row_sums(body, headers, version)
+    return Reply(200, answer.body, {**answer.headers, "Ruo-Model-Sha256": sha256} if sha256 else answer.headers)
+
+
+def sums_v1(body: bytes, headers: dict[str, str]) -> Reply:
+    """The right answer on V1, which names no version."""
+    (array,) = WIRES["v1"].decode_request(headers, body).inputs.values()
+    return Reply(body=json.dumps({"predictions": array.sum(axis=1, keepdims=True).tolist()}).encode())
+
+
+def statuses(*versions: str, **more: str) -> bytes:
+    """TensorFlow Serving's answer to GET /v1/models/model."""
+    loading = {"version": "99", "state": "LOADING"}
+    states = [{"version": version, "state": "AVAILABLE"} for version in versions]
+    return json.dumps({"model_version_status": [loading, *states], **more}).encode()
+
+
+# ---- one file ----
+
+MIXED = (
+    r"were answered by version 1 \(sha256 (a{12}|b{12})\.\.\.\) of the model, "
+    r"the run began with version 1 \(sha256 (?!\1)(a{12}|b{12})\.\.\.\); score the table again"
+)
+
+
+def test_two_servers_with_different_files_of_one_version_are_not_mixed(small_csv: Path, scripted: Scripted) -> None:
+    """The version's number is the same, the file is not: the error names both files and holds what one scored."""
+    urls = [scripted(lambda n, body, headers, sha=sha: sums(body, headers, sha)).url for sha in (A, B)]
+
+    with pytest.raises(ScoringError, match=MIXED) as caught:
+        score_csv(small_csv, urls, chunk_size=2, concurrency=1)
+
+    assert len({record.sha256 for record in caught.value.scores.records if record.version}) == 2
+
+
+@pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
+def test_a_file_replaced_in_mid_run_is_noticed(small_csv: Path, scripted: Scripted, call: Any) -> None:
+    """A server that comes back with another file under the same version does not end in a mixed result."""
+    server = scripted(lambda n, body, headers: sums(body, headers, A if n < 2 else B))
+
+    with pytest.raises(ScoringError, match="Rows 4 to 5 " + MIXED) as caught:
+        call(small_csv, server.url, chunk_size=2, concurrency=1)
+
+    assert (caught.value.start, caught.value.stop) == (4, 6)
+
+
+def test_the_first_answer_has_to_fit_the_metadata(small_csv: Path, scripted: Scripted) -> None:
+    """A file replaced between the metadata and the first answer is noticed."""
+    server = scripted(lambda n, body, headers: sums(body, headers, B))
+    server.pages["/v2/models/model/versions/1"] = json.dumps({**METADATA, "parameters": {"sha256": A}}).encode()
+
+    with pytest.raises(ScoringError, match="Rows 0 to 9 " + MIXED):
+        score_csv(small_csv, server.url)
+
+
+def test_another_file_may_be_allowed(small_csv: Path, small_sums: np.ndarray, scripted: Scripted) -> None:
+    """With allow_version_change the records tell which file gave which rows."""
+    server = scripted(lambda n, body, headers: sums(body, headers, A if n < 2 else B))
+
+    scores = score_csv(small_csv, server.url, chunk_size=2, concurrency=1, allow_version_change=True)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert scores.requests["sha256"].tolist() == [A, A, B, B, B]
+
+
+@pytest.mark.parametrize("change", ["version", "sha256"])
+def test_resumed_rows_are_of_the_same_model(small_csv: Path, tmp_path: Path, scripted: Scripted, change: str) -> None:
+    """Answers in a checkpoint count like new ones, also where the metadata name no version."""
+    other = {"version": "2"} if change == "version" else {"sha256": B}
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        if number == 2:
+            return Reply(500)
+        return sums(body, headers, **{"sha256": A, **({} if number < 2 else other)})
+
+    server = scripted(script)
+    server.pages["/v2/models/model"] = json.dumps({**METADATA, "versions": []}).encode()
+    keep = {"checkpoint": tmp_path / "checkpoint", "chunk_size": 2, "concurrency": 1}
+    with pytest.raises(ScoringError, match="answered 500"):
+        score_csv(small_csv, server.url, **keep)
+
+    with pytest.raises(ScoringError, match="were answered by version .* the run began with version"):
+        score_csv(small_csv, server.url, **keep)
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "version", "identity"),
+    [((A, A), "1", "sha256"), ((A, ""), "1", "version"), (("", ""), "1", "version"), (("", ""), "", "name")],
+)
+def test_what_identity_rests_on(
+    small_csv: Path, scripted: Scripted, fingerprints: tuple[str, str], version: str, identity: str
+) -> None:
+    """It rests on the file only if every answer named it, and on the name where no version is known."""
+    server = scripted(lambda n, body, headers: sums(body, headers, fingerprints[n], version))
+    if not version:
+        server.pages["/v2/models/model"] = json.dumps({**METADATA, "versions": None}).encode()
+
+    model = score_csv(small_csv, server.url, chunk_size=5, concurrency=1).model
+
+    assert (model.identity, model.version) == (identity, version)
+    assert model.sha256 == (A if identity == "sha256" else "")
+
+
+def test_an_answer_of_another_model_is_refused(small_csv: Path, scripted: Scripted) -> None:
+    """A V2 answer that names another model than was asked is no answer."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        request = WIRES["v2"].decode_request(headers, body)
+        outputs = {"y": request.inputs["x"].sum(axis=1, keepdims=True)}
+        encoded = WIRES["v2"].encode_response(InferResponse(outputs, "cats", "1", request.id), request)
+        return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+
+    with pytest.raises(ScoringError, match="did not answer with these predictions: they are of another model, 'cats'"):
+        score_csv(small_csv, scripted(script).url)
+
+
+# ---- V1 ----
+
+
+@pytest.fixture
+def v1(scripted: Scripted) -> Any:
+    """A server on V1 with version 7, and no page for each version."""
+    server = scripted(lambda n, body, headers: sums_v1(body, headers))
+    server.pages["/v1/models/model"] = statuses("7", "6")
+    return server
+
+
+def test_a_run_on_v1_keeps_to_one_version(small_csv: Path, small_sums: np.ndarray, v1: Any) -> None:
+    """The version that is available is asked for at its own address, as in TensorFlow Serving."""
+    v1.pages["/v1/models/model/versions/7"] = statuses("7")
+
+    scores = score_csv(small_csv, v1.url, wire="v1", chunk_size=5)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert (scores.model.version, scores.model.identity) == ("7", "version")
+    assert set(v1.paths) == {"/v1/models/model/versions/7:predict"}
+
+
+@pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
+@pytest.mark.parametrize("then", [statuses("8", "7"), statuses(), b"{}"])
+def test_a_version_that_changes_on_v1_is_noticed_at_the_end(
+    small_csv: Path, scripted: Scripted, call: Any, then: bytes
+) -> None:
+    """Where versions have no addresses, the server is asked once more, since no answer names its version."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        server.pages["/v1/models/model"] = then
+        return sums_v1(body, headers)
+
+    server = scripted(script)
+    server.pages["/v1/models/model"] = statuses("7", "6")
+    with pytest.raises(ScoringError, match=r"The model changed from version 7 to version (8|unknown) during") as caught:
+        call(small_csv, server.url, wire="v1", chunk_size=5)
+
+    if call is score_csv:
+        assert np.isfinite(caught.value.scores.predictions).all()
+        assert score_csv(small_csv, server.url, wire="v1").model.version in ("8", "")
+
+
+def test_a_version_that_stays_on_v1_is_well(small_csv: Path, small_sums: np.ndarray, v1: Any) -> None:
+    """Where versions have no addresses and none changes, identity rests on the version."""
+    scores = score_csv(small_csv, v1.url, wire="v1", chunk_size=5)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert (scores.model.version, scores.model.identity) == ("7", "version")
+
+
+@pytest.mark.parametrize("page", [None, b"<html>", b"[]", b'{"name": "model", "ready": true}', statuses()])
+def test_without_a_version_on_v1_identity_is_the_name(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, page: bytes | None
+) -> None:
+    """Servers that tell no version are scored with as before, and the result says so."""
+    server = scripted(lambda n, body, headers: sums_v1(body, headers))
+    if page is not None:
+        server.pages["/v1/models/model"] = page
+
+    scores = score_csv(small_csv, server.url, wire="v1")
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert (scores.model.version, scores.model.identity) == ("", "name")
+
+
+@pytest.mark.parametrize("then", [statuses("8"), statuses("7", sha256=B)])
+def test_a_checkpoint_on_v1_is_of_one_version_and_file(small_csv: Path, tmp_path: Path, v1: Any, then: bytes) -> None:
+    """A checkpoint of another version or file is not resumed."""
+    v1.pages["/v1/models/model"] = statuses("7", sha256=A)
+    keep = {"wire": "v1", "checkpoint": tmp_path / "checkpoint"}
+    score_csv(small_csv, v1.url, **keep)
+    v1.pages["/v1/models/model"] = then
+
+    with pytest.raises(CheckpointError, match="is of another (version of the model|model file)"):
+        score_csv(small_csv, v1.url, **keep)
+
+
+def test_every_wire_of_this_server_tells_the_file(demo: Any, server: Any) -> None:
+    """Its answers name version and file on each wire, and on V1 its status names the file as well."""
+    models = {wire: score_csv(demo.testset, server.url, wire=wire).model for wire in WIRES}
+
+    assert len({(model.version, model.sha256) for model in models.values()}) == 1
+    assert {model.identity for model in models.values()} == {"sha256"}
+
+
+# ---- addresses ----
+
+
+@pytest.mark.parametrize(
+    ("urls", "bases", "address"),
+    [
+        (["http://h:8000/"], ["http://h:8000"], ("", "", "")),
+        (["http://h/v2/models/m"], ["http://h"], ("v2", "m", "")),
+        (["http://h/v2/models/m/versions/7/"], ["http://h"], ("v2", "m", "7")),
+        (["http://h/before/v1/models/m/versions/7"], ["http://h/before"], ("v1", "m", "7")),
+        (["http://a/v2/models/m", "http://b", "http://a"], ["http://a", "http://b"], ("v2", "m", "")),
+        (["http://a/v2/models/m", "http://b/v2/models/m/versions/7"], ["http://a", "http://b"], ("v2", "m", "7")),
+    ],
+)
+def test_an_address_names_a_server_and_a_model(urls: list[str], bases: list[str], address: tuple[str, ...]) -> None:
+    """An address may name the protocol, the model and its version; several addresses add up."""
+    assert model_address(urls) == (bases, ModelAddress(*address))
+
+
+@pytest.mark.parametrize(
+    ("urls", "sentence"),
+    [
+        (["http://a/v2/models/cats", "http://b/v2/models/dogs"], "different models, cats and dogs;"),
+        (["http://a/v2/models/m/versions/7", "http://b/v2/models/m/versions/8"], "different versions, 7 and 8;"),
+        (["http://a/v2/models/m", "http://b/v1/models/m"], "different protocols, v1 and v2;"),
+    ],
+)
+def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[str], sentence: str) -> None:
+    """A list of addresses that name different models, versions or protocols is refused, and the error names both."""
+    with pytest.raises(ArgumentError, match=sentence):
+        score_csv(small_csv, urls)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "v2/models",
+        "v2/models/",
+        "v2/models/m/infer",
+        "v1/models/m:predict",
+        "v2/models/m/versions",
+        "v1/models/m/labels/a",
+    ],
+)
+def test_what_is_behind_a_models_name_is_refused(small_csv: Path, path: str) -> None:
+    """An address of anything else than a model or a version of it is refused, and the error shows the right form."""
+    with pytest.raises(ArgumentError, match=r"is not the address of a model; .*/v2/models/NAME\[/versions/VERSION\]"):
+        score_csv(small_csv, f"http://127.0.0.1:9/{path}")
+
+
+def test_a_version_in_the_address_is_the_version_that_is_asked(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted
+) -> None:
+    """It is asked for, on both protocols, even where another one is current, and with allow_version_change as well."""
+    server = scripted(lambda n, body, headers: row_sums(body, headers, "7"))
+    server.pages["/v2/models/model/versions/7"] = json.dumps({**METADATA, "versions": ["7"]}).encode()
+    v1 = scripted(lambda n, body, headers: sums_v1(body, headers))
+    v1.pages |= {"/v1/models/model": statuses("8"), "/v1/models/model/versions/7": statuses("7")}
+
+    scores = score_csv(small_csv, f"{server.url}/v2/models/model/versions/7", allow_version_change=True)
+    other = score_csv(small_csv, f"{v1.url}/v1/models/model/versions/7")
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    np.testing.assert_array_equal(small_sums, other.predictions)
+    assert (scores.model.version, other.model.version, other.choices.wire) == ("7", "7", "v1")
+    assert set(server.paths) == {"/v2/models/model/versions/7/infer"}
+    assert set(v1.paths) == {"/v1/models/model/versions/7:predict"}
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_a_version_that_does_not_exist_is_an_error(small_csv: Path, scripted: Scripted, protocol: str) -> None:
+    """The error is the server's 404."""
+    server = scripted(lambda n, body, headers: row_sums(body, headers))
+
+    with pytest.raises(ScoringError, match="/versions/8 answered 404: no such page") as caught:
+        score_csv(small_csv, f"{server.url}/{protocol}/models/model/versions/8")
+
+    assert caught.value.status == 404
+    assert server.requests == []
