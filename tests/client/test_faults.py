@@ -96,6 +96,11 @@ ANSWERS = {
     "a redirect": (Reply(302, headers={"Location": "http://elsewhere/"}), "a redirect to http://elsewhere/"),
     "no content": (Reply(204), "204"),
     "400 in words": (Reply(400, b'{"error": "x has the wrong shape"}', JSON), "answered 400: x has the wrong shape"),
+    "escapes for a terminal": (
+        Reply(400, b'{"error": "\\u001b[31mred\\u0007 \\n \\u202e"}'),
+        r"400: \\x1b\[31mred\\x07 \\u202e",
+    ),
+    "escapes in an output's name": (output(name="\x1b[2J", shape=None), r'Tensor "\\x1b\[2J" needs a "shape"'),
     "401": (Reply(401, b'{"error": "token, please"}', JSON), "answered 401: token, please"),
     "403 of a proxy": (Reply(403, b"<h1>Forbidden</h1>"), "answered 403: <h1>Forbidden</h1>"),
     "404": (Reply(404), "answered 404"),
@@ -124,7 +129,7 @@ def test_an_answer_that_cannot_be_is_an_error(small_csv: Path, scripted: Callabl
         score_csv(small_csv, server.url, retries=1)
 
     assert str(caught.value).startswith("Rows 0 to 9 were not scored: ")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
     assert caught.value.scores is not None
     assert not np.isfinite(caught.value.scores.predictions).any()
 
@@ -142,6 +147,10 @@ METADATA_FAULTS = {
     "two inputs": (
         tensors(inputs=[{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in "ab"]),
         r"takes 2 inputs \(a, b\)",
+    ),
+    "escapes for a terminal": (
+        tensors(inputs=[{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("a", "\x1b[2J")]),
+        r"takes 2 inputs \(a, \\x1b\[2J\)",
     ),
     "another number of features": (
         tensors(inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import email.utils
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -424,12 +426,47 @@ def test_the_token_may_come_from_the_environment(
         "http://host\\name:8000",
         "http://2130706433:8000",
         "http://localhost/v2/models/a\nb",
+        "http://localhost?model=a",
+        "http://localhost#model",
     ],
 )
 def test_an_address_that_is_none_is_refused(small_csv: Path, url: str) -> None:
     """It is refused before anything is sent, and the error shows what an address looks like."""
     with pytest.raises(ArgumentError, match=r"is not the address of a server; write it as http://host:8000"):
         score_csv(small_csv, url)
+
+
+FORKED = """
+import asyncio, os, sys
+from ruo import RuoError, ascore_csv, iter_scores, score_csv
+
+table, url = sys.argv[1:]
+if os.fork() == 0:
+    print(len(score_csv(table, url)), flush=True)
+    os._exit(0)
+os.wait()
+score_csv(table, url)
+if os.fork() == 0:
+    for call in (score_csv, iter_scores, lambda *arguments: asyncio.run(ascore_csv(*arguments))):
+        try:
+            call(table, url)
+        except RuoError as error:
+            print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_forked_after_a_run_says_so(small_csv: Path, scripted: Scripted, answers: Any) -> None:
+    """Instead of waiting for threads that it lacks for ever, it names the other way; before a run forking is no fault."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, small_csv, scripted(answers).url]
+
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+
+    assert lines[0] == "10"
+    assert len(lines) == 4
+    assert all('start it with multiprocessing.get_context("spawn")' in line for line in lines[1:])
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path) -> None:
