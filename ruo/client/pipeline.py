@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Self
 
 from ruo.client.checkpoint import Checkpoint
@@ -18,7 +17,7 @@ from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table import Block, Labels, Table
+from ruo.table import Block, Table
 from ruo.wire import WireError
 from ruo.wire.v2 import DATATYPES
 
@@ -26,16 +25,6 @@ from ruo.wire.v2 import DATATYPES
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000
 _OVERDUE_CHECK_S = 0.05
-
-
-@dataclass(eq=False)
-class _Formed:
-    """A chunk on its way; `tries` are its senders' time-outs, cut short once another sender has the answer."""
-
-    chunk: Chunk
-    labels: Labels | None
-    began: float = 0.0
-    tries: list[asyncio.Timeout] = field(default_factory=list)
 
 
 # A chunk's answers (several if it had to be split), an error that ends the run, or None once all chunks are formed.
@@ -58,8 +47,8 @@ class Pipeline:
         self._blocks = table.blocks(self._rows_at, DATATYPES.get(client.model.input_datatype, DATATYPES["FP32"]))
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready())
-        self._formed: asyncio.Queue[_Formed] = asyncio.Queue()
-        self._under_way: set[_Formed] = set()
+        self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._under_way: set[Chunk] = set()
         self._may_send = asyncio.Event()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
@@ -115,14 +104,14 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         if self._pipelined:
             self._may_send.set()
-        items: list[_Formed | _Result] = []
-        while not items or isinstance(items[-1], _Formed | list):
+        items: list[Chunk | _Result] = []
+        while not items or isinstance(items[-1], Chunk | list):
             count = self._ready() // 2
             if self._pipelined:
                 await self._window.enter(count)
             items = await loop.run_in_executor(self._thread, self._form_some, count)
             for item in items:
-                if isinstance(item, _Formed):
+                if isinstance(item, Chunk):
                     self._formed.put_nowait(item)
                 else:
                     self._results.put_nowait(item)
@@ -134,9 +123,9 @@ class Pipeline:
         rows = self.pace.next_rows(None if expected is None else expected - start)
         return self._checkpoint.chunk_rows(start, rows) if self._checkpoint else rows
 
-    def _form_some(self, count: int) -> list[_Formed | _Result]:
+    def _form_some(self, count: int) -> list[Chunk | _Result]:
         """The next `count` chunks; after the last chunk of the table None, or the error that ended the reading."""
-        items: list[_Formed | _Result] = []
+        items: list[Chunk | _Result] = []
         began = time.perf_counter()
         try:
             while len(items) < count and (block := next(self._blocks, None)):
@@ -146,13 +135,13 @@ class Pipeline:
         self.forming_s += time.perf_counter() - began
         return items if len(items) == count else [*items, None]
 
-    def _form_one(self, block: Block) -> _Formed | list[Answer]:
+    def _form_one(self, block: Block) -> Chunk | list[Answer]:
         start, rows = block.start, len(block.features)
         self.rows += rows
         if self._checkpoint and self._checkpoint.stored_rows(start) == rows:
             return [self._checkpoint.stored(start)._replace(labels=block.labels)]
         try:
-            return _Formed(self._client.encode(start, block.features), block.labels)
+            return self._client.encode(block)
         except WireError as error:
             row, column = start + (error.row or 0), self._table.features[error.column or 0]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
@@ -164,47 +153,45 @@ class Pipeline:
             async with self._in_flight:
                 await self._deliver(await self._next())
 
-    async def _next(self) -> _Formed:
+    async def _next(self) -> Chunk:
         """The next chunk to send: a new one, or one whose answer is overdue."""
         while len(self._client.servers) > 1:
             try:
                 async with asyncio.timeout(_OVERDUE_CHECK_S):
                     return await self._formed.get()
             except TimeoutError:
-                for item in self._under_way:
-                    seconds = time.perf_counter() - item.began
-                    if len(item.tries) == 1 and self._client.is_overdue(item.chunk.rows, seconds):
-                        return item
+                if overdue := next(filter(self._client.is_overdue, self._under_way), None):
+                    return overdue
         return await self._formed.get()
 
-    async def _deliver(self, item: _Formed) -> None:
-        item.began = item.began or time.perf_counter()
-        self._under_way.add(item)
+    async def _deliver(self, chunk: Chunk) -> None:
+        chunk.began = chunk.began or time.perf_counter()
+        self._under_way.add(chunk)
         try:
             async with asyncio.timeout(None) as own:
-                item.tries.append(own)
-                answers = await self._client.send(item.chunk)
+                chunk.tries.append(own)
+                answers = await self._client.send(chunk)
         except TimeoutError:
             return  # another sender has the answer
-        item.tries.remove(own)
-        if item not in self._under_way:
+        chunk.tries.remove(own)
+        if chunk not in self._under_way:
             return  # another sender got the answer at the same moment
-        if item.tries and any(answer.error for answer in answers):
+        if chunk.tries and any(answer.error for answer in answers):
             return  # the other sender may do better
-        for other in item.tries:
+        for other in chunk.tries:
             other.reschedule(0)
             answers[0].record.attempts += 1
-        self._under_way.remove(item)
+        self._under_way.remove(chunk)
         for answer in answers:
             if answer.error is None:
                 self.pace.observe(answer.record)
                 if self._checkpoint:
                     self._checkpoint.add(answer)
-        self._results.put_nowait([_with_labels(answer, item) for answer in answers])
+        self._results.put_nowait([_with_labels(answer, chunk) for answer in answers])
         if self._checkpoint:
             self._checkpoint.require_written()
 
 
-def _with_labels(answer: Answer, item: _Formed) -> Answer:
-    first = answer.record.start - item.chunk.start
-    return answer._replace(labels=None if item.labels is None else item.labels[first : first + answer.record.rows])
+def _with_labels(answer: Answer, chunk: Chunk) -> Answer:
+    first = answer.record.start - chunk.start
+    return answer._replace(labels=None if chunk.labels is None else chunk.labels[first : first + answer.record.rows])

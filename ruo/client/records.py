@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ruo.errors import ScoringError
@@ -40,13 +41,20 @@ class ModelInfo(NamedTuple):
         return f"version {self.version or 'unknown'}" + (f" (sha256 {self.sha256[:12]}...)" if self.sha256 else "")
 
 
-class Chunk(NamedTuple):
-    """Rows from `start` on: their `features`, (rows, ...) in the model's datatype, and the `body` that encodes them."""
+@dataclass(eq=False)
+class Chunk:
+    """Rows from `start` on: their `features`, (rows, ...) in the model's datatype, and the `body` that encodes them.
+
+    `tries` are its senders' time-outs, since `began`; they are cut short once another sender has the answer.
+    """
 
     start: int
     rows: int
     features: Array
     body: Encoded
+    labels: Labels | None = None
+    began: float = 0.0
+    tries: list[asyncio.Timeout] = field(default_factory=list)
 
 
 @dataclass

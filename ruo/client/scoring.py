@@ -201,7 +201,8 @@ class _Run:
     async def _running(self) -> AsyncIterator[Pipeline]:
         options = self.options
         async with Checkpoint(options.checkpoint) if options.checkpoint else nullcontext() as checkpoint:
-            async with self.client as client:
+            client = self.client
+            async with client.http, client.servers:
                 stored_version = checkpoint.key["version"] if checkpoint and checkpoint.key else None
                 self._check_features(await client.learn_model(stored_version))
                 if checkpoint:

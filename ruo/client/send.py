@@ -8,9 +8,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from ruo.client import discovery
@@ -21,6 +20,7 @@ from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_nam
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, model_address
 from ruo.errors import ArgumentError, ScoringError
+from ruo.table import Block, Labels
 from ruo.wire import WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 
@@ -31,7 +31,7 @@ _processes: set[int] = set()  # that have scored, of which a forked process inhe
 
 
 class Client:
-    """Sends chunks to one or several servers that hold the same model; an async context manager."""
+    """Sends chunks to one or several servers that hold the same model, while `http` and `servers` are open."""
 
     def __init__(self, urls: Sequence[str], options: ScoreOptions) -> None:
         _processes.add(os.getpid())
@@ -43,34 +43,25 @@ class Client:
         if options.wire not in WIRES:
             *most, last = WIRES
             raise ArgumentError(f"wire={options.wire!r} is not known; use {', '.join(most)} or {last}.")
-        bases, self._address = model_address(urls)
-        self.wire = WIRES["v1" if self._address.protocol == "v1" and options.wire == "v2" else options.wire]
+        bases, protocol, self._name, self._pinned = model_address(urls)
+        self.wire = WIRES["v1" if protocol == "v1" and options.wire == "v2" else options.wire]
         self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
         self._options = options
         token = options.token or os.environ.get("RUO_TOKEN")
         ca = None if options.ca is None else os.fspath(options.ca)
-        self._http = HttpClient(options.timeout, token, ca)
-        self.servers = Servers(bases, partial(Endpoint, self._http))
-        self._pinned = ""  # the version that is asked for at its own address
+        self.http = HttpClient(options.timeout, token, ca)
+        self.servers = Servers(bases, partial(Endpoint, self.http))
         self._is_version_told = True  # by every answer so far
         self._has_answered = False
         self._most_rows = math.inf  # in a request, once the server has refused one as too large
         self._row_shape: tuple[int, ...] | None = None
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._http)
-            await stack.enter_async_context(self.servers)
-            self._close = stack.pop_all().aclose
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._close()
-
     async def learn_model(self, stored_version: str | None = None) -> ModelInfo:
         """Ask for the model's metadata, of the version that earlier rows were scored with if any, and keep it."""
-        self.model = await self._ask_for_model(stored_version)
+        self.model = ModelInfo("model", "", "")
+        if self.wire.has_models:
+            self.model = await self._ask_for_model(stored_version)
         if self.wire.fallback and not await discovery.takes_binary(self._ask):
             self.wire = WIRES[self.wire.fallback]
         return self.model
@@ -80,44 +71,48 @@ class Client:
         began = self.model
         if self._is_version_told or self._pinned or not began.version or self._options.allow_version_change:
             return
-        now = await self._describe(began.name)
-        if (now.version, now.sha256) != (began.version, began.sha256):
-            raise ScoringError(
-                f"The model changed from {began.version_named()} to {now.version_named()} during the run, and the answers "
-                "do not tell which gave them; score the table again, with a new checkpoint."
-            )
+        for _ in self._asks_of_all():
+            now = await self._describe(began.name)
+            if (now.version, now.sha256) != (began.version, began.sha256):
+                raise ScoringError(
+                    f"The model changed from {began.version_named()} to {now.version_named()} during the run, and the "
+                    "answers do not tell which gave them; score the table again, with a new checkpoint."
+                )
 
     async def _ask_for_model(self, stored_version: str | None) -> ModelInfo:
-        if not self.wire.has_models:
-            return ModelInfo("model", "", "")
-        name = self._address.model or await discovery.only_model(self._ask)
-        self._pinned = self._address.version
+        name = self._name or await discovery.only_model(self._ask)
         model = await self._describe(name, self._pinned)
         wanted = stored_version or model.version
-        if wanted and not self._pinned and not self._options.allow_version_change:
+        for _ in self._asks_of_all() if wanted and not self._options.allow_version_change else ():
+            if self._pinned:
+                break
             try:
                 model = await self._describe(name, wanted)
                 self._pinned = wanted
-            except ScoringError as error:
+            except ScoringError as error:  # of several servers, another one may have the version
                 if error.status not in discovery.NO_SUCH_ROUTE:
                     raise
         return model._replace(version=self._pinned or model.version)
+
+    def _asks_of_all(self) -> range:
+        """So many questions that, as the server with the fewest requests is asked, each is asked one."""
+        return range(2 * len(self.servers) - 1)
 
     async def _describe(self, name: str, version: str = "") -> ModelInfo:
         describe = discovery.learn_model if self.wire.has_metadata else discovery.learn_version
         return await describe(self._ask, name, version)
 
-    def encode(self, start: int, features: Array) -> Chunk:
+    def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""
-        shape = self.model.input_shape
+        shape, features = self.model.input_shape, block.features
         if shape is not None and len(shape) > 2 and -1 not in shape[1:] and math.prod(shape[1:]) == features.shape[1]:
             features = features.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
-        return self._chunk(start, features)
+        return self._chunk(block.start, features, block.labels)
 
-    def _chunk(self, start: int, array: Array) -> Chunk:
+    def _chunk(self, start: int, array: Array, labels: Labels | None = None) -> Chunk:
         outputs = {self.model.output_name: self.wire.is_binary} if self.model.output_name else None
         request = InferRequest({self.model.input_name: array}, id=request_id(start, len(array)), outputs=outputs)
-        return Chunk(start, len(array), array, self.wire.encode_request(request))
+        return Chunk(start, len(array), array, self.wire.encode_request(request), labels)
 
     async def send(self, chunk: Chunk) -> list[Answer]:
         """Send a chunk until it is answered or refused for good; there are several answers where it had to be split."""
@@ -139,10 +134,12 @@ class Client:
             waiting.extendleft(self._chunk(piece.start + at, piece.features[at : at + half]) for at in (half, 0))
         return answers
 
-    def is_overdue(self, rows: int, seconds: float) -> bool:
-        """Whether an idle server could have scored so many rows twice in so many seconds."""
-        idle = self.servers.idle()
-        return idle is not None and self._options.retries > 0 and seconds > 2 * idle.seconds_per_row * rows
+    def is_overdue(self, chunk: Chunk) -> bool:
+        """Whether one sender sends a chunk, and an idle server could have scored it twice by now."""
+        if len(chunk.tries) != 1 or not self._options.retries:
+            return False
+        seconds_per_row = (time.perf_counter() - chunk.began) / chunk.rows
+        return any(not s.outstanding and seconds_per_row > 2 * s.seconds_per_row for s in self.servers.available())
 
     def _is_too_large(self, chunk: Chunk) -> bool:
         if chunk.rows == 1 or not self._options.retries:

@@ -14,7 +14,8 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from ipaddress import ip_address
+from typing import Self
 
 from yarl import URL
 
@@ -23,7 +24,6 @@ from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentErro
 from ruo.errors import ArgumentError
 
 _LOOK_UP_S = 2.0
-_MODEL_ADDRESS = re.compile(r"/(v[12])/models/([^/:]+)(?:/versions/([^/:]+))?$")
 _FAILURES = 3  # in a row, before a server that still accepts connections is left out altogether
 
 
@@ -41,14 +41,6 @@ class Server:
     is_left_out: bool = False
     is_gone: bool = False
     seconds_per_row: float = float("inf")
-
-
-class ModelAddress(NamedTuple):
-    """What an address says beside the server: the protocol ("v1" or "v2"), the model's name and its version."""
-
-    protocol: str
-    model: str
-    version: str
 
 
 class Servers:
@@ -90,14 +82,9 @@ class Servers:
                 async with asyncio.timeout(max(0.001, wake - now)):
                     await self._changed.wait()
 
-    def idle(self) -> Server | None:
-        """The fastest server that is available and has no outstanding request."""
-        free = [server for server in self._available() if not server.outstanding]
-        return min(free, key=lambda server: server.seconds_per_row, default=None)
-
     def is_another_available(self, than: Server) -> bool:
         """Whether a server other than this one is available."""
-        return any(server is not than for server in self._available())
+        return any(server is not than for server in self.available())
 
     def answered(self, server: Server) -> None:
         """Make a server that answered available again."""
@@ -122,13 +109,14 @@ class Servers:
     def _present(self) -> list[Server]:
         return [server for server in self._servers.values() if not server.is_gone]
 
-    def _available(self) -> list[Server]:
+    def available(self) -> list[Server]:
+        """The servers that are not left out for a while."""
         now = time.monotonic()
         return [server for server in self._present() if server.pause_until <= now]
 
     def _choose(self) -> Server | None:
         # a server that was left out is tried with one request at a time
-        available = [s for s in self._available() if not (s.is_left_out and s.outstanding)]
+        available = [s for s in self.available() if not (s.is_left_out and s.outstanding)]
         # a server that only asked for a pause is better than none
         candidates = available or [server for server in self._present() if not server.is_left_out]
         return min(candidates, key=lambda server: (server.outstanding, server.sent), default=None)
@@ -153,26 +141,27 @@ class Servers:
         self._changed.set()
 
 
-def model_address(urls: Sequence[str]) -> tuple[list[str], ModelAddress]:
-    """The servers' own addresses, and the model that the addresses name; raises ArgumentError where they disagree."""
-    bases, paths = zip(*map(_base_and_path, urls), strict=True)
-    protocols, models, versions = (sorted({part for part in parts if part}) for parts in zip(*paths, strict=True))
-    for what, values in (("protocols", protocols), ("models", models), ("versions", versions)):
+def model_address(urls: Sequence[str]) -> tuple[list[str], str, str, str]:
+    """The servers' own addresses, and the protocol, model and version that the addresses name, or "" for each."""
+    bases, *named = (list(dict.fromkeys(filter(None, parts))) for parts in zip(*map(_parts, urls), strict=True))
+    for what, values in zip(("protocols", "models", "versions"), named, strict=True):
         if len(values) > 1:
             raise ArgumentError(f"The addresses name different {what}, {' and '.join(values)}; name one.")
-    return list(dict.fromkeys(bases)), ModelAddress(*("".join(values) for values in (protocols, models, versions)))
+    protocol, model, version = map("".join, named)
+    return bases, protocol, model, version
 
 
-def _base_and_path(url: str) -> tuple[str, ModelAddress]:
+def _parts(url: str) -> tuple[str, ...]:
+    """An address's base, protocol, model and version."""
     form = "write it as http://host:8000 or http://host:8000/v2/models/NAME"
     if not _is_server(url):
         raise ArgumentError(f"{url!r} is not the address of a server; {form}.")
     if URL(url).user or URL(url).password:
         raise ArgumentError(f"The address of {URL(url).host} holds a user or password; pass a token instead.")
-    base, *parts = _MODEL_ADDRESS.split(url.rstrip("/"))[:4]
-    if re.search(r"/v[12]/models(/|$)", base):
+    [parts] = re.findall(r"^(.*?)(?:/(v[12])/models/([^/:]+)(?:/versions/([^/:]+))?)?$", url.rstrip("/"))
+    if re.search(r"/v[12]/models(/|$)", parts[0]):
         raise ArgumentError(f"{url!r} is not the address of a model; {form}[/versions/VERSION].")
-    return base, ModelAddress(*((part or "") for part in (*parts, "", "", "")[:3]))
+    return tuple(parts)
 
 
 def _is_server(url: str) -> bool:
@@ -190,9 +179,12 @@ def _is_server(url: str) -> bool:
 
 async def _addresses(url: str) -> list[str]:
     """A host's addresses where it has several of one family, otherwise [""] for any; [] where the look-up fails."""
+    parts, loop = URL(url), asyncio.get_running_loop()
+    with contextlib.suppress(ValueError):
+        ip_address(parts.raw_host or "")
+        return [""]
     if proxy_of(url):  # which looks names up itself
         return [""]
-    parts, loop = URL(url), asyncio.get_running_loop()
     try:
         infos = await loop.getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
     except OSError:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
-from ruo.client.servers import ModelAddress, model_address
+from ruo.client.servers import model_address
 from ruo.errors import CheckpointError
 from ruo.wire import WIRES, InferResponse
 from tests.conftest import METADATA, Reply, row_sums
@@ -161,6 +161,34 @@ def test_a_run_on_v1_keeps_to_one_version(small_csv: Path, small_sums: np.ndarra
     assert set(v1.paths) == {"/v1/models/model/versions/7:predict"}
 
 
+@pytest.mark.parametrize("has_addresses", [True, False])
+def test_several_servers_with_different_versions_on_v1(
+    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, has_addresses: bool
+) -> None:
+    """Only those that have the run's version are used; where versions have no addresses, the run is an error."""
+
+    def serve(version: str) -> Any:
+        def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+            has_it = not has_addresses or f"/versions/{version}:" in server.paths[-1]
+            return sums_v1(body, headers) if has_it else Reply(404)
+
+        server = scripted(script)
+        server.pages["/v1/models/model"] = statuses(version)
+        if has_addresses:
+            server.pages[f"/v1/models/model/versions/{version}"] = statuses(version)
+        return server
+
+    urls = [serve(version).url for version in ("7", "8", "9")]
+    if not has_addresses:
+        with pytest.raises(ScoringError, match="The model changed from version . to version . during the run"):
+            score_csv(small_csv, urls, wire="v1", chunk_size=2, concurrency=1)
+        return
+    scores = score_csv(small_csv, urls, wire="v1", chunk_size=2, concurrency=1)
+
+    np.testing.assert_array_equal(small_sums, scores.predictions)
+    assert len(set(scores.requests["server"])) == 1
+
+
 @pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
 @pytest.mark.parametrize("then", [statuses("8", "7"), statuses(), b"{}"])
 def test_a_version_that_changes_on_v1_is_noticed_at_the_end(
@@ -241,7 +269,7 @@ def test_every_wire_of_this_server_tells_the_file(demo: Any, server: Any) -> Non
 )
 def test_an_address_names_a_server_and_a_model(urls: list[str], bases: list[str], address: tuple[str, ...]) -> None:
     """An address may name the protocol, the model and its version; several addresses add up."""
-    assert model_address(urls) == (bases, ModelAddress(*address))
+    assert model_address(urls) == (bases, *address)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +277,7 @@ def test_an_address_names_a_server_and_a_model(urls: list[str], bases: list[str]
     [
         (["http://a/v2/models/cats", "http://b/v2/models/dogs"], "different models, cats and dogs;"),
         (["http://a/v2/models/m/versions/7", "http://b/v2/models/m/versions/8"], "different versions, 7 and 8;"),
-        (["http://a/v2/models/m", "http://b/v1/models/m"], "different protocols, v1 and v2;"),
+        (["http://a/v2/models/m", "http://b/v1/models/m"], "different protocols, v2 and v1;"),
     ],
 )
 def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[str], sentence: str) -> None:
