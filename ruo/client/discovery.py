@@ -15,7 +15,6 @@ from ruo.errors import ScoringError
 Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
 
 NO_SUCH_ROUTE = (400, 404, 405, 501)
-_NO_STATUS_ON_V1 = (*NO_SUCH_ROUTE, 200, 401, 403)  # 200 for a page that is not JSON
 
 
 async def only_model(ask: Ask) -> str:
@@ -80,7 +79,8 @@ async def learn_version(ask: Ask, name: str, version: str = "") -> ModelInfo:
     if version:
         about = await ask("GET", f"/v1/models/{name}/versions/{version}")
     else:
-        about = await _ask_if_known(ask, "GET", f"/v1/models/{name}", _NO_STATUS_ON_V1)
+        # 200 is a page that is not JSON
+        about = await _ask_if_known(ask, "GET", f"/v1/models/{name}", (*NO_SUCH_ROUTE, 200, 401, 403))
     try:
         # the newest comes first, both in TensorFlow Serving and in this project's server
         states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]

@@ -10,8 +10,6 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-_REFRESH_S = 0.1
-_CLEAN_UP_S = 5.0
 _SAMPLE_S = 0.02
 
 
@@ -42,12 +40,12 @@ class LoopThread:
 
         future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
-            while meanwhile and not concurrent.futures.wait([future], _REFRESH_S).done:
+            while meanwhile and not concurrent.futures.wait([future], 0.1).done:
                 meanwhile()
             return future.result()
         except BaseException:
             future.cancel()
-            ended.wait(_CLEAN_UP_S)  # let it clean up before anything else is cancelled
+            ended.wait(5.0)  # let it clean up before anything else is cancelled
             raise
 
     async def _wind_up(self) -> None:

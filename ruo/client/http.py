@@ -1,38 +1,44 @@
 """One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`.
 
 A large request gets a connection of its own, which goes to whichever server process or pod is free; a kept one stays
-where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second.
+where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second. Of
+aiohttp only public names are used; little known are `TCPConnector.connect` and `should_close` of a protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
-from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache, partial
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
-from ruo.client.connector import Connector, Upload
 from ruo.client.retry import RefusedError, failure, in_a_line, refusal
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
+from ruo.wire.messages import Buffer
 
 HeadersAndBody = tuple[Mapping[str, str], bytes]
 
-_LONGEST_CONNECT_S = 10.0  # where an address is no longer in use, nothing refuses the connection
-_CONNECT_SHARE = 0.9  # of the time-out, so that "no connection" can be told from "no answer"
 _ADDRESS_S = 10.0  # how long a host name stands for the address that answered
 _SMALL_BYTES = 1 << 20
-_LONGEST_ANSWER = 1 << 24
-_LONGEST_REFUSAL = 1 << 16
+_KEPT_S = 0.25
+_JOINED_BYTES = 1 << 16  # up to here, joining the buffers costs less than a system call for each
+_WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, so a large buffer is written in pieces
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that a path may hold unquoted (RFC 3986, section 3.3)
 
 
@@ -49,7 +55,8 @@ class HttpClient:
             self._headers["Authorization"] = f"Bearer {token}"
 
     async def __aenter__(self) -> Self:
-        connect_s = min(_LONGEST_CONNECT_S, _CONNECT_SHARE * self.timeout_s)
+        # less than the time-out, so that "no connection" can be told from "no answer"; an address out of use never refuses
+        connect_s = min(10.0, 0.9 * self.timeout_s)
         self.session = aiohttp.ClientSession(
             connector=Connector(),
             headers=self._headers,
@@ -90,7 +97,7 @@ class Endpoint:
             self._options |= {"ssl": http.tls, "server_hostname": self._base.raw_host}
 
     async def ask(
-        self, method: str, path: str, body: Encoded | None = None, most_bytes: int = _LONGEST_ANSWER
+        self, method: str, path: str, body: Encoded | None = None, most_bytes: int = 1 << 24
     ) -> HeadersAndBody:
         """The answer with status 200 and at most `most_bytes`; anything else is a `RequestError`."""
         try:
@@ -137,7 +144,7 @@ class Endpoint:
         request = self._http.session.request(method, url, data=upload, headers=headers, **self._options)
         async with request as response:
             if response.status != 200:
-                raise refusal(self._url + path, response, await _read(response, _LONGEST_REFUSAL))
+                raise refusal(self._url + path, response, await _read(response, 1 << 16))
             if (response.content_length or 0) <= most_bytes:
                 body = await _read(response, most_bytes)
                 if len(body) <= most_bytes:
@@ -169,3 +176,102 @@ async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
             pieces.append(piece)
             size += len(piece)
     return b"".join(pieces)
+
+
+class Upload(aiohttp.Payload):
+    """The body of a request, sent buffer by buffer with its length; `keeps` lets it share a connection."""
+
+    def __init__(self, body: Encoded, keeps: bool) -> None:
+        super().__init__(body, headers=body.headers)
+        self.keeps = keeps
+        self.is_on_kept_connection = False  # known once it is sent, as `peer` is: the IP address at the other end
+        self.peer = ""
+        self._body = body
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return self._body.size
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text, which only aiohttp's base class asks for."""
+        return b"".join(self._body.buffers).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send as much as the server takes; where it stops reading, its answer says why."""
+        with contextlib.suppress(ConnectionError):
+            for piece in self._pieces():
+                await writer.write(piece)
+            await writer.drain()
+
+    def _pieces(self) -> Iterator[Buffer]:
+        if self.size <= _JOINED_BYTES:
+            yield b"".join(self._body.buffers)
+            return
+        for buffer in self._body.buffers:
+            view = memoryview(buffer).cast("B")
+            for start in range(0, len(view), _WRITE_BYTES):
+                yield view[start : start + _WRITE_BYTES]
+
+
+class Connector(aiohttp.TCPConnector):
+    """Opens a new connection for each request, or shares a young one where the request allows it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            limit=0,
+            keepalive_timeout=_KEPT_S,
+            resolver=aiohttp.ThreadedResolver(),  # the system's; aiohttp prefers another one where it is installed
+            socket_factory=lambda address: _Socket(*address[:3]),
+        )
+        self._opened_at: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """A connection for a request; a kept one only if it is young and holds no unrequested bytes."""
+        upload = req.body if isinstance(req.body, Upload) else None
+        keeps = upload is not None and upload.keeps
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            assert protocol is not None
+            is_kept = protocol in self._opened_at
+            age_s = time.monotonic() - self._opened_at.setdefault(protocol, time.monotonic())
+            if not is_kept or (keeps and age_s < _KEPT_S and not protocol.should_close):
+                break
+            connection.close()
+        transport = connection.transport
+        if transport is not None:  # or else the connection is lost, which aiohttp notices
+            connection.add_callback(partial(_end, transport, keeps))
+            if upload is not None:
+                upload.is_on_kept_connection = is_kept
+                upload.peer = (transport.get_extra_info("peername") or ("",))[0]
+        return connection
+
+
+def _end(transport: asyncio.Transport, keeps: bool) -> None:
+    """Abort a connection that is not to be shared, or whose body was not sent in full; do not wait for the server."""
+    if not keeps or transport.get_write_buffer_size():
+        transport.abort()
+
+
+class _Socket(socket.socket):
+    """Hides that the other side has closed until the answer has been read.
+
+    A server may refuse a large body and close the connection before it has read it all. Then sending fails, and
+    asyncio would drop the connection although the answer can still be read.
+    """
+
+    def send(self, data: Any, *flags: int) -> int:
+        try:
+            return super().send(data, *flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return memoryview(data).nbytes
+
+    def sendmsg(self, buffers: Any, *rest: Any) -> int:
+        buffers = list(buffers)
+        try:
+            return super().sendmsg(buffers, *rest)
+        except (BrokenPipeError, ConnectionResetError):
+            return sum(memoryview(buffer).nbytes for buffer in buffers)

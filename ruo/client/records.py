@@ -61,9 +61,8 @@ class Chunk:
 class RequestRecord:
     """One chunk's request: when its last try began (by `time.perf_counter`) and how many `seconds` that took.
 
-    `worker` is the process or pod behind the address `server`; `version` and `sha256` are the model's. The four times
-    from `decode_s` to `encode_s` are the server's, NaN where it gives none. `resumed` marks a chunk that an earlier run
-    scored.
+    `worker` is the process or pod behind the address `server`. The times from `decode_s` to `encode_s` are the server's,
+    NaN where it gives none. `resumed` marks a chunk that an earlier run scored.
     """
 
     start: int

@@ -21,7 +21,6 @@ _PATIENCE_S = 60.0  # from the first failure to the last try
 _START_PATIENCE_S = 3.0  # for servers that have never answered: the address may be wrong
 _LONGEST_PAUSE_S = 5.0  # unless Retry-After asks for more
 _LONGEST_WAIT_S = 30.0  # even where Retry-After asks for more
-_LONGEST_REASON = 300
 
 
 class RequestError(Exception):
@@ -92,7 +91,7 @@ def refusal(url: str, answer: aiohttp.ClientResponse, body: bytes) -> RequestErr
     except (WireError, KeyError, TypeError, IndexError):
         reason = body.decode("utf-8", errors="replace") or answer.reason or ""
     reason = " ".join(reason.split()) or "no reason given"
-    message = f"{url} answered {status}: {reason[:_LONGEST_REASON]}"
+    message = f"{url} answered {status}: {reason[:300]}"
     return _KINDS.get(status, RefusedError)(message, status, _retry_after(answer.headers.get("Retry-After", "")))
 
 

@@ -39,7 +39,6 @@ class Server:
     failed_at: float = 0.0
     pause_until: float = 0.0
     is_left_out: bool = False
-    is_gone: bool = False
     seconds_per_row: float = float("inf")
 
 
@@ -62,7 +61,7 @@ class Servers:
         await asyncio.gather(self._watch, return_exceptions=True)
 
     def __len__(self) -> int:
-        return len(self._present())
+        return len(self._servers)
 
     async def take(self, until: float) -> Server | None:
         """The server for the next request; waits while none is available, and gives None at the time `until`."""
@@ -76,7 +75,7 @@ class Servers:
             if now >= until:
                 return None
             self._changed.clear()
-            wake = min([until, *(server.pause_until for server in self._present() if not server.outstanding)])
+            wake = min([until, *(server.pause_until for server in self._servers.values() if not server.outstanding)])
             # not wait_for, which before Python 3.12 may lose a cancellation that comes as the event is set
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.001, wake - now)):
@@ -106,19 +105,16 @@ class Servers:
         server.outstanding -= 1
         self._changed.set()
 
-    def _present(self) -> list[Server]:
-        return [server for server in self._servers.values() if not server.is_gone]
-
     def available(self) -> list[Server]:
         """The servers that are not left out for a while."""
         now = time.monotonic()
-        return [server for server in self._present() if server.pause_until <= now]
+        return [server for server in self._servers.values() if server.pause_until <= now]
 
     def _choose(self) -> Server | None:
         # a server that was left out is tried with one request at a time
         available = [s for s in self.available() if not (s.is_left_out and s.outstanding)]
         # a server that only asked for a pause is better than none
-        candidates = available or [server for server in self._present() if not server.is_left_out]
+        candidates = available or [server for server in self._servers.values() if not server.is_left_out]
         return min(candidates, key=lambda server: (server.outstanding, server.sent), default=None)
 
     async def _keep_looking_up(self) -> None:
@@ -127,17 +123,15 @@ class Servers:
             await self._look_up()
 
     async def _look_up(self) -> None:
-        keys = []
+        servers = {}
         for url in self._urls:
             # where the look-up fails, the known addresses stay, since the name server may be at fault
             addresses = await _addresses(url) or [address for name, address in self._servers if name == url] or [""]
-            keys += [(url, address) for address in addresses]
-        for url, address in keys:
-            if (url, address) not in self._servers:
+            for address in addresses:
                 name = str(URL(url).with_host(address)) if address else url
-                self._servers[url, address] = Server(name, self._endpoint(url, address))
-        for key, server in self._servers.items():
-            server.is_gone = key not in keys
+                known = self._servers.get((url, address))
+                servers[url, address] = known or Server(name, self._endpoint(url, address))
+        self._servers = servers
         self._changed.set()
 
 

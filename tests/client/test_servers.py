@@ -258,11 +258,10 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
         ):
             server = await servers.take(0)
             assert server is not None
-            servers.failed(server, SilentError("silent"), time.monotonic())
+            servers.failed(server, SilentError("silent", wait_s=60), time.monotonic())  # so that there is none to take
             waiting = asyncio.create_task(servers.take(time.monotonic() + 60))
             await asyncio.sleep(0.01)
             servers.release(server)
-            server.is_gone = True  # so that there is none to take
             for _ in range(iterations):
                 await asyncio.sleep(0)
             waiting.cancel()
