@@ -57,8 +57,7 @@ class Collected(Consistency):
         self.records.append(record)
         if answer.labels is not None:
             self._labels.put(record.start, answer.labels)
-        error = self.error(answer)
-        if error is not None:
+        if (error := self.error(answer)) is not None:
             self.errors.append(error)
             return error
         assert answer.predictions is not None  # because there is no error
@@ -71,8 +70,9 @@ class Collected(Consistency):
         """Check that each of the rows read was scored or failed; a lost row is a defect of ruo."""
         failed = rows_of(self.errors)
         if rows != self._scored + failed:
-            message = f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
-            raise ScoringError(message)
+            raise ScoringError(
+                f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
+            )
 
     def model_of_all(self) -> ModelInfo:
         """The model that gave all answers; its `sha256` is empty unless every answer named it."""

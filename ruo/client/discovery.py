@@ -76,11 +76,9 @@ async def learn_model(ask: Ask, name: str, version: str = "") -> ModelInfo:
 
 async def learn_version(ask: Ask, name: str, version: str = "") -> ModelInfo:
     """A model's current version on V1, or the given one; no version where the server does not tell it."""
-    if version:
-        about = await ask("GET", f"/v1/models/{name}/versions/{version}")
-    else:
-        # 200 is a page that is not JSON
-        about = await _ask_if_known(ask, "GET", f"/v1/models/{name}", (*NO_SUCH_ROUTE, 200, 401, 403))
+    path = f"/v1/models/{name}/versions/{version}" if version else f"/v1/models/{name}"
+    unknown = () if version else (*NO_SUCH_ROUTE, 200, 401, 403)  # 200 is a page that is not JSON
+    about = await _ask_if_known(ask, "GET", path, unknown)
     try:
         # the newest comes first, both in TensorFlow Serving and in this project's server
         states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]

@@ -10,8 +10,6 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-_SAMPLE_S = 0.02
-
 
 class LoopThread:
     """A context manager with a running event loop; `run` waits for a coroutine on it and can be interrupted."""
@@ -73,6 +71,6 @@ class LoopLag:
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _SAMPLE_S
-            await asyncio.sleep(_SAMPLE_S)
+            due = loop.time() + 0.02
+            await asyncio.sleep(0.02)
             self.seconds = max(self.seconds, loop.time() - due)

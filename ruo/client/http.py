@@ -32,7 +32,7 @@ from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 from ruo.wire.messages import Buffer
 
-HeadersAndBody = tuple[Mapping[str, str], bytes]
+Response = tuple[Mapping[str, str], bytes]  # headers and body
 
 _ADDRESS_S = 10.0  # how long a host name stands for the address that answered
 _SMALL_BYTES = 1 << 20
@@ -96,9 +96,7 @@ class Endpoint:
         if self._base.scheme == "https":
             self._options |= {"ssl": http.tls, "server_hostname": self._base.raw_host}
 
-    async def ask(
-        self, method: str, path: str, body: Encoded | None = None, most_bytes: int = 1 << 24
-    ) -> HeadersAndBody:
+    async def ask(self, method: str, path: str, body: Encoded | None = None, most_bytes: int = 1 << 24) -> Response:
         """The answer with status 200 and at most `most_bytes`; anything else is a `RequestError`."""
         try:
             async with asyncio.timeout(self._http.timeout_s):
@@ -118,7 +116,7 @@ class Endpoint:
                 f"{self._url}{path} did not answer JSON; is it the address of a model server?", 200
             ) from None
 
-    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> HeadersAndBody:
+    async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> Response:
         if body is None:
             return await self._send(method, path, None, most_bytes)
         upload = Upload(body, self.keeps_connections and body.size <= _SMALL_BYTES)
@@ -134,15 +132,14 @@ class Endpoint:
             self._recent_address, self._recent_until = upload.peer, time.monotonic() + _ADDRESS_S
         return answer
 
-    async def _send(self, method: str, path: str, upload: Upload | None, most_bytes: int) -> HeadersAndBody:
+    async def _send(self, method: str, path: str, upload: Upload | None, most_bytes: int) -> Response:
         if time.monotonic() > self._recent_until:
             self._recent_address = ""
         url = _joined(self._base, self._address or self._recent_address, path)
         headers = {"Host": self._base.host_port_subcomponent or ""}
         if upload is None or not upload.keeps:
             headers["Connection"] = "close"
-        request = self._http.session.request(method, url, data=upload, headers=headers, **self._options)
-        async with request as response:
+        async with self._http.session.request(method, url, data=upload, headers=headers, **self._options) as response:
             if response.status != 200:
                 raise refusal(self._url + path, response, await _read(response, 1 << 16))
             if (response.content_length or 0) <= most_bytes:
@@ -168,10 +165,9 @@ def _joined(base: URL, address: str, path: str) -> URL:
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     """The body, until it is longer than `most_bytes`; that of a refusal may break off, since its status says enough."""
-    may_break = () if response.status == 200 else (aiohttp.ClientError, ConnectionError)
     pieces: list[bytes] = []
     size = 0
-    with contextlib.suppress(*may_break):
+    with contextlib.suppress(*(() if response.status == 200 else (aiohttp.ClientError, ConnectionError))):
         while size <= most_bytes and (piece := await response.content.readany()):
             pieces.append(piece)
             size += len(piece)
@@ -257,10 +253,9 @@ def _end(transport: asyncio.Transport, keeps: bool) -> None:
 
 
 class _Socket(socket.socket):
-    """Hides that the other side has closed until the answer has been read.
+    """Hides that the other side has closed until its answer has been read.
 
-    A server may refuse a large body and close the connection before it has read it all. Then sending fails, and
-    asyncio would drop the connection although the answer can still be read.
+    A server may refuse a large body and close before it has read it all; asyncio would then drop the connection.
     """
 
     def send(self, data: Any, *flags: int) -> int:

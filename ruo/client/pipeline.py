@@ -24,7 +24,6 @@ from ruo.wire.v2 import DATATYPES
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000
-_OVERDUE_CHECK_S = 0.05
 
 
 # A chunk's answers (several if it had to be split), an error that ends the run, or None once all chunks are formed.
@@ -101,7 +100,6 @@ class Pipeline:
         return _READY if rows is None else max(_READY, min(self.pace.in_flight, _ROWS_READY // rows))
 
     async def _form(self) -> None:
-        loop = asyncio.get_running_loop()
         if self._pipelined:
             self._may_send.set()
         items: list[Chunk | _Result] = []
@@ -109,7 +107,7 @@ class Pipeline:
             count = self._ready() // 2
             if self._pipelined:
                 await self._window.enter(count)
-            items = await loop.run_in_executor(self._thread, self._form_some, count)
+            items = await asyncio.get_running_loop().run_in_executor(self._thread, self._form_some, count)
             for item in items:
                 if isinstance(item, Chunk):
                     self._formed.put_nowait(item)
@@ -157,7 +155,7 @@ class Pipeline:
         """The next chunk to send: a new one, or one whose answer is overdue."""
         while len(self._client.servers) > 1:
             try:
-                async with asyncio.timeout(_OVERDUE_CHECK_S):
+                async with asyncio.timeout(0.05):
                     return await self._formed.get()
             except TimeoutError:
                 if overdue := next(filter(self._client.is_overdue, self._under_way), None):

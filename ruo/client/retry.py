@@ -127,10 +127,9 @@ def in_a_line(error: BaseException) -> str:
 
 @dataclass
 class Retry:
-    """Decides after each failed try of one request whether there is another one, and after which pause.
+    """Decides after each failed try of one request whether there is another one, at most `retries`, and after which pause.
 
-    At most `retries` tries follow the first. After a failure that costs a whole time-out, or that only another server
-    can mend, at most `repeats` do, or one for each other server.
+    After failures that cost a whole time-out, or that only another server mends: `repeats`, or one each other server.
     """
 
     retries: int

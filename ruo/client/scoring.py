@@ -53,7 +53,8 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     source : path, pandas.DataFrame or polars.DataFrame
         A CSV, gzipped CSV or Parquet file, or a DataFrame.
     url : str or sequence of str
-        http://host:8000, a model's address http://host/v2/models/NAME, or several servers with the same model.
+        http://host:8000, a model's address http://host/v2/models/NAME or .../NAME/versions/VERSION (/v1/models/... speaks
+        V1), or several servers with the same model.
     **options
 
     Returns

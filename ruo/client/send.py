@@ -71,7 +71,7 @@ class Client:
         began = self.model
         if self._is_version_told or self._pinned or not began.version or self._options.allow_version_change:
             return
-        for _ in self._asks_of_all():
+        for _ in range(self.servers.asks_of_all()):
             now = await self._describe(began.name)
             if (now.version, now.sha256) != (began.version, began.sha256):
                 raise ScoringError(
@@ -83,9 +83,9 @@ class Client:
         name = self._name or await discovery.only_model(self._ask)
         model = await self._describe(name, self._pinned)
         wanted = stored_version or model.version
-        for _ in self._asks_of_all() if wanted and not self._options.allow_version_change else ():
-            if self._pinned:
-                break
+        asks = 0 if self._options.allow_version_change or not wanted else self.servers.asks_of_all()
+        while asks and not self._pinned:
+            asks -= 1
             try:
                 model = await self._describe(name, wanted)
                 self._pinned = wanted
@@ -93,10 +93,6 @@ class Client:
                 if error.status not in discovery.NO_SUCH_ROUTE:
                     raise
         return model._replace(version=self._pinned or model.version)
-
-    def _asks_of_all(self) -> range:
-        """So many questions that, as the server with the fewest requests is asked, each is asked one."""
-        return range(2 * len(self.servers) - 1)
 
     async def _describe(self, name: str, version: str = "") -> ModelInfo:
         describe = discovery.learn_model if self.wire.has_metadata else discovery.learn_version
@@ -142,17 +138,17 @@ class Client:
         return any(not s.outstanding and seconds_per_row > 2 * s.seconds_per_row for s in self.servers.available())
 
     def _is_too_large(self, chunk: Chunk) -> bool:
-        if chunk.rows == 1 or not self._options.retries:
-            return False
-        return chunk.rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
+        is_above = chunk.rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
+        return is_above and chunk.rows > 1 and self._options.retries > 0
 
     async def _send_whole(self, chunk: Chunk) -> Answer:
         record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
         try:
-            predictions = await self._with_retries(lambda server: self._send_once(server, chunk, record), record)
+            return Answer(
+                record, await self._with_retries(lambda server: self._send_once(server, chunk, record), record)
+            )
         except ScoringError as error:
             return Answer(record, None, error)
-        return Answer(record, predictions)
 
     async def _ask(self, method: str, path: str) -> Any:
         return await self._with_retries(lambda server: server.endpoint.ask_json(method, path), RequestRecord(0, 0, 0))
@@ -182,7 +178,7 @@ class Client:
                 return answer
             finally:
                 self.servers.release(server)
-            if not self.servers.is_another_available(server):
+            if all(other is server for other in self.servers.available()):
                 if (pause_s := retry.pause_s(error)) is None:
                     break
                 await asyncio.sleep(pause_s)

@@ -1,8 +1,7 @@
 """Which server takes the next request: of those that are available, the one with the fewest outstanding.
 
-A server that fails is left out for a while, twice as long each time, and comes back with one request that tries it.
-A host name with several addresses (a headless Kubernetes Service) counts as several servers. The name is looked up
-again every few seconds, so that new replicas get work and removed ones get none.
+A server that fails is left out for a while, twice as long each time, and comes back with one request that tries it. A
+host name with several addresses (a headless Kubernetes Service) is several servers, looked up again every few seconds.
 """
 
 from __future__ import annotations
@@ -81,9 +80,9 @@ class Servers:
                 async with asyncio.timeout(max(0.001, wake - now)):
                     await self._changed.wait()
 
-    def is_another_available(self, than: Server) -> bool:
-        """Whether a server other than this one is available."""
-        return any(server is not than for server in self.available())
+    def asks_of_all(self) -> int:
+        """So many requests one after the other that each server gets one of them."""
+        return 2 * len(self._servers) - 1
 
     def answered(self, server: Server) -> None:
         """Make a server that answered available again."""
@@ -129,8 +128,7 @@ class Servers:
             addresses = await _addresses(url) or [address for name, address in self._servers if name == url] or [""]
             for address in addresses:
                 name = str(URL(url).with_host(address)) if address else url
-                known = self._servers.get((url, address))
-                servers[url, address] = known or Server(name, self._endpoint(url, address))
+                servers[url, address] = self._servers.get((url, address)) or Server(name, self._endpoint(url, address))
         self._servers = servers
         self._changed.set()
 

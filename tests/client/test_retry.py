@@ -70,7 +70,7 @@ def test_patience_counts_from_the_first_failure(clock: Clock) -> None:
     assert retry.pause_s(BrokenError("", wait_s=2)) is None
     clock.now += 2
     assert retry.pause_s(BrokenError("")) is None
-    assert retry.seconds == 111
+    assert clock.now - retry.began == 111
 
 
 @pytest.mark.parametrize(("has_answered", "seconds"), [(False, 3), (True, 60)])
