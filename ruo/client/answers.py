@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from ruo.client.records import Chunk, ModelInfo, RequestRecord
 from ruo.wire import InferResponse, WireError
 from ruo.wire.messages import Array
-
-__all__ = ["most_bytes", "predictions_of", "read_server_timing", "request_id"]
 
 _EXACT_IN_FLOAT32 = 2**24
 # The longest answer that can be right. A number takes about 25 bytes in JSON, and more where it is indented.
@@ -35,6 +34,18 @@ def most_bytes(rows: int, row_shape: tuple[int, ...] | None) -> int:
     return _BYTES_BESIDE + rows * math.prod(row_shape) * _BYTES_PER_VALUE
 
 
+def chosen_output(names: Iterable[str], wanted: str) -> str:
+    """The output to take: the one that is wanted, or the only one; raises WireError, which lists them, otherwise."""
+    known = list(names)
+    if wanted in known:
+        return wanted
+    if wanted or len(known) > 1:
+        what = f"no output {wanted!r}" if wanted else "several outputs"
+        listed = f"choose one of {', '.join(known)}, as in output={known[0]!r}" if known[0] else "leave `output` out"
+        raise WireError(f"the model has {what}; {listed}")
+    return known[0]
+
+
 def predictions_of(
     answer: InferResponse, chunk: Chunk, model: ModelInfo, row_shape: tuple[int, ...] | None = None
 ) -> Array:
@@ -44,9 +55,7 @@ def predictions_of(
     """
     if answer.id and answer.id != request_id(chunk.start, chunk.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
-    output = answer.outputs.get(model.output_name)
-    if output is None:
-        output = next(iter(answer.outputs.values()))
+    output = answer.outputs[chosen_output(answer.outputs, model.output_name)]
     if output.ndim == 0:
         raise WireError("the predictions are a single number")
     if len(output) != chunk.rows:
@@ -60,22 +69,27 @@ def predictions_of(
     return predictions
 
 
+def count_not_finite(features: Array) -> int:
+    """The number of rows that hold NaN or Infinity, of (rows, columns)."""
+    is_finite = np.isfinite(features)
+    return 0 if is_finite.all() else len(features) - int(is_finite.all(axis=1).sum())
+
+
 def _as_float32(output: Array, chunk: Chunk) -> Array:
     if output.dtype.kind in "iu" and output.size and max(abs(int(output.min())), int(output.max())) > _EXACT_IN_FLOAT32:
         raise WireError("it has whole numbers above 2**24, which float32 predictions cannot hold")
     with np.errstate(over="ignore"):
-        rows = output.astype(np.float32, copy=False)
-    wrong = ~np.isfinite(rows)
-    if wrong.any():
+        predictions = output.astype(np.float32, copy=False)
+    is_finite = np.isfinite(predictions)
+    if not is_finite.all():
         # for a row with NaN among its features, NaN is a right answer
-        is_finite = np.isfinite(chunk.features).reshape(chunk.rows, -1).all(axis=1)
-        wrong = wrong.reshape(chunk.rows, -1)
-        wrong_rows = wrong.any(axis=1) & is_finite
-        if wrong_rows.any():
-            row = int(wrong_rows.argmax())
-            value = output.reshape(chunk.rows, -1)[row][wrong[row]][0]
+        is_valid = np.isfinite(chunk.features).reshape(chunk.rows, -1).all(axis=1)
+        wrong = is_valid & ~is_finite.reshape(chunk.rows, -1).all(axis=1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = output[row][~is_finite[row]].flat[0]
             raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
-    return rows
+    return predictions
 
 
 def read_server_timing(header: str, record: RequestRecord) -> None:

@@ -1,6 +1,4 @@
-"""A file that keeps what was scored, so that an interrupted run resumes where it stopped.
-
-The file is append-only, and every entry soon reaches the disk:
+"""A file that keeps what was scored, so that an interrupted run resumes where it stopped. It is only appended to:
 
     ruo checkpoint 2
     the key: what the run scores, as JSON
@@ -36,8 +34,6 @@ from ruo.client.records import Answer, RequestRecord
 from ruo.errors import CheckpointError
 from ruo.wire.messages import Array
 
-__all__ = ["Checkpoint"]
-
 _MAGIC = b"ruo checkpoint 2\n"
 _MARK = b"\nentry\n\0"
 _FRAME = struct.Struct("<8sIQQ")  # mark, checksum, bytes of the JSON, bytes of the predictions
@@ -47,7 +43,32 @@ _WHAT = {
     "shard": "another part of the data",
     "version": "another version of the model",
     "sha256": "another model file",
+    "of": "another number of parts",
+    "columns": "other columns",
 }
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            what = _WHAT.get(name, f"another {name}")
+            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value) if value not in (None, "") else "none"
+    return text if len(text) <= 16 else text[:12] + "..."
+
+
+class _Frame(NamedTuple):
+    """The key or an entry in the file; the predictions are the bytes from `offset` to `end`."""
+
+    head: dict[str, Any]
+    offset: int
+    end: int
+    checksum: int
 
 
 class _Entry(NamedTuple):
@@ -89,33 +110,27 @@ class Checkpoint:
 
     async def begin(self, key: dict[str, Any]) -> None:
         """Write the key to a new file; raises CheckpointError if the file has another one."""
-        stored = key if self.key is None else self.key
-        for name, value in key.items():
-            if stored.get(name) != value:
-                what = _WHAT.get(name, f"another {name}")
-                raise CheckpointError(
-                    f"The checkpoint {self._path} is of {what} ({_short(stored.get(name))}, now {_short(value)}); name "
-                    "another file, or delete this one to score all rows anew."
-                )
+        if self.key is not None and (what := difference(self.key, key)):
+            raise CheckpointError(
+                f"The checkpoint {self._path} is of {what}; name another file, or delete this one to score all rows "
+                "anew."
+            )
         await self._in_thread(lambda: self._begin(key))
         self.require_written()
-
-    def stored_rows(self, start: int) -> int | None:
-        """The rows of the entry that begins at row `start`, None if there is none."""
-        entry = self._entries.get(start)
-        return None if entry is None else entry.record.rows
 
     def chunk_rows(self, start: int, rows: int | None) -> int | None:
         """The rows of a chunk that begins at row `start`: those of an entry, or at most `rows`, up to the next entry."""
         if start in self._entries:
-            return self.stored_rows(start)
+            return self._entries[start].record.rows
         place = bisect.bisect_right(self._starts, start)
         stop = self._starts[place] if place < len(self._starts) else None
         return rows if stop is None else min(stop - start, rows or stop)
 
-    def stored(self, start: int) -> Answer:
-        """The answer in the entry that begins at row `start`."""
-        entry = self._entries[start]
+    def stored(self, start: int, rows: int) -> Answer | None:
+        """The answer for exactly these rows, None if there is none."""
+        entry = self._entries.get(start)
+        if entry is None or entry.record.rows != rows:
+            return None
         assert self._file is not None
         data = os.pread(self._file.fileno(), 4 * math.prod(entry.shape), entry.offset)
         return Answer(entry.record, np.frombuffer(data, "<f4").reshape(entry.shape).astype(np.float32))
@@ -154,11 +169,20 @@ class Checkpoint:
 
     def _open(self) -> None:
         try:
+            import fcntl
+
             self._file = self._path.open("a+b")
-        except OSError as error:
-            message = f"The checkpoint {self._path} cannot be opened ({error.strerror}); name another file."
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ModuleNotFoundError:
+            message = "Checkpoints need the file locks of Linux and macOS; leave the checkpoint out."
             raise CheckpointError(message) from None
-        self._lock(self._file)
+        except BlockingIOError:
+            message = f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
+            raise CheckpointError(message) from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = error.strerror if isinstance(error, OSError) else error
+            message = f"The checkpoint {self._path} cannot be opened ({reason}); name another file."
+            raise CheckpointError(message) from None
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)
@@ -169,32 +193,20 @@ class Checkpoint:
             with contextlib.suppress(OSError):  # `require_written` raised it already
                 self._file.close()
 
-    def _lock(self, file: IO[bytes]) -> None:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ModuleNotFoundError:
-            message = "Checkpoints need the file locks of Linux and macOS; leave the checkpoint out."
-            raise CheckpointError(message) from None
-        except OSError:
-            message = f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
-            raise CheckpointError(message) from None
-
     def _read(self, data: mmap.mmap) -> None:
         """Read the key and all intact entries."""
         begin = len(_MAGIC)
         if data[:begin] != _MAGIC[: len(data)]:
-            raise CheckpointError(f"{self._path} is not a checkpoint of ruo; name another file.")
+            raise CheckpointError(f"{self._path} is not a checkpoint of this version of ruo; name another file.")
         frame = _unpack(data, begin, 0)
-        if frame is None and data.find(_MARK, begin + 1) >= 0:
+        if frame is None and data.find(_MARK, begin + 1) < 0:  # a crash cut the key short, and nothing follows it
+            return
+        if frame is None:
             raise CheckpointError(
                 f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all rows "
                 "anew."
             )
-        if frame is None:  # a crash cut the key short, and nothing follows it
-            return
-        self.key, self._end, self._key_checksum = orjson.loads(frame.head), frame.end, frame.checksum
+        self.key, self._end, self._key_checksum = frame.head, frame.end, frame.checksum
         place = self._end
         while (place := data.find(_MARK, place)) >= 0:
             frame = _unpack(data, place, self._key_checksum)
@@ -205,13 +217,12 @@ class Checkpoint:
         self._starts = sorted(self._entries)
 
     def _begin(self, key: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.truncate(self._end)
+        buffers: list[bytes | memoryview] = []
         if self.key is None:
             self.key = key
-            frame = _pack(orjson.dumps(key), b"", 0)
-            self._key_checksum = _FRAME.unpack_from(frame[0])[1]
-            self._write([_MAGIC, *frame])
+            buffers = [_MAGIC, *_pack(orjson.dumps(key), b"", 0)]
+            self._key_checksum = _FRAME.unpack_from(buffers[1])[1]
+        self._write(buffers, truncate_at=self._end)
 
     def _write_waiting(self) -> None:
         """Write all waiting answers, and sync once."""
@@ -223,24 +234,17 @@ class Checkpoint:
         if buffers:
             self._write(buffers)
 
-    def _write(self, buffers: list[bytes | memoryview]) -> None:
+    def _write(self, buffers: list[bytes | memoryview], truncate_at: int | None = None) -> None:
         assert self._file is not None
         if self._failure is None:
             try:
+                if truncate_at is not None:
+                    self._file.truncate(truncate_at)
                 self._file.writelines(buffers)
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
                 self._failure = error
-
-
-class _Frame(NamedTuple):
-    """The key or an entry in the file; the predictions are the bytes from `offset` to `end`."""
-
-    head: bytes
-    offset: int
-    end: int
-    checksum: int
 
 
 def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | memoryview]:
@@ -251,7 +255,7 @@ def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | 
 
 
 def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
-    """The frame at a place; None if it is cut short or does not match its checksum."""
+    """The frame at a place; None if it is cut short, does not match its checksum or has no JSON object."""
     begin = place + _FRAME.size
     if begin > len(data):
         return None
@@ -259,25 +263,23 @@ def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
     offset, end = begin + lengths[0], begin + sum(lengths)
     if mark != _MARK or end > len(data):
         return None
-    with memoryview(data) as view:
-        for first, last in ((begin - _LENGTHS.size, begin), (begin, offset), (offset, end)):
-            with view[first:last] as part:
-                checksum = zlib.crc32(part, checksum)
-    return _Frame(data[begin:offset], offset, end, checksum) if checksum == stored else None
+    with memoryview(data) as view, view[begin - _LENGTHS.size : end] as covered:
+        if zlib.crc32(covered, checksum) != stored:
+            return None
+    try:
+        head = orjson.loads(data[begin:offset])
+    except orjson.JSONDecodeError:
+        return None
+    return _Frame(head, offset, end, stored) if isinstance(head, dict) else None
 
 
 def _entry(frame: _Frame) -> _Entry | None:
-    """The entry in a frame; None if another version of ruo wrote other fields."""
-    head = orjson.loads(frame.head)
-    shape = tuple(head.pop("shape"))
-    numbers = {name: math.nan for name, value in head.items() if value is None and name != "status"}
+    """The entry in a frame; None if it has other fields, as of another version of ruo, or does not fit its predictions."""
+    nulls: dict[str, Any] = {name: math.nan for name, value in frame.head.items() if value is None and name != "status"}
     try:
-        record = RequestRecord(**{**head, **numbers, "resumed": True, "began_s": math.nan})
-    except TypeError:
+        shape = tuple(frame.head.pop("shape"))
+        record = RequestRecord(**{**frame.head, **nulls, "resumed": True, "began_s": math.nan})
+        is_whole = record.rows == shape[0] and 4 * math.prod(shape) == frame.end - frame.offset
+    except (IndexError, KeyError, TypeError):
         return None
-    return _Entry(record, shape, frame.offset)
-
-
-def _short(value: object) -> str:
-    text = str(value) if value not in (None, "") else "none"
-    return text if len(text) <= 16 else text[:12] + "..."
+    return _Entry(record, shape, frame.offset) if is_whole else None

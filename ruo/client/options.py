@@ -15,8 +15,6 @@ import numpy as np
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
 
-__all__ = ["BlockKeywords", "ScoreKeywords", "ScoreOptions", "takes_options"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 FilePath = str | os.PathLike[str]
 
@@ -34,6 +32,7 @@ class BlockKeywords(TypedDict, total=False):
     allow_version_change: bool
     shard: tuple[int, int] | None
     progress: bool | None
+    output: str | None
     token: str | None
     ca: FilePath | None
 
@@ -47,7 +46,7 @@ class ScoreKeywords(BlockKeywords, total=False):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How a table is scored: options of the table (`label_prefix`), of the run, and of the server (`token`, `ca`).
+    """How a table is scored: options of the table (`label_prefix`), of the run, and of the server (from `output` on).
 
     Parameters
     ----------
@@ -76,6 +75,8 @@ class ScoreOptions:
         (i, n) scores only the i-th of n even parts of the table, counted from 0.
     progress : bool, optional
         Whether to draw a progress bar; by default only in a terminal or a notebook.
+    output : str, optional
+        The name of the output to take, for a model with several.
     token : str, optional
         Bearer token; by default the environment variable RUO_TOKEN.
     ca : path, optional
@@ -94,6 +95,7 @@ class ScoreOptions:
     allow_version_change: bool = False
     shard: tuple[int, int] | None = None
     progress: bool | None = None
+    output: str | None = None
     token: str | None = field(default=None, repr=False)
     ca: FilePath | None = None
 

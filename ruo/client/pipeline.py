@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
+from ruo.client.answers import count_not_finite
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk, Sent
@@ -51,6 +52,7 @@ class Pipeline:
         self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
     ) -> None:
         self.rows = 0  # read so far
+        self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
         self.pace = pace
         self._table = table
@@ -152,8 +154,9 @@ class Pipeline:
     def _form_one(self, block: Block) -> _Formed | list[Sent]:
         start, rows = block.start, len(block.features)
         self.rows += rows
-        if self._checkpoint and self._checkpoint.stored_rows(start) == rows:
-            return [Sent(start, rows, block.labels, self._checkpoint.stored(start))]
+        self.not_finite += count_not_finite(block.features)
+        if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
+            return [Sent(start, rows, block.labels, answer)]
         try:
             return _Formed(self._client.encode(start, block.features), block.labels)
         except WireError as error:

@@ -21,8 +21,6 @@ from ruo.wire.messages import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METADATA", "Choices", "Predictions", "Scores", "Timings", "rows_of"]
-
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
 METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
@@ -45,11 +43,12 @@ class Timings(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How the table was sent: the wire, the rows of a typical request, and the requests in flight."""
+    """How the table was sent: the wire, the rows of a typical request, the requests in flight, which columns are labels."""
 
     wire: str
     chunk_size: int
     concurrency: int
+    label_prefix: str = "Label_"
 
 
 @dataclass(repr=False)
@@ -74,6 +73,12 @@ class Scores:
         How the table was sent, with the sizes that "auto" led to.
     span : Span or None
         The part of the table that was scored; None for all of it.
+    fingerprint : str
+        The SHA-256 of the whole table, where a part of it was scored.
+    not_finite : int
+        How many rows have NaN or Infinity among their features, in the model's datatype.
+    index : pandas.Index or None
+        The index of a pandas source, which `to_pandas` keeps.
 
     Examples
     --------
@@ -90,6 +95,9 @@ class Scores:
     errors: list[ScoringError] = field(default_factory=list)
     choices: Choices | None = None
     span: Span | None = None
+    fingerprint: str = ""
+    not_finite: int = 0
+    index: pd.Index | None = None
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -119,21 +127,25 @@ class Scores:
         return shares
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row per row of the table: prediction_0, prediction_1, ..., and label if there are labels."""
+        """A row per row of the table, with its index: prediction_0, prediction_1, ..., and label if there are labels."""
         import pandas as pd
 
-        return pd.DataFrame(self._columns())
+        return pd.DataFrame(self._columns(), None if self.index is None else self.index[: len(self)])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as CSV."""
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet; the metadata name the model and the part of the table."""
+        """Write the columns of `to_pandas` as Parquet; the metadata name the model, the table and the part of it."""
         facts = {
+            "data": self.fingerprint,
             "model": self.model.name,
             "version": self.model.version,
             "sha256": self.model.sha256,
+            "output": self.model.output_name,
+            "label_prefix": self.choices and self.choices.label_prefix,
+            "rows": len(self),
             "not_scored": rows_of(self.errors),
             "span": self.span and self.span._asdict(),
         }
@@ -157,4 +169,6 @@ class Scores:
             f"model {model.name!r}" + (f" version {model.version}" if model.version else ""),
             f"{lost:,} rows not scored" if lost else "all rows scored",
         ]
+        if self.not_finite:
+            parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
         return f"Scores({', '.join(parts)})"

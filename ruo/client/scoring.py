@@ -1,10 +1,7 @@
 """A whole table to its predictions: `score_csv`, `ascore_csv` and `iter_scores` over one asynchronous core.
 
-    table -> blocks -> chunks (encoded, in a thread) -> queue -> `concurrency` senders -> answers -> Scores
-
 The server describes its model first, since the table is read in the model's datatype. Then reading, sending and
-receiving overlap, with no more than a few chunks in memory. With a checkpoint, every answer is also written to disk, and
-answers from an earlier run are read from there.
+receiving overlap, with no more than a few chunks in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Consistency
@@ -30,8 +27,6 @@ from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, TableError
 from ruo.table import Labels, Source, open_table
-
-__all__ = ["ScoredBlock", "ascore_csv", "iter_scores", "score_csv"]
 
 
 class ScoredBlock(NamedTuple):
@@ -158,6 +153,7 @@ class _Run:
                             raise error
                     collected.account_for(pipeline.rows)
                     scores = self._scores(collected, pipeline, lag)
+                    scores.fingerprint = await self._fingerprint if self.table.span else ""
             except (ScoringError, CheckpointError) as error:
                 if collected.records:
                     error.scores = self._scores(collected, pipeline, lag)
@@ -202,23 +198,26 @@ class _Run:
             async with self.client as client:
                 stored_version = checkpoint.key["version"] if checkpoint and checkpoint.key else None
                 self._check_features(await client.learn_model(stored_version))
+                if checkpoint or self.table.span:
+                    self._fingerprint = asyncio.create_task(asyncio.to_thread(self.table.fingerprint))
                 if checkpoint:
-                    await checkpoint.begin(await asyncio.to_thread(self._key))
+                    await checkpoint.begin(self._key(await self._fingerprint))
                 pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
                 async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
                     yield pipeline
             if checkpoint:
                 await checkpoint.finish()
 
-    def _key(self) -> dict[str, object]:
+    def _key(self, fingerprint: str) -> dict[str, Any]:
         """What must be the same for a run to resume an earlier one."""
         options, model, span = self.options, self.client.model, self.table.span
         return {
-            "data": self.table.fingerprint(),
+            "data": fingerprint,
             "shard": span and list(span),
             "model": model.name,
             "version": "" if options.allow_version_change else model.version,
             "sha256": "" if options.allow_version_change else model.sha256,
+            "output": model.output_name,
             "label_prefix": options.label_prefix,
             "chunk_size": options.chunk_size,
             "wire": self.client.wire.name,
@@ -241,8 +240,10 @@ class _Run:
             self.client.model._replace(version=collected.version or self.client.model.version),
             collected.records,
             collected.errors,
-            Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight),
+            Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight, self.options.label_prefix),
             self.table.span,
+            not_finite=pipeline.not_finite,
+            index=self.table.index,
         )
 
 

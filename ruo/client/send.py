@@ -14,14 +14,14 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from ruo.client import discovery
-from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id
+from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, base_and_model
 from ruo.errors import ArgumentError, ScoringError
-from ruo.wire import WIRES, InferRequest, WireError
+from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 
 __all__ = ["Client"]
@@ -71,19 +71,20 @@ class Client:
         return self.model
 
     async def _ask_for_model(self, version: str | None) -> ModelInfo:
+        output = self._options.output or ONLY
         if not self.wire.has_models:
-            return ModelInfo("model", "", "")
+            return ModelInfo("model", "", "", output_name=output)
         name = base_and_model(self._first_url)[1] or await discovery.only_model(self._ask)
         if not self.wire.has_metadata:
-            return ModelInfo(name, "", "")
-        model = await discovery.learn_model(self._ask, name)
+            return ModelInfo(name, "", "", output_name=output)
+        model = await discovery.learn_model(self._ask, name, output=output)
         if self.wire.fallback and not await discovery.takes_binary(self._ask):
             self.wire = WIRES[self.wire.fallback]
         wanted = version or model.version
         if self._options.allow_version_change or not wanted:
             return model
         try:
-            pinned = await discovery.learn_model(self._ask, name, wanted)
+            pinned = await discovery.learn_model(self._ask, name, wanted, output)
         except ScoringError as error:
             if error.status in discovery.NO_SUCH_ROUTE:
                 return model
@@ -208,6 +209,7 @@ class Client:
             reason = str(error).rstrip(".")
             raise RefusedError(f"{server.name}{path} did not answer with these predictions: {reason}.", 200) from None
         self._row_shape = predictions.shape[1:]
+        self.model = self.model._replace(output_name=chosen_output(answer.outputs, self.model.output_name))
         # the wires v1 and paper have no place for the version in the answer itself
         record.version = answer.model_version or headers.get("Ruo-Model-Version", "")
         record.worker = headers.get("Ruo-Worker", "")

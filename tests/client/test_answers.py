@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ruo.client.answers import most_bytes, predictions_of, request_id
+from ruo.client.answers import count_not_finite, most_bytes, predictions_of, request_id
 from ruo.client.records import Chunk, ModelInfo
 from ruo.wire import WIRES, InferRequest, InferResponse, WireError
 from ruo.wire.messages import Array
@@ -31,10 +31,42 @@ def test_predictions_are_rows_of_float32(output: Array, shape: tuple[int, ...]) 
 
 
 def test_the_models_output_is_taken() -> None:
-    """The output is taken by its name, or else it is the first one."""
-    outputs = {"z": np.zeros(3), "y": np.ones(3)}
-    assert predictions_of(InferResponse(outputs), ROWS, MODEL).all()
-    assert not predictions_of(InferResponse(outputs), ROWS, MODEL._replace(output_name="w")).any()
+    """The output is taken by its name, wherever it stands, or because it is the only one."""
+    two, one, unnamed = {"z": np.zeros(3), "y": np.ones(3)}, {"w": np.ones(3)}, {"": np.ones(3)}
+    assert predictions_of(InferResponse(two), ROWS, MODEL).all()
+    assert predictions_of(InferResponse(one), ROWS, MODEL._replace(output_name="")).all()
+    assert predictions_of(InferResponse(unnamed), ROWS, MODEL._replace(output_name="")).all()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "wanted", "sentence"),
+    [
+        (["z", "y"], "", "the model has several outputs; choose one of z, y, as in output='z'"),
+        (["z", "y"], "w", "the model has no output 'w'; choose one of z, y, as in output='z'"),
+        (["z"], "w", "the model has no output 'w'; choose one of z, as in output='z'"),
+        ([""], "w", "the model has no output 'w'; leave `output` out"),
+    ],
+)
+def test_no_output_is_taken_blindly(outputs: list[str], wanted: str, sentence: str) -> None:
+    """Which of several outputs is meant has to be said, and it has to be there; the error lists what there is."""
+    answer = InferResponse(dict.fromkeys(outputs, np.ones(3)))
+    with pytest.raises(WireError, match=f"^{sentence}$"):
+        predictions_of(answer, ROWS, MODEL._replace(output_name=wanted))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_that_are_not_finite_are_counted(dtype: type[np.floating]) -> None:
+    """A row counts once, however many of its features are NaN or Infinity, and the largest numbers are finite."""
+    features = np.full((6, 4), np.finfo(dtype).max, dtype)
+    assert count_not_finite(features) == 0
+    features[1, 0], features[3], features[4, 2], features[4, 3] = np.nan, -np.inf, np.inf, -np.inf
+    assert count_not_finite(features) == 3
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64])
+def test_whole_numbers_are_finite(dtype: type[np.generic]) -> None:
+    """Datatypes without NaN and Infinity count no row."""
+    assert count_not_finite(np.ones((2, 3), dtype)) == 0
 
 
 @pytest.mark.parametrize(
