@@ -141,7 +141,7 @@ def score(
 @click.argument("parts", nargs=-1, required=True, type=_PATH)
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
     """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
-    from ruo.client.shards import merge as merge_parts
+    from ruo.client.scores import merge as merge_parts
 
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ruo.client.records import RequestRecord, Sent, rows_named
-from ruo.client.scores import Predictions, Timings, rows_of
+from ruo.client.scores import Predictions, Timings
 from ruo.errors import ScoringError
 from ruo.table import NO_LABEL, Labels
 from ruo.wire.messages import Array
@@ -49,7 +49,7 @@ class Collected(Consistency):
         self.errors: list[ScoringError] = []
         self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
         self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
-        self._scored = 0
+        self.scored = 0  # rows with predictions
 
     def add(self, sent: Sent) -> ScoringError | None:
         """Keep an answer, and return its error, if any."""
@@ -62,14 +62,14 @@ class Collected(Consistency):
             return error
         assert sent.answer.predictions is not None  # because there is no error
         self._predictions.put(sent.start, sent.answer.predictions)
-        self._scored += sent.rows
+        self.scored += sent.rows
         return None
 
     def account_for(self, rows: int) -> None:
         """Check that each of the rows read was scored or failed; a lost row is a defect of ruo."""
-        failed = rows_of(self.errors)
-        if rows != self._scored + failed:
-            message = f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
+        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        if rows != self.scored + failed:
+            message = f"{rows:,} rows were read, {self.scored:,} scored and {failed:,} failed: some are lost."
             raise ScoringError(message)
 
     def predictions(self, rows: int) -> Predictions:

@@ -1,10 +1,12 @@
-"""The result of a run: the predictions in row order, and how they came about."""
+"""The result of a run: the predictions in row order, and how they came about; and the results of all parts, joined."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from ruo.client.checkpoint import difference
 from ruo.client.records import ModelInfo, RequestRecord
-from ruo.errors import ScoringError
+from ruo.errors import ArgumentError, CheckpointError, ScoringError
 from ruo.table import Labels, Span
 from ruo.wire.messages import Array
 
@@ -23,12 +26,9 @@ if TYPE_CHECKING:
 
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
-METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
-
-
-def rows_of(errors: list[ScoringError]) -> int:
-    """The number of rows that were not scored."""
-    return sum((error.stop or 0) - (error.start or 0) for error in errors)
+_METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
+_MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
 
 
 class Timings(NamedTuple):
@@ -43,12 +43,11 @@ class Timings(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How the table was sent: the wire, the rows of a typical request, the requests in flight, which columns are labels."""
+    """How the table was sent: the wire, the rows of a typical request, and the requests in flight."""
 
     wire: str
     chunk_size: int
     concurrency: int
-    label_prefix: str = "Label_"
 
 
 @dataclass(repr=False)
@@ -73,18 +72,14 @@ class Scores:
         How the table was sent, with the sizes that "auto" led to.
     span : Span or None
         The part of the table that was scored; None for all of it.
-    fingerprint : str
-        The SHA-256 of the whole table, where a part of it was scored.
+    not_scored : int
+        How many rows were not scored.
     not_finite : int
         How many rows have NaN or Infinity among their features, in the model's datatype.
     index : pandas.Index or None
         The index of a pandas source, which `to_pandas` keeps.
-
-    Examples
-    --------
-    >>> scores = score_csv("testset.csv", "http://localhost:8000")  # doctest: +SKIP
-    >>> scores.predictions.argmax(axis=1)  # doctest: +SKIP
-    >>> scores.to_parquet("predictions.parquet")  # doctest: +SKIP
+    key : dict
+        What was scored: the data, the model and the options, as in a checkpoint.
     """
 
     predictions: Predictions
@@ -95,9 +90,10 @@ class Scores:
     errors: list[ScoringError] = field(default_factory=list)
     choices: Choices | None = None
     span: Span | None = None
-    fingerprint: str = ""
+    not_scored: int = 0
     not_finite: int = 0
     index: pd.Index | None = None
+    key: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -137,19 +133,10 @@ class Scores:
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet; the metadata name the model, the table and the part of it."""
-        facts = {
-            "data": self.fingerprint,
-            "model": self.model.name,
-            "version": self.model.version,
-            "sha256": self.model.sha256,
-            "output": self.model.output_name,
-            "label_prefix": self.choices and self.choices.label_prefix,
-            "rows": len(self),
-            "not_scored": rows_of(self.errors),
-            "span": self.span and self.span._asdict(),
-        }
-        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(facts)})
+        """Write the columns of `to_pandas` as Parquet; the metadata say what was scored, for `merge`."""
+        model = {"version": self.model.version, "sha256": self.model.sha256}
+        facts = {**self.key, **model, "rows": len(self), "not_scored": self.not_scored}
+        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={_METADATA: json.dumps(facts)})
 
     def _columns(self) -> dict[str, Array]:
         flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
@@ -160,15 +147,90 @@ class Scores:
         return len(self.predictions)
 
     def __repr__(self) -> str:
-        model, lost = self.model, rows_of(self.errors)
+        model = self.model
         outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
         parts = [
             f"{len(self):,} rows x {outputs} outputs",
             f"{self.timings.total_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
             f"{len(self.records):,} requests",
             f"model {model.name!r}" + (f" version {model.version}" if model.version else ""),
-            f"{lost:,} rows not scored" if lost else "all rows scored",
+            f"{self.not_scored:,} rows not scored" if self.not_scored else "all rows scored",
         ]
         if self.not_finite:
             parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
         return f"Scores({', '.join(parts)})"
+
+
+class _Part(NamedTuple):
+    """A Parquet file of predictions; `key` is what all parts of a table have in common."""
+
+    path: Path
+    span: Span
+    key: dict[str, Any]
+    facts: dict[str, Any]
+    frame: pl.LazyFrame
+
+
+def merge(parts: Sequence[Path], out: Path) -> int:
+    """Join the parts of a table, in any order, to one .parquet or .csv file, and return its number of rows.
+
+    Raises CheckpointError for a part that is missing, double, not completely scored, or of another table, model or run.
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise ArgumentError(f"{out} must end in .parquet or .csv.")
+    if out.resolve() in {part.resolve() for part in parts}:
+        raise ArgumentError(f"{out} is one of the parts; write the whole to another file.")
+    opened = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
+    filled = [part for part in opened if part.facts["rows"]]
+    if not filled:
+        raise CheckpointError("There are no rows to merge; name the Parquet file of each part.")
+    first = filled[0]
+    for part in opened:
+        key = part.key if part.facts["rows"] else {**part.key, "columns": first.key["columns"]}
+        if what := difference(key, first.key):
+            raise CheckpointError(f"{part.path} does not fit {first.path}: it is of {what}; score one of them again.")
+    _check_spans(opened)
+    facts = {**opened[0].facts, "rows": sum(part.facts["rows"] for part in filled), "shard": None}
+    unfinished = out.with_name(out.name + ".unfinished")
+    try:
+        whole = pl.concat([part.frame for part in filled])
+        if out.suffix == ".csv":
+            whole.sink_csv(unfinished)
+        else:
+            whole.sink_parquet(unfinished, metadata={_METADATA: json.dumps(facts)})
+        unfinished.replace(out)
+    except _UNREADABLE as error:
+        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(f"The parts cannot be joined to {out}: {str(error).splitlines()[0]}.") from error
+    return int(facts["rows"])
+
+
+def _open(path: Path) -> _Part:
+    try:
+        facts = json.loads(pl.read_parquet_metadata(path)[_METADATA])
+        frame = pl.scan_parquet(path, glob=False)
+        missing = facts["not_scored"] or facts["rows"] - frame.select(pl.len()).collect().item()
+        span = Span(*facts["shard"]) if facts["shard"] else None
+        key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
+        key["columns"] = ", ".join(frame.collect_schema())
+    except _UNREADABLE:
+        message = f"{path} is not a part; parts are Parquet files written by `ruo score --shard`."
+        raise CheckpointError(message) from None
+    if span is None:
+        raise CheckpointError(f"{path} is of a whole table; there is nothing to merge.")
+    if missing:
+        raise CheckpointError(f"{path} lacks {missing:,} of its {facts['rows']:,} rows; score this part again.")
+    return _Part(path, span, {**key, "of": span.of, "size": span.size}, facts, frame)
+
+
+def _check_spans(parts: list[_Part]) -> None:
+    numbers, of = [part.span.part for part in parts], parts[0].span.of
+    missing = next((number for number in range(of) if number not in numbers), None)
+    if missing is not None:
+        raise CheckpointError(f"Of {of} parts, counted from 0, number {missing} is missing.")
+    double = next((number for number in numbers if numbers.count(number) > 1), None)
+    if double is not None:
+        raise CheckpointError(f"Part {double} is given twice; name it once.")
+    for before, after in itertools.pairwise(parts):
+        if before.span.end != after.span.begin:
+            raise CheckpointError(f"{before.path} and {after.path} do not join: rows are missing or double.")

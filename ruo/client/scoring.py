@@ -105,8 +105,7 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
 def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
     """Score a table of any length block by block, in row order and in bounded memory.
 
-    Only a few chunks are sent ahead of the block in hand, so a slow consumer slows the reading. Raises what `score_csv`
-    raises.
+    A slow consumer slows the reading. Raises what `score_csv` raises.
 
     Parameters
     ----------
@@ -114,15 +113,6 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     url : str or sequence of str
     **options
 
-    Yields
-    ------
-    ScoredBlock
-        The next rows.
-
-    Examples
-    --------
-    >>> for block in iter_scores("testset.csv", "http://localhost:8000"):  # doctest: +SKIP
-    ...     print(block.start, block.predictions.mean())
     """
     return _Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).iterate()
 
@@ -152,8 +142,8 @@ class _Run:
                         if error is not None and self.options.errors == "raise":
                             raise error
                     collected.account_for(pipeline.rows)
-                    scores = self._scores(collected, pipeline, lag)
-                    scores.fingerprint = await self._fingerprint if self.table.span else ""
+                    fingerprint = await self._fingerprint if self.table.span else ""
+                    scores = self._scores(collected, pipeline, lag, fingerprint)
             except (ScoringError, CheckpointError) as error:
                 if collected.records:
                     error.scores = self._scores(collected, pipeline, lag)
@@ -196,7 +186,7 @@ class _Run:
         options = self.options
         async with Checkpoint(options.checkpoint) if options.checkpoint else nullcontext() as checkpoint:
             async with self.client as client:
-                stored_version = checkpoint.key["version"] if checkpoint and checkpoint.key else None
+                stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
                 self._check_features(await client.learn_model(stored_version))
                 if checkpoint or self.table.span:
                     self._fingerprint = asyncio.create_task(asyncio.to_thread(self.table.fingerprint))
@@ -231,7 +221,7 @@ class _Run:
                 f"label columns ({len(self.table.labels)} here) are those whose names start with label_prefix."
             )
 
-    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag) -> Scores:
+    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag, fingerprint: str = "") -> Scores:
         labels, self._unclear_label = collected.labels(pipeline.rows)
         return Scores(
             collected.predictions(pipeline.rows),
@@ -240,10 +230,12 @@ class _Run:
             self.client.model._replace(version=collected.version or self.client.model.version),
             collected.records,
             collected.errors,
-            Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight, self.options.label_prefix),
+            Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight),
             self.table.span,
-            not_finite=pipeline.not_finite,
-            index=self.table.index,
+            pipeline.rows - collected.scored,
+            pipeline.not_finite,
+            self.table.index,
+            self._key(fingerprint),
         )
 
 

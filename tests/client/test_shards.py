@@ -15,12 +15,11 @@ from click.testing import CliRunner
 from ruo import Scores, score_csv
 from ruo.__main__ import main
 from ruo.client.records import ModelInfo
-from ruo.client.scores import Choices, Timings
-from ruo.client.shards import merge
+from ruo.client.scores import Timings, merge
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
-from ruo.table import Span, open_table
+from ruo.table import open_table
 
 
 def rows_of(source: Any, of: int) -> list[list[float]]:
@@ -155,11 +154,11 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     a, b, c = parts
 
     for given, sentence in [
-        ([], "No parts are given"),
+        ([], "There are no rows to merge; name the Parquet file of each part"),
         ([a, c], "Of 3 parts, counted from 0, number 1 is missing"),
         ([a, b, b, c], "Part 1 is given twice"),
         ([a, b, other], "other.parquet does not fit .*0.parquet: it is of other data"),
-        ([a, b, half], r"half.parquet lacks \d rows that were not scored"),
+        ([a, b, half], r"half.parquet lacks 3 of its 3 rows; score this part again"),
         ([a, b, whole], "all.parquet is of a whole table"),
         ([a, b, tmp_path / "rubbish.parquet"], "rubbish.parquet is not a part"),
         ([a, b, tmp_path / "none.parquet"], "none.parquet is not a part"),
@@ -195,56 +194,58 @@ def test_a_table_that_changed_in_between_is_refused(
         merge([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "whole.parquet")
 
 
-def part_of(path: Path, span: tuple[int, ...], **changes: Any) -> Path:
+def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) -> Path:
     """A part with two rows, written as `score_csv` would."""
-    model = ModelInfo("model", "1", "test", output_name=changes.pop("output", "y"), sha256="a" * 64)
-    model = model._replace(**{name: changes.pop(name) for name in set(changes) & set(model._fields)})
-    labels = np.zeros(2, np.int64) if changes.pop("has_labels", False) else None
-    choices = Choices("v2", 2, 8, changes.pop("label_prefix", "Label_"))
-    scores = Scores(
-        np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, choices=choices, span=Span(*span),
-        **{"fingerprint": "f" * 64, **changes},
-    )  # fmt: skip
-    scores.to_parquet(path)
+    key = {
+        "data": "f" * 64,
+        "shard": span,
+        "model": "model",
+        "version": "1",
+        "sha256": "a" * 64,
+        "output": "y",
+        **changes,
+    }
+    model = ModelInfo("model", key["version"], "test", sha256=key["sha256"])
+    labels = np.zeros(2, np.int64) if has_labels else None
+    Scores(np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, key=key).to_parquet(path)
     return path
 
 
 @pytest.mark.parametrize(
     ("span", "changes", "sentence"),
     [
-        ((1, 2, 2, 4, 4), {"fingerprint": "0" * 64}, r"of other data \(000000000000..., not ffffffffffff...\)"),
-        ((1, 2, 2, 4, 4), {"name": "other"}, r"of another model \(other, not model\)"),
+        ((1, 2, 2, 4, 4), {"data": "0" * 64}, r"of other data \(000000000000..., not ffffffffffff...\)"),
+        ((1, 2, 2, 4, 4), {"model": "other"}, r"of another model \(other, not model\)"),
         ((1, 2, 2, 4, 4), {"version": "2"}, r"of another version of the model \(2, not 1\)"),
         ((1, 2, 2, 4, 4), {"sha256": ""}, r"of another model file \(none, not aaaaaaaaaaaa...\)"),
         ((1, 2, 2, 4, 4), {"output": "z"}, r"of another output \(z, not y\)"),
-        ((1, 2, 2, 4, 4), {"label_prefix": "a"}, r"of another label_prefix \(a, not Label_\)"),
+        ((1, 2, 2, 4, 4), {"label_prefix": "a"}, r"of another label_prefix \(a, not none\)"),
         ((1, 2, 2, 4, 4), {"has_labels": True}, r"of other columns \(prediction_0..., not prediction_0\)"),
         ((1, 3, 2, 4, 4), {}, r"of another number of parts \(3, not 2\)"),
         ((1, 2, 2, 5, 5), {}, r"of another size \(5, not 4\)"),
         ((1, 2, 1, 4, 4), {}, "do not join: rows are missing or double"),
         ((1, 2, 3, 4, 4), {}, "do not join: rows are missing or double"),
-        ((1, 2, 2, 3, 4), {}, r"1.parquet ends before the table does"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(
     tmp_path: Path, span: tuple[int, ...], changes: dict[str, Any], sentence: str
 ) -> None:
     """The error names what differs: the table, the model, an option, the columns or the place of the rows."""
-    first = part_of(tmp_path / "0.parquet", (0, 2, 0, 2, 4))
-    assert merge([first, part_of(tmp_path / "1.parquet", (1, 2, 2, 4, 4))], tmp_path / "whole.csv") == 4
+    first = part_of(tmp_path / "0.parquet", 0, 2, 0, 2, 4)
+    assert merge([first, part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4)], tmp_path / "whole.csv") == 4
 
     with pytest.raises(CheckpointError, match=sentence):
-        merge([first, part_of(tmp_path / "1.parquet", span, **changes)], tmp_path / "whole.parquet")
+        merge([first, part_of(tmp_path / "1.parquet", *span, **changes)], tmp_path / "whole.parquet")
     assert not (tmp_path / "whole.parquet").exists()
 
 
 def test_a_part_whose_rows_were_changed_is_refused(tmp_path: Path) -> None:
     """A part that lost rows after it was written, or whose data are damaged, is named, and nothing is left behind."""
-    parts = [part_of(tmp_path / f"{part}.parquet", (part, 2, 2 * part, 2 * part + 2, 4)) for part in range(2)]
+    parts = [part_of(tmp_path / f"{part}.parquet", part, 2, 2 * part, 2 * part + 2, 4) for part in range(2)]
     facts = pl.read_parquet_metadata(parts[1])
     whole = parts[1].read_bytes()
     pl.read_parquet(parts[1])[:1].write_parquet(parts[1], metadata={"ruo": facts["ruo"]})
-    with pytest.raises(CheckpointError, match="1.parquet has 1 rows, 2 were scored; score this part again"):
+    with pytest.raises(CheckpointError, match="1.parquet lacks 1 of its 2 rows; score this part again"):
         merge(parts, tmp_path / "whole.parquet")
 
     parts[1].write_bytes(whole[:4] + bytes(30) + whole[34:])
@@ -257,9 +258,9 @@ def test_a_parts_path_is_no_pattern(tmp_path: Path) -> None:
     """A path with brackets or stars names that file, not those that match."""
     (tmp_path / "1.parquet").write_bytes(b"")
     parts = [
-        part_of(tmp_path / f"{name}.parquet", (part, 2, 2 * part, 2 * part + 2, 4)) for part, name in enumerate("*1")
+        part_of(tmp_path / f"{name}.parquet", part, 2, 2 * part, 2 * part + 2, 4) for part, name in enumerate("*1")
     ]
     bracketed = parts[1].rename(tmp_path / "[1].parquet")
-    part_of(tmp_path / "1.parquet", (1, 2, 2, 4, 4), version="2")
+    part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4, version="2")
 
     assert merge([parts[0], bracketed], tmp_path / "whole.parquet") == 4
