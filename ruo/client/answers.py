@@ -29,7 +29,7 @@ def request_id(chunk_start: int, rows: int) -> str:
 
 def most_bytes(rows: int, row_shape: tuple[int, ...] | None) -> int:
     """The most bytes that an answer can have, given the number of rows and, where it is known, the shape of one."""
-    if row_shape is None or min(row_shape, default=1) < 0:
+    if row_shape is None or any(size < 0 for size in row_shape):
         return 65 * _BYTES_BESIDE + rows * _BYTES_PER_ROW
     return _BYTES_BESIDE + rows * math.prod(row_shape) * _BYTES_PER_VALUE
 
@@ -62,17 +62,17 @@ def predictions_of(
         raise WireError(f"it has {len(output):,} predictions for {chunk.rows:,} rows")
     predictions = _as_float32(output, chunk)
     if predictions.ndim == 1:
-        predictions = predictions.reshape(-1, 1)
+        predictions = predictions[:, np.newaxis]
     shape = predictions.shape[1:]
     if row_shape is not None and shape != row_shape:
         raise WireError(f"each row has the shape {shape}, in earlier answers {row_shape}")
     return predictions
 
 
-def count_not_finite(features: Array) -> int:
-    """The number of rows that hold NaN or Infinity, of (rows, columns)."""
-    is_finite = np.isfinite(features)
-    return 0 if is_finite.all() else len(features) - int(is_finite.all(axis=1).sum())
+def rows_not_finite(cells: Array) -> Array:
+    """The rows that hold NaN or Infinity, in order."""
+    is_finite = np.isfinite(cells)
+    return np.empty(0, np.int64) if is_finite.all() else np.unique(np.nonzero(~is_finite)[0])
 
 
 def _as_float32(output: Array, chunk: Chunk) -> Array:
@@ -80,15 +80,13 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
         raise WireError("it has whole numbers above 2**24, which float32 predictions cannot hold")
     with np.errstate(over="ignore"):
         predictions = output.astype(np.float32, copy=False)
-    is_finite = np.isfinite(predictions)
-    if not is_finite.all():
-        # for a row with NaN among its features, NaN is a right answer
-        is_valid = np.isfinite(chunk.features).reshape(chunk.rows, -1).all(axis=1)
-        wrong = is_valid & ~is_finite.reshape(chunk.rows, -1).all(axis=1)
-        if wrong.any():
-            row = int(wrong.argmax())
-            value = output[row][~is_finite[row]].flat[0]
-            raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
+    wrong = rows_not_finite(predictions)
+    if wrong.size:  # for a row with NaN among its features, NaN is a right answer
+        wrong = np.setdiff1d(wrong, rows_not_finite(chunk.features))
+    if wrong.size:
+        row = int(wrong[0])
+        value = output[row][~np.isfinite(predictions[row])].flat[0]
+        raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
     return predictions
 
 

@@ -45,7 +45,7 @@ _WHAT = {
     "sha256": "another model file",
     "of": "another number of parts",
     "columns": "other columns",
-}
+}  # for the others, `another` and the name
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
@@ -89,7 +89,6 @@ class Checkpoint:
         self._file: IO[bytes] | None = None
         self._entries: dict[int, _Entry] = {}
         self._starts: list[int] = []
-        self._end = 0  # beyond it is only what a crash left unfinished
         self._key_checksum = 0
         self._row_shape: tuple[int, ...] | None = None
         self._waiting: queue.SimpleQueue[tuple[bytes, Array]] = queue.SimpleQueue()
@@ -111,11 +110,15 @@ class Checkpoint:
     async def begin(self, key: dict[str, Any]) -> None:
         """Write the key to a new file; raises CheckpointError if the file has another one."""
         if self.key is not None and (what := difference(self.key, key)):
-            raise CheckpointError(
-                f"The checkpoint {self._path} is of {what}; name another file, or delete this one to score all rows "
-                "anew."
+            message = (
+                f"The checkpoint {self._path} is of {what}; name another file, or delete this one to score all rows."
             )
-        await self._in_thread(lambda: self._begin(key))
+            raise CheckpointError(message)
+        if self.key is None:
+            self.key = key
+            frame = _pack(orjson.dumps(key), b"", 0)
+            self._key_checksum = _FRAME.unpack_from(frame[0])[1]
+            await self._in_thread(lambda: self._write(_MAGIC, *frame))
         self.require_written()
 
     def chunk_rows(self, start: int, rows: int | None) -> int | None:
@@ -142,24 +145,24 @@ class Checkpoint:
         if shape != (self._row_shape or shape):
             raise CheckpointError(
                 f"The checkpoint {self._path} has predictions of the shape {self._row_shape} a row, the model answers "
-                f"{shape}; name another file, or delete this one to score all rows anew."
+                f"{shape}; name another file, or delete this one to score all rows."
             )
         self._row_shape = shape
         head = orjson.dumps({**dataclasses.asdict(answer.record), "shape": answer.predictions.shape})
         self._waiting.put((head, answer.predictions))
-        self._thread.submit(self._write_waiting)
+        self._thread.submit(self._write)
 
     def require_written(self) -> None:
         """Raise CheckpointError if anything could not be written."""
         if self._failure is not None:
+            reason = self._failure.strerror
             raise CheckpointError(
-                f"The checkpoint {self._path} cannot be written ({self._failure.strerror}); make room, or name a file "
-                "in another place."
+                f"The checkpoint {self._path} cannot be written ({reason}); make room, or name another."
             )
 
     async def finish(self) -> None:
         """Wait until everything is on disk; raises CheckpointError if that fails."""
-        await self._in_thread(self._write_waiting)
+        await self._in_thread(self._write)
         self.require_written()
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
@@ -188,7 +191,7 @@ class Checkpoint:
                 self._read(data)
 
     def _close(self) -> None:
-        self._write_waiting()
+        self._write()
         if self._file is not None:
             with contextlib.suppress(OSError):  # `require_written` raised it already
                 self._file.close()
@@ -199,47 +202,31 @@ class Checkpoint:
         if data[:begin] != _MAGIC[: len(data)]:
             raise CheckpointError(f"{self._path} is not a checkpoint of this version of ruo; name another file.")
         frame = _unpack(data, begin, 0)
-        if frame is None and data.find(_MARK, begin + 1) < 0:  # a crash cut the key short, and nothing follows it
-            return
         if frame is None:
-            raise CheckpointError(
-                f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all rows "
-                "anew."
-            )
-        self.key, self._end, self._key_checksum = frame.head, frame.end, frame.checksum
-        place = self._end
+            if data.find(_MARK, begin + 1) < 0:  # a crash cut the key short, and nothing follows it
+                return
+            message = f"The checkpoint {self._path} is damaged: its key cannot be read; delete it to score all rows."
+            raise CheckpointError(message)
+        self.key, self._key_checksum, place = frame.head, frame.checksum, frame.end
         while (place := data.find(_MARK, place)) >= 0:
             frame = _unpack(data, place, self._key_checksum)
             if frame and (entry := _entry(frame)):
                 self._entries[entry.record.start] = entry
-                self._row_shape, self._end = entry.shape[1:], frame.end
+                self._row_shape = entry.shape[1:]
             place = frame.end if frame else place + 1
         self._starts = sorted(self._entries)
 
-    def _begin(self, key: dict[str, Any]) -> None:
-        buffers: list[bytes | memoryview] = []
-        if self.key is None:
-            self.key = key
-            buffers = [_MAGIC, *_pack(orjson.dumps(key), b"", 0)]
-            self._key_checksum = _FRAME.unpack_from(buffers[1])[1]
-        self._write(buffers, truncate_at=self._end)
-
-    def _write_waiting(self) -> None:
-        """Write all waiting answers, and sync once."""
-        buffers: list[bytes | memoryview] = []
+    def _write(self, *key: bytes | memoryview) -> None:
+        """Write all waiting answers, and sync once; a `key` begins the file anew."""
+        buffers = list(key)
         while not self._waiting.empty():
             head, predictions = self._waiting.get()
             data = np.ascontiguousarray(predictions, "<f4")
             buffers += _pack(head, data.data.cast("B") if data.size else b"", self._key_checksum)
-        if buffers:
-            self._write(buffers)
-
-    def _write(self, buffers: list[bytes | memoryview], truncate_at: int | None = None) -> None:
-        assert self._file is not None
-        if self._failure is None:
+        if buffers and self._file and self._failure is None:
             try:
-                if truncate_at is not None:
-                    self._file.truncate(truncate_at)
+                if key:
+                    self._file.truncate(0)
                 self._file.writelines(buffers)
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -264,13 +251,11 @@ def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
     if mark != _MARK or end > len(data):
         return None
     with memoryview(data) as view, view[begin - _LENGTHS.size : end] as covered:
-        if zlib.crc32(covered, checksum) != stored:
-            return None
-    try:
-        head = orjson.loads(data[begin:offset])
-    except orjson.JSONDecodeError:
-        return None
-    return _Frame(head, offset, end, stored) if isinstance(head, dict) else None
+        is_intact = zlib.crc32(covered, checksum) == stored
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if is_intact and isinstance(head := orjson.loads(data[begin:offset]), dict):
+            return _Frame(head, offset, end, stored)
+    return None
 
 
 def _entry(frame: _Frame) -> _Entry | None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
-from ruo.client.answers import count_not_finite
+from ruo.client.answers import rows_not_finite
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk, Sent
@@ -154,7 +154,7 @@ class Pipeline:
     def _form_one(self, block: Block) -> _Formed | list[Sent]:
         start, rows = block.start, len(block.features)
         self.rows += rows
-        self.not_finite += count_not_finite(block.features)
+        self.not_finite += len(rows_not_finite(block.features))
         if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
             return [Sent(start, rows, block.labels, answer)]
         try:

@@ -246,7 +246,7 @@ def test_a_damaged_key_is_no_key(path: Path) -> None:
 
     for damaged in (data.replace(b'"version":"1"', b'"version":"2"'), data.replace(orjson.dumps(KEY), b"null")):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged: what run it is of cannot be read; delete it"):
+        with pytest.raises(CheckpointError, match="is damaged: its key cannot be read; delete it"):
             asyncio.run(_read(path))
         assert path.read_bytes() == damaged
 
