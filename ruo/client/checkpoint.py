@@ -78,9 +78,9 @@ class _Entry(NamedTuple):
 
 
 class Checkpoint:
-    """The file at a path, open and locked during an `async with` block; one thread does all disk work.
+    """The file at a path, open and locked during an `async with` block, whose end waits until all is on disk.
 
-    Raises CheckpointError if the file cannot be opened, is in use, is damaged or is no checkpoint.
+    One thread does all disk work. Raises CheckpointError for whatever is wrong with the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -98,22 +98,22 @@ class Checkpoint:
         self._thread = ThreadPoolExecutor(1, "ruo-checkpoint")
         try:
             await self._in_thread(self._open)
-        except BaseException:
-            await self.__aexit__()
+        except BaseException as error:
+            await self.__aexit__(error)
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, error: object, *_: object) -> None:
         await asyncio.shield(self._in_thread(self._close))
         self._thread.shutdown(wait=False)
+        if error is None:
+            self.require_written()
 
     async def begin(self, key: dict[str, Any]) -> None:
         """Write the key to a new file; raises CheckpointError if the file has another one."""
         if self.key is not None and (what := difference(self.key, key)):
-            message = (
-                f"The checkpoint {self._path} is of {what}; name another file, or delete this one to score all rows."
-            )
-            raise CheckpointError(message)
+            advice = "name another file, or delete this one to score all rows"
+            raise CheckpointError(f"The checkpoint {self._path} is of {what}; {advice}.")
         if self.key is None:
             self.key = key
             frame = _pack(orjson.dumps(key), b"", 0)
@@ -159,11 +159,6 @@ class Checkpoint:
             raise CheckpointError(
                 f"The checkpoint {self._path} cannot be written ({reason}); make room, or name another."
             )
-
-    async def finish(self) -> None:
-        """Wait until everything is on disk; raises CheckpointError if that fails."""
-        await self._in_thread(self._write)
-        self.require_written()
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)

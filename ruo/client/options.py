@@ -113,17 +113,18 @@ class ScoreOptions:
 
 def takes_options(*without: str) -> Callable[[F], F]:
     """Show the options in the signature and docstring of a function that takes them as `**options`."""
-    options = [option for option in fields(ScoreOptions) if option.name not in without]
     entries = re.split(r"\n(?=\w)", (inspect.getdoc(ScoreOptions) or "").partition("----------\n")[2])
     text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] not in without)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    keywords = [
+        inspect.Parameter(option.name, kind, default=option.default, annotation=option.type)
+        for option in fields(ScoreOptions)
+        if option.name not in without
+    ]
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        keywords = [
-            inspect.Parameter(option.name, kind, default=option.default, annotation=option.type) for option in options
-        ]
+        own = list(signature.parameters.values())[:-1]
         function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
         function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
         return function
@@ -132,7 +133,6 @@ def takes_options(*without: str) -> Callable[[F], F]:
 
 
 def _require_whole(name: str, value: object, least: int, words: tuple[str | None, ...] = (), also: str = "") -> None:
-    if value in words:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    if not is_whole and value not in words:
         raise ArgumentError(f"{name}={value!r} must be a whole number from {least} up{also}.")

@@ -70,8 +70,6 @@ class Scores:
         The rows of `failures`.
     choices : Choices or None
         How the table was sent, with the sizes that "auto" led to.
-    span : Span or None
-        The part of the table that was scored; None for all of it.
     not_scored : int
         How many rows were not scored.
     not_finite : int
@@ -79,7 +77,7 @@ class Scores:
     index : pandas.Index or None
         The index of a pandas source, which `to_pandas` keeps.
     key : dict
-        What was scored: the data, the model and the options, as in a checkpoint.
+        What was scored: the data, the part of it, the model and the options.
     """
 
     predictions: Predictions
@@ -89,7 +87,6 @@ class Scores:
     records: list[RequestRecord] = field(default_factory=list)
     errors: list[ScoringError] = field(default_factory=list)
     choices: Choices | None = None
-    span: Span | None = None
     not_scored: int = 0
     not_finite: int = 0
     index: pd.Index | None = None

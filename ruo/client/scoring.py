@@ -184,19 +184,17 @@ class _Run:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[Pipeline]:
         options = self.options
-        async with Checkpoint(options.checkpoint) if options.checkpoint else nullcontext() as checkpoint:
-            async with self.client as client:
-                stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
-                self._check_features(await client.learn_model(stored_version))
-                if checkpoint or self.table.span:
-                    self._fingerprint = asyncio.create_task(asyncio.to_thread(self.table.fingerprint))
-                if checkpoint:
-                    await checkpoint.begin(self._key(await self._fingerprint))
-                pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
-                async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
-                    yield pipeline
+        stored = Checkpoint(options.checkpoint) if options.checkpoint else nullcontext()
+        async with stored as checkpoint, self.client as client:
+            stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
+            self._check_features(await client.learn_model(stored_version))
+            if checkpoint or self.table.span:
+                self._fingerprint = asyncio.create_task(asyncio.to_thread(self.table.fingerprint))
             if checkpoint:
-                await checkpoint.finish()
+                await checkpoint.begin(self._key(await self._fingerprint))
+            pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
+            async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
+                yield pipeline
 
     def _key(self, fingerprint: str) -> dict[str, Any]:
         """What must be the same for a run to resume an earlier one."""
@@ -231,7 +229,6 @@ class _Run:
             collected.records,
             collected.errors,
             Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight),
-            self.table.span,
             pipeline.rows - collected.scored,
             pipeline.not_finite,
             self.table.index,

@@ -196,7 +196,6 @@ async def _write(path: Path, key: dict[str, Any]) -> None:
         await checkpoint.begin(key)
         for start in (0, 2):
             checkpoint.add(_answer(start))
-        await checkpoint.finish()
 
 
 async def _read(path: Path) -> int:
@@ -283,7 +282,6 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
             await checkpoint.begin(KEY)
             for start in range(0, 200_000, 1_000):
                 checkpoint.add(Answer(RequestRecord(start, 1_000, 100), np.zeros((1_000, 250), np.float32)))
-            await checkpoint.finish()
         began = time.monotonic()
         async with LoopLag() as lag, Checkpoint(path) as checkpoint:
             await checkpoint.begin(KEY)
