@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ import orjson
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ruo import ScoringError, iter_scores, score_csv
 from ruo.client.checkpoint import Checkpoint
@@ -236,6 +241,111 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
     assert all(result == 4 or "is damaged" in str(result) or "is not a checkpoint" in str(result) for result in in_head)
     assert set(in_first) == {2, 4}  # the second entry is never lost
     assert {str(result) for result in cut} == {"0", "2"}
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"ruo checkpoint 2\n", b"ruo checkpoint 2\n\nentry\n\0"]))
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_bytes_are_no_rows(path: Path, data: bytes, beginning: bytes) -> None:
+    """Whatever is in the file, also behind the beginning of a real one: no row comes out of it, or a CheckpointError."""
+    path.write_bytes(beginning + data)
+    with contextlib.suppress(CheckpointError):
+        assert asyncio.run(_read(path)) == 0
+
+
+_edits = st.tuples(st.integers(0, 700), st.integers(0, 300), st.binary(max_size=20) | st.just(b"\nentry\n\0"))
+
+
+@given(st.lists(_edits, min_size=1, max_size=4), st.booleans())
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_edits_give_right_rows(path: Path, edits: list[tuple[int, int, bytes]], is_repeated: bool) -> None:
+    """A real checkpoint with pieces cut, inserted or doubled gives right rows or a CheckpointError."""
+    original = path.with_name("original.ruo")
+    if not original.exists():
+        asyncio.run(_write(original, KEY))
+    data = original.read_bytes()
+    for place, cut, piece in edits:
+        inserted = data[place : place + cut] * 2 if is_repeated else piece
+        data = data[:place] + inserted + data[place + cut :]
+    path.write_bytes(data)
+
+    with contextlib.suppress(CheckpointError):
+        assert asyncio.run(_read(path)) in (0, 2, 4)
+
+
+def _framed(head: bytes, data: bytes, checksum: int = 0) -> bytes:
+    """A key or an entry with a right checksum, as the format's description says."""
+    lengths = struct.pack("<QQ", len(head), len(data))
+    return b"\nentry\n\0" + struct.pack("<I", zlib.crc32(lengths + head + data, checksum)) + lengths + head + data
+
+
+@pytest.mark.parametrize("key", [b"null", b"[]", b'"key"', b"7", b"not JSON", b""])
+def test_a_key_that_is_no_object_is_damaged(path: Path, key: bytes) -> None:
+    """Even with a right checksum, what is no JSON object with names cannot be compared, so nothing resumes from it."""
+    path.write_bytes(b"ruo checkpoint 2\n" + _framed(key, b"") + b"\nentry\n\0")
+
+    with pytest.raises(CheckpointError, match="is damaged: its key cannot be read"):
+        asyncio.run(_read(path))
+
+
+@pytest.mark.parametrize("key", [{}, {**KEY, "more": 1}, {"data": "d"}, {"data": "d", "version": None}])
+def test_a_key_with_other_names_is_of_another_run(path: Path, key: dict[str, Any]) -> None:
+    """A key that lacks a name, or has one more, is not the key of this run."""
+    path.write_bytes(b"ruo checkpoint 2\n" + _framed(orjson.dumps(key), b""))
+
+    with pytest.raises(CheckpointError, match=r"is of (other data|another version of the model|another more) \("):
+        asyncio.run(_write(path, KEY))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 3},
+        {"shape": [2, 2]},
+        {"shape": [1, 2]},
+        {"shape": []},
+        {"shape": None},
+        {"shape": ["2", "1"]},
+        {"a field of another version": 1},
+        None,
+    ],
+)
+def test_an_entry_that_does_not_fit_does_not_count(path: Path, change: dict[str, Any] | None) -> None:
+    """An entry with other fields, or with more or fewer rows than it has predictions, is left out; those behind it stay."""
+    asyncio.run(_write(path, KEY))
+    data = path.read_bytes()
+    places = [place for place in range(len(data)) if data.startswith(b"\nentry\n\0", place)]
+    (checksum,) = struct.unpack_from("<I", data, places[0] + 8)
+    begin, (length,) = places[1] + 28, struct.unpack_from("<Q", data, places[1] + 12)
+    head = orjson.loads(data[begin : begin + length])
+    changed = b"[]" if change is None else orjson.dumps({**head, **change})
+    path.write_bytes(
+        data[: places[1]] + _framed(changed, data[begin + length : places[2]], checksum) + data[places[2] :]
+    )
+    assert asyncio.run(_read(path)) == 2
+
+    same = _framed(orjson.dumps(head), data[begin + length : places[2]], checksum)
+    assert data == data[: places[1]] + same + data[places[2] :]
+
+
+def test_a_chunk_ends_where_a_stored_one_begins(path: Path) -> None:
+    """New chunks fill the gaps between the entries, so that no row is scored twice."""
+
+    async def main() -> list[int | None]:
+        async with Checkpoint(path) as checkpoint:
+            await checkpoint.begin(KEY)
+            for start in (4, 8):
+                checkpoint.add(_answer(start))
+        async with Checkpoint(path) as checkpoint:
+            places = [(0, 3), (0, 10), (0, None), (3, 5), (4, 5), (6, 1), (6, 5), (10, 5), (10, None)]
+            assert checkpoint.stored(4, 3) is None
+            assert checkpoint.stored(5, 2) is None
+            return [checkpoint.chunk_rows(start, rows) for start, rows in places]
+
+    assert asyncio.run(main()) == [3, 4, 4, 1, 2, 1, 2, 5, None]
 
 
 def test_a_damaged_key_is_no_key(path: Path) -> None:

@@ -1,0 +1,113 @@
+"""The accounting: every row scored or failed, every prediction in its row, all of one version."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ruo.client.collected import Collected
+from ruo.client.records import Answer, RequestRecord, Sent
+from ruo.errors import ScoringError
+from ruo.table import NO_LABEL
+
+
+def sent(start: int, rows: int, labels: list[int] | None = None, failed: bool = False, **record: Any) -> Sent:
+    """An answer with the rows' numbers as predictions, or an error in their place."""
+    error = ScoringError("No.", start, start + rows) if failed else None
+    predictions = None if failed else np.arange(start, start + rows, dtype=np.float32)[:, np.newaxis]
+    answer = Answer(RequestRecord(start, rows, 100, **record), predictions, error)
+    return Sent(start, rows, None if labels is None else np.array(labels), answer)
+
+
+def collected_from(*answers: Sent, expected: int | None = None) -> Collected:
+    """What is known after these answers, in this order."""
+    collected = Collected(False, lambda: expected)
+    for answer in answers:
+        collected.add(answer)
+    return collected
+
+
+def test_every_row_is_scored_or_failed() -> None:
+    """The sums are checked exactly: one row too few or too many is an error that names all three numbers."""
+    collected = collected_from(sent(4, 6), sent(0, 3), sent(3, 1, failed=True))
+
+    collected.account_for(10)
+    assert collected.scored == 9
+    for rows in (9, 11):
+        with pytest.raises(ScoringError, match=f"^{rows} rows were read, 9 scored and 1 failed: some are lost.$"):
+            collected.account_for(rows)
+
+
+def test_an_error_is_returned_and_kept() -> None:
+    """A failed chunk's error comes back at once and stays in the list; its request is recorded."""
+    collected = Collected(False, lambda: None)
+    assert collected.add(sent(0, 2)) is None
+    failure = sent(2, 2, failed=True)
+    assert collected.add(failure) is failure.answer.error
+    assert collected.errors == [failure.answer.error]
+    assert [record.start for record in collected.records] == [0, 2]
+    nothing = Sent(4, 1, None, Answer(RequestRecord(4, 1, 100), None))
+    with pytest.raises(ScoringError, match="No predictions came") as caught:
+        raise collected.add(nothing) or AssertionError
+    assert (caught.value.start, caught.value.stop) == (4, 5)
+
+
+@pytest.mark.parametrize("expected", [None, 1, 7, 100])
+def test_predictions_are_in_row_order(expected: int | None) -> None:
+    """Whatever the order of the answers and the estimate of rows, each row has its own; NaN stands for the others."""
+    collected = collected_from(sent(60, 5), sent(0, 3), sent(20, 40), sent(3, 1, failed=True), expected=expected)
+
+    predictions = collected.predictions(70)[:, 0]
+
+    scored = [*range(3), *range(20, 65)]
+    np.testing.assert_array_equal(predictions[scored], scored)
+    assert np.isnan(np.delete(predictions, scored)).all()
+    assert predictions.dtype == np.float32
+    assert collected_from().predictions(3).shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "unclear"),
+    [
+        ([sent(2, 2, [7, 8]), sent(0, 2, [5, 6])], [5, 6, 7, 8], None),
+        ([sent(2, 2, [7, NO_LABEL]), sent(0, 2, [5, 6])], None, 3),
+        ([sent(2, 2, [7, 8]), sent(0, 2, [NO_LABEL, NO_LABEL])], None, 0),
+        ([sent(2, 2, [7, 8], failed=True), sent(0, 2, [5, 6])], [5, 6, 7, 8], None),
+        ([sent(0, 4)], None, None),
+    ],
+)
+def test_labels_are_whole_or_none(answers: list[Sent], labels: list[int] | None, unclear: int | None) -> None:
+    """Labels come with their rows, also with failed ones; the first row without a class is named."""
+    whole, row = collected_from(*answers).labels(4)
+    assert (None if whole is None else whole.tolist(), row) == (labels, unclear)
+
+
+def test_timings_are_of_this_runs_requests() -> None:
+    """Sending lasts from the first request to the last answer; requests of an earlier run have no clock."""
+    now = time.perf_counter()
+    stored, slow, fast = sent(0, 1), sent(1, 1, began_s=now + 1, seconds=5.0), sent(2, 1, began_s=now + 2, seconds=1.0)
+
+    timings = collected_from(stored, slow, fast).timings(now - 2, 30, 0.5, 0.25)
+
+    assert (timings.forming_s, timings.loop_lag_s) == (0.5, 0.25)
+    assert timings.sending_s == pytest.approx(5)
+    assert timings.first_result_s == pytest.approx(5)
+    assert 2 <= timings.total_s < 10
+    assert timings.rows_per_s == pytest.approx(30 / timings.total_s)
+    resumed = collected_from(stored).timings(now, 1, 0, 0)
+    assert resumed.sending_s == 0
+    assert math.isnan(resumed.first_result_s)
+
+
+@pytest.mark.parametrize(("sizes", "usual"), [([], 0), ([5], 5), ([1, 1, 1, 10], 10), ([4, 4, 3], 4), ([2, 3, 4], 3)])
+def test_the_usual_size_holds_the_middle_row(sizes: list[int], usual: int) -> None:
+    """Half of all rows were sent in requests of at most that size."""
+    starts = np.cumsum([0, *sizes])
+    assert (
+        collected_from(*(sent(int(start), size) for start, size in zip(starts, sizes, strict=False))).usual_rows()
+        == usual
+    )
