@@ -38,6 +38,7 @@ _MAGIC = b"ruo checkpoint 2\n"
 _MARK = b"\nentry\n\0"
 _FRAME = struct.Struct("<8sIQQ")  # mark, checksum, bytes of the JSON, bytes of the predictions
 _LENGTHS = struct.Struct("<QQ")
+_ELSE = "name another file, or delete this one to score all rows"
 _WHAT = {
     "data": "other data",
     "shard": "another part of the data",
@@ -112,8 +113,7 @@ class Checkpoint:
     async def begin(self, key: dict[str, Any]) -> None:
         """Write the key to a new file; raises CheckpointError if the file has another one."""
         if self.key is not None and (what := difference(self.key, key)):
-            advice = "name another file, or delete this one to score all rows"
-            raise CheckpointError(f"The checkpoint {self._path} is of {what}; {advice}.")
+            raise self._error(f"is of {what}; {_ELSE}")
         if self.key is None:
             self.key = key
             frame = _pack(orjson.dumps(key), b"", 0)
@@ -143,10 +143,7 @@ class Checkpoint:
         assert answer.predictions is not None
         shape = answer.predictions.shape[1:]
         if shape != (self._row_shape or shape):
-            raise CheckpointError(
-                f"The checkpoint {self._path} has predictions of the shape {self._row_shape} a row, the model answers "
-                f"{shape}; name another file, or delete this one to score all rows."
-            )
+            raise self._error(f"has predictions of {self._row_shape} a row, the model answers {shape}; {_ELSE}")
         self._row_shape = shape
         head = orjson.dumps({**dataclasses.asdict(answer.record), "shape": answer.predictions.shape})
         self._waiting.put((head, answer.predictions))
@@ -155,10 +152,10 @@ class Checkpoint:
     def require_written(self) -> None:
         """Raise CheckpointError if anything could not be written."""
         if self._failure is not None:
-            reason = self._failure.strerror
-            raise CheckpointError(
-                f"The checkpoint {self._path} cannot be written ({reason}); make room, or name another."
-            )
+            raise self._error(f"cannot be written ({self._failure.strerror}); make room, or name another file")
+
+    def _error(self, what: str) -> CheckpointError:
+        return CheckpointError(f"The checkpoint {self._path} {what}.")
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -172,15 +169,12 @@ class Checkpoint:
             self._file = self._path.open("a+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ModuleNotFoundError:
-            message = "Checkpoints need the file locks of Linux and macOS; leave the checkpoint out."
-            raise CheckpointError(message) from None
+            raise self._error("needs the file locks of Linux and macOS; leave it out") from None
         except BlockingIOError:
-            message = f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
-            raise CheckpointError(message) from None
+            raise self._error("is in use by another run; wait for its end, or name another file") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             reason = error.strerror if isinstance(error, OSError) else error
-            message = f"The checkpoint {self._path} cannot be opened ({reason}); name another file."
-            raise CheckpointError(message) from None
+            raise self._error(f"cannot be opened ({reason}); name another file") from None
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)
@@ -195,13 +189,12 @@ class Checkpoint:
         """Read the key and all intact entries."""
         begin = len(_MAGIC)
         if data[:begin] != _MAGIC[: len(data)]:
-            raise CheckpointError(f"{self._path} is not a checkpoint of this version of ruo; name another file.")
+            raise self._error("is not one of this version of ruo; name another file")
         frame = _unpack(data, begin, 0)
         if frame is None:
-            if data.find(_MARK, begin + 1) < 0:  # a crash cut the key short, and nothing follows it
+            if data.find(_MARK, begin + len(_MARK)) < 0:  # a crash cut the key short, and nothing follows it
                 return
-            message = f"The checkpoint {self._path} is damaged: its key cannot be read; delete it to score all rows."
-            raise CheckpointError(message)
+            raise self._error("is damaged: its key cannot be read; delete it to score all rows")
         self.key, self._key_checksum, place = frame.head, frame.checksum, frame.end
         while (place := data.find(_MARK, place)) >= 0:
             frame = _unpack(data, place, self._key_checksum)

@@ -77,7 +77,7 @@ class Scores:
     index : pandas.Index or None
         The index of a pandas source, which `to_pandas` keeps.
     key : dict
-        What was scored: the data, the part of it, the model and the options.
+        What was scored, where it is a part of a table: the data, the part, the model and the options.
     """
 
     predictions: Predictions
@@ -131,7 +131,8 @@ class Scores:
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as Parquet; the metadata say what was scored, for `merge`."""
-        model = {"version": self.model.version, "sha256": self.model.sha256}
+        names = {"model": "name", "version": "version", "sha256": "sha256", "output": "output_name"}
+        model = {name: getattr(self.model, attribute) for name, attribute in names.items()}
         facts = {**self.key, **model, "rows": len(self), "not_scored": self.not_scored}
         pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={_METADATA: json.dumps(facts)})
 
@@ -186,8 +187,9 @@ def merge(parts: Sequence[Path], out: Path) -> int:
         key = part.key if part.facts["rows"] else {**part.key, "columns": first.key["columns"]}
         if what := difference(key, first.key):
             raise CheckpointError(f"{part.path} does not fit {first.path}: it is of {what}; score one of them again.")
-    _check_spans(opened)
-    facts = {**opened[0].facts, "rows": sum(part.facts["rows"] for part in filled), "shard": None}
+    _check_spans(opened, first.span.of)
+    facts = {**first.facts, "rows": sum(part.facts["rows"] for part in filled)}
+    del facts["shard"]
     unfinished = out.with_name(out.name + ".unfinished")
     try:
         whole = pl.concat([part.frame for part in filled])
@@ -207,7 +209,7 @@ def _open(path: Path) -> _Part:
         facts = json.loads(pl.read_parquet_metadata(path)[_METADATA])
         frame = pl.scan_parquet(path, glob=False)
         missing = facts["not_scored"] or facts["rows"] - frame.select(pl.len()).collect().item()
-        span = Span(*facts["shard"]) if facts["shard"] else None
+        span = Span(*facts["shard"]) if "shard" in facts else None
         key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
         key["columns"] = ", ".join(frame.collect_schema())
     except _UNREADABLE:
@@ -220,8 +222,8 @@ def _open(path: Path) -> _Part:
     return _Part(path, span, {**key, "of": span.of, "size": span.size}, facts, frame)
 
 
-def _check_spans(parts: list[_Part]) -> None:
-    numbers, of = [part.span.part for part in parts], parts[0].span.of
+def _check_spans(parts: list[_Part], of: int) -> None:
+    numbers = [part.span.part for part in parts]
     missing = next((number for number in range(of) if number not in numbers), None)
     if missing is not None:
         raise CheckpointError(f"Of {of} parts, counted from 0, number {missing} is missing.")

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple, Unpack
 
 from ruo.client.checkpoint import Checkpoint
@@ -66,12 +67,6 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
         If rows were not scored; it names them and the server's reason, and `.scores` holds what was scored.
     CheckpointError
         If the checkpoint is of another run, in use, damaged, or cannot be written.
-
-    Examples
-    --------
-    >>> scores = score_csv("testset.csv", "http://localhost:8000", chunk_size=1_000)  # doctest: +SKIP
-    >>> scores.predictions.shape  # doctest: +SKIP
-    (10000, 10)
     """
     run = _Run(source, url, ScoreOptions(**options))
     with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
@@ -136,17 +131,18 @@ class _Run:
         async with LoopLag() as lag:
             try:
                 async with self._running() as pipeline:
+                    # the other parts are of the same table if its fingerprint is the same
+                    key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
                     async for sent in pipeline.answers():
                         bar.advance(sent.rows)
                         error = collected.add(sent)
                         if error is not None and self.options.errors == "raise":
                             raise error
                     collected.account_for(pipeline.rows)
-                    fingerprint = await self._fingerprint if self.table.span else ""
-                    scores = self._scores(collected, pipeline, lag, fingerprint)
+                    scores = self._scores(collected, pipeline, lag, await key if key else {})
             except (ScoringError, CheckpointError) as error:
                 if collected.records:
-                    error.scores = self._scores(collected, pipeline, lag)
+                    error.scores = self._scores(collected, pipeline, lag, {})
                 raise
         return scores
 
@@ -188,19 +184,21 @@ class _Run:
         async with stored as checkpoint, self.client as client:
             stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
             self._check_features(await client.learn_model(stored_version))
-            if checkpoint or self.table.span:
-                self._fingerprint = asyncio.create_task(asyncio.to_thread(self.table.fingerprint))
             if checkpoint:
-                await checkpoint.begin(self._key(await self._fingerprint))
+                await checkpoint.begin(await asyncio.to_thread(self._key))
             pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
             async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
                 yield pipeline
 
-    def _key(self, fingerprint: str) -> dict[str, Any]:
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.table.fingerprint()
+
+    def _key(self) -> dict[str, Any]:
         """What must be the same for a run to resume an earlier one."""
         options, model, span = self.options, self.client.model, self.table.span
         return {
-            "data": fingerprint,
+            "data": self._fingerprint,
             "shard": span and list(span),
             "model": model.name,
             "version": "" if options.allow_version_change else model.version,
@@ -219,7 +217,7 @@ class _Run:
                 f"label columns ({len(self.table.labels)} here) are those whose names start with label_prefix."
             )
 
-    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag, fingerprint: str = "") -> Scores:
+    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag, key: dict[str, Any]) -> Scores:
         labels, self._unclear_label = collected.labels(pipeline.rows)
         return Scores(
             collected.predictions(pipeline.rows),
@@ -232,7 +230,7 @@ class _Run:
             pipeline.rows - collected.scored,
             pipeline.not_finite,
             self.table.index,
-            self._key(fingerprint),
+            key,
         )
 
 

@@ -107,7 +107,7 @@ def _other_rows(small_csv: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_other_rows, "of other data"),
+        (_other_rows, r"of other data \([0-9a-f]{12}\.{3}, not [0-9a-f]{12}\.{3}\)"),
         (lambda _: {"chunk_size": 3}, r"another chunk_size \(2, not 3\)"),
         (lambda _: {"chunk_size": "auto"}, "another chunk_size"),
         (lambda _: {"label_prefix": "b"}, "another label_prefix|takes 3"),
@@ -238,7 +238,7 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
     in_first = asyncio.run(results(data[:first] + damaged + data[second:] for damaged in _damages(data[first:second])))
     cut = asyncio.run(results(data[:end] for end in range(len(data))))
 
-    assert all(result == 4 or "is damaged" in str(result) or "is not a checkpoint" in str(result) for result in in_head)
+    assert all(result == 4 or "is damaged" in str(result) or "is not one of" in str(result) for result in in_head)
     assert set(in_first) == {2, 4}  # the second entry is never lost
     assert {str(result) for result in cut} == {"0", "2"}
 
@@ -380,7 +380,7 @@ def test_answers_of_another_shape_are_refused(path: Path) -> None:
             checkpoint.add(Answer(RequestRecord(6, 2, 100), np.zeros((2, 3), np.float32)))
 
     asyncio.run(_write(path, KEY))
-    with pytest.raises(CheckpointError, match=r"predictions of the shape \(1,\) a row, the model answers \(3,\)"):
+    with pytest.raises(CheckpointError, match=r"predictions of \(1,\) a row, the model answers \(3,\)"):
         asyncio.run(main())
 
 
@@ -406,8 +406,8 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"a,b,c\n1,2,3\n", "is not a checkpoint of this version"),
-        (b"ruo checkpoint 3\n", "is not a checkpoint of this version"),
+        (b"a,b,c\n1,2,3\n", "is not one of this version"),
+        (b"ruo checkpoint 3\n", "is not one of this version"),
     ],
 )
 def test_another_file_is_not_written_to(

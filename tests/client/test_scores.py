@@ -34,10 +34,17 @@ def scores() -> Scores:
     errors = [ScoringError("Row 8 is bad.", 8, 9, 500), ScoringError("Row 7 is bad.", 7, 8, 500)]
     predictions = np.arange(40, dtype=np.float32).reshape(10, 2, 2)
     predictions[7:9] = np.nan
-    model = ModelInfo("m", "3", "test", sha256="abc")
+    model = ModelInfo("m", "3", "test", output_name="y", sha256="abc")
     return Scores(
         predictions, np.arange(10), Timings(1, 2, 4, 2.5), model, records, errors, not_scored=2, key={"data": "d"}
     )
+
+
+def test_times_may_be_unknown() -> None:
+    """Where no answer came, the first result has no time; the loop was not late as far as is known."""
+    timings = Timings(1, 2, 4, 2.5)
+    assert np.isnan(timings.first_result_s)
+    assert timings.loop_lag_s == 0
 
 
 def test_requests_are_in_row_order(scores: Scores) -> None:
@@ -92,8 +99,10 @@ def test_a_file_says_what_was_scored(scores: Scores, tmp_path: Path) -> None:
 
     assert json.loads(pl.read_parquet_metadata(tmp_path / "p.parquet")["ruo"]) == {
         "data": "d",
+        "model": "m",
         "version": "3",
         "sha256": "abc",
+        "output": "y",
         "rows": 10,
         "not_scored": 2,
     }

@@ -205,7 +205,7 @@ def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) ->
         "output": "y",
         **changes,
     }
-    model = ModelInfo("model", key["version"], "test", sha256=key["sha256"])
+    model = ModelInfo(key["model"], key["version"], "test", sha256=key["sha256"], output_name=key["output"])
     labels = np.zeros(2, np.int64) if has_labels else None
     Scores(np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, key=key).to_parquet(path)
     return path
@@ -214,13 +214,13 @@ def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) ->
 @pytest.mark.parametrize(
     ("span", "changes", "sentence"),
     [
-        ((1, 2, 2, 4, 4), {"data": "0" * 64}, r"of other data \(000000000000..., not ffffffffffff...\)"),
+        ((1, 2, 2, 4, 4), {"data": "0" * 64}, r"of other data \(0{12}\.{3}, not f{12}\.{3}\)"),
         ((1, 2, 2, 4, 4), {"model": "other"}, r"of another model \(other, not model\)"),
         ((1, 2, 2, 4, 4), {"version": "2"}, r"of another version of the model \(2, not 1\)"),
-        ((1, 2, 2, 4, 4), {"sha256": ""}, r"of another model file \(none, not aaaaaaaaaaaa...\)"),
+        ((1, 2, 2, 4, 4), {"sha256": ""}, r"of another model file \(none, not a{12}\.{3}\)"),
         ((1, 2, 2, 4, 4), {"output": "z"}, r"of another output \(z, not y\)"),
         ((1, 2, 2, 4, 4), {"label_prefix": "a"}, r"of another label_prefix \(a, not none\)"),
-        ((1, 2, 2, 4, 4), {"has_labels": True}, r"of other columns \(prediction_0..., not prediction_0\)"),
+        ((1, 2, 2, 4, 4), {"has_labels": True}, r"of other columns \(prediction_0\.{3}, not prediction_0\)"),
         ((1, 3, 2, 4, 4), {}, r"of another number of parts \(3, not 2\)"),
         ((1, 2, 2, 5, 5), {}, r"of another size \(5, not 4\)"),
         ((1, 2, 1, 4, 4), {}, "do not join: rows are missing or double"),
@@ -237,6 +237,22 @@ def test_parts_that_do_not_belong_together_are_refused(
     with pytest.raises(CheckpointError, match=sentence):
         merge([first, part_of(tmp_path / "1.parquet", *span, **changes)], tmp_path / "whole.parquet")
     assert not (tmp_path / "whole.parquet").exists()
+
+
+def test_missing_and_double_parts_are_named(tmp_path: Path) -> None:
+    """Every part has to be there once, the first and the last too."""
+    a, b, c = (part_of(tmp_path / f"{part}.parquet", part, 3, 2 * part, 2 * part + 2, 6) for part in range(3))
+    for given, sentence in [
+        ([b, c], "Of 3 parts, counted from 0, number 0 is missing."),
+        ([c, a], "Of 3 parts, counted from 0, number 1 is missing."),
+        ([a, b], "Of 3 parts, counted from 0, number 2 is missing."),
+        ([a, b, c, b], "Part 1 is given twice; name it once."),
+    ]:
+        with pytest.raises(CheckpointError, match=f"^{sentence}$"):
+            merge(given, tmp_path / "whole.parquet")
+    assert merge([c, a, b], tmp_path / "whole.parquet") == 6
+    with pytest.raises(CheckpointError, match="is of a whole table; there is nothing to merge"):
+        merge([tmp_path / "whole.parquet"], tmp_path / "again.parquet")
 
 
 def test_a_part_whose_rows_were_changed_is_refused(tmp_path: Path) -> None:
