@@ -5,8 +5,8 @@ It has to name this request, with one finite prediction per row, all of the same
 
 from __future__ import annotations
 
-import contextlib
 import math
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -49,10 +49,7 @@ def chosen_output(names: Iterable[str], wanted: str) -> str:
 def predictions_of(
     answer: InferResponse, chunk: Chunk, model: ModelInfo, row_shape: tuple[int, ...] | None = None
 ) -> Array:
-    """The predictions of a chunk, (rows, outputs) or (rows, ...) in float32; raises WireError where they cannot be that.
-
-    `row_shape` is the shape of one row in earlier answers.
-    """
+    """A chunk's predictions, (rows, ...) in float32 with rows of a known shape; WireError where they cannot be that."""
     if answer.id and answer.id != request_id(chunk.start, chunk.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
     output = answer.outputs[chosen_output(answer.outputs, model.output_name)]
@@ -92,8 +89,5 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
 
 def read_server_timing(header: str, record: RequestRecord) -> None:
     """Read `decode;dur=1.2, predict;dur=3.4` (in milliseconds; W3C, "Server Timing")."""
-    for entry in header.split(","):
-        name, _, duration = entry.strip().partition(";dur=")
-        if name in ("decode", "queue", "predict", "encode"):
-            with contextlib.suppress(ValueError):  # a proxy may add anything
-                setattr(record, f"{name}_s", float(duration) / 1000)
+    for name, duration in re.findall(r"(?<![^, ])(decode|queue|predict|encode);dur=(\d+(?:\.\d+)?)", header):
+        setattr(record, f"{name}_s", float(duration) / 1000)

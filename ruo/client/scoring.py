@@ -52,11 +52,6 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
         http://host:8000, a model's address http://host/v2/models/NAME, or several servers with the same model.
     **options
 
-    Returns
-    -------
-    Scores
-        Predictions, labels, timings and requests.
-
     Raises
     ------
     ArgumentError
@@ -107,7 +102,6 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     source : path, pandas.DataFrame or polars.DataFrame
     url : str or sequence of str
     **options
-
     """
     return _Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).iterate()
 

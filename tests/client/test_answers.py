@@ -130,8 +130,10 @@ def test_images_are_rows_too() -> None:
 def test_the_servers_times_are_read() -> None:
     """Milliseconds become seconds; what a proxy adds is left out."""
     record = RequestRecord(0, 1, 1)
-    read_server_timing("cdn;dur=9, decode;dur=1500,queue;dur=2, predict;dur=x, encode;desc=y", record)
-    assert (record.decode_s, record.queue_s) == (1.5, 0.002)
+    read_server_timing(
+        "cdn;dur=9, decode;dur=1500,queue;dur=2.5, predict;dur=x, encode;desc=y, re-encode;dur=3", record
+    )
+    assert (record.decode_s, record.queue_s) == (1.5, 0.0025)
     assert np.isnan([record.predict_s, record.encode_s]).all()
     assert not hasattr(record, "cdn_s")
 
