@@ -89,5 +89,5 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
 
 def read_server_timing(header: str, record: RequestRecord) -> None:
     """Read `decode;dur=1.2, predict;dur=3.4` (in milliseconds; W3C, "Server Timing")."""
-    for name, duration in re.findall(r"(?<![^, ])(decode|queue|predict|encode);dur=(\d+(?:\.\d+)?)", header):
+    for name, duration in re.findall(r"(?<![^, ])(decode|queue|predict|encode);dur=(\d+(?:\.\d+)?)(?![\w.])", header):
         setattr(record, f"{name}_s", float(duration) / 1000)

@@ -201,7 +201,7 @@ class Checkpoint:
             if frame and (entry := _entry(frame)):
                 self._entries[entry.record.start] = entry
                 self._row_shape = entry.shape[1:]
-            place = frame.end if frame else place + 1
+            place = frame.end if frame else place + len(_MARK)
         self._starts = sorted(self._entries)
 
     def _write(self, *key: bytes | memoryview) -> None:
