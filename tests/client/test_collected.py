@@ -46,14 +46,39 @@ def test_an_error_is_returned_and_kept() -> None:
     """A failed chunk's error comes back at once and stays in the list; its request is recorded."""
     collected = Collected(False, lambda: None)
     assert collected.add(sent(0, 2)) is None
-    failure = sent(2, 2, failed=True)
-    assert collected.add(failure) is failure.answer.error
-    assert collected.errors == [failure.answer.error]
+    error = collected.add(sent(2, 2, failed=True))
+    assert (str(error), collected.errors) == ("No.", [error])
     assert [record.start for record in collected.records] == [0, 2]
-    nothing = Sent(4, 1, None, Answer(RequestRecord(4, 1, 100), None))
-    with pytest.raises(ScoringError, match="No predictions came") as caught:
-        raise collected.add(nothing) or AssertionError
-    assert (caught.value.start, caught.value.stop) == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("versions", "wrong"), [("1", None), ("11", None), ("12", 1), ("121", 1), ("112", 2), ("-1", None)]
+)
+@pytest.mark.parametrize("may_change", [False, True])
+def test_all_answers_are_of_one_version(versions: str, wrong: int | None, may_change: bool) -> None:
+    """The first answer of another version is an error that names its rows and both versions, unless it may change."""
+    collected = Collected(may_change, lambda: None)
+    errors = [collected.add(sent(2 * place, 2, version=name.strip("-"))) for place, name in enumerate(versions)]
+
+    if wrong is None or may_change:
+        assert set(errors) == {None}
+        assert collected.version == versions[-1]
+        assert collected.scored == 2 * len(versions)
+    else:
+        error = errors[wrong]
+        assert error is not None
+        assert str(error).startswith(f"Rows {2 * wrong} to {2 * wrong + 1} were answered by version 2 of the model, ")
+        assert "version 1; score the table again" in str(error)
+        assert (error.start, error.stop) == (2 * wrong, 2 * wrong + 2)
+        assert collected.errors == [error]
+        assert np.isnan(collected.predictions(2 * len(versions))[2 * wrong :][:2]).all()
+
+
+def test_an_unknown_version_changes_nothing() -> None:
+    """An answer that does not name its version counts as one of those before."""
+    collected = collected_from(sent(0, 2, version="1"), sent(2, 2))
+    assert collected.version == "1"
+    assert collected.add(sent(4, 2, version="2")) is not None
 
 
 @pytest.mark.parametrize("expected", [None, 1, 7, 100])
@@ -68,6 +93,7 @@ def test_predictions_are_in_row_order(expected: int | None) -> None:
     assert np.isnan(np.delete(predictions, scored)).all()
     assert predictions.dtype == np.float32
     assert collected_from().predictions(3).shape == (3, 0)
+    assert np.isnan(collected_from(sent(2, 1), expected=expected).predictions(4)[[0, 1, 3]]).all()
 
 
 @pytest.mark.parametrize(
