@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.checkpoint import difference
 from ruo.client.records import ModelInfo, RequestRecord
 from ruo.errors import ArgumentError, CheckpointError, ScoringError
 from ruo.table import Labels, Span
@@ -29,6 +28,28 @@ Predictions = np.ndarray[Any, np.dtype[np.float32]]
 _METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
 _MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
+_WHAT = {
+    "data": "other data",
+    "shard": "another part of the data",
+    "version": "another version of the model",
+    "sha256": "another model file",
+    "of": "another number of parts",
+    "columns": "other columns",
+}  # for the others, `another` and the name
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            what = _WHAT.get(name, f"another {name}")
+            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value) if value not in (None, "") else "none"
+    return text if len(text) <= 16 else text[:12] + "..."
 
 
 class Timings(NamedTuple):
