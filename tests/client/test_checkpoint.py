@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -456,6 +457,24 @@ def test_a_full_disk_is_an_error(small_csv: Path, scripted: Scripted, answers: A
     assert numbers == [2 * i + 1.5 for i in range(len(numbers))]
     assert len(numbers) >= 3
     assert len(score_csv(small_csv, scripted(answers).url, chunk_size=1, checkpoint=path)) == 10
+
+
+def test_a_disk_that_fills_at_the_end_is_an_error(path: Path) -> None:
+    """The last answers, too, are on the disk when the checkpoint closes, or an error says that they are not."""
+
+    async def main() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            async with Checkpoint(path) as checkpoint:
+                await checkpoint.begin(KEY)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+                checkpoint.add(_answer(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.raises(CheckpointError, match=r"cannot be written \(File too large\); make room, or name another file"):
+        asyncio.run(main())
+    assert asyncio.run(_read(path)) == 0
 
 
 def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, scripted: Scripted, right_answer: Any, path: Path) -> None:
