@@ -106,10 +106,13 @@ def _part(value: str) -> tuple[int, int]:
 @click.option("--errors", default="raise", type=click.Choice(["raise", "collect"]), help="Stop, or score the rest.")
 @click.option("--retries", default=10, help="Further attempts at a request that failed.")
 @click.option("--timeout", default=60.0, help="Seconds that an attempt may take.")
+@click.option("--output-name", help="The output to take, for a model with several.")
 @click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
 @click.option("--ca", type=_PATH, help="Certificates (PEM) to trust for https.")
 @click.option("--progress/--no-progress", default=None, help="Draw a bar; by default in a terminal only.")
-def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, **options: Any) -> None:
+def score(
+    source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, output_name: str | None, **options: Any
+) -> None:
     """Score the table SOURCE with the model at URL (several URLs: servers with the same model).
 
     Exits with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect left out some rows,
@@ -122,11 +125,11 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
     if options["shard"] and output is not None and output.suffix != ".parquet":
         raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
     with _interruptible(_RESUMED if options["checkpoint"] else "nothing is kept without --checkpoint"):
-        scores = score_csv(source, list(url), chunk_size=chunk_size or None, **options)
-    click.echo(repr(scores))
+        scores = score_csv(source, list(url), chunk_size=chunk_size or None, output=output_name, **options)
     if output is not None:
         (scores.to_csv if output.suffix == ".csv" else scores.to_parquet)(output)
         click.echo(f"Predictions: {output}")
+    click.echo(repr(scores))
     for failure in scores.errors:
         click.echo(str(failure), err=True)
     if scores.errors:
@@ -138,7 +141,7 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
 @click.argument("parts", nargs=-1, required=True, type=_PATH)
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
     """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
-    from ruo.client.shards import merge as merge_parts
+    from ruo.client.scores import merge as merge_parts
 
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 

@@ -5,16 +5,15 @@ It has to name this request, with one finite prediction per row, all of the same
 
 from __future__ import annotations
 
-import contextlib
 import math
+import re
+from collections.abc import Iterable
 
 import numpy as np
 
 from ruo.client.records import Chunk, ModelInfo, RequestRecord
 from ruo.wire import InferResponse, WireError
 from ruo.wire.messages import Array
-
-__all__ = ["most_bytes", "predictions_of", "read_server_timing", "request_id"]
 
 _EXACT_IN_FLOAT32 = 2**24
 # The longest answer that can be right. A number takes about 25 bytes in JSON, and more where it is indented.
@@ -30,58 +29,65 @@ def request_id(chunk_start: int, rows: int) -> str:
 
 def most_bytes(rows: int, row_shape: tuple[int, ...] | None) -> int:
     """The most bytes that an answer can have, given the number of rows and, where it is known, the shape of one."""
-    if row_shape is None or min(row_shape, default=1) < 0:
+    if row_shape is None or any(size < 0 for size in row_shape):
         return 65 * _BYTES_BESIDE + rows * _BYTES_PER_ROW
     return _BYTES_BESIDE + rows * math.prod(row_shape) * _BYTES_PER_VALUE
+
+
+def chosen_output(names: Iterable[str], wanted: str) -> str:
+    """The output to take: the one that is wanted, or the only one; raises WireError, which lists them, otherwise."""
+    known = list(names)
+    if wanted in known:
+        return wanted
+    if wanted or len(known) > 1:
+        what = f"no output {wanted!r}" if wanted else "several outputs"
+        listed = f"choose one of {', '.join(known)}, as in output={known[0]!r}" if known[0] else "leave `output` out"
+        raise WireError(f"the model has {what}; {listed}")
+    return known[0]
 
 
 def predictions_of(
     answer: InferResponse, chunk: Chunk, model: ModelInfo, row_shape: tuple[int, ...] | None = None
 ) -> Array:
-    """The predictions of a chunk, (rows, outputs) or (rows, ...) in float32; raises WireError where they cannot be that.
-
-    `row_shape` is the shape of one row in earlier answers.
-    """
+    """A chunk's predictions, (rows, ...) in float32 with rows of a known shape; WireError where they cannot be that."""
     if answer.id and answer.id != request_id(chunk.start, chunk.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
-    output = answer.outputs.get(model.output_name)
-    if output is None:
-        output = next(iter(answer.outputs.values()))
+    output = answer.outputs[chosen_output(answer.outputs, model.output_name)]
     if output.ndim == 0:
         raise WireError("the predictions are a single number")
     if len(output) != chunk.rows:
         raise WireError(f"it has {len(output):,} predictions for {chunk.rows:,} rows")
     predictions = _as_float32(output, chunk)
     if predictions.ndim == 1:
-        predictions = predictions.reshape(-1, 1)
+        predictions = predictions[:, np.newaxis]
     shape = predictions.shape[1:]
     if row_shape is not None and shape != row_shape:
         raise WireError(f"each row has the shape {shape}, in earlier answers {row_shape}")
     return predictions
 
 
+def rows_not_finite(cells: Array) -> Array:
+    """The rows that hold NaN or Infinity, in order."""
+    is_finite = np.isfinite(cells)
+    return np.empty(0, np.int64) if is_finite.all() else np.unique(np.nonzero(~is_finite)[0])
+
+
 def _as_float32(output: Array, chunk: Chunk) -> Array:
     if output.dtype.kind in "iu" and output.size and max(abs(int(output.min())), int(output.max())) > _EXACT_IN_FLOAT32:
         raise WireError("it has whole numbers above 2**24, which float32 predictions cannot hold")
     with np.errstate(over="ignore"):
-        rows = output.astype(np.float32, copy=False)
-    wrong = ~np.isfinite(rows)
-    if wrong.any():
-        # for a row with NaN among its features, NaN is a right answer
-        is_finite = np.isfinite(chunk.features).reshape(chunk.rows, -1).all(axis=1)
-        wrong = wrong.reshape(chunk.rows, -1)
-        wrong_rows = wrong.any(axis=1) & is_finite
-        if wrong_rows.any():
-            row = int(wrong_rows.argmax())
-            value = output.reshape(chunk.rows, -1)[row][wrong[row]][0]
-            raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
-    return rows
+        predictions = output.astype(np.float32, copy=False)
+    wrong = rows_not_finite(predictions)
+    if wrong.size:  # for a row with NaN among its features, NaN is a right answer
+        wrong = np.setdiff1d(wrong, rows_not_finite(chunk.features))
+    if wrong.size:
+        row = int(wrong[0])
+        value = output[row][~np.isfinite(predictions[row])].flat[0]
+        raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
+    return predictions
 
 
 def read_server_timing(header: str, record: RequestRecord) -> None:
     """Read `decode;dur=1.2, predict;dur=3.4` (in milliseconds; W3C, "Server Timing")."""
-    for entry in header.split(","):
-        name, _, duration = entry.strip().partition(";dur=")
-        if name in ("decode", "queue", "predict", "encode"):
-            with contextlib.suppress(ValueError):  # a proxy may add anything
-                setattr(record, f"{name}_s", float(duration) / 1000)
+    for name, duration in re.findall(r"(?<![^, ])(decode|queue|predict|encode);dur=(\d+(?:\.\d+)?)(?![\w.])", header):
+        setattr(record, f"{name}_s", float(duration) / 1000)

@@ -1,6 +1,4 @@
-"""A file that keeps what was scored, so that an interrupted run resumes where it stopped.
-
-The file is append-only, and every entry soon reaches the disk:
+"""A file that keeps what was scored, so that an interrupted run resumes where it stopped. It is only appended to:
 
     ruo checkpoint 2
     the key: what the run scores, as JSON
@@ -33,21 +31,24 @@ import numpy as np
 import orjson
 
 from ruo.client.records import Answer, RequestRecord
+from ruo.client.scores import difference
 from ruo.errors import CheckpointError
 from ruo.wire.messages import Array
-
-__all__ = ["Checkpoint"]
 
 _MAGIC = b"ruo checkpoint 2\n"
 _MARK = b"\nentry\n\0"
 _FRAME = struct.Struct("<8sIQQ")  # mark, checksum, bytes of the JSON, bytes of the predictions
 _LENGTHS = struct.Struct("<QQ")
-_WHAT = {
-    "data": "other data",
-    "shard": "another part of the data",
-    "version": "another version of the model",
-    "sha256": "another model file",
-}
+_ELSE = "name another file, or delete this one to score all rows"
+
+
+class _Frame(NamedTuple):
+    """The key or an entry in the file; the predictions are the bytes from `offset` to `end`."""
+
+    head: dict[str, Any]
+    offset: int
+    end: int
+    checksum: int
 
 
 class _Entry(NamedTuple):
@@ -57,9 +58,9 @@ class _Entry(NamedTuple):
 
 
 class Checkpoint:
-    """The file at a path, open and locked during an `async with` block; one thread does all disk work.
+    """The file at a path, open and locked during an `async with` block, whose end waits until all is on disk.
 
-    Raises CheckpointError if the file cannot be opened, is in use, is damaged or is no checkpoint.
+    One thread does all disk work. Raises CheckpointError for whatever is wrong with the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -68,7 +69,6 @@ class Checkpoint:
         self._file: IO[bytes] | None = None
         self._entries: dict[int, _Entry] = {}
         self._starts: list[int] = []
-        self._end = 0  # beyond it is only what a crash left unfinished
         self._key_checksum = 0
         self._row_shape: tuple[int, ...] | None = None
         self._waiting: queue.SimpleQueue[tuple[bytes, Array]] = queue.SimpleQueue()
@@ -78,44 +78,41 @@ class Checkpoint:
         self._thread = ThreadPoolExecutor(1, "ruo-checkpoint")
         try:
             await self._in_thread(self._open)
-        except BaseException:
-            await self.__aexit__()
+        except BaseException as error:
+            await self.__aexit__(error)
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, error: object, *_: object) -> None:
         await asyncio.shield(self._in_thread(self._close))
         self._thread.shutdown(wait=False)
+        if error is None:
+            self.require_written()
 
     async def begin(self, key: dict[str, Any]) -> None:
         """Write the key to a new file; raises CheckpointError if the file has another one."""
-        stored = key if self.key is None else self.key
-        for name, value in key.items():
-            if stored.get(name) != value:
-                what = _WHAT.get(name, f"another {name}")
-                raise CheckpointError(
-                    f"The checkpoint {self._path} is of {what} ({_short(stored.get(name))}, now {_short(value)}); name "
-                    "another file, or delete this one to score all rows anew."
-                )
-        await self._in_thread(lambda: self._begin(key))
+        if self.key is not None and (what := difference(self.key, key)):
+            raise self._error(f"is of {what}; {_ELSE}")
+        if self.key is None:
+            self.key = key
+            frame = _pack(orjson.dumps(key), b"", 0)
+            self._key_checksum = _FRAME.unpack_from(frame[0])[1]
+            await self._in_thread(lambda: self._write(_MAGIC, *frame))
         self.require_written()
-
-    def stored_rows(self, start: int) -> int | None:
-        """The rows of the entry that begins at row `start`, None if there is none."""
-        entry = self._entries.get(start)
-        return None if entry is None else entry.record.rows
 
     def chunk_rows(self, start: int, rows: int | None) -> int | None:
         """The rows of a chunk that begins at row `start`: those of an entry, or at most `rows`, up to the next entry."""
         if start in self._entries:
-            return self.stored_rows(start)
+            return self._entries[start].record.rows
         place = bisect.bisect_right(self._starts, start)
         stop = self._starts[place] if place < len(self._starts) else None
         return rows if stop is None else min(stop - start, rows or stop)
 
-    def stored(self, start: int) -> Answer:
-        """The answer in the entry that begins at row `start`."""
-        entry = self._entries[start]
+    def stored(self, start: int, rows: int) -> Answer | None:
+        """The answer for exactly these rows, None if there is none."""
+        entry = self._entries.get(start)
+        if entry is None or entry.record.rows != rows:
+            return None
         assert self._file is not None
         data = os.pread(self._file.fileno(), 4 * math.prod(entry.shape), entry.offset)
         return Answer(entry.record, np.frombuffer(data, "<f4").reshape(entry.shape).astype(np.float32))
@@ -125,27 +122,19 @@ class Checkpoint:
         assert answer.predictions is not None
         shape = answer.predictions.shape[1:]
         if shape != (self._row_shape or shape):
-            raise CheckpointError(
-                f"The checkpoint {self._path} has predictions of the shape {self._row_shape} a row, the model answers "
-                f"{shape}; name another file, or delete this one to score all rows anew."
-            )
+            raise self._error(f"has predictions of {self._row_shape} a row, the model answers {shape}; {_ELSE}")
         self._row_shape = shape
         head = orjson.dumps({**dataclasses.asdict(answer.record), "shape": answer.predictions.shape})
         self._waiting.put((head, answer.predictions))
-        self._thread.submit(self._write_waiting)
+        self._thread.submit(self._write)
 
     def require_written(self) -> None:
         """Raise CheckpointError if anything could not be written."""
         if self._failure is not None:
-            raise CheckpointError(
-                f"The checkpoint {self._path} cannot be written ({self._failure.strerror}); make room, or name a file "
-                "in another place."
-            )
+            raise self._error(f"cannot be written ({self._failure.strerror}); make room, or name another file")
 
-    async def finish(self) -> None:
-        """Wait until everything is on disk; raises CheckpointError if that fails."""
-        await self._in_thread(self._write_waiting)
-        self.require_written()
+    def _error(self, what: str) -> CheckpointError:
+        return CheckpointError(f"The checkpoint {self._path} {what}.")
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -154,93 +143,62 @@ class Checkpoint:
 
     def _open(self) -> None:
         try:
+            import fcntl
+
             self._file = self._path.open("a+b")
-        except OSError as error:
-            message = f"The checkpoint {self._path} cannot be opened ({error.strerror}); name another file."
-            raise CheckpointError(message) from None
-        self._lock(self._file)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ModuleNotFoundError:
+            raise self._error("needs the file locks of Linux and macOS; leave it out") from None
+        except BlockingIOError:
+            raise self._error("is in use by another run; wait for its end, or name another file") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise self._error(f"cannot be opened ({reason}); name another file") from None
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)
 
     def _close(self) -> None:
-        self._write_waiting()
+        self._write()
         if self._file is not None:
             with contextlib.suppress(OSError):  # `require_written` raised it already
                 self._file.close()
-
-    def _lock(self, file: IO[bytes]) -> None:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ModuleNotFoundError:
-            message = "Checkpoints need the file locks of Linux and macOS; leave the checkpoint out."
-            raise CheckpointError(message) from None
-        except OSError:
-            message = f"The checkpoint {self._path} is in use by another run; wait for its end, or name another file."
-            raise CheckpointError(message) from None
 
     def _read(self, data: mmap.mmap) -> None:
         """Read the key and all intact entries."""
         begin = len(_MAGIC)
         if data[:begin] != _MAGIC[: len(data)]:
-            raise CheckpointError(f"{self._path} is not a checkpoint of ruo; name another file.")
+            raise self._error("is not one of this version of ruo; name another file")
         frame = _unpack(data, begin, 0)
-        if frame is None and data.find(_MARK, begin + 1) >= 0:
-            raise CheckpointError(
-                f"The checkpoint {self._path} is damaged: what run it is of cannot be read; delete it to score all rows "
-                "anew."
-            )
-        if frame is None:  # a crash cut the key short, and nothing follows it
-            return
-        self.key, self._end, self._key_checksum = orjson.loads(frame.head), frame.end, frame.checksum
-        place = self._end
+        if frame is None:
+            if data.find(_MARK, begin + len(_MARK)) < 0:  # a crash cut the key short, and nothing follows it
+                return
+            raise self._error("is damaged: its key cannot be read; delete it to score all rows")
+        self.key, self._key_checksum, place = frame.head, frame.checksum, frame.end
         while (place := data.find(_MARK, place)) >= 0:
             frame = _unpack(data, place, self._key_checksum)
             if frame and (entry := _entry(frame)):
                 self._entries[entry.record.start] = entry
-                self._row_shape, self._end = entry.shape[1:], frame.end
-            place = frame.end if frame else place + 1
+                self._row_shape = entry.shape[1:]
+            place = frame.end if frame else place + len(_MARK)
         self._starts = sorted(self._entries)
 
-    def _begin(self, key: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.truncate(self._end)
-        if self.key is None:
-            self.key = key
-            frame = _pack(orjson.dumps(key), b"", 0)
-            self._key_checksum = _FRAME.unpack_from(frame[0])[1]
-            self._write([_MAGIC, *frame])
-
-    def _write_waiting(self) -> None:
-        """Write all waiting answers, and sync once."""
-        buffers: list[bytes | memoryview] = []
+    def _write(self, *key: bytes | memoryview) -> None:
+        """Write all waiting answers, and sync once; a `key` begins the file anew."""
+        buffers = list(key)
         while not self._waiting.empty():
             head, predictions = self._waiting.get()
             data = np.ascontiguousarray(predictions, "<f4")
             buffers += _pack(head, data.data.cast("B") if data.size else b"", self._key_checksum)
-        if buffers:
-            self._write(buffers)
-
-    def _write(self, buffers: list[bytes | memoryview]) -> None:
-        assert self._file is not None
-        if self._failure is None:
+        if buffers and self._file and self._failure is None:
             try:
+                if key:
+                    self._file.truncate(0)
                 self._file.writelines(buffers)
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
                 self._failure = error
-
-
-class _Frame(NamedTuple):
-    """The key or an entry in the file; the predictions are the bytes from `offset` to `end`."""
-
-    head: bytes
-    offset: int
-    end: int
-    checksum: int
 
 
 def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | memoryview]:
@@ -251,7 +209,7 @@ def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | 
 
 
 def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
-    """The frame at a place; None if it is cut short or does not match its checksum."""
+    """The frame at a place; None if it is cut short, does not match its checksum or has no JSON object."""
     begin = place + _FRAME.size
     if begin > len(data):
         return None
@@ -259,25 +217,21 @@ def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
     offset, end = begin + lengths[0], begin + sum(lengths)
     if mark != _MARK or end > len(data):
         return None
-    with memoryview(data) as view:
-        for first, last in ((begin - _LENGTHS.size, begin), (begin, offset), (offset, end)):
-            with view[first:last] as part:
-                checksum = zlib.crc32(part, checksum)
-    return _Frame(data[begin:offset], offset, end, checksum) if checksum == stored else None
+    with memoryview(data) as view, view[begin - _LENGTHS.size : end] as covered:
+        is_intact = zlib.crc32(covered, checksum) == stored
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if is_intact and isinstance(head := orjson.loads(data[begin:offset]), dict):
+            return _Frame(head, offset, end, stored)
+    return None
 
 
 def _entry(frame: _Frame) -> _Entry | None:
-    """The entry in a frame; None if another version of ruo wrote other fields."""
-    head = orjson.loads(frame.head)
-    shape = tuple(head.pop("shape"))
-    numbers = {name: math.nan for name, value in head.items() if value is None and name != "status"}
+    """The entry in a frame; None if it has other fields, as of another version of ruo, or does not fit its predictions."""
+    nulls: dict[str, Any] = {name: math.nan for name, value in frame.head.items() if value is None and name != "status"}
     try:
-        record = RequestRecord(**{**head, **numbers, "resumed": True, "began_s": math.nan})
-    except TypeError:
+        shape = tuple(frame.head.pop("shape"))
+        record = RequestRecord(**{**frame.head, **nulls, "resumed": True, "began_s": math.nan})
+        is_whole = record.rows == shape[0] and 4 * math.prod(shape) == frame.end - frame.offset
+    except (IndexError, KeyError, TypeError):
         return None
-    return _Entry(record, shape, frame.offset)
-
-
-def _short(value: object) -> str:
-    text = str(value) if value not in (None, "") else "none"
-    return text if len(text) <= 16 else text[:12] + "..."
+    return _Entry(record, shape, frame.offset) if is_whole else None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ruo.client.records import Answer, ModelInfo, RequestRecord, rows_named
-from ruo.client.scores import Predictions, Timings, rows_of
+from ruo.client.scores import Predictions, Timings
 from ruo.errors import ScoringError
 from ruo.table import NO_LABEL, Labels
 from ruo.wire.messages import Array
@@ -48,7 +48,7 @@ class Collected(Consistency):
         self.errors: list[ScoringError] = []
         self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
         self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
-        self._scored = 0
+        self.scored = 0  # rows with predictions
         self._all_name_file = True
 
     def add(self, answer: Answer) -> ScoringError | None:
@@ -63,16 +63,15 @@ class Collected(Consistency):
         assert answer.predictions is not None  # because there is no error
         self._all_name_file &= bool(record.sha256)
         self._predictions.put(record.start, answer.predictions)
-        self._scored += record.rows
+        self.scored += record.rows
         return None
 
     def account_for(self, rows: int) -> None:
         """Check that each of the rows read was scored or failed; a lost row is a defect of ruo."""
-        failed = rows_of(self.errors)
-        if rows != self._scored + failed:
-            raise ScoringError(
-                f"{rows:,} rows were read, {self._scored:,} scored and {failed:,} failed: some are lost."
-            )
+        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
+        if rows != self.scored + failed:
+            message = f"{rows:,} rows were read, {self.scored:,} scored and {failed:,} failed: some are lost."
+            raise ScoringError(message)
 
     def model_of_all(self) -> ModelInfo:
         """The model that gave all answers; its `sha256` is empty unless every answer named it."""

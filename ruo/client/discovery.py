@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ruo.client.answers import chosen_output
 from ruo.client.records import ModelInfo
 from ruo.errors import ScoringError
+from ruo.wire import ONLY, WireError
 
 Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
 
@@ -45,15 +47,17 @@ async def takes_binary(ask: Ask) -> bool:
     return not isinstance(extensions, list) or "binary_tensor_data" in extensions
 
 
-async def learn_model(ask: Ask, name: str, version: str = "") -> ModelInfo:
-    """The metadata of a model, or of one version of it."""
+async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY) -> ModelInfo:
+    """The metadata of a model, or of one version of it, with the output of that name, or else its only one."""
     about = await ask("GET", f"/v2/models/{name}/versions/{version}" if version else f"/v2/models/{name}")
     try:
         names = [str(tensor["name"]) for tensor in about["inputs"]]
         first = about["inputs"][0]
-        output = (about.get("outputs") or [{}])[0]
+        shapes = {str(tensor["name"]): tensor.get("shape") for tensor in about.get("outputs") or ()}
+        output_name = chosen_output(shapes, output) if shapes else output
         extra = about.get("parameters") or {}
-        limit, output_shape = extra.get("max_request_bytes"), output.get("shape")
+        limit = extra.get("max_request_bytes")
+        output_shape: Any = shapes.get(output_name)
         is_shape = isinstance(output_shape, list) and all(isinstance(size, int) for size in output_shape)
         info = ModelInfo(
             name,
@@ -62,11 +66,13 @@ async def learn_model(ask: Ask, name: str, version: str = "") -> ModelInfo:
             input_name=names[0],
             input_datatype=str(first["datatype"]),
             input_shape=tuple(map(int, first["shape"])),
-            output_name=str(output["name"]) if output else "",
+            output_name=output_name,
             sha256=str(extra.get("sha256", "")),
             max_request_bytes=limit if isinstance(limit, int) and limit > 0 else None,
             output_shape=tuple(output_shape) if is_shape else None,
         )
+    except WireError as error:
+        raise ScoringError(f"Model {name!r}: {error}.") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
     if len(names) > 1:

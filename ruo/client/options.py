@@ -15,8 +15,6 @@ import numpy as np
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
 
-__all__ = ["BlockKeywords", "ScoreKeywords", "ScoreOptions", "takes_options"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 FilePath = str | os.PathLike[str]
 
@@ -34,6 +32,7 @@ class BlockKeywords(TypedDict, total=False):
     allow_version_change: bool
     shard: tuple[int, int] | None
     progress: bool | None
+    output: str | None
     token: str | None
     ca: FilePath | None
 
@@ -47,7 +46,7 @@ class ScoreKeywords(BlockKeywords, total=False):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How a table is scored: options of the table (`label_prefix`), of the run, and of the server (`token`, `ca`).
+    """How a table is scored: options of the table (`label_prefix`), of the run, and of the server (from `output` on).
 
     Parameters
     ----------
@@ -76,6 +75,8 @@ class ScoreOptions:
         (i, n) scores only the i-th of n even parts of the table, counted from 0.
     progress : bool, optional
         Whether to draw a progress bar; by default only in a terminal or a notebook.
+    output : str, optional
+        The name of the output to take, for a model with several.
     token : str, optional
         Bearer token; by default the environment variable RUO_TOKEN.
     ca : path, optional
@@ -94,6 +95,7 @@ class ScoreOptions:
     allow_version_change: bool = False
     shard: tuple[int, int] | None = None
     progress: bool | None = None
+    output: str | None = None
     token: str | None = field(default=None, repr=False)
     ca: FilePath | None = None
 
@@ -111,17 +113,18 @@ class ScoreOptions:
 
 def takes_options(*without: str) -> Callable[[F], F]:
     """Show the options in the signature and docstring of a function that takes them as `**options`."""
-    options = [option for option in fields(ScoreOptions) if option.name not in without]
     entries = re.split(r"\n(?=\w)", (inspect.getdoc(ScoreOptions) or "").partition("----------\n")[2])
     text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] not in without)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    keywords = [
+        inspect.Parameter(option.name, kind, default=option.default, annotation=option.type)
+        for option in fields(ScoreOptions)
+        if option.name not in without
+    ]
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        keywords = [
-            inspect.Parameter(option.name, kind, default=option.default, annotation=option.type) for option in options
-        ]
+        own = list(signature.parameters.values())[:-1]
         function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
         function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
         return function
@@ -130,7 +133,6 @@ def takes_options(*without: str) -> Callable[[F], F]:
 
 
 def _require_whole(name: str, value: object, least: int, words: tuple[str | None, ...] = (), also: str = "") -> None:
-    if value in words:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    if not is_whole and value not in words:
         raise ArgumentError(f"{name}={value!r} must be a whole number from {least} up{also}.")

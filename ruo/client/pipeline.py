@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
+from ruo.client.answers import rows_not_finite
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
@@ -37,6 +38,7 @@ class Pipeline:
         self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
     ) -> None:
         self.rows = 0  # read so far
+        self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
         self.pace = pace
         self._table = table
@@ -136,8 +138,9 @@ class Pipeline:
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
         start, rows = block.start, len(block.features)
         self.rows += rows
-        if self._checkpoint and self._checkpoint.stored_rows(start) == rows:
-            return [self._checkpoint.stored(start)._replace(labels=block.labels)]
+        self.not_finite += len(rows_not_finite(block.features))
+        if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
+            return [answer._replace(labels=block.labels)]
         try:
             return self._client.encode(block)
         except WireError as error:

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Self
 
-__all__ = ["Progress", "is_interactive"]
-
 _REFRESH_S = 0.1
 
 
@@ -29,8 +27,8 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self.refresh()
+        self.refresh()
+        if self._is_drawn:
             self._bar.close()
 
     def advance(self, rows: int) -> None:
@@ -39,10 +37,8 @@ class Progress:
 
     def refresh(self) -> None:
         """Draw the bar."""
-        if self._bar is not None:
-            total = self._expected_rows()
-            if total is not None and total != self._bar.total:
-                self._bar.total = total
+        if self._is_drawn:
+            self._bar.total = self._expected_rows()
             self._bar.update(self._rows - self._bar.n)
 
     async def keep_fresh(self) -> None:
@@ -57,5 +53,4 @@ def is_interactive() -> bool:
     if sys.stderr is not None and sys.stderr.isatty():
         return True
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return hasattr(shell, "kernel")
+    return hasattr(ipython.get_ipython() if ipython else None, "kernel")

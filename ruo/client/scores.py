@@ -1,10 +1,12 @@
-"""The result of a run: the predictions in row order, and how they came about."""
+"""The result of a run: the predictions in row order, and how they came about; and the results of all parts, joined."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,23 +16,40 @@ import numpy as np
 import polars as pl
 
 from ruo.client.records import ModelInfo, RequestRecord
-from ruo.errors import ScoringError
+from ruo.errors import ArgumentError, CheckpointError, ScoringError
 from ruo.table import Labels, Span
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METADATA", "Choices", "Predictions", "Scores", "Timings", "rows_of"]
-
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
-METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
+_METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
+_MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
+_WHAT = {
+    "data": "other data",
+    "shard": "another part of the data",
+    "version": "another version of the model",
+    "sha256": "another model file",
+    "of": "another number of parts",
+    "columns": "other columns",
+}  # for the others, `another` and the name
 
 
-def rows_of(errors: list[ScoringError]) -> int:
-    """The number of rows that were not scored."""
-    return sum((error.stop or 0) - (error.start or 0) for error in errors)
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            what = _WHAT.get(name, f"another {name}")
+            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value) if value not in (None, "") else "none"
+    return text if len(text) <= 16 else text[:12] + "..."
 
 
 class Timings(NamedTuple):
@@ -72,14 +91,14 @@ class Scores:
         The rows of `failures`.
     choices : Choices or None
         How the table was sent, with the sizes that "auto" led to.
-    span : Span or None
-        The part of the table that was scored; None for all of it.
-
-    Examples
-    --------
-    >>> scores = score_csv("testset.csv", "http://localhost:8000")  # doctest: +SKIP
-    >>> scores.predictions.argmax(axis=1)  # doctest: +SKIP
-    >>> scores.to_parquet("predictions.parquet")  # doctest: +SKIP
+    not_scored : int
+        How many rows were not scored.
+    not_finite : int
+        How many rows have NaN or Infinity among their features, in the model's datatype.
+    index : pandas.Index or None
+        The index of a pandas source, which `to_pandas` keeps.
+    key : dict
+        What was scored, where it is a part of a table: the data, the part, the model and the options.
     """
 
     predictions: Predictions
@@ -89,7 +108,10 @@ class Scores:
     records: list[RequestRecord] = field(default_factory=list)
     errors: list[ScoringError] = field(default_factory=list)
     choices: Choices | None = None
-    span: Span | None = None
+    not_scored: int = 0
+    not_finite: int = 0
+    index: pd.Index | None = None
+    key: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -119,25 +141,21 @@ class Scores:
         return shares
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row per row of the table: prediction_0, prediction_1, ..., and label if there are labels."""
+        """A row per row of the table, with its index: prediction_0, prediction_1, ..., and label if there are labels."""
         import pandas as pd
 
-        return pd.DataFrame(self._columns())
+        return pd.DataFrame(self._columns(), None if self.index is None else self.index[: len(self)])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as CSV."""
         pl.DataFrame(self._columns()).write_csv(Path(path))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_pandas` as Parquet; the metadata name the model and the part of the table."""
-        facts = {
-            "model": self.model.name,
-            "version": self.model.version,
-            "sha256": self.model.sha256,
-            "not_scored": rows_of(self.errors),
-            "span": self.span and self.span._asdict(),
-        }
-        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={METADATA: json.dumps(facts)})
+        """Write the columns of `to_pandas` as Parquet; the metadata say what was scored, for `merge`."""
+        names = {"model": "name", "version": "version", "sha256": "sha256", "output": "output_name"}
+        model = {name: getattr(self.model, attribute) for name, attribute in names.items()}
+        facts = {**self.key, **model, "rows": len(self), "not_scored": self.not_scored}
+        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={_METADATA: json.dumps(facts)})
 
     def _columns(self) -> dict[str, Array]:
         flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
@@ -148,13 +166,91 @@ class Scores:
         return len(self.predictions)
 
     def __repr__(self) -> str:
-        model, lost = self.model, rows_of(self.errors)
+        model = self.model
         outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
         parts = [
             f"{len(self):,} rows x {outputs} outputs",
             f"{self.timings.total_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
             f"{len(self.records):,} requests",
             f"model {model.name!r}" + (f" version {model.version}" if model.version else ""),
-            f"{lost:,} rows not scored" if lost else "all rows scored",
+            f"{self.not_scored:,} rows not scored" if self.not_scored else "all rows scored",
         ]
+        if self.not_finite:
+            parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
         return f"Scores({', '.join(parts)})"
+
+
+class _Part(NamedTuple):
+    """A Parquet file of predictions; `key` is what all parts of a table have in common."""
+
+    path: Path
+    span: Span
+    key: dict[str, Any]
+    facts: dict[str, Any]
+    frame: pl.LazyFrame
+
+
+def merge(parts: Sequence[Path], out: Path) -> int:
+    """Join the parts of a table, in any order, to one .parquet or .csv file, and return its number of rows.
+
+    Raises CheckpointError for a part that is missing, double, not completely scored, or of another table, model or run.
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise ArgumentError(f"{out} must end in .parquet or .csv.")
+    if out.resolve() in {part.resolve() for part in parts}:
+        raise ArgumentError(f"{out} is one of the parts; write the whole to another file.")
+    opened = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
+    filled = [part for part in opened if part.facts["rows"]]
+    if not filled:
+        raise CheckpointError("There are no rows to merge; name the Parquet file of each part.")
+    first = filled[0]
+    for part in opened:
+        key = part.key if part.facts["rows"] else {**part.key, "columns": first.key["columns"]}
+        if what := difference(key, first.key):
+            raise CheckpointError(f"{part.path} does not fit {first.path}: it is of {what}; score one of them again.")
+    _check_spans(opened, first.span.of)
+    facts = {**first.facts, "rows": sum(part.facts["rows"] for part in filled)}
+    del facts["shard"]
+    unfinished = out.with_name(out.name + ".unfinished")
+    try:
+        whole = pl.concat([part.frame for part in filled])
+        if out.suffix == ".csv":
+            whole.sink_csv(unfinished)
+        else:
+            whole.sink_parquet(unfinished, metadata={_METADATA: json.dumps(facts)})
+        unfinished.replace(out)
+    except _UNREADABLE as error:
+        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(f"The parts cannot be joined to {out}: {str(error).splitlines()[0]}.") from error
+    return int(facts["rows"])
+
+
+def _open(path: Path) -> _Part:
+    try:
+        facts = json.loads(pl.read_parquet_metadata(path)[_METADATA])
+        frame = pl.scan_parquet(path, glob=False)
+        missing = facts["not_scored"] or facts["rows"] - frame.select(pl.len()).collect().item()
+        span = Span(*facts["shard"]) if "shard" in facts else None
+        key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
+        key["columns"] = ", ".join(frame.collect_schema())
+    except _UNREADABLE:
+        message = f"{path} is not a part; parts are Parquet files written by `ruo score --shard`."
+        raise CheckpointError(message) from None
+    if span is None:
+        raise CheckpointError(f"{path} is of a whole table; there is nothing to merge.")
+    if missing:
+        raise CheckpointError(f"{path} lacks {missing:,} of its {facts['rows']:,} rows; score this part again.")
+    return _Part(path, span, {**key, "of": span.of, "size": span.size}, facts, frame)
+
+
+def _check_spans(parts: list[_Part], of: int) -> None:
+    numbers = [part.span.part for part in parts]
+    missing = next((number for number in range(of) if number not in numbers), None)
+    if missing is not None:
+        raise CheckpointError(f"Of {of} parts, counted from 0, number {missing} is missing.")
+    double = next((number for number in numbers if numbers.count(number) > 1), None)
+    if double is not None:
+        raise CheckpointError(f"Part {double} is given twice; name it once.")
+    for before, after in itertools.pairwise(parts):
+        if before.span.end != after.span.begin:
+            raise CheckpointError(f"{before.path} and {after.path} do not join: rows are missing or double.")

@@ -1,10 +1,7 @@
 """A whole table to its predictions: `score_csv`, `ascore_csv` and `iter_scores` over one asynchronous core.
 
-    table -> blocks -> chunks (encoded, in a thread) -> queue -> `concurrency` senders -> answers -> Scores
-
 The server describes its model first, since the table is read in the model's datatype. Then reading, sending and
-receiving overlap, with no more than a few chunks in memory. With a checkpoint, every answer is also written to disk, and
-answers from an earlier run are read from there.
+receiving overlap, with no more than a few chunks in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +13,8 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from typing import NamedTuple, Unpack
+from functools import cached_property
+from typing import Any, NamedTuple, Unpack
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Consistency
@@ -30,8 +28,6 @@ from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, TableError
 from ruo.table import Labels, Source, open_table
-
-__all__ = ["ScoredBlock", "ascore_csv", "iter_scores", "score_csv"]
 
 
 class ScoredBlock(NamedTuple):
@@ -57,11 +53,6 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
         V1), or several servers with the same model.
     **options
 
-    Returns
-    -------
-    Scores
-        Predictions, labels, timings and requests.
-
     Raises
     ------
     ArgumentError
@@ -72,12 +63,6 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
         If rows were not scored; it names them and the server's reason, and `.scores` holds what was scored.
     CheckpointError
         If the checkpoint is of another run, in use, damaged, or cannot be written.
-
-    Examples
-    --------
-    >>> scores = score_csv("testset.csv", "http://localhost:8000", chunk_size=1_000)  # doctest: +SKIP
-    >>> scores.predictions.shape  # doctest: +SKIP
-    (10000, 10)
     """
     run = _Run(source, url, ScoreOptions(**options))
     with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
@@ -111,24 +96,13 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
 def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
     """Score a table of any length block by block, in row order and in bounded memory.
 
-    Only a few chunks are sent ahead of the block in hand, so a slow consumer slows the reading. Raises what `score_csv`
-    raises.
+    A slow consumer slows the reading. Raises what `score_csv` raises.
 
     Parameters
     ----------
     source : path, pandas.DataFrame or polars.DataFrame
     url : str or sequence of str
     **options
-
-    Yields
-    ------
-    ScoredBlock
-        The next rows.
-
-    Examples
-    --------
-    >>> for block in iter_scores("testset.csv", "http://localhost:8000"):  # doctest: +SKIP
-    ...     print(block.start, block.predictions.mean())
     """
     return _Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).iterate()
 
@@ -153,16 +127,18 @@ class _Run:
             try:
                 async with self._running() as pipeline:
                     collected.model = self.client.model
+                    # the other parts are of the same table if its fingerprint is the same
+                    key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
                     async for answer in pipeline.answers():
                         bar.advance(answer.record.rows)
                         error = collected.add(answer)
                         if error is not None and self.options.errors == "raise":
                             raise error
                     collected.account_for(pipeline.rows)
-                    scores = self._scores(collected, pipeline, lag)
+                    scores = self._scores(collected, pipeline, lag, await key if key else {})
             except (ScoringError, CheckpointError) as error:
                 if collected.records:
-                    error.scores = self._scores(collected, pipeline, lag)
+                    error.scores = self._scores(collected, pipeline, lag, {})
                 raise
         return scores
 
@@ -201,29 +177,31 @@ class _Run:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[Pipeline]:
         options = self.options
-        async with Checkpoint(options.checkpoint) if options.checkpoint else nullcontext() as checkpoint:
-            client = self.client
-            async with client.http, client.servers:
-                stored_version = checkpoint.key["version"] if checkpoint and checkpoint.key else None
-                self._check_features(await client.learn_model(stored_version))
-                if checkpoint:
-                    await checkpoint.begin(await asyncio.to_thread(self._key))
-                pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
-                async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
-                    yield pipeline
-                    await client.require_same_model()
+        stored, client = Checkpoint(options.checkpoint) if options.checkpoint else nullcontext(), self.client
+        async with stored as checkpoint, client.http, client.servers:
+            stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
+            self._check_features(await client.learn_model(stored_version))
             if checkpoint:
-                await checkpoint.finish()
+                await checkpoint.begin(await asyncio.to_thread(self._key))
+            pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
+            async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
+                yield pipeline
+                await client.require_same_model()
 
-    def _key(self) -> dict[str, object]:
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.table.fingerprint()
+
+    def _key(self) -> dict[str, Any]:
         """What must be the same for a run to resume an earlier one."""
         options, model, span = self.options, self.client.model, self.table.span
         return {
-            "data": self.table.fingerprint(),
+            "data": self._fingerprint,
             "shard": span and list(span),
             "model": model.name,
             "version": "" if options.allow_version_change else model.version,
             "sha256": "" if options.allow_version_change else model.sha256,
+            "output": model.output_name,
             "label_prefix": options.label_prefix,
             "chunk_size": options.chunk_size,
             "wire": self.client.wire.name,
@@ -237,17 +215,20 @@ class _Run:
                 f"label columns ({len(self.table.labels)} here) are those whose names start with label_prefix."
             )
 
-    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag) -> Scores:
+    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag, key: dict[str, Any]) -> Scores:
         labels, self._unclear_label = collected.labels(pipeline.rows)
         return Scores(
             collected.predictions(pipeline.rows),
             labels,
             collected.timings(self._began, pipeline.rows, pipeline.forming_s, lag.seconds),
-            collected.model_of_all(),
+            collected.model_of_all()._replace(output_name=self.client.model.output_name),
             collected.records,
             collected.errors,
             Choices(self.client.wire.name, collected.usual_rows(), pipeline.pace.in_flight),
-            self.table.span,
+            pipeline.rows - collected.scored,
+            pipeline.not_finite,
+            self.table.index,
+            key,
         )
 
 

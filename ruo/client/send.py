@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from ruo.client import discovery
-from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id
+from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_named
@@ -21,7 +21,7 @@ from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestEr
 from ruo.client.servers import Server, Servers, model_address
 from ruo.errors import ArgumentError, ScoringError
 from ruo.table import Block, Labels
-from ruo.wire import WIRES, InferRequest, WireError
+from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 
 T = TypeVar("T")
@@ -56,10 +56,11 @@ class Client:
         self._has_answered = False
         self._most_rows = math.inf  # in a request, once the server has refused one as too large
         self._row_shape: tuple[int, ...] | None = None
+        self._output = options.output or ONLY
 
     async def learn_model(self, stored_version: str | None = None) -> ModelInfo:
         """Ask for the model's metadata, of the version that earlier rows were scored with if any, and keep it."""
-        self.model = ModelInfo("model", "", "")
+        self.model = ModelInfo("model", "", "", output_name=self._output)
         if self.wire.has_models:
             self.model = await self._ask_for_model(stored_version)
         if self.wire.fallback and not await discovery.takes_binary(self._ask):
@@ -95,8 +96,9 @@ class Client:
         return model._replace(version=self._pinned or model.version)
 
     async def _describe(self, name: str, version: str = "") -> ModelInfo:
-        describe = discovery.learn_model if self.wire.has_metadata else discovery.learn_version
-        return await describe(self._ask, name, version)
+        if self.wire.has_metadata:
+            return await discovery.learn_model(self._ask, name, version, self._output)
+        return (await discovery.learn_version(self._ask, name, version))._replace(output_name=self._output)
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""
@@ -214,6 +216,7 @@ class Client:
             raise RefusedError(f"{server.name}{path} did not answer with these predictions: {reason}.", 200) from None
         server.endpoint.keeps_connections = bool(answer.id)
         self._row_shape = predictions.shape[1:]
+        self.model = self.model._replace(output_name=chosen_output(answer.outputs, self.model.output_name))
         # the wires v1 and paper have no place for the version in the answer itself
         record.version = answer.model_version or headers.get("Ruo-Model-Version", "")
         record.sha256 = headers.get("Ruo-Model-Sha256", "")

@@ -40,6 +40,7 @@ class Table:
     features: list[str]
     labels: list[str]
     rows: int | None = None  # None if unknown until the table is read
+    index: pd.Index | None = None  # of the rows of a pandas DataFrame
     span: Span | None = None  # the part of the whole table that this is; None for all of it
     _is_stopped = False
 
@@ -64,7 +65,7 @@ class Table:
         self._is_stopped = True
 
     def fingerprint(self) -> str:
-        """The SHA-256 of the data."""
+        """The SHA-256 of the data of the whole table, also where this is a part of it."""
         raise NotImplementedError
 
     def expected_rows(self) -> int | None:

@@ -33,6 +33,7 @@ class FrameTable(Table):
             rows: int = frame.select(pl.len()).collect().item()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise TableError(f"{name} cannot be read: {str(error).splitlines()[0]}.") from error
+        self._whole = frame
         if shard:
             span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
             frame, rows = frame.slice(span.begin, span.end - span.begin), span.end - span.begin
@@ -45,7 +46,7 @@ class FrameTable(Table):
 
     def fingerprint(self) -> str:
         """The SHA-256 of the column names, types and cells."""
-        return fingerprint_table(self._frame.collect())
+        return fingerprint_table(self._whole.collect())
 
     def _not_numeric(self, column: str, dtype: str) -> TableError:
         numbers = pl.col(column).cast(pl.String, strict=False).cast(pl.Float64, strict=False)

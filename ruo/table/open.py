@@ -27,9 +27,12 @@ def open_table(source: Source, label_prefix: str = "Label_", shard: tuple[int, i
             raise TableError(f"{path} {what}; pass the path of a CSV or Parquet file.")
         return (ParquetTable if path.suffix in (".parquet", ".pq") else CsvTable)(path, label_prefix, shard)
     if isinstance(source, pl.DataFrame):
-        frame = source
+        frame, index = source, None
     elif type(source).__module__.startswith("pandas") and hasattr(source, "columns"):
-        frame = from_pandas(source)
+        frame, index = from_pandas(source), source.index
     else:
         raise TableError(f"A {type(source).__name__} is not a table; pass a path or a pandas or polars DataFrame.")
-    return FrameTable("the DataFrame", frame.lazy(), label_prefix, shard)
+    table = FrameTable("the DataFrame", frame.lazy(), label_prefix, shard)
+    if index is not None:
+        table.index = index[table.span.begin : table.span.end] if table.span else index
+    return table

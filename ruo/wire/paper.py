@@ -35,7 +35,11 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
-    """The first output as a JSON array of rows."""
+    """The only output as a JSON array of rows; raises WireError if there are several."""
+    if len(response.outputs) > 1:
+        raise WireError(
+            f"The model has several outputs ({', '.join(response.outputs)}); this protocol carries one only."
+        )
     return encode_json(next(iter(response.outputs.values())))
 
 

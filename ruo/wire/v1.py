@@ -15,8 +15,6 @@ import numpy as np
 from ruo.wire.jsontext import encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
 
-__all__ = ["SIGNATURE", "decode_request", "decode_response", "encode_request", "encode_response"]
-
 SIGNATURE = "serving_default"  # TensorFlow Serving's name for a model's default function
 
 
@@ -86,8 +84,10 @@ def _by_name(tensors: object, what: str) -> dict[str, Array]:
 
 
 def _rows_by_name(rows: list[dict[str, Any]]) -> dict[str, Array]:
-    names = list(rows[0])
+    first = rows[0]
+    if not first:
+        raise WireError("Row 0 names no tensor.")
     for index, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
-            raise WireError(f"Row {index} names {sorted(row)}, row 0 names {sorted(names)}.")
-    return {name: to_array([row[name] for row in rows], f'"{name}"') for name in names}
+        if row.keys() != first.keys():
+            raise WireError(f"Row {index} names {sorted(row)}, row 0 names {sorted(first)}.")
+    return {name: to_array([row[name] for row in rows], f'"{name}"') for name in first}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ruo.client.answers import most_bytes, predictions_of, request_id
-from ruo.client.records import Chunk, ModelInfo
+from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id, rows_not_finite
+from ruo.client.records import Chunk, ModelInfo, RequestRecord
 from ruo.wire import WIRES, InferRequest, InferResponse, WireError
 from ruo.wire.messages import Array
 
@@ -31,10 +31,42 @@ def test_predictions_are_rows_of_float32(output: Array, shape: tuple[int, ...]) 
 
 
 def test_the_models_output_is_taken() -> None:
-    """The output is taken by its name, or else it is the first one."""
-    outputs = {"z": np.zeros(3), "y": np.ones(3)}
-    assert predictions_of(InferResponse(outputs), ROWS, MODEL).all()
-    assert not predictions_of(InferResponse(outputs), ROWS, MODEL._replace(output_name="w")).any()
+    """The output is taken by its name, wherever it stands, or because it is the only one."""
+    two, one, unnamed = {"z": np.zeros(3), "y": np.ones(3)}, {"w": np.ones(3)}, {"": np.ones(3)}
+    assert predictions_of(InferResponse(two), ROWS, MODEL).all()
+    assert predictions_of(InferResponse(one), ROWS, MODEL._replace(output_name="")).all()
+    assert predictions_of(InferResponse(unnamed), ROWS, MODEL._replace(output_name="")).all()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "wanted", "sentence"),
+    [
+        (["z", "y"], "", "the model has several outputs; choose one of z, y, as in output='z'"),
+        (["z", "y"], "w", "the model has no output 'w'; choose one of z, y, as in output='z'"),
+        (["z"], "w", "the model has no output 'w'; choose one of z, as in output='z'"),
+        ([""], "w", "the model has no output 'w'; leave `output` out"),
+    ],
+)
+def test_no_output_is_taken_blindly(outputs: list[str], wanted: str, sentence: str) -> None:
+    """Which of several outputs is meant has to be said, and it has to be there; the error lists what there is."""
+    answer = InferResponse(dict.fromkeys(outputs, np.ones(3)))
+    with pytest.raises(WireError, match=f"^{sentence}$"):
+        predictions_of(answer, ROWS, MODEL._replace(output_name=wanted))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_that_are_not_finite_are_counted(dtype: type[np.floating]) -> None:
+    """A row counts once, however many of its features are NaN or Infinity, and the largest numbers are finite."""
+    features = np.full((6, 4), np.finfo(dtype).max, dtype)
+    assert rows_not_finite(features).tolist() == []
+    features[1, 0], features[3], features[4, 2], features[4, 3] = np.nan, -np.inf, np.inf, -np.inf
+    assert rows_not_finite(features).tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64])
+def test_whole_numbers_are_finite(dtype: type[np.generic]) -> None:
+    """Datatypes without NaN and Infinity count no row."""
+    assert len(rows_not_finite(np.ones((2, 3), dtype))) == 0
 
 
 @pytest.mark.parametrize(
@@ -55,11 +87,55 @@ def test_what_cannot_be_the_predictions_is_an_error(answer: InferResponse, sente
         predictions_of(answer, ROWS, MODEL, row_shape=(1,))
 
 
-def test_an_answer_to_this_request_fits() -> None:
-    """Its id names the chunk's rows, and NaN is a right answer for a row that holds NaN."""
-    rows = chunk(np.array([[1, 1], [np.nan, 1], [1, 1]], np.float32))
-    answer = InferResponse({"y": np.array([1, np.nan, 1])}, id=request_id(40, 3))
-    assert np.isnan(predictions_of(answer, rows, MODEL)).sum() == 1
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+def test_whole_numbers_come_back_as_they_are(dtype: type[np.integer]) -> None:
+    """Up to 2**24, with either sign, float32 holds whole numbers exactly; beyond it, an answer is refused."""
+    most = 2**24
+    least = 0 if np.issubdtype(dtype, np.unsignedinteger) else -most
+    exact = np.array([most, 0, least], dtype)
+    assert predictions_of(InferResponse({"y": exact}), ROWS, MODEL)[:, 0].tolist() == [most, 0, least]
+    for wrong in (exact + dtype(1), exact - dtype(1) if least else exact + dtype(2)):
+        with pytest.raises(WireError, match=r"whole numbers above 2\*\*24"):
+            predictions_of(InferResponse({"y": wrong}), ROWS, MODEL)
+
+
+def test_an_answer_names_its_request() -> None:
+    """The id has the first and the last row, and an answer without an id passes."""
+    assert request_id(40, 3) == "rows 40-42"
+    for answer_id in ("rows 40-42", None, ""):
+        assert predictions_of(InferResponse({"y": np.ones(3)}, id=answer_id), ROWS, MODEL).all()
+
+
+@pytest.mark.parametrize("cell", [np.nan, np.inf])
+def test_only_rows_without_a_number_may_lack_one(cell: float) -> None:
+    """NaN is a right answer for a row that holds NaN or Infinity, and a wrong one for any other row, which is named."""
+    rows = chunk(np.array([[1, 1], [cell, 1], [1, 1]], np.float32))
+    right = InferResponse({"y": np.array([[1, 2], [np.nan, 3], [1, 4]])})
+    assert np.isnan(predictions_of(right, rows, MODEL)).tolist() == [[False, False], [True, False], [False, False]]
+
+    wrong = InferResponse({"y": np.array([[1, 2], [np.nan, 3], [1, -np.inf]])})
+    with pytest.raises(WireError, match="^row 42 has the prediction -inf, though its features are numbers$"):
+        predictions_of(wrong, rows, MODEL)
+
+
+def test_images_are_rows_too() -> None:
+    """Rows and predictions may have any shape; a NaN anywhere in a row excuses its predictions only."""
+    images = np.ones((3, 2, 2, 1), np.float32)
+    images[1, 1, 0, 0] = np.nan
+    predictions = np.ones((3, 2, 2), np.float32)
+    predictions[1, 0, 1] = np.nan
+    assert predictions_of(InferResponse({"y": predictions}), chunk(images), MODEL, (2, 2)).shape == (3, 2, 2)
+
+
+def test_the_servers_times_are_read() -> None:
+    """Milliseconds become seconds; what a proxy adds is left out."""
+    record = RequestRecord(0, 1, 1)
+    read_server_timing(
+        "cdn;dur=9, decode;dur=1500,queue;dur=2.5, predict;dur=x, encode;desc=y, re-encode;dur=3", record
+    )
+    assert (record.decode_s, record.queue_s) == (1.5, 0.0025)
+    assert np.isnan([record.predict_s, record.encode_s]).all()
+    assert not hasattr(record, "cdn_s")
 
 
 @pytest.mark.parametrize("wire", ["v2", "v2-json", "v1", "paper"])
@@ -77,3 +153,4 @@ def test_an_unknown_shape_has_a_bound_too(shape: tuple[int, ...] | None) -> None
     """The bound is 64 kB for each row, and 64 MB in any case."""
     assert 64_000_000 < most_bytes(1, shape) < 80_000_000
     assert most_bytes(1000, shape) - most_bytes(0, shape) == 65_536_000
+    assert most_bytes(1000, (0,)) == most_bytes(0, (1,)) == 1 << 20

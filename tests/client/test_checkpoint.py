@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ import orjson
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ruo import ScoringError, iter_scores, score_csv
 from ruo.client.checkpoint import Checkpoint
@@ -102,12 +108,12 @@ def _other_rows(small_csv: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_other_rows, "of other data"),
-        (lambda _: {"chunk_size": 3}, r"another chunk_size \(2, now 3\)"),
+        (_other_rows, r"of other data \([0-9a-f]{12}\.{3}, not [0-9a-f]{12}\.{3}\)"),
+        (lambda _: {"chunk_size": 3}, r"another chunk_size \(2, not 3\)"),
         (lambda _: {"chunk_size": "auto"}, "another chunk_size"),
         (lambda _: {"label_prefix": "b"}, "another label_prefix|takes 3"),
-        (lambda _: {"wire": "v2-json"}, r"another wire \(v2, now v2-json\)"),
-        (lambda _: {"shard": (0, 2)}, "of other data"),
+        (lambda _: {"wire": "v2-json"}, r"another wire \(v2, not v2-json\)"),
+        (lambda _: {"shard": (0, 2)}, "of another part of the data"),
         (lambda _: {"allow_version_change": True}, "another version of the model"),
     ],
 )
@@ -130,7 +136,7 @@ def test_another_model_is_refused(small_csv: Path, half: Any, path: Path) -> Non
     page = half.pages.pop("/v2/models/model/versions/1").replace(b'"1"', b'"2"')
     half.pages |= {"/v2/models/model": page, "/v2/models/model/versions/2": page}
 
-    with pytest.raises(CheckpointError, match=r"another version of the model \(1, now 2\)"):
+    with pytest.raises(CheckpointError, match=r"another version of the model \(1, not 2\)"):
         score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
 
 
@@ -196,19 +202,18 @@ async def _write(path: Path, key: dict[str, Any]) -> None:
         await checkpoint.begin(key)
         for start in (0, 2):
             checkpoint.add(_answer(start))
-        await checkpoint.finish()
 
 
 async def _read(path: Path) -> int:
     """How many rows are stored; all of them are right."""
     async with Checkpoint(path) as checkpoint:
         assert checkpoint.key in (KEY, None)
-        starts = [start for start in range(-1, 300) if checkpoint.stored_rows(start) is not None]
-        for start in starts:
-            stored, answer = checkpoint.stored(start), _answer(start)
+        answers = {start: stored for start in range(-1, 300) if (stored := checkpoint.stored(start, 2))}
+        for start, stored in answers.items():
+            answer = _answer(start)
             np.testing.assert_array_equal(stored.predictions, answer.predictions)
             assert repr(stored.record) == repr(dataclasses.replace(answer.record, resumed=True))
-        return 2 * len(starts)
+        return 2 * len(answers)
 
 
 @pytest.mark.slow
@@ -234,9 +239,114 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
     in_first = asyncio.run(results(data[:first] + damaged + data[second:] for damaged in _damages(data[first:second])))
     cut = asyncio.run(results(data[:end] for end in range(len(data))))
 
-    assert all(result == 4 or "is damaged" in str(result) or "is not a checkpoint" in str(result) for result in in_head)
+    assert all(result == 4 or "is damaged" in str(result) or "is not one of" in str(result) for result in in_head)
     assert set(in_first) == {2, 4}  # the second entry is never lost
     assert {str(result) for result in cut} == {"0", "2"}
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"ruo checkpoint 2\n", b"ruo checkpoint 2\n\nentry\n\0"]))
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_bytes_are_no_rows(path: Path, data: bytes, beginning: bytes) -> None:
+    """Whatever is in the file, also behind the beginning of a real one: no row comes out of it, or a CheckpointError."""
+    path.write_bytes(beginning + data)
+    with contextlib.suppress(CheckpointError):
+        assert asyncio.run(_read(path)) == 0
+
+
+_edits = st.tuples(st.integers(0, 700), st.integers(0, 300), st.binary(max_size=20) | st.just(b"\nentry\n\0"))
+
+
+@given(st.lists(_edits, min_size=1, max_size=4), st.booleans())
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_edits_give_right_rows(path: Path, edits: list[tuple[int, int, bytes]], is_repeated: bool) -> None:
+    """A real checkpoint with pieces cut, inserted or doubled gives right rows or a CheckpointError."""
+    original = path.with_name("original.ruo")
+    if not original.exists():
+        asyncio.run(_write(original, KEY))
+    data = original.read_bytes()
+    for place, cut, piece in edits:
+        inserted = data[place : place + cut] * 2 if is_repeated else piece
+        data = data[:place] + inserted + data[place + cut :]
+    path.write_bytes(data)
+
+    with contextlib.suppress(CheckpointError):
+        assert asyncio.run(_read(path)) in (0, 2, 4)
+
+
+def _framed(head: bytes, data: bytes, checksum: int = 0) -> bytes:
+    """A key or an entry with a right checksum, as the format's description says."""
+    lengths = struct.pack("<QQ", len(head), len(data))
+    return b"\nentry\n\0" + struct.pack("<I", zlib.crc32(lengths + head + data, checksum)) + lengths + head + data
+
+
+@pytest.mark.parametrize("key", [b"null", b"[]", b'"key"', b"7", b"not JSON", b""])
+def test_a_key_that_is_no_object_is_damaged(path: Path, key: bytes) -> None:
+    """Even with a right checksum, what is no JSON object with names cannot be compared, so nothing resumes from it."""
+    path.write_bytes(b"ruo checkpoint 2\n" + _framed(key, b"") + b"\nentry\n\0")
+
+    with pytest.raises(CheckpointError, match="is damaged: its key cannot be read"):
+        asyncio.run(_read(path))
+
+
+@pytest.mark.parametrize("key", [{}, {**KEY, "more": 1}, {"data": "d"}, {"data": "d", "version": None}])
+def test_a_key_with_other_names_is_of_another_run(path: Path, key: dict[str, Any]) -> None:
+    """A key that lacks a name, or has one more, is not the key of this run."""
+    path.write_bytes(b"ruo checkpoint 2\n" + _framed(orjson.dumps(key), b""))
+
+    with pytest.raises(CheckpointError, match=r"is of (other data|another version of the model|another more) \("):
+        asyncio.run(_write(path, KEY))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 3},
+        {"shape": [2, 2]},
+        {"shape": [1, 2]},
+        {"shape": []},
+        {"shape": None},
+        {"shape": ["2", "1"]},
+        {"a field of another version": 1},
+        None,
+    ],
+)
+def test_an_entry_that_does_not_fit_does_not_count(path: Path, change: dict[str, Any] | None) -> None:
+    """An entry with other fields, or with more or fewer rows than it has predictions, is left out; those behind it stay."""
+    asyncio.run(_write(path, KEY))
+    data = path.read_bytes()
+    places = [place for place in range(len(data)) if data.startswith(b"\nentry\n\0", place)]
+    (checksum,) = struct.unpack_from("<I", data, places[0] + 8)
+    begin, (length,) = places[1] + 28, struct.unpack_from("<Q", data, places[1] + 12)
+    head = orjson.loads(data[begin : begin + length])
+    changed = b"[]" if change is None else orjson.dumps({**head, **change})
+    path.write_bytes(
+        data[: places[1]] + _framed(changed, data[begin + length : places[2]], checksum) + data[places[2] :]
+    )
+    assert asyncio.run(_read(path)) == 2
+
+    same = _framed(orjson.dumps(head), data[begin + length : places[2]], checksum)
+    assert data == data[: places[1]] + same + data[places[2] :]
+
+
+def test_a_chunk_ends_where_a_stored_one_begins(path: Path) -> None:
+    """New chunks fill the gaps between the entries, so that no row is scored twice."""
+
+    async def main() -> list[int | None]:
+        async with Checkpoint(path) as checkpoint:
+            await checkpoint.begin(KEY)
+            for start in (4, 8):
+                checkpoint.add(_answer(start))
+        async with Checkpoint(path) as checkpoint:
+            places = [(0, 3), (0, 10), (0, None), (3, 5), (4, 5), (6, 1), (6, 5), (10, 5), (10, None)]
+            assert checkpoint.stored(4, 3) is None
+            assert checkpoint.stored(5, 2) is None
+            return [checkpoint.chunk_rows(start, rows) for start, rows in places]
+
+    assert asyncio.run(main()) == [3, 4, 4, 1, 2, 1, 2, 5, None]
 
 
 def test_a_damaged_key_is_no_key(path: Path) -> None:
@@ -246,7 +356,7 @@ def test_a_damaged_key_is_no_key(path: Path) -> None:
 
     for damaged in (data.replace(b'"version":"1"', b'"version":"2"'), data.replace(orjson.dumps(KEY), b"null")):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged: what run it is of cannot be read; delete it"):
+        with pytest.raises(CheckpointError, match="is damaged: its key cannot be read; delete it"):
             asyncio.run(_read(path))
         assert path.read_bytes() == damaged
 
@@ -271,7 +381,7 @@ def test_answers_of_another_shape_are_refused(path: Path) -> None:
             checkpoint.add(Answer(RequestRecord(6, 2, 100), np.zeros((2, 3), np.float32)))
 
     asyncio.run(_write(path, KEY))
-    with pytest.raises(CheckpointError, match=r"predictions of the shape \(1,\) a row, the model answers \(3,\)"):
+    with pytest.raises(CheckpointError, match=r"predictions of \(1,\) a row, the model answers \(3,\)"):
         asyncio.run(main())
 
 
@@ -283,11 +393,10 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
             await checkpoint.begin(KEY)
             for start in range(0, 200_000, 1_000):
                 checkpoint.add(Answer(RequestRecord(start, 1_000, 100), np.zeros((1_000, 250), np.float32)))
-            await checkpoint.finish()
         began = time.monotonic()
         async with LoopLag() as lag, Checkpoint(path) as checkpoint:
             await checkpoint.begin(KEY)
-            assert checkpoint.stored_rows(199_000) == 1_000
+            assert checkpoint.chunk_rows(199_000, None) == 1_000
         return lag.seconds, time.monotonic() - began
 
     lag_s, whole_s = asyncio.run(main())
@@ -297,7 +406,10 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"a,b,c\n1,2,3\n", "is not a checkpoint of ruo"), (b"PAR1" + bytes(100), "is not a checkpoint of ruo")],
+    [
+        (b"a,b,c\n1,2,3\n", "is not one of this version"),
+        (b"ruo checkpoint 3\n", "is not one of this version"),
+    ],
 )
 def test_another_file_is_not_written_to(
     small_csv: Path, scripted: Scripted, answers: Any, path: Path, content: bytes, sentence: str
@@ -345,6 +457,24 @@ def test_a_full_disk_is_an_error(small_csv: Path, scripted: Scripted, answers: A
     assert numbers == [2 * i + 1.5 for i in range(len(numbers))]
     assert len(numbers) >= 3
     assert len(score_csv(small_csv, scripted(answers).url, chunk_size=1, checkpoint=path)) == 10
+
+
+def test_a_disk_that_fills_at_the_end_is_an_error(path: Path) -> None:
+    """The last answers, too, are on the disk when the checkpoint closes, or an error says that they are not."""
+
+    async def main() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            async with Checkpoint(path) as checkpoint:
+                await checkpoint.begin(KEY)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+                checkpoint.add(_answer(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.raises(CheckpointError, match=r"cannot be written \(File too large\); make room, or name another file"):
+        asyncio.run(main())
+    assert asyncio.run(_read(path)) == 0
 
 
 def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, scripted: Scripted, right_answer: Any, path: Path) -> None:

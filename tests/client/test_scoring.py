@@ -11,19 +11,22 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from ruo import ArgumentError, Scores, ScoringError, ascore_csv, iter_scores, score_csv
 from ruo import wire as codec
+from ruo.__main__ import main
 from ruo.deploy.local import LocalServer, local_server
-from ruo.errors import TableError
+from ruo.errors import CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.wire.v2 import DATATYPES
 
@@ -240,6 +243,139 @@ def test_rows_with_nan_are_scored_as_in_process(demo: Demo, server: LocalServer,
 
     # not `predict`: compiled by TensorFlow, a relu takes NaN for 0 on some CPUs
     np.testing.assert_allclose(scores.predictions, model(rows), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A server whose Keras model has two outputs of the same shape: the sum of a row, and its negative."""
+    import keras
+
+    path = tmp_path_factory.mktemp("models") / "two.keras"
+    given = keras.Input((3,), name="x")
+    dense = [keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name=name) for name in ("left", "right")]
+    keras.Model(given, [dense[0](given), dense[1](keras.ops.negative(given))]).save(path)
+    with local_server(path, workers=1, settings={"KERAS_BACKEND": "openvino"}) as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
+def test_the_named_output_is_scored(
+    small_csv: Path, two_outputs: LocalServer, small_sums: np.ndarray, tmp_path: Path, wire: str
+) -> None:
+    """Of a model with several outputs the named one comes back on each wire, and a resumed run keeps to it."""
+    for name, sign in (("left", 1), ("right", -1)):
+        scores = score_csv(small_csv, two_outputs.url, wire=wire, chunk_size=3, output=name)
+        np.testing.assert_array_equal(scores.predictions, sign * small_sums)
+        assert scores.model.output_name == name
+
+    checkpoint = tmp_path / "run.ruo"
+    score_csv(small_csv, two_outputs.url, wire=wire, output="left", checkpoint=checkpoint)
+    with pytest.raises(CheckpointError, match=r"is of another output \(left, not right\)"):
+        score_csv(small_csv, two_outputs.url, wire=wire, output="right", checkpoint=checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wire", "output", "sentence"),
+    [
+        ("v2", None, "has several outputs; choose one of left, right, as in output='left'"),
+        ("v2-json", None, "has several outputs; choose one of left, right"),
+        ("v1", None, "has several outputs; choose one of left, right"),
+        ("paper", None, r"has several outputs \(left, right\); this protocol carries one only"),
+        ("v2", "middle", "has no output 'middle'; choose one of left, right"),
+        ("v1", "middle", "has no output 'middle'; choose one of left, right"),
+    ],
+)
+def test_an_output_that_is_not_clear_is_an_error(
+    small_csv: Path, two_outputs: LocalServer, wire: str, output: str | None, sentence: str
+) -> None:
+    """With several outputs and none named, or an unknown one, the error lists those of the model; nothing is dropped."""
+    with pytest.raises(ScoringError, match=sentence):
+        score_csv(small_csv, two_outputs.url, wire=wire, output=output)
+
+
+def test_outputs_do_not_mix_on_v1(small_csv: Path, scripted: Callable[..., Any], reply: Any) -> None:
+    """The order of an answer's outputs does not matter, and a run keeps to the name of the first answer."""
+
+    def script(names: Callable[[int], list[str]]) -> Callable[..., Any]:
+        def answer(number: int, body: bytes, headers: dict[str, str]) -> Any:
+            rows = orjson.loads(body)["instances"]
+            predictions = [{name: sum(row) * (1 if name == "y" else -1) for name in names(number)} for row in rows]
+            return reply(200, orjson.dumps({"predictions": predictions}))
+
+        return answer
+
+    options: dict[str, Any] = {"wire": "v1", "chunk_size": 2, "concurrency": 1}
+    turning = scripted(script(lambda number: ["y", "z"] if number % 2 else ["z", "y"]))
+    scores = score_csv(small_csv, turning.url, output="y", **options)
+    assert scores.predictions[:, 0].tolist() == [2 * i + 1.5 for i in range(10)]
+
+    changing = scripted(script(lambda number: ["y"] if number < 3 else ["z"]))
+    with pytest.raises(ScoringError, match="Rows 6 to 7 .* the model has no output 'y'; choose one of z"):
+        score_csv(small_csv, changing.url, **options)
+
+
+def test_metadata_without_outputs_is_no_obstacle(
+    small_csv: Path, scripted: Callable[..., Any], answers: Any, small_sums: np.ndarray
+) -> None:
+    """Where a server does not list its outputs, the answers name them."""
+    server = scripted(answers)
+    for page in ("/v2/models/model", "/v2/models/model/versions/1"):
+        server.pages[page] = orjson.dumps({**orjson.loads(server.pages[page]), "outputs": []})
+
+    for output in (None, "y"):
+        scores = score_csv(small_csv, server.url, chunk_size=3, output=output)
+        np.testing.assert_array_equal(scores.predictions, small_sums)
+        assert scores.model.output_name == "y"
+
+
+def test_rows_that_are_not_finite_are_counted(tmp_path: Path, scripted: Callable[..., Any], answers: Any) -> None:
+    """Rows with NaN, Infinity or an empty cell are counted, in a resumed run too, and the command line says so last."""
+    path, server = tmp_path / "table.csv", scripted(answers)
+    path.write_text("a,b,c\n" + "1,2,3\n" * 8 + "nan,,3\n1,inf,3\n1,2,3\n,2,-inf\n")
+
+    for _ in range(2):
+        scores = score_csv(path, server.url, chunk_size=5, checkpoint=tmp_path / "run.ruo")
+        assert scores.not_finite == 3
+        assert repr(scores).endswith(", all rows scored, 3 rows with NaN or Infinity)")
+    result = CliRunner().invoke(main, ["score", str(path), server.url, "-o", str(tmp_path / "p.csv")])
+    assert result.output.splitlines()[-1].endswith("3 rows with NaN or Infinity)")
+    path.write_text("a,b,c\n1,2,3\n")
+    scores = score_csv(path, server.url)
+    assert scores.not_finite == 0
+    assert repr(scores).endswith(", all rows scored)")
+
+
+@pytest.mark.parametrize("shard", [None, (1, 3)])
+@pytest.mark.parametrize("labels", [[5, 3, 9, 0, 1], [1, 1, 0, 1, 0], list("edcba")])
+def test_results_keep_the_index_of_a_frame(
+    scripted: Callable[..., Any], answers: Any, labels: list[Any], shard: tuple[int, int] | None
+) -> None:
+    """After a shuffle, predictions that are put beside the features stand in their own rows, whatever the index."""
+    frame = pd.DataFrame({"a": [1.0, 2, 3, 4, 5], "b": 1.0, "c": 2.0}, index=pd.Index(labels, name="who"))
+    part = frame if shard is None else frame.iloc[1:3]
+
+    scores = score_csv(frame, scripted(answers).url, chunk_size=2, shard=shard).to_pandas()
+
+    pd.testing.assert_index_equal(scores.index, part.index)
+    beside = part.assign(sum=scores["prediction_0"])
+    assert beside["sum"].tolist() == (part["a"] + 3).tolist()
+
+
+def test_other_sources_count_their_rows(
+    small_csv: Path, scripted: Callable[..., Any], answers: Any, right_answer: Any, reply: Any
+) -> None:
+    """Without an index in the source, rows count from 0; a run that failed has the index of the rows it got to."""
+    server = scripted(answers)
+    for source in (small_csv, pl.read_csv(small_csv)):
+        pd.testing.assert_index_equal(score_csv(source, server.url).to_pandas().index, pd.RangeIndex(10))
+
+    failing = scripted(lambda number, body, headers: right_answer(body, headers) if number < 2 else reply(500))
+    with pytest.raises(ScoringError) as caught:
+        score_csv(pd.read_csv(small_csv).iloc[::-1], failing.url, chunk_size=2, concurrency=1, retries=0)
+    scored = caught.value.scores.to_pandas()
+    assert scored.index.tolist() == list(range(9, 9 - len(scored), -1))
 
 
 @pytest.mark.parametrize("wire", ["v2-json", "v1", "paper"])

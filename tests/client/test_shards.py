@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from ruo import score_csv
+from ruo import Scores, score_csv
 from ruo.__main__ import main
-from ruo.client.shards import merge
+from ruo.client.records import ModelInfo
+from ruo.client.scores import Timings, merge
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
@@ -152,11 +154,11 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     a, b, c = parts
 
     for given, sentence in [
-        ([], "No parts are given"),
+        ([], "There are no rows to merge; name the Parquet file of each part"),
         ([a, c], "Of 3 parts, counted from 0, number 1 is missing"),
         ([a, b, b, c], "Part 1 is given twice"),
-        ([a, b, other], "are parts of different tables, or of different cuts"),
-        ([a, b, half], r"half.parquet lacks \d rows that were not scored"),
+        ([a, b, other], "other.parquet does not fit .*0.parquet: it is of other data"),
+        ([a, b, half], r"half.parquet lacks 3 of its 3 rows; score this part again"),
         ([a, b, whole], "all.parquet is of a whole table"),
         ([a, b, tmp_path / "rubbish.parquet"], "rubbish.parquet is not a part"),
         ([a, b, tmp_path / "none.parquet"], "none.parquet is not a part"),
@@ -168,17 +170,113 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "pandas", "polars"])
 def test_a_table_that_changed_in_between_is_refused(
-    small_csv: Path, scripted: Any, answers: Any, tmp_path: Path
+    small_csv: Path, scripted: Any, answers: Any, tmp_path: Path, kind: str
 ) -> None:
-    """Parts of as many bytes whose borders do not meet are of two tables."""
+    """Two equally long rows that changed places between the parts are one lost and one double: another table."""
+    lines = small_csv.read_text().splitlines()
+    swapped = [*lines[:2], lines[9], *lines[3:9], lines[2], *lines[10:]]
     server = scripted(answers)
-    score_csv(small_csv, server.url, shard=(0, 2)).to_parquet(tmp_path / "0.parquet")
-    small_csv.write_text("a,b,c\n1111111111111111,1,1\n" + "2,1,1\n" * 10)
-    size = (tmp_path / "0.parquet", 10 * len("0,0.5,1\n") + 6)[1]
-    text = small_csv.read_text()[: size - 1] + "\n"
-    small_csv.write_text(text if len(text) == size else text + "\n")
-    score_csv(small_csv, server.url, shard=(1, 2)).to_parquet(tmp_path / "1.parquet")
+    for part, text in enumerate((lines, swapped)):
+        small_csv.write_text("\n".join(text) + "\n")
+        source: Any = small_csv
+        if kind == "parquet":
+            source = tmp_path / "table.parquet"
+            pl.read_csv(small_csv).write_parquet(source)
+        elif kind != "csv":
+            source = pd.read_csv(small_csv) if kind == "pandas" else pl.read_csv(small_csv)
+        score_csv(source, server.url, shard=(part, 2)).to_parquet(tmp_path / f"{part}.parquet")
 
-    with pytest.raises(CheckpointError, match="do not join: the table changed in between"):
+    with pytest.raises(
+        CheckpointError, match=r"1.parquet does not fit .*0.parquet: it is of other data \([0-9a-f]{12}"
+    ):
         merge([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "whole.parquet")
+
+
+def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) -> Path:
+    """A part with two rows, written as `score_csv` would."""
+    key = {
+        "data": "f" * 64,
+        "shard": span,
+        "model": "model",
+        "version": "1",
+        "sha256": "a" * 64,
+        "output": "y",
+        **changes,
+    }
+    model = ModelInfo(key["model"], key["version"], "test", sha256=key["sha256"], output_name=key["output"])
+    labels = np.zeros(2, np.int64) if has_labels else None
+    Scores(np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, key=key).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("span", "changes", "sentence"),
+    [
+        ((1, 2, 2, 4, 4), {"data": "0" * 64}, r"of other data \(0{12}\.{3}, not f{12}\.{3}\)"),
+        ((1, 2, 2, 4, 4), {"model": "other"}, r"of another model \(other, not model\)"),
+        ((1, 2, 2, 4, 4), {"version": "2"}, r"of another version of the model \(2, not 1\)"),
+        ((1, 2, 2, 4, 4), {"sha256": ""}, r"of another model file \(none, not a{12}\.{3}\)"),
+        ((1, 2, 2, 4, 4), {"output": "z"}, r"of another output \(z, not y\)"),
+        ((1, 2, 2, 4, 4), {"label_prefix": "a"}, r"of another label_prefix \(a, not none\)"),
+        ((1, 2, 2, 4, 4), {"has_labels": True}, r"of other columns \(prediction_0\.{3}, not prediction_0\)"),
+        ((1, 3, 2, 4, 4), {}, r"of another number of parts \(3, not 2\)"),
+        ((1, 2, 2, 5, 5), {}, r"of another size \(5, not 4\)"),
+        ((1, 2, 1, 4, 4), {}, "do not join: rows are missing or double"),
+        ((1, 2, 3, 4, 4), {}, "do not join: rows are missing or double"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    tmp_path: Path, span: tuple[int, ...], changes: dict[str, Any], sentence: str
+) -> None:
+    """The error names what differs: the table, the model, an option, the columns or the place of the rows."""
+    first = part_of(tmp_path / "0.parquet", 0, 2, 0, 2, 4)
+    assert merge([first, part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4)], tmp_path / "whole.csv") == 4
+
+    with pytest.raises(CheckpointError, match=sentence):
+        merge([first, part_of(tmp_path / "1.parquet", *span, **changes)], tmp_path / "whole.parquet")
+    assert not (tmp_path / "whole.parquet").exists()
+
+
+def test_missing_and_double_parts_are_named(tmp_path: Path) -> None:
+    """Every part has to be there once, the first and the last too."""
+    a, b, c = (part_of(tmp_path / f"{part}.parquet", part, 3, 2 * part, 2 * part + 2, 6) for part in range(3))
+    for given, sentence in [
+        ([b, c], "Of 3 parts, counted from 0, number 0 is missing."),
+        ([c, a], "Of 3 parts, counted from 0, number 1 is missing."),
+        ([a, b], "Of 3 parts, counted from 0, number 2 is missing."),
+        ([a, b, c, b], "Part 1 is given twice; name it once."),
+    ]:
+        with pytest.raises(CheckpointError, match=f"^{sentence}$"):
+            merge(given, tmp_path / "whole.parquet")
+    assert merge([c, a, b], tmp_path / "whole.parquet") == 6
+    with pytest.raises(CheckpointError, match="is of a whole table; there is nothing to merge"):
+        merge([tmp_path / "whole.parquet"], tmp_path / "again.parquet")
+
+
+def test_a_part_whose_rows_were_changed_is_refused(tmp_path: Path) -> None:
+    """A part that lost rows after it was written, or whose data are damaged, is named, and nothing is left behind."""
+    parts = [part_of(tmp_path / f"{part}.parquet", part, 2, 2 * part, 2 * part + 2, 4) for part in range(2)]
+    facts = pl.read_parquet_metadata(parts[1])
+    whole = parts[1].read_bytes()
+    pl.read_parquet(parts[1])[:1].write_parquet(parts[1], metadata={"ruo": facts["ruo"]})
+    with pytest.raises(CheckpointError, match="1.parquet lacks 1 of its 2 rows; score this part again"):
+        merge(parts, tmp_path / "whole.parquet")
+
+    parts[1].write_bytes(whole[:4] + bytes(30) + whole[34:])
+    with pytest.raises(CheckpointError, match="1.parquet|cannot be joined"):
+        merge(parts, tmp_path / "whole.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", "1.parquet"]
+
+
+def test_a_parts_path_is_no_pattern(tmp_path: Path) -> None:
+    """A path with brackets or stars names that file, not those that match."""
+    (tmp_path / "1.parquet").write_bytes(b"")
+    parts = [
+        part_of(tmp_path / f"{name}.parquet", part, 2, 2 * part, 2 * part + 2, 4) for part, name in enumerate("*1")
+    ]
+    bracketed = parts[1].rename(tmp_path / "[1].parquet")
+    part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4, version="2")
+
+    assert merge([parts[0], bracketed], tmp_path / "whole.parquet") == 4

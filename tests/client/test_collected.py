@@ -1,0 +1,147 @@
+"""The accounting: every row scored or failed, every prediction in its row, all of one version."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ruo.client.collected import Collected
+from ruo.client.records import Answer, ModelInfo, RequestRecord
+from ruo.errors import ScoringError
+from ruo.table import NO_LABEL
+
+
+def sent(start: int, rows: int, labels: list[int] | None = None, failed: bool = False, **record: Any) -> Answer:
+    """An answer with the rows' numbers as predictions, or an error in their place."""
+    error = ScoringError("No.", start, start + rows) if failed else None
+    predictions = None if failed else np.arange(start, start + rows, dtype=np.float32)[:, np.newaxis]
+    return Answer(
+        RequestRecord(start, rows, 100, **record), predictions, error, None if labels is None else np.array(labels)
+    )
+
+
+def empty(may_change: bool = False, expected: int | None = None) -> Collected:
+    """A run without answers, of a model whose version nobody told."""
+    collected = Collected(may_change, lambda: expected)
+    collected.model = ModelInfo("model", "", "")
+    return collected
+
+
+def collected_from(*answers: Answer, expected: int | None = None) -> Collected:
+    """What is known after these answers, in this order."""
+    collected = empty(expected=expected)
+    for answer in answers:
+        collected.add(answer)
+    return collected
+
+
+def test_every_row_is_scored_or_failed() -> None:
+    """The sums are checked exactly: one row too few or too many is an error that names all three numbers."""
+    collected = collected_from(sent(4, 6), sent(0, 3), sent(3, 1, failed=True))
+
+    collected.account_for(10)
+    assert collected.scored == 9
+    for rows in (9, 11):
+        with pytest.raises(ScoringError, match=f"^{rows} rows were read, 9 scored and 1 failed: some are lost.$"):
+            collected.account_for(rows)
+
+
+def test_an_error_is_returned_and_kept() -> None:
+    """A failed chunk's error comes back at once and stays in the list; its request is recorded."""
+    collected = empty()
+    assert collected.add(sent(0, 2)) is None
+    error = collected.add(sent(2, 2, failed=True))
+    assert (str(error), collected.errors) == ("No.", [error])
+    assert [record.start for record in collected.records] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("versions", "wrong"), [("1", None), ("11", None), ("12", 1), ("121", 1), ("112", 2), ("-1", None)]
+)
+@pytest.mark.parametrize("may_change", [False, True])
+def test_all_answers_are_of_one_version(versions: str, wrong: int | None, may_change: bool) -> None:
+    """The first answer of another version is an error that names its rows and both versions, unless it may change."""
+    collected = empty(may_change)
+    errors = [collected.add(sent(2 * place, 2, version=name.strip("-"))) for place, name in enumerate(versions)]
+
+    if wrong is None or may_change:
+        assert set(errors) == {None}
+        assert collected.model.version == versions[-1]
+        assert collected.scored == 2 * len(versions)
+    else:
+        error = errors[wrong]
+        assert error is not None
+        assert str(error).startswith(f"Rows {2 * wrong} to {2 * wrong + 1} were answered by version 2 of the model, ")
+        assert "version 1; score the table again" in str(error)
+        assert (error.start, error.stop) == (2 * wrong, 2 * wrong + 2)
+        assert collected.errors == [error]
+        assert np.isnan(collected.predictions(2 * len(versions))[2 * wrong :][:2]).all()
+
+
+def test_an_unknown_version_changes_nothing() -> None:
+    """An answer that does not name its version counts as one of those before."""
+    collected = collected_from(sent(0, 2, version="1"), sent(2, 2))
+    assert collected.model.version == "1"
+    assert collected.add(sent(4, 2, version="2")) is not None
+
+
+@pytest.mark.parametrize("expected", [None, 1, 7, 100])
+def test_predictions_are_in_row_order(expected: int | None) -> None:
+    """Whatever the order of the answers and the estimate of rows, each row has its own; NaN stands for the others."""
+    collected = collected_from(sent(60, 5), sent(0, 3), sent(20, 40), sent(3, 1, failed=True), expected=expected)
+
+    predictions = collected.predictions(70)[:, 0]
+
+    scored = [*range(3), *range(20, 65)]
+    np.testing.assert_array_equal(predictions[scored], scored)
+    assert np.isnan(np.delete(predictions, scored)).all()
+    assert predictions.dtype == np.float32
+    assert collected_from().predictions(3).shape == (3, 0)
+    assert np.isnan(collected_from(sent(2, 1), expected=expected).predictions(4)[[0, 1, 3]]).all()
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "unclear"),
+    [
+        ([sent(2, 2, [7, 8]), sent(0, 2, [5, 6])], [5, 6, 7, 8], None),
+        ([sent(2, 2, [7, NO_LABEL]), sent(0, 2, [5, 6])], None, 3),
+        ([sent(2, 2, [7, 8]), sent(0, 2, [NO_LABEL, NO_LABEL])], None, 0),
+        ([sent(2, 2, [7, 8], failed=True), sent(0, 2, [5, 6])], [5, 6, 7, 8], None),
+        ([sent(0, 4)], None, None),
+    ],
+)
+def test_labels_are_whole_or_none(answers: list[Answer], labels: list[int] | None, unclear: int | None) -> None:
+    """Labels come with their rows, also with failed ones; the first row without a class is named."""
+    whole, row = collected_from(*answers).labels(4)
+    assert (None if whole is None else whole.tolist(), row) == (labels, unclear)
+
+
+def test_timings_are_of_this_runs_requests() -> None:
+    """Sending lasts from the first request to the last answer; requests of an earlier run have no clock."""
+    now = time.perf_counter()
+    stored, slow, fast = sent(0, 1), sent(1, 1, began_s=now + 1, seconds=5.0), sent(2, 1, began_s=now + 2, seconds=1.0)
+
+    timings = collected_from(stored, slow, fast).timings(now - 2, 30, 0.5, 0.25)
+
+    assert (timings.forming_s, timings.loop_lag_s) == (0.5, 0.25)
+    assert timings.sending_s == pytest.approx(5)
+    assert timings.first_result_s == pytest.approx(5)
+    assert 2 <= timings.total_s < 10
+    assert timings.rows_per_s == pytest.approx(30 / timings.total_s)
+    resumed = collected_from(stored).timings(now, 1, 0, 0)
+    assert resumed.sending_s == 0
+    assert math.isnan(resumed.first_result_s)
+
+
+@pytest.mark.parametrize(("sizes", "usual"), [([], 0), ([5], 5), ([1, 1, 1, 10], 10), ([4, 4, 3], 4), ([2, 3, 4], 3)])
+def test_the_usual_size_holds_the_middle_row(sizes: list[int], usual: int) -> None:
+    """Half of all rows were sent in requests of at most that size."""
+    starts = np.cumsum([0, *sizes])
+    assert (
+        collected_from(*(sent(int(start), size) for start, size in zip(starts, sizes, strict=False))).usual_rows()
+        == usual
+    )

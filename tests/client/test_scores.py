@@ -1,0 +1,119 @@
+"""The result of a run: its tables, its files and its line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo import Scores, ScoringError
+from ruo.client.records import ModelInfo, RequestRecord
+from ruo.client.scores import Timings
+
+
+def record(start: int, rows: int, server: str, **others: Any) -> RequestRecord:
+    """The record of a request that was answered."""
+    return RequestRecord(start, rows, 100, 1, server, f"{server}/1", "1", **{"status": 200, "seconds": 0.5, **others})
+
+
+@pytest.fixture
+def scores() -> Scores:
+    """Ten rows of 2 x 2 outputs: four from a, three from b, two that failed, and one that was resumed."""
+    records = [
+        record(4, 3, "b", began_s=12.0),
+        record(0, 4, "a", began_s=10.0),
+        record(9, 1, "a", resumed=True),
+        record(7, 2, "b", status=500),
+    ]
+    errors = [ScoringError("Row 8 is bad.", 8, 9, 500), ScoringError("Row 7 is bad.", 7, 8, 500)]
+    predictions = np.arange(40, dtype=np.float32).reshape(10, 2, 2)
+    predictions[7:9] = np.nan
+    model = ModelInfo("m", "3", "test", output_name="y", sha256="abc")
+    return Scores(
+        predictions, np.arange(10), Timings(1, 2, 4, 2.5), model, records, errors, not_scored=2, key={"data": "d"}
+    )
+
+
+def test_times_may_be_unknown() -> None:
+    """Where no answer came, the first result has no time; the loop was not late as far as is known."""
+    timings = Timings(1, 2, 4, 2.5)
+    assert np.isnan(timings.first_result_s)
+    assert timings.loop_lag_s == 0
+
+
+def test_requests_are_in_row_order(scores: Scores) -> None:
+    """There is a row per request, and the clock begins with the first one."""
+    requests = scores.requests
+    assert list(requests.columns) == [field.name for field in dataclasses.fields(RequestRecord)]
+    assert requests["start"].tolist() == [0, 4, 7, 9]
+    assert requests["began_s"].tolist()[:2] == [0, 2]
+    assert requests["resumed"].tolist() == [False, False, False, True]
+    assert requests.index.tolist() == [0, 1, 2, 3]
+
+
+def test_failures_are_in_row_order(scores: Scores) -> None:
+    """There is a row per range that was not scored, with the server's status and the reason."""
+    failures = scores.failures
+    assert failures.to_dict("list") == {
+        "start": [7, 8],
+        "stop": [8, 9],
+        "status": [500, 500],
+        "reason": ["Row 7 is bad.", "Row 8 is bad."],
+    }
+    assert failures.index.tolist() == [0, 1]
+
+
+def test_balance_is_of_what_was_answered_now(scores: Scores) -> None:
+    """Failed and resumed requests do not count, and the shares add up to 1."""
+    assert scores.balance().to_dict("list") == {
+        "server": ["a", "b"],
+        "worker": ["a/1", "b/1"],
+        "rows": [4, 3],
+        "requests": [1, 1],
+        "seconds": [0.5, 0.5],
+        "share": [4 / 7, 3 / 7],
+    }
+
+
+def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:
+    """Outputs of any shape are flat columns, in a DataFrame and in files; labels come last, if there are any."""
+    frame = scores.to_pandas()
+    assert list(frame.columns) == ["prediction_0", "prediction_1", "prediction_2", "prediction_3", "label"]
+    assert frame["prediction_2"].tolist()[:3] == [2, 6, 10]
+    scores.to_csv(tmp_path / "p.csv")
+    scores.to_parquet(tmp_path / "p.parquet")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "p.csv", dtype=dict(frame.dtypes)), frame)
+    assert pl.read_parquet(tmp_path / "p.parquet").to_numpy()[:7].tolist() == frame.to_numpy()[:7].tolist()
+    assert "label" not in dataclasses.replace(scores, labels=None).to_pandas()
+
+
+def test_a_file_says_what_was_scored(scores: Scores, tmp_path: Path) -> None:
+    """The metadata hold the key, with the model that answered, and count the rows and those that are missing."""
+    scores.to_parquet(tmp_path / "p.parquet")
+
+    assert json.loads(pl.read_parquet_metadata(tmp_path / "p.parquet")["ruo"]) == {
+        "data": "d",
+        "model": "m",
+        "version": "3",
+        "sha256": "abc",
+        "output": "y",
+        "rows": 10,
+        "not_scored": 2,
+    }
+
+
+def test_the_repr_says_what_is_missing(scores: Scores) -> None:
+    """One line has the rows, the time, the requests and the model; lost rows and rows that are not finite are named."""
+    beginning = "Scores(10 rows x 2 x 2 outputs, 4.00 s (2 rows/s), 4 requests, model 'm' version 3, "
+    assert repr(scores) == beginning + "2 rows not scored)"
+    whole = dataclasses.replace(scores, not_scored=0, not_finite=1_234)
+    assert repr(whole) == beginning + "all rows scored, 1,234 rows with NaN or Infinity)"
+    unversioned = dataclasses.replace(scores, model=ModelInfo("m", "", ""))
+    assert "model 'm', 2 rows" in repr(unversioned)
+    assert len(scores) == 10
