@@ -9,8 +9,34 @@ Reads files and data frames with polars; knows nothing of models, servers or HTT
 
 from __future__ import annotations
 
-from ruo.table.base import Source, Span, Table, fingerprint_table
-from ruo.table.blocks import NO_LABEL, Block, Labels, class_indices
-from ruo.table.open import open_table
+import os
+from pathlib import Path
+
+import polars as pl
+
+from ruo.errors import TableError
+from ruo.table.base import NO_LABEL, Block, Labels, Source, Span, Table, class_indices, fingerprint_table
+from ruo.table.csv import CsvTable
+from ruo.table.frames import FrameTable, ParquetTable, from_pandas
 
 __all__ = ["NO_LABEL", "Block", "Labels", "Source", "Span", "Table", "class_indices", "fingerprint_table", "open_table"]
+
+
+def open_table(source: Source, label_prefix: str = "Label_", shard: tuple[int, int] | None = None) -> Table:
+    """Open a table without reading its rows; the arguments are those of `score_csv`.
+
+    Raises TableError for a missing or empty file, and for feature columns that are absent or not numeric.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.is_file():
+            what = "is a folder, not a file" if path.is_dir() else "does not exist"
+            raise TableError(f"{path} {what}; pass the path of a CSV or Parquet file.")
+        return (ParquetTable if path.suffix.lower() in (".parquet", ".pq") else CsvTable)(path, label_prefix, shard)
+    if isinstance(source, pl.DataFrame):
+        frame = source
+    elif type(source).__module__.startswith("pandas") and hasattr(source, "columns"):
+        frame = from_pandas(source)
+    else:
+        raise TableError(f"A {type(source).__name__} is not a table; pass a path or a pandas or polars DataFrame.")
+    return FrameTable("the DataFrame", frame.lazy(), label_prefix, shard)

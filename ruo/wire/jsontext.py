@@ -15,8 +15,6 @@ import orjson
 
 from ruo.wire.messages import Array, Buffer, Encoded, WireError
 
-__all__ = ["dumps", "encode_json", "loads", "require_finite", "to_array"]
-
 
 def loads(text: Buffer | str) -> Any:
     """Parse JSON; the WireError for text that is not JSON says where it breaks."""

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["ONLY", "Buffer", "Encoded", "InferRequest", "InferResponse", "Wire", "WireError"]
-
 Buffer = bytes | bytearray | memoryview
 Array = np.ndarray[Any, np.dtype[Any]]
 

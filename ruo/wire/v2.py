@@ -19,9 +19,6 @@ import numpy as np
 from ruo.wire.jsontext import dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
 
-__all__ = ["DATATYPES", "datatype_of", "decode_request", "decode_response"]
-__all__ += ["encode_json_request", "encode_request", "encode_response"]
-
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 # [BIN] "little-endian byte order, row major, without stride or padding between elements"
