@@ -1,10 +1,7 @@
-"""Any table to blocks of rows, in row order and in bounded memory.
+"""Any table to blocks of rows, in row order and in bounded memory; knows nothing of models, servers or HTTP.
 
-Reads files and data frames with polars; knows nothing of models, servers or HTTP. Rows are cut in three ways:
-
-- a `Piece` is what one read returns: a few megabytes of a file, 20,000 rows of a DataFrame;
-- a `Block` holds the same rows, cut to the request size;
-- a `Chunk` (`ruo.client.records`) is a block encoded for the wire, ready to send.
+A `Piece` is what one read returns, some megabytes of a file or 20,000 rows of a DataFrame. A `Block` holds the same rows,
+cut to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the wire.
 """
 
 from __future__ import annotations

@@ -76,12 +76,8 @@ class Table:
         `chunk_size` is the rows of a block, None for all, or a function as in `regroup`. Raises TableError for a cell
         that the datatype cannot hold, and for a row that is too short or too long.
         """
-        is_empty = True
-        rows_at = chunk_size if callable(chunk_size) else lambda _: chunk_size
-        for block in regroup(self._read(np.dtype(dtype)), rows_at):
-            is_empty = False
-            yield block
-        if is_empty and self.span is None:
+        yield from regroup(self._read(np.dtype(dtype)), chunk_size if callable(chunk_size) else lambda _: chunk_size)
+        if not self._read_rows and self.span is None:
             raise TableError(f"{self.name} has no rows below its header: there is nothing to score.")
 
     def stop(self) -> None:

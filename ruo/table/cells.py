@@ -6,7 +6,6 @@ range are infinities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -17,12 +16,8 @@ from ruo.errors import TableError
 from ruo.wire.messages import Array
 
 
-@dataclass(eq=False)
 class CellError(ValueError):
-    """The datatype cannot hold the cell at `row` and `column`, both positions within the frame."""
-
-    row: int
-    column: int
+    """The datatype cannot hold a cell; `args` are the positions of its row and column within the frame."""
 
 
 def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
@@ -37,9 +32,9 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
         return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")
     columns = [_convert(column, dtype) for column in frame.iter_columns()]
     masks = [_unfit(before, after) for before, after in zip(frame.iter_columns(), columns, strict=True)]
-    cells = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
-    if cells:
-        raise CellError(*min(cells))
+    unfit = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
+    if unfit:
+        raise CellError(*min(unfit))
     return pl.DataFrame(columns).to_numpy(order="c")
 
 

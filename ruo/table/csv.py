@@ -1,8 +1,7 @@
 """CSV files, gzipped or not.
 
-The text is read in pieces of a few megabytes, cut between rows. A pool of threads parses them (polars releases the
-interpreter lock), and the rows come out in the order of the file. A client that scores one part of a table reads only
-the bytes of that part.
+Text is read in pieces of some megabytes, cut between rows. A pool of threads parses them (polars releases the interpreter
+lock), in the order of the file. A client that scores one part of a table reads only the bytes of that part.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def read_header(stream: IO[bytes], name: str) -> CsvHeader:
     if b"\0" in line:
         raise TableError(f"{name} is not a text file; pass a CSV or Parquet file.")
     try:
-        (columns,) = csv.reader(io.StringIO(line.decode("utf-8-sig", errors="backslashreplace"), newline=""), strict=True)
+        (columns,) = csv.reader(
+            io.StringIO(line.decode("utf-8-sig", errors="backslashreplace"), newline=""), strict=True
+        )
     except (csv.Error, ValueError):  # several rows: a carriage return ends the first
         message = f"{name} has no readable first row; write the column names with closed quotes and end lines with LF."
         raise TableError(message) from None
@@ -69,12 +71,7 @@ def row_start(stream: IO[bytes], position: int) -> int:
 
 
 def cut_between_rows(
-    stream: IO[bytes],
-    size: int,
-    name: str = "the CSV",
-    end: int = sys.maxsize,
-    *,
-    blank_lines_are_rows: bool = False,
+    stream: IO[bytes], size: int, name: str, end: int = sys.maxsize, *, blank_lines_are_rows: bool = False
 ) -> Iterator[bytes]:
     """Cut text up to `end` into pieces of about `size` bytes, each of whole rows; raises TableError for an open quote.
 

@@ -58,9 +58,9 @@ class FrameTable(Table):
             try:
                 yield self._piece(frame, dtype)
             except CellError as error:
-                row, column = self._read_rows + error.row, self.features[error.column]
-                value = frame[column][error.row]
-                cell = "" if value is None else str(value)
+                row, column = error.args[0], self.features[error.args[1]]
+                value = frame[column][row]
+                row, cell = row + self._read_rows, "" if value is None else str(value)
                 raise cell_error(f"{self.name}, row {row:,}", row, column, cell, why_unfit(cell, dtype)) from None
 
     def _frames(self) -> Iterator[pl.DataFrame]:

@@ -40,7 +40,7 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
     """A newline in a quoted cell ends no row, however the pieces fall."""
     text = b'1,"a\nb"\n2,"c""\n"\n3,d\n\n\n'
     with _csv(tmp_path, text).open("rb") as stream:
-        pieces = list(cut_between_rows(stream, size))
+        pieces = list(cut_between_rows(stream, size, "the CSV"))
 
     assert b"".join(pieces) == text.rstrip(b"\n") + b"\n"
     assert all(piece.count(b'"') % 2 == 0 for piece in pieces)
