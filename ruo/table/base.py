@@ -1,4 +1,4 @@
-"""What every table has: columns, rows in blocks of the request size, a fingerprint, and the part that one client scores."""
+"""What every table has: columns, rows in blocks of the request size, a fingerprint, the part that one client scores."""
 
 from __future__ import annotations
 

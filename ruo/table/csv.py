@@ -1,7 +1,7 @@
 """CSV files, gzipped or not.
 
-Text is read in pieces of some megabytes, cut between rows. A pool of threads parses them (polars releases the interpreter
-lock), in the order of the file. A client that scores one part of a table reads only the bytes of that part.
+Text is read in pieces of some megabytes, cut between rows. Threads parse them (polars releases the interpreter lock),
+in the order of the file. A client that scores one part of a table reads only the bytes of that part.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class CsvTable(Table):
             begin, end, is_last = 0, sys.maxsize, True
             if self.span:
                 begin, end, is_last = stream.seek(self.span.begin), self.span.end, self.span.end == self.span.size
-            # with one column a blank line is a missing value; with several it means nothing, at the end of the file only
+            # a blank line of one column is a missing value; of several it means nothing, at the end of the file only
             are_rows = len(self._header.columns) == 1 or not is_last
             texts = cut_between_rows(stream, PIECE_BYTES, self.name, end, blank_lines_are_rows=are_rows)
             file = getattr(stream, "fileobj", stream)
@@ -99,9 +99,9 @@ class CsvTable(Table):
                         parsing.append((text, file.tell() - begin, future))
                     if not parsing:
                         return
-                    text, end, future = parsing.popleft()
+                    text, self._read_bytes, future = parsing.popleft()
                     number, piece = future.result()
-                    fastest, self._read_bytes = max(fastest, number), end
+                    fastest = max(fastest, number)
                     if piece is None:
                         raise self._explain(text, dtype)
                     yield piece
@@ -119,17 +119,15 @@ class CsvTable(Table):
         self, text: bytes, schemas: list[Schema], fastest: int, dtype: np.dtype[Any]
     ) -> tuple[int, Piece | None]:
         """The number of the first schema, from `fastest` on, that fits the text, and the rows, None if they are bad."""
-        has_quotes, has_lone_cr = b'"' in text, _LONE_CR.search(text) is not None
-        for number in range(len(schemas) - 1 if has_lone_cr else fastest, len(schemas)):
+        quote, has_lone_cr = '"' if b'"' in text else None, _LONE_CR.search(text) is not None
+        first = len(schemas) - 1 if has_lone_cr else fastest
+        for number, schema in enumerate(schemas[first:], first):
             is_text = number == len(schemas) - 1
             try:
-                if is_text and (has_quotes or has_lone_cr):  # polars would drop quotes inside a cell
-                    frame = pl.DataFrame(list(self._header.rows(text, strict=True)), schemas[number], orient="row")
+                if is_text and (quote or has_lone_cr):  # polars would drop quotes inside a cell
+                    frame = pl.DataFrame(list(self._header.rows(text)), schema, orient="row")
                 else:  # looking for quotes is a sixth of the work
-                    quote = '"' if has_quotes else None
-                    frame = pl.read_csv(
-                        text, has_header=False, schema=schemas[number], quote_char=quote, encoding="utf8-lossy"
-                    )
+                    frame = pl.read_csv(text, has_header=False, schema=schema, quote_char=quote, encoding="utf8-lossy")
                 # a short row is filled with nulls, so a null in the last column may be a missing cell
                 if frame.to_series(-1).null_count() and self._header.has_ragged_rows(text, frame.height):
                     break
@@ -146,7 +144,7 @@ class CsvTable(Table):
         positions = [(position, name) for position, name in enumerate(columns) if name in features]
         has_lines = self.span is None and b'"' not in text  # a quoted cell may span lines
         try:
-            for cells in self._header.rows(text, strict=True):
+            for cells in self._header.rows(text):
                 where = f"{self.name}, row {row:,}" + (f" (line {row + 2:,})" if has_lines else "")
                 if len(cells) != len(columns):
                     message = f"{where} has {len(cells)} cells, the header has {len(columns)}; mend the row."
@@ -157,5 +155,6 @@ class CsvTable(Table):
                 row += 1
         except csv.Error as error:
             return TableError(f"{self.name}, row {row:,} is not CSV ({error}); look for a stray quote.", row=row)
-        row = self._read_rows
-        return TableError(f"{self.name} cannot be read as CSV after row {row:,}; look for unusual characters.", row=row)
+        return TableError(
+            f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for unusual characters."
+        )

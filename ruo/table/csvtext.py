@@ -30,10 +30,10 @@ class CsvHeader:
             return piece.count(b",") != rows * (len(self.columns) - 1)
         return any(len(cells) != len(self.columns) for cells in self.rows(piece))
 
-    def rows(self, piece: bytes, *, strict: bool = False) -> Iterator[list[str]]:
-        """The cells of every row; `strict` raises csv.Error for malformed quotes."""
+    def rows(self, piece: bytes) -> Iterator[list[str]]:
+        """The cells of every row; raises csv.Error for malformed quotes."""
         blank = [""] if len(self.columns) == 1 else []  # with one column, a blank line is a row with an empty cell
-        rows = csv.reader(io.StringIO(piece.decode("utf-8", errors="replace"), newline=""), strict=strict)
+        rows = csv.reader(io.StringIO(piece.decode("utf-8", errors="replace"), newline=""), strict=True)
         return (cells or blank for cells in rows)
 
 
@@ -50,9 +50,8 @@ def read_header(stream: IO[bytes], name: str) -> CsvHeader:
     if b"\0" in line:
         raise TableError(f"{name} is not a text file; pass a CSV or Parquet file.")
     try:
-        (columns,) = csv.reader(
-            io.StringIO(line.decode("utf-8-sig", errors="backslashreplace"), newline=""), strict=True
-        )
+        text = io.StringIO(line.decode("utf-8-sig", errors="backslashreplace"), newline="")
+        (columns,) = csv.reader(text, strict=True)
     except (csv.Error, ValueError):  # several rows: a carriage return ends the first
         message = f"{name} has no readable first row; write the column names with closed quotes and end lines with LF."
         raise TableError(message) from None

@@ -58,9 +58,9 @@ class FrameTable(Table):
             try:
                 yield self._piece(frame, dtype)
             except CellError as error:
-                row, column = error.args[0], self.features[error.args[1]]
-                value = frame[column][row]
-                row, cell = row + self._read_rows, "" if value is None else str(value)
+                position, column = error.args[0], self.features[error.args[1]]
+                row, value = self._read_rows + position, frame[column][position]
+                cell = "" if value is None else str(value)
                 raise cell_error(f"{self.name}, row {row:,}", row, column, cell, why_unfit(cell, dtype)) from None
 
     def _frames(self) -> Iterator[pl.DataFrame]:
@@ -91,17 +91,15 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
         dtype: Any = column.dtype
         if name in columns:
             raise TableError(f"the DataFrame has the column {name!r} twice; give each column its own name.")
-        is_number, is_numpy = getattr(dtype, "kind", "O") in "biuf", isinstance(dtype, np.dtype)
-        if is_number and is_numpy and dtype.itemsize <= 8:  # polars has no longdouble
+        is_numeric, is_numpy = getattr(dtype, "kind", "O") in "biuf", isinstance(dtype, np.dtype)
+        if is_numeric and is_numpy and dtype.itemsize <= 8:  # polars has no longdouble
             columns[name] = column.to_numpy()
-        elif is_number and hasattr(dtype, "numpy_dtype"):  # pandas' nullable numbers
+        elif is_numeric and hasattr(dtype, "numpy_dtype"):  # pandas' nullable numbers
             values = pl.Series(column.to_numpy(dtype=dtype.numpy_dtype, na_value=0))
             columns[name] = values.set(pl.Series(column.isna().to_numpy()), None)
         else:
-            cells = zip(column, column.isna(), strict=True)
-            columns[name] = pl.Series(
-                [None if is_missing else _text(cell) for cell, is_missing in cells], dtype=pl.String
-            )
+            cells = [None if is_null else _text(cell) for cell, is_null in zip(column, column.isna(), strict=True)]
+            columns[name] = pl.Series(cells, dtype=pl.String)
     return pl.DataFrame(columns)
 
 

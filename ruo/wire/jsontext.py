@@ -59,8 +59,7 @@ def require_finite(array: Array) -> None:
         return
     row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
     column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
-    value = array[(row, *rest)]
-    raise WireError(f"{value} cannot be written as JSON; use the binary wire v2.", row=row, column=column)
+    raise WireError(f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2.", row=row, column=column)
 
 
 def to_array(data: object, name: str) -> Array:

@@ -86,7 +86,7 @@ def _request_head(request: InferRequest) -> dict[str, Any]:
     message: dict[str, Any] = {} if request.id is None else {"id": request.id}
     if request.outputs is not None:
         message["outputs"] = [
-            {"name": name, "parameters": {"binary_data": binary}} for name, binary in request.outputs.items()
+            {"name": name, "parameters": {"binary_data": flag}} for name, flag in request.outputs.items()
         ]
     return message
 

@@ -70,7 +70,7 @@ def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> No
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("is_gzip", [False, True])
 def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: int, end: str, is_gzip: bool) -> None:
-    """They are rows wherever they stand, as pandas' skip_blank_lines=False has it, also at the end of the file or a part."""
+    """They are rows wherever they stand, as in pandas' skip_blank_lines=False, also at the end of a file or a part."""
     path = _csv(tmp_path, f"x{end}1{end}{end}3{end}{end}{end}".encode())
     expected = pd.read_csv(path, skip_blank_lines=False).to_numpy()
     if is_gzip:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import math
 import random
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing.parametric import dataframes
 
 from ruo.errors import TableError
 from ruo.table import open_table
@@ -156,9 +162,68 @@ def compare(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_every_table_holds_what_pythons_csv_reads(
     seeds: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every value equals float() of the cell that csv reads, in pieces of 1 to 4,096 bytes; what csv refuses is refused."""
+    """Every value equals float() of the cell that csv reads, in pieces of any size; what csv refuses is refused."""
     outcomes = [compare(seed, tmp_path, monkeypatch) for seed in seeds]
 
     counts = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
     assert counts["equal"] > len(seeds) / 2, counts
     print(counts)
+
+
+def damage(rng: random.Random, data: bytes) -> bytes:
+    """Some bytes changed, put in or cut off."""
+    changed = bytearray(data)
+    for _ in range(rng.choice([1, 1, 3, 30])):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
+    if rng.random() < 0.3:
+        del changed[rng.randrange(len(changed)) :]
+    if rng.random() < 0.3:
+        position = rng.randint(0, len(changed))
+        changed[position:position] = rng.randbytes(5)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(150), pytest.param(range(1_000, 4_000), marks=[pytest.mark.soak, pytest.mark.timeout(1_800)])]
+)
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
+def test_a_damaged_file_is_read_or_refused(kind: str, seeds: range, tmp_path: Path) -> None:
+    """Whatever bytes are changed, nothing but a TableError comes out, from opening and from reading."""
+    numbers = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {"a": numbers.normal(size=200), "b": numbers.integers(0, 5, 200), "Label_x": ["cat", "dog"] * 100}
+    )
+    path = tmp_path / f"table.{kind}"
+    outcomes = []
+    for seed in seeds:
+        rng = random.Random(seed)
+        if kind == "parquet":
+            codec = rng.choice(["zstd", "snappy", "lz4", "gzip", "uncompressed"])
+            frame.write_parquet(path, compression=codec, row_group_size=70)
+        else:
+            text = frame.write_csv(quote_style=rng.choice(["necessary", "always"])).encode()
+            path.write_bytes(gzip.compress(text) if kind == "csv.gz" else text)
+        path.write_bytes(damage(rng, path.read_bytes()))
+        outcomes.append(read_by_ruo(path, np.dtype(np.float32), 1) is None)
+
+    assert any(outcomes)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.binary(max_size=200), st.sampled_from(["csv", "csv.gz", "parquet"]), st.sampled_from([b"", b"a,b\n", b"x\n"]))
+def test_random_bytes_are_read_or_refused(data: bytes, kind: str, header: bytes) -> None:
+    """Noise as a file of any kind, also below a good header: nothing but a TableError comes out."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"noise.{kind}"
+        path.write_bytes(gzip.compress(header + data) if kind == "csv.gz" else header + data)
+        read_by_ruo(path, np.dtype(np.float32), 1)
+
+
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(dataframes(min_cols=1, max_cols=4, max_size=6, allow_masks=False))
+def test_random_frames_are_read_or_refused(frame: pl.DataFrame) -> None:
+    """Columns of every type, empty cells and infinities among them: nothing but a TableError comes out."""
+    for dtype in (np.float32, np.int64, np.bool_):
+        with contextlib.suppress(TableError):
+            blocks = list(open_table(frame).blocks(2, dtype))
+            assert sum(len(block.features) for block in blocks) == frame.height
