@@ -119,7 +119,8 @@ class CsvTable(Table):
         self, text: bytes, schemas: list[Schema], fastest: int, dtype: np.dtype[Any]
     ) -> tuple[int, Piece | None]:
         """The number of the first schema, from `fastest` on, that fits the text, and the rows, None if they are bad."""
-        quote, has_lone_cr = '"' if b'"' in text else None, _LONE_CR.search(text) is not None
+        quote = '"' if b'"' in text else None
+        has_lone_cr = b"\r" in text and _LONE_CR.search(text) is not None
         first = len(schemas) - 1 if has_lone_cr else fastest
         for number, schema in enumerate(schemas[first:], first):
             is_text = number == len(schemas) - 1

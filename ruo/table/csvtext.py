@@ -78,11 +78,11 @@ def cut_between_rows(
     """
     blank = b""
     while piece := _read_lines(stream, size, end):
-        while not _is_whole(piece) and (more := _read_lines(stream, size, end)):
+        while not (is_whole := _is_whole(piece)) and (more := _read_lines(stream, size, end)):
             piece += more
             if len(piece) > size + _LONGEST_CELL:
                 raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
-        if piece.count(b'"') % 2:
+        if not is_whole and piece.count(b'"') % 2:
             message = f'In {name} a quote (") is opened and not closed; look for a stray one, or use other parts.'
             raise TableError(message)
         piece, blank = blank + piece, b""
