@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ruo.learn.evaluation import percent, verdict_text, wilson_interval
-from ruo.table import open_table
-from ruo.table.blocks import Labels
+from ruo.table import Labels, open_table
 
 if TYPE_CHECKING:
     from ruo.table import Source

@@ -1,12 +1,11 @@
 """Cells as values of the model's datatype.
 
-An integer type holds exactly the numbers of the table. A floating-point type holds the nearest values, but never an
-infinity that is not in the table.
+An integer type holds exactly the numbers of the table. A floating-point type holds the nearest values, which beyond its
+range are infinities.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -16,15 +15,9 @@ import polars as pl
 from ruo.errors import TableError
 from ruo.wire.messages import Array
 
-__all__ = ["CellError", "cell_error", "is_number", "polars_type", "to_array", "why_unfit"]
 
-
-@dataclass(eq=False)
 class CellError(ValueError):
-    """The datatype cannot hold the cell at `row` and `column`, both positions within the frame."""
-
-    row: int
-    column: int
+    """The datatype cannot hold a cell; `args` are the positions of its row and column within the frame."""
 
 
 def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
@@ -33,23 +26,20 @@ def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
 
 
 def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
-    """Columns of numbers, also as text, as (rows, columns) in C order; raises CellError for the first unfit cell."""
-    kind = polars_type(dtype)
-    if kind.is_float() and pl.String not in frame.dtypes:
-        converted = frame if set(frame.dtypes) == {kind} else frame.cast(kind)
-        array = converted.to_numpy(order="c")
-        if converted is frame or not np.isinf(array).any():
-            return array
+    """Columns of numbers, or of text, as (rows, columns) in C order; raises CellError for the first unfit cell."""
+    kind, kinds = polars_type(dtype), set(frame.dtypes)
+    if kind.is_float() and pl.String not in kinds:
+        return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")
     columns = [_convert(column, dtype) for column in frame.iter_columns()]
     masks = [_unfit(before, after) for before, after in zip(frame.iter_columns(), columns, strict=True)]
-    cells = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
-    if cells:
-        raise CellError(*min(cells))
+    unfit = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
+    if unfit:
+        raise CellError(*min(unfit))
     return pl.DataFrame(columns).to_numpy(order="c")
 
 
 def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
-    """The column in the datatype, null where a cell is not a number or is out of range."""
+    """The column in the datatype, null where a cell is not a number or an integer type cannot hold it."""
     kind = polars_type(dtype)
     if column.dtype != pl.String:
         return column.cast(kind, strict=False)
@@ -67,13 +57,10 @@ def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
 def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:
     """True where a value is lost or changed."""
     is_text = before.dtype == pl.String
-    if not after.dtype.is_float():
-        changed = False if is_text else after.cast(before.dtype) != before
-        return (after.is_null() | changed).fill_null(value=True)
-    cells = before.str.strip_chars() if is_text else before
-    lost = after.is_null() & (cells != "" if is_text else cells.is_not_null())
-    infinite = cells.str.contains("(?i)inf") if is_text else cells.cast(pl.Float64).is_infinite()
-    return (lost | (after.is_infinite() & ~infinite)).fill_null(value=False)
+    if after.dtype.is_float():
+        return (after.is_null() & (before.str.strip_chars() != "")).fill_null(value=False)
+    changed = False if is_text else after.cast(before.dtype) != before
+    return (after.is_null() | changed).fill_null(value=True)
 
 
 def _whole(cell: str | None, dtype: np.dtype[Any]) -> int | None:
@@ -85,11 +72,9 @@ def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
     text = cell.strip()
     if text and not is_number(text):
         return "is not a number"
-    number = Decimal(text or "NaN")
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            is_infinite = bool(np.isinf(dtype.type(float(number))))
-        return f"is out of the range of {dtype}" if is_infinite and number.is_finite() else ""
+        return ""
+    number = Decimal(text or "NaN")
     if not number.is_finite() or number != number.to_integral_value():
         return f"is not a whole number, which {dtype} needs"
     limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -109,4 +94,4 @@ def is_number(text: str) -> bool:
         float(text), Decimal(text)
     except (ValueError, ArithmeticError):
         return False
-    return "_" not in text  # Python reads 1_000 as a number, other readers do not
+    return text.isascii() and "_" not in text  # Python reads 1_000 as a number, other readers do not

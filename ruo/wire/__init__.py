@@ -1,9 +1,7 @@
 """The protocols: arrays to bytes and back. Client and server share them.
 
-The rules of this folder: no input or output, no web framework, no data frames; only numpy, orjson and the standard
-library. A codec does not know which side it is on. Lengths are checked before memory is allocated. Every protocol
-has the same four functions. An encoder returns headers and a list of buffers, so that large arrays are never joined.
-A message that breaks its protocol is a `WireError`, which carries the status for the answer.
+No input or output; only numpy, orjson and the standard library. Every protocol has the same four functions, which do
+not know on which side they are. Lengths are checked before memory is allocated, and large arrays are never joined.
 """
 
 from __future__ import annotations

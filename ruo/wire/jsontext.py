@@ -1,12 +1,13 @@
 """JSON text to arrays and back, the same for every protocol that writes numbers as text.
 
-RFC 8259, section 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
-permitted." Reading accepts `null` as NaN, as pandas writes it, and the words NaN and Infinity, as TensorFlow Serving
-writes them. Writing keeps a value or refuses it, and never writes null instead.
+RFC 8259 has no NaN and Infinity. Reading accepts `null` as NaN, as pandas writes it, and the words NaN and Infinity, as
+TensorFlow Serving writes them. Writing keeps a value or refuses it, and never writes null instead.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from typing import Any
 
@@ -15,7 +16,8 @@ import orjson
 
 from ruo.wire.messages import Array, Buffer, Encoded, WireError
 
-__all__ = ["dumps", "encode_json", "loads", "require_finite", "to_array"]
+MAX_DIMENSIONS = 32
+_NUMBERS = {bool, int, float, type(None)}
 
 
 def loads(text: Buffer | str) -> Any:
@@ -25,9 +27,11 @@ def loads(text: Buffer | str) -> Any:
     except orjson.JSONDecodeError as error:
         first = error
     try:
-        return json.loads(text if isinstance(text, str) else bytes(text))  # accepts NaN and Infinity
+        value = json.loads(text if isinstance(text, str) else bytes(text).decode())  # accepts NaN and Infinity
+        json.dumps(value, ensure_ascii=False).encode()  # fails for half of a surrogate pair, which no answer can name
     except (ValueError, RecursionError):
         raise WireError(f"The body is not JSON: {first}.") from None
+    return value
 
 
 def dumps(message: dict[str, Any] | list[Any] | Array) -> bytes:
@@ -55,41 +59,51 @@ def require_finite(array: Array) -> None:
         return
     row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
     column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
-    value = array[(row, *rest)]
-    raise WireError(f"{value} cannot be written as JSON; use the binary wire v2.", row=row, column=column)
+    raise WireError(f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2.", row=row, column=column)
 
 
 def to_array(data: object, name: str) -> Array:
     """A nested list of numbers as an array; the WireError for anything else says which element of `name` it is."""
+    if _holds_numbers(data):  # beside a text, numpy would give each number as much memory as the text
+        with contextlib.suppress(ValueError):  # lists of unequal length
+            array = np.asarray(data)
+            if array.dtype != object:
+                return array
+    array = np.asarray(data, dtype=object)
+    cells = array.ravel().tolist()
+    if array.ndim > MAX_DIMENSIONS or not set(map(type, cells)) <= _NUMBERS:
+        raise WireError(_why_no_array(array.shape, cells, name))
     try:
-        array = np.asarray(data)
-    except ValueError:  # lists of unequal length
-        raise WireError(_ragged(data, name)) from None
-    if array.dtype == object:
-        try:
-            array = np.asarray(data, dtype=np.float64)  # None, which was null, becomes NaN
-        except (TypeError, ValueError, OverflowError):
-            raise WireError(_not_a_number(data, name)) from None
-    if array.dtype.kind not in "biuf":
-        raise WireError(_not_a_number(data, name))
-    return array
+        return array.astype(np.float64)  # None, which was null, becomes NaN
+    except OverflowError:
+        raise WireError(f"{name} holds a number that is too large.") from None
 
 
-def _ragged(data: object, name: str) -> str:
-    if isinstance(data, list) and isinstance(data[0], list):
-        for index, item in enumerate(data):
-            if not isinstance(item, list) or len(item) != len(data[0]):
-                count = f"{len(item)} values" if isinstance(item, list) else "a single value"
-                return f"{name} is not rectangular: element {index} has {count}, element 0 has {len(data[0])}."
-    return f"{name} is not rectangular: its lists are of unequal length."
+def _holds_numbers(data: object) -> bool:
+    cells: list[Any] = data if isinstance(data, list) else [data]
+    for _ in range(MAX_DIMENSIONS):
+        if not cells or not isinstance(cells[0], list):
+            break
+        if set(map(type, cells)) != {list}:
+            return False
+        cells = list(itertools.chain.from_iterable(cells))
+    try:
+        sum(cells)  # the fastest way to see that all are numbers
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
-def _not_a_number(data: object, name: str) -> str:
-    stack = [(data, name)]
-    while stack:
-        item, path = stack.pop()
-        if isinstance(item, list):
-            stack.extend((item[index], f"{path}[{index}]") for index in reversed(range(len(item))))
-        elif item is not None and not isinstance(item, (bool, int, float)):
-            return f"{path} is {json.dumps(item)[:60]}, which is not a number."
-    return f"{name} holds a number that is too large."
+def _why_no_array(shape: tuple[int, ...], cells: list[Any], name: str) -> str:
+    """What is wrong with the elements at the depth where nested lists are no longer rectangular, or are not numbers."""
+    counts = [f"{len(cell)} values" if isinstance(cell, list) else "a single value" for cell in cells]
+    uneven = next((index for index, count in enumerate(counts) if count != counts[0]), None)
+    if uneven is not None:
+        position, first = (", ".join(map(str, np.unravel_index(index, shape))) for index in (uneven, 0))
+        return f"{name} is not rectangular: element {position} has {counts[uneven]}, element {first} has {counts[0]}."
+    index = next((index for index, cell in enumerate(cells) if type(cell) not in _NUMBERS), 0)
+    if isinstance(cells[index], list) or len(shape) > MAX_DIMENSIONS:
+        return f"{name} is nested deeper than {MAX_DIMENSIONS} lists."
+    path = "".join(f"[{number}]" for number in np.unravel_index(index, shape))
+    shown = json.dumps(cells[index][:60]) if isinstance(cells[index], str) else "an object"
+    return f"{name}{path} is {shown}, which is not a number."

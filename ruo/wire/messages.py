@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["ONLY", "Buffer", "Encoded", "InferRequest", "InferResponse", "Wire", "WireError"]
-
 Buffer = bytes | bytearray | memoryview
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -18,10 +16,7 @@ ONLY = ""
 
 
 class WireError(ValueError):
-    """A message that breaks its protocol, with the HTTP status for the answer.
-
-    `row` and `column` (from 0, within the message) name the cell, when the fault is in one cell.
-    """
+    """A message that breaks its protocol, with the status for the answer; `row` and `column` name a cell at fault."""
 
     def __init__(self, message: str, status: int = 400, row: int | None = None, column: int | None = None) -> None:
         super().__init__(message)

@@ -14,8 +14,6 @@ import orjson
 from ruo.wire.jsontext import dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse, WireError
 
-__all__ = ["decode_request", "decode_response", "encode_request", "encode_response"]
-
 
 def encode_request(request: InferRequest) -> Encoded:
     """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN and Infinity."""

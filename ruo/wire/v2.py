@@ -1,26 +1,19 @@
 """The Open Inference Protocol (V2) over HTTP, with the binary tensor data extension.
 
-A message is a JSON object. A tensor's values are its `data`, or, with the extension, raw bytes behind the object:
-
-    body = JSON object | bytes of the first binary tensor | bytes of the second | ...
-
-The comments quote the rule beside each decision: [OIP] is the Open Inference Protocol, "inference_rest.md", and [BIN]
-Triton's "extension_binary_data.md".
+A message is a JSON object; a tensor's values are its `data`, or raw bytes behind the object, in the tensors' order. The
+comments quote the rule beside each decision: [OIP] is "inference_rest.md", [BIN] Triton's "extension_binary_data.md".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ruo.wire.jsontext import dumps, encode_json, loads, require_finite, to_array
+from ruo.wire.jsontext import MAX_DIMENSIONS, dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
-
-__all__ = ["DATATYPES", "datatype_of", "decode_request", "decode_response"]
-__all__ += ["encode_json_request", "encode_request", "encode_response"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -41,6 +34,10 @@ DATATYPES = {
     "FP64": np.dtype("<f8"),
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_KINDS: dict[type, str] = {dict: "a JSON object", list: "a list", str: "a string", bool: "true or false"}
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -49,9 +46,6 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
         return _NAMES[np.dtype(dtype).newbyteorder("<")]
     except KeyError:
         raise WireError(f"The protocol has no datatype for numpy's {dtype}.") from None
-
-
-# --- requests
 
 
 def encode_request(request: InferRequest) -> Encoded:
@@ -76,15 +70,14 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
         # Triton's "raw binary request": the header is 0, the whole body is the data of the model's only input. Only
         # the model knows its datatype and shape.
         return InferRequest({ONLY: np.frombuffer(body, dtype=np.uint8)}, binary=True)
-    message = _message(body, length)
-    parameters = _object(message.get("parameters", {}), "parameters")
-    # [OIP] "outputs": "Optional, if not specified all outputs produced by the model will be returned"
-    outputs = message.get("outputs")
-    binary = _flag(parameters, "binary_data_output", False)
+    message = loads(memoryview(body)[:length])
+    binary = _field(
+        _field(message, "The message", "parameters", dict, {}), "parameters", "binary_data_output", bool, False
+    )
     return InferRequest(
         inputs=_tensors(message, "inputs", body, length),
-        id=_text(message, "id"),
-        outputs=None if outputs is None else _requested(outputs, binary),
+        id=_field(message, "The message", "id", str, None),
+        outputs=_requested(_field(message, "The message", "outputs", list, None), binary),
         binary=binary,
     )
 
@@ -93,25 +86,23 @@ def _request_head(request: InferRequest) -> dict[str, Any]:
     message: dict[str, Any] = {} if request.id is None else {"id": request.id}
     if request.outputs is not None:
         message["outputs"] = [
-            {"name": name, "parameters": {"binary_data": binary}} for name, binary in request.outputs.items()
+            {"name": name, "parameters": {"binary_data": flag}} for name, flag in request.outputs.items()
         ]
     return message
 
 
-def _requested(outputs: object, default: bool) -> dict[str, bool]:
+def _requested(outputs: list[object] | None, default: bool) -> dict[str, bool] | None:
     """The names of the requested outputs, True for those requested as binary."""
-    if not isinstance(outputs, list):
-        raise WireError('"outputs" must be a list of objects, each with a "name".')
+    # [OIP] "outputs": "Optional, if not specified all outputs produced by the model will be returned"
+    if outputs is None:
+        return None
     requested: dict[str, bool] = {}
     for index, output in enumerate(outputs):
-        entry = _object(output, f"outputs[{index}]")
-        parameters = _object(entry.get("parameters", {}), f"outputs[{index}].parameters")
+        where = f"outputs[{index}]"
+        parameters = _field(output, where, "parameters", dict, {})
         # [BIN] 'If "binary_data" is specified on an output it overrides this setting', binary_data_output
-        requested[_name(entry, f"outputs[{index}]")] = _flag(parameters, "binary_data", default)
+        requested[_name(output, where)] = _field(parameters, f"{where}.parameters", "binary_data", bool, default)
     return requested
-
-
-# --- responses
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
@@ -127,17 +118,14 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     """Outputs by name, and the model's name and version."""
     length = _header_length(headers, body)
-    message = _message(body, length)
+    message = loads(memoryview(body)[:length])
     return InferResponse(
         outputs=_tensors(message, "outputs", body, length),
-        model_name=_text(message, "model_name") or "",
+        model_name=_field(message, "The message", "model_name", str, None) or "",
         # [OIP] "Inference servers that do not implement versioning should not provide this field in the response."
-        model_version=_text(message, "model_version") or "",
-        id=_text(message, "id"),
+        model_version=_field(message, "The message", "model_version", str, None) or "",
+        id=_field(message, "The message", "id", str, None),
     )
-
-
-# --- both ways
 
 
 def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], binary: Mapping[str, bool]) -> Encoded:
@@ -178,16 +166,15 @@ class _Entry(NamedTuple):
         return f'Tensor "{self.name}" ({_NAMES[self.dtype]} {list(self.shape)!s:.80})'
 
 
-def _tensors(message: dict[str, Any], key: str, body: Buffer, offset: int) -> dict[str, Array]:
-    entries = message.get(key)
-    if not isinstance(entries, list) or not entries:
+def _tensors(message: object, key: str, body: Buffer, offset: int) -> dict[str, Array]:
+    entries = _field(message, "The message", key, list, [])
+    if not entries:
         raise WireError(f'"{key}" must be a list of at least one tensor.')
     tensors: dict[str, Array] = {}
-    for index, item in enumerate(entries):
-        fields = _object(item, f"{key}[{index}]")
-        entry = _entry(fields, f"{key}[{index}]")
-        parameters = _object(fields.get("parameters", {}), f"{entry.where}.parameters")
-        size = parameters.get("binary_data_size")
+    for index, fields in enumerate(entries):
+        where = f"{key}[{index}]"
+        size = _field(fields, where, "parameters", dict, {}).get("binary_data_size")
+        entry = _entry(fields, where)
         if entry.name in tensors:
             raise WireError(f'Tensor "{entry.name}" is given twice in "{key}".')
         if (size is None) == ("data" not in fields):
@@ -208,11 +195,12 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     datatype = fields.get("datatype")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; use one of {", ".join(DATATYPES)}.')
-    # [OIP] "Each dimension must be an integer representable as an unsigned 64-bit integer value." numpy's sizes end at
-    # 2**63, which is more than any memory.
     shape = fields.get("shape")
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**63 for size in shape):
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
+    # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well
+    if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**59:
+        raise WireError(f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**59 values.')
     return _Entry(where, name, DATATYPES[datatype], tuple(shape))
 
 
@@ -229,7 +217,7 @@ def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array
     # numpy does not define what a bool of any other byte is
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
-    return _reshape(array, entry)
+    return array.reshape(entry.shape)
 
 
 def _from_json(data: object, entry: _Entry) -> Array:
@@ -247,14 +235,7 @@ def _from_json(data: object, entry: _Entry) -> Array:
         converted = None
     if converted is None or (entry.dtype.kind != "f" and not np.array_equal(converted, array)):
         raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
-    return _reshape(converted, entry)
-
-
-def _reshape(array: Array, entry: _Entry) -> Array:
-    try:
-        return array.reshape(entry.shape)
-    except ValueError:  # more than 64 dimensions, or a size of zero beside sizes beyond any memory
-        raise WireError(f'Tensor "{entry.name}" has a shape that no array can have.') from None
+    return converted.reshape(entry.shape)
 
 
 def _header_length(headers: Mapping[str, str], body: Buffer) -> int:
@@ -267,35 +248,18 @@ def _header_length(headers: Mapping[str, str], body: Buffer) -> int:
     return int(text)
 
 
-def _message(body: Buffer, length: int) -> dict[str, Any]:
-    message = loads(memoryview(body)[:length])
-    if not isinstance(message, dict):
-        raise WireError("The message must be a JSON object.")
-    return message
-
-
-def _object(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
+def _field(fields: object, where: str, name: str, kind: type[T], default: D) -> T | D:
+    """The value of `name` in the JSON object at `where`, of the given kind."""
+    if not isinstance(fields, dict):
         raise WireError(f"{where} must be a JSON object.")
+    value = fields.get(name, default)
+    if value is not default and not isinstance(value, kind):
+        raise WireError(f'{where}: "{name}" must be {_KINDS[kind]}.')
     return value
 
 
-def _name(fields: dict[str, Any], where: str) -> str:
-    name = fields.get("name")
-    if not isinstance(name, str) or not name:
+def _name(fields: object, where: str) -> str:
+    name = _field(fields, where, "name", str, "")
+    if not name:
         raise WireError(f'{where} needs a "name".')
     return name
-
-
-def _text(message: dict[str, Any], name: str) -> str | None:
-    value = message.get(name)
-    if value is not None and not isinstance(value, str):
-        raise WireError(f'"{name}" must be a string.')
-    return value
-
-
-def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise WireError(f"The parameter {name} must be true or false.")
-    return value

@@ -111,9 +111,6 @@ def test_another_notation_may_begin_in_a_later_piece(tmp_path: Path) -> None:
         ("x", "int16", "'x' is not a number"),
         ("sNaN", "float32", "'sNaN' is not a number"),
         ("1e99999999999999999999", "int64", "'1e99999999999999999999' is not a number"),
-        ("70000", "float16", "'70000' is out of the range of float16"),
-        ("1e39", "float32", "'1e39' is out of the range of float32"),
-        ("-1e400", "float64", "'-1e400' is out of the range of float64"),
     ],
 )
 def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str, dtype: str, why: str) -> None:
@@ -136,8 +133,6 @@ def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str
         (2**63, pl.UInt64(), "int64", "'9223372036854775808' is out of the range of int64"),
         (300, pl.Int64(), "uint8", "'300' is out of the range of uint8"),
         (2, pl.Int64(), "bool", "'2' is out of the range of bool"),
-        (1e39, pl.Float64(), "float32", "'1e+39' is out of the range of float32"),
-        (70_000, pl.Int64(), "float16", "'70000' is out of the range of float16"),
     ],
 )
 def test_a_value_of_a_frame_that_does_not_fit_is_named(
@@ -185,3 +180,13 @@ def test_infinities_of_the_table_are_kept(tmp_path: Path) -> None:
         np.testing.assert_array_equal([1, np.inf, -np.inf, np.nan, np.nan], _read(_csv(tmp_path, *cells), dtype))
         frame = pl.DataFrame({"a": [1.0, np.inf, -np.inf, np.nan, None]})
         np.testing.assert_array_equal([1, np.inf, -np.inf, np.nan, np.nan], _read(frame, dtype))
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize(("value", "dtype"), [(1e39, "float32"), (-70_000, "float16")])
+def test_a_number_beyond_a_floating_point_type_is_infinite(tmp_path: Path, kind: str, value: float, dtype: str) -> None:
+    """It becomes the infinity of its sign in every form of table, also beside another notation."""
+    source = _source(tmp_path, kind, [1, value], pl.Float64() if value == 1e39 else pl.Int64())
+
+    np.testing.assert_array_equal([1, np.copysign(np.inf, value)], _read(source, np.dtype(dtype)))
+    np.testing.assert_array_equal([np.inf, 1, np.inf], _read(_csv(tmp_path, "1e400", "1 ", '" 1e39"'), np.float32))

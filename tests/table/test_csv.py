@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
     """A newline in a quoted cell ends no row, however the pieces fall."""
     text = b'1,"a\nb"\n2,"c""\n"\n3,d\n\n\n'
     with _csv(tmp_path, text).open("rb") as stream:
-        pieces = list(cut_between_rows(stream, size))
+        pieces = list(cut_between_rows(stream, size, "the CSV"))
 
     assert b"".join(pieces) == text.rstrip(b"\n") + b"\n"
     assert all(piece.count(b'"') % 2 == 0 for piece in pieces)
@@ -54,11 +55,43 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
         "\ufeffa,b\n1,2\n3,4\n\n\n",
         '"a","b"\n"1","2"\n"3","4"\n',
         "a,b\n 1,2 \n3e0,4.\n",
+        "0,1\n1,2\n3,4\n",
+        "a,b\n1,2\r3,4\r",
+        b"\xe9,\xe8\n1,2\n3,4\n",
+        b"a,Label_\xe9,b\n1,caf\xe9,2\n3,x,4\n",
     ],
 )
-def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str) -> None:
-    """Line ends, quotes, a byte order mark, blank lines at the end: the numbers are the same."""
+def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> None:
+    """Line ends, quotes, a byte order mark, names that count, other encodings: the numbers are the same."""
     np.testing.assert_array_equal([[1, 2], [3, 4]], _rows(_csv(tmp_path, text)))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 5])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("is_gzip", [False, True])
+def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: int, end: str, is_gzip: bool) -> None:
+    """They are rows wherever they stand, as in pandas' skip_blank_lines=False, also at the end of a file or a part."""
+    path = _csv(tmp_path, f"x{end}1{end}{end}3{end}{end}{end}".encode())
+    expected = pd.read_csv(path, skip_blank_lines=False).to_numpy()
+    if is_gzip:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+        shards = 1
+
+    tables = [open_table(path, shard=(part, shards) if shards > 1 else None) for part in range(shards)]
+    rows = np.concatenate([block.features for table in tables for block in table.blocks(2)])
+
+    np.testing.assert_array_equal([[1], [np.nan], [3], [np.nan], [np.nan]], rows)
+    np.testing.assert_array_equal(expected, rows)
+
+
+def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path) -> None:
+    """A blank line within a table of several columns is refused, also where a part ends behind it."""
+    path = _csv(tmp_path, "a,b\n1,2\n\n3,4\n\n")
+
+    with pytest.raises(TableError, match="has 0 cells"):
+        list(open_table(path, shard=(0, 2)).blocks(None))
+    (block,) = open_table(path, shard=(1, 2)).blocks(None)
+    assert block.features.tolist() == [[3, 4]]
 
 
 def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
@@ -77,7 +110,19 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
         ("a,b\n\n\n", "table.csv has no rows", None, None),
         ("Label_0,Label_1\n1,0\n", "no feature columns", None, None),
         ("a,b,a\n1,2,3\n", "has the column 'a' twice", None, None),
-        ("0.5,1.5\n2.5,3.5\n", "begins with a row of numbers", None, None),
+        ("0.5,1.5\n2.5,3.5\n", "begins with a row of data (0.5,1.5)", None, None),
+        ("6,148,72\n1,2,3\n", "begins with a row of data (6,148,72); add a header line", None, None),
+        ("0.5,,3\n1,2,3\n", "begins with a row of data", None, None),
+        ("1.5,?,2\n1,2,3\n", "begins with a row of data", None, None),
+        ('" 1 ",NaN,N/A\n1,2,3\n', "begins with a row of data", None, None),
+        ("1,0,2\n1,2,3\n", "begins with a row of data", None, None),
+        ("a,b\r1,2\r3,4\r", "end lines with LF", None, None),
+        ('a,"b"c\n1,2\n', "no readable first row", None, None),
+        ('a,b\n1,2\n3,"4"5\n', "row 1 is not CSV", 1, None),
+        ("a,b\n1,2\n3,\0\n", "column \"b\": '\\x00' is not a number", 1, "b"),
+        (f"a,b\n1,2\n3,{'4' * 200_000}x\n", "row 1 is not CSV (field larger than field limit", 1, None),
+        (b"a,b\n1,2\n3,\xff\xfe\n", "column \"b\": '\ufffd\ufffd' is not a number", 1, "b"),
+        ("a,b\n1,2\n".encode("utf-16"), "is not a text file", None, None),
         ("a,b\n1,2\nx,3\n", "row 1 (line 3), column \"a\": 'x' is not a number", 1, "a"),
         ("a,b\n1,2\n3,1_000\n", "column \"b\": '1_000' is not a number", 1, "b"),
         ("a,b\n1,2\n3,n/a\n", "row 1 (line 3), column \"b\": 'n/a'", 1, "b"),
@@ -92,7 +137,7 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_cell_of_a_csv_is_named(
-    tmp_path: Path, text: str, sentence: str, row: int | None, column: str | None
+    tmp_path: Path, text: str | bytes, sentence: str, row: int | None, column: str | None
 ) -> None:
     """The error names the file, the row, the line, the column and the cell."""
     with pytest.raises(TableError) as caught:
@@ -137,12 +182,16 @@ def test_quoted_cells_are_numbers_in_every_notation(tmp_path: Path) -> None:
 
 
 def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
-    """A gzip file that was cut short is an error, not a shorter table."""
+    """A gzip file that was cut short or changed is an error, not a shorter table, wherever the damage is."""
     path = tmp_path / "cut.csv.gz"
-    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000)[:-20])
+    numbers = np.random.default_rng(0).integers(0, 99, (5_000, 2))
+    whole = gzip.compress(pl.DataFrame(numbers, ["a", "b"]).write_csv().encode())
+    damaged = [whole[:-20], whole[:12], whole[:40] + bytes(100) + whole[140:], whole[:-8] + bytes(8)]
+    for data in damaged:
+        path.write_bytes(data)
 
-    with pytest.raises(TableError, match="damaged gzip"):
-        _rows(path)
+        with pytest.raises(TableError, match="cut.csv.gz is damaged or cannot be read after 0 rows"):
+            _rows(path)
 
 
 def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:

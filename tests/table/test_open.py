@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,46 @@ def test_blocks_hold_every_row_in_order(source: object, chunk_size: int | None) 
     np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
     np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
     assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET", "pq"])
+@pytest.mark.parametrize("name", ["run[1]", "a*", "?", "{a,b}", "~", "a%20b", "a:b", "é ü"])
+def test_a_path_is_no_pattern(tmp_path: Path, name: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of exactly this name is read, relative and absolute, never those beside it that a pattern would take."""
+    for number, other in enumerate([name, "run1", "ab", "a", "b", "x"]):
+        frame = pl.DataFrame({"x": [number]})
+        path = tmp_path / f"{other}.{suffix}"
+        frame.write_csv(path) if suffix == "csv" else path.write_bytes(parquet(frame))
+    monkeypatch.chdir(tmp_path)
+
+    for source in (f"{name}.{suffix}", Path(f"{name}.{suffix}"), tmp_path / f"{name}.{suffix}"):
+        assert _rows(source).tolist() == [[0]]
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    """A Parquet file."""
+    file = io.BytesIO()
+    frame.write_parquet(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "polars"])
+def test_ten_thousand_columns_open_at_once(tmp_path: Path, kind: str) -> None:
+    """The time grows with the number of columns, not with its square, and the columns keep their order."""
+    names = [f"Label_{number}" if number % 10 == 7 else f"x{number}" for number in range(10_000)]
+    frame = pl.DataFrame([[number, -number] for number in range(10_000)], names)
+    source: object = frame
+    if kind != "polars":
+        source = tmp_path / f"wide.{kind}"
+        frame.write_csv(source) if kind == "csv" else frame.write_parquet(source)
+
+    started = time.process_time()
+    table = open_table(source)  # type: ignore[arg-type]
+    elapsed = time.process_time() - started
+
+    assert elapsed < 0.5  # a search for each column in a list takes seconds
+    assert table.features == [name for name in names if name[0] == "x"]
+    assert _rows(source)[0].tolist() == [int(name[1:]) for name in table.features]
 
 
 @pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])

@@ -40,7 +40,7 @@ def test_anything_is_json_or_refused(text):
         value = loads(text)
     except WireError:
         with pytest.raises((ValueError, RecursionError)):
-            json.loads(text)
+            json.loads(text.decode()).encode()
     else:
         assert json.dumps(value) == json.dumps(json.loads(text, parse_int=whole_or_float))
 
@@ -75,7 +75,7 @@ def test_the_first_missing_value_is_named():
 
 def test_unequal_lists_deep_down():
     """Lists that are unequal below the first level are refused as well."""
-    with pytest.raises(WireError, match="unequal"):
+    with pytest.raises(WireError, match="element 0, 1 has 1 values, element 0, 0 has 2"):
         to_array([[[1, 2], [3]], [[1, 2], [3, 4]]], "x")
 
 

@@ -2,10 +2,159 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ruo.wire import ONLY, WIRES, InferRequest, InferResponse
+from ruo.wire import ONLY, WIRES, InferRequest, InferResponse, WireError, v2
+
+LONG = "x" * 20_000
+NUMBERS = [0.5] * 2_000
+
+hostile_data = {
+    "a long text among numbers": [*NUMBERS, LONG],
+    "a long text among rows": [*([number, 1] for number in NUMBERS), [LONG, LONG]],
+    "long texts": [LONG] * 20,
+    "an object among numbers": [*NUMBERS, {LONG: LONG}],
+    "nulls": [None] * 5_000,
+    "lists without values": [[]] * 5_000,
+    "lists of unequal length": [[1]] * 5_000 + [[1, 2]],
+    "a long list among short ones": [[1]] * 100 + [[1] * 5_000],
+    "a list after numbers": [*NUMBERS, [1]],
+    "a large whole number": [*NUMBERS, 2**80, -1],
+    "truth values and nulls": [True, None] * 2_000,
+}
+hostile_text = {
+    "nested deeply": b"[" * 1_000 + b"]" * 1_000,
+    "nested too deeply": b"[" * 100_000,
+    "nested objects": b'{"a":' * 1_000 + b"1" + b"}" * 1_000,
+    "a number of many digits": b"[" + b"9" * 50_000 + b"]",
+    "a number of many digits beside NaN": b"[NaN," + b"9" * 4_000 + b"]",
+    "a huge exponent": b"[1e999999999]",
+    "half a surrogate pair": b'{"inputs":[{"name":"\\ud800","shape":[1],"datatype":"FP32","data":[NaN]}]}',
+    "no UTF-8": b'["\xff\xfe", NaN]',
+    "UTF-16": "[1, NaN]".encode("utf-16"),
+}
+hostile_shapes = [[2**63 - 1] * 50_000, [2**63 - 1] * 32, [1] * 33, [0, 2**62, 2**62], [2**59], [10**4_000], [NUMBERS]]
+
+
+def tensor(**fields):
+    message = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]} | fields
+    return json.dumps({"inputs": [message], "outputs": [message]}).encode()
+
+
+def bodies_with(data: list[object]) -> list[bytes]:
+    """Messages of every protocol that hold the data."""
+    messages = [data, json.dumps(data), {"instances": [{"x": row} for row in data]}]
+    messages += [{key: data} for key in ("instances", "predictions", "inputs", "outputs")]
+    return [*(json.dumps(message).encode() for message in messages), tensor(shape=[len(data)], data=data)]
+
+
+def decode_everywhere(body: bytes, headers: dict[str, str] | None = None) -> tuple[int, int]:
+    """How often the body was accepted by a decoder, and the peak of the memory that this took."""
+    accepted = 0
+    tracemalloc.start()
+    try:
+        for wire in WIRES.values():
+            for decode in (wire.decode_request, wire.decode_response):
+                with contextlib.suppress(WireError):
+                    decode(headers or {}, body)
+                    accepted += 1
+        return accepted, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("data", hostile_data.values(), ids=list(hostile_data))
+def test_hostile_data_take_memory_in_proportion_to_their_size(data: list[object]) -> None:
+    """They are refused, or read, without more memory than the JSON itself takes."""
+    for body in bodies_with(data):
+        assert decode_everywhere(body)[1] < 60 * len(body) + 100_000
+
+
+@pytest.mark.parametrize("text", hostile_text.values(), ids=list(hostile_text))
+def test_hostile_text_takes_memory_in_proportion_to_its_size(text: bytes) -> None:
+    """Depth, huge numbers and broken characters are refused, by themselves and within a message."""
+    for body in (text, b'{"predictions":' + text + b',"instances":' + text + b"}"):
+        accepted, peak = decode_everywhere(body)
+        assert accepted == 0 or b"e999" in text or b"digits" in text
+        assert peak < 60 * len(body) + 100_000
+
+
+@pytest.mark.parametrize("shape", hostile_shapes, ids=lambda shape: f"{str(shape)[:20]} of {len(shape)}")
+def test_a_shape_that_no_array_has_is_refused(shape: list[object]) -> None:
+    """More than 32 dimensions or 2**59 values, beside a dimension of 0 as well, as JSON and as bytes."""
+    size = {"binary_data_size": 4}
+    for body in (tensor(shape=shape), tensor(shape=shape, parameters=size).replace(b', "data": [1]', b"")):
+        accepted, peak = decode_everywhere(body)
+        assert accepted == 0
+        assert peak < 60 * len(body) + 100_000
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["\ud800", "x" * 500]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+tensors = st.fixed_dictionaries(
+    {"name": st.just("x") | json_values, "shape": st.lists(st.integers(-1, 3), max_size=4) | json_values},
+    optional={
+        "datatype": st.sampled_from(list(v2.DATATYPES)) | json_values,
+        "data": st.lists(st.floats(0, 9) | st.integers(0, 9), max_size=8) | json_values,
+        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 40)}) | json_values,
+    },
+)
+messages = json_values | st.dictionaries(
+    st.sampled_from(
+        ["instances", "inputs", "outputs", "predictions", "id", "parameters", "model_name", "signature_name"]
+    ),
+    json_values | st.lists(tensors, max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(
+    messages.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100),
+    st.binary(max_size=40),
+    st.none() | st.integers(-1, 200),
+)
+def test_whatever_comes_is_read_or_a_wire_error(text: bytes, rest: bytes, length: int | None) -> None:
+    """Random JSON and random bytes, with and without a header length: nothing but a WireError, and little memory."""
+    length = len(text) if length == -1 else length
+    headers = {} if length is None else {v2.HEADER_LENGTH: str(length)}
+    _, peak = decode_everywhere(text + (rest if headers else b""), headers)
+
+    assert peak < 60 * len(text + rest) + 100_000
+
+
+@pytest.mark.parametrize("shape", [[3], [2, 2], [0], [1, 1, 1], []])
+def test_an_answer_that_does_not_fit_its_shape_is_refused(shape: list[int]) -> None:
+    """Two values are no answer of another shape, as JSON and as bytes."""
+    size = {"binary_data_size": 8}
+    text = tensor(shape=shape, parameters=size).replace(b', "data": [1]', b"")
+    with pytest.raises(WireError, match="takes"):
+        v2.decode_response({}, tensor(shape=shape, data=[1, 2]))
+    with pytest.raises(WireError, match="takes"):
+        v2.decode_response({v2.HEADER_LENGTH: str(len(text))}, text + bytes(8))
+
+
+@pytest.mark.parametrize("word", ["NaN", "1"])
+def test_a_name_that_cannot_be_written_is_refused(word: str) -> None:
+    """Half of a surrogate pair is no character; a whole pair is one, also beside the word NaN."""
+    text = '{"inputs":[{"name":"%s","shape":[1],"datatype":"FP32","data":[%s]}]}'
+    assert list(v2.decode_request({}, (text % ("\\ud83d\\ude00", word)).encode()).inputs) == ["\U0001f600"]
+    with pytest.raises(WireError, match="not JSON"):
+        v2.decode_request({}, (text % ("\\ud800", word)).encode())
 
 
 @pytest.mark.parametrize("wire", WIRES.values(), ids=list(WIRES))
