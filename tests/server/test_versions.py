@@ -46,7 +46,7 @@ def current(serving):
 
 
 def predict(served, rows):
-    return next(iter(served.model({ONLY: rows}).values()))
+    return served.model.run(served.model.fit({ONLY: rows}))[0]
 
 
 def test_ready_only_after_warm_up(serving, models):
