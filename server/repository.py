@@ -33,7 +33,8 @@ class StoredModel(NamedTuple):
 def newest(path: Path, after: int = 0) -> StoredModel:
     """The model to serve; raises ModelError if there is none.
 
-    Where versions follow `after`, a number in a store, it is the first of them of which a worker keeps all.
+    Of a store's versions after `after` it is not the last but the first, so that none is left out, as long as a worker
+    can keep those that follow.
     """
     with _reading(path):
         if not path.exists():
