@@ -31,26 +31,25 @@ class StoredModel(NamedTuple):
 
 
 def newest(path: Path, after: int = 0) -> StoredModel:
-    """The model to serve; raises ModelError if there is none.
+    """The model to serve; raises ModelError if there is none, and OSError if it cannot be read.
 
     Of a store's versions after `after` it is not the last but the first, so that none is left out, as long as a worker
     can keep those that follow.
     """
-    with _reading(path):
-        if not path.exists():
-            raise ModelError(
-                f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
-                "or a folder of versions."
-            )
-        versions = [] if path.is_file() or is_saved_model(path) else version_folders(path)
-        if not versions:
-            model = _model_in(path)
-            return StoredModel(model, None, None, _stamp(model))
-        following = [folder for folder in versions if 0 < after < int(folder.name)][-MOST_REPLACED - 1 :]
-        for folder in following[:-1]:
-            with suppress(ModelError):
-                return _version(folder)
-        return _version(versions[-1])
+    if not path.exists():
+        raise ModelError(
+            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
+            "or a folder of versions."
+        )
+    versions = [] if path.is_file() or is_saved_model(path) else version_folders(path)
+    if not versions:
+        model = _model_in(path)
+        return StoredModel(model, None, None, _stamp(model))
+    following = [folder for folder in versions if 0 < after < int(folder.name)][-MOST_REPLACED - 1 :]
+    for folder in following[:-1]:
+        with suppress(ModelError):
+            return _version(folder)
+    return _version(versions[-1])
 
 
 @contextmanager
@@ -58,13 +57,11 @@ def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
     """A private copy for a block, and its fingerprint; raises ModelError if that is not the manifest's."""
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
         copy = Path(folder) / stored.path.name
-        with _reading(stored.path):
-            if stored.path.is_dir():
-                shutil.copytree(stored.path, copy, copy_function=shutil.copyfile)
-            else:
-                shutil.copyfile(stored.path, copy)
-            is_unchanged = _stamp(stored.path) == stored.stamp
-        if not is_unchanged:
+        if stored.path.is_dir():
+            shutil.copytree(stored.path, copy, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(stored.path, copy)
+        if _stamp(stored.path) != stored.stamp:
             raise ModelError(f"The model at {stored.path} is being written; it is loaded once it has stopped changing.")
         sha256 = fingerprint(copy)
         if stored.sha256 not in (None, sha256):
@@ -73,14 +70,6 @@ def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
                 f"{str(stored.sha256)[:12]}; publish it again."
             )
         yield copy, sha256
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # shutil.Error, which copytree raises, is one too
-        raise ModelError(f"The model at {path} cannot be read: {error.strerror or error}.") from error
 
 
 def _model_in(path: Path) -> Path:

@@ -16,10 +16,17 @@ _PREFIX = "ruo-scratch-"
 
 
 def make_scratch() -> Path:
-    """Remove what killed servers of this user left, and make a folder for the temporary files of this process and its forks."""
+    """Make a folder for the temporary files of this process and its forks; those that killed servers have left are removed."""
     parent = Path(tempfile.gettempdir())
-    for folder in parent.glob(f"{_PREFIX}*"):
-        _remove_if_abandoned(folder)
+    for left in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its server lives
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         with suppress(OSError):  # a file system without locks, or a server that starts now has removed the folder
@@ -27,14 +34,3 @@ def make_scratch() -> Path:
         if folder.exists():
             tempfile.tempdir = str(folder)
             return folder
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_uid == os.geteuid():
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its server lives
-                shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)

@@ -56,8 +56,7 @@ class Serving:
         self._error: str | None = None
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
-        self._slots: WorkerSlots | None = None
-        self._slot = 0
+        self._slots, self._slot = WorkerSlots(), 0
         self._tried = threading.Event()
         self._look = threading.Event()
         self._not_started = threading.Lock()
@@ -65,7 +64,7 @@ class Serving:
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
         """Start to load, once; through the slots the other workers see when this one is ready."""
         if self._not_started.acquire(blocking=False):
-            self._slots, self._slot = slots, slot
+            self._slots, self._slot = slots or self._slots, slot
             threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
@@ -82,7 +81,7 @@ class Serving:
             return current
         if version in replaced:
             return replaced[version][0]
-        with suppress(ModelError):
+        with suppress(ModelError, OSError):
             if self._is_new(newest(self._settings.model_path, self._after)):
                 self._look.set()
                 raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
@@ -100,11 +99,11 @@ class Serving:
     def ready_workers(self) -> int:
         """How many workers of this server are ready; without slots, this one is the only worker."""
         self.start()
-        return self._slots.ready() if self._slots else int(self._current is not None)
+        return self._slots.ready()
 
     def pids(self) -> list[int]:
         """The process ids of this server's workers; none without slots."""
-        return self._slots.pids() if self._slots else []
+        return self._slots.pids()
 
     def _watch(self) -> None:
         seen = self._check(None)
@@ -127,11 +126,13 @@ class Serving:
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
                 self._load(stored)
                 self._look.set()  # the next version may be there already
-        except ModelError as error:
-            if str(error) != self._error:
-                log.error("%s%s", error, " The previous one stays in service." if self._current else "")
+        except (ModelError, OSError) as error:
+            path, reason = self._settings.model_path, getattr(error, "strerror", None) or error
+            sentence = str(error) if isinstance(error, ModelError) else f"The model at {path} cannot be read: {reason}."
+            if sentence != self._error:
+                log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
                 self._metrics.load_failures.inc()
-            self._error = str(error)
+            self._error = sentence
             return None
         except Exception:
             log.exception("Looking for a new model failed; trying again")
@@ -162,8 +163,7 @@ class Serving:
         self._swap(Served(model, version, sha256))
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
-        if self._slots:
-            self._slots.set(self._slot, "is_ready", 1)
+        self._slots.set(self._slot, "is_ready", 1)
 
     def _swap(self, served: Served) -> None:
         old = self._current

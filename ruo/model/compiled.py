@@ -23,8 +23,6 @@ Function = Callable[[list[Array]], list[Array]]
 # gigabytes; Keras' own `predict`, with 32 rows per call, takes a hundred times as long.
 ROWS_PER_CALL = 2048
 
-_MOST_CONSTANTS = 16 << 20  # weights; 64 MB as float32
-
 
 def exported_dtype(dtype: Any) -> str:
     """The name of an output's datatype for the caller: neither numpy nor JSON has bfloat16."""
@@ -112,22 +110,20 @@ def _trace_keras(keras: Any, loaded: Any, forward: Callable[..., list[Any]]) -> 
 
     Many weights stay variables, since constants are stored twice; and so do weights that calls change (random layers).
     """
-    if loaded.count_params() > _MOST_CONSTANTS:
+    if loaded.count_params() > 16 << 20:  # 64 MB as float32
         return _trace(forward, loaded.inputs)
-    values = [keras.ops.convert_to_numpy(weight) for weight in loaded.variables]
-    changed: list[bool] = []
+    values, is_changed = [keras.ops.convert_to_numpy(weight) for weight in loaded.variables], False
 
     def with_constants(*tensors: Any) -> list[Any]:
-        constants = [keras.ops.convert_to_tensor(value) for value in values]
-        with keras.StatelessScope(list(zip(loaded.variables, constants, strict=True))) as scope:
-            before = [scope.get_current_value(weight) for weight in loaded.variables]
+        nonlocal is_changed
+        constants = list(zip(loaded.variables, map(keras.ops.convert_to_tensor, values), strict=True))
+        with keras.StatelessScope(constants) as scope:
             outputs = forward(*tensors)
-            after = [scope.get_current_value(weight) for weight in loaded.variables]
-        changed.extend(old is not new for old, new in zip(before, after, strict=True))
+            is_changed = any(scope.get_current_value(weight) is not constant for weight, constant in constants)
         return outputs
 
     constant = _trace(with_constants, loaded.inputs)
-    return _trace(forward, loaded.inputs) if any(changed) else constant
+    return _trace(forward, loaded.inputs) if is_changed else constant
 
 
 def _call_graph(concrete: Any, names: Sequence[str], loaded: Any) -> Function:
