@@ -59,12 +59,11 @@ class Model:
 def _fit(array: Array, spec: TensorSpec) -> Array:
     if array.ndim == 0:
         raise WireError(f'Input "{spec.name}" is a single number; the first dimension must be the rows.')
-    is_free = any(size < 0 for size in spec.shape[1:])
     shape = [len(array), *spec.shape[1:]]
     fits = array.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
     if not fits:
         # a flat row may stand for an image of as many values
-        if is_free or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
+        if -1 in spec.shape[1:] or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
             raise WireError(
                 f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {[-1, *spec.shape[1:]]} '
                 f"({datatype_of(spec.dtype)}; -1 is any size)."
