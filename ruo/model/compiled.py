@@ -106,7 +106,7 @@ def _trace(forward: Callable[..., list[Any]], inputs: Iterable[Any]) -> Any:
 
 
 def _trace_keras(keras: Any, loaded: Any, forward: Callable[..., list[Any]]) -> Any:
-    """The graph of a model with its weights as constants, which takes a sixth less of the time of a model of few weights.
+    """The graph of a model with its weights as constants, which saves a sixth of the time of a model of few weights.
 
     Many weights stay variables, since constants are stored twice; and so do weights that calls change (random layers).
     """

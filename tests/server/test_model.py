@@ -153,6 +153,14 @@ def test_what_calls_change_is_not_frozen(keras):
     assert not np.array_equal(function([rows])[0], function([rows])[0])
 
 
+@pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
+def test_loading_leaves_no_temporary_files(models, tmp_path, monkeypatch, name):
+    """Not even until the process ends, which it may do without cleaning up."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    load_model(models[name], trusted=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["mlp.h5", "saved"])
 def test_what_can_run_code_needs_trust(models, name):
     """Formats that can run code of their maker are refused unless they are trusted."""
