@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ruo.machine import cpu_limit
+from server.scratch import make_scratch
 from server.settings import Settings
 from server.slots import WorkerSlots
 
@@ -57,20 +58,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def on_starting(server: Any) -> None:
-    """Make an empty folder for the workers' counters, before any worker starts."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for counters in Path(folder).glob("*.db"):
-            counters.unlink()
-    else:
-        server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
+    """Make a folder for temporary files, and an empty one for the workers' counters, before any worker starts."""
+    server.scratch = make_scratch()
+    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or server.scratch / "counters")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for counters in folder.glob("*.db"):
+        counters.unlink()
 
 
 def on_exit(server: Any) -> None:
     """Remove the folder that `on_starting` made."""
-    if hasattr(server, "counters"):
-        shutil.rmtree(server.counters, ignore_errors=True)
+    shutil.rmtree(server.scratch, ignore_errors=True)
 
 
 def when_ready(server: Any) -> None:

@@ -21,8 +21,6 @@ from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Served, Serving
 
-__all__ = ["Inference"]
-
 
 class Inference:
     """Answers requests for predictions on every wire."""
@@ -50,9 +48,10 @@ class Inference:
         arrays = model.fit(message.inputs)
         decoded = time.perf_counter()
         with self._metrics.waiting.track_inprogress():
-            outputs, waited = self._scheduler.run(model, arrays, deadline)
+            results, waited = self._scheduler.run(model, arrays, deadline)
         computed = time.perf_counter()
-        answer = InferResponse(model.by_name(outputs), self._serving.name, served.version, message.id)
+        outputs = {spec.name: array for spec, array in zip(model.outputs, results, strict=True)}
+        answer = InferResponse(outputs, self._serving.name, served.version, message.id)
         headers, buffers = wire.encode_response(answer, message)
         parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only
         if sum(map(len, parts)) < 1 << 16:  # Gunicorn sends each part separately

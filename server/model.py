@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ruo.errors import ModelError
-from ruo.model.compiled import ROWS_PER_CALL, Function, compile_keras, exported_dtype
+from ruo.model.compiled import ROWS_PER_CALL, Function, compile_keras, compile_signature, exported_dtype, output_names
 from ruo.model.store import SUFFIXES, is_saved_model
 from ruo.wire import ONLY, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import DATATYPES, datatype_of
-
-__all__ = ["Model", "TensorSpec", "decode_raw", "load_model"]
 
 
 class TensorSpec(NamedTuple):
@@ -37,22 +35,14 @@ class Model:
     outputs: list[TensorSpec]
     run: Function
 
-    def __call__(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs by name for inputs by name, in one call."""
-        return self.by_name(self.run(self.fit(tensors)))
-
-    def by_name(self, outputs: list[Array]) -> dict[str, Array]:
-        """The outputs of `run` with their names."""
-        return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
-
     def fit(self, tensors: Mapping[str, Array]) -> list[Array]:
         """The arrays in the model's order, datatypes and shapes; raises WireError (400) for those that do not fit."""
-        if ONLY in tensors:
-            if len(self.inputs) > 1:
-                names = ", ".join(f'"{spec.name}"' for spec in self.inputs)
-                raise WireError(f"The model takes {len(self.inputs)} inputs; name them: {names}.")
-            tensors = {self.inputs[0].name: tensors[ONLY]}
         known = [spec.name for spec in self.inputs]
+        if ONLY in tensors:
+            if len(known) > 1:
+                names = ", ".join(f'"{name}"' for name in known)
+                raise WireError(f"The model takes {len(known)} inputs; name them: {names}.")
+            tensors = {known[0]: tensors[ONLY]}
         for name in tensors:
             if name not in known:
                 raise WireError(f'The model has no input "{name}"; its inputs are {", ".join(known)}.')
@@ -69,12 +59,11 @@ class Model:
 def _fit(array: Array, spec: TensorSpec) -> Array:
     if array.ndim == 0:
         raise WireError(f'Input "{spec.name}" is a single number; the first dimension must be the rows.')
-    is_free = any(size < 0 for size in spec.shape[1:])
     shape = [len(array), *spec.shape[1:]]
     fits = array.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
     if not fits:
         # a flat row may stand for an image of as many values
-        if is_free or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
+        if -1 in spec.shape[1:] or array.ndim != 2 or array.shape[1] != math.prod(spec.shape[1:]):
             raise WireError(
                 f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {[-1, *spec.shape[1:]]} '
                 f"({datatype_of(spec.dtype)}; -1 is any size)."
@@ -107,12 +96,12 @@ def load_model(
         )
     try:
         model = _load_saved_model(path) if path.is_dir() else _load_keras(path, precision)
-        for rows in (1, ROWS_PER_CALL):  # so that no request pays for the first call
+        # the first call takes long; and one row and many show whether there is one row of every output for each
+        for rows in (1, ROWS_PER_CALL):
             shapes = [(rows, *(max(size, 1) for size in spec.shape[1:])) for spec in model.inputs]
             run(model, [np.zeros(shape, spec.dtype) for shape, spec in zip(shapes, model.inputs, strict=True)])
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason = reason.replace(str(path), str(origin))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(str(path), str(origin))
         raise ModelError(f"The model at {origin} cannot be loaded: {reason}") from error
     return model
 
@@ -125,16 +114,10 @@ def _load_keras(path: Path, precision: str) -> Model:
     loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not getattr(loaded, "inputs", None):
         raise ModelError("it has no input shape; build it before it is saved, or export it as a SavedModel.")
-    # a Sequential model has one output, named after its last layer as in a functional model; a layer may have two
-    names = getattr(loaded, "output_names", None) or [loaded.layers[-1].name]
-    names = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
-    inputs = [_spec(tensor.name, tensor.dtype, tensor.shape) for tensor in loaded.inputs]
-    outputs = [
-        _spec(name, exported_dtype(tensor.dtype), tensor.shape)
-        for name, tensor in zip(names, loaded.outputs, strict=True)
-    ]
-    kind = "keras" if path.suffix == ".keras" else "h5"
-    return Model(f"{keras.backend.backend()}_{kind}", inputs, outputs, compile_keras(keras, loaded, precision))
+    inputs = [_spec(tensor.name, tensor) for tensor in loaded.inputs]
+    outputs = [_spec(name, tensor) for name, tensor in zip(output_names(loaded), loaded.outputs, strict=True)]
+    platform = f"{keras.backend.backend()}_{'keras' if path.suffix == '.keras' else 'h5'}"
+    return Model(platform, inputs, outputs, compile_keras(keras, loaded, precision))
 
 
 def _load_saved_model(path: Path) -> Model:
@@ -147,23 +130,16 @@ def _load_saved_model(path: Path) -> Model:
     signature = loaded.signatures.get("serving_default") or loaded.signatures.get("serve")
     if signature is None:
         raise ModelError("it has no signature serving_default; export it with model.export().")
-
-    def specs(tensors: dict[str, Any]) -> list[TensorSpec]:
-        return [_spec(name, tensor.dtype.as_numpy_dtype, tensor.shape) for name, tensor in tensors.items()]
-
-    inputs, outputs = specs(signature.structured_input_signature[1]), specs(signature.structured_outputs)
-
-    def function(arrays: list[Array]) -> list[Array]:
-        tensors = {spec.name: tf.convert_to_tensor(array) for spec, array in zip(inputs, arrays, strict=True)}
-        results = signature(**tensors)
-        return [results[spec.name].numpy() for spec in outputs]
-
-    function.__dict__["loaded"] = loaded  # a signature does not keep its variables alive
-    return Model("tensorflow_savedmodel", inputs, outputs, function)
+    inputs, outputs = (
+        [_spec(name, tensor) for name, tensor in tensors.items()]
+        for tensors in (signature.structured_input_signature[1], signature.structured_outputs)
+    )
+    return Model("tensorflow_savedmodel", inputs, outputs, compile_signature(signature, loaded))
 
 
-def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:
-    return TensorSpec(name, np.dtype(dtype), tuple(-1 if size is None else int(size) for size in shape))
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    dtype = np.dtype(exported_dtype(tensor.dtype))
+    return TensorSpec(name, dtype, tuple(-1 if size is None else int(size) for size in tensor.shape))
 
 
 def decode_raw(body: Array, spec: TensorSpec) -> Array:

@@ -1,4 +1,4 @@
-"""The models on disk: which one is the newest, and a private copy of it with a known fingerprint.
+"""The models on disk: which one is to be served, and a private copy of it with a known fingerprint.
 
 `MODEL_PATH` is a model, a folder that holds one, or a folder of versions ("1", "2", ...) of which the highest number
 is served. The server fingerprints and loads a copy, which cannot change in between.
@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ruo.errors import ModelError
 from ruo.model.store import MANIFEST, SUFFIXES, is_saved_model, version_folders
 from ruo.provenance import fingerprint
 
-__all__ = ["StoredModel", "fetch", "newest"]
+MOST_REPLACED = 3  # how many replaced versions a worker keeps; each holds the memory of a model
 
 
 class StoredModel(NamedTuple):
@@ -30,26 +30,26 @@ class StoredModel(NamedTuple):
     stamp: tuple[object, ...]
 
 
-def newest(path: Path) -> StoredModel:
-    """The model to serve; raises ModelError if there is none."""
-    with _reading(path):
-        if not path.exists():
-            raise ModelError(
-                f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
-                "or a folder of versions."
-            )
-        if path.is_file() or is_saved_model(path):
-            return StoredModel(path, None, None, _stamp(path))
-        versions = version_folders(path)
-        if not versions:
-            model = _only_model(path)
-            return StoredModel(model, None, None, _stamp(model))
-        folder = versions[-1]
-        if (folder / MANIFEST).is_file():
-            model, sha256 = _read_manifest(folder)
-        else:
-            model, sha256 = folder if is_saved_model(folder) else _only_model(folder), None
-        return StoredModel(model, folder.name, sha256, _stamp(model))
+def newest(path: Path, after: int = 0) -> StoredModel:
+    """The model to serve; raises ModelError if there is none, and OSError if it cannot be read.
+
+    Of a store's versions after `after` it is not the last but the first, so that none is left out, as long as a worker
+    can keep those that follow.
+    """
+    if not path.exists():
+        raise ModelError(
+            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
+            "or a folder of versions."
+        )
+    versions = [] if path.is_file() or is_saved_model(path) else version_folders(path)
+    if not versions:
+        model = _model_in(path)
+        return StoredModel(model, None, None, _stamp(model))
+    following = [folder for folder in versions if 0 < after < int(folder.name)][-MOST_REPLACED - 1 :]
+    for folder in following[:-1]:
+        with suppress(ModelError):
+            return _version(folder)
+    return _version(versions[-1])
 
 
 @contextmanager
@@ -57,48 +57,46 @@ def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
     """A private copy for a block, and its fingerprint; raises ModelError if that is not the manifest's."""
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
         copy = Path(folder) / stored.path.name
-        with _reading(stored.path):
-            if stored.path.is_dir():
-                shutil.copytree(stored.path, copy, copy_function=shutil.copyfile)
-            else:
-                shutil.copyfile(stored.path, copy)
-            is_unchanged = _stamp(stored.path) == stored.stamp
-        if not is_unchanged:
+        if stored.path.is_dir():
+            shutil.copytree(stored.path, copy, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(stored.path, copy)
+        if _stamp(stored.path) != stored.stamp:
             raise ModelError(f"The model at {stored.path} is being written; it is loaded once it has stopped changing.")
         sha256 = fingerprint(copy)
-        if stored.sha256 is not None and sha256 != stored.sha256:
+        if stored.sha256 not in (None, sha256):
             raise ModelError(
-                f"The model at {stored.path} has the fingerprint {sha256[:12]}, its manifest says {stored.sha256[:12]}; "
-                "publish it again."
+                f"The model at {stored.path} has the fingerprint {sha256[:12]}, its manifest says "
+                f"{str(stored.sha256)[:12]}; publish it again."
             )
         yield copy, sha256
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # shutil.Error, which copytree raises, is one too
-        raise ModelError(f"The model at {path} cannot be read: {error.strerror or error}.") from error
-
-
-def _only_model(folder: Path) -> Path:
-    models = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES or is_saved_model(path)]
+def _model_in(path: Path) -> Path:
+    """A path that is a model, or the only model in a folder."""
+    if path.is_file() or is_saved_model(path):
+        return path
+    models = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES or is_saved_model(file)]
     if len(models) != 1:
         count = f"{len(models)} models" if models else "no model"
-        raise ModelError(f"There is {count} in {folder}; put in one, or publish versions with: python -m ruo publish")
+        raise ModelError(f"There is {count} in {path}; put in one, or publish versions with: python -m ruo publish")
     return models[0]
 
 
-def _read_manifest(folder: Path) -> tuple[Path, str]:
+def _version(folder: Path) -> StoredModel:
+    """A version of a store; one that was copied there by hand has no manifest."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        model = _model_in(folder)
+        return StoredModel(model, folder.name, None, _stamp(model))
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        name, sha256 = manifest["model"], manifest["sha256"]
+        values = json.loads(manifest.read_text())
+        name, sha256 = values["model"], values["sha256"]
         if not isinstance(sha256, str) or Path(name).name != name:
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{folder / MANIFEST} is broken; publish the model again.") from None
-    return folder / name, sha256
+        raise ModelError(f"{manifest} is broken; publish the model again.") from None
+    return StoredModel(folder / name, folder.name, sha256, _stamp(folder / name))
 
 
 def _stamp(path: Path) -> tuple[object, ...]:

@@ -21,8 +21,6 @@ from ruo.wire import WireError
 from ruo.wire.messages import Array
 from server.model import Model
 
-__all__ = ["EarliestDue", "Scheduler"]
-
 
 class Scheduler:
     """Runs models for the threads of one process, one call at a time, earliest due request first."""

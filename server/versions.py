@@ -17,16 +17,12 @@ from ruo.errors import ModelError
 from ruo.wire import WireError
 from server.metrics import Metrics
 from server.model import Model, load_model
-from server.repository import StoredModel, fetch, newest
+from server.repository import MOST_REPLACED, StoredModel, fetch, newest
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
 
-__all__ = ["NotReadyError", "Served", "Serving", "number_of"]
-
 log = logging.getLogger("gunicorn.error")
-
-_MOST_REPLACED = 3  # how many replaced versions are kept; each holds the memory of a model
 
 
 class NotReadyError(ServiceUnavailable):
@@ -39,7 +35,6 @@ class Served(NamedTuple):
     model: Model
     version: str
     sha256: str
-    stamp: tuple[object, ...]
 
 
 def number_of(sha256: str) -> str:
@@ -59,9 +54,9 @@ class Serving:
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
         self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
         self._error: str | None = None
-        self._refused: tuple[object, ...] | None = None  # the stamp of a model that could not be loaded
-        self._slots: WorkerSlots | None = None
-        self._slot = 0
+        self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
+        self._after = 0  # its version in a store; no version after it is left out
+        self._slots, self._slot = WorkerSlots(), 0
         self._tried = threading.Event()
         self._look = threading.Event()
         self._not_started = threading.Lock()
@@ -69,7 +64,7 @@ class Serving:
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
         """Start to load, once; through the slots the other workers see when this one is ready."""
         if self._not_started.acquire(blocking=False):
-            self._slots, self._slot = slots, slot
+            self._slots, self._slot = slots or self._slots, slot
             threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
@@ -79,15 +74,15 @@ class Serving:
         """
         self.start()
         self._tried.wait(wait_s)
-        current = self._current
+        current, replaced = self._current, self._replaced
         if current is None:
             raise NotReadyError(self.why_not_ready())
-        if version is None or version == current.version:
+        if version in (None, current.version):
             return current
-        if version in (replaced := self._replaced):
+        if version in replaced:
             return replaced[version][0]
-        with suppress(ModelError):
-            if self._is_new(newest(self._settings.model_path)):
+        with suppress(ModelError, OSError):
+            if self._is_new(newest(self._settings.model_path, self._after)):
                 self._look.set()
                 raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
@@ -104,11 +99,11 @@ class Serving:
     def ready_workers(self) -> int:
         """How many workers of this server are ready; without slots, this one is the only worker."""
         self.start()
-        return self._slots.ready() if self._slots else int(self._current is not None)
+        return self._slots.ready()
 
     def pids(self) -> list[int]:
         """The process ids of this server's workers; none without slots."""
-        return self._slots.pids() if self._slots else []
+        return self._slots.pids()
 
     def _watch(self) -> None:
         seen = self._check(None)
@@ -126,15 +121,18 @@ class Serving:
     def _check(self, seen: StoredModel | None) -> StoredModel | None:
         """Load a new model on disk; returns the stored model, for comparison the next time."""
         try:
-            stored = newest(self._settings.model_path)
+            stored = newest(self._settings.model_path, self._after)
             # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
                 self._load(stored)
-        except ModelError as error:
-            if str(error) != self._error:
-                log.error("%s%s", error, " The previous one stays in service." if self._current else "")
+                self._look.set()  # the next version may be there already
+        except (ModelError, OSError) as error:
+            path, reason = self._settings.model_path, getattr(error, "strerror", None) or error
+            sentence = str(error) if isinstance(error, ModelError) else f"The model at {path} cannot be read: {reason}."
+            if sentence != self._error:
+                log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
                 self._metrics.load_failures.inc()
-            self._error = str(error)
+            self._error = sentence
             return None
         except Exception:
             log.exception("Looking for a new model failed; trying again")
@@ -144,30 +142,30 @@ class Serving:
     def _is_new(self, stored: StoredModel) -> bool:
         if self._current is None:
             return True  # even after a failure, which may have been the disk's
-        if stored.stamp in (self._refused, self._current.stamp):
-            return False
         # a published version never changes
-        return stored.version is None or stored.version != self._current.version
+        return stored.stamp != self._stamp and stored.version != self._current.version
 
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        self._refused = stored.stamp  # until it is loaded
+        settings, current = self._settings, self._current
+        self._after, self._stamp = int(stored.version or 0), stored.stamp
         with fetch(stored) as (path, sha256):
-            pin = self._settings.model_sha256.lower()
-            if pin and sha256 != pin:
+            if settings.model_sha256 and sha256 != settings.model_sha256.lower():
                 reason = f"its fingerprint is {sha256}, not MODEL_SHA256"
                 raise ModelError(f"The model at {stored.path} cannot be loaded: {reason}.")
             version = stored.version or number_of(sha256)
-            if self._current and (self._current.sha256, self._current.version) == (sha256, version):
-                model = self._current.model  # the same content with another name or time
+            if current and (current.sha256, current.version) == (sha256, version):
+                model = current.model  # the same content with another name or time
             else:
-                settings, run = self._settings, self._scheduler.run
+                run = self._scheduler.run
                 model = load_model(path, settings.ruo_trust_model, stored.path, settings.model_precision, run)
                 _free_memory()
-        self._refused = None
-        self._swap(Served(model, version, sha256, stored.stamp), time.perf_counter() - began)
+        self._swap(Served(model, version, sha256))
+        self._metrics.load_s.set(time.perf_counter() - began)
+        log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
+        self._slots.set(self._slot, "is_ready", 1)
 
-    def _swap(self, served: Served, seconds: float) -> None:
+    def _swap(self, served: Served) -> None:
         old = self._current
         if old and old.version != served.version:
             # before the new one becomes current, so that `get` finds the old one at every moment
@@ -177,15 +175,11 @@ class Serving:
         self._current, self._error = served, None
         self._forget_replaced()
         self._metrics.models.labels(self.name, served.version, served.sha256).set(1)
-        self._metrics.load_s.set(seconds)
-        log.info("Model %s version %s ready after %.1f s", self.name, served.version, seconds)
-        if self._slots:
-            self._slots.set(self._slot, "is_ready", 1)
 
     def _forget_replaced(self) -> None:
         now = time.monotonic()
         kept = [(version, entry) for version, entry in self._replaced.items() if entry[1] > now]
-        before, self._replaced = self._replaced, dict(kept[-_MOST_REPLACED:])
+        before, self._replaced = self._replaced, dict(kept[-MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
             self._forgotten.append(weakref.ref(forgotten.model))

@@ -1,24 +1,21 @@
-"""A Keras model as a compiled function for each backend: a list of arrays in, a list of arrays out.
-
-TensorFlow traces the model once, for any number of rows. OpenVINO compiles the model's graph directly: Keras' own
-`predict_on_batch` uses the CPU's fastest precision, which is bfloat16 on new CPUs and moves predictions by hundredths.
+"""A Keras model as a compiled function: a list of arrays in, a list of arrays out.
 
 Some compiled activations turn NaN into a number (OpenVINO's, and TensorFlow's on CPUs with AVX-512), so that a row with
-a missing value would get a plausible prediction. Here TensorFlow computes such a row operation by operation, as Keras
+a missing value would get a plausible prediction. TensorFlow computes such a row without fusing operations, as Keras
 does, and OpenVINO returns NaN, which is the same for nearly every model.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ruo.wire import WireError
 from ruo.wire.messages import Array
-
-__all__ = ["ROWS_PER_CALL", "Function", "compile_keras", "exported_dtype"]
 
 Function = Callable[[list[Array]], list[Array]]
 
@@ -26,106 +23,59 @@ Function = Callable[[list[Array]], list[Array]]
 # gigabytes; Keras' own `predict`, with 32 rows per call, takes a hundred times as long.
 ROWS_PER_CALL = 2048
 
-_MOST_CONSTANTS = 16 << 20  # weights; 64 MB as float32
 
-
-def exported_dtype(name: str) -> str:
-    """The datatype of a model's output for the caller: neither numpy nor JSON has bfloat16."""
+def exported_dtype(dtype: Any) -> str:
+    """The name of an output's datatype for the caller: neither numpy nor JSON has bfloat16."""
+    name = str(getattr(dtype, "name", dtype))
     return "float32" if name == "bfloat16" else name
 
 
+def output_names(loaded: Any) -> list[str]:
+    """The names of a Keras model's outputs; those of a layer that has two are numbered."""
+    # a Sequential model has one output, named after its last layer as in a functional model
+    names = getattr(loaded, "output_names", None) or [loaded.layers[-1].name]
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
+
+
 def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
-    """The model `loaded`, compiled by Keras' backend; only OpenVINO uses `precision`."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _compile_tensorflow(keras, loaded)
-    if backend == "openvino":
-        return _compile_openvino(keras, loaded, precision)
-    return lambda arrays: [
-        np.asarray(output) for output in keras.tree.flatten(loaded.predict_on_batch(_argument(arrays)))
-    ]
-
-
-def _compile_tensorflow(keras: Any, loaded: Any) -> Function:
-    import tensorflow as tf
+    """A Keras model, compiled by Keras' backend; only OpenVINO uses `precision`."""
 
     def forward(*tensors: Any) -> list[Any]:
-        outputs = keras.tree.flatten(loaded(_argument(tensors), training=False))
-        return [tf.cast(output, exported_dtype(output.dtype.name)) for output in outputs]
-
-    concrete = _traced(keras, loaded, forward)
-    variables, dtypes = concrete.captured_inputs, [output.dtype for output in concrete.outputs]
-
-    def function(arrays: list[Array]) -> list[Array]:
-        # the operation behind a call of `concrete`, without its checks, which take longer than a model of few weights
-        inputs = [*map(tf.constant, arrays), *variables]
-        outputs = tf.raw_ops.StatefulPartitionedCall(args=inputs, Tout=dtypes, f=concrete)
-        results = [tensor.numpy() for tensor in outputs]
-        not_finite = _rows_not_finite(arrays)
-        if not_finite.any():
-            corrected = forward(*(tf.constant(array[not_finite]) for array in arrays))
-            for output, rows in zip(results, corrected, strict=True):
-                output[not_finite] = rows.numpy()
-        return results
-
-    return function
-
-
-def _traced(keras: Any, loaded: Any, forward: Callable[..., Any]) -> Any:
-    """The graph of `forward`, with the weights as constants.
-
-    Every call fetches variables and lays them out for the CPU, which takes a sixth of the time of a model of few weights.
-    Many weights stay variables, since constants are stored twice; and so do weights that calls change (random layers).
-    """
-    import tensorflow as tf
-
-    def trace(function: Callable[..., Any]) -> Any:
-        signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in loaded.inputs]
-        return tf.function(function, input_signature=signature).get_concrete_function()
-
-    if loaded.count_params() > _MOST_CONSTANTS:
-        return trace(forward)
-    values = [keras.ops.convert_to_numpy(weight) for weight in loaded.variables]
-    changed: list[bool] = []
-
-    def with_constants(*tensors: Any) -> Any:
-        with keras.StatelessScope(list(zip(loaded.variables, map(tf.constant, values), strict=True))) as scope:
-            before = [scope.get_current_value(weight) for weight in loaded.variables]
-            outputs = forward(*tensors)
-            after = [scope.get_current_value(weight) for weight in loaded.variables]
-        changed.extend(old is not new for old, new in zip(before, after, strict=True))
+        inputs = tensors[0] if len(tensors) == 1 else list(tensors)
+        outputs: list[Any] = keras.tree.flatten(loaded(inputs, training=False))
         return outputs
 
-    constant = trace(with_constants)
-    return trace(forward) if any(changed) else constant
+    names = output_names(loaded)
+    if keras.backend.backend() == "openvino":
+        return _compile_openvino(keras, loaded.inputs, forward, names, precision)
+    return _call_graph(_trace_keras(keras, loaded, forward), names, loaded)
 
 
-def _compile_openvino(keras: Any, loaded: Any, precision: str) -> Function:
-    import openvino as ov
-    from openvino import opset13 as graph
+def compile_signature(signature: Any, loaded: Any) -> Function:
+    """A signature of a SavedModel, with inputs and outputs in the order in which it lists them."""
+    inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
 
-    nodes = [
-        graph.parameter([-1 if size is None else size for size in tensor.shape], np.dtype(tensor.dtype))
-        for tensor in loaded.inputs
-    ]
-    tensors = [keras.ops.convert_to_tensor(node.output(0)) for node in nodes]
-    outputs = keras.tree.flatten(loaded(_argument(tensors), training=False))
-    dtypes = [np.dtype(exported_dtype(keras.backend.standardize_dtype(output.dtype))).type for output in outputs]
-    results = [graph.convert(output.output, dtype) for output, dtype in zip(outputs, dtypes, strict=True)]
-    # with pinning, every worker would bind its threads to the same first CPUs
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
-    if "OMP_NUM_THREADS" in os.environ:
-        config["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
-    request = ov.compile_model(ov.Model(results, nodes), "CPU", config).create_infer_request()
+    def forward(*tensors: Any) -> list[Any]:
+        results = signature(**dict(zip(inputs, tensors, strict=True)))
+        return [results[name] for name in outputs]
+
+    return _call_graph(_trace(forward, inputs.values()), outputs, loaded)
+
+
+def _checked(names: Sequence[str], call: Function, careful: Function) -> Function:
+    """`call`, and `careful` for rows that are not finite; an answer without one row for each row is an error."""
 
     def function(arrays: list[Array]) -> list[Array]:
-        inferred = request.infer(arrays, share_inputs=True)
-        outputs = [inferred[number] for number in range(len(results))]
+        outputs, rows = call(arrays), len(arrays[0])
+        for name, output in zip(names, outputs, strict=True):
+            if output.shape[:1] != (rows,):
+                message = f'Output "{name}" of the model has the shape {list(output.shape)} for {rows} rows'
+                raise WireError(f"{message}; serve a model that gives one row for each row.", 500)
         not_finite = _rows_not_finite(arrays)
         if not_finite.any():
-            for output in outputs:
-                if output.dtype.kind == "f":
-                    output[not_finite] = np.nan
+            corrected = careful([array[not_finite] for array in arrays])
+            for output, rows_not_finite in zip(outputs, corrected, strict=True):
+                output[not_finite] = rows_not_finite
         return outputs
 
     return function
@@ -143,6 +93,111 @@ def _rows_not_finite(arrays: list[Array]) -> Array:
     return not_finite
 
 
-def _argument(tensors: Sequence[Any]) -> Any:
-    """The argument of a call of the model: a single input is not in a list."""
-    return tensors[0] if len(tensors) == 1 else list(tensors)
+def _trace(forward: Callable[..., list[Any]], inputs: Iterable[Any]) -> Any:
+    """TensorFlow's graph of a function of tensors, for any number of rows."""
+    import tensorflow as tf
+
+    def exported(*tensors: Any) -> list[Any]:
+        return [tf.cast(output, exported_dtype(output.dtype)) for output in forward(*tensors)]
+
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
+    # autograph would leave a file with the function's code in the temporary folder
+    return tf.function(exported, input_signature=signature, autograph=False).get_concrete_function()
+
+
+def _trace_keras(keras: Any, loaded: Any, forward: Callable[..., list[Any]]) -> Any:
+    """The graph of a model with its weights as constants, which saves a sixth of the time of a model of few weights.
+
+    Many weights stay variables, since constants are stored twice; and so do weights that calls change (random layers).
+    """
+    if loaded.count_params() > 16 << 20:  # 64 MB as float32
+        return _trace(forward, loaded.inputs)
+    values, is_changed = [keras.ops.convert_to_numpy(weight) for weight in loaded.variables], False
+
+    def with_constants(*tensors: Any) -> list[Any]:
+        nonlocal is_changed
+        constants = list(zip(loaded.variables, map(keras.ops.convert_to_tensor, values), strict=True))
+        with keras.StatelessScope(constants) as scope:
+            outputs = forward(*tensors)
+            is_changed = any(scope.get_current_value(weight) is not constant for weight, constant in constants)
+        return outputs
+
+    constant = _trace(with_constants, loaded.inputs)
+    return _trace(forward, loaded.inputs) if is_changed else constant
+
+
+def _call_graph(concrete: Any, names: Sequence[str], loaded: Any) -> Function:
+    """A call of TensorFlow's graph; it keeps the model, whose variables the graph does not keep."""
+    import tensorflow as tf
+
+    variables, dtypes = concrete.captured_inputs, [output.dtype for output in concrete.outputs]
+    unfused = tf.compat.v1.ConfigProto()
+    unfused.graph_options.rewrite_options.disable_meta_optimizer = True
+
+    def call(arrays: list[Array], config: bytes = b"", loaded: Any = loaded) -> list[Array]:
+        # the operation behind a call of `concrete`, without its checks, which take longer than a model of few weights
+        inputs = [*map(tf.constant, arrays), *variables]
+        try:
+            outputs = tf.raw_ops.StatefulPartitionedCall(args=inputs, Tout=dtypes, f=concrete, config_proto=config)
+        except tf.errors.InvalidArgumentError as error:
+            raise _refusal(error) from error
+        return [tensor.numpy() for tensor in outputs]
+
+    return _checked(names, call, lambda arrays: call(arrays, unfused.SerializeToString()))
+
+
+def _compile_openvino(
+    keras: Any, inputs: Sequence[Any], forward: Callable[..., list[Any]], names: Sequence[str], precision: str
+) -> Function:
+    """OpenVINO's own request: `predict_on_batch` may compute in bfloat16, which moves predictions by hundredths."""
+    import openvino as ov
+    from openvino import opset13 as graph
+
+    nodes = [graph.parameter([size or -1 for size in tensor.shape], np.dtype(tensor.dtype)) for tensor in inputs]
+    outputs = forward(*(keras.ops.convert_to_tensor(node.output(0)) for node in nodes))
+    dtypes = [np.dtype(exported_dtype(keras.backend.standardize_dtype(output.dtype))).type for output in outputs]
+    results = [graph.convert(output.output, dtype) for output, dtype in zip(outputs, dtypes, strict=True)]
+    lookups = _lookups(ov.Model(results, nodes))
+    results += [graph.result(indices) for indices, _ in lookups]
+    # with pinning, every worker would bind its threads to the same first CPUs
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
+    if "OMP_NUM_THREADS" in os.environ:
+        config["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
+    request = ov.compile_model(ov.Model(results, nodes), "CPU", config).create_infer_request()
+
+    def call(arrays: list[Array]) -> list[Array]:
+        if any(0 in array.shape[1:] for array in arrays):  # OpenVINO would answer with what is in memory
+            raise WireError("OpenVINO cannot compute an empty sequence; leave its row out, or pad it.")
+        try:
+            # the arrays' memory is not shared, since an output that equals an input would outlive it
+            inferred = list(request.infer(arrays).values())
+        except RuntimeError as error:
+            raise _refusal(error) from error
+        for (_, size), indices in zip(lookups, inferred[len(names) :], strict=True):
+            outside = indices[(indices < -size) | (indices >= size)]
+            if len(outside):  # OpenVINO would take a row of zeros
+                raise WireError(f"The model looks up the index {outside[0]} in a table of {size} rows.")
+        return inferred[: len(names)]
+
+    def careful(arrays: list[Array]) -> list[Array]:
+        return [np.full_like(output, np.nan) if output.dtype.kind == "f" else output for output in call(arrays)]
+
+    return _checked(names, call, careful)
+
+
+def _lookups(model: Any) -> list[tuple[Any, int]]:
+    """What an OpenVINO model looks up in tables, as an embedding does: the indices, and the number of a table's rows."""
+    lookups = []
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Gather" and node.input_value(1).get_node().get_type_name() != "Constant":
+            shape, axis = node.input_value(0).get_partial_shape(), node.input_value(2).get_node().get_data().item()
+            if shape.is_static:
+                lookups.append((node.input_value(1), shape[axis].get_length()))
+    return lookups
+
+
+def _refusal(error: Exception) -> WireError:
+    """The error for values that a runtime refuses; its reason without nodes of the graph and places in its source."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    reason = re.sub(r"\{\{.*?\}\}|\[Op:.*| at \S+:\d+:?", "", lines[0] if lines else type(error).__name__)
+    return WireError(f"The model cannot compute these values: {reason.strip()}.")

@@ -1,11 +1,8 @@
 """A store of model versions: `publish` adds one, and a server sees either all of it or nothing.
 
-    store/1/model.keras
-    store/1/MANIFEST.json      the fingerprint of model.keras
-    store/2/...
-
-A version is written under a name that servers ignore, flushed to the disk, and only then renamed: on one machine and
-over NFS a rename is atomic. A published version never changes.
+A version is a folder, store/1, store/2, ..., with a model and MANIFEST.json, the model's fingerprint. It never changes.
+It is written under a name that servers ignore, flushed to the disk, and only then renamed: on one machine and over NFS
+a rename is atomic.
 """
 
 from __future__ import annotations
@@ -19,8 +16,6 @@ from typing import Any
 
 from ruo.errors import ModelError
 from ruo.provenance import fingerprint
-
-__all__ = ["MANIFEST", "SUFFIXES", "is_saved_model", "publish", "version_folders"]
 
 MANIFEST = "MANIFEST.json"
 SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
@@ -39,7 +34,9 @@ def publish(model: Any, store: str | os.PathLike[str]) -> str:
         copy = _copy(model, folder)
         manifest = {"model": copy.name, "sha256": fingerprint(copy)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        _flush(folder)
+        for path in [*folder.rglob("*"), folder]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # readable for servers of other users
+            _flush(path)
         return _rename(folder, store)
 
 
@@ -66,13 +63,6 @@ def _copy(model: Any, folder: Path) -> Path:
     raise ModelError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
 
 
-def _flush(folder: Path) -> None:
-    """Flush every file and folder to the disk, readable for servers of other users."""
-    for path in [*folder.rglob("*"), folder]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        _fsync(path)
-
-
 def _rename(folder: Path, store: Path) -> str:
     number = max([0, *(int(path.name) for path in version_folders(store))]) + 1
     while True:
@@ -83,11 +73,11 @@ def _rename(folder: Path, store: Path) -> str:
                 raise
             number += 1  # another process has just published this number
         else:
-            _fsync(store)
+            _flush(store)
             return str(number)
 
 
-def _fsync(path: Path) -> None:
+def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

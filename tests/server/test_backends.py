@@ -22,7 +22,7 @@ for name, path in paths.items():
     given = {spec.name: np.resize(rows, (len(rows), *spec.shape[1:])).astype(spec.dtype) for spec in model.inputs}
     for odd, row in zip(odds, (1, 2)):
         given[model.inputs[0].name][row].flat[3] = odd
-    found[name] = [model.platform, {name: values.tolist() for name, values in model(given).items()}]
+    found[name] = [model.platform, [values.tolist() for values in model.run(model.fit(given))]]
 json.dump(found, sys.stdout)
 """
 
@@ -56,7 +56,5 @@ def test_openvino_predicts_as_tensorflow_does(models, rows, names, odds, precisi
             given[model.inputs[0].name][row].flat[3] = odd
         platform, outputs = found[name]
         assert platform == "openvino_keras"
-        expected = model(given)
-        assert list(outputs) == list(expected)
-        for output, values in expected.items():
-            np.testing.assert_allclose(outputs[output], values, atol=tolerance)
+        for answer, values in zip(outputs, model.run(model.fit(given)), strict=True):
+            np.testing.assert_allclose(answer, values, atol=tolerance)

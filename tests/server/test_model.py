@@ -1,5 +1,8 @@
 """One loaded model: every format gives the predictions that Keras gives in this process."""
 
+import importlib
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,11 @@ from ruo.errors import ModelError
 from ruo.model.compiled import ROWS_PER_CALL, compile_keras
 from ruo.wire import ONLY, WireError
 from server.model import TensorSpec, decode_raw, load_model
+from server.scheduler import Scheduler
+
+
+def predict(model, tensors):
+    return dict(zip([spec.name for spec in model.outputs], model.run(model.fit(tensors)), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +31,90 @@ def two(models):
 def test_every_format_predicts_as_keras_does(models, rows, expected, name):
     """A .keras file, an .h5 file and a SavedModel directory of one model all give Keras' own predictions."""
     model = load_model(models[name], trusted=True)
-    (predictions,) = model({model.inputs[0].name: rows}).values()
+    (predictions,) = predict(model, {model.inputs[0].name: rows}).values()
     np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
+
+
+SAVERS = {
+    "model.keras": lambda model, path: model.save(path),
+    "model.h5": lambda model, path: model.save(path),
+    "exported": lambda model, path: model.export(path, verbose=False),
+    "saved": lambda model, path: importlib.import_module("tensorflow").saved_model.save(model, str(path)),
+}
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_row_that_is_not_finite_gets_what_keras_says_of_it_from_every_format(keras, tmp_path, name):
+    """NaN from a plain model with relu, also where the CPU's compiled activations would answer with a number."""
+    layers = keras.layers
+    keras_model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(64, "relu"), layers.Dense(16, "relu"), layers.Dense(3)]
+    )
+    SAVERS[name](keras_model, tmp_path / name)
+    model = load_model(tmp_path / name, trusted=True)
+    rows = np.random.default_rng(0).normal(size=(ROWS_PER_CALL, 8)).astype("f4")
+    (before,) = model.run([rows])
+    odd = [3, 17, 299]
+    rows[odd, [0, 5, 7]] = np.nan, np.inf, -np.inf
+
+    (predictions,) = model.run([rows])
+
+    assert np.isnan(predictions[odd]).all()
+    np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
+    np.testing.assert_array_equal(np.delete(predictions, odd, axis=0), np.delete(before, odd, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [*((name, "1, 4] for 2048") for name in SAVERS if name != "model.h5"), ("model.h5", "2, 4] for 1")],
+)
+def test_a_model_without_one_row_for_each_row_is_not_loaded(keras, tmp_path, name, answer):
+    """A mean over the rows, or every row twice, in every format: the error names the output and the shapes."""
+    inputs = keras.Input((4,))
+    if name == "model.h5":  # which has layers only
+        outputs = keras.layers.Concatenate(axis=0)([inputs, inputs])
+    else:
+        outputs = keras.ops.mean(inputs, axis=0, keepdims=True)
+    SAVERS[name](keras.Model(inputs, outputs), tmp_path / name)
+    with pytest.raises(ModelError, match=re.escape(answer)) as refusal:
+        load_model(tmp_path / name, trusted=True)
+    assert "cannot be loaded: Output " in str(refusal.value)
+
+
+def test_every_call_of_a_request_has_one_row_for_each_row(tmp_path):
+    """Rows that a model leaves out are noticed at the first answer, also where another call adds as many."""
+    import tensorflow as tf
+
+    class Uneven(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 1), tf.float32)])
+        def __call__(self, x):
+            return {"y": tf.repeat(x, tf.cast(x[:, 0], tf.int32) + 1, axis=0)}
+
+    module = Uneven()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
+    model = load_model(tmp_path, trusted=True)
+    rows = np.zeros((2 * ROWS_PER_CALL, 1), np.float32)
+    assert len(Scheduler().run(model, [rows])[0][0]) == len(rows)
+    rows[0], rows[-1] = -1, 1
+    with pytest.raises(WireError, match=rf'"y" .* \[{ROWS_PER_CALL - 1}, 1\] for {ROWS_PER_CALL} rows') as refusal:
+        Scheduler().run(model, [rows])
+    assert refusal.value.status == 500
+
+
+def test_values_that_a_model_cannot_compute_are_the_clients_fault(keras, make_app, tmp_path, caplog):
+    """An index that an embedding does not have: 400 in JSON with the runtime's reason, and no traceback in the log."""
+    path = tmp_path / "embedding.keras"
+    keras.Sequential([keras.Input((2,), name="x", dtype="int32"), keras.layers.Embedding(10, 1)]).save(path)
+    client = make_app(MODEL_PATH=path)
+    for url, body in (
+        ("/v1/models/model:predict", {"instances": [[1, 10]]}),
+        ("/v2/models/model/infer", {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [1, 10]}]}),
+    ):
+        answer = client.post(url, json=body)
+        assert answer.status_code == 400
+        assert "[0,1] = 10 is not in [0, 10)" in answer.json["error"]
+        assert not {"{{", "/", "Op:"} & set(answer.json["error"].split())
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize("mends", [False, True])
@@ -38,46 +128,11 @@ def test_a_row_with_nan_gets_what_keras_says_of_it(keras, tmp_path, mends):
     rows = np.random.default_rng(0).normal(size=(ROWS_PER_CALL + 9, 4)).astype("f4")
     rows[[3, ROWS_PER_CALL + 2], 1] = np.nan
 
-    (predictions,) = load_model(tmp_path / "model.keras")({ONLY: rows}).values()
+    (predictions,) = predict(load_model(tmp_path / "model.keras"), {ONLY: rows}).values()
 
     np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
     assert np.isnan(predictions[[3, ROWS_PER_CALL + 2]]).all() == (not mends)
     assert np.isfinite(np.delete(predictions, [3, ROWS_PER_CALL + 2], axis=0)).all()
-
-
-def test_only_a_row_with_nan_is_computed_operation_by_operation(keras):
-    """On every CPU, whatever its compiled activations make of NaN."""
-    import tensorflow as tf
-
-    class SaysHow(keras.layers.Layer):
-        def call(self, x):
-            return keras.ops.nan_to_num(x) * 0 + (1.0 if tf.executing_eagerly() else 2.0)
-
-    inputs = keras.Input((2,))
-    function = compile_keras(keras, keras.Model(inputs, SaysHow()(inputs)), "f32")
-
-    (answers,) = function([np.array([[1, 2], [np.nan, 2], [3e38, 3e38], [1, np.inf]], np.float32)])
-
-    np.testing.assert_array_equal(answers[:, 0], [2, 1, 2, 1])
-
-
-@pytest.mark.parametrize("shift", [0, 4])
-@pytest.mark.parametrize("writeable", [True, False])
-def test_answers_do_not_change_with_the_rows(keras, shift, writeable):
-    """Wherever the rows lie in memory, the answer of a model that gives its input back is a copy."""
-    memory = np.zeros(4096, np.uint8)
-    begin = -memory.ctypes.data % 64 + shift  # where a backend can use memory as it is, or not
-    rows = memory[begin : begin + 160].view(np.float32).reshape(20, 2)
-    rows[:] = np.arange(40).reshape(20, 2)
-    wanted = rows.copy()
-    inputs = keras.Input((2,))
-    function = compile_keras(keras, keras.Model(inputs, keras.layers.Identity()(inputs)), "f32")
-    rows.flags.writeable = writeable
-
-    (answers,) = function([rows])
-    memory[:] = 0
-
-    np.testing.assert_array_equal(answers, wanted)
 
 
 def test_what_calls_change_is_not_frozen(keras):
@@ -96,6 +151,14 @@ def test_what_calls_change_is_not_frozen(keras):
     rows = np.ones((1, 2), np.float32)
 
     assert not np.array_equal(function([rows])[0], function([rows])[0])
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
+def test_loading_leaves_no_temporary_files(models, tmp_path, monkeypatch, name):
+    """Not even until the process ends, which it may do without cleaning up."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    load_model(models[name], trusted=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["mlp.h5", "saved"])
@@ -146,28 +209,30 @@ def test_tensors_are_described(mlp, two):
 def test_every_datatype_is_converted(mlp, dtype):
     """Numbers of any datatype are converted to what the model takes."""
     ones = np.ones((2, 8))
-    np.testing.assert_array_equal(*[next(iter(mlp({"x": ones.astype(kind)}).values())) for kind in (dtype, "f4")])
+    np.testing.assert_array_equal(
+        *[next(iter(predict(mlp, {"x": ones.astype(kind)}).values())) for kind in (dtype, "f4")]
+    )
 
 
 def test_a_fraction_is_not_cut_off(two):
     """A value that the model's integer input cannot hold is refused, not rounded."""
     b = np.array([[1.0, 2.0, 2.5]])
     with pytest.raises(WireError, match="INT32"):
-        two({"a": np.ones((1, 2)), "b": b})
-    assert sorted(two({"a": np.ones((1, 2)), "b": np.floor(b)})) == ["left", "right"]
+        predict(two, {"a": np.ones((1, 2)), "b": b})
+    assert sorted(predict(two, {"a": np.ones((1, 2)), "b": np.floor(b)})) == ["left", "right"]
 
 
 def test_a_number_too_large_for_float32_is_infinity(two):
     """A float64 that float32 cannot hold becomes Infinity without a warning, as a cast does."""
-    outputs = two({"a": np.full((1, 2), 1e300), "b": np.ones((1, 3))})
+    outputs = predict(two, {"a": np.full((1, 2), 1e300), "b": np.ones((1, 3))})
     assert not np.isfinite(outputs["left"]).any()
 
 
 def test_inputs_without_a_name_go_to_the_only_input(mlp, two):
     """A tensor without a name fits a model with one input, and only that."""
-    assert len(next(iter(mlp({ONLY: np.zeros((3, 8))}).values()))) == 3
+    assert len(next(iter(predict(mlp, {ONLY: np.zeros((3, 8))}).values()))) == 3
     with pytest.raises(WireError, match='"a", "b"'):
-        two({ONLY: np.zeros((3, 2))})
+        predict(two, {ONLY: np.zeros((3, 2))})
 
 
 @pytest.mark.parametrize(
@@ -192,22 +257,22 @@ def test_what_does_not_fit_is_named(mlp, tensors, says):
 def test_inputs_must_have_the_same_rows(two):
     """Two inputs with different numbers of rows are refused."""
     with pytest.raises(WireError, match="numbers of rows"):
-        two({"a": np.zeros((2, 2)), "b": np.zeros((3, 3))})
+        predict(two, {"a": np.zeros((2, 2)), "b": np.zeros((3, 3))})
 
 
 def test_a_flat_row_fills_an_image(models):
     """A row of a table may come flat where the model takes an image of as many values."""
     image = load_model(models["image"])
     values = np.arange(32, dtype="f4").reshape(2, 16)
-    flat, shaped = image({ONLY: values}), image({ONLY: values.reshape(2, 4, 4, 1)})
+    flat, shaped = predict(image, {ONLY: values}), predict(image, {ONLY: values.reshape(2, 4, 4, 1)})
     np.testing.assert_array_equal(*flat.values(), *shaped.values())
     with pytest.raises(WireError, match="takes"):
-        image({ONLY: values.reshape(4, 8)})
+        predict(image, {ONLY: values.reshape(4, 8)})
 
 
 def test_no_rows_give_no_predictions(mlp):
     """An empty table is scored to an empty array of the right width."""
-    (outputs,) = mlp({"x": np.empty((0, 8), "f4")}).values()
+    (outputs,) = predict(mlp, {"x": np.empty((0, 8), "f4")}).values()
     assert outputs.shape == (0, 3)
 
 
@@ -226,5 +291,5 @@ def test_half_precision_of_the_other_kind_is_widened(keras, tmp_path):
     path = tmp_path / "mixed.keras"
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype="mixed_bfloat16")]).save(path)
     model = load_model(path)
-    (outputs,) = model({ONLY: np.ones((1, 2))}).values()
+    (outputs,) = predict(model, {ONLY: np.ones((1, 2))}).values()
     assert outputs.dtype == model.outputs[0].dtype == np.float32

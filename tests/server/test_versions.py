@@ -46,7 +46,7 @@ def current(serving):
 
 
 def predict(served, rows):
-    return next(iter(served.model({ONLY: rows}).values()))
+    return served.model.run(served.model.fit({ONLY: rows}))[0]
 
 
 def test_ready_only_after_warm_up(serving, models):
@@ -177,6 +177,23 @@ def test_a_version_that_is_just_coming_is_worth_another_try(serving, models, tmp
     with pytest.raises(NotReadyError, match="being loaded"):
         serving.get("2")
     wait_for(lambda: serving.get().version == "2")
+    serving._look.set()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, is_broken):
+    """A run that another worker's version 2 was given can go on here, although 3 came before this worker looked."""
+    publish(models["mlp"], tmp_path)
+    serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
+    current(serving)
+    for name in ("other", "mlp", "mlp"):
+        publish(models[name], tmp_path)
+    if is_broken:
+        (tmp_path / "3" / "MANIFEST.json").write_text("{")
+    with pytest.raises(NotReadyError, match="being loaded"):
+        serving.get("2")
+    wait_for(lambda: serving.get().version == "4")
+    assert serving.versions() == (["1", "2", "4"] if is_broken else ["1", "2", "3", "4"])
     serving._look.set()
 
 
