@@ -24,8 +24,6 @@ from gunicorn.http.errors import ParseException
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["drain", "read_body"]
-
 _SLOWEST = 1 << 20  # bytes per second; a large body has more time accordingly
 _DRAIN_S = 2.0
 _PIECE = 1 << 20

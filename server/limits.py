@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import ServiceUnavailable, Unauthorized
 
-__all__ = ["Gate", "check_token"]
-
 
 class Gate:
     """Admits one request to compute and `waiting` more, with at most `limit` bytes in their bodies together.

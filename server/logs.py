@@ -9,8 +9,6 @@ from typing import Any
 import orjson
 from gunicorn.glogging import Logger
 
-__all__ = ["REQUESTS", "JsonFormatter", "ServerLogger"]
-
 REQUESTS = logging.getLogger("ruo.requests")
 
 

@@ -11,8 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["WorkerSlots"]
-
 _FIELDS = [("is_taken", "i4"), ("is_ready", "i4"), ("load", "i4"), ("pid", "i4")]
 
 

@@ -19,8 +19,6 @@ from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
-__all__ = ["V1Views", "V2Views", "metrics_view"]
-
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 # the JSON of an answer, with the status of an error

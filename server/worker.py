@@ -26,8 +26,6 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from server.slots import WorkerSlots
 
-__all__ = ["LeastLoadedWorker"]
-
 _GIVE_WAY_S = 0.0005  # how long to ignore a connection that another worker should take
 _LONGEST_WAY_S = 0.1  # after which it is taken here: the other worker may be stuck
 _LONGEST_WAY_NOT_READY_S = 1.0  # the same for a worker that could only answer that it is not ready
