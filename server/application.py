@@ -19,7 +19,7 @@ from ruo.wire import WIRES, WireError
 from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
-from server.logs import REQUESTS
+from server.logs import REQUESTS, printable
 from server.metrics import Metrics
 from server.openapi import describe
 from server.scheduler import Scheduler
@@ -142,7 +142,7 @@ def _answer_error(error: Exception) -> Response:
         sentence, status = "The server failed on this request; its log says why.", 500
     if status != 408:  # this client has stopped sending
         drain(request.environ)
-    response = jsonify(error=sentence)
+    response = jsonify(error=printable(sentence))
     response.status_code = status
     response.headers.extend(headers)
     if status == 503:

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import math
 import os
+import resource
 import shutil
 import signal
 import tempfile
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ruo.machine import cpu_limit
+from server import handover
 from server.settings import Settings
 from server.slots import WorkerSlots
 
 _settings = Settings.read()  # a wrong setting ends the server before any worker starts
 _cpus = cpu_limit()
-_slots = WorkerSlots()
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus))
@@ -43,6 +44,10 @@ try:
 except FileNotFoundError:  # a container whose file system is read-only
     tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"  # noqa: S108  with unique folders inside
 
+# Every connection takes a file descriptor, and many systems start processes with 1,024.
+_descriptors, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_descriptors, min(_most, 1 << 16)), _most))
+
 # All workers together have as many threads as there are CPUs. TensorFlow sees the machine's CPUs, not the container's
 # limit; it reads these before its first call.
 _cores = int(os.environ.get("WORKER_CORES", "0"))
@@ -57,14 +62,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def on_starting(server: Any) -> None:
-    """Make an empty folder for the workers' counters, before any worker starts."""
+    """Make the workers' slots and an empty folder for their counters, before any worker starts."""
+    server.slots = WorkerSlots()
+    handover.install(server)
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder:
+    try:
+        if not folder:
+            server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
+            return
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for counters in Path(folder).glob("*.db"):
-            counters.unlink()
-    else:
-        server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
+        _remove_counters(folder, "*")
+    except OSError as error:
+        _do_without_metrics(server, error)
 
 
 def on_exit(server: Any) -> None:
@@ -88,16 +97,27 @@ def when_ready(server: Any) -> None:
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the worker its slot and its time limit."""
-    worker.slots, worker.slot = _slots, _slots.take()
+    worker.slots, worker.slot, worker.is_ending = server.slots, server.slots.take(), False
     worker.exchange_s = _settings.body_timeout + _settings.request_timeout + 300
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them."""
+    """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them; take the room for its counters."""
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         first = worker.slot * _cores
         os.sched_setaffinity(0, {usable[(first + core) % len(usable)] for core in range(_cores)})
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder or not hasattr(os, "posix_fallocate"):  # which macOS has not
+        return
+    try:
+        # prometheus_client writes to its files as to memory, and a process that does so on a full disk is killed
+        for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
+            with Path(folder, f"{kind}_{os.getpid()}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, 1 << 17)  # ten times what all labels need
+    except OSError as error:
+        _remove_counters(folder, f"*_{os.getpid()}")
+        _do_without_metrics(server, error)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -108,10 +128,20 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Forget a worker that has ended, except for its totals."""
-    from prometheus_client.multiprocess import mark_process_dead
+    worker.slots.clear(worker.slot)
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _remove_counters(folder, f"gauge_live*_{worker.pid}")
 
-    worker.slots.clear(worker.slot)  # not _slots, which is another object after a reload of this file
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+def _remove_counters(folder: str, names: str) -> None:
+    for counters in Path(folder).glob(f"{names}.db"):
+        counters.unlink(missing_ok=True)
+
+
+def _do_without_metrics(server: Any, error: OSError) -> None:
+    folder = os.environ.pop("PROMETHEUS_MULTIPROC_DIR", tempfile.gettempdir())
+    message = "There is no room for metrics in %s (%s): a worker's /metrics has only its own. Make room and restart."
+    server.log.error(message, folder, error.strerror)
 
 
 def _stop_at_end_of(pipe: int) -> None:

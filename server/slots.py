@@ -11,11 +11,14 @@ from typing import Literal
 
 import numpy as np
 
-_FIELDS = [("is_taken", "i4"), ("is_ready", "i4"), ("load", "i4"), ("pid", "i4")]
+_FIELDS = [("is_taken", "i4"), ("is_ready", "i4"), ("is_retiring", "i4"), ("load", "i4"), ("pid", "i4")]
 
 
 class WorkerSlots:
-    """A slot for every worker: its process id, whether its model is ready, and its number of busy connections."""
+    """A slot for every worker: its process id, whether its model is ready, and its number of busy connections.
+
+    A worker that has done its share of requests is retiring: it serves until its successor is ready.
+    """
 
     def __init__(self, size: int = 128) -> None:
         dtype = np.dtype(_FIELDS)
@@ -33,7 +36,7 @@ class WorkerSlots:
         """Forget a worker that has ended."""
         self._slots[slot] = 0
 
-    def set(self, slot: int, field: Literal["is_ready", "load", "pid"], value: int) -> None:
+    def set(self, slot: int, field: Literal["is_ready", "is_retiring", "load", "pid"], value: int) -> None:
         """Set one field of a slot."""
         self._slots[field][slot] = value
 
@@ -44,6 +47,10 @@ class WorkerSlots:
     def is_ready(self, slot: int) -> bool:
         """Whether this worker's model is ready."""
         return bool(self._slots["is_ready"][slot])
+
+    def is_retiring(self, slot: int) -> bool:
+        """Whether this worker waits for its successor."""
+        return bool(self._slots["is_retiring"][slot])
 
     def pids(self) -> list[int]:
         """The process ids of the workers that have started."""

@@ -21,8 +21,8 @@ from server.versions import NotReadyError, Serving
 
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
-# the JSON of an answer, with the status of an error
-Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int]
+# the JSON of an answer, with the status of an error, or with headers
+Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | tuple[dict[str, Any], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ class V1Views:
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         statuses = [{"version": number, **status} for number in reversed(versions)]
         answer = {"name": self.serving.name, "ready": True, "model_version_status": statuses}
-        return {**answer, "current_version": served.version}
+        headers = {"Ruo-Model-Version": served.version, "Ruo-Model-Sha256": served.sha256}
+        return {**answer, "current_version": served.version}, headers
 
     def metadata(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""

@@ -33,7 +33,7 @@ LAYERS = """
 """
 SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
-    settings limits logs
+    settings limits logs handover
     metrics slots body openapi
     model repository worker
     scheduler
