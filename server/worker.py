@@ -194,8 +194,8 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def murder_pending(self) -> None:
         """Close connections past their deadlines; called by Gunicorn after all events and at least once a second."""
         now = time.monotonic()
-        if self._has_no_descriptor or self.nr_conns >= self.worker_connections:
-            self._make_room(now)
+        if self._has_no_room():
+            self._close_idle(now)
         patience_s = 0.0 if self.alive else _HEAD_S - _STOPPING_S
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now + patience_s]:
             conn.timeout = 0.0
@@ -211,7 +211,14 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     # --- where there is no room for all
 
-    def _make_room(self, now: float) -> None:
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events, but not long where a connection will soon have been idle long enough to be closed."""
+        super().wait_for_and_dispatch_events(min(timeout, _IDLE_S) if self._has_no_room() else timeout)
+
+    def _has_no_room(self) -> bool:
+        return self._has_no_descriptor or self.nr_conns >= self.worker_connections
+
+    def _close_idle(self, now: float) -> None:
         """Let the connection that has been idle longest be closed."""
         queues = [
             (self.keepalived_conns, self.cfg.keepalive),

@@ -106,8 +106,8 @@ def test_the_oldest_idle_connection_makes_room(server, connect):
         connection.sendall(LIVE)
         assert connection.recv(12) == b"HTTP/1.1 200"
     closed = [index for index, connection in enumerate(idle[:-20]) if is_closed(connection)]
-    assert 20 <= len(closed) <= 200
-    assert max(closed) < 300
+    assert closed == list(range(len(closed)))
+    assert 50 <= len(closed) < 500
 
 
 def is_closed(connection):
@@ -156,8 +156,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, way):
-    """Eight requests of 48 MB where 64 MB may wait: one or more are scored or refused for what they hold, the others
-    get 503 with Retry-After, and the worker takes no more than the limit and one body.
+    """Of eight requests of 48 MB where 64 MB may wait, one is read, as its own error shows; the others get 503 with
+    Retry-After, and the worker takes no more than the limit and one body.
     """
     coding, pack = WAYS[way]
     body = bytes(48 * MB - 4)  # not whole rows, so that it is refused once it is unpacked
@@ -168,7 +168,7 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, way):
     with memory_within(server, 64 + 48 + 20), ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(request, range(8)))
     busy = [answer for answer in answers if answer.status == 503]
-    assert {answer.status for answer in answers} <= {400, 503}
+    assert {answer.status for answer in answers} == {400, 503}
     assert all(answer.headers["Retry-After"] == "1" and "busy" in answer.json()["error"] for answer in busy)
     assert ask(server.url + INFER, bytes(32), RAW).status == 200
 
@@ -182,7 +182,8 @@ def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask)
         worker = worker_of(short)
         ask(short.url + INFER, bytes(32), RAW)
         used = psutil.Process(worker).num_fds()
-        before = resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 4, used + 4))
+        before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 4, before[1]))
         requests = [pool.submit(ask, short.url + INFER, bytes(32) * 4000, RAW) for _ in range(8)]
         time.sleep(0.3)
         connect(30, to=short)
@@ -197,11 +198,12 @@ def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask)
 # --- an old worker goes when its successor is ready
 
 
-@pytest.mark.parametrize("way", ["SIGHUP", "--max-requests"])
-def test_no_request_fails_while_workers_are_replaced(serve, models, ask, way):
-    """Under load, with one worker and without retries, every request is answered by the old worker or its successor."""
-    options = {"GUNICORN_CMD_ARGS": "--max-requests 200"} if way == "--max-requests" else {}
-    with serve(models["mlp"], **options) as server, ThreadPoolExecutor(3) as pool:
+def test_no_request_fails_while_workers_are_replaced(serve, models, ask):
+    """Under load, with one worker and without retries, each request is answered by the old worker or its successor: at
+    --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
+    """
+    settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
+    with serve(models["mlp"], **settings) as server, ThreadPoolExecutor(3) as pool:
         stop = threading.Event()
 
         def client(_):
@@ -211,14 +213,19 @@ def test_no_request_fails_while_workers_are_replaced(serve, models, ask, way):
             return answers
 
         clients = [pool.submit(client, number) for number in range(3)]
-        first = worker_of(server)
-        if way == "SIGHUP":
-            psutil.Process(server.pid).send_signal(signal.SIGHUP)
-        until = time.monotonic() + 60
-        while psutil.pid_exists(first) and time.monotonic() < until:
-            time.sleep(0.1)
+        by_requests = wait_for_the_end_of(worker_of(server))
+        psutil.Process(server.pid).send_signal(signal.SIGHUP)
+        by_signal = wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
         stop.set()
         answers = [answer for each in clients for answer in each.result()]
-    assert not psutil.pid_exists(first)
+    assert by_requests
+    assert by_signal
     assert {answer.status for answer in answers} == {200}
-    assert len({answer.headers["Ruo-Worker"] for answer in answers}) >= 2
+    assert len({answer.headers["Ruo-Worker"] for answer in answers}) >= 3
+
+
+def wait_for_the_end_of(pid):
+    until = time.monotonic() + 60
+    while psutil.pid_exists(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not psutil.pid_exists(pid)
