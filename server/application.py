@@ -21,11 +21,10 @@ from server.inference import Inference
 from server.limits import check_token
 from server.logs import REQUESTS, printable
 from server.metrics import Metrics
-from server.openapi import describe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
-from server.views import V1Views, V2Views, metrics_view
+from server.views import Views, openapi
 
 Route = tuple[str, str, Callable[..., Any]]  # a method, a path and what answers them
 
@@ -58,38 +57,32 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 def _routes(settings: Settings, serving: Serving, inference: Inference, metrics: Metrics) -> list[Route]:
     """Everything that this server answers; openapi.yaml describes it."""
-    v2, v1 = V2Views(settings, serving, metrics), V1Views(serving)
+    views = Views(settings, serving, metrics)
     infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
-    model_v2, model_v1 = "/v2/models/<model>", "/v1/models/<model>"
-    one_v2, one_v1 = f"{model_v2}/versions/<version>", f"{model_v1}/versions/<version>"
+    of_a_model: list[Route] = [
+        ("GET", "/v2/models/<model>{}", views.metadata),
+        ("GET", "/v2/models/<model>{}/ready", views.model_ready),
+        ("GET", "/v2/models/<model>{}/config", views.config),
+        ("GET", "/v2/models/<model>{}/stats", views.stats),
+        ("POST", "/v2/models/<model>{}/infer", infer),
+        ("GET", "/v1/models/<model>{}", views.model_v1),
+        ("GET", "/v1/models/<model>{}/metadata", views.metadata_v1),
+        ("POST", "/v1/models/<model>{}:predict", predict),
+    ]
     return [
         ("GET", "/", lambda: {"status": "alive"}),
         ("GET", "/v2/health/live", lambda: {"live": True}),
-        ("GET", "/v2/health/ready", v2.ready),
-        ("GET", "/v2", v2.server),
-        ("GET", model_v2, v2.metadata),
-        ("GET", one_v2, v2.metadata),
-        ("GET", f"{model_v2}/ready", v2.model_ready),
-        ("GET", f"{one_v2}/ready", v2.model_ready),
-        ("GET", f"{model_v2}/config", v2.config),
-        ("GET", f"{one_v2}/config", v2.config),
-        ("GET", f"{model_v2}/stats", v2.stats),
-        ("GET", f"{one_v2}/stats", v2.stats),
-        ("POST", f"{model_v2}/infer", infer),
-        ("POST", f"{one_v2}/infer", infer),
-        ("POST", "/v2/repository/index", v2.index),
-        ("POST", "/v2/repository/models/<model>/load", v2.control),
-        ("POST", "/v2/repository/models/<model>/unload", v2.control),
+        ("GET", "/v2/health/ready", views.ready),
+        ("GET", "/v2", views.server),
+        *((method, path.format(""), view) for method, path, view in of_a_model),
+        *((method, path.format("/versions/<version>"), view) for method, path, view in of_a_model),
+        ("POST", "/v2/repository/index", views.index),
+        ("POST", "/v2/repository/models/<model>/load", views.control),
+        ("POST", "/v2/repository/models/<model>/unload", views.control),
         ("GET", "/v1/models", lambda: {"models": [serving.name]}),
-        ("GET", model_v1, v1.model),
-        ("GET", one_v1, v1.model),
-        ("GET", f"{model_v1}/metadata", v1.metadata),
-        ("GET", f"{one_v1}/metadata", v1.metadata),
-        ("POST", f"{model_v1}:predict", predict),
-        ("POST", f"{one_v1}:predict", predict),
         ("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)),
-        ("GET", "/metrics", partial(metrics_view, metrics, serving)),
-        ("GET", "/openapi.json", partial(describe, settings)),
+        ("GET", "/metrics", views.prometheus),
+        ("GET", "/openapi.json", partial(openapi, settings)),
     ]
 
 
@@ -135,7 +128,12 @@ def _answer_error(error: Exception) -> Response:
     if isinstance(error, WireError):
         sentence, status = str(error), error.status
     elif isinstance(error, HTTPException):
-        sentence, status = _sentence(error), error.code or 500
+        status = error.code or 500
+        ours = {
+            404: f"There is nothing at {request.path}; models are at /v2/models.",
+            405: f"{request.path} does not take {request.method}.",
+        }
+        sentence = ours.get(status, str(error.description))
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     else:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
@@ -148,11 +146,3 @@ def _answer_error(error: Exception) -> Response:
     if status == 503:
         response.headers["Retry-After"] = "1"
     return response
-
-
-def _sentence(error: HTTPException) -> str:
-    if error.code == 404:
-        return f"There is nothing at {request.path}; models are at /v2/models."
-    if error.code == 405:
-        return f"{request.path} does not take {request.method}."
-    return str(error.description)

@@ -46,7 +46,8 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float, grow: Callabl
     if _is_plain(environ):
         body: Buffer = _receive(environ, length, deadline)
     else:
-        with _cut_off(environ.get("gunicorn.socket"), deadline):
+        connection = environ.get("gunicorn.socket")
+        with _cut_off(connection, deadline) if connection else contextlib.nullcontext():
             body = _collect(_pieces(environ, limit, deadline), limit, grow, 0)
     unpack = CODINGS[coding]
     if unpack is None:
@@ -131,11 +132,8 @@ def _pieces(environ: dict[str, Any], limit: int, deadline: float) -> Iterator[by
 
 
 @contextlib.contextmanager
-def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None]:
+def _cut_off(connection: socket.socket, deadline: float) -> Iterator[None]:
     """Shut down receiving at the deadline, so that the thread which reads sees the end and can still answer."""
-    if connection is None:
-        yield
-        return
     # a TLS socket's own method would end the encryption of the answer as well
     timer = threading.Timer(deadline - time.monotonic(), socket.socket.shutdown, [connection, socket.SHUT_RD])
     timer.start()

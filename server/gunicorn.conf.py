@@ -14,13 +14,13 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ruo.machine import cpu_limit
-from server import handover
 from server.settings import Settings
-from server.slots import WorkerSlots
+from server.slots import WorkerSlots, hand_over_when_ready
 
 _settings = Settings.read()  # a wrong setting ends the server before any worker starts
 _cpus = cpu_limit()
@@ -62,18 +62,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def on_starting(server: Any) -> None:
-    """Make the workers' slots and an empty folder for their counters, before any worker starts."""
-    server.slots = WorkerSlots()
-    handover.install(server)
+    """Make an empty folder for the workers' counters, before any worker starts."""
+    server.slots = WorkerSlots()  # not of this module, which a reload makes anew
+    hand_over_when_ready(server)
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    try:
-        if not folder:
-            server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
-            return
+    if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _remove_counters(folder, "*")
-    except OSError as error:
-        _do_without_metrics(server, error)
+        _remove(Path(folder).glob("*.db"))
+    else:
+        server.counters = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="ruo-counters-")
 
 
 def on_exit(server: Any) -> None:
@@ -107,17 +104,19 @@ def post_fork(server: Any, worker: Any) -> None:
         usable = sorted(os.sched_getaffinity(0))
         first = worker.slot * _cores
         os.sched_setaffinity(0, {usable[(first + core) % len(usable)] for core in range(_cores)})
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if not folder or not hasattr(os, "posix_fallocate"):  # which macOS has not
-        return
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     try:
         # prometheus_client writes to its files as to memory, and a process that does so on a full disk is killed
         for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
-            with Path(folder, f"{kind}_{os.getpid()}.db").open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, 1 << 17)  # ten times what all labels need
+            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
+                file.write(bytes(1 << 17))  # several times what all labels need
     except OSError as error:
-        _remove_counters(folder, f"*_{os.getpid()}")
-        _do_without_metrics(server, error)
+        message = (
+            "There is no room for metrics in %s (%s): a worker's /metrics has only its own. Make room and restart."
+        )
+        server.log.error(message, folder, error.strerror)
+        _remove(folder.glob(f"*_{os.getpid()}.db"))
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
 def post_worker_init(worker: Any) -> None:
@@ -129,19 +128,12 @@ def post_worker_init(worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """Forget a worker that has ended, except for its totals."""
     worker.slots.clear(worker.slot)
-    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        _remove_counters(folder, f"gauge_live*_{worker.pid}")
+    _remove(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.pid}.db"))
 
 
-def _remove_counters(folder: str, names: str) -> None:
-    for counters in Path(folder).glob(f"{names}.db"):
-        counters.unlink(missing_ok=True)
-
-
-def _do_without_metrics(server: Any, error: OSError) -> None:
-    folder = os.environ.pop("PROMETHEUS_MULTIPROC_DIR", tempfile.gettempdir())
-    message = "There is no room for metrics in %s (%s): a worker's /metrics has only its own. Make room and restart."
-    server.log.error(message, folder, error.strerror)
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _stop_at_end_of(pipe: int) -> None:

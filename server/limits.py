@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -23,8 +22,7 @@ class Gate:
     def __init__(self, waiting: int, limit: float = math.inf) -> None:
         self._places = waiting + 1
         self._limit = limit
-        self._sizes: dict[int, int] = {}  # of the bodies, by place
-        self._numbers = itertools.count()
+        self._sizes: dict[object, int] = {}  # of the bodies, by place
         self._lock = threading.Lock()
 
     @contextmanager
@@ -33,20 +31,20 @@ class Gate:
 
         Both raise ServiceUnavailable if there is no room.
         """
-        number = next(self._numbers)
-        self._take(number, size)
+        place = object()
+        self._take(place, size)
         try:
-            yield partial(self._take, number)
+            yield partial(self._take, place)
         finally:
             with self._lock:
-                del self._sizes[number]
+                del self._sizes[place]
 
-    def _take(self, number: int, size: int) -> None:
+    def _take(self, place: object, size: int) -> None:
         with self._lock:
-            others = {other: taken for other, taken in self._sizes.items() if other != number}
-            if len(others) >= self._places or (others and sum(others.values()) + size > self._limit):
+            others = [taken for other, taken in self._sizes.items() if other is not place]
+            if len(others) >= self._places or (others and sum(others) + size > self._limit):
                 raise ServiceUnavailable(f"The server is busy with {len(others)} requests; try again in a moment.")
-            self._sizes[number] = max(size, self._sizes.get(number, 0))
+            self._sizes[place] = max(size, self._sizes.get(place, 0))
 
 
 def check_token(token: str, authorization: str | None) -> None:

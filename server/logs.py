@@ -22,14 +22,11 @@ def printable(text: str) -> str:
 class LineFormatter(logging.Formatter):
     """A record on one line, whatever characters a client has put in it; the lines of an exception are indented."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name that logging gives it
-        """The first line."""
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  likewise
-        """The lines below it."""
-        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).splitlines())
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        record.msg, record.args = printable(record.getMessage()), None
+        first, *exception = super().format(record).splitlines()
+        return "\n  ".join([first, *map(printable, exception)])
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""What the workers of one server know about each other: who is ready, and how busy each one is.
+"""The workers of one server: who is ready, how busy each one is, and when an old one ends.
 
 The slots are a page of shared memory, made in Gunicorn's master before it forks. Every worker writes to its own slot only,
 so no lock is needed; the master clears the slot of a worker that has ended.
@@ -7,7 +7,9 @@ so no lock is needed; the master clears the slot of a worker that has ended.
 from __future__ import annotations
 
 import mmap
-from typing import Literal
+import signal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,3 +62,38 @@ class WorkerSlots:
         """Whether no ready worker is less busy than this one; a worker that is not ready gives way to every ready one."""
         loads = self._slots["load"][self._slots["is_ready"] == 1]
         return not len(loads) or (self.is_ready(slot) and bool(self._slots["load"][slot] <= loads.min()))
+
+
+def hand_over_when_ready(server: Any) -> None:
+    """Have Gunicorn's master end an old worker only when its successor is ready; called once, when it starts.
+
+    By itself it ends the old workers of a reload as soon as the new ones have been started, and starts a worker when one
+    has ended at --max-requests: their requests would fall to workers that still load the model.
+    """
+    reap = server.reap_workers
+
+    def reap_and_manage() -> None:
+        reap()
+        if (
+            server.LISTENERS
+        ):  # the server does not end; a reload waits for the old workers, and does only this meanwhile
+            server.manage_workers()
+
+    server.reap_workers, server.manage_workers = reap_and_manage, partial(_manage, server)
+
+
+def _manage(server: Any) -> None:
+    """Start the workers that are missing, and end as many old ones as others are ready."""
+    workers = [worker for worker in server.WORKERS.values() if not worker.is_ending]
+    workers.sort(key=lambda worker: (not worker.slots.is_retiring(worker.slot), worker.age))
+    staying = sum(not worker.slots.is_retiring(worker.slot) for worker in workers)
+    for _ in range(server.num_workers - staying):
+        server.spawn_worker()
+    ready = sum(worker.slots.is_ready(worker.slot) for worker in workers)
+    for worker in workers[: max(0, len(workers) - min(staying, server.num_workers))]:
+        is_ready = worker.slots.is_ready(worker.slot)
+        if not is_ready or ready > server.num_workers:
+            ready -= is_ready
+            worker.is_ending = True
+            worker.slots.set(worker.slot, "is_ready", 0)  # the others take new connections
+            server.kill_worker(worker.pid, signal.SIGTERM)

@@ -1,12 +1,15 @@
-"""The views other than inference: descriptions of the server and its model in each protocol."""
+"""The views other than inference: descriptions of the server and its model in each protocol, and of the routes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import yaml
 from flask import Response, request
 
 from ruo.wire import WireError
@@ -26,8 +29,8 @@ Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | t
 
 
 @dataclass(frozen=True)
-class V2Views:
-    """The Open Inference Protocol (V2), and the parts of Triton's extensions that its tools use."""
+class Views:
+    """The Open Inference Protocol (V2), the parts of Triton's extensions that its tools use, and V1's descriptions."""
 
     settings: Settings
     serving: Serving
@@ -105,14 +108,7 @@ class V2Views:
         """Refuse to load or unload by request: the model follows MODEL_PATH."""
         raise WireError("This server loads the model in MODEL_PATH; publish a version there instead.", 400)
 
-
-@dataclass(frozen=True)
-class V1Views:
-    """The V1 protocol of TensorFlow Serving and KServe."""
-
-    serving: Serving
-
-    def model(self, version: str | None = None) -> Message:
+    def model_v1(self, version: str | None = None) -> Message:
         """Whether the model is ready: KServe's answer and TensorFlow Serving's in one."""
         try:
             served = self.serving.get(version)
@@ -127,7 +123,7 @@ class V1Views:
         headers = {"Ruo-Model-Version": served.version, "Ruo-Model-Sha256": served.sha256}
         return {**answer, "current_version": served.version}, headers
 
-    def metadata(self, version: str | None = None) -> Message:
+    def metadata_v1(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""
         served = self.serving.get(version)
         signature = {
@@ -140,10 +136,20 @@ class V1Views:
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
 
+    def prometheus(self) -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(self.metrics.text(self.serving.pids()), content_type="text/plain; version=0.0.4")
 
-def metrics_view(metrics: Metrics, serving: Serving) -> Response:
-    """Metrics in Prometheus' text format."""
-    return Response(metrics.text(serving.pids()), content_type="text/plain; version=0.0.4")
+
+@cache
+def openapi(settings: Settings) -> Message:
+    """The OpenAPI 3.1 document of the routes."""
+    document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
+    del document["x-answers"]
+    document["components"]["parameters"]["model"]["schema"]["enum"] = [settings.model_name]  # one object for all routes
+    if not settings.ruo_token:
+        del document["security"]
+    return document
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

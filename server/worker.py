@@ -1,7 +1,4 @@
-"""Gunicorn's threaded worker, except that a new connection goes to the least busy worker, and that no client is waited for.
-
-All workers of a server listen on one socket, and the first to wake accepts the connection, however busy it is: some
-have three requests and some none. Here a busy worker leaves the connection to a less busy one.
+"""Gunicorn's threaded worker, except that a busy worker leaves a new connection to a less busy one.
 
 The thread that accepts connections never waits for a client. A connection without data waits in the poller, and so does
 one whose client has not read its last answer; the one that is idle longest is closed when there is no room for another.
@@ -64,16 +61,12 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         self._most_connections, self.worker_connections = self.worker_connections, self.worker_connections + _RESERVE
         # Gunicorn would end the worker at its last request, before there is another
         self._most_requests, self.max_requests = self.max_requests, sys.maxsize
+        self._probes = ThreadPoolExecutor(8, thread_name_prefix="probe")
         self._load: set[Any] = set()  # connections with an unanswered request
         self._load_lock = threading.Lock()
         self._deadlines: dict[Any, float] = {}  # of connections that a thread works on
         self._lingering: list[Any] = []  # connections whose client has yet to close, oldest first
         self._current = threading.local()  # the connection that a thread works on
-
-    def init_process(self) -> None:
-        """Run until the worker ends; called by Gunicorn in the new process."""
-        self._probes = ThreadPoolExecutor(8, thread_name_prefix="probe")
-        super().init_process()
 
     def load_wsgi(self) -> None:
         """Load the application, wrapped to count a request as done before its answer is sent.
@@ -91,8 +84,6 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
         self.wsgi.wsgi_app = answer
 
-    # --- which worker takes a connection
-
     def accept(self, listener: Any) -> None:
         """Take a new connection, or leave it to a less busy worker, or to a moment with a free file descriptor."""
         if self._should_give_way():
@@ -100,16 +91,13 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             return
         try:
             super().accept(listener)
-            self._has_no_descriptor = False
         except OSError as error:
             if error.errno not in _NO_DESCRIPTORS:
                 raise
             self._has_no_descriptor = True
             if not self._has_warned:
                 self._has_warned = True
-                self.log.error(
-                    "No connection can be accepted for now: %s. Raise the limit (ulimit -n).", error.strerror
-                )
+                self.log.error("No connection can be accepted for now (%s); raise ulimit -n.", error.strerror)
             time.sleep(_PAUSE_S)
 
     def _should_give_way(self) -> bool:
@@ -128,8 +116,6 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         with self._load_lock:
             (self._load.add if is_load else self._load.discard)(conn)
             self.slots.set(self.slot, "load", len(self._load))
-
-    # --- the path of a connection
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait in the poller until its client sends something."""
@@ -157,12 +143,15 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             while True:
                 self._deadlines[conn] = time.monotonic() + _HEAD_S
                 if self.cfg.is_ssl and not conn.initialized:
-                    return _shake_hands(conn)
+                    with contextlib.suppress(OSError):  # of a client that does not speak TLS, or has gone
+                        conn.init()
+                        return _HAS_NEXT  # or will have: it waits for its first request like any other
+                    return False
                 keeps = super().handle(conn)
-                if keeps is not True or not self.alive:
+                if keeps is not True or not self.alive or not _has_next(conn):
                     return keeps
-                if _is_probe_thread() or not _is_ready_for(conn, select.POLLIN, _SOON_MS):
-                    return _HAS_NEXT if _is_decrypted(conn) else True
+                if _is_probe_thread():
+                    return _HAS_NEXT
                 self._count(conn, True)
         finally:
             self._deadlines.pop(conn, None)
@@ -194,8 +183,9 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def murder_pending(self) -> None:
         """Close connections past their deadlines; called by Gunicorn after all events and at least once a second."""
         now = time.monotonic()
-        if self._has_no_room():
+        if self._has_no_descriptor or self._is_full():
             self._close_idle(now)
+            self._has_no_descriptor = False
         patience_s = 0.0 if self.alive else _HEAD_S - _STOPPING_S
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now + patience_s]:
             conn.timeout = 0.0
@@ -209,23 +199,20 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
-    # --- where there is no room for all
-
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events, but not long where a connection will soon have been idle long enough to be closed."""
-        super().wait_for_and_dispatch_events(min(timeout, _IDLE_S) if self._has_no_room() else timeout)
+        super().wait_for_and_dispatch_events(min(timeout, _IDLE_S) if self._is_full() else timeout)
 
-    def _has_no_room(self) -> bool:
-        return self._has_no_descriptor or self.nr_conns >= self.worker_connections
+    def _is_full(self) -> bool:
+        return bool(self.nr_conns >= self.worker_connections)
 
     def _close_idle(self, now: float) -> None:
         """Let the connection that has been idle longest be closed."""
-        queues = [
-            (self.keepalived_conns, self.cfg.keepalive),
-            (self.pending_conns, _HEAD_S),
-            (self._lingering, _LINGER_S),
+        queues = (self.keepalived_conns, self.pending_conns, self._lingering)
+        limits_s = (self.cfg.keepalive, _HEAD_S, _LINGER_S)
+        idle = [
+            (queue[0].timeout - limit_s, queue[0]) for queue, limit_s in zip(queues, limits_s, strict=True) if queue
         ]
-        idle = [(queue[0].timeout - limit_s, queue[0]) for queue, limit_s in queues if queue]
         for since, conn in sorted(idle, key=itemgetter(0))[:1]:
             if since <= now - _IDLE_S:
                 conn.timeout = 0.0
@@ -234,16 +221,13 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def _refuse(self, conn: Any) -> None:
         """Answer 503 from this thread; a client that would have to be waited for gets no answer."""
         self._count(conn, False)
-        with contextlib.suppress(OSError):
-            if not self.cfg.is_ssl:
-                conn.sock.setblocking(False)
-                conn.sock.send(_error(503, "Service Unavailable", "The server has no room for another connection."))
+        if not self.cfg.is_ssl:
+            with contextlib.suppress(OSError):
+                _write_error(conn.sock, 503, "Service Unavailable", "The server has no room for another connection.")
         self._linger(conn)
 
-    # --- the end of a connection: RFC 9112, section 9.6
-
     def _linger(self, conn: Any) -> None:
-        """Shut down sending, and discard data until the client closes: a reset could destroy the answer on its way."""
+        """Shut down sending, and discard data until the client closes: a reset could destroy the answer (RFC 9112, 9.6)."""
         self._lingering.append(conn)
         conn.timeout = time.monotonic() + _LINGER_S
         try:
@@ -274,24 +258,15 @@ def _is_probe_thread() -> bool:
 
 
 def _is_ready_for(conn: Any, event: int, wait_ms: int = 0) -> bool:
-    """Whether bytes can be sent or received at once; through the poller that would cost two changes of threads."""
     poll = select.poll()
     poll.register(conn.sock, event)
     return bool(poll.poll(wait_ms))
 
 
-def _is_decrypted(conn: Any) -> bool:
-    """Whether a part of the next request is in TLS' own buffer, which no poller sees."""
-    return isinstance(conn.sock, ssl.SSLSocket) and conn.sock.pending() > 0
-
-
-def _shake_hands(conn: Any) -> Any:
-    """Do the handshake of TLS, after which the connection waits for its first request like any other."""
-    try:
-        conn.init()
-    except OSError:  # a client that does not speak TLS, or has gone
-        return False
-    return _HAS_NEXT
+def _has_next(conn: Any) -> bool:
+    """Whether the next request begins within a moment; through the poller it would cost two changes of threads."""
+    is_decrypted = isinstance(conn.sock, ssl.SSLSocket) and conn.sock.pending()  # which no poller sees
+    return bool(is_decrypted) or _is_ready_for(conn, select.POLLIN, _SOON_MS)
 
 
 def _begin(conn: Any) -> bytes | None:
@@ -311,15 +286,11 @@ def _begin(conn: Any) -> bytes | None:
     return begin
 
 
-def _error(status: int, reason: str, sentence: str) -> bytes:
+def _write_error(sock: Any, status: int, reason: str, sentence: str) -> None:
     body = json.dumps({"error": sentence or reason})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     retry = "Retry-After: 1\r\n" if status == 503 else ""
-    return f"{head}{retry}Content-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-def _write_error(sock: Any, status: int, reason: str, sentence: str) -> None:
-    util.write_nonblock(sock, _error(status, reason, sentence))
+    util.write_nonblock(sock, f"{head}{retry}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
 util.write_error = _write_error  # Gunicorn's answer to what is not HTTP would be a page in HTML

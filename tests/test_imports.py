@@ -33,8 +33,8 @@ LAYERS = """
 """
 SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
-    settings limits logs handover
-    metrics slots body openapi
+    settings limits logs
+    metrics slots body
     model repository worker
     scheduler
     versions

@@ -338,7 +338,7 @@ class Application(BaseApplication):
 def test_gunicorn_has_what_the_server_takes_of_it():
     """Names that Gunicorn does not promise; the version range in server/requirements.txt is of those that have them."""
     worker = ThreadWorker(1, 1, [], None, 30, Config(), logging.getLogger())
-    methods = ["accept", "enqueue_req", "finish_request", "handle", "handle_request", "init_process", "load_wsgi"]
+    methods = ["accept", "enqueue_req", "finish_request", "handle", "handle_request", "load_wsgi"]
     methods += ["murder_keepalived", "murder_pending", "on_pending_socket_readable", "wait_for_and_dispatch_events"]
     assert all(callable(getattr(worker, name)) for name in methods)
     attributes = ["alive", "keepalived_conns", "method_queue", "nr_conns", "pending_conns", "poller", "tpool"]
