@@ -15,12 +15,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ruo.machine import cpu_limit
 from server.settings import Settings
-from server.slots import WorkerSlots, hand_over_when_ready
+from server.slots import WorkerSlots, manage_workers
 
 _settings = Settings.read()  # a wrong setting ends the server before any worker starts
 _cpus = cpu_limit()
@@ -64,7 +65,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def on_starting(server: Any) -> None:
     """Make an empty folder for the workers' counters, before any worker starts."""
     server.slots = WorkerSlots()  # not of this module, which a reload makes anew
-    hand_over_when_ready(server)
+    server.manage_workers = partial(manage_workers, server)
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,13 @@ def when_ready(server: Any) -> None:
         threading.Thread(target=_stop_at_end_of, args=[int(lifeline)], daemon=True).start()
 
 
+def on_reload(server: Any) -> None:
+    """Have every worker end when its successor is ready."""
+    for worker in server.WORKERS.values():
+        worker.slots.set(worker.slot, "is_retiring", 1)
+        worker.age = math.inf  # the reload waits, deaf to signals, for all that are not younger than this moment
+
+
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the worker its slot and its time limit."""
     worker.slots, worker.slot, worker.is_ending = server.slots, server.slots.take(), False
@@ -111,9 +119,7 @@ def post_fork(server: Any, worker: Any) -> None:
             with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
                 file.write(bytes(1 << 17))  # several times what all labels need
     except OSError as error:
-        message = (
-            "There is no room for metrics in %s (%s): a worker's /metrics has only its own. Make room and restart."
-        )
+        message = "There is no room for metrics in %s (%s); /metrics is of one worker only until a restart with room."
         server.log.error(message, folder, error.strerror)
         _remove(folder.glob(f"*_{os.getpid()}.db"))
         del os.environ["PROMETHEUS_MULTIPROC_DIR"]

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import mmap
 import signal
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-
-_FIELDS = [("is_taken", "i4"), ("is_ready", "i4"), ("is_retiring", "i4"), ("load", "i4"), ("pid", "i4")]
 
 
 class WorkerSlots:
     """A slot for every worker: its process id, whether its model is ready, and its number of busy connections.
 
-    A worker that has done its share of requests is retiring: it serves until its successor is ready.
+    A worker that has done its share of requests, or is older than a reload, is retiring: it serves until its successor
+    is ready.
     """
 
     def __init__(self, size: int = 128) -> None:
-        dtype = np.dtype(_FIELDS)
+        dtype = np.dtype([(name, "i4") for name in ("is_taken", "is_ready", "is_retiring", "load", "pid")])
         self._slots = np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype)
 
     def take(self) -> int:
@@ -64,26 +62,12 @@ class WorkerSlots:
         return not len(loads) or (self.is_ready(slot) and bool(self._slots["load"][slot] <= loads.min()))
 
 
-def hand_over_when_ready(server: Any) -> None:
-    """Have Gunicorn's master end an old worker only when its successor is ready; called once, when it starts.
+def manage_workers(server: Any) -> None:
+    """Start the workers that are missing, and end as many retiring or needless ones as others are ready.
 
-    By itself it ends the old workers of a reload as soon as the new ones have been started, and starts a worker when one
-    has ended at --max-requests: their requests would fall to workers that still load the model.
+    By itself Gunicorn's master ends the old workers of a reload as soon as the new ones have been started, and starts a
+    worker when one has ended at --max-requests: their requests would fall to workers that still load the model.
     """
-    reap = server.reap_workers
-
-    def reap_and_manage() -> None:
-        reap()
-        if (
-            server.LISTENERS
-        ):  # the server does not end; a reload waits for the old workers, and does only this meanwhile
-            server.manage_workers()
-
-    server.reap_workers, server.manage_workers = reap_and_manage, partial(_manage, server)
-
-
-def _manage(server: Any) -> None:
-    """Start the workers that are missing, and end as many old ones as others are ready."""
     workers = [worker for worker in server.WORKERS.values() if not worker.is_ending]
     workers.sort(key=lambda worker: (not worker.slots.is_retiring(worker.slot), worker.age))
     staying = sum(not worker.slots.is_retiring(worker.slot) for worker in workers)

@@ -22,8 +22,6 @@ from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
-_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
-
 # the JSON of an answer, with the status of an error, or with headers
 Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | tuple[dict[str, Any], dict[str, str]]
 
@@ -42,7 +40,8 @@ class Views:
             version = metadata.version("ruo")
         except metadata.PackageNotFoundError:  # an image holds the sources only
             version = "unknown"
-        return {"name": "ruo", "version": version, "extensions": _EXTENSIONS}
+        extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+        return {"name": "ruo", "version": version, "extensions": extensions}
 
     def ready(self) -> Message:
         """Whether a worker is ready, and how many are."""
