@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,16 +19,17 @@ from ruo.wire import WIRES, WireError
 from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
-from server.logs import REQUESTS
+from server.logs import REQUESTS, printable
 from server.metrics import Metrics
-from server.openapi import INDEX, PREDICT_V1, PREDICT_V2, ROWS, Route, describe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
-from server.views import V1Views, V2Views, metrics_view
+from server.views import Views, openapi
 
-__all__ = ["create_app"]
+Route = tuple[str, str, Callable[..., Any]]  # a method, a path and what answers them
 
+_PROBES = {"/", "/v2/health/live", "/v2/health/ready", "/v2/models/<model>/ready"}  # which need no token
+_PROBES |= {"/v2/models/<model>/versions/<version>/ready"}
 _PAPER_WAIT_S = 60.0  # the clients of 2023 do not retry, so their requests wait for the first model
 
 log = logging.getLogger("gunicorn.error")
@@ -46,56 +47,43 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
-    probes = set()
-    for route in _routes(settings, serving, inference, metrics):
-        endpoint = f"{route.method} {route.path}"
-        app.add_url_rule(route.path, endpoint, route.view, methods=[route.method], provide_automatic_options=False)
-        if route.is_probe:
-            probes.add(endpoint)
-    app.before_request(partial(_admit, settings, probes))
+    for method, path, view in _routes(settings, serving, inference, metrics):
+        app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
+    app.before_request(partial(_admit, settings))
     app.after_request(partial(_record, metrics))
     app.register_error_handler(Exception, _answer_error)
     return app
 
 
 def _routes(settings: Settings, serving: Serving, inference: Inference, metrics: Metrics) -> list[Route]:
-    """Everything that this server answers."""
-    v2, v1 = V2Views(settings, serving, metrics), V1Views(serving)
+    """Everything that this server answers; openapi.yaml describes it."""
+    views = Views(settings, serving, metrics)
     infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
-    model_v2, model_v1 = "/v2/models/<model>", "/v1/models/<model>"
-    one_v2, one_v1 = f"{model_v2}/versions/<version>", f"{model_v1}/versions/<version>"
-    repository = "/v2/repository"
-    table = [
-        Route("GET", "/", lambda: {"status": "alive"}, "Whether the server is alive (KServe)", is_probe=True),
-        Route("GET", "/v2/health/live", lambda: {"live": True}, "Whether the server is alive", is_probe=True),
-        Route("GET", "/v2/health/ready", v2.ready, "Whether a worker is ready", is_probe=True),
-        Route("GET", "/v2", v2.server, "The server's version and protocol extensions"),
-        Route("GET", model_v2, v2.metadata, "The model's tensors and versions"),
-        Route("GET", one_v2, v2.metadata, "The tensors of one version"),
-        Route("GET", f"{model_v2}/ready", v2.model_ready, "Whether the model is ready", is_probe=True),
-        Route("GET", f"{one_v2}/ready", v2.model_ready, "Whether one version is ready", is_probe=True),
-        Route("GET", f"{model_v2}/config", v2.config, "Triton's model configuration"),
-        Route("GET", f"{one_v2}/config", v2.config, "Triton's configuration of one version"),
-        Route("GET", f"{model_v2}/stats", v2.stats, "Triton's statistics, over all workers"),
-        Route("GET", f"{one_v2}/stats", v2.stats, "Triton's statistics of one version, over all workers"),
-        Route("POST", f"{model_v2}/infer", infer, "Predictions (V2, JSON and binary tensors)", PREDICT_V2),
-        Route("POST", f"{one_v2}/infer", infer, "Predictions of one version (V2)", PREDICT_V2),
-        Route("POST", f"{repository}/index", v2.index, "The models of this server", INDEX),
-        Route("POST", f"{repository}/models/<model>/load", v2.control, "Refused: the model follows MODEL_PATH"),
-        Route("POST", f"{repository}/models/<model>/unload", v2.control, "Refused: the model follows MODEL_PATH"),
-        Route("GET", "/v1/models", lambda: {"models": [serving.name]}, "The names of the models"),
-        Route("GET", model_v1, v1.model, "Whether the model is ready (V1)"),
-        Route("GET", one_v1, v1.model, "Whether one version is ready (V1)"),
-        Route("GET", f"{model_v1}/metadata", v1.metadata, "The model's tensors (TensorFlow Serving)"),
-        Route("GET", f"{one_v1}/metadata", v1.metadata, "The tensors of one version (TensorFlow Serving)"),
-        Route("POST", f"{model_v1}:predict", predict, "Predictions (V1)", PREDICT_V1),
-        Route("POST", f"{one_v1}:predict", predict, "Predictions of one version (V1)", PREDICT_V1),
-        Route("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S), "Predictions (the protocol of 2023)", ROWS),
-        Route("GET", "/metrics", partial(metrics_view, metrics, serving), "Metrics for Prometheus"),
-        Route("GET", "/openapi.json", lambda: document, "This document"),
+    of_a_model: list[Route] = [
+        ("GET", "/v2/models/<model>{}", views.metadata),
+        ("GET", "/v2/models/<model>{}/ready", views.model_ready),
+        ("GET", "/v2/models/<model>{}/config", views.config),
+        ("GET", "/v2/models/<model>{}/stats", views.stats),
+        ("POST", "/v2/models/<model>{}/infer", infer),
+        ("GET", "/v1/models/<model>{}", views.model_v1),
+        ("GET", "/v1/models/<model>{}/metadata", views.metadata_v1),
+        ("POST", "/v1/models/<model>{}:predict", predict),
     ]
-    document = describe(table, settings)
-    return table
+    return [
+        ("GET", "/", lambda: {"status": "alive"}),
+        ("GET", "/v2/health/live", lambda: {"live": True}),
+        ("GET", "/v2/health/ready", views.ready),
+        ("GET", "/v2", views.server),
+        *((method, path.format(""), view) for method, path, view in of_a_model),
+        *((method, path.format("/versions/<version>"), view) for method, path, view in of_a_model),
+        ("POST", "/v2/repository/index", views.index),
+        ("POST", "/v2/repository/models/<model>/load", views.control),
+        ("POST", "/v2/repository/models/<model>/unload", views.control),
+        ("GET", "/v1/models", lambda: {"models": [serving.name]}),
+        ("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)),
+        ("GET", "/metrics", views.prometheus),
+        ("GET", "/openapi.json", partial(openapi, settings)),
+    ]
 
 
 class _Name(BaseConverter):
@@ -104,10 +92,10 @@ class _Name(BaseConverter):
     regex = "[^/:]+"
 
 
-def _admit(settings: Settings, probes: set[str]) -> None:
+def _admit(settings: Settings) -> None:
     """Before every request: check its token, and the name of its model, which the views do not take."""
     g.began = time.perf_counter()
-    if settings.ruo_token and request.endpoint not in probes:
+    if settings.ruo_token and str(request.url_rule) not in _PROBES:
         check_token(settings.ruo_token, request.headers.get("Authorization"))
     model = (request.view_args or {}).pop("model", settings.model_name)
     if model != settings.model_name:
@@ -140,24 +128,21 @@ def _answer_error(error: Exception) -> Response:
     if isinstance(error, WireError):
         sentence, status = str(error), error.status
     elif isinstance(error, HTTPException):
-        sentence, status = _sentence(error), error.code or 500
+        status = error.code or 500
+        ours = {
+            404: f"There is nothing at {request.path}; models are at /v2/models.",
+            405: f"{request.path} does not take {request.method}.",
+        }
+        sentence = ours.get(status, str(error.description))
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     else:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         sentence, status = "The server failed on this request; its log says why.", 500
     if status != 408:  # this client has stopped sending
         drain(request.environ)
-    response = jsonify(error=sentence)
+    response = jsonify(error=printable(sentence))
     response.status_code = status
     response.headers.extend(headers)
     if status == 503:
         response.headers["Retry-After"] = "1"
     return response
-
-
-def _sentence(error: HTTPException) -> str:
-    if error.code == 404:
-        return f"There is nothing at {request.path}; models are at /v2/models."
-    if error.code == 405:
-        return f"{request.path} does not take {request.method}."
-    return str(error.description)

@@ -24,18 +24,17 @@ from gunicorn.http.errors import ParseException
 from ruo.wire import WireError
 from ruo.wire.messages import Buffer
 
-__all__ = ["drain", "read_body"]
-
 _SLOWEST = 1 << 20  # bytes per second; a large body has more time accordingly
 _DRAIN_S = 2.0
 _PIECE = 1 << 20
 _LATE = "The body did not arrive in time; send fewer rows at once."
 
 
-def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
+def read_body(environ: dict[str, Any], limit: int, timeout: float, grow: Callable[[int], None] | None = None) -> Buffer:
     """The decompressed body of a WSGI request, of at most `limit` bytes before and after decompression.
 
-    It must arrive within `timeout` seconds, and a second more for every megabyte of a known length.
+    It must arrive within `timeout` seconds, and a second more for every megabyte of a known length. `grow` is called
+    with the bytes that it takes before they are taken, and may refuse them.
     """
     coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() or "identity"
     if coding not in CODINGS:
@@ -44,17 +43,31 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float) -> Buffer:
     if length > limit:
         raise _too_large(limit)
     deadline = time.monotonic() + timeout + length / _SLOWEST
-    body = _receive(environ, length, deadline) if _is_plain(environ) else _read(environ, limit, deadline)
+    if _is_plain(environ):
+        body: Buffer = _receive(environ, length, deadline)
+    else:
+        connection = environ.get("gunicorn.socket")
+        with _cut_off(connection, deadline) if connection else contextlib.nullcontext():
+            body = _collect(_pieces(environ, limit, deadline), limit, grow, 0)
     unpack = CODINGS[coding]
     if unpack is None:
         return body
     try:
-        plain = unpack(body, limit + 1)  # one byte more than the limit shows that there is too much
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        return _collect(unpack(memoryview(body)), limit, grow, len(body))
+    except (EOFError, zlib.error, zstandard.ZstdError):
         raise WireError(f"The body is not {coding}, although Content-Encoding says so.") from None
-    if len(plain) > limit:
-        raise _too_large(limit)
-    return plain
+
+
+def _collect(pieces: Iterator[bytes], limit: int, grow: Callable[[int], None] | None, beside: int) -> bytearray:
+    """The pieces as one; `beside` are the bytes of what they are made from."""
+    body = bytearray()
+    for piece in pieces:
+        if len(body) + len(piece) > limit:
+            raise _too_large(limit)
+        if grow:
+            grow(beside + len(body) + len(piece))
+        body += piece
+    return body
 
 
 def drain(environ: dict[str, Any]) -> None:
@@ -102,30 +115,25 @@ def _limit_waiting(connection: socket.socket, seconds: float | None) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", *divmod(micros, 1_000_000)))
 
 
-def _read(environ: dict[str, Any], limit: int, deadline: float) -> Buffer:
+def _pieces(environ: dict[str, Any], limit: int, deadline: float) -> Iterator[bytes]:
     """A body in chunks, over TLS, or not from a socket at all."""
     # without a length and without chunks there is no body (RFC 9112, 6.3), and reading would wait forever
     if not environ.get("CONTENT_LENGTH") and not environ.get("wsgi.input_terminated"):
-        return b""
-    length = int(environ.get("CONTENT_LENGTH") or limit + 1)
-    with _cut_off(environ.get("gunicorn.socket"), deadline):
-        try:
-            body: bytes = environ["wsgi.input"].read(length)
-        except (OSError, ParseException) as error:
-            if time.monotonic() >= deadline:
-                raise WireError(_LATE, 408) from None
-            raise WireError(f"The body breaks off, or its chunks are malformed ({error}).") from None
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
+        return
+    left = int(environ.get("CONTENT_LENGTH") or limit + 1)  # one byte more than the limit shows that there is too much
+    try:
+        while piece := environ["wsgi.input"].read(min(_PIECE, left)):
+            left -= len(piece)
+            yield piece
+    except (OSError, ParseException) as error:
+        if time.monotonic() >= deadline:
+            raise WireError(_LATE, 408) from None
+        raise WireError(f"The body breaks off, or its chunks are malformed ({error}).") from None
 
 
 @contextlib.contextmanager
-def _cut_off(connection: socket.socket | None, deadline: float) -> Iterator[None]:
+def _cut_off(connection: socket.socket, deadline: float) -> Iterator[None]:
     """Shut down receiving at the deadline, so that the thread which reads sees the end and can still answer."""
-    if connection is None:
-        yield
-        return
     # a TLS socket's own method would end the encryption of the answer as well
     timer = threading.Timer(deadline - time.monotonic(), socket.socket.shutdown, [connection, socket.SHUT_RD])
     timer.start()
@@ -140,25 +148,30 @@ def _too_large(limit: int) -> WireError:
     return WireError(f"The body is larger than {limit_mb:g} MB, this server's limit; send fewer rows at once.", 413)
 
 
-def _inflate(body: Buffer, size: int) -> bytes:
-    """The first `size` bytes of a body in the format of gzip, maybe in several parts, or of zlib."""
-    plain, rest = b"", bytes(body)
-    while (not plain or rest) and len(plain) < size:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects the format
-        plain += unpacker.decompress(rest, size - len(plain))
-        rest = unpacker.unused_data
-        if not unpacker.eof and len(plain) < size:
-            raise EOFError
-    return plain
+def _inflate(body: memoryview) -> Iterator[bytes]:
+    """A body in the format of gzip, maybe in several parts, or of zlib."""
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects the format
+    for start in range(0, len(body), _PIECE):
+        rest: Buffer = body[start : start + _PIECE]
+        while rest:
+            if unpacker.eof:
+                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+            yield unpacker.decompress(rest, _PIECE)
+            rest = unpacker.unconsumed_tail or unpacker.unused_data
+    while not unpacker.eof and (piece := unpacker.decompress(b"", _PIECE)):
+        yield piece
+    if not unpacker.eof:
+        raise EOFError
 
 
-def _unpack_zstd(body: Buffer, size: int) -> bytes:
+def _unpack_zstd(body: memoryview) -> Iterator[bytes]:
     # a window larger than 128 MB would be memory beyond the limit
-    unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    return unpacker.stream_reader(bytes(body), read_across_frames=True).read(size)
+    stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body, read_across_frames=True)
+    while piece := stream.read(_PIECE):
+        yield piece
 
 
-CODINGS: dict[str, Callable[[Buffer, int], bytes] | None] = {
+CODINGS: dict[str, Callable[[memoryview], Iterator[bytes]] | None] = {
     "identity": None,
     "gzip": _inflate,
     "deflate": _inflate,  # HTTP's name for zlib's format

@@ -9,21 +9,23 @@ import contextlib
 import gc
 import math
 import os
+import resource
 import shutil
 import signal
 import tempfile
 import threading
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ruo.machine import cpu_limit
 from server.scratch import make_scratch
 from server.settings import Settings
-from server.slots import WorkerSlots
+from server.slots import WorkerSlots, manage_workers
 
 _settings = Settings.read()  # a wrong setting ends the server before any worker starts
 _cpus = cpu_limit()
-_slots = WorkerSlots()
 
 bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus))
@@ -44,6 +46,10 @@ try:
 except FileNotFoundError:  # a container whose file system is read-only
     tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"  # noqa: S108  with unique folders inside
 
+# Every connection takes a file descriptor, and many systems start processes with 1,024.
+_descriptors, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_descriptors, min(_most, 1 << 16)), _most))
+
 # All workers together have as many threads as there are CPUs. TensorFlow sees the machine's CPUs, not the container's
 # limit; it reads these before its first call.
 _cores = int(os.environ.get("WORKER_CORES", "0"))
@@ -59,12 +65,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 def on_starting(server: Any) -> None:
     """Make a folder for temporary files, and an empty one for the workers' counters, before any worker starts."""
+    server.slots = WorkerSlots()  # not of this module, which a reload makes anew
+    server.manage_workers = partial(manage_workers, server)
     server.scratch = make_scratch()
     folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or server.scratch / "counters")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for counters in folder.glob("*.db"):
-        counters.unlink()
+    _remove(folder.glob("*.db"))
 
 
 def on_exit(server: Any) -> None:
@@ -85,18 +92,36 @@ def when_ready(server: Any) -> None:
         threading.Thread(target=_stop_at_end_of, args=[int(lifeline)], daemon=True).start()
 
 
+def on_reload(server: Any) -> None:
+    """Have every worker end when its successor is ready."""
+    for worker in server.WORKERS.values():
+        worker.slots.set(worker.slot, "is_retiring", 1)
+        worker.age = math.inf  # the reload waits, deaf to signals, for all that are not younger than this moment
+
+
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the worker its slot and its time limit."""
-    worker.slots, worker.slot = _slots, _slots.take()
+    worker.slots, worker.slot, worker.is_ending = server.slots, server.slots.take(), False
     worker.exchange_s = _settings.body_timeout + _settings.request_timeout + 300
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them."""
+    """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them; take the room for its counters."""
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         first = worker.slot * _cores
         os.sched_setaffinity(0, {usable[(first + core) % len(usable)] for core in range(_cores)})
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    try:
+        # prometheus_client writes to its files as to memory, and a process that does so on a full disk is killed
+        for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
+            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
+                file.write(bytes(1 << 17))  # several times what all labels need
+    except OSError as error:
+        message = "There is no room for metrics in %s (%s); /metrics is of one worker only until a restart with room."
+        server.log.error(message, folder, error.strerror)
+        _remove(folder.glob(f"*_{os.getpid()}.db"))
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
 def post_worker_init(worker: Any) -> None:
@@ -107,10 +132,13 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Forget a worker that has ended, except for its totals."""
-    from prometheus_client.multiprocess import mark_process_dead
+    worker.slots.clear(worker.slot)
+    _remove(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.pid}.db"))
 
-    worker.slots.clear(worker.slot)  # not _slots, which is another object after a reload of this file
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _stop_at_end_of(pipe: int) -> None:

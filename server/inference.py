@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from flask import Request, Response
@@ -36,14 +36,16 @@ class Inference:
     def answer(self, wire: Wire, request: Request, version: str | None = None, wait_s: float = 0.0) -> Response:
         """Predictions by a version (by default the current one); waits up to `wait_s` seconds for the first model."""
         failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
-        with self._gate.place(request.content_length or 0), in_flight, failures:
+        with self._gate.place(request.content_length or 0) as grow, in_flight, failures:
             deadline = time.monotonic() + self._settings.request_timeout
-            return self._score(wire, request, self._serving.get(version, wait_s), deadline)
+            return self._score(wire, request, self._serving.get(version, wait_s), deadline, grow)
 
-    def _score(self, wire: Wire, request: Request, served: Served, deadline: float) -> Response:
+    def _score(
+        self, wire: Wire, request: Request, served: Served, deadline: float, grow: Callable[[int], None]
+    ) -> Response:
         model = served.model
         began = time.perf_counter()
-        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout)
+        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout, grow)
         message = _decode(wire, model, request, body)
         arrays = model.fit(message.inputs)
         decoded = time.perf_counter()

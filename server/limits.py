@@ -5,13 +5,12 @@ from __future__ import annotations
 import hmac
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import ServiceUnavailable, Unauthorized
-
-__all__ = ["Gate", "check_token"]
 
 
 class Gate:
@@ -23,24 +22,29 @@ class Gate:
     def __init__(self, waiting: int, limit: float = math.inf) -> None:
         self._places = waiting + 1
         self._limit = limit
-        self._requests = 0
-        self._bytes = 0
+        self._sizes: dict[object, int] = {}  # of the bodies, by place
         self._lock = threading.Lock()
 
     @contextmanager
-    def place(self, size: int = 0) -> Iterator[None]:
-        """A place for a block, for a body of `size` bytes; raises ServiceUnavailable if there is none."""
-        with self._lock:
-            if self._requests >= self._places or (self._requests and self._bytes + size > self._limit):
-                raise ServiceUnavailable(f"The server is busy with {self._requests} requests; try again in a moment.")
-            self._requests += 1
-            self._bytes += size
+    def place(self, size: int = 0) -> Iterator[Callable[[int], None]]:
+        """A place for a block, for a body of `size` bytes; what it gives raises the size as the body grows.
+
+        Both raise ServiceUnavailable if there is no room.
+        """
+        place = object()
+        self._take(place, size)
         try:
-            yield
+            yield partial(self._take, place)
         finally:
             with self._lock:
-                self._requests -= 1
-                self._bytes -= size
+                del self._sizes[place]
+
+    def _take(self, place: object, size: int) -> None:
+        with self._lock:
+            others = [taken for other, taken in self._sizes.items() if other is not place]
+            if len(others) >= self._places or (others and sum(others) + size > self._limit):
+                raise ServiceUnavailable(f"The server is busy with {len(others)} requests; try again in a moment.")
+            self._sizes[place] = max(size, self._sizes.get(place, 0))
 
 
 def check_token(token: str, authorization: str | None) -> None:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from typing import Any
 
-import orjson
 from gunicorn.glogging import Logger
 
-__all__ = ["REQUESTS", "JsonFormatter", "ServerLogger"]
-
 REQUESTS = logging.getLogger("ruo.requests")
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line breaks and lone surrogates as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class LineFormatter(logging.Formatter):
+    """A record on one line, whatever characters a client has put in it; the lines of an exception are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        record.msg, record.args = printable(record.getMessage()), None
+        first, *exception = super().format(record).splitlines()
+        return "\n  ".join([first, *map(printable, exception)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -28,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+        return json.dumps(entry, default=str)  # which, unlike orjson, takes any string
 
 
 class ServerLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
@@ -37,9 +52,11 @@ class ServerLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
     def setup(self, cfg: Any) -> None:
         """Set handlers, formats and levels; Gunicorn calls it at its start and after each fork."""
         super().setup(cfg)
-        if os.environ.get("LOG_FORMAT", "").lower() == "json":
-            for handler in self.error_log.handlers:
-                handler.setFormatter(JsonFormatter())
+        is_json = os.environ.get("LOG_FORMAT", "").lower() == "json"
+        for handler in self.error_log.handlers:
+            handler.setFormatter(JsonFormatter() if is_json else LineFormatter(self.error_fmt, self.datefmt))
+        for handler in self.access_log.handlers:
+            handler.setFormatter(LineFormatter(self.access_fmt))
         REQUESTS.handlers = self.error_log.handlers
         REQUESTS.setLevel(self.error_log.level)
         REQUESTS.propagate = False

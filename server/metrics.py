@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
-
-__all__ = ["Metrics", "Timing"]
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -70,9 +66,14 @@ class Metrics:
 
     def text(self, pids: Sequence[int] = ()) -> bytes:
         """All metrics in Prometheus' text format, with the memory of the processes `pids`."""
-        memory = CollectorRegistry()
-        memory.register(_Memory(pids))
-        return generate_latest(self._registry()) + generate_latest(memory)
+        name = "ruo_worker_memory_bytes"
+        memory = f"# HELP {name} Resident memory of a worker\n# TYPE {name} gauge\n"
+        for pid in pids:
+            # the process may have ended, or the system has no /proc
+            with suppress(OSError, IndexError, ValueError):
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                memory += f'{name}{{worker="{pid}"}} {pages * os.sysconf("SC_PAGE_SIZE")}\n'
+        return generate_latest(self._registry()) + memory.encode()
 
     def totals(self) -> dict[str, float]:
         """The value of every metric, summed over all workers and labels."""
@@ -88,19 +89,3 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
-
-
-class _Memory(Collector):
-    """The memory of the workers, which each of them can read."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = pids
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("ruo_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
-        for pid in self._pids:
-            # the process may have ended, or the system has no /proc
-            with suppress(OSError, IndexError, ValueError):
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                family.add_metric([str(pid)], pages * os.sysconf("SC_PAGE_SIZE"))
-        yield family

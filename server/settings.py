@@ -10,8 +10,6 @@ from typing import Any
 
 from ruo.errors import SettingsError
 
-__all__ = ["Settings"]
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -1,4 +1,4 @@
-"""What the workers of one server know about each other: who is ready, and how busy each one is.
+"""The workers of one server: who is ready, how busy each one is, and when an old one ends.
 
 The slots are a page of shared memory, made in Gunicorn's master before it forks. Every worker writes to its own slot only,
 so no lock is needed; the master clears the slot of a worker that has ended.
@@ -7,20 +7,21 @@ so no lock is needed; the master clears the slot of a worker that has ended.
 from __future__ import annotations
 
 import mmap
-from typing import Literal
+import signal
+from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["WorkerSlots"]
-
-_FIELDS = [("is_taken", "i4"), ("is_ready", "i4"), ("load", "i4"), ("pid", "i4")]
-
 
 class WorkerSlots:
-    """A slot for every worker: its process id, whether its model is ready, and its number of busy connections."""
+    """A slot for every worker: its process id, whether its model is ready, and its number of busy connections.
+
+    A worker that has done its share of requests, or is older than a reload, is retiring: it serves until its successor
+    is ready.
+    """
 
     def __init__(self, size: int = 128) -> None:
-        dtype = np.dtype(_FIELDS)
+        dtype = np.dtype([(name, "i4") for name in ("is_taken", "is_ready", "is_retiring", "load", "pid")])
         self._slots = np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype)
 
     def take(self) -> int:
@@ -35,7 +36,7 @@ class WorkerSlots:
         """Forget a worker that has ended."""
         self._slots[slot] = 0
 
-    def set(self, slot: int, field: Literal["is_ready", "load", "pid"], value: int) -> None:
+    def set(self, slot: int, field: Literal["is_ready", "is_retiring", "load", "pid"], value: int) -> None:
         """Set one field of a slot."""
         self._slots[field][slot] = value
 
@@ -47,6 +48,10 @@ class WorkerSlots:
         """Whether this worker's model is ready."""
         return bool(self._slots["is_ready"][slot])
 
+    def is_retiring(self, slot: int) -> bool:
+        """Whether this worker waits for its successor."""
+        return bool(self._slots["is_retiring"][slot])
+
     def pids(self) -> list[int]:
         """The process ids of the workers that have started."""
         return [int(pid) for pid in self._slots["pid"] if pid]
@@ -55,3 +60,24 @@ class WorkerSlots:
         """Whether no ready worker is less busy than this one; a worker that is not ready gives way to every ready one."""
         loads = self._slots["load"][self._slots["is_ready"] == 1]
         return not len(loads) or (self.is_ready(slot) and bool(self._slots["load"][slot] <= loads.min()))
+
+
+def manage_workers(server: Any) -> None:
+    """Start the workers that are missing, and end as many retiring or needless ones as others are ready.
+
+    By itself Gunicorn's master ends the old workers of a reload as soon as the new ones have been started, and starts a
+    worker when one has ended at --max-requests: their requests would fall to workers that still load the model.
+    """
+    workers = [worker for worker in server.WORKERS.values() if not worker.is_ending]
+    workers.sort(key=lambda worker: (not worker.slots.is_retiring(worker.slot), worker.age))
+    staying = sum(not worker.slots.is_retiring(worker.slot) for worker in workers)
+    for _ in range(server.num_workers - staying):
+        server.spawn_worker()
+    ready = sum(worker.slots.is_ready(worker.slot) for worker in workers)
+    for worker in workers[: max(0, len(workers) - min(staying, server.num_workers))]:
+        is_ready = worker.slots.is_ready(worker.slot)
+        if not is_ready or ready > server.num_workers:
+            ready -= is_ready
+            worker.is_ending = True
+            worker.slots.set(worker.slot, "is_ready", 0)  # the others take new connections
+            server.kill_worker(worker.pid, signal.SIGTERM)

@@ -1,12 +1,15 @@
-"""The views other than inference: descriptions of the server and its model in each protocol."""
+"""The views other than inference: descriptions of the server and its model in each protocol, and of the routes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import yaml
 from flask import Response, request
 
 from ruo.wire import WireError
@@ -19,17 +22,13 @@ from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
-__all__ = ["V1Views", "V2Views", "metrics_view"]
-
-_EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
-
-# the JSON of an answer, with the status of an error
-Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int]
+# the JSON of an answer, with the status of an error, or with headers
+Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | tuple[dict[str, Any], dict[str, str]]
 
 
 @dataclass(frozen=True)
-class V2Views:
-    """The Open Inference Protocol (V2), and the parts of Triton's extensions that its tools use."""
+class Views:
+    """The Open Inference Protocol (V2), the parts of Triton's extensions that its tools use, and V1's descriptions."""
 
     settings: Settings
     serving: Serving
@@ -41,7 +40,8 @@ class V2Views:
             version = metadata.version("ruo")
         except metadata.PackageNotFoundError:  # an image holds the sources only
             version = "unknown"
-        return {"name": "ruo", "version": version, "extensions": _EXTENSIONS}
+        extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+        return {"name": "ruo", "version": version, "extensions": extensions}
 
     def ready(self) -> Message:
         """Whether a worker is ready, and how many are."""
@@ -107,14 +107,7 @@ class V2Views:
         """Refuse to load or unload by request: the model follows MODEL_PATH."""
         raise WireError("This server loads the model in MODEL_PATH; publish a version there instead.", 400)
 
-
-@dataclass(frozen=True)
-class V1Views:
-    """The V1 protocol of TensorFlow Serving and KServe."""
-
-    serving: Serving
-
-    def model(self, version: str | None = None) -> Message:
+    def model_v1(self, version: str | None = None) -> Message:
         """Whether the model is ready: KServe's answer and TensorFlow Serving's in one."""
         try:
             served = self.serving.get(version)
@@ -126,9 +119,10 @@ class V1Views:
         status = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         statuses = [{"version": number, **status} for number in reversed(versions)]
         answer = {"name": self.serving.name, "ready": True, "model_version_status": statuses}
-        return {**answer, "current_version": served.version, "sha256": served.sha256}
+        headers = {"Ruo-Model-Version": served.version, "Ruo-Model-Sha256": served.sha256}
+        return {**answer, "current_version": served.version, "sha256": served.sha256}, headers
 
-    def metadata(self, version: str | None = None) -> Message:
+    def metadata_v1(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""
         served = self.serving.get(version)
         signature = {
@@ -141,10 +135,20 @@ class V1Views:
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
 
+    def prometheus(self) -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(self.metrics.text(self.serving.pids()), content_type="text/plain; version=0.0.4")
 
-def metrics_view(metrics: Metrics, serving: Serving) -> Response:
-    """Metrics in Prometheus' text format."""
-    return Response(metrics.text(serving.pids()), content_type="text/plain; version=0.0.4")
+
+@cache
+def openapi(settings: Settings) -> Message:
+    """The OpenAPI 3.1 document of the routes."""
+    document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
+    del document["x-answers"]
+    document["components"]["parameters"]["model"]["schema"]["enum"] = [settings.model_name]  # one object for all routes
+    if not settings.ruo_token:
+        del document["security"]
+    return document
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

@@ -34,7 +34,7 @@ LAYERS = """
 SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
     settings limits logs scratch
-    metrics slots body openapi
+    metrics slots body
     model repository worker
     scheduler
     versions

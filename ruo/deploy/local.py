@@ -118,7 +118,7 @@ def local_server(
     count = workers or max(1, int(cpu_limit()))
     lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:  # as Gunicorn's own
             port = listener.getsockname()[1]
             home = _home()
             environment = {

@@ -58,7 +58,7 @@ ANSWERS = {
     "no shape": (output(shape=None), "shape"),
     "a shape of text": (output(shape="ten"), "shape"),
     "a shape below zero": (output(shape=[-10, 1]), "shape"),
-    "a shape that is astronomical": (output(shape=[10, 10**18]), "at most 32 dimensions and 2\*\*59 values"),
+    "a shape that is astronomical": (output(shape=[10, 10**18]), r"at most 32 dimensions and 2\*\*59 values"),
     "no datatype": (output(datatype=None), "datatype"),
     "another datatype": (output(datatype="FP31"), "datatype"),
     "text for numbers": (output(datatype="BYTES", data=["a"] * 10), "has datatype 'BYTES'"),

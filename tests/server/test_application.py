@@ -77,12 +77,15 @@ def test_model_metadata(client, sha256, version):
     assert client.get(f"/v2/models/model/versions/{version}").json == about
 
 
-def test_v1_model_status(client, version):
-    """A V1 model's status is KServe's and TensorFlow Serving's in one."""
+def test_v1_model_status(client, version, sha256):
+    """A V1 model's status is KServe's and TensorFlow Serving's in one; a header has the fingerprint."""
     for path in ("/v1/models/model", f"/v1/models/model/versions/{version}"):
-        about = client.get(path).json
+        answer = client.get(path)
+        about = answer.json
         assert (about["name"], about["ready"]) == ("model", True)
-        assert about["model_version_status"][0]["state"] == "AVAILABLE"
+        (status,) = about["model_version_status"]
+        assert (status["version"], status["state"], status["status"]["error_code"]) == (version, "AVAILABLE", "OK")
+        assert (answer.headers["Ruo-Model-Version"], answer.headers["Ruo-Model-Sha256"]) == (version, sha256)
     signature = client.get("/v1/models/model/metadata").json["metadata"]["signature_def"]["signature_def"]
     assert signature["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
 
@@ -306,6 +309,9 @@ MALFORMED = [
     ("POST", V2_INFER, {"inputs": [None]}, 400, "JSON object"),
     ("POST", V2_INFER, tensor(name="z"), 400, 'no input "z"'),
     ("POST", V2_INFER, tensor(name=None), 400, '"name"'),
+    ("POST", V2_INFER, tensor(name="\ud800\n"), 400, ""),
+    ("POST", V1_PREDICT, {"instances": [{"\udfff": [1] * 8}]}, 400, ""),
+    ("GET", "/v2/models/%ed%a0%80", None, 404, "no model"),
     ("POST", V2_INFER, tensor(datatype="BYTES"), 400, "BYTES"),
     ("POST", V2_INFER, tensor(datatype="fp32"), 400, "fp32"),
     ("POST", V2_INFER, tensor(shape=[8]), 400, "model takes"),

@@ -262,6 +262,37 @@ def test_plain_gunicorn(gunicorn, free_port, models, ask, rows, expected, option
         assert ask(url + "/metrics").status == 200
 
 
+SANDBOX = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+FULL_DISK = [*SANDBOX, 'mount -t tmpfs -o size=64k tmpfs "$PROMETHEUS_MULTIPROC_DIR"; exec "$@"', "sh"]
+NO_LARGE_FILES = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh"]
+
+
+def test_a_full_folder_of_metrics(models, ask, tmp_path, free_port):
+    """Where the workers' counters find no room, the server says so, serves on, and loses no worker."""
+    has_namespaces = subprocess.run([*SANDBOX, "true"], check=False, capture_output=True).returncode == 0
+    port, folder = free_port(), tmp_path / "counters"
+    folder.mkdir()
+    settings = {"MODEL_PATH": str(models["mlp"]), "WEB_CONCURRENCY": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*(FULL_DISK if has_namespaces else NO_LARGE_FILES), *command("-b", f"127.0.0.1:{port}")],
+            env={**os.environ, "KERAS_BACKEND": "openvino", **settings},
+            stdout=log,
+            stderr=log,
+        )
+    server = LocalServer(models["mlp"], 1, ServerProcess("The server", process, tmp_path / "log"), port)
+    try:
+        server.wait_until_ready(60)
+        assert {ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)} == {200}
+        assert total(ask(server.url + "/metrics").body.decode(), "ruo_rows_total") == 10
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    text = server.log.read_text()
+    assert text.count(f"There is no room for metrics in {folder}") == 1
+    assert text.count("Booting worker") == 1
+
+
 @pytest.mark.soak
 def test_a_read_only_file_system(models, ask, tmp_path):
     """Where one folder is all that can be written to, /dev/shm included, the server serves and counts."""
@@ -269,7 +300,7 @@ def test_a_read_only_file_system(models, ask, tmp_path):
     writable.mkdir()
     mounts = f"mount --bind {writable} {writable}; for each in / /dev/shm; do mount -o remount,bind,ro $each; done"
     script = f'set -e; {mounts}; ! touch {tmp_path}/a /dev/shm/a 2>/dev/null; touch {writable}/a; exec "$@"'
-    sandbox = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    sandbox = [*SANDBOX, script, "sh"]
     try:
         subprocess.run([*sandbox, "true"], check=True)
     except (OSError, subprocess.CalledProcessError) as error:

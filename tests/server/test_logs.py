@@ -2,11 +2,15 @@
 
 import json
 import logging
+import socket
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from server.logs import REQUESTS, JsonFormatter
+import server as package
+from server.logs import REQUESTS, JsonFormatter, LineFormatter
 
 
 @pytest.fixture
@@ -56,15 +60,61 @@ def test_a_line_of_a_prediction_on_v2_says_the_same(client, rows, lines):
     assert f"{len(json.dumps(body))} bytes in, {len(answer.data)} out (decode;dur=" in message
 
 
-def test_json_lines_have_fields_and_exceptions():
-    """As JSON a line is one object, with the fields beside the message and an exception as text."""
+@pytest.fixture
+def record():
+    """A record with an exception, and with characters in both that are not to be seen as they are."""
     try:
-        raise ValueError("inside")
+        raise ValueError("inside\n\x1b[31mFORGED")
     except ValueError:
-        record = logging.LogRecord("n", logging.ERROR, "f", 1, "%s failed", ("it",), sys.exc_info())
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "%s failed", ("it\n\ud800",), sys.exc_info())
     record.fields = {"status": 500}
+    return record
+
+
+def test_json_lines_have_fields_and_exceptions(record):
+    """As JSON a line is one object, with the fields beside the message and an exception as text."""
     line = JsonFormatter().format(record)
     entry = json.loads(line)
-    assert "\n" not in line
-    assert (entry["message"], entry["level"], entry["status"]) == ("it failed", "error", 500)
+    assert line.isprintable()
+    assert (entry["message"], entry["level"], entry["status"]) == ("it\n\ud800 failed", "error", 500)
     assert "ValueError: inside" in entry["exception"]
+
+
+def test_lines_of_text_show_what_cannot_be_printed(record):
+    """As text a message is one line, and only indented lines of its exception follow."""
+    first, *others = LineFormatter("%(levelname)s %(message)s").format(record).split("\n")
+    assert first == r"ERROR it\n\ud800 failed"
+    assert r"  \x1b[31mFORGED" in others
+    assert all(line.startswith("  ") and line.isprintable() for line in others)
+
+
+FORGED = ["/a%0a[2000-01-01]%20[1]%20[INFO]%20FORGED", "/a%1b[31mred", "/a%e2%80%a8b", "/%ff%0d%0aFORGED", "/a%00b"]
+
+
+def test_nobody_writes_a_line_of_their_own(gunicorn, free_port, models):
+    """Line breaks and escapes, in a path, a header or instead of a head, are shown as such in every line of the log."""
+    port = free_port()
+    settings = Path(package.__file__).with_name("gunicorn.conf.py")
+    options = ["-c", str(settings), "-b", f"127.0.0.1:{port}", "--access-logfile", "-", "--log-level", "debug"]
+    options += ["--access-logformat", "ACCESS %(U)s %(a)s %({x-evil}i)s"]
+    with gunicorn(*options, MODEL_PATH=str(models["mlp"]), WEB_CONCURRENCY="1") as running:
+        until = time.monotonic() + 60
+        while "ready after" not in running.log.read_text():
+            assert time.monotonic() < until, running.log.read_text()
+            time.sleep(0.05)
+        heads = [f"POST {path} HTTP/1.1\r\nHost: a\r\nX-Evil: \x9b31m\r\nContent-Length: 0\r\n\r\n" for path in FORGED]
+        for head in [
+            *heads,
+            "GET /\x1b[31m\x9b HTTP/1.1\r\n\r\n",
+            "\x1b[31m\n\nFORGED\r\n\r\n",
+            "GET / HTTP/9.\x1b\r\n\r\n",
+        ]:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(head.encode("latin-1"))
+                assert b"application/json" in connection.recv(1000)
+        time.sleep(0.2)
+        text = running.log.read_bytes().decode()
+    assert "ACCESS" in text
+    assert "FORGED" in text
+    assert not any(line.startswith(("[2000", "FORGED")) for line in text.splitlines())
+    assert text.replace("\n", "").isprintable()

@@ -1,0 +1,235 @@
+"""A server that no client can make useless, whatever it sends or does not send: real servers and real sockets."""
+
+import contextlib
+import gzip
+import json
+import re
+import resource
+import signal
+import socket
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import zstandard
+
+pytestmark = pytest.mark.slow
+
+INFER = "/v2/models/model/infer"
+RAW = {"Inference-Header-Content-Length": "0"}
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: 0\r\n"
+MB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server(serve, models):
+    """A real server with one worker, and 64 MB for the bodies of all requests."""
+    with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8) as running:
+        running.worker = worker_of(running)
+        yield running
+
+
+@pytest.fixture
+def connect(server):
+    """Open many connections to that server; all are closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def open_many(count, to=server):
+            host, port = to.url.removeprefix("http://").split(":")
+            made = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for connection in made:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                connection.settimeout(20)
+                connection.connect((host, int(port)))
+            return made
+
+        yield open_many
+
+
+def worker_of(running):
+    (worker,) = [process.pid for process in psutil.Process(running.pid).children()]
+    return worker
+
+
+def peak_mb(pid):
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+@contextlib.contextmanager
+def memory_within(server, most_mb):
+    """The worker's resident memory grows by no more than that."""
+    Path(f"/proc/{server.worker}/clear_refs").write_text("5")  # the peak starts anew
+    before = peak_mb(server.worker)
+    yield
+    assert peak_mb(server.worker) - before < most_mb
+
+
+# --- probes are answered
+
+CROWDS = {
+    "GETs with a length and no body": (20, LIVE[:-2] + b"Content-Length: 100000\r\n\r\n"),
+    "GETs that announce chunks": (20, LIVE[:-2] + b"transfer-encoding: chunked\r\n\r\n"),
+    "half a head": (100, LIVE[:40]),
+    "no body": (100, POST + b"Content-Length: 100\r\n\r\n"),
+    "answers that are not read": (50, POST + b"Content-Length: %d\r\n\r\n" % (32 * 100_000) + bytes(32 * 100_000)),
+    "probes whose answers are not read": (50, LIVE * 20_000),
+    "documents that are not read": (50, LIVE.replace(b"/v2/health/live", b"/openapi.json") * 1_000),
+    "nothing": (1100, b""),
+    "one request, and then nothing": (1100, LIVE),
+    "no body, from more than there is room for": (1100, POST + b"Content-Length: 100\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
+    """Whatever many other clients do or leave undone, a probe has its answer within a second; so has a request later."""
+    count, sent = CROWDS[crowd]
+    for connection in connect(count):
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection.send(sent)
+    if sent == LIVE:
+        connection.settimeout(20)
+        connection.recv(12)
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/health/live", "/v2/health/ready"):
+        answer = ask(server.url + path)
+        assert (answer.status, answer.seconds < 1) == (200, True), answer.seconds
+    assert worker_of(server) == server.worker
+
+
+def test_the_oldest_idle_connection_makes_room(server, connect):
+    """With more idle connections than there is room for, new ones are served and the ones idle longest are closed."""
+    idle = connect(1100)
+    for connection in idle[-20:]:
+        connection.sendall(LIVE)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    closed = [index for index, connection in enumerate(idle[:-20]) if is_closed(connection)]
+    assert closed == list(range(len(closed)))
+    assert 50 <= len(closed) < 500
+
+
+def is_closed(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("path", ["/test", "/v1/models/model:predict", INFER])
+def test_a_long_string_in_json_takes_no_memory(server, ask, path):
+    """50 KB of JSON with one long string among numbers are refused within a few megabytes."""
+    values = [0] * 20_000 + ["x" * 10_000]
+    body = {"/test": values, INFER: {"inputs": [{"name": "x", "shape": [20_001], "datatype": "FP32", "data": values}]}}
+    with memory_within(server, 30):
+        answer = ask(server.url + path, json.dumps(body.get(path, {"instances": values})).encode())
+    assert answer.status == 400
+
+
+def test_a_shape_with_50000_dimensions_is_refused_at_once(server, ask):
+    """A tensor of more dimensions than there can be is 400, before its size is computed."""
+    tensor = {"name": "x", "shape": [2**63 - 1] * 50_000, "datatype": "FP32", "data": []}
+    answer = ask(server.url + INFER, json.dumps({"inputs": [tensor]}).encode())
+    assert (answer.status, answer.seconds < 1) == (400, True)
+
+
+def in_chunks(body):
+    yield from (body[start : start + MB] for start in range(0, len(body), MB))
+
+
+PACK = {
+    "identity": lambda body: body,
+    "gzip": lambda body: gzip.compress(body, 1),
+    "deflate": lambda body: zlib.compress(body, 1),
+    "zstd": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("coding", PACK)
+def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is_chunked):
+    """Of eight requests of 48 MB where 64 MB may wait, one is read, as its own error shows; the others get 503 with
+    Retry-After, and the worker takes no more than the limit and one body.
+    """
+    body = PACK[coding](bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
+    at_once = threading.Barrier(8)
+
+    def request(_):
+        at_once.wait()
+        sent = in_chunks(body) if is_chunked else body
+        return ask(server.url + INFER, sent, {**RAW, "Content-Encoding": coding}, timeout=120)
+
+    with memory_within(server, 64 + 48 + 20), ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(request, range(8)))
+    busy = [answer for answer in answers if answer.status == 503]
+    assert {answer.status for answer in answers} == {400, 503}
+    assert all(answer.headers["Retry-After"] == "1" and "busy" in answer.json()["error"] for answer in busy)
+    assert ask(server.url + INFER, bytes(32), RAW).status == 200
+
+
+# --- file descriptors
+
+
+def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask):
+    """Where the system gives no descriptor, what is under way is answered, the rest waits, and the log says so once."""
+    with serve(models["slow"], LOG_LEVEL="error") as short, ThreadPoolExecutor(8) as pool:
+        worker = worker_of(short)
+        ask(short.url + INFER, bytes(32), RAW)
+        used = psutil.Process(worker).num_fds()
+        before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 4, before[1]))
+        requests = [pool.submit(ask, short.url + INFER, bytes(32) * 4000, RAW) for _ in range(8)]
+        time.sleep(0.3)
+        connect(30, to=short)
+        assert [request.result().status for request in requests] == [200] * 8
+        assert ask(short.url + "/v2/health/live").status == 200
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+        assert ask(short.url + INFER, bytes(32), RAW).status == 200
+        assert worker_of(short) == worker
+        assert short.log.read_text().count("No connection can be accepted for now") == 1
+
+
+# --- an old worker goes when its successor is ready
+
+
+def test_no_request_fails_while_workers_are_replaced(serve, models, ask):
+    """Under load, with one worker and without retries, each request is answered by the old worker or its successor: at
+    --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
+    """
+    settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
+    with serve(models["mlp"], **settings) as server, ThreadPoolExecutor(3) as pool:
+        stop = threading.Event()
+
+        def client(_):
+            answers = []
+            while not stop.is_set():
+                answers.append(ask(server.url + INFER, bytes(32), RAW))
+            return answers
+
+        clients = [pool.submit(client, number) for number in range(3)]
+        by_requests = wait_for_the_end_of(worker_of(server))
+        psutil.Process(server.pid).send_signal(signal.SIGHUP)
+        by_signal = wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
+        stop.set()
+        answers = [answer for each in clients for answer in each.result()]
+    assert by_requests
+    assert by_signal
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.headers["Ruo-Worker"] for answer in answers}) >= 3
+
+
+def wait_for_the_end_of(pid):
+    until = time.monotonic() + 60
+    while psutil.pid_exists(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not psutil.pid_exists(pid)
