@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from ruo.figures import style
 from ruo.figures.style import BLUE, ORANGE
 from ruo.learn.evaluation import Evaluation
-
-__all__ = ["figure_of_calibration", "figure_of_confusion"]
 
 _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
 _LONGEST_NAME = 24
@@ -35,8 +34,7 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     names = [text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…" for text in texts]
     side = float(np.clip(0.36 * size, 3.2, 14))
     room = 0.09 * max(map(len, names))  # inches, for the names of the classes
-    figsize = (side + 3.4 + room, side + 1.7 + room)
-    figure = Figure(figsize=figsize, layout="constrained", label=evaluation.verdict())
+    figure = Figure((side + 3.4 + room, side + 1.7 + room), label=evaluation.verdict())
     axes = figure.subplots()
     axes.set_title(f"{evaluation.rows:,} rows: accuracy {100 * evaluation.accuracy.value:.1f} %")
     _paint(axes, counts)
@@ -58,7 +56,7 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
         figure, axes = style.one_panel("The outputs are not probabilities, so there is no confidence to judge")
         axes.set_axis_off()
     else:
-        figure = Figure(figsize=(9, 6.5), layout="constrained")
+        figure = Figure((9, 6.5))
         axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
         axes.set_title(f"Confidence against truth, {evaluation.rows:,} rows: expected calibration error {error:.3f}")
         _draw_shares(axes, bins)
@@ -112,8 +110,7 @@ def _draw_shares(axes: Any, bins: pd.DataFrame) -> None:
     """Draw the share of right answers in each bin."""
     axes.plot([0, 1], [0, 1], **style.DOTTED)
     around = [bins["right"] - bins["right_low"], bins["right_high"] - bins["right"]]
-    points = {"color": BLUE, "marker": "o", "markersize": 6, "linewidth": 1.6}
-    axes.errorbar(bins["confidence"], bins["right"], yerr=around, **points, **style.INTERVAL)
+    axes.errorbar(bins["confidence"], bins["right"], yerr=around, elinewidth=1, **style.BLUE_LINE)
     axes.set(ylim=(0, 1.04), ylabel="share of right answers (95 % interval)")
     axes.text(0.02, 0.98, "under-confident:\nright more often than it is sure", va="top", fontsize=9)
     axes.text(0.98, 0.02, "over-confident:\nright less often than it is sure", ha="right", fontsize=9)
@@ -131,4 +128,5 @@ def _draw_rows(axes: Any, bins: pd.DataFrame) -> None:
 
 
 def _percent_ticks(axis: Any) -> None:
-    axis.set_ticks(np.linspace(0, 1, 11), [f"{percent} %" for percent in range(0, 101, 10)])
+    axis.set_major_locator(MultipleLocator(0.1))
+    axis.set_major_formatter(PercentFormatter(1, 0, " %"))

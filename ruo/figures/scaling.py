@@ -12,9 +12,7 @@ from matplotlib.patches import Rectangle
 
 from ruo.experiment.scaling import Costs
 from ruo.figures import style
-from ruo.figures.style import BLACK, End, Look
-
-__all__ = ["figure_of_outlook", "figure_of_seconds", "figure_of_speed_up"]
+from ruo.figures.style import BLACK, End, Line
 
 _LOOKS = [style.BLUE_LINE, style.ORANGE_LINE, style.GREEN_LINE, style.PINK_LINE]
 _GREY = "#777777"
@@ -24,12 +22,8 @@ _GREY = "#777777"
 def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Speed-up over one replica against replicas, a line per model at its fastest request size.
 
-    Parameters
-    ----------
-    table : DataFrame
-        The table of `ruo.experiment.speed_ups`. Short bars show the bounds that the costs set.
-    runs : DataFrame
-        The runs behind the table; each is drawn.
+    `table` is that of `ruo.experiment.speed_ups`, of which short bars show the bounds that the costs set; each of the
+    `runs` behind it is drawn.
     """
     figure, axes = style.one_panel("How many times as fast as one replica?")
     most = int(table["replicas"].max())
@@ -40,7 +34,7 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         _draw_speed_up(axes, rows, runs, look)
         setting = f"{name or 'measured'}, {rows['rows_per_request'].iloc[0]:,} rows per request"
         gain = float(rows["speed_up"].iloc[-1])
-        ends.append((gain, setting, look.color))
+        ends.append((gain, setting, look["color"]))
         gains.append(f"{setting}, {gain:.2f} times with {rows['replicas'].iloc[-1]:,}")
     axes.set(xlabel="replicas", xticks=sorted(table["replicas"].unique()))
     axes.set_ylabel("times as fast as one replica (95 % interval, every block)")
@@ -61,16 +55,16 @@ def _fastest(table: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
     return fastest
 
 
-def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Look) -> None:
+def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line) -> None:
     good = runs[runs["error"].isna() & runs["model"].isin([rows["model"].iloc[0]])]
     good = good[good["rows_per_request"] == rows["rows_per_request"].iloc[0]]
     blocks = good.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
     for replicas in blocks.columns:
-        axes.scatter([replicas] * len(blocks), blocks[1] / blocks[replicas], color=look.color, **style.SAMPLES)
+        axes.scatter([replicas] * len(blocks), blocks[1] / blocks[replicas], color=look["color"], **style.SAMPLES)
     gains = rows["speed_up"]
     spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
-    axes.errorbar(rows["replicas"], gains, yerr=spread, **look.line(), **style.INTERVAL)
-    axes.scatter(rows["replicas"], rows["bound"], marker="_", s=400, color=look.color, linewidths=2, zorder=2)
+    axes.errorbar(rows["replicas"], gains, yerr=spread, elinewidth=1, **look)
+    axes.scatter(rows["replicas"], rows["bound"], marker="_", s=400, color=look["color"], linewidths=2)
 
 
 @style.house_style
@@ -110,8 +104,8 @@ def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Fig
     for look, (name, cost) in zip(_LOOKS, costs.items(), strict=False):
         gains = [replace(cost, cores=None).speed_up(int(count), rows) for count in counts]
         highest = max(highest, *gains)
-        axes.plot(counts, gains, color=look.color, linestyle=look.dashes, linewidth=1.8)
-        ends.append((gains[-1], name, look.color))
+        axes.plot(counts, gains, color=look["color"], linestyle=look["linestyle"])
+        ends.append((gains[-1], name, look["color"]))
     axes.set_xscale("log", base=2)
     ticks = [2**power for power in range(12) if 2**power <= most]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

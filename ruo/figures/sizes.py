@@ -9,10 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ruo.figures import style
-from ruo.figures.style import BOLD, ORANGE, End, Look
+from ruo.figures.style import BOLD, ORANGE, End, Line
 from ruo.stats import digits, mean_interval
-
-__all__ = ["figure_of_sizes", "figure_of_systems"]
 
 # name: its look, whether requests are sent while others are formed, and the column of seconds
 _LINES = {
@@ -26,14 +24,10 @@ _OTHERS = [style.LIGHT_BLUE_LINE, style.PINK_LINE, style.GREEN_LINE, style.BROWN
 
 @style.house_style
 def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
-    """Seconds against rows per request, as in the figure of 2023.
+    """Seconds against rows per request in the measured runs of a `Sweep`, as in the figure of 2023.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        The measured runs of a `Sweep`. The two phases are those of the runs that form all requests first.
-    bound_s : float, optional
-        Seconds that the job takes without a network, drawn as a bound.
+    The two phases are those of the runs that form all requests first. `bound_s` are the seconds that the job takes
+    without a network, drawn as a bound.
     """
     rows = int(runs["rows"].max())
     title = f"Time to score {rows:,} rows against the rows that a request carries"
@@ -101,7 +95,7 @@ def _title(runs: pd.DataFrame, old: str, new: str, rows: int) -> str:
     return f"The same {rows:,} rows: {slow:.1f} s with the system of 2023 at its best, {fast:.2f} s with ruo"
 
 
-def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Look) -> list[End]:
+def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line) -> list[End]:
     """Draw `column` against the rows per request: every run, and a line through the means with their intervals."""
     runs = runs.dropna(subset=[column])
     if runs.empty:
@@ -111,9 +105,9 @@ def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Look
     # a single run has no interval; on a logarithmic axis none may reach 0
     below = (means["value"] - means["low"]).fillna(0).clip(upper=0.9 * means["value"])
     above = (means["high"] - means["value"]).fillna(0)
-    axes.scatter(runs["rows_per_request"], runs[column], color=look.color, **style.SAMPLES)
-    axes.errorbar(list(groups.groups), means["value"], yerr=[below, above], **look.line(), **style.INTERVAL)
-    return [(float(means["value"].iloc[-1]), name, look.color)]
+    axes.scatter(runs["rows_per_request"], runs[column], color=look["color"], **style.SAMPLES)
+    axes.errorbar(list(groups.groups), means["value"], yerr=[below, above], elinewidth=1, **look)
+    return [(float(means["value"].iloc[-1]), name, look["color"])]
 
 
 def _draw_bound(axes: Any, value: float, name: str) -> End:

@@ -12,8 +12,6 @@ from ruo.figures import style
 from ruo.figures.style import BLACK, End
 from ruo.learn.training import Trained
 
-__all__ = ["figure_of_learning"]
-
 # name: the prefix of its columns, and its look
 _CURVES = {"training": ("", style.ORANGE_LINE), "validation": ("validation_", style.BLUE_LINE)}
 
@@ -24,7 +22,7 @@ def figure_of_learning(trained: Trained) -> Figure:
 
     The test accuracy, with its 95 % interval, stands at the best epoch. The axis of the loss is logarithmic.
     """
-    figure = Figure(figsize=(9, 6.5), layout="constrained", label=trained.verdict())
+    figure = Figure((9, 6.5), label=trained.verdict())
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw={"hspace": 0.08})
     best, last = trained.best_epoch, len(trained.history)
     top.set_title(f"Learning curves: the validation loss is lowest at epoch {best} of {last}")
@@ -45,16 +43,16 @@ def _draw_curves(axes: Any, trained: Trained, column: str) -> list[End]:
     ends = []
     for name, (prefix, look) in _CURVES.items():
         values = trained.history[prefix + column]
-        axes.plot(trained.history["epoch"], values, **look.line())
-        ends.append((float(values.iloc[-1]), name, look.color))
+        axes.plot(trained.history["epoch"], values, **look)
+        ends.append((float(values.iloc[-1]), name, look["color"]))
     return ends
 
 
 def _draw_test(axes: Any, trained: Trained) -> End:
     low, high = trained.interval
     spread = [[trained.accuracy - low], [high - trained.accuracy]]
-    point = {"color": BLACK, "marker": "D", "markersize": 6, "linestyle": "none", "zorder": 4}
-    axes.errorbar([trained.best_epoch], [trained.accuracy], yerr=spread, **point, **style.INTERVAL)
+    point = {"color": BLACK, "marker": "D", "linestyle": "none", "zorder": 3}
+    axes.errorbar([trained.best_epoch], [trained.accuracy], yerr=spread, elinewidth=1, **point)
     return trained.accuracy, f"test {100 * trained.accuracy:.3g} %", BLACK
 
 
