@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 
 from ruo.errors import ScoringError
-from ruo.experiment.answers import TOLERANCE, largest_difference
-from ruo.experiment.carry_out import Measurement
-from ruo.experiment.plan import Trial
+from ruo.experiment.carry_out import TOLERANCE, Measurement, Trial, largest_difference
 
 __all__ = ["Job", "JobMeasurement", "check_answers", "job_environment", "run_command", "run_job", "time_in_process"]
 

@@ -1,28 +1,109 @@
-"""The engine of every experiment: it does the runs of a plan and writes each to disk before the next one starts.
+"""The engine of every experiment: a plan of runs, each of which is written to disk before the next one starts.
 
 results_dir/provenance.json   what was measured where: the plan, the data, the machine (once)
 results_dir/runs.jsonl        a line per run, in the order of time; warm-ups are kept and labelled
+
+Every block of a plan holds every combination once, in its own random order, so that a slow minute affects all settings
+alike: Abedi and Brecht, "Conducting Repeatable Experiments in Highly Variable Cloud Computing Environments", ICPE'17.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ruo.client.progress import is_interactive
-from ruo.errors import ExperimentError
-from ruo.experiment.plan import Plan, Trial
+from ruo.errors import ArgumentError, ExperimentError
 from ruo.experiment.results import PROVENANCE, RUNS, read_lines, read_provenance
 from ruo.machine import wait_until_quiet
 from ruo.provenance import Provenance
 
-__all__ = ["Measurement", "carry_out"]
+# Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
+TOLERANCE = 1e-5
 
 _QUIET = 0.15  # of all CPUs
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One planned run, with the level of each factor. Measured blocks count from 1; warm-up blocks end at 0."""
+
+    run: int  # in the order of time, from 1
+    block: int
+    warmup: bool
+    position: int  # in the block, from 1
+    levels: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Blocks of runs, each with every combination of levels once; the order depends on the seed alone."""
+
+    combinations: Sequence[dict[str, Any]]
+    runs: int  # measured blocks
+    warmup: int = 1  # blocks before them
+    seed: int = 0
+    # a factor that takes long to change: within a block its levels come one after the other (a split-plot design)
+    slow: str | None = None
+    # combinations with these levels come in one block only, drawn for each of them
+    once: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ArgumentError(f"runs={self.runs} must be at least 1.")
+        if self.warmup < 0:
+            raise ArgumentError(f"warmup={self.warmup} must be 0 or more.")
+
+    def trials(self) -> list[Trial]:
+        """All runs in the order of time."""
+        trials: list[Trial] = []
+        only_block = self._only_blocks()
+        for block in range(1 - self.warmup, self.runs + 1):
+            rng = random.Random(f"{self.seed}/{block}")  # noqa: S311  its random() is the same in every Python
+            numbered = enumerate(self.combinations)
+            selected = [levels for number, levels in numbered if only_block.get(number, block) == block]
+            shuffled = sorted(selected, key=lambda _: rng.random())
+            if slow := self.slow:
+                place = {level: rng.random() for level in dict.fromkeys(levels[slow] for levels in selected)}
+                shuffled.sort(key=lambda levels: place[levels[slow]])
+            for position, levels in enumerate(shuffled, 1):
+                trials.append(Trial(len(trials) + 1, block, block < 1, position, levels))
+        return trials
+
+    def facts(self) -> dict[str, Any]:
+        """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
+        levels_of = {name: [levels[name] for levels in self.combinations] for name in self.combinations[0]}
+        return {
+            "factors": {name: list(dict.fromkeys(levels)) for name, levels in levels_of.items()},
+            "trials": len(self.trials()),
+            **{name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")},
+        }
+
+    def _only_blocks(self) -> dict[int, int]:
+        """The block of each combination that comes once, by the combination's number."""
+        rng = random.Random(f"{self.seed}/once")  # noqa: S311  as above
+        once = (self.once or {}).items()
+        numbers = [number for number, levels in enumerate(self.combinations) if once and once <= levels.items()]
+        return {number: 1 + int(rng.random() * self.runs) for number in numbers}
+
+
+def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the factors' levels."""
+    for name, levels in factors.items():
+        if not levels:
+            raise ArgumentError(f"{name} has no level to measure; pass one or more.")
+        if len(set(levels)) < len(levels):
+            raise ArgumentError(f"{name}={list(levels)} has a level twice; pass each once.")
+    return [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 
 class Measurement:
@@ -117,12 +198,20 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
         return
     shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
     names = [name for name, _, _ in differences]
+    what = "another plan"
     if "data.sha256" in names:
         what = "other data"
     elif "model.sha256" in names:
         what = "another model"
     elif all(name.startswith("machine.") for name in names):
         what = "another machine or other versions"
-    else:
-        what = "another plan"
     raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
+
+
+def largest_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
+    """The largest absolute difference; infinity where the shapes differ, NaN where only one of two values is NaN."""
+    if predictions.shape != reference.shape:
+        return float("inf")
+    difference = np.abs(reference - predictions)
+    difference[np.isnan(reference) & np.isnan(predictions)] = 0  # the model answered NaN both times
+    return float(difference.max(initial=0))

@@ -17,15 +17,19 @@ from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy import Deployment
 from ruo.errors import ArgumentError, DeploymentError, RuoError
-from ruo.experiment.answers import TOLERANCE, largest_difference
-from ruo.experiment.carry_out import Measurement, carry_out
-from ruo.experiment.plan import Plan, Trial, all_combinations
+from ruo.experiment.carry_out import (
+    TOLERANCE,
+    Measurement,
+    Plan,
+    Trial,
+    all_combinations,
+    carry_out,
+    largest_difference,
+)
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
 from ruo.table import Source, fingerprint_table, open_table
-
-__all__ = ["sweep"]
 
 ModelPath = str | os.PathLike[str]
 Servers = str | Sequence[str] | Deployment
@@ -33,18 +37,20 @@ Servers = str | Sequence[str] | Deployment
 
 def sweep(
     source: Source,
-    url: Servers | Mapping[str, Servers],
+    url: Servers | Mapping[str, Servers],  # a mapping by the names of models makes the model a factor
     *,
-    chunk_sizes: Sequence[int | None],
-    runs: int = 5,
+    chunk_sizes: Sequence[
+        int | None
+    ],  # rows per request; None: the whole table. Others that hold all rows are left out
+    runs: int = 5,  # measured blocks
     wire: str | Sequence[str] = "v2",
     concurrency: int | Sequence[int] = 8,
-    pipelined: Sequence[bool] = (True, False),
-    replicas: Sequence[int] | None = None,
-    seed: int = 0,
-    warmup: int = 1,
-    model: ModelPath | Mapping[str, ModelPath] | None = None,
-    results_dir: str | os.PathLike[str],
+    pipelined: Sequence[bool] = (True, False),  # False: form all requests before the first is sent, as in 2023
+    replicas: Sequence[int] | None = None,  # numbers of servers to which a deployment is scaled between the runs
+    seed: int = 0,  # sets the order of the runs
+    warmup: int = 1,  # blocks before the measured ones
+    model: ModelPath | Mapping[str, ModelPath] | None = None,  # what the server loaded, or by name; it is fingerprinted
+    results_dir: str | os.PathLike[str],  # the folder for the runs; the same call resumes an interrupted sweep there
     label_prefix: str = "Label_",
     timeout: float = 600.0,
     token: str | None = None,
@@ -53,25 +59,6 @@ def sweep(
     """Score a table in every combination of the settings, in randomised blocks, and keep how long every run took.
 
     Most arguments are those of `ruo.score_csv`, of which some may be several values to measure; no request is repeated.
-
-    Parameters
-    ----------
-    url
-        An address, addresses or a deployment; or a mapping of these by model name, which makes the model a factor.
-    chunk_sizes
-        Rows per request; None is the whole table in one. Other sizes that hold all rows are left out.
-    runs, warmup
-        The number of measured blocks, and of warm-up blocks before them.
-    pipelined
-        How to send; False forms all requests before the first is sent, as the system of 2023 did.
-    replicas
-        The numbers of servers, for a deployment, which is scaled between the runs.
-    seed
-        Sets the order of the runs.
-    model
-        The file or folder that the server loaded, or one for each name; it is fingerprinted.
-    results_dir
-        The folder for the runs; the same call resumes an interrupted sweep there.
     """
     servers: dict[str | None, Servers] = {}
     servers |= url.items() if isinstance(url, Mapping) else [(None, url)]
@@ -120,9 +107,8 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
         if size is None or size < rows:
             sizes.append(None if size is None else int(size))
         else:
-            notes.append(
-                f"{size:,} rows per request was left out: the table has {rows:,} rows, and None sends them all."
-            )
+            why = f"the table has {rows:,} rows, and None sends them all."
+            notes.append(f"{size:,} rows per request was left out: {why}")
     if notes and not sizes:
         raise ArgumentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
     return sizes, notes
@@ -167,13 +153,11 @@ class _TableMeasurement(Measurement):
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Score the table once; the result has the columns of a sweep."""
-        levels = dict(trial.levels)
-        model, replicas = levels.pop("model"), levels.pop("replicas")
-        urls = self._urls(model)
-        size = levels["chunk_size"] or self.rows
+        size = trial.levels["chunk_size"] or self.rows
+        urls = self._urls(trial.levels["model"])
         setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
         try:
-            return setting | self._score(model, replicas, urls, **levels)
+            return setting | self._score(urls, **trial.levels)
         except RuoError as error:
             return setting | {"error": str(error)}
         except MemoryError:
@@ -185,7 +169,7 @@ class _TableMeasurement(Measurement):
             return [servers]
         return list(servers if isinstance(servers, Sequence) else servers.urls)
 
-    def _score(self, model: str | None, replicas: int | None, urls: list[str], **levels: Any) -> dict[str, Any]:
+    def _score(self, urls: list[str], model: str | None, replicas: int | None, **levels: Any) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory (Linux, proc(5))
         began = time.process_time()

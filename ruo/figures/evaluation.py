@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from ruo.figures import style
 from ruo.figures.style import BLUE, ORANGE
@@ -128,5 +127,4 @@ def _draw_rows(axes: Any, bins: pd.DataFrame) -> None:
 
 
 def _percent_ticks(axis: Any) -> None:
-    axis.set_major_locator(MultipleLocator(0.1))
-    axis.set_major_formatter(PercentFormatter(1, 0, " %"))
+    axis.set_ticks(np.linspace(0, 1, 11), [f"{percent} %" for percent in range(0, 101, 10)])
