@@ -15,8 +15,6 @@ from scipy import stats
 
 from ruo.stats import count
 
-__all__ = ["SETTING", "Validity", "judge", "name_of", "worker_shares"]
-
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
@@ -24,8 +22,7 @@ _GROUPS = ["job", "system", *SETTING]  # where jobs or systems are compared
 _LOAD = ["machine_busy", "others_cpus", "loop_lag_s", "server_busy", "workers", "rows_by_worker", "requests"]
 _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_version", "replicas", "concurrency", *_LOAD]
 
-_BUSY = 0.3  # of all CPUs, just before a run
-_OTHERS_CPUS = 0.3  # CPUs in use by other processes during a run
+_BUSY = 0.3  # of all CPUs just before a run, and CPUs in use by other processes during a run
 _DISTURBED = 0.25  # of the runs
 _DRIFT = 0.1  # of a run's time, from the first run to the last
 _P_VALUE = 0.01  # of a drift
@@ -39,10 +36,9 @@ _WAITING = 0.7  # a server that is busy for less than this share of the time wai
 
 @dataclass(frozen=True)
 class Validity:
-    """The reasons against the runs, the limits of what they say, notes on their quality, and what valid runs claim."""
+    """The reasons against the runs, notes on how much they say, and what valid runs claim."""
 
     reasons: list[str]
-    limits: list[str]
     notes: list[str]
     claim: str
 
@@ -53,7 +49,7 @@ class Validity:
 
     def __str__(self) -> str:
         head = f"VALID: {self.claim}." if self.valid else f"INVALID: {'; '.join(self.reasons)}."
-        return "\n".join([head, *self.limits, *self.notes])
+        return "\n".join([head, *self.notes])
 
 
 def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every run scored every row alike") -> Validity:
@@ -65,7 +61,7 @@ def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every ru
     measured = runs[~runs["warmup"].eq(True)]
     good = measured[measured["error"].isna() & measured["total_s"].notna()]
     reasons = [*_broken(runs, measured, planned), *_disturbed(measured, good), *_uneven(good)]
-    return Validity(reasons, _limits(good), _notes(good), claim)
+    return Validity(reasons, _notes(good), claim)
 
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
@@ -101,8 +97,8 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> 
 def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
     """What makes times doubtful: a busy machine, a machine that changes, or a client that is late."""
     reasons = []
-    for when, column, limit in (("before", "machine_busy", _BUSY), ("in", "others_cpus", _OTHERS_CPUS)):
-        busy = int((measured[column].astype(float) > limit).sum())
+    for when, column in (("before", "machine_busy"), ("in", "others_cpus")):
+        busy = int((measured[column].astype(float) > _BUSY).sum())
         if busy > _DISTURBED * len(measured):
             reasons.append(f"the machine was busy with something else {when} {busy} of {count(len(measured), 'run')}")
     change = _drift(good)
@@ -149,34 +145,24 @@ def worker_shares(rows_by_worker: dict[str, int], replicas: float) -> tuple[floa
     return min(rows) / even if len(rows) >= replicas else 0.0, max(rows) / even
 
 
-def _limits(good: pd.DataFrame) -> list[str]:
-    """The settings whose times say little about the servers, because these waited."""
-    waiting = []
-    for setting, runs in _by_setting(good):
+def _notes(good: pd.DataFrame) -> list[str]:
+    """The settings whose times say little about the servers, because these waited; and those whose times vary much."""
+    waiting, unsteady = [], []
+    names = _present(good)
+    for key, runs in good.groupby(names, dropna=False) if len(good) else ():
+        setting = dict(zip(names, key, strict=True))
         busy, requests = runs["server_busy"].median(), runs["requests"].median()
         if setting.get("pipelined") and busy < _WAITING and requests >= 2 * runs["workers"].median():
             waiting.append(f"{name_of(setting, good)} {busy:.0%}")
-    sentence = (
-        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, "
-        f"and the servers computed only part of the time: {', '.join(waiting)}."
-    )
-    return [sentence] if waiting else []
-
-
-def _notes(good: pd.DataFrame) -> list[str]:
-    unsteady = []
-    for setting, runs in _by_setting(good):
         variation = runs["total_s"].std() / runs["total_s"].mean()
-        unsteady += [f"{name_of(setting, good)} {variation:.0%}"] if variation > _UNSTEADY else []
-    sentence = f"The runs vary much, by their standard deviation over the mean: {', '.join(unsteady)}."
-    return [sentence] if unsteady else []
-
-
-def _by_setting(runs: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    if not len(runs):
-        return []
-    names = _present(runs)
-    return [(dict(zip(names, key, strict=True)), group) for key, group in runs.groupby(names, dropna=False)]
+        if variation > _UNSTEADY:
+            unsteady.append(f"{name_of(setting, good)} {variation:.0%}")
+    sentences = {
+        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, "
+        "and the servers computed only part of the time": waiting,
+        "The runs vary much, by their standard deviation over the mean": unsteady,
+    }
+    return [f"{sentence}: {', '.join(settings)}." for sentence, settings in sentences.items() if settings]
 
 
 def _present(runs: pd.DataFrame) -> list[str]:
