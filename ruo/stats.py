@@ -1,7 +1,7 @@
 """Means, intervals and comparisons of repeated runs, in numbers and in words.
 
-Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the harmonic mean: Hoefler and Belli,
-"Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
+Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the harmonic mean, which is the rows over the
+mean seconds: Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
 """
 
 from __future__ import annotations
@@ -92,11 +92,6 @@ def mean_interval(values: Values) -> Interval:
     std = float(array.std(ddof=1))
     low, high = stats.t.interval(0.95, n - 1, mean, std / n**0.5) if std else (mean, mean)
     return Interval(mean, float(low), float(high), n, std)
-
-
-def harmonic_rate(amount: float, seconds: Values) -> float:
-    """The mean rate, per second, of runs that each did `amount`: the harmonic mean of amount / seconds."""
-    return amount * len(seconds) / float(np.sum(np.asarray(seconds, float)))
 
 
 def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:

@@ -14,13 +14,10 @@ from typing import Any
 import pandas as pd
 
 from ruo.errors import ExperimentError
-from ruo.experiment.fits import fit_request_cost
-from ruo.experiment.sizes import verdict_on_sizes
+from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
 from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
-from ruo.stats import count, harmonic_rate, mean_interval
-
-__all__ = ["PROVENANCE", "RUNS", "Sweep", "put_aside_finished", "read_lines", "read_provenance", "read_sweep"]
+from ruo.stats import count, mean_interval
 
 RUNS = "runs.jsonl"
 PROVENANCE = "provenance.json"
@@ -82,10 +79,11 @@ class Sweep:
             return [verdict_on_sizes(self.runs)]
         if "replicas" in names:
             return []  # such a sweep asks how many servers are best
-        return [
-            f"{', '.join(f'{name} {level}' for name, level in zip(names, key, strict=True))}\n{verdict_on_sizes(runs)}"
-            for key, runs in self.runs.groupby(names)
-        ]
+        verdicts = []
+        for key, runs in self.runs.groupby(names):
+            setting = ", ".join(f"{name} {level}" for name, level in zip(names, key, strict=True))
+            verdicts.append(f"{setting}\n{verdict_on_sizes(runs)}")
+        return verdicts
 
     def cost_of_requests(self) -> str:
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
@@ -119,9 +117,8 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
     # pandas cannot infer the type of a column without any value
     numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
-    return Sweep(
-        runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers}), provenance, folder
-    )
+    types = {"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers}
+    return Sweep(runs.astype(types), provenance, folder)
 
 
 def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
@@ -160,10 +157,8 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in ("forming", "sending", "total"):
-        seconds = good[f"{name}_s"]
-        mean = mean_interval(seconds) if len(seconds) else None
-        for statistic, field in (("mean", "value"), ("std", "std"), ("low", "low"), ("high", "high")):
-            summary[f"{name}_{statistic}"] = getattr(mean, field) if mean else math.nan
+        value, low, high, _, std = mean_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
+        summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
-    summary["rows_per_s"] = harmonic_rate(good["rows"].iloc[0], good["total_s"]) if len(good) else math.nan
+    summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates
     return summary

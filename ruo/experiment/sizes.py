@@ -1,15 +1,17 @@
-"""Which request size is fastest, and whether the claim of 2023 holds: "the whole set in one request"."""
+"""Which request size is fastest, what a request costs, and whether the claim of 2023 holds: "the whole set in one"."""
 
 from __future__ import annotations
 
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import optimize
 
-from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, harmonic_rate, mean_interval, sentence_case
-
-__all__ = ["verdict_on_sizes"]
+from ruo.errors import ExperimentError
+from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, mean_interval, r_squared, sentence_case
 
 
 def verdict_on_sizes(runs: pd.DataFrame) -> str:
@@ -20,13 +22,40 @@ def verdict_on_sizes(runs: pd.DataFrame) -> str:
     runs = runs[~runs["warmup"]]
     if not len(runs):
         return "Nothing was measured, so nothing can be said."
-    parts = []
-    for pipelined in (False, True):
-        selected = runs[runs["pipelined"] == pipelined]
-        if len(selected):
-            name = "Pipelined (the whole job)" if pipelined else "Two phases, as in 2023 (forming + sending)"
-            parts.append(f"{name}:\n{_SizeTimes(selected, pipelined).text()}")
-    return "\n\n".join(parts)
+    names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
+    ways = runs.groupby("pipelined")
+    return "\n\n".join(f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way)).text()}" for way, of_way in ways)
+
+
+class RequestCost(NamedTuple):
+    """What a job takes: `request_s` for every request and `row_s` for every row, in seconds of wall clock."""
+
+    request_s: float
+    row_s: float
+    r_squared: float
+
+    def sentence(self) -> str:
+        """The cost in words, with the number of rows whose cost is ten times that of their request."""
+        request_ms, row_us = 1e3 * self.request_s, 1e6 * self.row_s
+        text = f"A request costs {request_ms:.3g} ms and a row {row_us:.3g} µs (R² {self.r_squared:.2f})"
+        if self.request_s <= 0:
+            return f"{text}: in these runs small requests cost no more than large ones."
+        rows = 10 * self.request_s / self.row_s
+        return f"{text}: from {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
+
+
+def fit_request_cost(requests: ArrayLike, rows: int, seconds: ArrayLike) -> RequestCost:
+    """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
+
+    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
+    request, in which nothing overlaps.
+    """
+    counts, times = np.asarray(requests, float), np.asarray(seconds, float)
+    if len(np.unique(counts)) < 2:
+        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
+    columns = np.column_stack([counts, np.full(len(counts), float(rows))])
+    costs, _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
+    return RequestCost(*map(float, costs), r_squared(times, columns @ costs))
 
 
 class _SizeTimes:
@@ -55,11 +84,12 @@ class _SizeTimes:
         if not len(self.means):
             return ["No run succeeded."]
         fastest, *others = self.means.index
-        seconds = self.seconds[fastest].dropna()
-        mean, rate = mean_interval(seconds), harmonic_rate(self.rows, seconds)
+        mean = mean_interval(self.seconds[fastest].dropna())
         interval = f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
-        lines = [f"{self._name(fastest)} is fastest: {digits(mean.value)} s ({runs}), {rate:,.0f} rows/s."]
+        lines = [
+            f"{self._name(fastest)} is fastest: {digits(mean.value)} s ({runs}), {self.rows / mean.value:,.0f} rows/s."
+        ]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             lead = self.means[size] / self.means[fastest] - 1
             comparison = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
@@ -69,28 +99,27 @@ class _SizeTimes:
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows
         if whole not in self.means.index:
-            failed = whole in self.failed.index
-            reason = "the whole set in one request failed" if failed else "the whole set was not sent in one request"
-            return ("not reproduced" if failed and len(self.means) else "cannot tell"), reason
+            if whole not in self.failed.index:
+                return "cannot tell", "the whole set was not sent in one request"
+            return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
         comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
         if not comparisons:
             return "cannot tell", "no smaller request was measured"
-        faster = [size for size, comparison in comparisons.items() if comparison.differs and comparison.ratio > 1]
-        if faster:
-            return "not reproduced", f"{self._name(faster[0])} is faster"
+        faster = next((size for size, comparison in comparisons.items() if comparison.word == "slower"), None)
+        if faster is not None:
+            return "not reproduced", f"{self._name(faster)} is faster"
         unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
         if unclear is None:
             return "reproduced", "it is faster than every other size"
+        reason = f"no difference is seen between it and {self._name(unclear)}"
         if not comparisons[unclear].has_enough_runs:
-            blocks = count(comparisons[unclear].n_a, "block")
-            return "cannot tell", f"{blocks} cannot show a difference; run {MIN_RUNS}"
-        return "cannot tell", f"no difference is seen between it and {self._name(unclear)}"
+            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
+        return "cannot tell", reason
 
     def _compare(self, a: Any, b: Any) -> Comparison:
-        pairs = self.seconds[[a, b]].dropna()
-        if not len(pairs):
+        if not len(self.seconds[[a, b]].dropna()):
             return Comparison(float(self.means[a] / self.means[b]), nan, nan, 0, 0, is_paired=True)
-        return compare(pairs[a], pairs[b])
+        return compare(self.seconds[a], self.seconds[b])
 
     def _name(self, size: Any) -> str:
         return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

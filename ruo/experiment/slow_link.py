@@ -1,6 +1,6 @@
 """A slow link, simulated: ``python slow_link.py HOST PORT ROUND_TRIP_MS MEGABITS`` prints the port to connect to.
 
-`ruo.experiment.network.slow_network` runs it as a separate process, so that it takes no time from the client.
+`ruo.experiment.slow_network` runs it as a separate process, so that it takes no time from the client.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from ruo import score_csv
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, DeploymentError
-from ruo.experiment.network import measure_network, slow_network
+from ruo.experiment.costs import measure_network, slow_network
 from ruo.learn.demo import Demo
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import ExperimentError
-from ruo.experiment.flops import flops_per_row
-from ruo.experiment.network import Network
-from ruo.experiment.scaling import Costs, balance, law, measure_costs, pays, speed_ups, verdict_on_scaling
+from ruo.experiment.costs import Costs, Network, flops_per_row, measure_costs
+from ruo.experiment.scaling import balance, fit_usl, law, pays, speed_ups, verdict_on_scaling
 from ruo.experiment.sweep import sweep
 from ruo.learn.demo import Demo
 
@@ -22,6 +21,9 @@ HEAVY = Costs(
     read_s=1e-6, client_cpu_s=4e-6, replica_s=50e-6, row_bytes=256, network=LAN, start_s=0.02, cores=4, flops=3.5e6
 )
 LIGHT = replace(HEAVY, replica_s=1e-6)
+
+# SPEC SDM91, from Gunther, "Guerrilla Capacity Planning", chapter 4; also in the R package usl
+SDM91 = ([1, 18, 36, 72, 108, 144, 216], [64.9, 995.9, 1652.4, 1853.2, 1828.9, 1775.0, 1702.2])
 
 
 def runs(costs: Costs, replicas: tuple[int, ...] = (1, 2, 4), blocks: int = 6, noise: float = 0.01) -> pd.DataFrame:
@@ -113,6 +115,36 @@ def test_balance_is_the_worst_of_all_runs() -> None:
 
     assert list(table["replicas"]) == [2, 2]
     assert table.loc[1_000, ["least", "most"]].tolist() == pytest.approx([0.8, 1.2])
+
+
+def test_published_data_give_the_published_law() -> None:
+    """The Universal Scalability Law of SPEC SDM91 has the parameters that the R package gives."""
+    law = fit_usl(*SDM91)
+
+    assert law.gamma == pytest.approx(90.0, abs=0.05)
+    assert law.alpha == pytest.approx(0.0277, abs=5e-5)
+    assert law.beta == pytest.approx(0.000104, abs=1e-6)
+    assert law.peak == pytest.approx(96.5, abs=0.5)
+    assert law.r_squared > 0.98
+    assert "throughput falls beyond 97 replicas" in law.sentence()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.05, 0.002)])
+def test_a_law_is_found_again(alpha: float, beta: float) -> None:
+    """Throughputs that follow a law, with a little noise, give it back."""
+    n = np.arange(1, 13)
+    exact = 1_000 * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+    law = fit_usl(n, exact * np.random.default_rng(0).normal(1, 0.005, len(n)))
+
+    assert law.alpha == pytest.approx(alpha, abs=0.02)
+    assert law.beta == pytest.approx(beta, abs=1e-3)
+    assert law.r_squared > 0.999
+
+
+def test_five_points_are_refused() -> None:
+    """Fewer than six different numbers of replicas cannot show a law, however often each was run."""
+    with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):
+        fit_usl([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
 
 
 def test_the_law_needs_six_points() -> None:
