@@ -18,23 +18,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+Draw = TypeVar("Draw", bound=Callable[..., Any])
+Line = dict[str, Any]  # Matplotlib's keywords for how a line is drawn
+End = tuple[float, str, str]  # the height at which a line ends, its name and its colour
+
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 BOLD = {"weight": "bold", "fontsize": 9}
 _DOTS, _DASHES, _MIXED = (0, (1, 1.5)), (0, (5, 2)), (0, (3, 1, 1, 1))
 DOTTED = {"color": BLACK, "linestyle": _DOTS, "linewidth": 1.4}
 IDEAL = {"color": "#999999", "linestyle": _DOTS, "linewidth": 1.2}
 SAMPLES = {"s": 14, "alpha": 0.35, "linewidths": 0}
-BLUE_LINE = {"color": BLUE, "marker": "o", "linestyle": "solid"}
-ORANGE_LINE = {"color": ORANGE, "marker": "s", "linestyle": _DASHES}
-GREEN_LINE = {"color": "#009E73", "marker": "^", "linestyle": _MIXED}
-PINK_LINE = {"color": "#CC79A7", "marker": "v", "linestyle": _DOTS}
-LIGHT_BLUE_LINE = {"color": "#56B4E9", "marker": "D", "linestyle": _MIXED}
-BROWN_LINE = {"color": "#8B6914", "marker": "P", "linestyle": _MIXED}
-BLACK_LINE = {"color": BLACK, "marker": "X", "linestyle": _DOTS}
-
-Draw = TypeVar("Draw", bound=Callable[..., Any])
-Line = dict[str, Any]  # Matplotlib's keywords for how a line is drawn
-End = tuple[float, str, str]  # the height at which a line ends, its name and its colour
+BLUE_LINE: Line = {"color": BLUE, "marker": "o", "linestyle": "solid"}
+ORANGE_LINE: Line = {"color": ORANGE, "marker": "s", "linestyle": _DASHES}
+GREEN_LINE: Line = {"color": "#009E73", "marker": "^", "linestyle": _MIXED}
+PINK_LINE: Line = {"color": "#CC79A7", "marker": "v", "linestyle": _DOTS}
+LIGHT_BLUE_LINE: Line = {"color": "#56B4E9", "marker": "D", "linestyle": _MIXED}
+BROWN_LINE: Line = {"color": "#8B6914", "marker": "P", "linestyle": _MIXED}
+BLACK_LINE: Line = {"color": BLACK, "marker": "X", "linestyle": _DOTS}
 
 house_style: Callable[[Draw], Draw] = mpl.style.context("ruo.figures.house")  # decorates what draws or saves a figure
 

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from ruo.figures.style import save_figure
-from ruo.figures.training import figure_of_learning
+from ruo.figures import figure_of_learning, save_figure
 from ruo.learn.training import Parts, Trained
 
 
