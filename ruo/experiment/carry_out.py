@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,6 @@ import numpy as np
 
 from ruo.client.progress import is_interactive
 from ruo.errors import ArgumentError, ExperimentError
-from ruo.experiment.results import PROVENANCE, RUNS, read_lines, read_provenance
 from ruo.machine import wait_until_quiet
 from ruo.provenance import Provenance
 
@@ -31,6 +31,8 @@ from ruo.provenance import Provenance
 TOLERANCE = 1e-5
 
 _QUIET = 0.15  # of all CPUs
+_RUNS = "runs.jsonl"
+_PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def carry_out(
 
     hidden = not (is_interactive() if progress is None else progress)
     with (
-        (folder / RUNS).open("a", encoding="utf-8") as stream,
+        (folder / _RUNS).open("a", encoding="utf-8") as stream,
         tqdm(total=len(trials), initial=done, unit="run", disable=hidden) as bar,
     ):
         measurement.begin(resumed=done > 0)
@@ -180,14 +182,14 @@ def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     lines, size = read_lines(folder)
     if not lines:
-        draft = (folder / PROVENANCE).with_suffix(".part")
+        draft = (folder / _PROVENANCE).with_suffix(".part")
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / PROVENANCE)
+        draft.replace(folder / _PROVENANCE)
     _require_same(folder, read_provenance(folder), provenance)
-    if (folder / RUNS).exists():
-        os.truncate(folder / RUNS, size)
+    if (folder / _RUNS).exists():
+        os.truncate(folder / _RUNS, size)
     if [line["run"] for line in lines] != [trial.run for trial in trials[: len(lines)]]:
-        raise ExperimentError(f"{folder / RUNS} lacks runs in its middle; use another results_dir.")
+        raise ExperimentError(f"{folder / _RUNS} lacks runs in its middle; use another results_dir.")
     return len(lines)
 
 
@@ -206,6 +208,38 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
     elif all(name.startswith("machine.") for name in names):
         what = "another machine or other versions"
     raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """What was measured where, for the runs in a folder."""
+    try:
+        return Provenance(json.loads((folder / _PROVENANCE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ExperimentError(f"{folder} has no {_PROVENANCE}; pass the results_dir of a sweep.") from None
+    except ValueError:
+        raise ExperimentError(f"{folder / _PROVENANCE} is damaged; measure again into another folder.") from None
+
+
+def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """The runs of a folder that were written completely, and the bytes that they take in its file."""
+    file = folder / _RUNS
+    text = file.read_bytes() if file.exists() else b""
+    size = text.rfind(b"\n") + 1
+    lines = []
+    for number, line in enumerate(text[:size].splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
+    return lines, size
+
+
+def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
+    """Rename the folder of a finished experiment, which has its `last` file, so that the same command starts anew."""
+    folder, file = Path(results_dir), Path(results_dir) / last
+    if file.exists():
+        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
+        folder.rename(folder.with_name(f"{folder.name}-{date}"))
 
 
 def largest_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:

@@ -105,6 +105,7 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
 def _times(sweep: Sweep) -> Times:
     """The seconds of the runs that succeeded, by setting, in the order of the settings; an absent level is None."""
     times: Times = {}
+    levels: Any
     for levels, runs in sweep.measured.groupby(SETTING, dropna=False):
         setting = tuple(None if pd.isna(level) else level for level in levels)
         times[setting] = runs.loc[runs["error"].isna(), "total_s"].tolist()

@@ -86,16 +86,7 @@ class Costs:
         return replace(self, network=network)
 
 
-def measure_costs(
-    source: Source,
-    runs: pd.DataFrame,
-    url: str,
-    *,
-    shared: bool,
-    flops: float | None = None,
-    label_prefix: str = "Label_",
-    token: str | None = None,
-) -> Costs:
+def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool, flops: float | None = None) -> Costs:
     """What a row costs each part, from the measured runs of a sweep over one model, with one replica among them.
 
     Reading is timed without sending, replicas by their own clocks, and the network to the server at `url` is measured.
@@ -110,7 +101,7 @@ def measure_costs(
     alone = alone[alone["rows_per_request"] == best]
 
     def read() -> None:
-        for _ in open_table(source, label_prefix).blocks(_CHUNK_SIZE):
+        for _ in open_table(source).blocks(_CHUNK_SIZE):
             pass
 
     costs = Costs(
@@ -118,7 +109,7 @@ def measure_costs(
         float(good["client_cpu_s"].median()) / rows,
         float(alone["server_s"].median()) / rows,
         float(alone["bytes"].median()) / rows,
-        measure_network(source, url, min(_CHUNK_SIZE, int(rows)), label_prefix=label_prefix, token=token),
+        measure_network(source, url, min(_CHUNK_SIZE, int(rows))),
         cores=cpu_limit() if shared else None,
         flops=flops,
     )

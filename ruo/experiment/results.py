@@ -1,26 +1,27 @@
-"""The results of a request-size sweep: its runs as written to disk, their summary, and a verdict in words."""
+"""The results of a sweep: its runs, their summary, and a verdict in words.
+
+The verdict says which request size is fastest, and whether the claim of 2023 holds: "the whole set in one request".
+"""
 
 from __future__ import annotations
 
 import html
-import json
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import optimize
 
 from ruo.errors import ExperimentError
-from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
+from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.validity import SETTING, Validity, judge
 from ruo.provenance import Provenance
-from ruo.stats import count, mean_interval
-
-RUNS = "runs.jsonl"
-PROVENANCE = "provenance.json"
+from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, mean_interval, r_squared, sentence_case
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
@@ -117,40 +118,8 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
     # pandas cannot infer the type of a column without any value
     numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
-    types = {"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers}
-    return Sweep(runs.astype(types), provenance, folder)
-
-
-def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
-    """Rename the folder of a finished experiment, which has its `last` file, so that the same command starts anew."""
-    folder, file = Path(results_dir), Path(results_dir) / last
-    if file.exists():
-        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
-        folder.rename(folder.with_name(f"{folder.name}-{date}"))
-
-
-def read_provenance(folder: Path) -> Provenance:
-    """What was measured where, for the runs in a folder."""
-    try:
-        return Provenance(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ExperimentError(f"{folder} has no {PROVENANCE}; pass the results_dir of a sweep.") from None
-    except ValueError:
-        raise ExperimentError(f"{folder / PROVENANCE} is damaged; measure again into another folder.") from None
-
-
-def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """The runs of a folder that were written completely, and the bytes that they take in its file."""
-    file = folder / RUNS
-    text = file.read_bytes() if file.exists() else b""
-    size = text.rfind(b"\n") + 1
-    lines = []
-    for number, line in enumerate(text[:size].splitlines(), 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
-    return lines, size
+    runs = runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers})
+    return Sweep(runs, provenance, folder)
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:
@@ -162,3 +131,113 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
     summary["total_median"] = good["total_s"].median()
     summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates
     return summary
+
+
+def verdict_on_sizes(runs: pd.DataFrame) -> str:
+    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending.
+
+    The time of a two-phase run is forming + sending, as in 2023; that of a pipelined run is the whole job.
+    """
+    runs = runs[~runs["warmup"]]
+    if not len(runs):
+        return "Nothing was measured, so nothing can be said."
+    names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
+    ways = runs.groupby("pipelined")
+    return "\n\n".join(f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way)).text()}" for way, of_way in ways)
+
+
+class RequestCost(NamedTuple):
+    """What a job takes: `request_s` for every request and `row_s` for every row, in seconds of wall clock."""
+
+    request_s: float
+    row_s: float
+    r_squared: float
+
+    def sentence(self) -> str:
+        """The cost in words, with the number of rows whose cost is ten times that of their request."""
+        request_ms, row_us = 1e3 * self.request_s, 1e6 * self.row_s
+        text = f"A request costs {request_ms:.3g} ms and a row {row_us:.3g} µs (R² {self.r_squared:.2f})"
+        if self.request_s <= 0:
+            return f"{text}: in these runs small requests cost no more than large ones."
+        rows = 10 * self.request_s / self.row_s
+        return f"{text}: from {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
+
+
+def fit_request_cost(requests: ArrayLike, rows: int, seconds: ArrayLike) -> RequestCost:
+    """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
+
+    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
+    request, in which nothing overlaps.
+    """
+    counts, times = np.asarray(requests, float), np.asarray(seconds, float)
+    if len(np.unique(counts)) < 2:
+        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
+    columns = np.column_stack([counts, np.full(len(counts), float(rows))])
+    (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
+    return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))
+
+
+class _SizeTimes:
+    """The times of the runs of one way of sending: a column per request size, a row per block."""
+
+    def __init__(self, runs: pd.DataFrame, pipelined: bool) -> None:
+        self.rows = int(runs["rows"].max())
+        failed = runs["error"].notna()
+        self.failed = runs[failed].groupby("rows_per_request").size()
+        good = runs[~failed]
+        good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
+        self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
+        self.means = self.seconds.mean().sort_values(kind="stable")
+
+    def text(self) -> str:
+        """The fastest, its lead over the next and the slowest, what failed, and the verdict on the claim."""
+        verdict, reason = self._verdict_on_claim()
+        lines = [
+            *self._ranking(),
+            *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
+            f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
+        ]
+        return "\n".join(f"- {sentence_case(line)}" for line in lines)
+
+    def _ranking(self) -> list[str]:
+        if not len(self.means):
+            return ["No run succeeded."]
+        fastest, *others = self.means.index
+        mean = mean_interval(self.seconds[fastest].dropna())
+        interval = f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
+        runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
+        rate = f"{digits(mean.value)} s ({runs}), {self.rows / mean.value:,.0f} rows/s"
+        lines = [f"{self._name(fastest)} is fastest: {rate}."]
+        for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
+            lead = self.means[size] / self.means[fastest] - 1
+            comparison = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
+            lines.append(f"The {which}, {self._name(size)}, takes {digits(100 * lead)} % longer. {comparison}")
+        return lines
+
+    def _verdict_on_claim(self) -> tuple[str, str]:
+        whole = self.rows
+        if whole not in self.means.index:
+            if whole not in self.failed.index:
+                return "cannot tell", "the whole set was not sent in one request"
+            return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
+        comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
+        if not comparisons:
+            return "cannot tell", "no smaller request was measured"
+        faster = next((size for size, comparison in comparisons.items() if comparison.word == "slower"), None)
+        if faster is not None:
+            return "not reproduced", f"{self._name(faster)} is faster"
+        unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
+        if unclear is None:
+            return "reproduced", "it is faster than every other size"
+        reason = f"no difference is seen between it and {self._name(unclear)}"
+        if not comparisons[unclear].has_enough_runs:
+            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
+        return "cannot tell", reason
+
+    def _compare(self, a: Any, b: Any) -> Comparison:
+        if not len(self.seconds[[a, b]].dropna()):
+            return Comparison(float(self.means[a] / self.means[b]), math.nan, math.nan, 0, 0, is_paired=True)
+        return compare(self.seconds[a], self.seconds[b])
+
+    def _name(self, size: Any) -> str:
+        return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

@@ -99,7 +99,8 @@ def fit_usl(replicas: ArrayLike, throughput: ArrayLike) -> ScalingLaw:
 
     start = [float((x / n).max()), 0.05, 1e-3]
     parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
-    return ScalingLaw(*map(float, parameters), r_squared(x, usl(n, *parameters)), points)
+    gamma, alpha, beta = map(float, parameters)
+    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
 
 
 def law(runs: pd.DataFrame, rows_per_request: int) -> str:
