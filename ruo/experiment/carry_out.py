@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,9 @@ def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str,
         "machine_busy": busy,
         "waited_s": round(waited_s, 3),
     }
-    return {**line, **trial.levels, "error": None, **measurement.measure(trial)}
+    line |= {**trial.levels, "error": None, **measurement.measure(trial)}
+    # JSON has no word for infinity and NaN
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
 
 
 def _in_words(trial: Trial, line: dict[str, Any]) -> str:
@@ -245,7 +248,7 @@ def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict
 def largest_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
     """The largest absolute difference; infinity where the shapes differ, NaN where only one of two values is NaN."""
     if predictions.shape != reference.shape:
-        return float("inf")
+        return inf
     difference = np.abs(reference - predictions)
     difference[np.isnan(reference) & np.isnan(predictions)] = 0  # the model answered NaN both times
     return float(difference.max(initial=0))

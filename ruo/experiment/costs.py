@@ -27,8 +27,6 @@ from ruo.machine import cpu_limit
 from ruo.table import Source, open_table
 from ruo.timing import time_runs
 
-# Run by its path, since importing its package takes a second.
-_SLOW_LINK = Path(__file__).with_name("slow_link.py")
 _CHUNK_SIZE = 10_000
 
 
@@ -156,7 +154,8 @@ def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0)
         raise DeploymentError("round_trip_ms must be 0 or more, and megabits more than 0.")
     parts = urlsplit(url)
     arguments = map(str, (parts.hostname, parts.port or 80, round_trip_ms, megabits))
-    command = [sys.executable, "-P", str(_SLOW_LINK), *arguments]
+    script = Path(__file__).with_name("slow_link.py")  # run by its path, since importing its package takes a second
+    command = [sys.executable, "-P", str(script), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -176,20 +175,15 @@ def flops_per_row(model: str | os.PathLike[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise reports on the CPU when it is imported
     import keras
 
-    return 2 * sum(map(_multiply_adds, _layers(keras.saving.load_model(Path(model), compile=False))))
-
-
-def _layers(model: Any) -> Iterator[Any]:
-    """The layers that have a kernel, including those of nested models."""
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from _layers(layer)
-        elif getattr(layer, "kernel", None) is not None:
-            yield layer
+    return 2 * _multiply_adds(keras.saving.load_model(Path(model), compile=False))
 
 
 def _multiply_adds(layer: Any) -> int:
-    """The kernel is used once at each position of the output."""
+    """Those of a layer or a nested model: a kernel is used once at each position of the output."""
+    if hasattr(layer, "layers"):
+        return sum(map(_multiply_adds, layer.layers))
+    if getattr(layer, "kernel", None) is None:
+        return 0
     shape = layer.output.shape
     # the last axis of the output is the kernel's own, or axis 1 where a model puts the channels first
     positions = shape[1:-1] if getattr(layer, "data_format", "channels_last") == "channels_last" else shape[2:]

@@ -19,7 +19,7 @@ from scipy import optimize
 
 from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
-from ruo.experiment.validity import SETTING, Validity, judge
+from ruo.experiment.validity import Validity, by_setting, judge
 from ruo.provenance import Provenance
 from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, mean_interval, r_squared, sentence_case
 
@@ -49,42 +49,32 @@ class Sweep:
     results_dir: Path
 
     @property
-    def notes(self) -> list[str]:
-        """Sentences on what was left out of the plan."""
-        return list(self.provenance.facts.get("notes", []))
-
-    @property
     def measured(self) -> pd.DataFrame:
         """The runs without the warm-ups, failed ones included."""
         return self.runs[~self.runs["warmup"]].reset_index(drop=True)
 
     def summary(self) -> pd.DataFrame:
         """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
-        names = [name for name in SETTING if self.runs[name].notna().any()]
-        groups = self.measured.groupby(names)
-        return pd.DataFrame([{**dict(zip(names, key, strict=True)), **_summary(runs)} for key, runs in groups])
+        return pd.DataFrame([{**setting, **_summary(runs)} for setting, runs in by_setting(self.measured)])
 
     def validity(self) -> Validity:
         """Whether the runs can be relied on, and for what."""
         return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
 
     def verdict(self) -> str:
-        """VALID or INVALID with the reasons, what to know about the runs, and what they say about the request sizes."""
-        head = "\n".join([str(self.validity()), *self.notes])
-        return "\n\n".join([head, *self._on_sizes()])
+        """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes.
 
-    def _on_sizes(self) -> list[str]:
-        """What the runs say about the request sizes, for each combination of the other settings."""
+        There is a verdict on the sizes for each combination of the other settings.
+        """
+        parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
         names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
         if not names:
-            return [verdict_on_sizes(self.runs)]
-        if "replicas" in names:
-            return []  # such a sweep asks how many servers are best
-        verdicts = []
-        for key, runs in self.runs.groupby(names):
-            setting = ", ".join(f"{name} {level}" for name, level in zip(names, key, strict=True))
-            verdicts.append(f"{setting}\n{verdict_on_sizes(runs)}")
-        return verdicts
+            parts.append(verdict_on_sizes(self.runs))
+        elif "replicas" not in names:  # a sweep over replicas asks how many servers are best
+            for key, runs in self.runs.groupby(names):
+                setting = ", ".join(f"{name} {level}" for name, level in zip(names, key, strict=True))
+                parts.append(f"{setting}\n{verdict_on_sizes(runs)}")
+        return "\n\n".join(parts)
 
     def cost_of_requests(self) -> str:
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""

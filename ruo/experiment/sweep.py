@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import statistics
 import time
@@ -60,8 +59,8 @@ def sweep(
 
     Most arguments are those of `ruo.score_csv`, of which some may be several values to measure; no request is repeated.
     """
-    servers: dict[str | None, Servers] = {}
-    servers |= url.items() if isinstance(url, Mapping) else [(None, url)]
+    by_name: Mapping[Any, Servers] = url if isinstance(url, Mapping) else {None: url}
+    servers = {name: [value] if isinstance(value, str) else value for name, value in by_name.items()}
     wires = [wire] if isinstance(wire, str) else list(wire)
     options = {"wire": wires[0] if wires else None, "label_prefix": label_prefix, "timeout": timeout, "token": token}
     table = _TableMeasurement(source, servers, options)
@@ -117,7 +116,9 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
 class _TableMeasurement(Measurement):
     """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
 
-    def __init__(self, source: Source, servers: Mapping[str | None, Servers], options: dict[str, Any]) -> None:
+    def __init__(
+        self, source: Source, servers: Mapping[Any, Sequence[str] | Deployment], options: dict[str, Any]
+    ) -> None:
         self._source = source
         self._servers = servers
         self._options = options
@@ -146,7 +147,7 @@ class _TableMeasurement(Measurement):
         if replicas is None or self._replicas.get(model) == replicas:
             return
         servers = self._servers[model]
-        if isinstance(servers, (str, Sequence)):
+        if isinstance(servers, Sequence):
             raise DeploymentError("An address cannot be scaled; pass local_server(...) or a KubernetesDeployment.")
         servers.scale(replicas)
         self._replicas[model] = replicas
@@ -165,8 +166,6 @@ class _TableMeasurement(Measurement):
 
     def _urls(self, model: str | None) -> list[str]:
         servers = self._servers[model]
-        if isinstance(servers, str):
-            return [servers]
         return list(servers if isinstance(servers, Sequence) else servers.urls)
 
     def _score(self, urls: list[str], model: str | None, replicas: int | None, **levels: Any) -> dict[str, Any]:
@@ -181,21 +180,15 @@ class _TableMeasurement(Measurement):
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
             "peak_rss_mb": peak_mb,
-            "max_abs_difference": _or_none(difference),
+            "max_abs_difference": difference,
             "answers_equal": difference <= TOLERANCE,
         }
 
 
-def _or_none(number: float) -> float | None:
-    """JSON has no word for infinity and NaN."""
-    return number if math.isfinite(number) else None
-
-
 def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
     records, timings = scores.records, scores.timings
-    seconds = [record.seconds for record in records]
-    # without the decoding, during which the server waits for the body; None where it reports no times
-    server_s = _or_none(sum(record.predict_s + record.encode_s for record in records))
+    # without the decoding, during which the server waits for the body; NaN where it reports no times
+    server_s = sum(record.predict_s + record.encode_s for record in records)
     balance = scores.balance()
     pods = balance["worker"].str.rpartition("/")[0]  # a worker is named HOST/PROCESS; on Kubernetes, a pod is a host
     rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()
@@ -204,12 +197,12 @@ def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
         "requests": len(records),
         "bytes": sum(record.bytes for record in records),
         **timings._asdict(),
-        "request_median_s": statistics.median(seconds),
-        "request_max_s": max(seconds),
+        "request_median_s": statistics.median(record.seconds for record in records),
+        "request_max_s": max(record.seconds for record in records),
         "server_s": server_s,
-        "server_busy": None if server_s is None else server_s / (workers * timings.sending_s),
+        "server_busy": server_s / (workers * timings.sending_s),
         "workers": workers,
-        "rows_by_worker": {str(worker): int(count) for worker, count in rows.items()},
+        "rows_by_worker": rows.to_dict(),
         "retries": sum(record.attempts - 1 for record in records),
         "model_version": scores.model.version,
     }

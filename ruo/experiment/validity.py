@@ -5,7 +5,7 @@ A rule applies where the runs have the columns that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from ruo.stats import count
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
-_GROUPS = ["job", "system", *SETTING]  # where jobs or systems are compared
 _LOAD = ["machine_busy", "others_cpus", "loop_lag_s", "server_busy", "workers", "rows_by_worker", "requests"]
 _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_version", "replicas", "concurrency", *_LOAD]
 
@@ -114,7 +113,7 @@ def _drift(good: pd.DataFrame) -> float | None:
     """The relative change of the times from first to last within their settings, where it is significant."""
     if len(good) < _DRIFT_RUNS:
         return None
-    relative = good["total_s"] / good.groupby(_present(good), dropna=False)["total_s"].transform("median")
+    relative = good["total_s"] / good.groupby(_columns_of_setting(good), dropna=False)["total_s"].transform("median")
     if relative.nunique() < 2:
         return None
     p_value = stats.spearmanr(good["run"], relative).pvalue
@@ -148,9 +147,7 @@ def worker_shares(rows_by_worker: dict[str, int], replicas: float) -> tuple[floa
 def _notes(good: pd.DataFrame) -> list[str]:
     """The settings whose times say little about the servers, because these waited; and those whose times vary much."""
     waiting, unsteady = [], []
-    names = _present(good)
-    for key, runs in good.groupby(names, dropna=False) if len(good) else ():
-        setting = dict(zip(names, key, strict=True))
+    for setting, runs in by_setting(good):
         busy, requests = runs["server_busy"].median(), runs["requests"].median()
         if setting.get("pipelined") and busy < _WAITING and requests >= 2 * runs["workers"].median():
             waiting.append(f"{name_of(setting, good)} {busy:.0%}")
@@ -165,5 +162,13 @@ def _notes(good: pd.DataFrame) -> list[str]:
     return [f"{sentence}: {', '.join(settings)}." for sentence, settings in sentences.items() if settings]
 
 
-def _present(runs: pd.DataFrame) -> list[str]:
-    return [name for name in _GROUPS if name in runs and runs[name].notna().any()]
+def by_setting(runs: pd.DataFrame) -> Iterator[tuple[dict[Any, Any], pd.DataFrame]]:
+    """Each setting, with its runs."""
+    names = _columns_of_setting(runs)
+    for key, group in runs.groupby(names, dropna=False) if names else ():
+        yield dict(zip(names, key, strict=True)), group
+
+
+def _columns_of_setting(runs: pd.DataFrame) -> list[str]:
+    """The columns that say how a run was made, as far as they have values; jobs and systems may be compared, too."""
+    return [name for name in ["job", "system", *SETTING] if name in runs and runs[name].notna().any()]
