@@ -245,7 +245,7 @@ def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict
         folder.rename(folder.with_name(f"{folder.name}-{date}"))
 
 
-def largest_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
+def max_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
     """The largest absolute difference; infinity where the shapes differ, NaN where only one of two values is NaN."""
     if predictions.shape != reference.shape:
         return inf

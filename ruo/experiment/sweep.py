@@ -16,31 +16,21 @@ from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy import Deployment
 from ruo.errors import ArgumentError, DeploymentError, RuoError
-from ruo.experiment.carry_out import (
-    TOLERANCE,
-    Measurement,
-    Plan,
-    Trial,
-    all_combinations,
-    carry_out,
-    largest_difference,
-)
+from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_combinations, carry_out, max_difference
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
 from ruo.table import Source, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
-Servers = str | Sequence[str] | Deployment
+Servers = Sequence[str] | Deployment  # an address, addresses or a deployment
 
 
 def sweep(
     source: Source,
     url: Servers | Mapping[str, Servers],  # a mapping by the names of models makes the model a factor
     *,
-    chunk_sizes: Sequence[
-        int | None
-    ],  # rows per request; None: the whole table. Others that hold all rows are left out
+    chunk_sizes: Sequence[int | None],  # rows per request, below those of the table; None: the whole table in one
     runs: int = 5,  # measured blocks
     wire: str | Sequence[str] = "v2",
     concurrency: int | Sequence[int] = 8,
@@ -65,28 +55,24 @@ def sweep(
     options = {"wire": wires[0] if wires else None, "label_prefix": label_prefix, "timeout": timeout, "token": token}
     table = _TableMeasurement(source, servers, options)
     sizes, notes = _sizes_below(table.rows, chunk_sizes)
-    combinations = all_combinations(
-        {
-            "model": list(servers),
-            "replicas": [None] if replicas is None else list(replicas),
-            "wire": wires,
-            "concurrency": [concurrency] if isinstance(concurrency, int) else list(concurrency),
-            "chunk_size": sizes,
-            "pipelined": list(pipelined),
-        }
-    )
-    plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
+    factors = {
+        "model": list(servers),
+        "replicas": [None] if replicas is None else list(replicas),
+        "wire": wires,
+        "concurrency": [concurrency] if isinstance(concurrency, int) else list(concurrency),
+        "chunk_size": sizes,
+        "pipelined": list(pipelined),
+    }
+    plan = Plan(all_combinations(factors), runs, warmup, seed, slow=None if replicas is None else "replicas")
     data = {"name": table.name, "rows": table.rows, "features": table.features, "label_prefix": label_prefix}
-    provenance = Provenance(
-        {
-            "plan": {**plan.facts(), "timeout": timeout},
-            "data": {**data, "sha256": fingerprint_table(source)},
-            "model": _model_facts(model),
-            "machine": machine(),
-            "notes": notes,
-        }
-    )
-    carry_out(plan, table, provenance, results_dir, progress=progress)
+    facts = {
+        "plan": {**plan.facts(), "timeout": timeout},
+        "data": {**data, "sha256": fingerprint_table(source)},
+        "model": _model_facts(model),
+        "machine": machine(),
+        "notes": notes,
+    }
+    carry_out(plan, table, Provenance(facts), results_dir, progress=progress)
     return read_sweep(results_dir)
 
 
@@ -116,9 +102,7 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
 class _TableMeasurement(Measurement):
     """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
 
-    def __init__(
-        self, source: Source, servers: Mapping[Any, Sequence[str] | Deployment], options: dict[str, Any]
-    ) -> None:
+    def __init__(self, source: Source, servers: Mapping[Any, Servers], options: dict[str, Any]) -> None:
         self._source = source
         self._servers = servers
         self._options = options
@@ -175,7 +159,7 @@ class _TableMeasurement(Measurement):
         scores = score_csv(self._source, urls, retries=0, progress=False, **{**self._options, **levels})
         cpu_s = time.process_time() - began
         peak_mb = peak_rss_mb()
-        difference = largest_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
+        difference = max_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
         return _facts(scores, replicas) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,

@@ -47,7 +47,8 @@ def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
     for name, (look, pipelined, column) in _TIMES.items():
         ends += _draw_line(axes, runs[runs["pipelined"].astype(bool) == pipelined], column, name, look)
     if bound_s is not None:
-        ends.append(_draw_bound(axes, bound_s, "without a network"))
+        axes.axhline(bound_s, **style.DOTTED)
+        ends.append((bound_s, "without a network", BLACK))
     # show intervals whole, except the very wide ones of few runs, which would press the points together
     highest = float(runs["total_s"].max())
     axes.set_ylim(0, min(1.08 * max(highest, axes.get_ylim()[1]), 1.8 * highest))
@@ -88,7 +89,8 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     for name, look in looks.items():
         ends += _draw_line(axes, runs[runs["system"] == name], "total_s", name, look)
     if (seconds := runs.loc[runs["system"] == bound, "total_s"].mean()) > 0:
-        ends.append(_draw_bound(axes, float(seconds), bound))
+        axes.axhline(seconds, **style.DOTTED)
+        ends.append((float(seconds), bound, BLACK))
     _mark_failures(axes, runs[runs["system"] == old])
     style.label_ends(axes, ends)
     style.log_ticks(axes, low, high)
@@ -118,11 +120,6 @@ def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line
     axes.scatter(runs["rows_per_request"], runs[column], color=look["color"], **style.SAMPLES)
     axes.errorbar(list(groups.groups), means["value"], yerr=[below, above], elinewidth=1, **look)
     return [(float(means["value"].iloc[-1]), name, look["color"])]
-
-
-def _draw_bound(axes: Any, value: float, name: str) -> End:
-    axes.axhline(value, **style.DOTTED)
-    return value, name, BLACK
 
 
 def _size_axis(axes: Any, runs: pd.DataFrame, rows: int) -> None:

@@ -15,13 +15,10 @@ from ruo.figures.style import BLACK, BLUE, ORANGE, End
 from ruo.learn.evaluation import Evaluation
 from ruo.learn.training import Trained
 
-# name: the prefix of its columns, and its look
-_CURVES = {"training": ("", style.ORANGE_LINE), "validation": ("validation_", style.BLUE_LINE)}
 _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
 _LONGEST_NAME = 24
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", BLUE])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", ORANGE])
-_DIGIT = 0.64  # the width of a digit over the height of its line
 
 Counts = np.ndarray[Any, Any]
 
@@ -51,7 +48,7 @@ def figure_of_learning(trained: Trained) -> Figure:
 
 def _draw_curves(axes: Any, trained: Trained, column: str) -> list[End]:
     ends = []
-    for name, (prefix, look) in _CURVES.items():
+    for name, prefix, look in (("training", "", style.ORANGE_LINE), ("validation", "validation_", style.BLUE_LINE)):
         values = trained.history[prefix + column]
         axes.plot(trained.history["epoch"], values, **look)
         ends.append((float(values.iloc[-1]), name, look["color"]))
@@ -70,9 +67,8 @@ def _mark_best(top: Any, bottom: Any, best: int, last: int) -> None:
     for axes in (top, bottom):
         axes.axvline(best, **style.DOTTED, zorder=1)
     left = best > (last + 1) / 2
-    place = {"xytext": (-6 if left else 6, -2), "ha": "right" if left else "left", "va": "top"}
-    corner = {"xycoords": top.get_xaxis_transform(), "textcoords": "offset points"}
-    top.annotate(f"best epoch: {best}", (best, 1), **corner, **place, **style.BOLD)
+    place = {"xytext": (-6 if left else 6, -2), "textcoords": "offset points", "ha": "right" if left else "left"}
+    top.annotate(f"best epoch: {best}", (best, 1), top.get_xaxis_transform(), va="top", **place, **style.BOLD)
 
 
 def _loss_axis(axes: Any, trained: Trained) -> None:
@@ -133,6 +129,8 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
         axes.set_title(f"Confidence against truth, {evaluation.rows:,} rows: expected calibration error {error:.3f}")
         _draw_shares(axes, bins)
         _draw_rows(below, bins)
+        for axis in (axes.yaxis, below.xaxis):
+            axis.set_ticks(np.linspace(0, 1, 11), [f"{percent} %" for percent in range(0, 101, 10)])
     figure.set_label(evaluation.verdict())
     return figure
 
@@ -153,7 +151,7 @@ def _paint(axes: Any, counts: Counts) -> None:
 
 def _write_counts(axes: Any, counts: Counts, cell: float) -> None:
     """Write the rows of every cell that has some; `cell` is its width in points."""
-    font = min(11.0, 0.9 * cell / (_DIGIT * len(f"{counts.max():,}")))
+    font = min(11.0, 0.9 * cell / (0.64 * len(f"{counts.max():,}")))  # the width of a digit over the height of its line
     for (row, column), count in np.ndenumerate(counts):
         if count:
             weight = "bold" if row == column else "normal"
@@ -186,7 +184,6 @@ def _draw_shares(axes: Any, bins: pd.DataFrame) -> None:
     axes.set(ylim=(0, 1.04), ylabel="share of right answers (95 % interval)")
     axes.text(0.02, 0.98, "under-confident:\nright more often than it is sure", va="top", fontsize=9)
     axes.text(0.98, 0.02, "over-confident:\nright less often than it is sure", ha="right", fontsize=9)
-    _percent_ticks(axes.yaxis)
 
 
 def _draw_rows(axes: Any, bins: pd.DataFrame) -> None:
@@ -196,8 +193,3 @@ def _draw_rows(axes: Any, bins: pd.DataFrame) -> None:
     axes.bar_label(bars, [f"{rows:,.0f}" for rows in bins["rows"]], fontsize=9, padding=1)
     axes.set(ylim=(0, 1.25 * bins["rows"].max()), yticks=[], ylabel="rows")
     axes.set(xlim=(0, 1.02), xlabel="confidence of the answer (mean of the rows in the bin)")
-    _percent_ticks(axes.xaxis)
-
-
-def _percent_ticks(axis: Any) -> None:
-    axis.set_ticks(np.linspace(0, 1, 11), [f"{percent} %" for percent in range(0, 101, 10)])
