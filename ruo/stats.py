@@ -77,7 +77,7 @@ class Comparison(NamedTuple):
         if not self.differs:
             return f"{no_difference}: {ratio} ({interval})."
         took = f"it takes {digits(self.ratio)} times as long ({interval})"
-        return sentence_case(f"{name_a} is {self.word} than {name_b}: {took}.")
+        return f"{name_a[:1].upper()}{name_a[1:]} is {self.word} than {name_b}: {took}."
 
 
 def mean_interval(values: Values) -> Interval:
@@ -163,8 +163,3 @@ def digits(number: float) -> str:
     if not np.isfinite(number) or number == 0:
         return f"{number:g}"
     return f"{number:,.{max(0, 2 - int(np.floor(np.log10(abs(number)))))}f}"
-
-
-def sentence_case(text: str) -> str:
-    """The text with a capital first letter and the rest unchanged."""
-    return text[:1].upper() + text[1:]

@@ -163,12 +163,16 @@ def carry_out(
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
     measurement.prepare(trial)
     busy, waited_s = wait_until_quiet(_QUIET, patience_s)
-    line = {name: value for name, value in vars(trial).items() if name != "levels"} | {
+    line = {
+        **vars(trial),
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "machine_busy": busy,
         "waited_s": round(waited_s, 3),
+        **trial.levels,
+        "error": None,
+        **measurement.measure(trial),
     }
-    line |= {**trial.levels, "error": None, **measurement.measure(trial)}
+    del line["levels"]
     # JSON has no word for infinity and NaN
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
 

@@ -92,13 +92,12 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
         raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
     settings = pd.DataFrame([*times_a, *times_b], columns=SETTING).dropna(axis="columns", how="all")
 
-    def lacking(other: Times, times: Times) -> list[str]:
-        alone = (dict(zip(SETTING, setting, strict=True)) for setting in times if setting not in other)
-        return [name_of(setting, settings) for setting in alone]
-
     rows = [[*setting, *_row(times_a[setting], times_b[setting])] for setting in common]
     table = pd.DataFrame(rows, columns=[*SETTING, *_COLUMNS])[[*settings.columns, *_COLUMNS]]
-    only_a, only_b = lacking(times_b, times_a), lacking(times_a, times_b)
+    only_a, only_b = (
+        [name_of(dict(zip(SETTING, setting, strict=True)), settings) for setting in times if setting not in common]
+        for times in (times_a, times_b)
+    )
     return RunsCompared(os.fspath(a), os.fspath(b), table, _warnings(first, second), only_a, only_b)
 
 

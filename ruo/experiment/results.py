@@ -21,7 +21,7 @@ from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.validity import Validity, by_setting, judge
 from ruo.provenance import Provenance
-from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, mean_interval, r_squared, sentence_case
+from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, mean_interval, r_squared
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
@@ -187,7 +187,7 @@ class _SizeTimes:
             *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
             f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
         ]
-        return "\n".join(f"- {sentence_case(line)}" for line in lines)
+        return "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in lines)
 
     def _ranking(self) -> list[str]:
         if not len(self.means):

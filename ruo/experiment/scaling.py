@@ -16,8 +16,7 @@ from ruo.experiment.validity import worker_shares
 from ruo.stats import MIN_RUNS, Comparison, compare, r_squared
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
-# Three parameters fit any three numbers of replicas; with twice as many, a bad fit shows.
-_MIN_POINTS = 6
+_MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
 
 
 def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
@@ -122,10 +121,9 @@ def pays(costs: Costs, where: str = "this network") -> str:
         f"the client's reading {1e6 * read_s:.3g} µs and the network {1e6 * network_s:.3g} µs"
     )
     useful = costs.replica_s / max(read_s, network_s)  # replicas that one client keeps busy, where they share no CPU
+    slower = "the network" if network_s > read_s else "the client's reading"
     if useful < _WORTH_IT:
-        slower = "the network" if network_s > read_s else "the client's reading"
         return f"Distributing never pays on {where}, because {slower} takes as long as the work itself: {facts}."
-    first = "the network" if network_s > read_s else "reading"
     begin = costs.start_s + costs.network.request_s
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
@@ -133,8 +131,7 @@ def pays(costs: Costs, where: str = "this network") -> str:
     return (
         f"Distributing pays on {where} from about {about:,} rows on (two replicas are then "
         f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client "
-        f"keeps up to {useful:,.1f} replicas busy: beyond them {first} is the "
-        "bottleneck, not they."
+        f"keeps up to {useful:,.1f} replicas busy: beyond them {slower} is the bottleneck, not they."
     )
 
 

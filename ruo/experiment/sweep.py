@@ -84,19 +84,15 @@ def _model_facts(model: ModelPath | Mapping[str, ModelPath] | None) -> dict[str,
 
 def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int | None], list[str]]:
     """The sizes that are smaller than the table, and a sentence on each that is not."""
-    sizes: list[int | None] = []
-    notes = []
     for size in chunk_sizes:
         if size is not None and (isinstance(size, bool) or size != int(size) or size < 1):
             raise ArgumentError(f"chunk_sizes: {size!r} must be a whole number from 1 up, or None for the whole set.")
-        if size is None or size < rows:
-            sizes.append(None if size is None else int(size))
-        else:
-            why = f"the table has {rows:,} rows, and None sends them all."
-            notes.append(f"{size:,} rows per request was left out: {why}")
-    if notes and not sizes:
+    sizes = [size if size is None else int(size) for size in chunk_sizes if size is None or size < rows]
+    left_out = [size for size in chunk_sizes if size not in sizes]
+    if left_out and not sizes:
         raise ArgumentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
-    return sizes, notes
+    why = f"the table has {rows:,} rows, and None sends them all."
+    return sizes, [f"{size:,} rows per request was left out: {why}" for size in left_out]
 
 
 class _TableMeasurement(Measurement):
@@ -111,11 +107,8 @@ class _TableMeasurement(Measurement):
         table = open_table(source, options["label_prefix"])
         self.name = table.name
         self.features = len(table.features)
-        self.rows = 0
-        for block in table.blocks(10_000):
-            if not self.rows:
-                self._first_row = pl.DataFrame(block.features[:1], schema=table.features)
-            self.rows += len(block.features)
+        self.rows = sum(len(block.features) for block in table.blocks(10_000))
+        self._first_row = pl.DataFrame(next(table.blocks(1)).features, schema=table.features)
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""

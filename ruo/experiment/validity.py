@@ -24,12 +24,8 @@ _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_versio
 _BUSY = 0.3  # of all CPUs just before a run, and CPUs in use by other processes during a run
 _DISTURBED = 0.25  # of the runs
 _DRIFT = 0.1  # of a run's time, from the first run to the last
-_P_VALUE = 0.01  # of a drift
-_DRIFT_RUNS = 8  # fewer runs cannot show a drift
 _UNSTEADY = 0.1  # standard deviation over mean
-_LATE_S = 0.25
 _UNEVEN = 0.25  # of an even share
-_ENOUGH = 10  # requests per replica, for an even share to be expected
 _WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
 
 
@@ -104,21 +100,21 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
     if change is not None:
         reasons.append(f"the runs drift: the last took {change:+.0%} of the time that the first took")
     late = good["loop_lag_s"].median()
-    if late > _LATE_S:
+    if late > 0.25:
         reasons.append(f"the client's event loop was up to {late:.2f} s late, so it did not keep up")
     return reasons
 
 
 def _drift(good: pd.DataFrame) -> float | None:
     """The relative change of the times from first to last within their settings, where it is significant."""
-    if len(good) < _DRIFT_RUNS:
+    if len(good) < 8:  # too few to show one
         return None
     relative = good["total_s"] / good.groupby(_columns_of_setting(good), dropna=False)["total_s"].transform("median")
     if relative.nunique() < 2:
         return None
     p_value = stats.spearmanr(good["run"], relative).pvalue
     change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
-    return change if p_value < _P_VALUE and abs(change) > _DRIFT else None
+    return change if p_value < 0.01 and abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:
@@ -128,7 +124,7 @@ def _uneven(good: pd.DataFrame) -> list[str]:
     reasons = []
     if len(few):
         reasons.append(f"{count(len(few), 'run')} had fewer connections than replicas; raise concurrency")
-    enough = several[several["requests"] >= _ENOUGH * several["replicas"]]
+    enough = several[several["requests"] >= 10 * several["replicas"]]  # of fewer, no even share is to be expected
     shares = map(worker_shares, enough["rows_by_worker"], enough["replicas"])
     uneven = [off for least, most in shares if (off := max(most - 1, 1 - least)) > _UNEVEN]
     if uneven:

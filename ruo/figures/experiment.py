@@ -30,14 +30,10 @@ _GREY = "#777777"
 
 @style.house_style
 def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
-    """Seconds against rows per request, as in the figure of 2023.
+    """Seconds against rows per request in the measured runs of a `Sweep`, as in the figure of 2023.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        The measured runs of a `Sweep`. The two phases are those of the runs that form all requests first.
-    bound_s : float, optional
-        Seconds that the job takes without a network, drawn as a bound.
+    The two phases are those of the runs that form all requests first. `bound_s` are the seconds that the job takes
+    without a network, drawn as a bound.
     """
     rows = int(runs["rows"].max())
     title = f"Time to score {rows:,} rows against the rows that a request carries"
@@ -80,7 +76,11 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     """
     sized, rows = runs[runs["system"] != bound], int(runs["rows"].max())
     low, high = float(runs["total_s"].min()) / 1.5, float(runs["total_s"].max()) * 2.2
-    title = _title(sized, old, new, rows)
+    title = f"Time to score {rows:,} rows"
+    if {old, new} <= set(sized["system"]):
+        best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min()
+        bests = f"{best[old]:.1f} s with the system of 2023 at its best, {best[new]:.2f} s with ruo"
+        title = f"The same {rows:,} rows: {bests}"
     figure, axes = style.one_panel(title)
     axes.set(ylabel="seconds for the whole job (mean, every run)", yscale="log", ylim=(low, high))
     others = [name for name in dict.fromkeys(sized["system"]) if name not in (old, new)]
@@ -97,14 +97,6 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     _size_axis(axes, sized, rows)
     figure.set_label(f"Seconds for the whole job against the rows per request, a line per system. {title}.")
     return figure
-
-
-def _title(runs: pd.DataFrame, old: str, new: str, rows: int) -> str:
-    if not {old, new} <= set(runs["system"]):
-        return f"Time to score {rows:,} rows"
-    means = runs.groupby(["system", "rows_per_request"])["total_s"].mean()
-    slow, fast = means[old].min(), means[new].min()
-    return f"The same {rows:,} rows: {slow:.1f} s with the system of 2023 at its best, {fast:.2f} s with ruo"
 
 
 def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line) -> list[End]:
@@ -147,12 +139,8 @@ def _mark_failures(axes: Any, runs: pd.DataFrame) -> None:
 def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Speed-up over one replica against replicas, a line per model at its fastest request size.
 
-    Parameters
-    ----------
-    table : DataFrame
-        The table of `ruo.experiment.speed_ups`. Short bars show the bounds that the costs set.
-    runs : DataFrame
-        The runs behind the table; each is drawn.
+    `table` is that of `ruo.experiment.speed_ups`; short bars show the bounds that the costs set. Each of the `runs`
+    behind it is drawn.
     """
     figure, axes = style.one_panel("How many times as fast as one replica?")
     most = int(table["replicas"].max())

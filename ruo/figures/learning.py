@@ -6,21 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ruo.figures import style
-from ruo.figures.style import BLACK, BLUE, ORANGE, End
+from ruo.figures.style import BLACK, BLUE, End
 from ruo.learn.evaluation import Evaluation
 from ruo.learn.training import Trained
 
 _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
-_LONGEST_NAME = 24
-_RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", BLUE])
-_WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", ORANGE])
-
-Counts = np.ndarray[Any, Any]
 
 
 @style.house_style
@@ -99,7 +93,7 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     """
     counts = evaluation.confusion.to_numpy()
     texts, size = map(str, evaluation.classes), len(counts)
-    names = [text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…" for text in texts]
+    names = [text if len(text) <= 24 else text[:23] + "…" for text in texts]
     side = float(np.clip(0.36 * size, 3.2, 14))
     room = 0.09 * max(map(len, names))  # inches, for the names of the classes
     figure = Figure((side + 3.4 + room, side + 1.7 + room), label=evaluation.verdict())
@@ -135,13 +129,13 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _paint(axes: Any, counts: Counts) -> None:
+def _paint(axes: Any, counts: np.ndarray[Any, Any]) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(len(counts), dtype=bool)
     worst = max(float(shares[~diagonal].max(initial=0)), 1e-9)
     # even the darkest cell leaves black numbers readable
-    axes.imshow(np.where(diagonal, shares, np.nan), cmap=_RIGHT, vmin=0, vmax=1.8)
-    axes.imshow(np.where(diagonal, np.nan, shares), cmap=_WRONG, vmin=0, vmax=1.4 * worst)
+    axes.imshow(np.where(diagonal, shares, np.nan), cmap="Blues", vmin=0, vmax=1.8)
+    axes.imshow(np.where(diagonal, np.nan, shares), cmap="Oranges", vmin=0, vmax=1.4 * worst)
     axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
     axes.grid(visible=False)
@@ -149,7 +143,7 @@ def _paint(axes: Any, counts: Counts) -> None:
     axes.tick_params(which="both", length=0)
 
 
-def _write_counts(axes: Any, counts: Counts, cell: float) -> None:
+def _write_counts(axes: Any, counts: np.ndarray[Any, Any], cell: float) -> None:
     """Write the rows of every cell that has some; `cell` is its width in points."""
     font = min(11.0, 0.9 * cell / (0.64 * len(f"{counts.max():,}")))  # the width of a digit over the height of its line
     for (row, column), count in np.ndenumerate(counts):
@@ -158,7 +152,7 @@ def _write_counts(axes: Any, counts: Counts, cell: float) -> None:
             axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=font, weight=weight)
 
 
-def _name_classes(axes: Any, counts: Counts, names: list[str], cell: float) -> None:
+def _name_classes(axes: Any, counts: np.ndarray[Any, Any], names: list[str], cell: float) -> None:
     """Name the classes on both axes, upright where a cell is too narrow, and write their recall at the right."""
     size, rows = len(counts), counts.sum(axis=1)
     places = np.arange(0, size, -(-size // _MOST_WRITTEN))

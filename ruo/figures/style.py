@@ -54,18 +54,9 @@ class Picture:
 def save_figure(
     figure: Figure, path: str | os.PathLike[str], alt: str | None = None, data: pd.DataFrame | None = None
 ) -> Picture:
-    """Write a figure as PNG (200 dots per inch) and as SVG.
+    """Write a figure as PNG (200 dots per inch) and as SVG, and the data behind it as CSV; the path's suffix is replaced.
 
-    Parameters
-    ----------
-    figure : Figure
-        A figure of `ruo.figures`.
-    path : path
-        Where to write; its suffix is replaced.
-    alt : str, optional
-        The alternative text: what the figure shows, in words. By default the figure's label.
-    data : DataFrame, optional
-        The data behind the figure, written beside it as CSV.
+    The alternative text says in words what the figure shows; by default it is the figure's label.
     """
     path, alt = Path(path), alt or str(figure.get_label())
     picture = Picture(path.with_suffix(".png"), alt)

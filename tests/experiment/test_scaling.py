@@ -59,7 +59,7 @@ def test_a_heavy_model_pays_from_some_rows_on() -> None:
     assert sentence.startswith("Distributing pays on this network from about 210 rows on")
     assert apart.speed_up(2, 220) > 1.2 > apart.speed_up(2, 200)
     assert "3,500,000 floating-point operations" in sentence
-    assert "One client keeps up to 50.0 replicas busy: beyond them reading is the bottleneck" in sentence
+    assert "One client keeps up to 50.0 replicas busy: beyond them the client's reading is the bottleneck" in sentence
 
 
 def test_a_light_model_never_pays() -> None:
