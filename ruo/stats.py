@@ -36,15 +36,12 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The `ratio` of the times of A over those of B (geometric means) with its 95 % interval; below 1, A is faster.
-
-    `n_a` and `n_b` count the runs, or the pairs of runs from the same block where `is_paired`.
-    """
+    """The `ratio` of the times of A over those of B (geometric means) with its 95 % interval; below 1, A is faster."""
 
     ratio: float
     low: float
     high: float
-    n_a: int
+    n_a: int  # runs, or pairs of runs from the same block
     n_b: int
     is_paired: bool = False
 
@@ -81,10 +78,7 @@ class Comparison(NamedTuple):
 
 
 def mean_interval(values: Values) -> Interval:
-    """The arithmetic mean with its 95 % interval by Student's t distribution, which assumes normal values.
-
-    Source: Student, "The Probable Error of a Mean", Biometrika 1908.
-    """
+    """The arithmetic mean with its 95 % interval by Student's t distribution, which assumes normal values."""
     array = _checked(values)
     n, mean = len(array), float(array.mean())
     if n == 1:

@@ -130,13 +130,10 @@ def carry_out(
     results_dir: str | os.PathLike[str],
     *,
     patience_s: float = 0.0,
-    progress: bool | None = None,
-    log: Callable[[str], object] | None = None,
+    progress: bool | None = None,  # None draws a bar only in a terminal or a notebook
+    log: Callable[[str], object] | None = None,  # called with a line after each run
 ) -> None:
-    """Do the runs that `results_dir` does not hold yet, each after waiting up to `patience_s` for a quiet machine.
-
-    `progress` draws a bar (by default only in a terminal or a notebook); `log` is called with a line after each run.
-    """
+    """Do the runs that `results_dir` does not hold yet, each after waiting up to `patience_s` for a quiet machine."""
     folder = Path(results_dir)
     trials = plan.trials()
     done = _resume(folder, trials, provenance)

@@ -67,9 +67,8 @@ class RunsCompared:
         return "\n\n".join(part for part in parts if part)
 
     def __repr__(self) -> str:
-        counts = self.table["word"].value_counts().to_dict()
-        in_order = [word for word in ("faster", "slower", "no difference seen") if word in counts]
-        words = ", ".join(f"{counts[word]} {word}" for word in in_order)
+        counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen")
+        words = ", ".join(f"{counts[word]} {word}" for word in in_order if word in counts)
         warnings = f", {count(len(self.warnings), 'warning')}" if self.warnings else ""
         return f"RunsCompared(B {self.name_b} against A {self.name_a}: {words}{warnings})"
 

@@ -27,8 +27,6 @@ from ruo.machine import cpu_limit
 from ruo.table import Source, open_table
 from ruo.timing import time_runs
 
-_CHUNK_SIZE = 10_000
-
 
 class Network(NamedTuple):
     """The seconds that a small request spends outside the server, and the throughput in bytes per second."""
@@ -98,16 +96,13 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool,
     best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
     alone = alone[alone["rows_per_request"] == best]
 
-    def read() -> None:
-        for _ in open_table(source).blocks(_CHUNK_SIZE):
-            pass
-
+    reading = time_runs(lambda: sum(1 for _ in open_table(source).blocks(10_000)), runs=3, warmup=0)
     costs = Costs(
-        min(time_runs(read, runs=3, warmup=0).samples) / rows,
+        min(reading.samples) / rows,
         float(good["client_cpu_s"].median()) / rows,
         float(alone["server_s"].median()) / rows,
         float(alone["bytes"].median()) / rows,
-        measure_network(source, url, min(_CHUNK_SIZE, int(rows))),
+        measure_network(source, url),
         cores=cpu_limit() if shared else None,
         flops=flops,
     )
@@ -132,15 +127,15 @@ def measure_network(
 
 def _outside(frame: pl.DataFrame, url: str, tries: int, token: str | None) -> tuple[float, int]:
     """Seconds of a request outside the server, and its bytes both ways."""
-    outside = []
-    for _ in range(tries + 1):
-        scores = score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token)
-        record = scores.records[0]
-        outside.append(record.seconds - record.predict_s - record.encode_s)  # the body is decoded while it arrives
-    seconds = statistics.median(outside[1:])  # the first warms the server for this size
+    runs = [
+        score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token) for _ in range(tries + 1)
+    ]
+    records = [scores.records[0] for scores in runs[1:]]  # the first warms the server for this size
+    # decoding is not taken off: the body is decoded while it arrives
+    seconds = statistics.median(record.seconds - record.predict_s - record.encode_s for record in records)
     if math.isnan(seconds):
         raise DeploymentError(f"{url} reports no times (Server-Timing), so its network cannot be measured.")
-    return seconds, record.bytes + scores.predictions.nbytes
+    return seconds, records[0].bytes + runs[0].predictions.nbytes
 
 
 @contextmanager

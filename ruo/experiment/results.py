@@ -62,10 +62,7 @@ class Sweep:
         return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
 
     def verdict(self) -> str:
-        """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes.
-
-        There is a verdict on the sizes for each combination of the other settings.
-        """
+        """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
         parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
         names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
         if not names:
@@ -124,10 +121,7 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
 
 
 def verdict_on_sizes(runs: pd.DataFrame) -> str:
-    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending.
-
-    The time of a two-phase run is forming + sending, as in 2023; that of a pipelined run is the whole job.
-    """
+    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending."""
     runs = runs[~runs["warmup"]]
     if not len(runs):
         return "Nothing was measured, so nothing can be said."

@@ -48,10 +48,7 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
 
 
 def balance(runs: pd.DataFrame) -> pd.DataFrame:
-    """The least and the most rows of a replica in any run, by model, request size and number of replicas above one.
-
-    Each is a share of an even share, so 1 is even.
-    """
+    """The least and the most rows of a replica in any run, as shares of an even share, by model, size and replicas."""
     names = ["model", "rows_per_request", "replicas"]
     several = runs[runs["error"].isna() & (runs["replicas"].fillna(1) > 1)]
     shares = [*map(worker_shares, several["rows_by_worker"], several["replicas"])]

@@ -48,10 +48,7 @@ class Validity:
 
 
 def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every run scored every row alike") -> Validity:
-    """Judge runs with columns as in `Sweep.runs` or in a comparison of systems; `planned` is how many there should be.
-
-    Warm-ups count only where answers are compared.
-    """
+    """Judge runs, of which so many were `planned`; of warm-ups, only the answers count."""
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
     measured = runs[~runs["warmup"].eq(True)]
     good = measured[measured["error"].isna() & measured["total_s"].notna()]
@@ -96,11 +93,9 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
         busy = int((measured[column].astype(float) > _BUSY).sum())
         if busy > _DISTURBED * len(measured):
             reasons.append(f"the machine was busy with something else {when} {busy} of {count(len(measured), 'run')}")
-    change = _drift(good)
-    if change is not None:
+    if (change := _drift(good)) is not None:
         reasons.append(f"the runs drift: the last took {change:+.0%} of the time that the first took")
-    late = good["loop_lag_s"].median()
-    if late > 0.25:
+    if (late := good["loop_lag_s"].median()) > 0.25:
         reasons.append(f"the client's event loop was up to {late:.2f} s late, so it did not keep up")
     return reasons
 
@@ -120,14 +115,12 @@ def _drift(good: pd.DataFrame) -> float | None:
 def _uneven(good: pd.DataFrame) -> list[str]:
     """What makes a comparison of replicas invalid: some had no connection, or much less work than others."""
     several = good[good["replicas"].fillna(1) > 1]
-    few = several[several["concurrency"] < several["replicas"]]
     reasons = []
-    if len(few):
-        reasons.append(f"{count(len(few), 'run')} had fewer connections than replicas; raise concurrency")
+    if few := int((several["concurrency"] < several["replicas"]).sum()):
+        reasons.append(f"{count(few, 'run')} had fewer connections than replicas; raise concurrency")
     enough = several[several["requests"] >= 10 * several["replicas"]]  # of fewer, no even share is to be expected
     shares = map(worker_shares, enough["rows_by_worker"], enough["replicas"])
-    uneven = [off for least, most in shares if (off := max(most - 1, 1 - least)) > _UNEVEN]
-    if uneven:
+    if uneven := [off for least, most in shares if (off := max(most - 1, 1 - least)) > _UNEVEN]:
         worst = f"up to {max(uneven):.0%} off an even share"
         reasons.append(f"in {count(len(uneven), 'run')} the replicas were unbalanced ({worst})")
     return reasons

@@ -99,10 +99,8 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     figure = Figure((side + 3.4 + room, side + 1.7 + room), label=evaluation.verdict())
     axes = figure.subplots()
     axes.set_title(f"{evaluation.rows:,} rows: accuracy {100 * evaluation.accuracy.value:.1f} %")
-    _paint(axes, counts)
     cell = 72 * side / size  # points
-    if size <= _MOST_WRITTEN:
-        _write_counts(axes, counts, cell)
+    _paint(axes, counts, cell)
     _name_classes(axes, counts, names, cell)
     return figure
 
@@ -129,7 +127,8 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _paint(axes: Any, counts: np.ndarray[Any, Any]) -> None:
+def _paint(axes: Any, counts: np.ndarray[Any, Any], cell: float) -> None:
+    """Paint each cell, which is `cell` points wide, and write how many rows it has."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(len(counts), dtype=bool)
     worst = max(float(shares[~diagonal].max(initial=0)), 1e-9)
@@ -141,12 +140,8 @@ def _paint(axes: Any, counts: np.ndarray[Any, Any]) -> None:
     axes.grid(visible=False)
     axes.grid(which="minor", axis="both", linewidth=0.5)
     axes.tick_params(which="both", length=0)
-
-
-def _write_counts(axes: Any, counts: np.ndarray[Any, Any], cell: float) -> None:
-    """Write the rows of every cell that has some; `cell` is its width in points."""
     font = min(11.0, 0.9 * cell / (0.64 * len(f"{counts.max():,}")))  # the width of a digit over the height of its line
-    for (row, column), count in np.ndenumerate(counts):
+    for (row, column), count in np.ndenumerate(counts) if len(counts) <= _MOST_WRITTEN else ():
         if count:
             weight = "bold" if row == column else "normal"
             axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=font, weight=weight)
