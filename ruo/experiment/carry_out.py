@@ -69,11 +69,10 @@ class Plan:
     def trials(self) -> list[Trial]:
         """All runs in the order of time."""
         trials: list[Trial] = []
-        only_block = self._only_blocks()
+        once = self._only_blocks()
         for block in range(1 - self.warmup, self.runs + 1):
             rng = random.Random(f"{self.seed}/{block}")  # noqa: S311  its random() is the same in every Python
-            numbered = enumerate(self.combinations)
-            selected = [levels for number, levels in numbered if only_block.get(number, block) == block]
+            selected = [levels for number, levels in enumerate(self.combinations) if once.get(number, block) == block]
             shuffled = sorted(selected, key=lambda _: rng.random())
             if slow := self.slow:
                 place = {level: rng.random() for level in dict.fromkeys(levels[slow] for levels in selected)}

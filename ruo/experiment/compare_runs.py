@@ -14,7 +14,7 @@ from scipy import stats
 
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
-from ruo.experiment.validity import SETTING, name_of
+from ruo.experiment.validity import columns_of_setting, name_of
 from ruo.provenance import Provenance
 from ruo.stats import Comparison, compare_unpaired, count, digits
 
@@ -85,26 +85,26 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
     """
     first, second = read_sweep(a), read_sweep(b)
     _require_same_job(first.provenance, second.provenance)
-    times_a, times_b = _times(first), _times(second)
+    names = columns_of_setting(pd.concat([first.measured, second.measured]))
+    times_a, times_b = _times(first, names), _times(second, names)
     common = [setting for setting in times_a if setting in times_b]
     if not common:
         raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
-    settings = pd.DataFrame([*times_a, *times_b], columns=SETTING).dropna(axis="columns", how="all")
-
     rows = [[*setting, *_row(times_a[setting], times_b[setting])] for setting in common]
-    table = pd.DataFrame(rows, columns=[*SETTING, *_COLUMNS])[[*settings.columns, *_COLUMNS]]
+    settings = pd.DataFrame([*times_a, *times_b], columns=names)
     only_a, only_b = (
-        [name_of(dict(zip(SETTING, setting, strict=True)), settings) for setting in times if setting not in common]
+        [name_of(dict(zip(names, setting, strict=True)), settings) for setting in times if setting not in common]
         for times in (times_a, times_b)
     )
+    table = pd.DataFrame(rows, columns=[*names, *_COLUMNS])
     return RunsCompared(os.fspath(a), os.fspath(b), table, _warnings(first, second), only_a, only_b)
 
 
-def _times(sweep: Sweep) -> Times:
+def _times(sweep: Sweep, names: list[str]) -> Times:
     """The seconds of the runs that succeeded, by setting, in the order of the settings; an absent level is None."""
     times: Times = {}
     levels: Any
-    for levels, runs in sweep.measured.groupby(SETTING, dropna=False):
+    for levels, runs in sweep.measured.groupby(names, dropna=False):
         setting = tuple(None if pd.isna(level) else level for level in levels)
         times[setting] = runs.loc[runs["error"].isna(), "total_s"].tolist()
     return times

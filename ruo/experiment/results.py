@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy import optimize
 
 from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.validity import Validity, by_setting, judge
 from ruo.provenance import Provenance
-from ruo.stats import MIN_RUNS, Comparison, compare, count, digits, mean_interval, r_squared
+from ruo.stats import MIN_RUNS, Comparison, Values, compare, count, digits, mean_interval, r_squared
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
@@ -85,8 +84,7 @@ class Sweep:
     def save(self, *more: str) -> None:
         """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        text = "\n\n".join([self.verdict(), *more])
-        (self.results_dir / "verdict.txt").write_text(text + "\n", encoding="utf-8")
+        (self.results_dir / "verdict.txt").write_text("\n\n".join([self.verdict(), *more]) + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
         sizes = self.runs["rows_per_request"].nunique()
@@ -147,7 +145,7 @@ class RequestCost(NamedTuple):
         return f"{text}: from {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
 
 
-def fit_request_cost(requests: ArrayLike, rows: int, seconds: ArrayLike) -> RequestCost:
+def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCost:
     """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
 
     The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one

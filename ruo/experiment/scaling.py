@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy import optimize
 
 from ruo.errors import ExperimentError
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
-from ruo.stats import MIN_RUNS, Comparison, compare, r_squared
+from ruo.stats import MIN_RUNS, Comparison, Values, compare, r_squared
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
 _MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
@@ -82,7 +81,7 @@ class ScalingLaw(NamedTuple):
         return f"The fitted law ({parameters}) says: {end}."
 
 
-def fit_usl(replicas: ArrayLike, throughput: ArrayLike) -> ScalingLaw:
+def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
     n, x = np.asarray(replicas, float), np.asarray(throughput, float)
     points = len(np.unique(n))
@@ -104,7 +103,7 @@ def law(runs: pd.DataFrame, rows_per_request: int) -> str:
     good = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
     means = good.groupby("replicas")["rows_per_s"].mean()
     try:
-        return fit_usl(means.index, means).sentence()
+        return fit_usl(means.index.to_numpy(), means).sentence()
     except ExperimentError as error:
         return f"No law is fitted: {error}"
 

@@ -58,10 +58,9 @@ def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every ru
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, how they were sent, and what else differs `among` the runs."""
-    parts = []
-    if "rows_per_request" in setting:
-        ways: dict[object, str] = {True: " pipelined", False: " in two phases"}
-        parts = [f"{setting['rows_per_request']:,} rows{ways.get(setting.get('pipelined'), '')}"]
+    ways: dict[Any, str] = {True: " pipelined", False: " in two phases"}
+    way = ways.get(setting.get("pipelined"), "")
+    parts = [f"{setting['rows_per_request']:,} rows{way}"] if "rows_per_request" in setting else []
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     parts += [words[name].format(setting[name]) for name in words if name in among and among[name].nunique() > 1]
@@ -74,14 +73,13 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> 
     retried = int((measured["retries"].fillna(0) > 0).sum())
     different = int((runs["answers_equal"] == False).sum())  # noqa: E712  a failed run has no answer
     versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
-    several = [names for names in versions if len(names) > 1]
     missing = 0 if planned is None else planned - len(runs)
     reasons = {
         f"{count(missing, 'run')} of the plan {'is' if missing == 1 else 'are'} missing": missing > 0,
         f"{count(len(failed), 'run')} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
         f"{count(retried, 'run')} sent a request again": retried > 0,
         f"{count(different, 'run')} gave other predictions than the first": different > 0,
-        **{f"{len(names)} versions of the model answered ({', '.join(names)})": True for names in several},
+        **{f"{len(names)} versions of the model answered ({', '.join(names)})": len(names) > 1 for names in versions},
     }
     return [sentence for sentence, holds in reasons.items() if holds]
 
@@ -104,7 +102,7 @@ def _drift(good: pd.DataFrame) -> float | None:
     """The relative change of the times from first to last within their settings, where it is significant."""
     if len(good) < 8:  # too few to show one
         return None
-    relative = good["total_s"] / good.groupby(_columns_of_setting(good), dropna=False)["total_s"].transform("median")
+    relative = good["total_s"] / good.groupby(columns_of_setting(good), dropna=False)["total_s"].transform("median")
     if relative.nunique() < 2:
         return None
     p_value = stats.spearmanr(good["run"], relative).pvalue
@@ -153,11 +151,11 @@ def _notes(good: pd.DataFrame) -> list[str]:
 
 def by_setting(runs: pd.DataFrame) -> Iterator[tuple[dict[Any, Any], pd.DataFrame]]:
     """Each setting, with its runs."""
-    names = _columns_of_setting(runs)
+    names = columns_of_setting(runs)
     for key, group in runs.groupby(names, dropna=False) if names else ():
         yield dict(zip(names, key, strict=True)), group
 
 
-def _columns_of_setting(runs: pd.DataFrame) -> list[str]:
+def columns_of_setting(runs: pd.DataFrame) -> list[str]:
     """The columns that say how a run was made, as far as they have values; jobs and systems may be compared, too."""
     return [name for name in ["job", "system", *SETTING] if name in runs and runs[name].notna().any()]

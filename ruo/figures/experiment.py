@@ -153,9 +153,8 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         setting = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
         ends.append((float(last["speed_up"]), setting, look["color"]))
         gains.append(f"{setting}, {last['speed_up']:.2f} times with {last['replicas']:,}")
-    axes.set(xlabel="replicas", xticks=sorted(table["replicas"].unique()))
-    axes.set_ylabel("times as fast as one replica (95 % interval, every block)")
-    axes.set_ylim(0, max(most, float(table["speed_up"].max())) * 1.08)
+    axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
+    axes.set(xlabel="replicas", ylabel="times as fast as one replica (95 % interval, every block)")
     style.label_ends(axes, ends)
     figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
     return figure
@@ -188,8 +187,7 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
 def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
     """A heat map of the seconds for the whole job over replicas and rows per request; the fastest cell has a frame."""
     grid = table[table["model"].isin([model])].pivot(index="rows_per_request", columns="replicas", values="seconds")
-    about = f" of {model}" if model else ""
-    title = f"Seconds for the whole job{about}, by replicas and rows per request"
+    title = f"Seconds for the whole job{f' of {model}' if model else ''}, by replicas and rows per request"
     figure, axes = style.one_panel(title)
     values = grid.to_numpy()
     axes.grid(visible=False)
@@ -199,8 +197,7 @@ def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
         color = "white" if dark[row, column] else BLACK
         axes.text(column, row, f"{seconds:.3g} s", ha="center", va="center", color=color, weight="bold")
     row, column = np.unravel_index(int(np.nanargmin(values)), values.shape)
-    corner = (column - 0.48, row - 0.48)
-    axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=3))
+    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=3))
     axes.set_xticks(range(len(grid.columns)), [f"{replicas:,}" for replicas in grid.columns])
     axes.set_yticks(range(len(grid.index)), [f"{size:,}" for size in grid.index])
     axes.set(xlabel="replicas", ylabel="rows per request")
@@ -225,8 +222,8 @@ def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Fig
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set(xlim=(1, most), xlabel="replicas")
-    axes.set(ylim=(0, highest * 1.15), ylabel="times as fast as one replica (predicted)")
+    axes.set(xlim=(1, most), ylim=(0, highest * 1.15))
+    axes.set(xlabel="replicas", ylabel="times as fast as one replica (predicted)")
     style.label_ends(axes, ends)
     axes.annotate("ideal", (highest, highest), color=_GREY, **BOLD, ha="right", va="bottom")
     last = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends)
