@@ -31,7 +31,6 @@ from ruo.provenance import Provenance
 # Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
 TOLERANCE = 1e-5
 
-_QUIET = 0.15  # of all CPUs
 _RUNS = "runs.jsonl"
 _PROVENANCE = "provenance.json"
 
@@ -83,9 +82,9 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
-        levels_of = {name: [levels[name] for levels in self.combinations] for name in self.combinations[0]}
+        names = self.combinations[0]
         return {
-            "factors": {name: list(dict.fromkeys(levels)) for name, levels in levels_of.items()},
+            "factors": {name: list(dict.fromkeys(levels[name] for levels in self.combinations)) for name in names},
             "trials": len(self.trials()),
             **{name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")},
         }
@@ -158,7 +157,7 @@ def carry_out(
 
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
     measurement.prepare(trial)
-    busy, waited_s = wait_until_quiet(_QUIET, patience_s)
+    busy, waited_s = wait_until_quiet(0.15, patience_s)  # of all CPUs
     line = {
         **vars(trial),
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),

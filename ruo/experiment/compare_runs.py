@@ -112,11 +112,10 @@ def _times(sweep: Sweep, names: list[str]) -> Times:
 
 def _row(times_a: list[float], times_b: list[float]) -> list[Any]:
     """The values of `_COLUMNS` for one setting."""
-    comparison = Comparison(nan, nan, nan, len(times_b), len(times_a))
-    if times_a and times_b:
-        comparison = compare_unpaired(times_b, times_a)
+    n_a, n_b = len(times_a), len(times_b)
+    comparison = compare_unpaired(times_b, times_a) if n_a and n_b else Comparison(nan, nan, nan, n_b, n_a)
     means = [float(stats.gmean(times)) if times else nan for times in (times_a, times_b)]
-    return [len(times_a), len(times_b), *means, *comparison[:3], comparison.word]
+    return [n_a, n_b, *means, *comparison[:3], comparison.word]
 
 
 def _require_same_job(a: Provenance, b: Provenance) -> None:
@@ -124,8 +123,7 @@ def _require_same_job(a: Provenance, b: Provenance) -> None:
     kinds = {"other data": {"data.sha256", "data.rows", "data.label_prefix"}, "another model": models}
     for what, names in kinds.items():
         if differences := [difference for difference in a.differences(b) if difference[0] in names]:
-            shown = _in_words(differences)
-            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({shown}).")
+            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({_in_words(differences)}).")
 
 
 def _models(provenance: Provenance) -> set[str]:

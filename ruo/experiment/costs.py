@@ -114,8 +114,7 @@ def measure_network(
 ) -> Network:
     """Latency and throughput of the network to a server: requests of one row and of many, less the server's own times.
 
-    Each is sent `tries` times, and the median counts. Raises ArgumentError for a table of one row, and DeploymentError
-    where the server reports no times. For a server on this machine, the throughput is that of memory.
+    Each is sent `tries` times, and the median counts. For a server on this machine, the throughput is that of memory.
     """
     table = open_table(source, label_prefix)
     frame = pl.DataFrame(next(iter(table.blocks(rows))).features, schema=table.features)

@@ -99,12 +99,11 @@ class Sweep:
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     """Read a sweep from its folder, finished or not; a last line that broke off is left out."""
     folder = Path(results_dir)
-    provenance = read_provenance(folder)
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
     # pandas cannot infer the type of a column without any value
     numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
     runs = runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers})
-    return Sweep(runs, provenance, folder)
+    return Sweep(runs, read_provenance(folder), folder)
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:

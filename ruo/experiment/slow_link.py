@@ -9,7 +9,6 @@ import asyncio
 import sys
 from contextlib import suppress
 
-_PIECE = 1 << 16
 _BURST_S = 0.01  # the delay that a link's queue makes up for when this process wakes late
 
 
@@ -25,7 +24,7 @@ class _Link:
         """Forward from `begin_s` on until the sender ends; no more is in memory than the link itself would hold."""
         loop = asyncio.get_running_loop()
         begun = loop.time() + begin_s
-        while piece := await reader.read(_PIECE):
+        while piece := await reader.read(1 << 16):
             now = loop.time()
             self._free_at = max(self._free_at, now - _BURST_S, begun) + len(piece) / self._bytes_per_s
             await asyncio.sleep(self._free_at - now)

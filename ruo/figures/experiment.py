@@ -162,13 +162,10 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 def _fastest(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each model, by replicas, at the request size that was fastest with the most replicas."""
-    fastest = []
-    for name in dict.fromkeys(table["model"]):
-        rows = table[table["model"].isin([name])].sort_values("replicas")
-        last = rows[rows["replicas"] == rows["replicas"].max()]
-        size = last.loc[last["seconds"].idxmin(), "rows_per_request"]
-        fastest.append(rows[rows["rows_per_request"] == size])
-    return fastest
+    most = table[table["replicas"] == table.groupby("model", dropna=False)["replicas"].transform("max")]
+    best = most.loc[most.groupby("model", dropna=False)["seconds"].idxmin(), ["model", "rows_per_request"]]
+    rows = table.merge(best).sort_values("replicas", kind="stable")
+    return [of_model for _, of_model in rows.groupby("model", dropna=False, sort=False)]
 
 
 def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line) -> None:
@@ -208,8 +205,9 @@ def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
 @style.house_style
 def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Figure:
     """The speed-up that the measured costs predict for up to `most` replicas, each on its own machine."""
-    about = f"more replicas, each on a machine of its own ({rows:,} rows)"
-    figure, axes = style.one_panel(f"A prediction, not a measurement: {about}")
+    figure, axes = style.one_panel(
+        f"Predicted, not measured: more replicas, each on a machine of its own ({rows:,} rows)"
+    )
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
     ends: list[End] = []
