@@ -2,9 +2,6 @@
 
 results_dir/provenance.json   what was measured where: the plan, the data, the machine (once)
 results_dir/runs.jsonl        a line per run, in the order of time; warm-ups are kept and labelled
-
-Every block of a plan holds every combination once, in its own random order, so that a slow minute affects all settings
-alike: Abedi and Brecht, "Conducting Repeatable Experiments in Highly Variable Cloud Computing Environments", ICPE'17.
 """
 
 from __future__ import annotations
@@ -48,7 +45,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """Blocks of runs, each with every combination of levels once; the order depends on the seed alone."""
+    """Blocks of runs, each with every combination of levels once, in a random order that depends on the seed alone.
+
+    So a slow minute affects all settings alike: Abedi and Brecht, "Conducting Repeatable Experiments in Highly Variable
+    Cloud Computing Environments", ICPE'17.
+    """
 
     combinations: Sequence[dict[str, Any]]
     runs: int  # measured blocks

@@ -1,13 +1,13 @@
-"""Figures of results, one file for each folder whose results they show. Nothing is measured here."""
+"""Figures of results, one file a subject. Nothing is measured here."""
 
-from ruo.figures.experiment import (
+from ruo.figures.learning import figure_of_calibration, figure_of_confusion, figure_of_learning
+from ruo.figures.runs import (
     figure_of_outlook,
     figure_of_seconds,
     figure_of_sizes,
     figure_of_speed_up,
     figure_of_systems,
 )
-from ruo.figures.learning import figure_of_calibration, figure_of_confusion, figure_of_learning
 from ruo.figures.style import Picture, save_figure
 
 __all__ = [

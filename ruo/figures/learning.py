@@ -62,7 +62,8 @@ def _mark_best(top: Any, bottom: Any, best: int, last: int) -> None:
         axes.axvline(best, **style.DOTTED, zorder=1)
     left = best > (last + 1) / 2
     place = {"xytext": (-6 if left else 6, -2), "textcoords": "offset points", "ha": "right" if left else "left"}
-    top.annotate(f"best epoch: {best}", (best, 1), top.get_xaxis_transform(), va="top", **place, **style.BOLD)
+    corner = {"xycoords": top.get_xaxis_transform(), "va": "top"}
+    top.annotate(f"best epoch: {best}", (best, 1), **corner, **place, **style.BOLD)
 
 
 def _loss_axis(axes: Any, trained: Trained) -> None:

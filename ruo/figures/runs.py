@@ -1,4 +1,4 @@
-"""The figures of experiments: seconds against the rows per request; what replicas gained, and what more would gain."""
+"""The figures of runs: seconds against the rows per request; what replicas gained, and what more would gain."""
 
 from __future__ import annotations
 
