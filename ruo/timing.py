@@ -47,8 +47,7 @@ class Runs:
             from ruo.stats import mean_interval  # scoring and serving need no SciPy
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
-        mean = mean_interval(self.samples)
-        return mean.low, mean.high
+        return mean_interval(self.samples)[1:3]
 
     def __len__(self) -> int:
         return len(self.samples)

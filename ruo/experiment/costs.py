@@ -95,7 +95,6 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool,
     rows = float(alone["rows"].iloc[0])
     best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
     alone = alone[alone["rows_per_request"] == best]
-
     reading = time_runs(lambda: sum(1 for _ in open_table(source).blocks(10_000)), runs=3, warmup=0)
     costs = Costs(
         min(reading.samples) / rows,
@@ -117,19 +116,17 @@ def measure_network(
     Each is sent `tries` times, and the median counts. For a server on this machine, the throughput is that of memory.
     """
     table = open_table(source, label_prefix)
-    frame = pl.DataFrame(next(iter(table.blocks(rows))).features, schema=table.features)
+    frame = pl.DataFrame(next(table.blocks(rows)).features, schema=table.features)
     if len(frame) < 2:
         raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
-    (request_s, request_bytes), (seconds, size) = (_outside(frame[:count], url, tries, token) for count in (1, rows))
+    (request_s, request_bytes), (seconds, size) = (_outside(frame[:size], url, tries + 1, token) for size in (1, rows))
     return Network(request_s, (size - request_bytes) / max(seconds - request_s, 1e-9))
 
 
-def _outside(frame: pl.DataFrame, url: str, tries: int, token: str | None) -> tuple[float, int]:
-    """Seconds of a request outside the server, and its bytes both ways."""
-    runs = [
-        score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token) for _ in range(tries + 1)
-    ]
-    records = [scores.records[0] for scores in runs[1:]]  # the first warms the server for this size
+def _outside(frame: pl.DataFrame, url: str, count: int, token: str | None) -> tuple[float, int]:
+    """Seconds of a request outside the server, and its bytes both ways; the first of `count` warms the server."""
+    runs = [score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token) for _ in range(count)]
+    records = [scores.records[0] for scores in runs[1:]]
     # decoding is not taken off: the body is decoded while it arrives
     seconds = statistics.median(record.seconds - record.predict_s - record.encode_s for record in records)
     if math.isnan(seconds):

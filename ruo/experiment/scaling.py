@@ -143,9 +143,8 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
     if most > 1:
         best = table[table["replicas"] == most].sort_values("seconds").iloc[0]
         gain = Comparison(best["speed_up"], best["low"], best["high"], best["n"], best["n"], is_paired=True)
-        doubt = "" if gain.differs else "; no difference is seen"
-        if not gain.has_enough_runs:
-            doubt = f"; so few cannot show a difference, {MIN_RUNS} can"
+        few = f"; so few cannot show a difference, {MIN_RUNS} can"
+        doubt = "" if gain.differs else "; no difference is seen" if gain.has_enough_runs else few
         lines.append(
             f"- {most} replicas are {gain.ratio:.2f} times as fast as one at {best['rows_per_request']:,} rows per "
             f"request (95 % interval {gain.low:.2f} to {gain.high:.2f}, {gain.n_a:.0f} pairs of runs{doubt}). At most "

@@ -105,9 +105,9 @@ def _drift(good: pd.DataFrame) -> float | None:
     relative = good["total_s"] / good.groupby(columns_of_setting(good), dropna=False)["total_s"].transform("median")
     if relative.nunique() < 2:
         return None
-    p_value = stats.spearmanr(good["run"], relative).pvalue
+    is_significant = stats.spearmanr(good["run"], relative).pvalue < 0.01
     change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
-    return change if p_value < 0.01 and abs(change) > _DRIFT else None
+    return change if is_significant and abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:

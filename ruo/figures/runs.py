@@ -205,18 +205,15 @@ def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
 @style.house_style
 def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Figure:
     """The speed-up that the measured costs predict for up to `most` replicas, each on its own machine."""
-    figure, axes = style.one_panel(
-        f"Predicted, not measured: more replicas, each on a machine of its own ({rows:,} rows)"
-    )
+    figure, axes = style.one_panel(f"Predicted, not measured: more replicas, each on its own machine ({rows:,} rows)")
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
     ends: list[End] = []
-    highest = 1.0
     for look, (name, cost) in zip(_MODELS, costs.items(), strict=False):
         gains = [replace(cost, cores=None).speed_up(int(count), rows) for count in counts]
-        highest = max(highest, *gains)
         axes.plot(counts, gains, color=look["color"], linestyle=look["linestyle"])
         ends.append((gains[-1], name, look["color"]))
+    highest = max(1.0, *(gain for gain, _, _ in ends))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
