@@ -177,7 +177,7 @@ both = pytest.mark.parametrize("measure", [unpaired, paired])
 
 
 @both
-def test_identical_systems_are_not_told_apart(measure: Callable) -> None:
+def test_identical_systems_show_no_difference(measure: Callable) -> None:
     """Of 20 comparisons of a system with itself, 18 or more see no difference."""
     random = np.random.default_rng(20)
     assert sum(not measure(random, 1.0, 10).differs for _ in range(20)) >= 18

@@ -81,7 +81,7 @@ def test_nothing_measured() -> None:
     assert "No run succeeded." in verdict_on_sizes(runs.assign(error="Refused."))
 
 
-def test_the_cost_of_a_request_and_of_a_row_is_found_again() -> None:
+def test_the_cost_of_a_request_and_of_a_row_is_recovered() -> None:
     """Runs that cost 1 ms a request and 2 µs a row say so."""
     requests = np.array([500, 100, 50, 10, 5] * 5)
     seconds = (requests * 1e-3 + 500_000 * 2e-6) * np.random.default_rng(0).normal(1, 0.01, len(requests))

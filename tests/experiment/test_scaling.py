@@ -130,7 +130,7 @@ def test_published_data_give_the_published_law() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.05, 0.002)])
-def test_a_law_is_found_again(alpha: float, beta: float) -> None:
+def test_a_law_is_recovered(alpha: float, beta: float) -> None:
     """Throughputs that follow a law, with a little noise, give it back."""
     n = np.arange(1, 13)
     exact = 1_000 * n / (1 + alpha * (n - 1) + beta * n * (n - 1))

@@ -158,10 +158,10 @@ def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, repl
 
 def test_progress_counts_runs(demo: Demo, server: LocalServer, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     """A bar counts the runs where it is asked for, and is silent where nobody looks."""
-    small = pl.read_csv(demo.testset, n_rows=100)
-    sweep(small, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "a")
+    few_rows = pl.read_csv(demo.testset, n_rows=100)
+    sweep(few_rows, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "a")
     assert capfd.readouterr().err == ""
-    sweep(small, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "b", progress=True)
+    sweep(few_rows, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "b", progress=True)
     assert "4/4" in capfd.readouterr().err
 
 
