@@ -16,9 +16,7 @@ from benchmarks.groups import GROUPS, Files
 from benchmarks.targets import compare_with_targets, markdown
 from ruo.compare.jobs import JobMeasurement
 from ruo.errors import RuoError
-from ruo.experiment.carry_out import carry_out
-from ruo.experiment.plan import Plan, all_combinations
-from ruo.experiment.results import put_aside_finished, read_lines, read_provenance
+from ruo.experiment.carry_out import Plan, all_combinations, carry_out, put_aside_finished, read_lines, read_provenance
 from ruo.experiment.validity import judge
 from ruo.provenance import Provenance, fingerprint, machine
 

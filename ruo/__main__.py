@@ -224,7 +224,7 @@ def compare(
     """
     from ruo.compare.run import ALL_SIZES, compare_systems
     from ruo.compare.systems import Systems
-    from ruo.experiment.results import put_aside_finished
+    from ruo.experiment.carry_out import put_aside_finished
     from ruo.notebook.parameters import request_sizes
 
     # so that SIGTERM stops the servers, too

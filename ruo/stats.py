@@ -1,7 +1,7 @@
-"""Means, intervals and comparisons of repeated runs, in numbers and in words. Knows nothing of servers.
+"""Means, intervals and comparisons of repeated runs, in numbers and in words.
 
-Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the harmonic mean: Hoefler and Belli,
-"Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
+Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the harmonic mean, which is the rows over the
+mean seconds: Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
 """
 
 from __future__ import annotations
@@ -17,27 +17,12 @@ from scipy import stats
 
 from ruo.errors import ArgumentError
 
-__all__ = [
-    "MIN_RUNS",
-    "Comparison",
-    "Interval",
-    "compare",
-    "compare_unpaired",
-    "count",
-    "digits",
-    "harmonic_rate",
-    "mean_interval",
-    "sentence_case",
-]
-
 Array = np.ndarray[Any, Any]
 Values = Sequence[float] | Array | pd.Series
 
 # Four pairs all point the same way by chance in one case of eight (2 / 2**4); and four unpaired runs say too little
 # about their own scatter, on which the interval rests.
 MIN_RUNS = 5
-
-_RESAMPLES = 20_000
 
 
 class Interval(NamedTuple):
@@ -51,15 +36,12 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The `ratio` of the times of A over those of B (geometric means) with its 95 % interval; below 1, A is faster.
-
-    `n_a` and `n_b` count the runs, or the pairs of runs from the same block where `is_paired`.
-    """
+    """The `ratio` of the times of A over those of B (geometric means) with its 95 % interval; below 1, A is faster."""
 
     ratio: float
     low: float
     high: float
-    n_a: int
+    n_a: int  # runs, or pairs of runs from the same block
     n_b: int
     is_paired: bool = False
 
@@ -92,14 +74,11 @@ class Comparison(NamedTuple):
         if not self.differs:
             return f"{no_difference}: {ratio} ({interval})."
         took = f"it takes {digits(self.ratio)} times as long ({interval})"
-        return sentence_case(f"{name_a} is {self.word} than {name_b}: {took}.")
+        return f"{name_a[:1].upper()}{name_a[1:]} is {self.word} than {name_b}: {took}."
 
 
 def mean_interval(values: Values) -> Interval:
-    """The arithmetic mean with its 95 % interval by Student's t distribution, which assumes normal values.
-
-    Source: Student, "The Probable Error of a Mean", Biometrika 1908.
-    """
+    """The arithmetic mean with its 95 % interval by Student's t distribution, which assumes normal values."""
     array = _checked(values)
     n, mean = len(array), float(array.mean())
     if n == 1:
@@ -107,11 +86,6 @@ def mean_interval(values: Values) -> Interval:
     std = float(array.std(ddof=1))
     low, high = stats.t.interval(0.95, n - 1, mean, std / n**0.5) if std else (mean, mean)
     return Interval(mean, float(low), float(high), n, std)
-
-
-def harmonic_rate(amount: float, seconds: Values) -> float:
-    """The mean rate, per second, of runs that each did `amount`: the harmonic mean of amount / seconds."""
-    return amount * len(seconds) / float(np.sum(np.asarray(seconds, float)))
 
 
 def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
@@ -122,13 +96,19 @@ def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
     Phi(-sqrt(n / (n - 1)) t(n - 1)): Hesterberg, "What Teachers Should Know About the Bootstrap", The American
     Statistician 2015.
     """
-    first, second = _paired(a, b)
+    if isinstance(a, pd.Series) and isinstance(b, pd.Series):
+        a, b = pd.concat([a, b], axis=1, join="inner").dropna().to_numpy(float).T
+    first, second = np.asarray(a, float), np.asarray(b, float)
     n = len(first)
+    if n != len(second):
+        raise ArgumentError(f"{n} values cannot be paired with {len(second)}; pass as many of each.")
+    if not n:
+        raise ArgumentError("There is nothing to compare; pass two settings that were run in the same blocks.")
     logs = np.log(first / second)
     ratio = float(np.exp(logs.mean()))
     if n == 1:
         return Comparison(ratio, nan, nan, 1, 1, is_paired=True)
-    draws = np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))  # the same runs always give the same interval
+    draws = np.random.default_rng(0).integers(0, n, (20_000, n))  # the same runs always give the same interval
     ratios = np.exp(logs[draws].mean(axis=1))
     tail = float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5))
     low, high = np.quantile(ratios, [tail, 1 - tail])
@@ -142,31 +122,21 @@ def compare_unpaired(a: Values, b: Values) -> Comparison:
     Generalization of 'Student's' Problem when Several Different Population Variances are Involved", Biometrika 1947.
     """
     logs_a, logs_b = (np.log(_checked(values, above=0.0)) for values in (a, b))
-    difference = float(logs_a.mean() - logs_b.mean())
+    difference = logs_a.mean() - logs_b.mean()
     low = high = nan
     if min(len(logs_a), len(logs_b)) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where all runs of one took the same time
+            low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval()
         if np.ptp(logs_a) == np.ptp(logs_b) == 0:
             low = high = difference
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # where all runs of one took the same time
-                low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval(0.95)
     ratio, low, high = (float(np.exp(value)) for value in (difference, low, high))
     return Comparison(ratio, low, high, len(logs_a), len(logs_b))
 
 
-def _paired(a: Values, b: Values) -> tuple[Array, Array]:
-    """The times of the blocks that both have."""
-    if isinstance(a, pd.Series) and isinstance(b, pd.Series):
-        pairs = pd.concat([a, b], axis=1, join="inner").dropna()
-        first, second = pairs.iloc[:, 0].to_numpy(float), pairs.iloc[:, 1].to_numpy(float)
-    else:
-        first, second = np.asarray(a, float), np.asarray(b, float)
-    if len(first) != len(second):
-        raise ArgumentError(f"{len(first)} values cannot be paired with {len(second)}; pass as many of each.")
-    if not len(first):
-        raise ArgumentError("There is nothing to compare; pass two settings that were run in the same blocks.")
-    return first, second
+def r_squared(values: Array, fitted: Array) -> float:
+    """The share of the variance of `values` that the `fitted` ones explain."""
+    return 1 - float(((values - fitted) ** 2).sum() / ((values - values.mean()) ** 2).sum())
 
 
 def _checked(values: Values, above: float = -np.inf) -> Array:
@@ -187,8 +157,3 @@ def digits(number: float) -> str:
     if not np.isfinite(number) or number == 0:
         return f"{number:g}"
     return f"{number:,.{max(0, 2 - int(np.floor(np.log10(abs(number)))))}f}"
-
-
-def sentence_case(text: str) -> str:
-    """The text with a capital first letter and the rest unchanged."""
-    return text[:1].upper() + text[1:]

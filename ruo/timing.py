@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import statistics
@@ -11,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruo.errors import ArgumentError, MissingPackageError
-
-__all__ = ["Runs", "time_runs"]
 
 _UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
 
@@ -26,51 +25,55 @@ class Runs:
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean, in seconds."""
+        """The arithmetic mean."""
         return statistics.fmean(self.samples)
 
     @property
     def median(self) -> float:
-        """The median, in seconds."""
+        """The median."""
         return statistics.median(self.samples)
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation (n - 1), in seconds; None for one run."""
+        """The sample standard deviation (n - 1); None for one run."""
         return statistics.stdev(self.samples) if len(self.samples) > 1 else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean by Student's t, in seconds; None for one run. Needs SciPy."""
+        """The 95 % interval of the mean by Student's t; None for one run. Needs SciPy."""
         if len(self.samples) < 2:
             return None
         try:
             from ruo.stats import mean_interval  # scoring and serving need no SciPy
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
-        mean = mean_interval(self.samples)
-        return mean.low, mean.high
+        return mean_interval(self.samples)[1:3]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __repr__(self) -> str:
+        unit, number = self._unit()
+        mean = f"{number(self.mean)} {unit}"
         if self.std is None:
-            return f"{_in_unit(self.mean, self.mean)} (one run)"
+            return f"{mean} (one run)"
         about = f"mean of {len(self)}"
-        try:
-            low, high = self.interval or (math.nan, math.nan)
-            numbers = (_in_unit(bound, self.mean, with_unit=False) for bound in (low, high))
-            about += f", 95 % interval {' to '.join(numbers)}"
-        except MissingPackageError:
-            pass  # a repr must not fail; .interval says what is missing
-        return f"{_in_unit(self.mean, self.mean)} ± {_in_unit(self.std, self.mean, with_unit=False)} ({about})"
+        with contextlib.suppress(MissingPackageError):  # a repr must not fail; .interval says what is missing
+            about += f", 95 % interval {' to '.join(map(number, self.interval or ()))}"
+        return f"{mean} ± {number(self.std)} ({about})"
 
     def _repr_html_(self) -> str:
-        rows = [(f"warm-up {number}", seconds) for number, seconds in enumerate(self.warmups, 1)]
-        rows += [(f"run {number}", seconds) for number, seconds in enumerate(self.samples, 1)]
-        cells = "".join(f"<tr><td>{name}</td><td>{_in_unit(seconds, self.mean)}</td></tr>" for name, seconds in rows)
+        unit, number = self._unit()
+        rows = [(f"warm-up {place}", seconds) for place, seconds in enumerate(self.warmups, 1)]
+        rows += [(f"run {place}", seconds) for place, seconds in enumerate(self.samples, 1)]
+        cells = "".join(f"<tr><td>{name}</td><td>{number(seconds)} {unit}</td></tr>" for name, seconds in rows)
         return f"<table><caption>{self!r}</caption>{cells}</table>"
+
+    def _unit(self) -> tuple[str, Callable[[float], str]]:
+        """The unit that suits the mean, and what writes seconds in it: the mean gets three significant digits."""
+        unit, factor = next(((unit, factor) for unit, factor in _UNITS if self.mean * factor >= 0.1), _UNITS[-1])
+        digits = math.floor(math.log10(self.mean * factor)) if self.mean > 0 else 0
+        return unit, lambda seconds: f"{seconds * factor:.{max(0, 2 - digits)}f}"
 
 
 def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Runs:
@@ -99,21 +102,10 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
         raise ArgumentError(f"warmup={warmup} must be 0 or more.")
     if inspect.iscoroutinefunction(function):
         raise ArgumentError("A coroutine function only makes a coroutine; pass a function that runs it to its end.")
-    seconds = [_time_once(function) for _ in range(warmup + runs)]
+    seconds = []
+    for _ in range(warmup + runs):
+        started = time.perf_counter_ns()
+        result = function()
+        seconds.append((time.perf_counter_ns() - started) / 1e9)
+        del result  # kept until here, so that freeing a large result is not timed
     return Runs(tuple(seconds[warmup:]), tuple(seconds[:warmup]))
-
-
-def _time_once(function: Callable[[], Any]) -> float:
-    started = time.perf_counter_ns()
-    result = function()
-    ended = time.perf_counter_ns()
-    del result  # kept until here, so that freeing a large result is not timed
-    return (ended - started) / 1e9
-
-
-def _in_unit(seconds: float, scale: float, *, with_unit: bool = True) -> str:
-    """`seconds` in the unit and with the decimals that give `scale` three significant digits."""
-    unit, factor = next(((unit, factor) for unit, factor in _UNITS if scale * factor >= 0.1), _UNITS[-1])
-    digits = math.floor(math.log10(scale * factor)) if scale > 0 else 0
-    number = f"{seconds * factor:.{max(0, 2 - digits)}f}"
-    return f"{number} {unit}" if with_unit else number

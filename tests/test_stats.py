@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from ruo.stats import MIN_RUNS, compare, compare_unpaired, harmonic_rate, mean_interval
+from ruo.stats import MIN_RUNS, compare, compare_unpaired, mean_interval
 
 # Cushny and Peebles 1905, the sleep data of Student's paper of 1908; R prints for t.test(sleep, paired): mean 1.58,
 # 95 % interval 0.7001142 to 2.4598858
@@ -39,11 +39,6 @@ def test_what_has_no_mean(values: list) -> None:
     """No values, and values that are not numbers, are refused."""
     with pytest.raises(ValueError, match="one value or more"):
         mean_interval(values)
-
-
-def test_harmonic_rate() -> None:
-    """The mean of rates over the same rows is all rows over all seconds: 60 and 30 km/h make 40."""
-    assert harmonic_rate(60, [1, 2]) == pytest.approx(40)
 
 
 def test_ratio_of_a_scaled_copy_is_exact() -> None:
@@ -182,7 +177,7 @@ both = pytest.mark.parametrize("measure", [unpaired, paired])
 
 
 @both
-def test_identical_systems_are_not_told_apart(measure: Callable) -> None:
+def test_identical_systems_show_no_difference(measure: Callable) -> None:
     """Of 20 comparisons of a system with itself, 18 or more see no difference."""
     random = np.random.default_rng(20)
     assert sum(not measure(random, 1.0, 10).differs for _ in range(20)) >= 18

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 
 from ruo.errors import ScoringError
-from ruo.experiment.answers import TOLERANCE, largest_difference
-from ruo.experiment.carry_out import Measurement
-from ruo.experiment.plan import Trial
+from ruo.experiment.carry_out import TOLERANCE, Measurement, Trial, max_difference
 
 __all__ = ["Job", "JobMeasurement", "check_answers", "job_environment", "run_command", "run_job", "time_in_process"]
 
@@ -68,7 +66,7 @@ def check_answers(error: str | None, predictions: Array | None, reference: Array
     elif error is None and predictions.shape != reference.shape:
         error = f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
     elif error is None:
-        largest = largest_difference(predictions, reference)
+        largest = max_difference(predictions, reference)
         difference = largest if np.isfinite(largest) else None
         if not largest <= TOLERANCE:  # also where it is NaN
             error = f"wrong: answers differ by up to {largest:g}"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
-from ruo.experiment.results import read_lines, read_provenance
+from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.validity import Validity, judge
 from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.provenance import Provenance

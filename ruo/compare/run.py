@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ruo.compare.results import SystemsCompared, read_systems
 from ruo.compare.systems import BOUND, PAPER, SYSTEMS, Systems
-from ruo.experiment.carry_out import carry_out
-from ruo.experiment.plan import Plan, all_combinations
+from ruo.experiment.carry_out import Plan, all_combinations, carry_out
 from ruo.provenance import Provenance, fingerprint, machine
 
 __all__ = ["ALL_SIZES", "compare_systems", "plan_systems"]

@@ -15,7 +15,7 @@ from ruo.compare.jobs import Job, JobMeasurement, run_job
 from ruo.compare.paper_server import paper_server
 from ruo.deploy.local import local_server
 from ruo.errors import MissingPackageError
-from ruo.experiment.plan import Trial
+from ruo.experiment.carry_out import Trial
 from ruo.machine import busy_cpu_s, session_cpu_s
 
 __all__ = ["BOUND", "PAPER", "PAPER_CLIENT", "SYSTEMS", "V2", "Systems"]

@@ -1,4 +1,4 @@
-"""The engine of every experiment: it does the runs of a plan and writes each to disk before the next one starts.
+"""The engine of every experiment: a plan of runs, each of which is written to disk before the next one starts.
 
 results_dir/provenance.json   what was measured where: the plan, the data, the machine (once)
 results_dir/runs.jsonl        a line per run, in the order of time; warm-ups are kept and labelled
@@ -6,23 +6,106 @@ results_dir/runs.jsonl        a line per run, in the order of time; warm-ups are
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ruo.client.progress import is_interactive
-from ruo.errors import ExperimentError
-from ruo.experiment.plan import Plan, Trial
-from ruo.experiment.results import PROVENANCE, RUNS, read_lines, read_provenance
+from ruo.errors import ArgumentError, ExperimentError
 from ruo.machine import wait_until_quiet
 from ruo.provenance import Provenance
 
-__all__ = ["Measurement", "carry_out"]
+# Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
+TOLERANCE = 1e-5
 
-_QUIET = 0.15  # of all CPUs
+_RUNS = "runs.jsonl"
+_PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One planned run, with the level of each factor. Measured blocks count from 1; warm-up blocks end at 0."""
+
+    run: int  # in the order of time, from 1
+    block: int
+    warmup: bool
+    position: int  # in the block, from 1
+    levels: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Blocks of runs, each with every combination of levels once, in a random order that depends on the seed alone.
+
+    So a slow minute affects all settings alike: Abedi and Brecht, "Conducting Repeatable Experiments in Highly Variable
+    Cloud Computing Environments", ICPE'17.
+    """
+
+    combinations: Sequence[dict[str, Any]]
+    runs: int  # measured blocks
+    warmup: int = 1  # blocks before them
+    seed: int = 0
+    # a factor that takes long to change: within a block its levels come one after the other (a split-plot design)
+    slow: str | None = None
+    # combinations with these levels come in one block only, drawn for each of them
+    once: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ArgumentError(f"runs={self.runs} must be at least 1.")
+        if self.warmup < 0:
+            raise ArgumentError(f"warmup={self.warmup} must be 0 or more.")
+
+    def trials(self) -> list[Trial]:
+        """All runs in the order of time."""
+        trials: list[Trial] = []
+        once = self._only_blocks()
+        for block in range(1 - self.warmup, self.runs + 1):
+            rng = random.Random(f"{self.seed}/{block}")  # noqa: S311  its random() is the same in every Python
+            selected = [levels for number, levels in enumerate(self.combinations) if once.get(number, block) == block]
+            shuffled = sorted(selected, key=lambda _: rng.random())
+            if slow := self.slow:
+                place = {level: rng.random() for level in dict.fromkeys(levels[slow] for levels in selected)}
+                shuffled.sort(key=lambda levels: place[levels[slow]])
+            for position, levels in enumerate(shuffled, 1):
+                trials.append(Trial(len(trials) + 1, block, block < 1, position, levels))
+        return trials
+
+    def facts(self) -> dict[str, Any]:
+        """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
+        names = self.combinations[0]
+        return {
+            "factors": {name: list(dict.fromkeys(levels[name] for levels in self.combinations)) for name in names},
+            "trials": len(self.trials()),
+            **{name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")},
+        }
+
+    def _only_blocks(self) -> dict[int, int]:
+        """The block of each combination that comes once, by the combination's number."""
+        rng = random.Random(f"{self.seed}/once")  # noqa: S311  as above
+        once = (self.once or {}).items()
+        numbers = [number for number, levels in enumerate(self.combinations) if once and once <= levels.items()]
+        return {number: 1 + int(rng.random() * self.runs) for number in numbers}
+
+
+def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the factors' levels."""
+    for name, levels in factors.items():
+        if not levels:
+            raise ArgumentError(f"{name} has no level to measure; pass one or more.")
+        if len(set(levels)) < len(levels):
+            raise ArgumentError(f"{name}={list(levels)} has a level twice; pass each once.")
+    return [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 
 class Measurement:
@@ -46,13 +129,10 @@ def carry_out(
     results_dir: str | os.PathLike[str],
     *,
     patience_s: float = 0.0,
-    progress: bool | None = None,
-    log: Callable[[str], object] | None = None,
+    progress: bool | None = None,  # None draws a bar only in a terminal or a notebook
+    log: Callable[[str], object] | None = None,  # called with a line after each run
 ) -> None:
-    """Do the runs that `results_dir` does not hold yet, each after waiting up to `patience_s` for a quiet machine.
-
-    `progress` draws a bar (by default only in a terminal or a notebook); `log` is called with a line after each run.
-    """
+    """Do the runs that `results_dir` does not hold yet, each after waiting up to `patience_s` for a quiet machine."""
     folder = Path(results_dir)
     trials = plan.trials()
     done = _resume(folder, trials, provenance)
@@ -62,7 +142,7 @@ def carry_out(
 
     hidden = not (is_interactive() if progress is None else progress)
     with (
-        (folder / RUNS).open("a", encoding="utf-8") as stream,
+        (folder / _RUNS).open("a", encoding="utf-8") as stream,
         tqdm(total=len(trials), initial=done, unit="run", disable=hidden) as bar,
     ):
         measurement.begin(resumed=done > 0)
@@ -78,13 +158,19 @@ def carry_out(
 
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
     measurement.prepare(trial)
-    busy, waited_s = wait_until_quiet(_QUIET, patience_s)
-    line = {name: value for name, value in vars(trial).items() if name != "levels"} | {
+    busy, waited_s = wait_until_quiet(0.15, patience_s)  # of all CPUs
+    line = {
+        **vars(trial),
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "machine_busy": busy,
         "waited_s": round(waited_s, 3),
+        **trial.levels,
+        "error": None,
+        **measurement.measure(trial),
     }
-    return {**line, **trial.levels, "error": None, **measurement.measure(trial)}
+    del line["levels"]
+    # JSON has no word for infinity and NaN
+    return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
 
 
 def _in_words(trial: Trial, line: dict[str, Any]) -> str:
@@ -99,14 +185,14 @@ def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     lines, size = read_lines(folder)
     if not lines:
-        draft = (folder / PROVENANCE).with_suffix(".part")
+        draft = (folder / _PROVENANCE).with_suffix(".part")
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / PROVENANCE)
+        draft.replace(folder / _PROVENANCE)
     _require_same(folder, read_provenance(folder), provenance)
-    if (folder / RUNS).exists():
-        os.truncate(folder / RUNS, size)
+    if (folder / _RUNS).exists():
+        os.truncate(folder / _RUNS, size)
     if [line["run"] for line in lines] != [trial.run for trial in trials[: len(lines)]]:
-        raise ExperimentError(f"{folder / RUNS} lacks runs in its middle; use another results_dir.")
+        raise ExperimentError(f"{folder / _RUNS} lacks runs in its middle; use another results_dir.")
     return len(lines)
 
 
@@ -117,12 +203,52 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
         return
     shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
     names = [name for name, _, _ in differences]
+    what = "another plan"
     if "data.sha256" in names:
         what = "other data"
     elif "model.sha256" in names:
         what = "another model"
     elif all(name.startswith("machine.") for name in names):
         what = "another machine or other versions"
-    else:
-        what = "another plan"
     raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """What was measured where, for the runs in a folder."""
+    try:
+        return Provenance(json.loads((folder / _PROVENANCE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ExperimentError(f"{folder} has no {_PROVENANCE}; pass the results_dir of a sweep.") from None
+    except ValueError:
+        raise ExperimentError(f"{folder / _PROVENANCE} is damaged; measure again into another folder.") from None
+
+
+def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """The runs of a folder that were written completely, and the bytes that they take in its file."""
+    file = folder / _RUNS
+    text = file.read_bytes() if file.exists() else b""
+    size = text.rfind(b"\n") + 1
+    lines = []
+    for number, line in enumerate(text[:size].splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
+    return lines, size
+
+
+def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
+    """Rename the folder of a finished experiment, which has its `last` file, so that the same command starts anew."""
+    folder, file = Path(results_dir), Path(results_dir) / last
+    if file.exists():
+        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
+        folder.rename(folder.with_name(f"{folder.name}-{date}"))
+
+
+def max_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
+    """The largest absolute difference; infinity where the shapes differ, NaN where only one of two values is NaN."""
+    if predictions.shape != reference.shape:
+        return inf
+    difference = np.abs(reference - predictions)
+    difference[np.isnan(reference) & np.isnan(predictions)] = 0  # the model answered NaN both times
+    return float(difference.max(initial=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -14,14 +14,17 @@ from scipy import stats
 
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
-from ruo.experiment.validity import SETTING, name_of
+from ruo.experiment.validity import columns_of_setting, name_of
 from ruo.provenance import Provenance
 from ruo.stats import Comparison, compare_unpaired, count, digits
 
-__all__ = ["RunsCompared", "compare_runs"]
-
 _COLUMNS = ["n_a", "n_b", "a_s", "b_s", "ratio", "low", "high", "word"]
-_WORDS = ("faster", "slower", "no difference seen")
+# the facts that may differ, with a warning
+_KINDS = {
+    "versions": r"machine\.(python|versions\..+)",
+    "commits": r"machine\.commit",
+    "machines": r"machine\.(?!python|versions|commit|clean).+",
+}
 
 Times = dict[tuple[Any, ...], list[float]]  # seconds by setting
 
@@ -47,16 +50,13 @@ class RunsCompared:
         for row in self.table.to_dict("records"):
             comparison = Comparison(row["ratio"], row["low"], row["high"], row["n_b"], row["n_a"])
             sentences.append(f"{name_of(row, self.table)}: {comparison.sentence('B', 'A')}")
-        for name, other, settings in (("A", "B", self.only_a), ("B", "A", self.only_b)):
-            if settings:
-                sentences.append(f"Only {name} has {'; '.join(settings)}, so {other} cannot be compared there.")
-        sentences.append(
-            "The two were not measured side by side: what slowed down the machine during one of them looks the same "
-            "as a slower system."
-        )
-        if len(self.table) > 1:
-            chance = "settings that did not change, one in twenty seems to, by chance alone."
-            sentences.append(f"Of {len(self.table)} {chance}")
+        for name, other, alone in (("A", "B", self.only_a), ("B", "A", self.only_b)):
+            if alone:
+                sentences.append(f"Only {name} has {'; '.join(alone)}, so {other} cannot be compared there.")
+        slowed = "what slowed down the machine during one of them looks the same as a slower system."
+        sentences.append(f"The two were not measured side by side: {slowed}")
+        if (settings := len(self.table)) > 1:
+            sentences.append(f"Of {settings} settings that did not change, one in twenty seems to, by chance alone.")
         return sentences
 
     def text(self) -> str:
@@ -67,8 +67,8 @@ class RunsCompared:
         return "\n\n".join(part for part in parts if part)
 
     def __repr__(self) -> str:
-        counts = self.table["word"].value_counts().to_dict()
-        words = ", ".join(f"{counts[word]} {word}" for word in _WORDS if word in counts)
+        counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen")
+        words = ", ".join(f"{counts[word]} {word}" for word in in_order if word in counts)
         warnings = f", {count(len(self.warnings), 'warning')}" if self.warnings else ""
         return f"RunsCompared(B {self.name_b} against A {self.name_a}: {words}{warnings})"
 
@@ -85,83 +85,68 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
     """
     first, second = read_sweep(a), read_sweep(b)
     _require_same_job(first.provenance, second.provenance)
-    times_a, times_b = _times(first), _times(second)
+    names = columns_of_setting(pd.concat([first.measured, second.measured]))
+    times_a, times_b = _times(first, names), _times(second, names)
     common = [setting for setting in times_a if setting in times_b]
     if not common:
         raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
-    settings = pd.DataFrame([*times_a, *times_b], columns=SETTING).dropna(axis="columns", how="all")
-
-    def lacking(other: Times, times: Times) -> list[str]:
-        alone = (dict(zip(SETTING, setting, strict=True)) for setting in times if setting not in other)
-        return [name_of(setting, settings) for setting in alone]
-
     rows = [[*setting, *_row(times_a[setting], times_b[setting])] for setting in common]
-    table = pd.DataFrame(rows, columns=[*SETTING, *_COLUMNS])[[*settings.columns, *_COLUMNS]]
-    only_a, only_b = lacking(times_b, times_a), lacking(times_a, times_b)
+    settings = pd.DataFrame([*times_a, *times_b], columns=names)
+    only_a, only_b = (
+        [name_of(dict(zip(names, setting, strict=True)), settings) for setting in times if setting not in common]
+        for times in (times_a, times_b)
+    )
+    table = pd.DataFrame(rows, columns=[*names, *_COLUMNS])
     return RunsCompared(os.fspath(a), os.fspath(b), table, _warnings(first, second), only_a, only_b)
 
 
-def _times(sweep: Sweep) -> Times:
+def _times(sweep: Sweep, names: list[str]) -> Times:
     """The seconds of the runs that succeeded, by setting, in the order of the settings; an absent level is None."""
-    runs = sweep.measured.sort_values(SETTING, kind="stable")
     times: Times = {}
-    for *levels, error, seconds in runs[[*SETTING, "error", "total_s"]].itertuples(index=False, name=None):
+    levels: Any
+    for levels, runs in sweep.measured.groupby(names, dropna=False):
         setting = tuple(None if pd.isna(level) else level for level in levels)
-        times.setdefault(setting, []).extend([seconds] if pd.isna(error) else [])
+        times[setting] = runs.loc[runs["error"].isna(), "total_s"].tolist()
     return times
 
 
 def _row(times_a: list[float], times_b: list[float]) -> list[Any]:
     """The values of `_COLUMNS` for one setting."""
-    comparison = Comparison(nan, nan, nan, len(times_b), len(times_a))
-    if times_a and times_b:
-        comparison = compare_unpaired(times_b, times_a)
+    n_a, n_b = len(times_a), len(times_b)
+    comparison = compare_unpaired(times_b, times_a) if n_a and n_b else Comparison(nan, nan, nan, n_b, n_a)
     means = [float(stats.gmean(times)) if times else nan for times in (times_a, times_b)]
-    return [len(times_a), len(times_b), *means, *comparison[:3], comparison.word]
+    return [n_a, n_b, *means, *comparison[:3], comparison.word]
 
 
 def _require_same_job(a: Provenance, b: Provenance) -> None:
-    models = {*_models(a)} & {*_models(b)}
+    models = _models(a) & _models(b)
     kinds = {"other data": {"data.sha256", "data.rows", "data.label_prefix"}, "another model": models}
     for what, names in kinds.items():
-        differences = [difference for difference in a.differences(b) if difference[0] in names]
-        if differences:
-            shown = _in_words(differences)
-            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({shown}).")
+        if differences := [difference for difference in a.differences(b) if difference[0] in names]:
+            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({_in_words(differences)}).")
 
 
-def _models(provenance: Provenance) -> list[str]:
+def _models(provenance: Provenance) -> set[str]:
     """The names of the facts that are fingerprints of models."""
-    return [name for name in provenance.flat() if name.startswith("model.") and name.endswith("sha256")]
+    return {name for name in provenance.flat() if name.startswith("model.") and name.endswith("sha256")}
 
 
 def _warnings(a: Sweep, b: Sweep) -> list[str]:
     warnings = []
     for name, sweep in (("A", a), ("B", b)):
-        head = str(sweep.validity()).splitlines()[0]
-        warnings += [f"{name} is {head}"] if head.startswith("INVALID") else []
+        validity = sweep.validity()
+        if not validity.valid:
+            warnings.append(f"{name} is {str(validity).splitlines()[0]}")
         if not _models(sweep.provenance):
             warnings.append(f"{name} does not say which model it measured, so it may be another one.")
         if sweep.provenance.flat().get("machine.clean") is False:
             warnings.append(f"{name} was measured with changes to ruo that no commit has.")
-    return warnings + _machine_warnings(a.provenance, b.provenance)
-
-
-def _machine_warnings(a: Provenance, b: Provenance) -> list[str]:
-    """A sentence for each way in which the machines, and what ran on them, differ."""
-    kinds: dict[str, Callable[[str], bool]] = {
-        "The versions differ": lambda name: name == "machine.python" or name.startswith("machine.versions."),
-        "The commits differ": lambda name: name == "machine.commit",
-        "The machines differ": lambda name: name.startswith("machine.") and name != "machine.clean",
-    }
-    warnings, rest = [], a.differences(b)
-    for sentence, belongs in kinds.items():
-        of_kind = [difference for difference in rest if belongs(difference[0])]
-        rest = [difference for difference in rest if difference not in of_kind]
-        named = [(name.split(".")[-1], old, new) for name, old, new in of_kind]
-        warnings += [f"{sentence}: {_in_words(named)}."] if named else []
+    differences = a.provenance.differences(b.provenance)
+    for what, pattern in _KINDS.items():
+        of_kind = [(name.split(".")[-1], *values) for name, *values in differences if re.fullmatch(pattern, name)]
+        warnings += [f"The {what} differ: {_in_words(of_kind)}."] if of_kind else []
     return warnings
 
 
-def _in_words(differences: list[tuple[str, Any, Any]]) -> str:
+def _in_words(differences: list[tuple[Any, ...]]) -> str:
     return "; ".join(f"{name} {old} in A, {new} in B" for name, old, new in differences)

@@ -1,29 +1,26 @@
-"""The results of a request-size sweep: its runs as written to disk, their summary, and a verdict in words."""
+"""The results of a sweep: its runs, their summary, and a verdict in words.
+
+The verdict says which request size is fastest, and whether the claim of 2023 holds: "the whole set in one request".
+"""
 
 from __future__ import annotations
 
 import html
-import json
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from ruo.errors import ExperimentError
-from ruo.experiment.fits import fit_request_cost
-from ruo.experiment.sizes import verdict_on_sizes
-from ruo.experiment.validity import SETTING, Validity, judge
+from ruo.experiment.carry_out import read_lines, read_provenance
+from ruo.experiment.validity import Validity, by_setting, judge
 from ruo.provenance import Provenance
-from ruo.stats import count, harmonic_rate, mean_interval
-
-__all__ = ["PROVENANCE", "RUNS", "Sweep", "put_aside_finished", "read_lines", "read_provenance", "read_sweep"]
-
-RUNS = "runs.jsonl"
-PROVENANCE = "provenance.json"
+from ruo.stats import MIN_RUNS, Comparison, Values, compare, count, digits, mean_interval, r_squared
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
@@ -51,41 +48,29 @@ class Sweep:
     results_dir: Path
 
     @property
-    def notes(self) -> list[str]:
-        """Sentences on what was left out of the plan."""
-        return list(self.provenance.facts.get("notes", []))
-
-    @property
     def measured(self) -> pd.DataFrame:
         """The runs without the warm-ups, failed ones included."""
         return self.runs[~self.runs["warmup"]].reset_index(drop=True)
 
     def summary(self) -> pd.DataFrame:
         """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
-        names = [name for name in SETTING if self.runs[name].notna().any()]
-        groups = self.measured.groupby(names)
-        return pd.DataFrame([{**dict(zip(names, key, strict=True)), **_summary(runs)} for key, runs in groups])
+        return pd.DataFrame([{**setting, **_summary(runs)} for setting, runs in by_setting(self.measured)])
 
     def validity(self) -> Validity:
         """Whether the runs can be relied on, and for what."""
         return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
 
     def verdict(self) -> str:
-        """VALID or INVALID with the reasons, what to know about the runs, and what they say about the request sizes."""
-        head = "\n".join([str(self.validity()), *self.notes])
-        return "\n\n".join([head, *self._on_sizes()])
-
-    def _on_sizes(self) -> list[str]:
-        """What the runs say about the request sizes, for each combination of the other settings."""
+        """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
+        parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
         names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
         if not names:
-            return [verdict_on_sizes(self.runs)]
-        if "replicas" in names:
-            return []  # such a sweep asks how many servers are best
-        return [
-            f"{', '.join(f'{name} {level}' for name, level in zip(names, key, strict=True))}\n{verdict_on_sizes(runs)}"
-            for key, runs in self.runs.groupby(names)
-        ]
+            parts.append(verdict_on_sizes(self.runs))
+        elif "replicas" not in names:  # a sweep over replicas asks how many servers are best
+            for key, runs in self.runs.groupby(names):
+                setting = ", ".join(f"{name} {level}" for name, level in zip(names, key, strict=True))
+                parts.append(f"{setting}\n{verdict_on_sizes(runs)}")
+        return "\n\n".join(parts)
 
     def cost_of_requests(self) -> str:
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
@@ -99,8 +84,7 @@ class Sweep:
     def save(self, *more: str) -> None:
         """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        text = "\n\n".join([self.verdict(), *more])
-        (self.results_dir / "verdict.txt").write_text(text + "\n", encoding="utf-8")
+        (self.results_dir / "verdict.txt").write_text("\n\n".join([self.verdict(), *more]) + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
         sizes = self.runs["rows_per_request"].nunique()
@@ -115,55 +99,126 @@ class Sweep:
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     """Read a sweep from its folder, finished or not; a last line that broke off is left out."""
     folder = Path(results_dir)
-    provenance = read_provenance(folder)
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
     # pandas cannot infer the type of a column without any value
     numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
-    return Sweep(
-        runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers}), provenance, folder
-    )
-
-
-def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
-    """Rename the folder of a finished experiment, which has its `last` file, so that the same command starts anew."""
-    folder, file = Path(results_dir), Path(results_dir) / last
-    if file.exists():
-        date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
-        folder.rename(folder.with_name(f"{folder.name}-{date}"))
-
-
-def read_provenance(folder: Path) -> Provenance:
-    """What was measured where, for the runs in a folder."""
-    try:
-        return Provenance(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ExperimentError(f"{folder} has no {PROVENANCE}; pass the results_dir of a sweep.") from None
-    except ValueError:
-        raise ExperimentError(f"{folder / PROVENANCE} is damaged; measure again into another folder.") from None
-
-
-def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """The runs of a folder that were written completely, and the bytes that they take in its file."""
-    file = folder / RUNS
-    text = file.read_bytes() if file.exists() else b""
-    size = text.rfind(b"\n") + 1
-    lines = []
-    for number, line in enumerate(text[:size].splitlines(), 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
-    return lines, size
+    runs = runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers})
+    return Sweep(runs, read_provenance(folder), folder)
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in ("forming", "sending", "total"):
-        seconds = good[f"{name}_s"]
-        mean = mean_interval(seconds) if len(seconds) else None
-        for statistic, field in (("mean", "value"), ("std", "std"), ("low", "low"), ("high", "high")):
-            summary[f"{name}_{statistic}"] = getattr(mean, field) if mean else math.nan
+        value, low, high, _, std = mean_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
+        summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
-    summary["rows_per_s"] = harmonic_rate(good["rows"].iloc[0], good["total_s"]) if len(good) else math.nan
+    summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates
     return summary
+
+
+def verdict_on_sizes(runs: pd.DataFrame) -> str:
+    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending."""
+    runs = runs[~runs["warmup"]]
+    if not len(runs):
+        return "Nothing was measured, so nothing can be said."
+    names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
+    ways = runs.groupby("pipelined")
+    return "\n\n".join(f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way)).text()}" for way, of_way in ways)
+
+
+class RequestCost(NamedTuple):
+    """What a job takes: `request_s` for every request and `row_s` for every row, in seconds of wall clock."""
+
+    request_s: float
+    row_s: float
+    r_squared: float
+
+    def sentence(self) -> str:
+        """The cost in words, with the number of rows whose cost is ten times that of their request."""
+        request_ms, row_us = 1e3 * self.request_s, 1e6 * self.row_s
+        text = f"A request costs {request_ms:.3g} ms and a row {row_us:.3g} µs (R² {self.r_squared:.2f})"
+        if self.request_s <= 0:
+            return f"{text}: in these runs small requests cost no more than large ones."
+        rows = 10 * self.request_s / self.row_s
+        return f"{text}: from {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
+
+
+def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCost:
+    """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
+
+    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
+    request, in which nothing overlaps.
+    """
+    counts, times = np.asarray(requests, float), np.asarray(seconds, float)
+    if len(np.unique(counts)) < 2:
+        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
+    columns = np.column_stack([counts, np.full(len(counts), float(rows))])
+    (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
+    return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))
+
+
+class _SizeTimes:
+    """The times of the runs of one way of sending: a column per request size, a row per block."""
+
+    def __init__(self, runs: pd.DataFrame, pipelined: bool) -> None:
+        self.rows = int(runs["rows"].max())
+        failed = runs["error"].notna()
+        self.failed = runs[failed].groupby("rows_per_request").size()
+        good = runs[~failed]
+        good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
+        self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
+        self.means = self.seconds.mean().sort_values(kind="stable")
+
+    def text(self) -> str:
+        """The fastest, its lead over the next and the slowest, what failed, and the verdict on the claim."""
+        verdict, reason = self._verdict_on_claim()
+        lines = [
+            *self._ranking(),
+            *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
+            f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
+        ]
+        return "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in lines)
+
+    def _ranking(self) -> list[str]:
+        if not len(self.means):
+            return ["No run succeeded."]
+        fastest, *others = self.means.index
+        mean = mean_interval(self.seconds[fastest].dropna())
+        interval = f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
+        runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
+        rate = f"{digits(mean.value)} s ({runs}), {self.rows / mean.value:,.0f} rows/s"
+        lines = [f"{self._name(fastest)} is fastest: {rate}."]
+        for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
+            lead = self.means[size] / self.means[fastest] - 1
+            comparison = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
+            lines.append(f"The {which}, {self._name(size)}, takes {digits(100 * lead)} % longer. {comparison}")
+        return lines
+
+    def _verdict_on_claim(self) -> tuple[str, str]:
+        whole = self.rows
+        if whole not in self.means.index:
+            if whole not in self.failed.index:
+                return "cannot tell", "the whole set was not sent in one request"
+            return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
+        comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
+        if not comparisons:
+            return "cannot tell", "no smaller request was measured"
+        faster = next((size for size, comparison in comparisons.items() if comparison.word == "slower"), None)
+        if faster is not None:
+            return "not reproduced", f"{self._name(faster)} is faster"
+        unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
+        if unclear is None:
+            return "reproduced", "it is faster than every other size"
+        reason = f"no difference is seen between it and {self._name(unclear)}"
+        if not comparisons[unclear].has_enough_runs:
+            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
+        return "cannot tell", reason
+
+    def _compare(self, a: Any, b: Any) -> Comparison:
+        if not len(self.seconds[[a, b]].dropna()):
+            return Comparison(float(self.means[a] / self.means[b]), math.nan, math.nan, 0, 0, is_paired=True)
+        return compare(self.seconds[a], self.seconds[b])
+
+    def _name(self, size: Any) -> str:
+        return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

@@ -1,129 +1,29 @@
-"""Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and when it pays.
-
-One client reads a table while replicas score it. So a job takes at least as long as its slowest part alone, and more
-replicas shorten only their own part.
-"""
+"""Does it pay to distribute the work? What replicas gained in the runs of a sweep, what bounds it, and when it pays."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from ruo.errors import ExperimentError
-from ruo.experiment.fits import fit_usl
-from ruo.experiment.network import Network, measure_network
+from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
-from ruo.machine import cpu_limit
-from ruo.stats import MIN_RUNS, Comparison, compare
-from ruo.table import Source, open_table
-from ruo.timing import time_runs
-
-__all__ = ["Costs", "balance", "law", "measure_costs", "pays", "speed_ups", "verdict_on_scaling"]
+from ruo.stats import MIN_RUNS, Comparison, Values, compare, r_squared
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
-_CHUNK_SIZE = 10_000
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a row costs each part of the system, in seconds of wall clock unless noted."""
-
-    read_s: float  # the client's reading and forming
-    client_cpu_s: float  # CPU seconds of the client
-    replica_s: float  # of one replica
-    row_bytes: float  # that the network carries
-    network: Network
-    start_s: float = 0.0  # of a job besides its rows, such as asking the server for its model
-    cores: float | None = None  # CPUs that client and replicas share; None where they share none
-    flops: float | None = None  # floating-point operations of the model
-
-    def parts(self, replicas: float) -> dict[str, float]:
-        """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
-        parts = {
-            "the replicas": self.replica_s / replicas,
-            "the client's reading": self.read_s,
-            "the network": self.row_bytes / self.network.bytes_per_s,
-        }
-        if self.cores is not None:
-            parts["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
-        return parts
-
-    def bottleneck(self, replicas: float) -> str:
-        """The part that bounds the job with so many replicas."""
-        parts = self.parts(replicas)
-        return max(parts, key=parts.__getitem__)
-
-    def seconds(self, replicas: float, rows: float) -> float:
-        """The predicted seconds of a job: its start, a request's latency, and its rows at the slowest part's pace."""
-        return self.start_s + self.network.request_s + rows * max(self.parts(replicas).values())
-
-    def speed_up(self, replicas: float, rows: float) -> float:
-        """The predicted speed-up of so many replicas over one."""
-        return self.seconds(1, rows) / self.seconds(replicas, rows)
-
-    def over(self, network: Network) -> Costs:
-        """The same costs over another network."""
-        return replace(self, network=network)
-
-
-def measure_costs(
-    source: Source,
-    runs: pd.DataFrame,
-    url: str,
-    *,
-    shared: bool,
-    flops: float | None = None,
-    label_prefix: str = "Label_",
-    token: str | None = None,
-) -> Costs:
-    """What a row costs each part, from the measured runs of a sweep over one model, with one replica among them.
-
-    Reading is timed without sending, replicas by their own clocks, and the network to the server at `url` is measured.
-    `shared` says whether client and replicas are on one machine.
-    """
-    good = runs[runs["error"].isna()]
-    alone = good[good["replicas"].fillna(1) == 1]
-    if not len(alone):
-        raise ExperimentError("No run had one replica, so there is nothing to compare with; put 1 among the replicas.")
-    rows = float(alone["rows"].iloc[0])
-    best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
-    alone = alone[alone["rows_per_request"] == best]
-
-    def read() -> None:
-        for _ in open_table(source, label_prefix).blocks(_CHUNK_SIZE):
-            pass
-
-    costs = Costs(
-        min(time_runs(read, runs=3, warmup=0).samples) / rows,
-        float(good["client_cpu_s"].median()) / rows,
-        float(alone["server_s"].median()) / rows,
-        float(alone["bytes"].median()) / rows,
-        measure_network(source, url, min(_CHUNK_SIZE, int(rows)), label_prefix=label_prefix, token=token),
-        cores=cpu_limit() if shared else None,
-        flops=flops,
-    )
-    return replace(costs, start_s=max(0.0, float(alone["total_s"].median()) - costs.seconds(1, rows)))
+_MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
 
 
 def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
-    """The speed-up over one replica, by model, request size and number of replicas.
+    """The speed-up over one replica in the measured runs of a sweep, by model, request size and number of replicas.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        The measured runs of a sweep over replicas; failed ones do not count.
-    costs : mapping, optional
-        The costs of each model, by its name.
-
-    Returns
-    -------
-    DataFrame
-        Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal,
-        the number of replicas; and bound, which no number of replicas can exceed: the seconds of one replica over those
-        of the slowest part alone (NaN without costs).
+    Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal, the
+    number of replicas; and bound, which no number of replicas can exceed: the seconds of one replica over those of the
+    slowest part alone (NaN without the `costs` of the model, which go by its name).
     """
     good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
     rows: list[dict[str, Any]] = []
@@ -147,10 +47,7 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
 
 
 def balance(runs: pd.DataFrame) -> pd.DataFrame:
-    """The least and the most rows of a replica in any run, by model, request size and number of replicas above one.
-
-    Each is a share of an even share, so 1 is even.
-    """
+    """The least and the most rows of a replica in any run, as shares of an even share, by model, size and replicas."""
     names = ["model", "rows_per_request", "replicas"]
     several = runs[runs["error"].isna() & (runs["replicas"].fillna(1) > 1)]
     shares = [*map(worker_shares, several["rows_by_worker"], several["replicas"])]
@@ -158,12 +55,55 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(names, dropna=False, as_index=False).agg({"least": "min", "most": "max"})
 
 
+class ScalingLaw(NamedTuple):
+    """The Universal Scalability Law: Gunther, "Guerrilla Capacity Planning", 2007.
+
+    Throughput over N replicas is gamma N / (1 + alpha (N - 1) + beta N (N - 1)): gamma is that of one replica without
+    contention, alpha the share of the work that is serial, and beta the cost of keeping replicas in step.
+    """
+
+    gamma: float
+    alpha: float
+    beta: float
+    r_squared: float
+    points: int
+
+    @property
+    def peak(self) -> float:
+        """The number of replicas beyond which throughput falls; infinite where beta is 0."""
+        return math.sqrt((1 - self.alpha) / self.beta) if self.beta > 0 else math.inf
+
+    def sentence(self) -> str:
+        """The law in words."""
+        limit = f"at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "without a limit"
+        end = f"throughput falls beyond {self.peak:,.0f} replicas" if self.beta > 0 else f"it grows to {limit}"
+        parameters = f"alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points"
+        return f"The fitted law ({parameters}) says: {end}."
+
+
+def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
+    """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
+    n, x = np.asarray(replicas, float), np.asarray(throughput, float)
+    points = len(np.unique(n))
+    if points < _MIN_POINTS:
+        enough = f"{_MIN_POINTS} or more can, from one to as many as there are"
+        raise ExperimentError(f"{points} numbers of replicas cannot show a law; {enough}.")
+
+    def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
+        return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+
+    start = [float((x / n).max()), 0.05, 1e-3]
+    parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
+    gamma, alpha, beta = map(float, parameters)
+    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
+
+
 def law(runs: pd.DataFrame, rows_per_request: int) -> str:
     """The Universal Scalability Law of one model's runs at one request size, in words; or why none is fitted."""
     good = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
     means = good.groupby("replicas")["rows_per_s"].mean()
     try:
-        return fit_usl(means.index, means).sentence()
+        return fit_usl(means.index.to_numpy(), means).sentence()
     except ExperimentError as error:
         return f"No law is fitted: {error}"
 
@@ -177,10 +117,9 @@ def pays(costs: Costs, where: str = "this network") -> str:
         f"the client's reading {1e6 * read_s:.3g} µs and the network {1e6 * network_s:.3g} µs"
     )
     useful = costs.replica_s / max(read_s, network_s)  # replicas that one client keeps busy, where they share no CPU
+    slower = "the network" if network_s > read_s else "the client's reading"
     if useful < _WORTH_IT:
-        slower = "the network" if network_s > read_s else "the client's reading"
         return f"Distributing never pays on {where}, because {slower} takes as long as the work itself: {facts}."
-    first = "the network" if network_s > read_s else "reading"
     begin = costs.start_s + costs.network.request_s
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
@@ -188,8 +127,7 @@ def pays(costs: Costs, where: str = "this network") -> str:
     return (
         f"Distributing pays on {where} from about {about:,} rows on (two replicas are then "
         f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client "
-        f"keeps up to {useful:,.1f} replicas busy: beyond them {first} is the "
-        "bottleneck, not they."
+        f"keeps up to {useful:,.1f} replicas busy: beyond them {slower} is the bottleneck, not they."
     )
 
 
@@ -205,9 +143,8 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
     if most > 1:
         best = table[table["replicas"] == most].sort_values("seconds").iloc[0]
         gain = Comparison(best["speed_up"], best["low"], best["high"], best["n"], best["n"], is_paired=True)
-        doubt = "" if gain.differs else "; no difference is seen"
-        if not gain.has_enough_runs:
-            doubt = f"; so few cannot show a difference, {MIN_RUNS} can"
+        few = f"; so few cannot show a difference, {MIN_RUNS} can"
+        doubt = "" if gain.differs else "; no difference is seen" if gain.has_enough_runs else few
         lines.append(
             f"- {most} replicas are {gain.ratio:.2f} times as fast as one at {best['rows_per_request']:,} rows per "
             f"request (95 % interval {gain.low:.2f} to {gain.high:.2f}, {gain.n_a:.0f} pairs of runs{doubt}). At most "

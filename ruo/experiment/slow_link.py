@@ -1,6 +1,6 @@
 """A slow link, simulated: ``python slow_link.py HOST PORT ROUND_TRIP_MS MEGABITS`` prints the port to connect to.
 
-`ruo.experiment.network.slow_network` runs it as a separate process, so that it takes no time from the client.
+`ruo.experiment.slow_network` runs it as a separate process, so that it takes no time from the client.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import sys
 from contextlib import suppress
 
-_PIECE = 1 << 16
 _BURST_S = 0.01  # the delay that a link's queue makes up for when this process wakes late
 
 
@@ -21,35 +20,18 @@ class _Link:
         self._delay_s = delay_s
         self._free_at = 0.0
 
-    async def carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connecting_s: float = 0.0
-    ) -> None:
-        """Forward until the sender ends; no more is in memory than the link itself would hold."""
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begin_s: float = 0.0) -> None:
+        """Forward from `begin_s` on until the sender ends; no more is in memory than the link itself would hold."""
         loop = asyncio.get_running_loop()
-        begun = loop.time() + connecting_s
-        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        arriving = asyncio.create_task(self._arrive(on_the_way, writer))
-        try:
-            while piece := await reader.read(_PIECE):
-                now = loop.time()
-                self._free_at = max(self._free_at, now - _BURST_S, begun) + len(piece) / self._bytes_per_s
-                await asyncio.sleep(self._free_at - now)
-                on_the_way.put_nowait((max(self._free_at, now) + self._delay_s, piece))
-        finally:
-            on_the_way.put_nowait((loop.time() + self._delay_s, b""))
-            await arriving
-
-    async def _arrive(self, on_the_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-        with suppress(OSError):
-            while True:
-                due, piece = await on_the_way.get()
-                await asyncio.sleep(max(0.0, due - loop.time()))
-                if not piece:
-                    writer.write_eof()
-                    return
-                writer.write(piece)
-                await writer.drain()
+        begun = loop.time() + begin_s
+        while piece := await reader.read(1 << 16):
+            now = loop.time()
+            self._free_at = max(self._free_at, now - _BURST_S, begun) + len(piece) / self._bytes_per_s
+            await asyncio.sleep(self._free_at - now)
+            await writer.drain()  # what has arrived is taken before more leaves
+            loop.call_at(max(self._free_at, now) + self._delay_s, writer.write, piece)
+        await asyncio.sleep(self._delay_s)
+        writer.write_eof()
 
 
 async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float) -> None:
@@ -59,9 +41,7 @@ async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection(host, port)
             with suppress(OSError):
-                await asyncio.gather(
-                    there.carry(reader, far_writer, connecting_s=round_trip_s), back.carry(far_reader, writer)
-                )
+                await asyncio.gather(there.carry(reader, far_writer, round_trip_s), back.carry(far_reader, writer))
             far_writer.close()
         writer.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import statistics
 import time
@@ -17,34 +16,30 @@ from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy import Deployment
 from ruo.errors import ArgumentError, DeploymentError, RuoError
-from ruo.experiment.answers import TOLERANCE, largest_difference
-from ruo.experiment.carry_out import Measurement, carry_out
-from ruo.experiment.plan import Plan, Trial, all_combinations
+from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_combinations, carry_out, max_difference
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
 from ruo.table import Source, fingerprint_table, open_table
 
-__all__ = ["sweep"]
-
 ModelPath = str | os.PathLike[str]
-Servers = str | Sequence[str] | Deployment
+Servers = Sequence[str] | Deployment  # an address, addresses or a deployment
 
 
 def sweep(
     source: Source,
-    url: Servers | Mapping[str, Servers],
+    url: Servers | Mapping[str, Servers],  # a mapping by the names of models makes the model a factor
     *,
-    chunk_sizes: Sequence[int | None],
-    runs: int = 5,
+    chunk_sizes: Sequence[int | None],  # rows per request, below those of the table; None: the whole table in one
+    runs: int = 5,  # measured blocks
     wire: str | Sequence[str] = "v2",
     concurrency: int | Sequence[int] = 8,
-    pipelined: Sequence[bool] = (True, False),
-    replicas: Sequence[int] | None = None,
-    seed: int = 0,
-    warmup: int = 1,
-    model: ModelPath | Mapping[str, ModelPath] | None = None,
-    results_dir: str | os.PathLike[str],
+    pipelined: Sequence[bool] = (True, False),  # False: form all requests before the first is sent, as in 2023
+    replicas: Sequence[int] | None = None,  # numbers of servers to which a deployment is scaled between the runs
+    seed: int = 0,  # sets the order of the runs
+    warmup: int = 1,  # blocks before the measured ones
+    model: ModelPath | Mapping[str, ModelPath] | None = None,  # what the server loaded, or by name; it is fingerprinted
+    results_dir: str | os.PathLike[str],  # the folder for the runs; the same call resumes an interrupted sweep there
     label_prefix: str = "Label_",
     timeout: float = 600.0,
     token: str | None = None,
@@ -53,54 +48,31 @@ def sweep(
     """Score a table in every combination of the settings, in randomised blocks, and keep how long every run took.
 
     Most arguments are those of `ruo.score_csv`, of which some may be several values to measure; no request is repeated.
-
-    Parameters
-    ----------
-    url
-        An address, addresses or a deployment; or a mapping of these by model name, which makes the model a factor.
-    chunk_sizes
-        Rows per request; None is the whole table in one. Other sizes that hold all rows are left out.
-    runs, warmup
-        The number of measured blocks, and of warm-up blocks before them.
-    pipelined
-        How to send; False forms all requests before the first is sent, as the system of 2023 did.
-    replicas
-        The numbers of servers, for a deployment, which is scaled between the runs.
-    seed
-        Sets the order of the runs.
-    model
-        The file or folder that the server loaded, or one for each name; it is fingerprinted.
-    results_dir
-        The folder for the runs; the same call resumes an interrupted sweep there.
     """
-    servers: dict[str | None, Servers] = {}
-    servers |= url.items() if isinstance(url, Mapping) else [(None, url)]
+    by_name: Mapping[Any, Servers] = url if isinstance(url, Mapping) else {None: url}
+    servers = {name: [value] if isinstance(value, str) else value for name, value in by_name.items()}
     wires = [wire] if isinstance(wire, str) else list(wire)
     options = {"wire": wires[0] if wires else None, "label_prefix": label_prefix, "timeout": timeout, "token": token}
     table = _TableMeasurement(source, servers, options)
     sizes, notes = _sizes_below(table.rows, chunk_sizes)
-    combinations = all_combinations(
-        {
-            "model": list(servers),
-            "replicas": [None] if replicas is None else list(replicas),
-            "wire": wires,
-            "concurrency": [concurrency] if isinstance(concurrency, int) else list(concurrency),
-            "chunk_size": sizes,
-            "pipelined": list(pipelined),
-        }
-    )
-    plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
+    factors = {
+        "model": list(servers),
+        "replicas": [None] if replicas is None else list(replicas),
+        "wire": wires,
+        "concurrency": [concurrency] if isinstance(concurrency, int) else list(concurrency),
+        "chunk_size": sizes,
+        "pipelined": list(pipelined),
+    }
+    plan = Plan(all_combinations(factors), runs, warmup, seed, slow=None if replicas is None else "replicas")
     data = {"name": table.name, "rows": table.rows, "features": table.features, "label_prefix": label_prefix}
-    provenance = Provenance(
-        {
-            "plan": {**plan.facts(), "timeout": timeout},
-            "data": {**data, "sha256": fingerprint_table(source)},
-            "model": _model_facts(model),
-            "machine": machine(),
-            "notes": notes,
-        }
-    )
-    carry_out(plan, table, provenance, results_dir, progress=progress)
+    facts = {
+        "plan": {**plan.facts(), "timeout": timeout},
+        "data": {**data, "sha256": fingerprint_table(source)},
+        "model": _model_facts(model),
+        "machine": machine(),
+        "notes": notes,
+    }
+    carry_out(plan, table, Provenance(facts), results_dir, progress=progress)
     return read_sweep(results_dir)
 
 
@@ -112,26 +84,21 @@ def _model_facts(model: ModelPath | Mapping[str, ModelPath] | None) -> dict[str,
 
 def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int | None], list[str]]:
     """The sizes that are smaller than the table, and a sentence on each that is not."""
-    sizes: list[int | None] = []
-    notes = []
     for size in chunk_sizes:
         if size is not None and (isinstance(size, bool) or size != int(size) or size < 1):
             raise ArgumentError(f"chunk_sizes: {size!r} must be a whole number from 1 up, or None for the whole set.")
-        if size is None or size < rows:
-            sizes.append(None if size is None else int(size))
-        else:
-            notes.append(
-                f"{size:,} rows per request was left out: the table has {rows:,} rows, and None sends them all."
-            )
-    if notes and not sizes:
+    sizes = [size if size is None else int(size) for size in chunk_sizes if size is None or size < rows]
+    left_out = [size for size in chunk_sizes if size not in sizes]
+    if left_out and not sizes:
         raise ArgumentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
-    return sizes, notes
+    why = f"the table has {rows:,} rows, and None sends them all."
+    return sizes, [f"{size:,} rows per request was left out: {why}" for size in left_out]
 
 
 class _TableMeasurement(Measurement):
     """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
 
-    def __init__(self, source: Source, servers: Mapping[str | None, Servers], options: dict[str, Any]) -> None:
+    def __init__(self, source: Source, servers: Mapping[Any, Servers], options: dict[str, Any]) -> None:
         self._source = source
         self._servers = servers
         self._options = options
@@ -140,11 +107,8 @@ class _TableMeasurement(Measurement):
         table = open_table(source, options["label_prefix"])
         self.name = table.name
         self.features = len(table.features)
-        self.rows = 0
-        for block in table.blocks(10_000):
-            if not self.rows:
-                self._first_row = pl.DataFrame(block.features[:1], schema=table.features)
-            self.rows += len(block.features)
+        self.rows = sum(len(block.features) for block in table.blocks(10_000))
+        self._first_row = pl.DataFrame(next(table.blocks(1)).features, schema=table.features)
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""
@@ -160,20 +124,18 @@ class _TableMeasurement(Measurement):
         if replicas is None or self._replicas.get(model) == replicas:
             return
         servers = self._servers[model]
-        if isinstance(servers, (str, Sequence)):
+        if isinstance(servers, Sequence):
             raise DeploymentError("An address cannot be scaled; pass local_server(...) or a KubernetesDeployment.")
         servers.scale(replicas)
         self._replicas[model] = replicas
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Score the table once; the result has the columns of a sweep."""
-        levels = dict(trial.levels)
-        model, replicas = levels.pop("model"), levels.pop("replicas")
-        urls = self._urls(model)
-        size = levels["chunk_size"] or self.rows
+        size = trial.levels["chunk_size"] or self.rows
+        urls = self._urls(trial.levels["model"])
         setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
         try:
-            return setting | self._score(model, replicas, urls, **levels)
+            return setting | self._score(urls, **trial.levels)
         except RuoError as error:
             return setting | {"error": str(error)}
         except MemoryError:
@@ -181,37 +143,29 @@ class _TableMeasurement(Measurement):
 
     def _urls(self, model: str | None) -> list[str]:
         servers = self._servers[model]
-        if isinstance(servers, str):
-            return [servers]
         return list(servers if isinstance(servers, Sequence) else servers.urls)
 
-    def _score(self, model: str | None, replicas: int | None, urls: list[str], **levels: Any) -> dict[str, Any]:
+    def _score(self, urls: list[str], model: str | None, replicas: int | None, **levels: Any) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory (Linux, proc(5))
         began = time.process_time()
         scores = score_csv(self._source, urls, retries=0, progress=False, **{**self._options, **levels})
         cpu_s = time.process_time() - began
         peak_mb = peak_rss_mb()
-        difference = largest_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
+        difference = max_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
         return _facts(scores, replicas) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
             "peak_rss_mb": peak_mb,
-            "max_abs_difference": _or_none(difference),
+            "max_abs_difference": difference,
             "answers_equal": difference <= TOLERANCE,
         }
 
 
-def _or_none(number: float) -> float | None:
-    """JSON has no word for infinity and NaN."""
-    return number if math.isfinite(number) else None
-
-
 def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
     records, timings = scores.records, scores.timings
-    seconds = [record.seconds for record in records]
-    # without the decoding, during which the server waits for the body; None where it reports no times
-    server_s = _or_none(sum(record.predict_s + record.encode_s for record in records))
+    # without the decoding, during which the server waits for the body; NaN where it reports no times
+    server_s = sum(record.predict_s + record.encode_s for record in records)
     balance = scores.balance()
     pods = balance["worker"].str.rpartition("/")[0]  # a worker is named HOST/PROCESS; on Kubernetes, a pod is a host
     rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()
@@ -220,12 +174,12 @@ def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
         "requests": len(records),
         "bytes": sum(record.bytes for record in records),
         **timings._asdict(),
-        "request_median_s": statistics.median(seconds),
-        "request_max_s": max(seconds),
+        "request_median_s": statistics.median(record.seconds for record in records),
+        "request_max_s": max(record.seconds for record in records),
         "server_s": server_s,
-        "server_busy": None if server_s is None else server_s / (workers * timings.sending_s),
+        "server_busy": server_s / (workers * timings.sending_s),
         "workers": workers,
-        "rows_by_worker": {str(worker): int(count) for worker, count in rows.items()},
+        "rows_by_worker": rows.to_dict(),
         "retries": sum(record.attempts - 1 for record in records),
         "model_version": scores.model.version,
     }

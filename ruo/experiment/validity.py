@@ -5,7 +5,7 @@ A rule applies where the runs have the columns that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,34 +15,25 @@ from scipy import stats
 
 from ruo.stats import count
 
-__all__ = ["SETTING", "Validity", "judge", "name_of", "worker_shares"]
-
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
-_GROUPS = ["job", "system", *SETTING]  # where jobs or systems are compared
 _LOAD = ["machine_busy", "others_cpus", "loop_lag_s", "server_busy", "workers", "rows_by_worker", "requests"]
 _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_version", "replicas", "concurrency", *_LOAD]
 
-_BUSY = 0.3  # of all CPUs, just before a run
-_OTHERS_CPUS = 0.3  # CPUs in use by other processes during a run
+_BUSY = 0.3  # of all CPUs just before a run, and CPUs in use by other processes during a run
 _DISTURBED = 0.25  # of the runs
 _DRIFT = 0.1  # of a run's time, from the first run to the last
-_P_VALUE = 0.01  # of a drift
-_DRIFT_RUNS = 8  # fewer runs cannot show a drift
 _UNSTEADY = 0.1  # standard deviation over mean
-_LATE_S = 0.25
 _UNEVEN = 0.25  # of an even share
-_ENOUGH = 10  # requests per replica, for an even share to be expected
 _WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
 
 
 @dataclass(frozen=True)
 class Validity:
-    """The reasons against the runs, the limits of what they say, notes on their quality, and what valid runs claim."""
+    """The reasons against the runs, notes on how much they say, and what valid runs claim."""
 
     reasons: list[str]
-    limits: list[str]
     notes: list[str]
     claim: str
 
@@ -53,27 +44,23 @@ class Validity:
 
     def __str__(self) -> str:
         head = f"VALID: {self.claim}." if self.valid else f"INVALID: {'; '.join(self.reasons)}."
-        return "\n".join([head, *self.limits, *self.notes])
+        return "\n".join([head, *self.notes])
 
 
 def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every run scored every row alike") -> Validity:
-    """Judge runs with columns as in `Sweep.runs` or in a comparison of systems; `planned` is how many there should be.
-
-    Warm-ups count only where answers are compared.
-    """
+    """Judge runs, of which so many were `planned`; of warm-ups, only the answers count."""
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
     measured = runs[~runs["warmup"].eq(True)]
     good = measured[measured["error"].isna() & measured["total_s"].notna()]
     reasons = [*_broken(runs, measured, planned), *_disturbed(measured, good), *_uneven(good)]
-    return Validity(reasons, _limits(good), _notes(good), claim)
+    return Validity(reasons, _notes(good), claim)
 
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, how they were sent, and what else differs `among` the runs."""
-    parts = []
-    if "rows_per_request" in setting:
-        ways: dict[object, str] = {True: " pipelined", False: " in two phases"}
-        parts = [f"{setting['rows_per_request']:,} rows{ways.get(setting.get('pipelined'), '')}"]
+    ways: dict[Any, str] = {True: " pipelined", False: " in two phases"}
+    way = ways.get(setting.get("pipelined"), "")
+    parts = [f"{setting['rows_per_request']:,} rows{way}"] if "rows_per_request" in setting else []
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     parts += [words[name].format(setting[name]) for name in words if name in among and among[name].nunique() > 1]
@@ -86,14 +73,13 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> 
     retried = int((measured["retries"].fillna(0) > 0).sum())
     different = int((runs["answers_equal"] == False).sum())  # noqa: E712  a failed run has no answer
     versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
-    several = [names for names in versions if len(names) > 1]
     missing = 0 if planned is None else planned - len(runs)
     reasons = {
         f"{count(missing, 'run')} of the plan {'is' if missing == 1 else 'are'} missing": missing > 0,
         f"{count(len(failed), 'run')} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
         f"{count(retried, 'run')} sent a request again": retried > 0,
         f"{count(different, 'run')} gave other predictions than the first": different > 0,
-        **{f"{len(names)} versions of the model answered ({', '.join(names)})": True for names in several},
+        **{f"{len(names)} versions of the model answered ({', '.join(names)})": len(names) > 1 for names in versions},
     }
     return [sentence for sentence, holds in reasons.items() if holds]
 
@@ -101,42 +87,38 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> 
 def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
     """What makes times doubtful: a busy machine, a machine that changes, or a client that is late."""
     reasons = []
-    for when, column, limit in (("before", "machine_busy", _BUSY), ("in", "others_cpus", _OTHERS_CPUS)):
-        busy = int((measured[column].astype(float) > limit).sum())
+    for when, column in (("before", "machine_busy"), ("in", "others_cpus")):
+        busy = int((measured[column].astype(float) > _BUSY).sum())
         if busy > _DISTURBED * len(measured):
             reasons.append(f"the machine was busy with something else {when} {busy} of {count(len(measured), 'run')}")
-    change = _drift(good)
-    if change is not None:
+    if (change := _drift(good)) is not None:
         reasons.append(f"the runs drift: the last took {change:+.0%} of the time that the first took")
-    late = good["loop_lag_s"].median()
-    if late > _LATE_S:
+    if (late := good["loop_lag_s"].median()) > 0.25:
         reasons.append(f"the client's event loop was up to {late:.2f} s late, so it did not keep up")
     return reasons
 
 
 def _drift(good: pd.DataFrame) -> float | None:
     """The relative change of the times from first to last within their settings, where it is significant."""
-    if len(good) < _DRIFT_RUNS:
+    if len(good) < 8:  # too few to show one
         return None
-    relative = good["total_s"] / good.groupby(_present(good), dropna=False)["total_s"].transform("median")
+    relative = good["total_s"] / good.groupby(columns_of_setting(good), dropna=False)["total_s"].transform("median")
     if relative.nunique() < 2:
         return None
-    p_value = stats.spearmanr(good["run"], relative).pvalue
+    is_significant = stats.spearmanr(good["run"], relative).pvalue < 0.01
     change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
-    return change if p_value < _P_VALUE and abs(change) > _DRIFT else None
+    return change if is_significant and abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:
     """What makes a comparison of replicas invalid: some had no connection, or much less work than others."""
     several = good[good["replicas"].fillna(1) > 1]
-    few = several[several["concurrency"] < several["replicas"]]
     reasons = []
-    if len(few):
-        reasons.append(f"{count(len(few), 'run')} had fewer connections than replicas; raise concurrency")
-    enough = several[several["requests"] >= _ENOUGH * several["replicas"]]
+    if few := int((several["concurrency"] < several["replicas"]).sum()):
+        reasons.append(f"{count(few, 'run')} had fewer connections than replicas; raise concurrency")
+    enough = several[several["requests"] >= 10 * several["replicas"]]  # of fewer, no even share is to be expected
     shares = map(worker_shares, enough["rows_by_worker"], enough["replicas"])
-    uneven = [off for least, most in shares if (off := max(most - 1, 1 - least)) > _UNEVEN]
-    if uneven:
+    if uneven := [off for least, most in shares if (off := max(most - 1, 1 - least)) > _UNEVEN]:
         worst = f"up to {max(uneven):.0%} off an even share"
         reasons.append(f"in {count(len(uneven), 'run')} the replicas were unbalanced ({worst})")
     return reasons
@@ -149,35 +131,31 @@ def worker_shares(rows_by_worker: dict[str, int], replicas: float) -> tuple[floa
     return min(rows) / even if len(rows) >= replicas else 0.0, max(rows) / even
 
 
-def _limits(good: pd.DataFrame) -> list[str]:
-    """The settings whose times say little about the servers, because these waited."""
-    waiting = []
-    for setting, runs in _by_setting(good):
+def _notes(good: pd.DataFrame) -> list[str]:
+    """The settings whose times say little about the servers, because these waited; and those whose times vary much."""
+    waiting, unsteady = [], []
+    for setting, runs in by_setting(good):
         busy, requests = runs["server_busy"].median(), runs["requests"].median()
         if setting.get("pipelined") and busy < _WAITING and requests >= 2 * runs["workers"].median():
             waiting.append(f"{name_of(setting, good)} {busy:.0%}")
-    sentence = (
-        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, "
-        f"and the servers computed only part of the time: {', '.join(waiting)}."
-    )
-    return [sentence] if waiting else []
-
-
-def _notes(good: pd.DataFrame) -> list[str]:
-    unsteady = []
-    for setting, runs in _by_setting(good):
         variation = runs["total_s"].std() / runs["total_s"].mean()
-        unsteady += [f"{name_of(setting, good)} {variation:.0%}"] if variation > _UNSTEADY else []
-    sentence = f"The runs vary much, by their standard deviation over the mean: {', '.join(unsteady)}."
-    return [sentence] if unsteady else []
+        if variation > _UNSTEADY:
+            unsteady.append(f"{name_of(setting, good)} {variation:.0%}")
+    sentences = {
+        "These times are the client's more than the servers': its reading, forming and sending were the bottleneck, "
+        "and the servers computed only part of the time": waiting,
+        "The runs vary much, by their standard deviation over the mean": unsteady,
+    }
+    return [f"{sentence}: {', '.join(settings)}." for sentence, settings in sentences.items() if settings]
 
 
-def _by_setting(runs: pd.DataFrame) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    if not len(runs):
-        return []
-    names = _present(runs)
-    return [(dict(zip(names, key, strict=True)), group) for key, group in runs.groupby(names, dropna=False)]
+def by_setting(runs: pd.DataFrame) -> Iterator[tuple[dict[Any, Any], pd.DataFrame]]:
+    """Each setting, with its runs."""
+    names = columns_of_setting(runs)
+    for key, group in runs.groupby(names, dropna=False) if names else ():
+        yield dict(zip(names, key, strict=True)), group
 
 
-def _present(runs: pd.DataFrame) -> list[str]:
-    return [name for name in _GROUPS if name in runs and runs[name].notna().any()]
+def columns_of_setting(runs: pd.DataFrame) -> list[str]:
+    """The columns that say how a run was made, as far as they have values; jobs and systems may be compared, too."""
+    return [name for name in ["job", "system", *SETTING] if name in runs and runs[name].notna().any()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruo.errors import ArgumentError, RuoError
-from ruo.experiment.results import put_aside_finished
+from ruo.experiment.carry_out import put_aside_finished
 
 if TYPE_CHECKING:
     import nbformat

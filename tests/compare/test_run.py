@@ -24,8 +24,7 @@ from ruo.compare.results import SystemsCompared, read_systems
 from ruo.compare.run import ALL_SIZES, plan_systems
 from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
 from ruo.errors import ScoringError
-from ruo.experiment.answers import TOLERANCE
-from ruo.experiment.plan import Plan
+from ruo.experiment.carry_out import TOLERANCE, Plan
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance
 

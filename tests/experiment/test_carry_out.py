@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from ruo.errors import ArgumentError, ExperimentError
-from ruo.experiment.carry_out import Measurement, carry_out
-from ruo.experiment.plan import Plan, Trial, all_combinations
-from ruo.experiment.results import put_aside_finished
+from ruo.experiment.carry_out import Measurement, Plan, Trial, all_combinations, carry_out, put_aside_finished
 from ruo.provenance import Provenance
 
 FACTS = Provenance({"data": "x"})

@@ -11,9 +11,8 @@ import pytest
 
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import ExperimentError
-from ruo.experiment.flops import flops_per_row
-from ruo.experiment.network import Network
-from ruo.experiment.scaling import Costs, balance, law, measure_costs, pays, speed_ups, verdict_on_scaling
+from ruo.experiment.costs import Costs, Network, measure_costs
+from ruo.experiment.scaling import balance, fit_usl, law, pays, speed_ups, verdict_on_scaling
 from ruo.experiment.sweep import sweep
 from ruo.learn.demo import Demo
 
@@ -22,6 +21,9 @@ HEAVY = Costs(
     read_s=1e-6, client_cpu_s=4e-6, replica_s=50e-6, row_bytes=256, network=LAN, start_s=0.02, cores=4, flops=3.5e6
 )
 LIGHT = replace(HEAVY, replica_s=1e-6)
+
+# SPEC SDM91, from Gunther, "Guerrilla Capacity Planning", chapter 4; also in the R package usl
+SDM91 = ([1, 18, 36, 72, 108, 144, 216], [64.9, 995.9, 1652.4, 1853.2, 1828.9, 1775.0, 1702.2])
 
 
 def runs(costs: Costs, replicas: tuple[int, ...] = (1, 2, 4), blocks: int = 6, noise: float = 0.01) -> pd.DataFrame:
@@ -57,7 +59,7 @@ def test_a_heavy_model_pays_from_some_rows_on() -> None:
     assert sentence.startswith("Distributing pays on this network from about 210 rows on")
     assert apart.speed_up(2, 220) > 1.2 > apart.speed_up(2, 200)
     assert "3,500,000 floating-point operations" in sentence
-    assert "One client keeps up to 50.0 replicas busy: beyond them reading is the bottleneck" in sentence
+    assert "One client keeps up to 50.0 replicas busy: beyond them the client's reading is the bottleneck" in sentence
 
 
 def test_a_light_model_never_pays() -> None:
@@ -115,15 +117,40 @@ def test_balance_is_the_worst_of_all_runs() -> None:
     assert table.loc[1_000, ["least", "most"]].tolist() == pytest.approx([0.8, 1.2])
 
 
+def test_published_data_give_the_published_law() -> None:
+    """The Universal Scalability Law of SPEC SDM91 has the parameters that the R package gives."""
+    law = fit_usl(*SDM91)
+
+    assert law.gamma == pytest.approx(90.0, abs=0.05)
+    assert law.alpha == pytest.approx(0.0277, abs=5e-5)
+    assert law.beta == pytest.approx(0.000104, abs=1e-6)
+    assert law.peak == pytest.approx(96.5, abs=0.5)
+    assert law.r_squared > 0.98
+    assert "throughput falls beyond 97 replicas" in law.sentence()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.05, 0.002)])
+def test_a_law_is_recovered(alpha: float, beta: float) -> None:
+    """Throughputs that follow a law, with a little noise, give it back."""
+    n = np.arange(1, 13)
+    exact = 1_000 * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+    law = fit_usl(n, exact * np.random.default_rng(0).normal(1, 0.005, len(n)))
+
+    assert law.alpha == pytest.approx(alpha, abs=0.02)
+    assert law.beta == pytest.approx(beta, abs=1e-3)
+    assert law.r_squared > 0.999
+
+
+def test_five_points_are_refused() -> None:
+    """Fewer than six different numbers of replicas cannot show a law, however often each was run."""
+    with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):
+        fit_usl([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
+
+
 def test_the_law_needs_six_points() -> None:
     """Three numbers of replicas give no law; six do, and it finds the contention that was put in."""
     assert law(runs(HEAVY), 1_000).startswith("No law is fitted: 3 numbers of replicas cannot show a law")
     assert "8 points" in law(runs(replace(HEAVY, cores=None), replicas=(1, 2, 3, 4, 6, 8, 12, 16)), 1_000)
-
-
-def test_a_model_is_counted(demo: Demo) -> None:
-    """The dense demo has 64 x 128 + 128 x 64 + 64 x 32 + 32 x 10 multiply-adds, two operations each."""
-    assert flops_per_row(demo.models["mlp"]) == 2 * (64 * 128 + 128 * 64 + 64 * 32 + 32 * 10)
 
 
 @pytest.mark.soak

@@ -107,8 +107,8 @@ def test_what_a_run_measures(swept: Sweep, server: LocalServer) -> None:
 
 def test_sizes_that_hold_all_rows_are_left_out(swept: Sweep) -> None:
     """A size that is not smaller than the table is left out with a sentence."""
-    assert [note.split(" rows")[0] for note in swept.notes] == ["2,500", "9,000"]
-    assert set(swept.notes) <= set(swept.verdict().splitlines())
+    left_out = [line for line in swept.verdict().splitlines() if "was left out" in line]
+    assert [line.split(" rows")[0] for line in left_out] == ["2,500", "9,000"]
 
 
 def test_provenance_is_written_once(swept: Sweep, demo: Demo) -> None:
@@ -158,10 +158,10 @@ def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, repl
 
 def test_progress_counts_runs(demo: Demo, server: LocalServer, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     """A bar counts the runs where it is asked for, and is silent where nobody looks."""
-    small = pl.read_csv(demo.testset, n_rows=100)
-    sweep(small, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "a")
+    few_rows = pl.read_csv(demo.testset, n_rows=100)
+    sweep(few_rows, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "a")
     assert capfd.readouterr().err == ""
-    sweep(small, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "b", progress=True)
+    sweep(few_rows, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "b", progress=True)
     assert "4/4" in capfd.readouterr().err
 
 
@@ -359,7 +359,7 @@ def test_saved_and_read_back(swept: Sweep, copy: Path) -> None:
     """A sweep reads back as it was, and saves its summary and verdict beside its runs."""
     again = read_sweep(copy)
     pd.testing.assert_frame_equal(again.runs, swept.runs)
-    assert again.notes == swept.notes
+    assert again.provenance == swept.provenance
     again.save()
     pd.testing.assert_frame_equal(pd.read_csv(copy / "summary.csv"), swept.summary())
     assert (copy / "verdict.txt").read_text() == swept.verdict() + "\n"

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from ruo import Scores
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings
-from ruo.figures.evaluation import figure_of_calibration, figure_of_confusion
-from ruo.figures.style import save_figure
+from ruo.figures import figure_of_calibration, figure_of_confusion, save_figure
 from ruo.learn.evaluation import Evaluation, evaluate
 
 DRAW = [figure_of_confusion, figure_of_calibration]

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from ruo.figures.style import save_figure
-from ruo.figures.training import figure_of_learning
+from ruo.figures import figure_of_learning, save_figure
 from ruo.learn.training import Parts, Trained
 
 
@@ -43,7 +42,7 @@ MANY = {
     "nothing right": made_up(right=0),
     "long": made_up(epochs=200, best=150),
 }
-each = pytest.mark.parametrize("trained", MANY.values(), ids=MANY)
+with_every_training = pytest.mark.parametrize("trained", MANY.values(), ids=MANY)
 
 
 def test_every_epoch_is_shown_and_the_best_is_marked() -> None:
@@ -75,7 +74,7 @@ def test_the_words_say_what_is_what() -> None:
     assert any("lowest at epoch 7 of 12" in word for word in words)
 
 
-@each
+@with_every_training
 def test_names_do_not_overlap_and_are_not_cut(trained: Trained) -> None:
     """No two names overlap, in either axes or between them, and none leaves the figure."""
     figure = figure_of_learning(trained)
@@ -87,7 +86,7 @@ def test_names_do_not_overlap_and_are_not_cut(trained: Trained) -> None:
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
-@each
+@with_every_training
 def test_points_lie_within_the_axes(trained: Trained) -> None:
     """No epoch is cut off, no tick is above 1, and the axis of the loss has two ticks or more."""
     top, bottom = figure_of_learning(trained).axes

@@ -1,4 +1,4 @@
-"""The simulated network is as slow as it says, loses nothing, and is measured rightly."""
+"""What a model computes; and the simulated network: as slow as it says, without a loss, and measured rightly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ruo import score_csv
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, DeploymentError
-from ruo.experiment.network import measure_network, slow_network
+from ruo.experiment.costs import flops_per_row, measure_network, slow_network
 from ruo.learn.demo import Demo
 
 
@@ -70,3 +70,8 @@ def test_links_that_cannot_be(arguments: dict) -> None:
     """Time does not run backwards, and a link carries something."""
     with pytest.raises(DeploymentError, match="must be"), slow_network("http://localhost:1", **arguments):
         pass
+
+
+def test_a_model_is_counted(demo: Demo) -> None:
+    """The dense demo has 64 x 128 + 128 x 64 + 64 x 32 + 32 x 10 multiply-adds, two operations each."""
+    assert flops_per_row(demo.models["mlp"]) == 2 * (64 * 128 + 128 * 64 + 64 * 32 + 32 * 10)

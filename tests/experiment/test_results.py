@@ -1,4 +1,4 @@
-"""The verdict on request sizes, for made-up runs."""
+"""The verdict on request sizes, and what a request costs, for made-up runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ruo.experiment.sizes import verdict_on_sizes
+from ruo.errors import ExperimentError
+from ruo.experiment.results import fit_request_cost, verdict_on_sizes
 
 
 def frame(seconds: dict[int, float], runs: int = 6, pipelined: bool = True, rows: int = 1000) -> pd.DataFrame:
@@ -78,3 +79,28 @@ def test_nothing_measured() -> None:
     runs = frame({100: 1.0})
     assert verdict_on_sizes(runs[runs["warmup"]]) == "Nothing was measured, so nothing can be said."
     assert "No run succeeded." in verdict_on_sizes(runs.assign(error="Refused."))
+
+
+def test_the_cost_of_a_request_and_of_a_row_is_recovered() -> None:
+    """Runs that cost 1 ms a request and 2 µs a row say so."""
+    requests = np.array([500, 100, 50, 10, 5] * 5)
+    seconds = (requests * 1e-3 + 500_000 * 2e-6) * np.random.default_rng(0).normal(1, 0.01, len(requests))
+    cost = fit_request_cost(requests, 500_000, seconds)
+
+    assert cost.request_s == pytest.approx(1e-3, rel=0.05)
+    assert cost.row_s == pytest.approx(2e-6, rel=0.05)
+    assert "a request's own cost is under a tenth" in cost.sentence()
+
+
+def test_requests_that_cost_nothing() -> None:
+    """Where small requests are even faster, a request costs nothing, never less."""
+    cost = fit_request_cost([500, 50, 5], 500_000, [1.0, 1.1, 1.2])
+
+    assert cost.request_s == 0
+    assert "no more than large ones" in cost.sentence()
+
+
+def test_one_size_tells_no_cost() -> None:
+    """One request size cannot tell the two costs apart."""
+    with pytest.raises(ExperimentError, match="measure two or more"):
+        fit_request_cost([50, 50], 500_000, [1.0, 1.1])

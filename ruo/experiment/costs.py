@@ -1,0 +1,181 @@
+"""What a row costs each part of the system: the client, the replicas and the network, which may be a simulated one.
+
+One client reads a table while replicas score it. So a job takes at least as long as its slowest part alone, and more
+replicas shorten only their own part.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import pandas as pd
+import polars as pl
+
+from ruo.client.scoring import score_csv
+from ruo.errors import ArgumentError, DeploymentError, ExperimentError
+from ruo.machine import cpu_limit
+from ruo.table import Source, open_table
+from ruo.timing import time_runs
+
+
+class Network(NamedTuple):
+    """The seconds that a small request spends outside the server, and the throughput in bytes per second."""
+
+    request_s: float
+    bytes_per_s: float
+
+    def sentence(self) -> str:
+        """The network in words."""
+        rate = f"{self.bytes_per_s / 1e6:,.0f} MB/s ({8 * self.bytes_per_s / 1e6:,.0f} Mbit/s)"
+        return f"A request spends {1e3 * self.request_s:.3g} ms outside the server, and bytes travel at {rate}."
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a row costs each part of the system, in seconds of wall clock unless noted."""
+
+    read_s: float  # the client's reading and forming
+    client_cpu_s: float  # CPU seconds of the client
+    replica_s: float  # of one replica
+    row_bytes: float  # that the network carries
+    network: Network
+    start_s: float = 0.0  # of a job besides its rows, such as asking the server for its model
+    cores: float | None = None  # CPUs that client and replicas share; None where they share none
+    flops: float | None = None  # floating-point operations of the model
+
+    def parts(self, replicas: float) -> dict[str, float]:
+        """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
+        parts = {
+            "the replicas": self.replica_s / replicas,
+            "the client's reading": self.read_s,
+            "the network": self.row_bytes / self.network.bytes_per_s,
+        }
+        if self.cores is not None:
+            parts["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
+        return parts
+
+    def bottleneck(self, replicas: float) -> str:
+        """The part that bounds the job with so many replicas."""
+        parts = self.parts(replicas)
+        return max(parts, key=parts.__getitem__)
+
+    def seconds(self, replicas: float, rows: float) -> float:
+        """The predicted seconds of a job: its start, a request's latency, and its rows at the slowest part's pace."""
+        return self.start_s + self.network.request_s + rows * max(self.parts(replicas).values())
+
+    def speed_up(self, replicas: float, rows: float) -> float:
+        """The predicted speed-up of so many replicas over one."""
+        return self.seconds(1, rows) / self.seconds(replicas, rows)
+
+    def over(self, network: Network) -> Costs:
+        """The same costs over another network."""
+        return replace(self, network=network)
+
+
+def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool, flops: float | None = None) -> Costs:
+    """What a row costs each part, from the measured runs of a sweep over one model, with one replica among them.
+
+    Reading is timed without sending, replicas by their own clocks, and the network to the server at `url` is measured.
+    `shared` says whether client and replicas are on one machine.
+    """
+    good = runs[runs["error"].isna()]
+    alone = good[good["replicas"].fillna(1) == 1]
+    if not len(alone):
+        raise ExperimentError("No run had one replica, so there is nothing to compare with; put 1 among the replicas.")
+    rows = float(alone["rows"].iloc[0])
+    best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
+    alone = alone[alone["rows_per_request"] == best]
+    reading = time_runs(lambda: sum(1 for _ in open_table(source).blocks(10_000)), runs=3, warmup=0)
+    costs = Costs(
+        min(reading.samples) / rows,
+        float(good["client_cpu_s"].median()) / rows,
+        float(alone["server_s"].median()) / rows,
+        float(alone["bytes"].median()) / rows,
+        measure_network(source, url),
+        cores=cpu_limit() if shared else None,
+        flops=flops,
+    )
+    return replace(costs, start_s=max(0.0, float(alone["total_s"].median()) - costs.seconds(1, rows)))
+
+
+def measure_network(
+    source: Source, url: str, rows: int = 10_000, tries: int = 7, label_prefix: str = "Label_", token: str | None = None
+) -> Network:
+    """Latency and throughput of the network to a server: requests of one row and of many, less the server's own times.
+
+    Each is sent `tries` times, and the median counts. For a server on this machine, the throughput is that of memory.
+    """
+    table = open_table(source, label_prefix)
+    frame = pl.DataFrame(next(table.blocks(rows)).features, schema=table.features)
+    if len(frame) < 2:
+        raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
+    (request_s, request_bytes), (seconds, size) = (_outside(frame[:size], url, tries + 1, token) for size in (1, rows))
+    return Network(request_s, (size - request_bytes) / max(seconds - request_s, 1e-9))
+
+
+def _outside(frame: pl.DataFrame, url: str, count: int, token: str | None) -> tuple[float, int]:
+    """Seconds of a request outside the server, and its bytes both ways; the first of `count` warms the server."""
+    runs = [score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token) for _ in range(count)]
+    records = [scores.records[0] for scores in runs[1:]]
+    # decoding is not taken off: the body is decoded while it arrives
+    seconds = statistics.median(record.seconds - record.predict_s - record.encode_s for record in records)
+    if math.isnan(seconds):
+        raise DeploymentError(f"{url} reports no times (Server-Timing), so its network cannot be measured.")
+    return seconds, records[0].bytes + runs[0].predictions.nbytes
+
+
+@contextmanager
+def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0) -> Iterator[str]:
+    """The address of a server behind a slower link, simulated by a process on this machine until the block ends.
+
+    A round trip takes `round_trip_ms` longer, and a new connection costs one; all connections together carry `megabits`
+    million bits per second in each direction. No packet is lost.
+    """
+    if round_trip_ms < 0 or megabits <= 0:
+        raise DeploymentError("round_trip_ms must be 0 or more, and megabits more than 0.")
+    parts = urlsplit(url)
+    arguments = map(str, (parts.hostname, parts.port or 80, round_trip_ms, megabits))
+    script = Path(__file__).with_name("slow_link.py")  # run by its path, since importing its package takes a second
+    command = [sys.executable, "-P", str(script), *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            if not port:
+                raise DeploymentError("The simulated network did not start.")
+            yield urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
+        finally:
+            process.kill()
+
+
+def flops_per_row(model: str | os.PathLike[str]) -> int:
+    """Floating-point operations of the matrix products of a ``.keras`` model for one row: two for each multiply-add.
+
+    Activations, pooling and normalisation are left out, being small beside the dense and convolutional layers.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise reports on the CPU when it is imported
+    import keras
+
+    return 2 * _multiply_adds(keras.saving.load_model(Path(model), compile=False))
+
+
+def _multiply_adds(layer: Any) -> int:
+    """Those of a layer or a nested model: a kernel is used once at each position of the output."""
+    if hasattr(layer, "layers"):
+        return sum(map(_multiply_adds, layer.layers))
+    if getattr(layer, "kernel", None) is None:
+        return 0
+    shape = layer.output.shape
+    # the last axis of the output is the kernel's own, or axis 1 where a model puts the channels first
+    positions = shape[1:-1] if getattr(layer, "data_format", "channels_last") == "channels_last" else shape[2:]
+    return int(math.prod(layer.kernel.shape) * math.prod(size or 1 for size in positions))
