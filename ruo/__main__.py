@@ -14,8 +14,6 @@ import click
 
 from ruo.errors import RuoError
 
-__all__ = ["main"]
-
 _SOME_FAILED = 3
 _RESUMED = "the same command goes on from there"
 _PATH = click.Path(path_type=Path)

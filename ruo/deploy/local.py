@@ -17,8 +17,6 @@ from ruo.deploy.process import ServerProcess, fetch, server_process
 from ruo.errors import DeploymentError
 from ruo.machine import cpu_limit
 
-__all__ = ["LocalServer", "local_server"]
-
 # glibc's malloc (mallopt(3)) keeps buffers of tens of megabytes for reuse, instead of returning them to the system.
 _MALLOC = {
     "MALLOC_ARENA_MAX": "1",

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from ruo.errors import DeploymentError
 
-__all__ = ["ServerProcess", "fetch", "server_process"]
-
 _LOOK_S = 0.05
 # A proxy of the environment must not be asked for an address of this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

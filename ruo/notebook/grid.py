@@ -27,8 +27,6 @@ from ruo.errors import ArgumentError, RuoError
 from ruo.notebook.parameters import parse_value
 from ruo.notebook.run import require_known, run_notebook
 
-__all__ = ["GATHERED", "VERDICTS", "folder_name", "run_grid"]
-
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
 

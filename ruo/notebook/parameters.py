@@ -16,19 +16,6 @@ import yaml
 
 from ruo.errors import ArgumentError
 
-__all__ = [
-    "optional_whole_number",
-    "parse_fixed",
-    "parse_levels",
-    "parse_mapping",
-    "parse_swept",
-    "parse_value",
-    "positive",
-    "request_sizes",
-    "strings",
-    "whole_number",
-]
-
 Pairs = Iterable[tuple[str, str]]
 
 

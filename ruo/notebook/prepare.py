@@ -26,8 +26,6 @@ from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_netw
 from ruo.learn import Trained, make_demo, make_testset, train
 from ruo.notebook.parameters import optional_whole_number, parse_mapping, positive, request_sizes, strings, whole_number
 
-__all__ = ["Workbench", "prepare", "prepare_files", "prepare_replicas", "prepare_tables"]
-
 PathLike = str | os.PathLike[str]
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds

@@ -17,8 +17,6 @@ from ruo.notebook.run import page, to_body
 if TYPE_CHECKING:
     import nbformat
 
-__all__ = ["bind"]
-
 _SET_ASIDE = re.compile(r"-\d{8}-\d{6}$")
 _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)
 _ANCHOR = re.compile(r'(\bid="|\bhref="#|\burl\(#)')

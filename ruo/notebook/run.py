@@ -16,8 +16,6 @@ from ruo.experiment.results import put_aside_finished
 if TYPE_CHECKING:
     import nbformat
 
-__all__ = ["page", "require_known", "run_notebook", "to_body"]
-
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 # nbconvert's own pages load scripts from the network. Here code is folded, and progress bars are left out.

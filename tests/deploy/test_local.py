@@ -138,7 +138,10 @@ def test_the_allocator_keeps_large_buffers_unless_told_otherwise(demo: Demo, mon
 
 def test_a_proxy_is_not_asked_for_this_machine(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server becomes ready although the environment names a proxy at which nobody listens."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
     with local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
         assert server.workers == 1
 
