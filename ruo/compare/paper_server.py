@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from ruo.compare.jobs import job_environment
-from ruo.deploy.process import ServerProcess, fetch, server_process
+from ruo.deploy.local import ServerProcess, fetch, server_process
 
 __all__ = ["PaperServer", "paper_server"]
 

@@ -16,8 +16,6 @@ import yaml
 
 from ruo.errors import ArgumentError
 
-Pairs = Iterable[tuple[str, str]]
-
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
     """YAML with the scalars of version 1.2 and ``none``: 1e5 is a number; on, 1:30 and 2026-11-03 are text."""
@@ -57,7 +55,7 @@ def parse_levels(text: str) -> list[Any]:
     return levels
 
 
-def parse_fixed(pairs: Pairs, texts: Iterable[str] = ()) -> dict[str, Any]:
+def parse_fixed(pairs: Iterable[tuple[str, str]], texts: Iterable[str] = ()) -> dict[str, Any]:
     """Read the parameters of one run: mappings in YAML, then pairs of a name and a value, which take precedence."""
     parameters: dict[str, Any] = {}
     for text in texts:
@@ -68,7 +66,7 @@ def parse_fixed(pairs: Pairs, texts: Iterable[str] = ()) -> dict[str, Any]:
     return parameters | {name: parse_value(text) for name, text in pairs}
 
 
-def parse_swept(pairs: Pairs) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+def parse_swept(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Read the parameters of a sweep; return those with several values, and those with one."""
     levels: dict[str, list[Any]] = {}
     for name, text in pairs:
