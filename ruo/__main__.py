@@ -1,7 +1,5 @@
 """The command line, ``python -m ruo --help``: each verb is a thin call of a public function."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Iterator

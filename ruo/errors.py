@@ -4,8 +4,6 @@
 server answers it with its status; the client turns it into one of the errors below.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """CPUs, load and memory of this machine and its processes. Load is read from /proc on Linux and is None elsewhere."""
 
-from __future__ import annotations
-
 import os
 import re
 import resource

@@ -3,8 +3,6 @@
 No host, user or folder is named, so all of it can be published with the results.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import html
@@ -16,7 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ruo.errors import ArgumentError
 from ruo.machine import cpu_limit
@@ -40,7 +38,7 @@ class Provenance:
         text = json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def differences(self, other: Provenance) -> list[tuple[str, Any, Any]]:
+    def differences(self, other: Self) -> list[tuple[str, Any, Any]]:
         """The facts that differ, each with its full name, its value and the value in `other`."""
         old, new = self.flat(), other.flat()
         return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -4,8 +4,6 @@ Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutos
 maximum are equal keeps the Deployment at that number, whatever its metrics say.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -25,7 +23,7 @@ class KubernetesDeployment:
     """A Deployment of servers in a Kubernetes cluster.
 
     The end of the block restores the replicas and the autoscaler, even after an error. After a crash `restore` does so,
-    from an annotation of the Deployment.
+    from an annotation of the Deployment. A cluster that cannot be reached is a DeploymentError.
 
     Parameters
     ----------
@@ -33,11 +31,6 @@ class KubernetesDeployment:
         The Deployment.
     context : str, optional
         A context of kubeconfig; by default the current one, or in a pod the pod's own account.
-
-    Raises
-    ------
-    DeploymentError
-        The cluster cannot be reached.
 
     Examples
     --------

@@ -1,7 +1,5 @@
 """A server on this machine, for as long as a block of code needs it."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -23,7 +21,6 @@ from typing import Any
 from ruo.errors import DeploymentError
 from ruo.machine import cpu_limit
 
-_LOOK_S = 0.05
 # A proxy of the environment must not be asked for an address of this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # glibc's malloc (mallopt(3)) keeps buffers of tens of megabytes for reuse, instead of returning them to the system.
@@ -37,20 +34,11 @@ _MALLOC = {
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server process and its log; error messages call it `name`."""
+    """A server process, which leads its process group and session, and its log; error messages call it `name`."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-
-    @property
-    def pid(self) -> int:
-        """The process id, which is also the id of its process group and session."""
-        return self.process.pid
-
-    def log_text(self) -> str:
-        """What the server has written so far."""
-        return self.log.read_text(errors="replace")
 
     def wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         """Return as soon as `is_done()`; raises DeploymentError if the process ends or the time runs out before."""
@@ -60,11 +48,11 @@ class ServerProcess:
                 raise self.error(f"ended with status {self.process.returncode}")
             if time.monotonic() > deadline:
                 raise self.error(f"was not ready after {timeout_s:g} s")
-            time.sleep(_LOOK_S)
+            time.sleep(0.05)
 
     def error(self, problem: str) -> DeploymentError:
         """The error for a problem of the server, with the last errors in its log, or else the last lines."""
-        lines = [line for line in self.log_text().splitlines() if line.strip()]
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         errors = [line for line in lines if "[ERROR]" in line or "Error" in line]
         log = f"Its log says: {' | '.join((errors or lines)[-3:])}" if lines else "Its log is empty."
         return DeploymentError(f"{self.name} {problem}. {log}")
@@ -87,11 +75,11 @@ def server_process(
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=dict(environment),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=tuple(pass_fds),
+                pass_fds=pass_fds,
                 start_new_session=True,  # a notebook's stop button does not reach another process group
             )
         try:
@@ -128,14 +116,10 @@ class LocalServer:
         self.model = model
         self.workers = workers
         self.url = f"http://127.0.0.1:{port}"
-        self.pid = process.pid
+        self.urls = [self.url]  # one, since the workers share a port
+        self.pid = process.process.pid
         self.log = process.log
         self._process = process
-
-    @property
-    def urls(self) -> list[str]:
-        """The addresses for requests: one, since the workers share a port."""
-        return [self.url]
 
     def scale(self, workers: int, timeout_s: float = 120.0) -> None:
         """Run `workers` processes and return when all are ready; raises DeploymentError if that fails."""
@@ -171,7 +155,7 @@ def local_server(
     timeout_s: float = 120.0,
     settings: Mapping[str, object] | None = None,
 ) -> Iterator[LocalServer]:
-    """Serve a model on a free port of this machine until the block ends.
+    """Serve a model on a free port of this machine, with every worker ready, until the block ends.
 
     The server trusts the model (RUO_TRUST_MODEL=1): a format that can contain code runs that code, so serve only
     models whose origin you know.
@@ -189,11 +173,6 @@ def local_server(
     settings : mapping of str to object, optional
         Environment variables for this server alone, such as ``{"MAX_REQUEST_MB": 1024}``; they override the
         variables of this process.
-
-    Yields
-    ------
-    LocalServer
-        The server, with every worker ready.
 
     Raises
     ------

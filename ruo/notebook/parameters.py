@@ -4,8 +4,6 @@ A value is a number, ``true``, ``false``, ``none`` or text; lists and mappings a
 ``[1000, null]``, ``{mlserver: "http://localhost:8080"}``.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

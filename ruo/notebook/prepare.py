@@ -3,8 +3,6 @@
 Numbers and lists may come as papermill gives them: 5, 5.0, "5", "1000,5000,none" or [1000, None].
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import statistics

@@ -1,19 +1,14 @@
 """Pages that open offline: the report of a notebook, and the newest results of all notebooks."""
 
-from __future__ import annotations
-
 import os
 import re
 import time
 from collections.abc import Collection, Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ruo.errors import ExperimentError
-
-if TYPE_CHECKING:
-    import nbformat
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -50,7 +45,7 @@ section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: r
 """
 
 
-def to_body(notebook: nbformat.NotebookNode) -> tuple[str, str]:
+def to_body(notebook: Any) -> tuple[str, str]:
     """Return a notebook's title, which is its first heading, and the HTML of its cells."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
@@ -100,7 +95,7 @@ def bind(results: str | os.PathLike[str]) -> Path:
     return written
 
 
-def _finished(results: Path) -> Iterator[tuple[str, Path, nbformat.NotebookNode]]:
+def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
     """The name of each finished run's notebook, the file of its verdict, and the notebook."""
     import nbformat
 

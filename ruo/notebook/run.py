@@ -1,11 +1,9 @@
-"""A notebook, run once with parameters, or for every combination of some parameters' values, one after the other.
+"""A notebook, run with parameters, or for every combination of some parameters' values, one after the other.
 
 results/model=mlp,workers=2/   what `run_notebook` leaves, and parameters.json once the run has finished
 results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
 results/verdicts.md            every verdict, or the error instead
 """
-
-from __future__ import annotations
 
 import hashlib
 import itertools
@@ -31,12 +29,8 @@ from ruo.notebook.report import page, to_body
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
-
-_RECORD = "parameters.json"
-
-# Names that every file system keeps as they are, even if it ignores case.
+_RECORD = "parameters.json"  # marks a finished run
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
-_LONGEST_NAME = 120
 
 
 def run_notebook(
@@ -123,7 +117,7 @@ class _Combination:
 
     def run(self) -> None:
         """Run the notebook; keep the error if it fails."""
-        (self.folder / _RECORD).unlink(missing_ok=True)  # it marks a finished run
+        (self.folder / _RECORD).unlink(missing_ok=True)
         try:
             run_notebook(self.notebook, self.folder, self.parameters)
             (self.folder / _RECORD).write_text(self._record(), encoding="utf-8")
@@ -139,11 +133,9 @@ class _Combination:
                 lines = pd.read_csv(summary).to_dict("records")
             except ValueError as error:
                 self.error = f"{summary} cannot be read: {error}"
-        levels = {
-            name: _word(level) if isinstance(level, list | None) else level for name, level in self.levels.items()
-        }
-        levels["error"] = self.error
-        return [levels | {f"summary_{key}" if key in levels else key: line[key] for key in line} for line in lines]
+        row = {name: _word(level) if isinstance(level, list | None) else level for name, level in self.levels.items()}
+        row["error"] = self.error
+        return [row | {f"summary_{key}" if key in row else key: line[key] for key in line} for line in lines]
 
     def section(self) -> str:
         """Return the section for verdicts.md."""
@@ -187,29 +179,32 @@ def run_grid(
 def folder_name(levels: Mapping[str, Any]) -> str:
     """Return the name of a combination's folder, such as ``model=mlp,workers=2``: portable and unambiguous.
 
-    A value that is no portable name, or looks like another value, is followed by ``~`` and its digest.
+    If it is long, or a value is no portable name or looks like another value, a digest of all values follows.
     """
-    name = ",".join(f"{name}={_slug(_plain(level))}" for name, level in levels.items())
-    return name if len(name.encode()) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 4]}~{_digest(name)}"
+    levels = _plain(levels)
+    name = ",".join(f"{name}={_word(level)}" for name, level in levels.items())
+    if len(name) <= 120 and all(map(_is_portable, levels.values())):
+        return name
+    digest = hashlib.sha256(json.dumps(levels, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{re.sub('[^A-Za-z0-9=,._-]+', '_', name)[:100]}~{digest}"
 
 
 def _combinations(
-    notebook: Path, folder: Path, grid: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]
+    notebook: Path, folder: Path, grid: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> list[_Combination]:
     if not grid:
         raise ArgumentError("Nothing varies; give a parameter two or more values, such as -p workers 1,2.")
     _require_known(notebook, {**grid, **fixed})
-    levels = {name: [_plain(level) for level in values] for name, values in grid.items()}
+    levels = _plain({name: list(values) for name, values in grid.items()})
     for name, values in levels.items():
         if name in fixed:
             raise ArgumentError(f"{name} cannot vary and be fixed; pass it once.")
         if not values:
             raise ArgumentError(f"{name} has no value to run with; pass one or more.")
-        if len({_slug(value) for value in values}) < len(values):
+        if len(set(map(json.dumps, values))) < len(values):
             raise ArgumentError(f"{name}={','.join(map(_word, values))} has a value twice; pass each once.")
-    common = {name: _plain(value) for name, value in fixed.items()}
     products = [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
-    return [_Combination(levels, {**common, **levels}, notebook, folder / folder_name(levels)) for levels in products]
+    return [_Combination(row, {**_plain(fixed), **row}, notebook, folder / folder_name(row)) for row in products]
 
 
 def _gather(folder: Path, combinations: Sequence[_Combination]) -> pd.DataFrame:
@@ -230,17 +225,11 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 
 
-def _slug(value: Any) -> str:
-    """Return the value as part of a file name, unique to the value."""
+def _is_portable(value: Any) -> bool:
+    """Whether every file system keeps the value as part of a name, even if it ignores case, and it is like no other."""
     word = _word(value)
     # as JSON the text "1" and the number 1 differ, and so must their folders
-    if _PLAIN.fullmatch(word) and json.dumps(parse_value(word)) == json.dumps(value):
-        return word
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', word)[-40:]}~{_digest(value)}"
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+    return bool(_PLAIN.fullmatch(word)) and json.dumps(parse_value(word)) == json.dumps(value)
 
 
 def _word(value: Any) -> str:
