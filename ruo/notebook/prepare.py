@@ -209,9 +209,7 @@ def _table(testset: PathLike | None) -> Path:
     if testset is None:
         return _made("testset.csv", lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS))
     if not Path(testset).is_file():
-        raise TableError(
-            f"There is no table at {testset}; paths are relative to {Path.cwd().name}, where the notebook runs."
-        )
+        raise TableError(f"There is no table at {testset}; paths start in {Path.cwd().name}, where the notebook runs.")
     return Path(testset)
 
 

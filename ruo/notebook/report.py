@@ -47,21 +47,14 @@ section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: r
 
 def to_body(notebook: Any) -> tuple[str, str]:
     """Return a notebook's title, which is its first heading, and the HTML of its cells."""
-    from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
     notebook.metadata.pop("widgets", None)
-    exporter = HTMLExporter(
-        template_name="classic",
-        template_file="ruo.html.j2",
-        extra_loaders=[DictLoader({"ruo.html.j2": _BODY})],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
-    body, _ = exporter.from_notebook_node(notebook)
+    options = {"template_name": "classic", "exclude_input_prompt": True, "exclude_output_prompt": True}
+    body, _ = HTMLExporter(raw_template=_BODY, **options).from_notebook_node(notebook)
     lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
     return next((line[2:] for line in lines if line.startswith("# ")), ""), _SCRIPT.sub("", body)
 
