@@ -15,16 +15,12 @@ _PROC = Path("/proc")
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     """The CPUs that this process may use at the same time; a container's quota may be a fraction of one."""
     visible = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return min(visible, _quota(cgroup) or visible)
-
-
-def _quota(cgroup: Path) -> float | None:
-    """The quota of a container (Linux, "Control Group v2", cpu.max; in version 1 cpu.cfs_quota_us over its period)."""
+    # Linux, "Control Group v2": cpu.max; in version 1 the quota and its period have a file each
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         with suppress(OSError, ValueError):
             quota, period = " ".join((cgroup / file).read_text() for file in files).split()
-            return None if quota in ("max", "-1") else int(quota) / int(period)
-    return None
+            return visible if quota in ("max", "-1") else min(visible, int(quota) / int(period))
+    return visible
 
 
 def busy_cpu_s() -> float | None:

@@ -187,12 +187,15 @@ def local_server(
     path = Path(model).resolve()
     if not path.exists():
         raise DeploymentError(f"There is no model at {model}; make one with: python -m ruo demo --out data")
+    package = importlib.util.find_spec("server")
+    if package is None or package.origin is None:
+        raise DeploymentError("The server is not installed; run: pip install 'ruo[server]'")
+    home = str(Path(package.origin).parent.parent)
     count = workers or max(1, int(cpu_limit()))
     lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            home = _home()
             environment = {
                 **_MALLOC,
                 **os.environ,
@@ -215,11 +218,3 @@ def local_server(
     finally:
         os.close(kept)
         os.close(lifeline)
-
-
-def _home() -> str:
-    """The folder that holds the package `server`."""
-    spec = importlib.util.find_spec("server")
-    if spec is None or spec.origin is None:
-        raise DeploymentError("The server is not installed; run: pip install 'ruo[server]'")
-    return str(Path(spec.origin).parent.parent)

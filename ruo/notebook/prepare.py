@@ -156,12 +156,8 @@ def prepare_replicas(
 ) -> Workbench:
     """Prepare a table and servers whose number of replicas can change; other arguments as in `prepare`.
 
-    Parameters
-    ----------
-    deployment, namespace : str, optional
-        A Deployment on Kubernetes, which has its own model; by default servers are started on this machine.
-    models : list of str
-        Files of models for the servers that are started, or ``mlp`` and ``cnn`` for the demo's.
+    The servers are those of a `deployment` on Kubernetes, which has its own model, or else one on this machine for each
+    of `models`: files, or ``mlp`` and ``cnn`` for the demo's.
     """
     work = Workbench(testset, results_dir)
     if deployment:
