@@ -157,6 +157,8 @@ def local_server(
 ) -> Iterator[LocalServer]:
     """Serve a model on a free port of this machine, with every worker ready, until the block ends.
 
+    DeploymentError says why a server cannot be had: there is no model, or it cannot be loaded, or not in time.
+
     The server trusts the model (RUO_TRUST_MODEL=1): a format that can contain code runs that code, so serve only
     models whose origin you know.
 
@@ -173,11 +175,6 @@ def local_server(
     settings : mapping of str to object, optional
         Environment variables for this server alone, such as ``{"MAX_REQUEST_MB": 1024}``; they override the
         variables of this process.
-
-    Raises
-    ------
-    DeploymentError
-        There is no model at the path, or the server cannot load it, or not in time.
 
     Examples
     --------

@@ -31,6 +31,9 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .7rem .9rem; border-radius
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
 table.dataframe td, table.dataframe thead th { text-align: right; } caption { text-align: left; color: #595959; }
+nav td { padding: .45rem .9rem .45rem 0; } nav td:nth-child(2) { white-space: nowrap; color: #595959; }
+section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: right; font-size: .85rem; }
+@media print { section { break-before: page; } .up { display: none; } }
 """
 
 _SET_ASIDE = re.compile(r"-\d{8}-\d{6}$")
@@ -38,11 +41,6 @@ _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)
 _ANCHOR = re.compile(r'(\bid="|\bhref="#|\burl\(#)')
 _LINK_TO_FILE = re.compile(r'<a href="(?![a-z]+:|//|#)([^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
 _TITLE = "What was measured"
-_BINDING = """
-nav td { padding: .45rem .9rem .45rem 0; } nav td:nth-child(2) { white-space: nowrap; color: #595959; }
-section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: right; font-size: .85rem; }
-@media print { section { break-before: page; } .up { display: none; } }
-"""
 
 
 def to_body(notebook: Any) -> tuple[str, str]:
@@ -59,11 +57,11 @@ def to_body(notebook: Any) -> tuple[str, str]:
     return next((line[2:] for line in lines if line.startswith("# ")), ""), _SCRIPT.sub("", body)
 
 
-def page(title: str, body: str, style: str = "") -> str:
-    """Return a page in the style of the reports, with `style` added."""
+def page(title: str, body: str) -> str:
+    """Return a page that needs no other file and no network."""
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><main>
+<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>
 {body}
 </main></body></html>
 """
@@ -84,7 +82,7 @@ def bind(results: str | os.PathLike[str]) -> Path:
         sections += f'<section id="{escape(name)}">\n<p class="up"><a href="#">to the top</a></p>\n{body}\n</section>\n'
     written = folder / "report.html"
     index = f"<nav><h1>{_TITLE}</h1><table>\n{rows}</table></nav>\n"
-    written.write_text(page(_TITLE, index + sections, _BINDING), encoding="utf-8")
+    written.write_text(page(_TITLE, index + sections), encoding="utf-8")
     return written
 
 
