@@ -76,8 +76,6 @@ def _output(value: str) -> Path:
     path = Path(value)
     if path.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"{path} must end in .csv or .parquet.")
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"the folder {path.parent} does not exist.")
     return path
 
 
@@ -112,6 +110,8 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
     """
     from ruo.client.scoring import score_csv
 
+    if output and not output.parent.is_dir():
+        raise click.BadParameter(f"the folder {output.parent} does not exist.", param_hint="--output")
     if options["shard"] and output and output.suffix != ".parquet":
         raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
     with _interruptible(_RESUMED if options["checkpoint"] else "nothing is kept without --checkpoint"):
