@@ -110,14 +110,14 @@ def score(source: Path, url: tuple[str, ...], output: Path | None, chunk_size: A
     """
     from ruo.client.scoring import score_csv
 
-    if output and not output.parent.is_dir():
+    if output is not None and not output.parent.is_dir():
         raise click.BadParameter(f"the folder {output.parent} does not exist.", param_hint="--output")
-    if options["shard"] and output and output.suffix != ".parquet":
+    if options["shard"] and output is not None and output.suffix != ".parquet":
         raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
     with _interruptible(_RESUMED if options["checkpoint"] else "nothing is kept without --checkpoint"):
         scores = score_csv(source, list(url), chunk_size=chunk_size or None, **options)
     click.echo(repr(scores))
-    if output:
+    if output is not None:
         (scores.to_csv if output.suffix == ".csv" else scores.to_parquet)(output)
         click.echo(f"Predictions: {output}")
     for failure in scores.errors:
