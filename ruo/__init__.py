@@ -6,8 +6,6 @@ scores = score_csv("testset.csv", "http://localhost:8000")
 The names below are imported on first use: a server never imports the client's packages, nor a client TensorFlow.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """The command line, ``python -m ruo --help``: each verb is a thin call of a public function."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,11 +12,8 @@ import click
 
 from ruo.errors import RuoError
 
-__all__ = ["main"]
-
 _SOME_FAILED = 3
 _RESUMED = "the same command goes on from there"
-_PATH = click.Path(path_type=Path)
 
 
 class _Verbs(click.Group):
@@ -49,7 +44,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--rows", default=500_000, help="Rows of the test set.")
-@click.option("--out", default="data", type=_PATH, help="Folder to write to.")
+@click.option("--out", default="data", type=Path, help="Folder to write to.")
 @click.option("--seed", default=0, help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
     """Make a test set and two trained models from scikit-learn's handwritten digits."""
@@ -62,8 +57,8 @@ def demo(rows: int, out: Path, seed: int) -> None:
 
 
 @main.command()
-@click.argument("model", type=_PATH)
-@click.argument("store", type=_PATH)
+@click.argument("model", type=Path)
+@click.argument("store", type=Path)
 def publish(model: Path, store: Path) -> None:
     """Copy MODEL into the folder STORE as its next version, which a server that reads STORE loads by itself."""
     from ruo.model.store import publish as publish_model
@@ -71,7 +66,7 @@ def publish(model: Path, store: Path) -> None:
     click.echo(f"{store}: version {publish_model(model, store)}")
 
 
-def _number_or_auto(value: str) -> int | str:
+def _number(value: str) -> int | str:
     if value == "auto" or value.isdigit():
         return value if value == "auto" else int(value)
     raise click.BadParameter(f"{value!r} is neither a whole number nor auto.")
@@ -92,15 +87,13 @@ def _part(value: str) -> tuple[int, int]:
 
 
 @main.command()
-@click.argument("source", type=_PATH)
+@click.argument("source", type=Path)
 @click.argument("url", nargs=-1, required=True)
 @click.option("--output", "-o", type=_output, metavar="PATH", help="Predictions as .csv or .parquet.")
-@click.option("--checkpoint", type=_PATH, help="Keep the scores here, and resume from them.")
+@click.option("--checkpoint", type=Path, help="Keep the scores here, and resume from them.")
 @click.option("--shard", type=_part, metavar="I/N", help="Score only part I of N, from 0; `ruo merge` joins the parts.")
-@click.option(
-    "--chunk-size", default="10000", type=_number_or_auto, metavar="N", help="Rows per request; 0 for all; auto."
-)
-@click.option("--concurrency", default="8", type=_number_or_auto, metavar="N", help="Requests in flight; auto.")
+@click.option("--chunk-size", default="10000", type=_number, metavar="N", help="Rows per request; 0 for all; auto.")
+@click.option("--concurrency", default="8", type=_number, metavar="N", help="Requests in flight; auto.")
 @click.option("--wire", default="v2", help="v2, v2-json, v1 or paper.")
 @click.option("--label-prefix", default="Label_", help="Columns whose names begin so are not sent.")
 @click.option("--errors", default="raise", type=click.Choice(["raise", "collect"]), help="Stop, or score the rest.")
@@ -108,7 +101,7 @@ def _part(value: str) -> tuple[int, int]:
 @click.option("--timeout", default=60.0, help="Seconds that an attempt may take.")
 @click.option("--output-name", help="The output to take, for a model with several.")
 @click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
-@click.option("--ca", type=_PATH, help="Certificates (PEM) to trust for https.")
+@click.option("--ca", type=Path, help="Certificates (PEM) to trust for https.")
 @click.option("--progress/--no-progress", default=None, help="Draw a bar; by default in a terminal only.")
 def score(
     source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, output_name: str | None, **options: Any
@@ -137,8 +130,8 @@ def score(
 
 
 @main.command()
-@click.argument("out", type=_PATH)
-@click.argument("parts", nargs=-1, required=True, type=_PATH)
+@click.argument("out", type=Path)
+@click.argument("parts", nargs=-1, required=True, type=Path)
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
     """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
     from ruo.client.scores import merge as merge_parts
@@ -146,8 +139,10 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
 
 
-_notebook = click.argument("notebook", type=_PATH)
-_results = click.option("--results", required=True, type=_PATH, help="Folder for the results.")
+Pairs = tuple[tuple[str, str], ...]
+
+_notebook = click.argument("notebook", type=Path)
+_results = click.option("--results", required=True, type=Path, help="Folder for the results.")
 
 
 @main.command()
@@ -156,9 +151,7 @@ _results = click.option("--results", required=True, type=_PATH, help="Folder for
 @click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook.")
 @click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'.")
 @click.option("-f", "files", multiple=True, type=click.File(encoding="utf-8"), help="A file of parameters in YAML.")
-def run(
-    notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...], texts: tuple[str, ...], files: tuple[TextIO, ...]
-) -> None:
+def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[TextIO, ...]) -> None:
     """Run NOTEBOOK with parameters; keep it, a page that opens offline and its data in one folder.
 
     Parameters are given as for papermill, and may be lists: -p runs 5, -p server_url http://localhost:8000, -p
@@ -179,7 +172,7 @@ def run(
 @_notebook
 @_results
 @click.option("-p", "pairs", nargs=2, multiple=True, required=True, metavar="NAME VALUES", help="A parameter's values.")
-def sweep(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> None:
+def sweep(notebook: Path, results: Path, pairs: Pairs) -> None:
     """Run NOTEBOOK for every combination of its parameters' values, one after the other.
 
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
@@ -187,8 +180,8 @@ def sweep(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> 
 
     Exits with status 0, 1 when nothing could be run, 3 when some combinations failed, or 130 when it was interrupted.
     """
-    from ruo.notebook.grid import VERDICTS, run_grid
     from ruo.notebook.parameters import parse_swept
+    from ruo.notebook.run import VERDICTS, run_grid
 
     with _interruptible(_RESUMED):
         gathered = run_grid(notebook, results, *parse_swept(pairs))
@@ -198,7 +191,7 @@ def sweep(notebook: Path, results: Path, pairs: tuple[tuple[str, str], ...]) -> 
 
 
 @main.command()
-@click.argument("results", type=_PATH)
+@click.argument("results", type=Path)
 def report(results: Path) -> None:
     """Bind the newest finished run of each notebook in the folder RESULTS into one page that opens offline."""
     from ruo.notebook.report import bind
@@ -214,10 +207,8 @@ def report(results: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
 @click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 @click.option("--seed", default=0, help="The same seed gives the same order of runs.")
-@click.option("--patience", default=10.0, help="Seconds to wait for a busy machine before a run.")
-def compare(
-    testset: Path, model: Path, sizes: str, runs: int, workers: int | None, results: Path, seed: int, patience: float
-) -> None:
+@click.option("--patience", "patience_s", default=10.0, help="Seconds to wait for a busy machine before a run.")
+def compare(testset: Path, model: Path, sizes: str, workers: int | None, results: Path, **options: Any) -> None:
     """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
 
     After an interruption, the same command resumes; a finished run in the folder is kept beside it, under its date.
@@ -236,16 +227,14 @@ def compare(
     log = partial(click.echo, err=True)
     log("Starting both servers ...")
     with systems:
-        compared = compare_systems(
-            systems, chunk_sizes, runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
-        )
+        compared = compare_systems(systems, chunk_sizes, results_dir=results, paper_once=once, log=log, **options)
     compared.save()
     click.echo(compared.text())
 
 
 @main.command("compare-runs")
-@click.argument("a", type=_PATH)
-@click.argument("b", type=_PATH)
+@click.argument("a", type=Path)
+@click.argument("b", type=Path)
 def compare_runs(a: Path, b: Path) -> None:
     """Say where the sweep in folder B is faster than that in A, where slower, and where no difference is seen."""
     from ruo.experiment.compare_runs import compare_runs as compare

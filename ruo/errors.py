@@ -4,22 +4,7 @@
 server answers it with its status; the client turns it into one of the errors below.
 """
 
-from __future__ import annotations
-
 from typing import Any
-
-__all__ = [
-    "ArgumentError",
-    "CheckpointError",
-    "DeploymentError",
-    "ExperimentError",
-    "MissingPackageError",
-    "ModelError",
-    "RuoError",
-    "ScoringError",
-    "SettingsError",
-    "TableError",
-]
 
 
 class RuoError(Exception):
@@ -33,13 +18,11 @@ class ArgumentError(RuoError, ValueError):
 class TableError(RuoError, ValueError):
     """The table cannot be read or sent as it is.
 
-    Parameters
+    Attributes
     ----------
-    message : str
-        The sentence.
-    row : int, optional
+    row : int or None
         The row at fault, counted from 0.
-    column : str, optional
+    column : str or None
         The name of the column at fault.
     """
 
@@ -61,17 +44,12 @@ def printable(text: str) -> str:
 class ScoringError(RuoError):
     """Rows were not scored.
 
-    Parameters
-    ----------
-    message : str
-        The sentence.
-    start, stop : int, optional
-        The rows that were not scored, `stop` not included.
-    status : int, optional
-        The server's HTTP status; None where no answer came.
-
     Attributes
     ----------
+    start, stop : int or None
+        The rows that were not scored, `stop` not included.
+    status : int or None
+        The server's HTTP status; None where no answer came.
     scores : ruo.Scores or None
         What was scored before the error; its `predictions` are NaN for the other rows, and its `failures` list the
         rows that were tried and failed.

@@ -1,16 +1,13 @@
 """CPUs, load and memory of this machine and its processes. Load is read from /proc on Linux and is None elsewhere."""
 
-from __future__ import annotations
-
 import os
 import re
 import resource
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-
-__all__ = ["busy_cpu_s", "cpu_limit", "peak_rss_mb", "session_cpu_s", "session_rss_mb", "wait_until_quiet"]
 
 _PROC = Path("/proc")
 
@@ -18,32 +15,21 @@ _PROC = Path("/proc")
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     """The CPUs that this process may use at the same time; a container's quota may be a fraction of one."""
     visible = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return min(visible, _quota(cgroup) or visible)
-
-
-def _quota(cgroup: Path) -> float | None:
-    """The quota of a container (Linux, "Control Group v2", cpu.max; in version 1 cpu.cfs_quota_us over its period)."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota in ("max", "-1"):
-        return None
-    return int(quota) / int(period)
+    # Linux, "Control Group v2": cpu.max; in version 1 the quota and its period have a file each
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):
+            quota, period = " ".join((cgroup / file).read_text() for file in files).split()
+            return visible if quota in ("max", "-1") else min(visible, int(quota) / int(period))
+    return visible
 
 
 def busy_cpu_s() -> float | None:
     """CPU seconds that all processes together have used since the machine started."""
-    try:
-        ticks = [int(field) for field in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except OSError:
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    with suppress(OSError):
+        ticks = (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks)
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def _busy_share() -> float | None:
@@ -59,9 +45,8 @@ def _busy_share() -> float | None:
 def wait_until_quiet(limit: float, patience_s: float) -> tuple[float | None, float]:
     """Wait up to `patience_s` until the share of CPUs in use is at most `limit`; return it and the seconds waited."""
     began = time.monotonic()
-    share = _busy_share()
-    while share is not None and share > limit and time.monotonic() - began < patience_s:
-        share = _busy_share()
+    while (share := _busy_share()) is not None and share > limit and time.monotonic() - began < patience_s:
+        pass
     return share, time.monotonic() - began
 
 
@@ -82,23 +67,18 @@ def session_rss_mb(session: int) -> float:
 def _session(session: int) -> Iterator[list[str]]:
     """For each process of a session, the fields of proc(5)'s stat that come after its name."""
     for process in _PROC.glob("[0-9]*"):
-        try:
+        with suppress(OSError):  # it has ended
             # the name, in brackets, may contain blanks; the session is the fourth field after it
             fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if int(fields[3]) == session:
-            yield fields
+            if int(fields[3]) == session:
+                yield fields
 
 
 def peak_rss_mb() -> float:
     """The largest resident memory of this process so far, in megabytes."""
     # getrusage's maximum outlives exec on Linux, so a small process would report that of its parent; VmHWM does not
-    try:
-        match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    if match:
-        return int(match[1]) * 1024 / 1e6
+    with suppress(OSError):
+        if match := re.search(r"^VmHWM:\s+(\d+) kB", (_PROC / "self/status").read_text(), re.MULTILINE):
+            return int(match[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -3,23 +3,21 @@
 No host, user or folder is named, so all of it can be published with the results.
 """
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import html
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ruo.errors import ArgumentError
 from ruo.machine import cpu_limit
-
-__all__ = ["Provenance", "fingerprint", "machine"]
 
 _PACKAGES = ("ruo", "numpy", "polars", "aiohttp", "keras", "tensorflow", "gunicorn", "flask")
 # They set the number of threads that a process starts, or the code that it runs.
@@ -40,7 +38,7 @@ class Provenance:
         text = json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def differences(self, other: Provenance) -> list[tuple[str, Any, Any]]:
+    def differences(self, other: Self) -> list[tuple[str, Any, Any]]:
         """The facts that differ, each with its full name, its value and the value in `other`."""
         old, new = self.flat(), other.flat()
         return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -78,7 +76,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
         "cpu_limit": cpu_limit(),
-        "memory_gb": _memory_gb(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "memory_limit_gb": _memory_limit_gb(),
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -111,29 +109,20 @@ def _version(name: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
-    except (AttributeError, OSError, ValueError):  # not on every system
-        return None
+    with contextlib.suppress(OSError):
+        if match := re.search(
+            r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE
+        ):
+            return match[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _memory_limit_gb() -> float | None:
     """A container's memory limit (Linux, "Control Group v2", memory.max; in version 1 memory.limit_in_bytes)."""
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             limit = int(Path(file).read_text())
-        except (OSError, ValueError):
-            continue
-        return round(limit / 1e9, 1) if limit < 2**60 else None  # version 1 writes a huge number for "no limit"
+            return round(limit / 1e9, 1) if limit < 2**60 else None  # version 1 writes a huge number for "no limit"
     return None
 
 

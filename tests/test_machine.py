@@ -1,8 +1,9 @@
-"""How much memory the client needs, measured in separate processes."""
+"""What a container allows, and how much memory the client needs, measured in separate processes."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,26 @@ import pytest
 
 from ruo.deploy.local import LocalServer, local_server
 from ruo.learn.demo import Demo, make_testset
+from ruo.machine import cpu_limit
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "50000 100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.25),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_quota_limits_the_cpus(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
+    """The quota of either version of control groups counts; without one, all visible CPUs may be used."""
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    assert cpu_limit(tmp_path) == (cpus or len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import ruo
+
 ROOT = Path(__file__).parent.parent
 EXTRAS = ["server", "notebooks", "paper", "test"]
 
@@ -89,12 +91,12 @@ def test_the_server_extra_is_the_servers_list() -> None:
 
 
 def test_the_changelog_is_of_this_version() -> None:
-    """The changelog's newest entry, the package's metadata and pyproject.toml agree."""
+    """The changelog's newest entry, the package's metadata, `ruo.__version__` and pyproject.toml agree."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert newest is not None
-    assert version == newest[1] == distribution("ruo").version
+    assert version == newest[1] == distribution("ruo").version == ruo.__version__
 
 
 def test_every_target_is_explained() -> None:

@@ -96,7 +96,7 @@ def test_commit_of_the_checkout(checkout: Path) -> None:
     assert _commit_seen(checkout) == [commit, False]
 
 
-def test_somebody_elses_checkout_is_not_ours(checkout: Path) -> None:
+def test_a_checkout_of_another_project_does_not_count(checkout: Path) -> None:
     """An installed ruo that lies untracked in another repository has no commit."""
     _git(checkout, "rm", "-q", "--cached", "-r", "ruo")
     assert _commit_seen(checkout) == [None, None]
@@ -171,10 +171,10 @@ def test_digest_stands_for_the_facts() -> None:
 
 def test_notebook_shows_a_table() -> None:
     """A notebook shows each fact in a row, escaped; the repr is one line with the digest and the CPU."""
-    here = Provenance({"machine": machine(), "data": {"name": "<b>"}, "model": None, "good": True})
-    shown = here._repr_html_()
+    provenance = Provenance({"machine": machine(), "data": {"name": "<b>"}, "model": None, "good": True})
+    shown = provenance._repr_html_()
     assert "<td>data.name</td><td>&lt;b&gt;</td>" in shown
     assert "<td>good</td><td>yes</td>" in shown
-    assert here.facts["machine"]["cpu"] in repr(here)
-    assert here.digest in repr(here)
-    assert "\n" not in repr(here)
+    assert provenance.facts["machine"]["cpu"] in repr(provenance)
+    assert provenance.digest in repr(provenance)
+    assert "\n" not in repr(provenance)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.peers.environments import make_environment
-from ruo.deploy.process import fetch, server_process
+from ruo.deploy.local import fetch, server_process
 
 __all__ = ["PEERS", "free_ports", "mlserver_programs", "peer_variables", "pytriton_programs", "running"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from ruo.compare.jobs import job_environment
-from ruo.deploy.process import ServerProcess, fetch, server_process
+from ruo.deploy.local import ServerProcess, fetch, server_process
 
 __all__ = ["PaperServer", "paper_server"]
 
@@ -32,7 +32,7 @@ class PaperServer:
 
     def __init__(self, process: ServerProcess, port: int, testset: Path) -> None:
         self.url = f"http://127.0.0.1:{port}/test"
-        self.pid = process.pid
+        self.pid = process.process.pid
         self._process = process
         rows = pl.read_csv(testset, n_rows=_WARM_ROWS)
         features = [name for name in rows.columns if "Label_" not in name]
@@ -62,7 +62,7 @@ class PaperServer:
 
     def _has_loaded(self) -> bool:
         """Whether every worker that runs now has loaded its model."""
-        log = self._process.log_text()
+        log = self._process.log.read_text(errors="replace")
         booted = {int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", log)}
         loaded = {int(pid) for pid in re.findall(r"\[(\d+)\] \[INFO\] Model loaded", log)}
         return sum(map(_is_running, booted & loaded)) == _WORKERS

@@ -4,20 +4,16 @@ Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutos
 maximum are equal keeps the Deployment at that number, whatever its metrics say.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
-import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import Any, Self
 
 from ruo.errors import DeploymentError
-
-__all__ = ["KubernetesDeployment"]
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
@@ -27,7 +23,7 @@ class KubernetesDeployment:
     """A Deployment of servers in a Kubernetes cluster.
 
     The end of the block restores the replicas and the autoscaler, even after an error. After a crash `restore` does so,
-    from an annotation of the Deployment.
+    from an annotation of the Deployment. A cluster that cannot be reached is a DeploymentError.
 
     Parameters
     ----------
@@ -35,11 +31,6 @@ class KubernetesDeployment:
         The Deployment.
     context : str, optional
         A context of kubeconfig; by default the current one, or in a pod the pod's own account.
-
-    Raises
-    ------
-    DeploymentError
-        The cluster cannot be reached.
 
     Examples
     --------
@@ -58,7 +49,7 @@ class KubernetesDeployment:
         self.namespace = namespace
         self._context = context
         self._is_inside = context is None and "KUBERNETES_SERVICE_HOST" in os.environ
-        self._forwards: dict[str, tuple[subprocess.Popen[str], str]] = {}
+        self._forwards: dict[str, tuple[Popen[str], str]] = {}
         try:
             if self._is_inside:
                 kubernetes.config.load_incluster_config()
@@ -113,10 +104,11 @@ class KubernetesDeployment:
         """
         if replicas < 1:
             raise DeploymentError(f"replicas={replicas} must be at least 1.")
-        self._remember()
-        for autoscaler in self._autoscalers():
-            self._bound(autoscaler.metadata.name, replicas, replicas)
-        self._set_replicas(replicas)
+        autoscalers = self._autoscalers()
+        if not self._remembered():  # else an earlier block has not ended, and its annotation counts
+            before = {"replicas": self._deployment().spec.replicas, "autoscalers": autoscalers}
+            self._annotate(json.dumps(before))
+        self._set(replicas, dict.fromkeys(autoscalers, (replicas, replicas)))
         deadline = time.monotonic() + timeout_s
         while not (len(pods := self._pods()) == replicas and all(map(_is_ready, pods))):
             if time.monotonic() > deadline:
@@ -126,13 +118,9 @@ class KubernetesDeployment:
 
     def restore(self) -> None:
         """Restore the replicas and the autoscaler's bounds from before the first `scale`."""
-        before = self._remembered()
-        if before is None:
-            return
-        for name, (least, most) in before["autoscalers"].items():
-            self._bound(name, least, most)
-        self._set_replicas(before["replicas"])
-        self._annotate(None)
+        if before := self._remembered():
+            self._set(**before)
+            self._annotate(None)
 
     def _ask(self, call: Callable[..., Any], **arguments: Any) -> Any:
         from kubernetes.client.exceptions import ApiException
@@ -152,37 +140,28 @@ class KubernetesDeployment:
     def _deployment(self) -> Any:
         return self._ask(self._apps.read_namespaced_deployment, name=self.name)
 
-    def _autoscalers(self) -> list[Any]:
-        def is_for_this(target: Any) -> bool:
-            return (target.kind, target.name) == ("Deployment", self.name)
+    def _autoscalers(self) -> dict[str, tuple[int, int]]:
+        """The bounds of each autoscaler of the Deployment, by its name."""
+        return {
+            autoscaler.metadata.name: (autoscaler.spec.min_replicas, autoscaler.spec.max_replicas)
+            for autoscaler in self._ask(self._autoscaling.list_namespaced_horizontal_pod_autoscaler).items
+            if autoscaler.spec.scale_target_ref.kind == "Deployment"
+            and autoscaler.spec.scale_target_ref.name == self.name
+        }
 
-        autoscalers = self._ask(self._autoscaling.list_namespaced_horizontal_pod_autoscaler).items
-        return [autoscaler for autoscaler in autoscalers if is_for_this(autoscaler.spec.scale_target_ref)]
+    def _set(self, replicas: int, autoscalers: Mapping[str, Sequence[int]]) -> None:
+        for name, (least, most) in autoscalers.items():
+            body = {"spec": {"minReplicas": least, "maxReplicas": most}}
+            self._ask(self._autoscaling.patch_namespaced_horizontal_pod_autoscaler, name=name, body=body)
+        self._ask(self._apps.patch_namespaced_deployment_scale, name=self.name, body={"spec": {"replicas": replicas}})
 
     def _remembered(self) -> dict[str, Any] | None:
         text = (self._deployment().metadata.annotations or {}).get(_ANNOTATION)
         return json.loads(text) if text else None
 
-    def _remember(self) -> None:
-        if self._remembered() is not None:
-            return  # an earlier block has not ended: its annotation counts
-        bounds = {
-            autoscaler.metadata.name: (autoscaler.spec.min_replicas, autoscaler.spec.max_replicas)
-            for autoscaler in self._autoscalers()
-        }
-        self._annotate(json.dumps({"replicas": self._deployment().spec.replicas, "autoscalers": bounds}))
-
     def _annotate(self, value: str | None) -> None:
         body = {"metadata": {"annotations": {_ANNOTATION: value}}}
         self._ask(self._apps.patch_namespaced_deployment, name=self.name, body=body)
-
-    def _set_replicas(self, replicas: int) -> None:
-        body = {"spec": {"replicas": replicas}}
-        self._ask(self._apps.patch_namespaced_deployment_scale, name=self.name, body=body)
-
-    def _bound(self, autoscaler: str, least: int, most: int) -> None:
-        body = {"spec": {"minReplicas": least, "maxReplicas": most}}
-        self._ask(self._autoscaling.patch_namespaced_horizontal_pod_autoscaler, name=autoscaler, body=body)
 
     def _pods(self) -> list[Any]:
         labels = self._deployment().spec.selector.match_labels
@@ -223,19 +202,12 @@ class KubernetesDeployment:
                 self._forwards[name] = self._forward_to(name, port)
         return [url for _, url in self._forwards.values()]
 
-    def _forward_to(self, pod: str, port: int) -> tuple[subprocess.Popen[str], str]:
+    def _forward_to(self, pod: str, port: int) -> tuple[Popen[str], str]:
         command = ["kubectl", "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
         if self._context:
             command[1:1] = ["--context", self._context]
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+            process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
         except FileNotFoundError:
             raise DeploymentError("kubectl is not installed, and no node can be reached from here.") from None
         assert process.stdout is not None
@@ -247,7 +219,7 @@ class KubernetesDeployment:
         return process, f"http://127.0.0.1:{match[1]}"
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: Popen[str]) -> None:
     process.terminate()
     process.communicate()
 

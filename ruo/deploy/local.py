@@ -1,24 +1,28 @@
 """A server on this machine, for as long as a block of code needs it."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ruo.deploy.process import ServerProcess, fetch, server_process
 from ruo.errors import DeploymentError
 from ruo.machine import cpu_limit
 
-__all__ = ["LocalServer", "local_server"]
-
+# A proxy of the environment must not be asked for an address of this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # glibc's malloc (mallopt(3)) keeps buffers of tens of megabytes for reuse, instead of returning them to the system.
 _MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -28,6 +32,83 @@ _MALLOC = {
 }
 
 
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server process, which leads its process group and session, and its log; error messages call it `name`."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
+        """Return as soon as `is_done()`; raises DeploymentError if the process ends or the time runs out before."""
+        deadline = time.monotonic() + timeout_s
+        while not is_done():
+            if self.process.poll() is not None:
+                raise self.error(f"ended with status {self.process.returncode}")
+            if time.monotonic() > deadline:
+                raise self.error(f"was not ready after {timeout_s:g} s")
+            time.sleep(0.05)
+
+    def error(self, problem: str) -> DeploymentError:
+        """The error for a problem of the server, with the last errors in its log, or else the last lines."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if "[ERROR]" in line or "Error" in line]
+        log = f"Its log says: {' | '.join((errors or lines)[-3:])}" if lines else "Its log is empty."
+        return DeploymentError(f"{self.name} {problem}. {log}")
+
+
+@contextmanager
+def server_process(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    grace_s: float = 30.0,
+    pass_fds: Sequence[int] = (),
+    cwd: Path | None = None,
+) -> Iterator[ServerProcess]:
+    """Run a server until the block ends; what has not ended `grace_s` seconds later is killed."""
+    with tempfile.TemporaryDirectory(prefix="ruo-server-") as folder:
+        log = Path(folder) / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=pass_fds,
+                start_new_session=True,  # a notebook's stop button does not reach another process group
+            )
+        try:
+            yield ServerProcess(name, process, log)
+        finally:
+            if grace_s:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(grace_s)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def fetch(
+    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
+) -> tuple[int, bytes] | None:
+    """The status and body of a response from a server on this machine; None if it does not answer."""
+    request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310  our own servers
+    try:
+        with _OPENER.open(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, answer.read()
+    except (OSError, HTTPException):
+        return None
+
+
 class LocalServer:
     """A Gunicorn server on this machine; `pid` is that of Gunicorn's master, and the session id of all processes."""
 
@@ -35,14 +116,10 @@ class LocalServer:
         self.model = model
         self.workers = workers
         self.url = f"http://127.0.0.1:{port}"
-        self.pid = process.pid
+        self.urls = [self.url]  # one, since the workers share a port
+        self.pid = process.process.pid
         self.log = process.log
         self._process = process
-
-    @property
-    def urls(self) -> list[str]:
-        """The addresses for requests: one, since the workers share a port."""
-        return [self.url]
 
     def scale(self, workers: int, timeout_s: float = 120.0) -> None:
         """Run `workers` processes and return when all are ready; raises DeploymentError if that fails."""
@@ -78,7 +155,9 @@ def local_server(
     timeout_s: float = 120.0,
     settings: Mapping[str, object] | None = None,
 ) -> Iterator[LocalServer]:
-    """Serve a model on a free port of this machine until the block ends.
+    """Serve a model on a free port of this machine, with every worker ready, until the block ends.
+
+    DeploymentError says why a server cannot be had: there is no model, or it cannot be loaded, or not in time.
 
     The server trusts the model (RUO_TRUST_MODEL=1): a format that can contain code runs that code, so serve only
     models whose origin you know.
@@ -97,16 +176,6 @@ def local_server(
         Environment variables for this server alone, such as ``{"MAX_REQUEST_MB": 1024}``; they override the
         variables of this process.
 
-    Yields
-    ------
-    LocalServer
-        The server, with every worker ready.
-
-    Raises
-    ------
-    DeploymentError
-        There is no model at the path, or the server cannot load it, or not in time.
-
     Examples
     --------
     >>> with local_server("mlp.keras", settings={"KERAS_BACKEND": "openvino"}) as server:
@@ -115,12 +184,15 @@ def local_server(
     path = Path(model).resolve()
     if not path.exists():
         raise DeploymentError(f"There is no model at {model}; make one with: python -m ruo demo --out data")
+    package = importlib.util.find_spec("server")
+    if package is None or package.origin is None:
+        raise DeploymentError("The server is not installed; run: pip install 'ruo[server]'")
+    home = str(Path(package.origin).parent.parent)
     count = workers or max(1, int(cpu_limit()))
     lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:  # as Gunicorn's own
             port = listener.getsockname()[1]
-            home = _home()
             environment = {
                 **_MALLOC,
                 **os.environ,
@@ -143,11 +215,3 @@ def local_server(
     finally:
         os.close(kept)
         os.close(lifeline)
-
-
-def _home() -> str:
-    """The folder that holds the package `server`."""
-    spec = importlib.util.find_spec("server")
-    if spec is None or spec.origin is None:
-        raise DeploymentError("The server is not installed; run: pip install 'ruo[server]'")
-    return str(Path(spec.origin).parent.parent)

@@ -4,8 +4,6 @@ A value is a number, ``true``, ``false``, ``none`` or text; lists and mappings a
 ``[1000, null]``, ``{mlserver: "http://localhost:8080"}``.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,21 +13,6 @@ from typing import Any, ClassVar
 import yaml
 
 from ruo.errors import ArgumentError
-
-__all__ = [
-    "optional_whole_number",
-    "parse_fixed",
-    "parse_levels",
-    "parse_mapping",
-    "parse_swept",
-    "parse_value",
-    "positive",
-    "request_sizes",
-    "strings",
-    "whole_number",
-]
-
-Pairs = Iterable[tuple[str, str]]
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
@@ -70,7 +53,7 @@ def parse_levels(text: str) -> list[Any]:
     return levels
 
 
-def parse_fixed(pairs: Pairs, texts: Iterable[str] = ()) -> dict[str, Any]:
+def parse_fixed(pairs: Iterable[tuple[str, str]], texts: Iterable[str] = ()) -> dict[str, Any]:
     """Read the parameters of one run: mappings in YAML, then pairs of a name and a value, which take precedence."""
     parameters: dict[str, Any] = {}
     for text in texts:
@@ -81,7 +64,7 @@ def parse_fixed(pairs: Pairs, texts: Iterable[str] = ()) -> dict[str, Any]:
     return parameters | {name: parse_value(text) for name, text in pairs}
 
 
-def parse_swept(pairs: Pairs) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+def parse_swept(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Read the parameters of a sweep; return those with several values, and those with one."""
     levels: dict[str, list[Any]] = {}
     for name, text in pairs:

@@ -3,15 +3,12 @@
 Numbers and lists may come as papermill gives them: 5, 5.0, "5", "1000,5000,none" or [1000, None].
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,29 +23,26 @@ from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_netw
 from ruo.learn import Trained, make_demo, make_testset, train
 from ruo.notebook.parameters import optional_whole_number, parse_mapping, positive, request_sizes, strings, whole_number
 
-__all__ = ["Workbench", "prepare", "prepare_files", "prepare_replicas", "prepare_tables"]
-
 PathLike = str | os.PathLike[str]
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds
 
 
-@dataclass(repr=False)
 class Workbench:
     """The table, server and folder that a notebook works with; what it starts stops with the notebook's kernel."""
 
-    testset: Path
-    model: Path | None  # the model's file; None where only the server has it
-    results_dir: Path
-    label_prefix: str = "Label_"  # how the names of the label columns begin
-    other: Path | None = None  # a second labelled table, from elsewhere or of a later time
-    url: str = ""  # the address of the server
-    targets: dict[str, Deployment] = field(default_factory=dict)  # deployments to scale, by the names of their models
-    models: dict[str, Path] = field(default_factory=dict)  # the files of those models
-    running: ExitStack = field(default_factory=ExitStack)  # what was started
-
-    def __post_init__(self) -> None:
-        atexit.register(self.close)
+    def __init__(self, testset: PathLike | None, results_dir: PathLike | None, model: Path | None = None) -> None:
+        self.testset = _table(testset)
+        self.results_dir = Path(results_dir or tempfile.mkdtemp(prefix="ruo-results-"))
+        self.results_dir.mkdir(parents=True, exist_ok=True)
+        self.model = model  # the model's file; None where only the server has it
+        self.url = ""  # the address of the server
+        self.targets: dict[str, Deployment] = {}  # deployments to scale, by the names of their models
+        self.models: dict[str, Path] = {}  # the files of those models
+        self.label_prefix = "Label_"  # how the names of the label columns begin
+        self.other: Path | None = None  # a second labelled table, from elsewhere or of a later time
+        self.running = ExitStack()  # stops what was started, and restores a cluster's number of replicas
+        atexit.register(self.running.close)
 
     def sweep(self, chunk_sizes: Any, runs: Any, concurrency: Any = 8, replicas: Any = None, **options: Any) -> Sweep:
         """Call `ruo.experiment.sweep` for this table, its servers and models; the runs are kept in `results_dir`."""
@@ -67,13 +61,10 @@ class Workbench:
     def measure_costs(self, result: Sweep) -> dict[str | None, Costs]:
         """Call `ruo.experiment.measure_costs` for each model of a sweep over replicas."""
         runs = result.measured
+        flops = {name: flops_per_row(path) for name, path in self.models.items()}
         return {
             name: measure_costs(
-                self.testset,
-                runs[runs["model"] == name],
-                target.urls[0],
-                shared=name in self.models,
-                flops=flops_per_row(self.models[name]) if name in self.models else None,
+                self.testset, runs[runs["model"] == name], target.urls[0], shared=name in flops, flops=flops.get(name)
             )
             for name, target in self.targets.items()
         }
@@ -109,10 +100,6 @@ class Workbench:
             return None
         return statistics.fmean(time_in_process(self.testset, self.model, runs))
 
-    def close(self) -> None:
-        """Stop what was started, and restore a cluster's number of replicas."""
-        self.running.close()
-
     def __repr__(self) -> str:
         model = f"the model {self.model.name}" if self.model else ", ".join(self.models) or "its model"
         scored = f", scored by {model} at {self.url}" if self.url else ""
@@ -138,13 +125,8 @@ def prepare(
         The model of the server that is started, or ``mlp`` or ``cnn`` for the demo's; by default mlp with the demo.
     workers : int, optional
         The processes of the server that is started; by default one for each CPU.
-
-    Raises
-    ------
-    TableError, ArgumentError, DeploymentError
-        If there is no such table, neither a model nor a server for it, or no server starts.
     """
-    work = Workbench(_table(testset), _model_or_demo(model, testset), _folder(results_dir))
+    work = Workbench(testset, results_dir, _model_or_demo(model, testset))
     processes = optional_whole_number("workers", workers)
     if server_url:
         work.url = server_url
@@ -162,7 +144,7 @@ def prepare_files(
     path = _model_or_demo(model, testset)
     if path is None:
         raise ArgumentError("A table of your own needs a model: pass model (a file).")
-    return Workbench(_table(testset), path, _folder(results_dir))
+    return Workbench(testset, results_dir, path)
 
 
 def prepare_replicas(
@@ -174,14 +156,10 @@ def prepare_replicas(
 ) -> Workbench:
     """Prepare a table and servers whose number of replicas can change; other arguments as in `prepare`.
 
-    Parameters
-    ----------
-    deployment, namespace : str, optional
-        A Deployment on Kubernetes, which has its own model; by default servers are started on this machine.
-    models : list of str
-        Files of models for the servers that are started, or ``mlp`` and ``cnn`` for the demo's.
+    The servers are those of a `deployment` on Kubernetes, which has its own model, or else one on this machine for each
+    of `models`: files, or ``mlp`` and ``cnn`` for the demo's.
     """
-    work = Workbench(_table(testset), None, _folder(results_dir))
+    work = Workbench(testset, results_dir)
     if deployment:
         work.targets = {deployment: work.running.enter_context(KubernetesDeployment(deployment, namespace))}
     else:
@@ -202,12 +180,13 @@ def prepare_tables(
 
     Without a `table` both are the demo's; half of the digits behind the `other` are in the table too.
     """
-    work = Workbench(_table(table), None, _folder(results_dir), label_prefix if table else "Label_")
+    work = Workbench(table, results_dir)
     if table is None:
         work.other = work.results_dir / "demo-other.csv"
         make_testset(work.other, 5_000, seed=1)
-    elif other is not None:
-        work.other = _table(other)
+    else:
+        work.label_prefix = label_prefix
+        work.other = _table(other) if other else None
     return work
 
 
@@ -226,22 +205,13 @@ def _table(testset: PathLike | None) -> Path:
     if testset is None:
         return _made("testset.csv", lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS))
     if not Path(testset).is_file():
-        raise TableError(
-            f"There is no table at {testset}; paths are relative to {Path.cwd().name}, where the notebook runs."
-        )
+        raise TableError(f"There is no table at {testset}; paths start in {Path.cwd().name}, where the notebook runs.")
     return Path(testset)
-
-
-def _folder(results_dir: PathLike | None) -> Path:
-    folder = Path(results_dir) if results_dir else Path(tempfile.mkdtemp(prefix="ruo-results-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _made(name: str, make: Callable[[Path], object]) -> Path:
     """Return a file of the demo, made once per user and version; the rename makes it safe for concurrent notebooks."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    folder = Path(tempfile.gettempdir()) / f"ruo-demo-{metadata.version('ruo')}-{_DEMO_ROWS}-{user}"
+    folder = Path(tempfile.gettempdir()) / f"ruo-demo-{metadata.version('ruo')}-{_DEMO_ROWS}-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     if not (folder / name).exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:

@@ -1,67 +1,93 @@
-"""The newest results of all notebooks on one page that opens offline."""
-
-from __future__ import annotations
+"""Pages that open offline: the report of a notebook, and the newest results of all notebooks."""
 
 import os
 import re
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ruo.errors import ExperimentError
-from ruo.notebook.run import page, to_body
 
-if TYPE_CHECKING:
-    import nbformat
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 
-__all__ = ["bind"]
+# nbconvert's own pages load scripts from the network. Here code is folded, and progress bars are left out.
+_BODY = """
+{%- extends 'classic/base.html.j2' -%}
+{% block input %}<details><summary>code</summary>{{ super() }}</details>{% endblock input %}
+{% block stream_stderr %}{% endblock stream_stderr %}
+"""
+_SCRIPT = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
+_STYLE = """
+body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 920px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
+a.anchor-link { display: none; } img { max-width: 100%; height: auto; }
+details { margin: .5rem 0; } summary { cursor: pointer; color: #595959; font-size: .85rem; }
+pre { overflow-x: auto; background: #f6f6f6; padding: .7rem .9rem; border-radius: 4px; font-size: .85rem; }
+.output_text pre, .output_stream pre { white-space: pre-wrap; }
+.output_html { overflow-x: auto; } .output_error pre { background: #fdecea; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
+table.dataframe td, table.dataframe thead th { text-align: right; } caption { text-align: left; color: #595959; }
+nav td { padding: .45rem .9rem .45rem 0; } nav td:nth-child(2) { white-space: nowrap; color: #595959; }
+section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: right; font-size: .85rem; }
+@media print { section { break-before: page; } .up { display: none; } }
+"""
 
 _SET_ASIDE = re.compile(r"-\d{8}-\d{6}$")
 _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)
 _ANCHOR = re.compile(r'(\bid="|\bhref="#|\burl\(#)')
 _LINK_TO_FILE = re.compile(r'<a href="(?![a-z]+:|//|#)([^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
 _TITLE = "What was measured"
-_STYLE = """
-nav td { padding: .45rem .9rem .45rem 0; } nav td:nth-child(2) { white-space: nowrap; color: #595959; }
-section { margin-top: 4rem; border-top: 4px solid #e3e3e3; } .up { text-align: right; font-size: .85rem; }
-@media print { section { break-before: page; } .up { display: none; } }
+
+
+def to_body(notebook: Any) -> tuple[str, str]:
+    """Return a notebook's title, which is its first heading, and the HTML of its cells."""
+    from nbconvert import HTMLExporter
+
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+    notebook.metadata.pop("widgets", None)
+    options = {"template_name": "classic", "exclude_input_prompt": True, "exclude_output_prompt": True}
+    body, _ = HTMLExporter(raw_template=_BODY, **options).from_notebook_node(notebook)
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    return next((line[2:] for line in lines if line.startswith("# ")), ""), _SCRIPT.sub("", body)
+
+
+def page(title: str, body: str) -> str:
+    """Return a page that needs no other file and no network."""
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>
+{body}
+</main></body></html>
 """
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A finished run of a notebook; `ended` is in seconds since 1970."""
-
-    name: str
-    notebook: nbformat.NotebookNode
-    ended: float
-    verdict: str
 
 
 def bind(results: str | os.PathLike[str]) -> Path:
     """Write the newest finished run of each notebook to ``report.html`` in the folder `results`; return its path."""
     folder = Path(results)
-    newest = {run.name: run for run in sorted(_finished(folder), key=lambda run: run.ended)}
+    runs = sorted(_finished(folder), key=lambda run: run[1].stat().st_mtime)
+    newest = {name: (verdict, notebook) for name, verdict, notebook in runs}
     if not newest:
         raise ExperimentError(f"There is no finished run in {folder} yet; make benchmark makes one.")
-    rows, sections = [], []
-    for name, run in sorted(newest.items()):
-        title, body = to_body(run.notebook)
-        rows.append(_row(run, title or name))
+    rows, sections = "", ""
+    for name, (verdict, notebook) in sorted(newest.items()):
+        title, body = to_body(notebook)
+        rows += _row(name, title or name, verdict)
         body = _link_within(_prefix_anchors(body, name), newest)
-        sections.append(
-            f'<section id="{escape(name)}">\n<p class="up"><a href="#">to the top</a></p>\n{body}\n</section>'
-        )
-    index = f"<nav><h1>{_TITLE}</h1><table>\n{''.join(rows)}</table></nav>\n"
+        sections += f'<section id="{escape(name)}">\n<p class="up"><a href="#">to the top</a></p>\n{body}\n</section>\n'
     written = folder / "report.html"
-    written.write_text(page(_TITLE, index + "\n".join(sections), _STYLE), encoding="utf-8")
+    index = f"<nav><h1>{_TITLE}</h1><table>\n{rows}</table></nav>\n"
+    written.write_text(page(_TITLE, index + sections), encoding="utf-8")
     return written
 
 
-def _finished(results: Path) -> Iterator[_Run]:
+def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
+    """The name of each finished run's notebook, the file of its verdict, and the notebook."""
     import nbformat
 
     for path in sorted(results.glob("*/*.ipynb")):
@@ -75,19 +101,16 @@ def _finished(results: Path) -> Iterator[_Run]:
         # a verdict is written before the last cell has run, so papermill's metadata decides, where there is any
         progress = notebook.metadata.get("papermill")
         if progress is None or (progress.get("end_time") and not progress.get("exception")):
-            yield _Run(path.stem, notebook, verdict.stat().st_mtime, verdict.read_text(encoding="utf-8").strip())
+            yield path.stem, verdict, notebook
 
 
-def _row(run: _Run, title: str) -> str:
-    when = time.strftime("%d %B %Y, %H:%M", time.localtime(run.ended)).lstrip("0")
-    link = f'<a href="#{escape(run.name)}">{escape(title)}</a>'
-    return f"<tr><td>{link}</td><td>{when}</td><td>{escape(_first_sentence(run.verdict))}</td></tr>\n"
-
-
-def _first_sentence(verdict: str) -> str:
-    first, _, rest = verdict.partition("\n")
+def _row(name: str, title: str, verdict: Path) -> str:
+    when = time.strftime("%d %B %Y, %H:%M", time.localtime(verdict.stat().st_mtime)).lstrip("0")
+    first, _, rest = verdict.read_text(encoding="utf-8").strip().partition("\n")
     item = rest.partition("\n")[0].removeprefix("- ")
-    return f"{first} {item}" if first.endswith(":") else first  # such a line only introduces a list
+    first = f"{first} {item}" if first.endswith(":") else first  # such a line only introduces a list
+    link = f'<a href="#{escape(name)}">{escape(title)}</a>'
+    return f"<tr><td>{link}</td><td>{when}</td><td>{escape(first)}</td></tr>\n"
 
 
 def _prefix_anchors(body: str, name: str) -> str:

@@ -1,45 +1,36 @@
-"""One run of a notebook with parameters, and its report: a page that opens offline."""
+"""A notebook, run with parameters, or for every combination of some parameters' values, one after the other.
 
-from __future__ import annotations
+results/model=mlp,workers=2/   what `run_notebook` leaves, and parameters.json once the run has finished
+results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
+results/verdicts.md            every verdict, or the error instead
+"""
 
+import hashlib
+import itertools
+import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from html import escape
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import mean
+from typing import Any
+from urllib.parse import quote
+
+import click
+import pandas as pd
 
 from ruo.errors import ArgumentError, RuoError
 from ruo.experiment.carry_out import put_aside_finished
+from ruo.notebook.parameters import parse_value
+from ruo.notebook.report import page, to_body
 
-if TYPE_CHECKING:
-    import nbformat
-
-__all__ = ["page", "require_known", "run_notebook", "to_body"]
-
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-
-# nbconvert's own pages load scripts from the network. Here code is folded, and progress bars are left out.
-_BODY = """
-{%- extends 'classic/base.html.j2' -%}
-{% block input %}<details><summary>code</summary>{{ super() }}</details>{% endblock input %}
-{% block stream_stderr %}{% endblock stream_stderr %}
-"""
-_SCRIPT = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
-_STYLE = """
-body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 920px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-a.anchor-link { display: none; } img { max-width: 100%; height: auto; }
-details { margin: .5rem 0; } summary { cursor: pointer; color: #595959; font-size: .85rem; }
-pre { overflow-x: auto; background: #f6f6f6; padding: .7rem .9rem; border-radius: 4px; font-size: .85rem; }
-.output_text pre, .output_stream pre { white-space: pre-wrap; }
-.output_html { overflow-x: auto; } .output_error pre { background: #fdecea; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
-table.dataframe td, table.dataframe thead th { text-align: right; } caption { text-align: left; color: #595959; }
-"""
+GATHERED = "gathered.csv"
+VERDICTS = "verdicts.md"
+_RECORD = "parameters.json"  # marks a finished run
+_PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 
 
 def run_notebook(
@@ -52,13 +43,17 @@ def run_notebook(
     import nbformat
 
     notebook, folder = Path(notebook), Path(results)
-    known = require_known(notebook, parameters or {})
+    known = _require_known(notebook, parameters or {})
     put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
     _execute(notebook, executed, {**(parameters or {}), **given})
     executed.with_suffix(".html").write_text(page(*to_body(nbformat.read(executed, as_version=4))), encoding="utf-8")
+    return _verdict(folder)
+
+
+def _verdict(folder: Path) -> str:
     verdict = folder / "verdict.txt"
     return verdict.read_text(encoding="utf-8").strip() if verdict.exists() else ""
 
@@ -70,62 +65,182 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
 
     try:
         papermill.execute_notebook(
-            str(notebook),
-            str(executed),
+            notebook,
+            executed,
             parameters,
             kernel_name="python3",
             autosave_cell_every=0,  # saving during a cell would be measured too
             progress_bar=sys.stderr.isatty(),
         )
     except PapermillExecutionError as error:
-        raise RuoError(
-            f"Cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue} (see {executed})"
-        ) from error
+        cell = f"Cell {error.exec_count} of {notebook.name}"
+        raise RuoError(f"{cell} failed: {error.ename}: {error.evalue} (see {executed})") from error
     except DeadKernelError as error:
         raise RuoError(f"The kernel of {notebook.name} died; it may have had too little memory.") from error
 
 
-def to_body(notebook: nbformat.NotebookNode) -> tuple[str, str]:
-    """Return a notebook's title, which is its first heading, and the HTML of its cells."""
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
-    notebook.metadata.pop("widgets", None)
-    exporter = HTMLExporter(
-        template_name="classic",
-        template_file="ruo.html.j2",
-        extra_loaders=[DictLoader({"ruo.html.j2": _BODY})],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
-    body, _ = exporter.from_notebook_node(notebook)
-    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
-    return next((line[2:] for line in lines if line.startswith("# ")), ""), _SCRIPT.sub("", body)
-
-
-def page(title: str, body: str, style: str = "") -> str:
-    """Return a page in the style of the reports, with `style` added."""
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><main>
-{body}
-</main></body></html>
-"""
-
-
-def require_known(notebook: Path, names: Iterable[str]) -> list[str]:
+def _require_known(notebook: Path, names: Iterable[str]) -> list[str]:
     """Return the names of a notebook's parameters; refuse others in `names`, of which papermill only warns."""
     import papermill
 
     if not notebook.is_file():
         raise ArgumentError(f"There is no notebook at {notebook}.")
-    known = list(papermill.inspect_notebook(str(notebook)))
+    known = list(papermill.inspect_notebook(notebook))
     for name in names:
         if name == "results_dir":
             raise ArgumentError("results_dir is the folder that --results names; leave the parameter out.")
         if name not in known:
             raise ArgumentError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
     return known
+
+
+@dataclass
+class _Combination:
+    """One run of the grid: its `levels` of the varied parameters, all its `parameters`, its `folder` and its `error`."""
+
+    levels: dict[str, Any]
+    parameters: dict[str, Any]
+    notebook: Path
+    folder: Path
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={_word(level)}" for name, level in self.levels.items())
+
+    def _record(self) -> str:
+        return json.dumps({"notebook": self.notebook.name, "parameters": self.parameters}, indent=1, sort_keys=True)
+
+    def is_finished(self) -> bool:
+        """Whether the folder holds a finished run with exactly these parameters."""
+        record = self.folder / _RECORD
+        return record.exists() and record.read_text(encoding="utf-8") == self._record()
+
+    def run(self) -> None:
+        """Run the notebook; keep the error if it fails."""
+        (self.folder / _RECORD).unlink(missing_ok=True)
+        try:
+            run_notebook(self.notebook, self.folder, self.parameters)
+            (self.folder / _RECORD).write_text(self._record(), encoding="utf-8")
+        except RuoError as error:
+            self.error = " ".join(str(error).split())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows for gathered.csv: those of the summary, or one if there is none."""
+        lines: list[dict[Any, Any]] = [{}]
+        summary = self.folder / "summary.csv"
+        if not self.error and summary.exists():
+            try:
+                lines = pd.read_csv(summary).to_dict("records")
+            except ValueError as error:
+                self.error = f"{summary} cannot be read: {error}"
+        row = {name: _word(level) if isinstance(level, list | None) else level for name, level in self.levels.items()}
+        row["error"] = self.error
+        return [row | {f"summary_{key}" if key in row else key: line[key] for key in line} for line in lines]
+
+    def section(self) -> str:
+        """Return the section for verdicts.md."""
+        report = f"{self.notebook.stem}.html"
+        link = f" ([report]({quote(f'{self.folder.name}/{report}')}))" if (self.folder / report).exists() else ""
+        text = f"FAILED: {self.error}" if self.error else _verdict(self.folder) or "It wrote no verdict."
+        return f"## {str(self).replace(',', ', ')}{link}\n\n{text}"
+
+
+def run_grid(
+    notebook: str | os.PathLike[str],
+    results: str | os.PathLike[str],
+    grid: Mapping[str, Sequence[Any]],
+    fixed: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Run a notebook for every combination of the grid's values, and return what gathered.csv contains.
+
+    Finished combinations are not run again, so the same call resumes an interrupted grid and repeats failed runs.
+    """
+    folder = Path(results)
+    combinations = _combinations(Path(notebook), folder, grid, fixed or {})
+    waiting = sum(not combination.is_finished() for combination in combinations)
+    seconds: list[float] = []
+    for number, combination in enumerate(combinations, 1):
+        label = f"{number}/{len(combinations)} {combination} ..."
+        if combination.is_finished():
+            click.echo(f"{label} is finished already", err=True)
+            continue
+        click.echo(label, err=True)
+        began = time.monotonic()
+        combination.run()
+        seconds.append(time.monotonic() - began)
+        waiting -= 1
+        left = f", about {_span(waiting * mean(seconds))} left" if waiting else ""
+        failed = f"; FAILED: {combination.error}" if combination.error else ""
+        click.echo(f"{label} {_span(seconds[-1])}{left}{failed}", err=True)
+        _gather(folder, combinations)  # after each run, so that an interrupted grid leaves its results
+    return _gather(folder, combinations)
+
+
+def folder_name(levels: Mapping[str, Any]) -> str:
+    """Return the name of a combination's folder, such as ``model=mlp,workers=2``: portable and unambiguous.
+
+    If it is long, or a value is no portable name or looks like another value, a digest of all values follows.
+    """
+    levels = _plain(levels)
+    name = ",".join(f"{name}={_word(level)}" for name, level in levels.items())
+    if len(name) <= 120 and all(map(_is_portable, levels.values())):
+        return name
+    digest = hashlib.sha256(json.dumps(levels, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{re.sub('[^A-Za-z0-9=,._-]+', '_', name)[:100]}~{digest}"
+
+
+def _combinations(
+    notebook: Path, folder: Path, grid: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> list[_Combination]:
+    if not grid:
+        raise ArgumentError("Nothing varies; give a parameter two or more values, such as -p workers 1,2.")
+    _require_known(notebook, {**grid, **fixed})
+    levels = _plain({name: list(values) for name, values in grid.items()})
+    for name, values in levels.items():
+        if name in fixed:
+            raise ArgumentError(f"{name} cannot vary and be fixed; pass it once.")
+        if not values:
+            raise ArgumentError(f"{name} has no value to run with; pass one or more.")
+        if len(set(map(json.dumps, values))) < len(values):
+            raise ArgumentError(f"{name}={','.join(map(_word, values))} has a value twice; pass each once.")
+    products = [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
+    return [_Combination(row, {**_plain(fixed), **row}, notebook, folder / folder_name(row)) for row in products]
+
+
+def _gather(folder: Path, combinations: Sequence[_Combination]) -> pd.DataFrame:
+    """Write gathered.csv and verdicts.md for what has run so far; return the former."""
+    ended = [combination for combination in combinations if combination.error or combination.is_finished()]
+    # a column of whole numbers stays whole if one is missing
+    gathered = pd.DataFrame([row for combination in ended for row in combination.rows()]).convert_dtypes()
+    folder.mkdir(parents=True, exist_ok=True)
+    gathered.to_csv(folder / GATHERED, index=False)
+    title = f"# {combinations[0].notebook.stem}: {len(ended)} of {len(combinations)} combinations"
+    text = "\n\n".join([title, *(combination.section() for combination in ended)])
+    (folder / VERDICTS).write_text(text + "\n", encoding="utf-8")
+    return gathered
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON has it: a NumPy number becomes a number, a path text and a tuple a list."""
+    return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
+
+
+def _is_portable(value: Any) -> bool:
+    """Whether every file system keeps the value as part of a name, even if it ignores case, and it is like no other."""
+    word = _word(value)
+    # as JSON the text "1" and the number 1 differ, and so must their folders
+    return bool(_PLAIN.fullmatch(word)) and json.dumps(parse_value(word)) == json.dumps(value)
+
+
+def _word(value: Any) -> str:
+    """Return the value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.{int(unit == 'h')}f} {unit}"
+    return f"{seconds:.0f} s"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.servers import free_ports, running
-from ruo.deploy.process import fetch
+from ruo.deploy.local import fetch
 from ruo.errors import DeploymentError
 
 

@@ -33,7 +33,7 @@ def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 class Cluster:
-    """The part of a cluster that is asked: a Deployment, an autoscaler that rules it, its pods, Services and nodes."""
+    """The part of a cluster that is used: a Deployment, its autoscaler, its pods, Services and nodes."""
 
     def __init__(self) -> None:
         template = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "server"}]}}
@@ -52,18 +52,18 @@ class Cluster:
         self.patches: list[tuple[str, Any]] = []
 
     def get(self, path: str) -> Any:
-        """What is answered for a path, None where there is nothing."""
-        found: dict[str, Any] = {
+        """The resource at a path, or None."""
+        resources: dict[str, Any] = {
             APPS: self.deployment,
             AUTOSCALERS: {"items": self.autoscalers},
             "/api/v1/namespaces/ruo/pods": {"items": [self.pod(number) for number in range(self.replicas)]},
             "/api/v1/namespaces/ruo/services": {"items": self.services},
             "/api/v1/nodes": {"items": [self.node(address) for address in self.addresses]},
         }
-        return found.get(path)
+        return resources.get(path)
 
     def patch(self, path: str, body: Any) -> Any:
-        """Merge, and let the autoscaler rule, as a real one does within seconds."""
+        """Merge the patch, and keep the replicas within the autoscaler's bounds, as a real one does within seconds."""
         self.patches.append((path.rpartition("/")[2], copy.deepcopy(body)))
         target = self.autoscalers[0] if path == f"{AUTOSCALERS}/ruo" else self.deployment
         merge(target, body)
@@ -74,7 +74,7 @@ class Cluster:
 
     @property
     def replicas(self) -> int:
-        """How many there shall be."""
+        """The number of pods that is wanted."""
         return int(self.deployment["spec"]["replicas"])
 
     def pod(self, number: int) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
             known = path.removesuffix("/scale") == APPS or path == f"{AUTOSCALERS}/ruo"
             self.answer(state.patch(path, body) if known else None)
 
-        def answer(self, found: Any) -> None:
-            text = json.dumps(found or {"message": f"{self.path} not found"}).encode()
-            self.send_response(404 if found is None else 200)
+        def answer(self, resource: Any) -> None:
+            text = json.dumps(resource or {"message": f"{self.path} not found"}).encode()
+            self.send_response(404 if resource is None else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
@@ -150,8 +150,8 @@ def bounds(cluster: Cluster) -> tuple[int, int]:
     return spec["minReplicas"], spec["maxReplicas"]
 
 
-def test_scaling_holds_the_autoscaler_and_puts_it_back(cluster: Cluster) -> None:
-    """In the block there are as many as asked for, fewer than the autoscaler would have too; then all is as before."""
+def test_scaling_holds_the_autoscaler_and_restores_it(cluster: Cluster) -> None:
+    """Within the block there are as many replicas as asked for, whatever the autoscaler says; then all is as before."""
     with KubernetesDeployment("ruo-server", "ruo") as servers:
         for replicas in (1, 4, 3):
             servers.scale(replicas)
@@ -163,8 +163,8 @@ def test_scaling_holds_the_autoscaler_and_puts_it_back(cluster: Cluster) -> None
     assert {name for name, _ in cluster.patches} == {"ruo", "ruo-server", "scale"}  # and not the other one's
 
 
-def test_a_failure_puts_everything_back_too(cluster: Cluster) -> None:
-    """What is raised in the block goes on, and the cluster is as before."""
+def test_a_failure_restores_everything_too(cluster: Cluster) -> None:
+    """An error in the block reaches the caller, and the cluster is as before."""
     with pytest.raises(ZeroDivisionError), KubernetesDeployment() as servers:
         servers.scale(5)
         _ = 1 / 0
@@ -172,8 +172,8 @@ def test_a_failure_puts_everything_back_too(cluster: Cluster) -> None:
     assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
 
 
-def test_after_a_crash_it_can_be_put_back(cluster: Cluster) -> None:
-    """What was before stands in the cluster, so another process can restore it, and does not take the held for it."""
+def test_after_a_crash_it_can_be_restored(cluster: Cluster) -> None:
+    """The state before the first scaling is kept in the cluster, so another process can restore it."""
     KubernetesDeployment().scale(7)  # and no end of a block
     with KubernetesDeployment() as servers:
         servers.scale(1)
@@ -182,8 +182,8 @@ def test_after_a_crash_it_can_be_put_back(cluster: Cluster) -> None:
     KubernetesDeployment().restore()  # nothing to do is no error
 
 
-def test_what_keeps_a_pod_is_told(cluster: Cluster) -> None:
-    """When time is up the reason that Kubernetes gives stands in the error."""
+def test_the_error_says_why_a_pod_is_not_ready(cluster: Cluster) -> None:
+    """When the time is up, the error has the reason that Kubernetes gives."""
     cluster.most_ready = 2
     sentence = "ruo-server has 2 of 3 servers ready after 0.2 s. ruo-server-2: ImagePullBackOff: no such image"
     with pytest.raises(DeploymentError, match=sentence), KubernetesDeployment() as servers:
@@ -193,7 +193,7 @@ def test_what_keeps_a_pod_is_told(cluster: Cluster) -> None:
 
 
 def test_mistakes_are_sentences(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong name, a wrong number, a context that is not there, and a cluster that does not answer."""
+    """A wrong name, a wrong number and an unknown context are errors in one sentence, and nothing is patched."""
     with pytest.raises(DeploymentError, match=r"Kubernetes refuses \(404\): .*deployments/nothing not found"):
         KubernetesDeployment("nothing").scale(1)
     with pytest.raises(DeploymentError, match="replicas=0 must be at least 1"):
@@ -208,7 +208,7 @@ def service(name: str, **spec: Any) -> dict[str, Any]:
 
 
 def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, answers: Any) -> None:
-    """The nodes that can be reached, by the Service of these pods that has a node port."""
+    """The addresses are those of the reachable nodes, with the node port of the Service of these pods."""
     server = scripted(answers)
     server.pages["/v2/health/ready"] = b"{}"
     port = int(server.url.rpartition(":")[2])
@@ -252,7 +252,7 @@ def test_kubectl_forwards_where_no_node_is_reached(
 
 
 def test_in_the_cluster_the_headless_service_is_all_pods(cluster: Cluster) -> None:
-    """A name that stands for every pod, which the client takes for as many servers."""
+    """Within the cluster the address is a name that resolves to every pod."""
     cluster.services = [service("ruo"), service("ruo-headless", clusterIP="None")]
     servers = KubernetesDeployment()
     servers._is_inside = True  # a pod's account cannot be had here

@@ -71,8 +71,8 @@ def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
     assert _gone(pid)
 
 
-def test_a_missing_model_is_told(tmp_path: Path) -> None:
-    """No model, no server: the path and the way to make a demo are named."""
+def test_a_missing_model_is_an_error(tmp_path: Path) -> None:
+    """The error names the path and says how to make a demo."""
     with (
         pytest.raises(
             DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"
@@ -82,8 +82,8 @@ def test_a_missing_model_is_told(tmp_path: Path) -> None:
         pass
 
 
-def test_a_broken_model_is_told_at_once(tmp_path: Path) -> None:
-    """A file that is no model is an error with the reason, not a wait until the time is up."""
+def test_a_broken_model_is_an_error_at_once(tmp_path: Path) -> None:
+    """A file that is no model is an error with the reason, without waiting until the time is up."""
     path = tmp_path / "broken.keras"
     path.write_bytes(b"this is no model")
 
@@ -102,7 +102,7 @@ def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected
             children = psutil.Process(server.pid).children()
             assert len(children) == workers
             cores = [tuple(child.cpu_affinity()) for child in children]
-            assert all(len(each) == 1 for each in cores)
+            assert all(len(cpus) == 1 for cpus in cores)
             assert len(set(cores)) == min(workers, len(os.sched_getaffinity(0)))
             scores = score_csv(demo.testset, server.url, chunk_size=100)
             np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
@@ -124,7 +124,7 @@ def test_settings_are_for_the_server_alone(demo: Demo) -> None:
     assert dict(os.environ) == before
 
 
-def test_the_allocator_keeps_large_buffers_unless_told_otherwise(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_allocator_keeps_large_buffers_unless_set_otherwise(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server has the malloc settings for large buffers; a variable of this process is left as it is."""
     monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
     with local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
@@ -138,7 +138,10 @@ def test_the_allocator_keeps_large_buffers_unless_told_otherwise(demo: Demo, mon
 
 def test_a_proxy_is_not_asked_for_this_machine(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server becomes ready although the environment names a proxy at which nobody listens."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
     with local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
         assert server.workers == 1
 

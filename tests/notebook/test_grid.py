@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import ruo
 from ruo.__main__ import main
 from ruo.errors import RuoError
-from ruo.notebook.grid import GATHERED, VERDICTS, folder_name, run_grid
+from ruo.notebook.run import GATHERED, VERDICTS, folder_name, run_grid
 
 pytestmark = pytest.mark.slow
 

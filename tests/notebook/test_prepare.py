@@ -63,7 +63,7 @@ def test_the_number_of_workers_is_as_asked(demo: Demo, tmp_path: Path) -> None:
             assert json.load(answer)["workers"] == 1
         assert (tmp_path / "found").is_dir()
     finally:
-        work.close()
+        work.running.close()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{work.url}/v2/health/ready")
 
@@ -77,7 +77,7 @@ def test_replicas_are_servers_by_the_names_of_their_models(demo: Demo, tmp_path:
         assert work.targets["mlp"].urls == [work.url]
         assert work.network(1.0, 1000.0) != work.url
     finally:
-        work.close()
+        work.running.close()
 
 
 def test_no_cluster(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from ruo.__main__ import main
 from ruo.deploy.local import LocalServer
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
-from ruo.notebook.run import page, run_notebook, to_body
+from ruo.notebook.report import page, to_body
+from ruo.notebook.run import run_notebook
 
 pytestmark = pytest.mark.slow
 

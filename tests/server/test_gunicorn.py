@@ -17,8 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import server as package
-from ruo.deploy.local import LocalServer
-from ruo.deploy.process import ServerProcess
+from ruo.deploy.local import LocalServer, ServerProcess
 from ruo.model.store import publish
 
 INFER = "/v2/models/model/infer"
