@@ -22,8 +22,6 @@ from ruo.experiment.results import put_aside_finished, read_lines, read_provenan
 from ruo.experiment.validity import judge
 from ruo.provenance import Provenance, fingerprint, machine
 
-__all__ = ["main"]
-
 _PATIENCE_S = 10.0
 _CLAIM = "every job gave the model's own predictions"
 

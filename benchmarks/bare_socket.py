@@ -7,7 +7,6 @@ are sent as they lie in memory, without HTTP, checks or retries. Label columns a
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import queue
@@ -23,11 +22,9 @@ from typing import Any
 import click
 import numpy as np
 
-from ruo.compare.in_process import Array, Model, columns_of, compile_model, measure, score_in_process
+from ruo.compare.in_process import Array, Model, columns_of, compile_model, report, score_in_process
 from ruo.errors import RuoError
 from ruo.machine import cpu_limit
-
-__all__ = ["main"]
 
 _ROWS_PER_CALL = 2048  # as ruo's server calls a model
 _CONNECTIONS = 2  # to each process: one sends while the other's rows are scored
@@ -121,12 +118,11 @@ def main(testset: Path, model: Path, rows: int, answers: Path | None) -> None:
     try:
         features, labels, _ = columns_of(testset)
         with _processes(count, model, len(features), rows) as score:
-            measured = measure(
+            report(
                 lambda: score_in_process(testset, features, labels, score, rows, threads=_CONNECTIONS * count), answers
             )
     except RuoError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(measured))
 
 
 if __name__ == "__main__":

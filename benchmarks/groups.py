@@ -23,8 +23,6 @@ from ruo.errors import RuoError
 from ruo.learn.demo import make_testset
 from ruo.machine import cpu_limit, session_rss_mb
 
-__all__ = ["GROUPS", "Files", "Group"]
-
 _TIMEOUT_S = 900.0
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
 _OPENVINO_SIZES = (5_000, 10_000, 50_000)

@@ -219,8 +219,7 @@ def compare(
 
     After an interruption, the same command resumes; a finished run in the folder is kept beside it, under its date.
     """
-    from ruo.compare.run import ALL_SIZES, compare_systems
-    from ruo.compare.systems import Systems
+    from ruo.compare.systems import ALL_SIZES, Systems, compare_systems
     from ruo.experiment.results import put_aside_finished
     from ruo.notebook.parameters import request_sizes
 
@@ -237,7 +236,7 @@ def compare(
             systems, chunk_sizes, runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
         )
     compared.save()
-    click.echo(compared.text())
+    click.echo(repr(compared))
 
 
 @main.command("compare-runs")

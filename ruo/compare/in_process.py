@@ -23,8 +23,6 @@ from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.table import class_indices
 
-__all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
-
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Model = Callable[[Array], Array]
 
@@ -70,20 +68,14 @@ def score_in_process(
         return np.concatenate([call.result() for call in calls])
 
 
-def measure(job: Callable[[], Array], answers: Path | None) -> dict[str, Any]:
-    """Run a job, save its predictions in the file `answers`, as .npy, and return what it took."""
+def report(job: Callable[[], Array], answers: Path | None) -> None:
+    """Run a job, save its predictions in the file `answers`, as .npy, and print what it took as one line of JSON."""
     began = time.perf_counter()
     predictions = job()
     total_s = time.perf_counter() - began
     if answers:
         np.save(answers, predictions)
-    return {
-        "total_s": total_s,
-        "forming_s": None,  # reading and scoring overlap
-        "sending_s": None,
-        "rows": len(predictions),
-        "peak_rss_mb": peak_rss_mb(),
-    }
+    click.echo(json.dumps({"total_s": total_s, "rows": len(predictions), "peak_rss_mb": peak_rss_mb()}))
 
 
 @click.command()
@@ -100,8 +92,7 @@ def main(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, ans
         raise click.ClickException(str(error)) from error
     function = compile_model(model, len(features), rows, rows_per_call)
     wanted = labels if reads_labels else []
-    measured = measure(lambda: score_in_process(testset, features, wanted, function, rows_per_call), answers)
-    click.echo(json.dumps(measured))
+    report(lambda: score_in_process(testset, features, wanted, function, rows_per_call), answers)
 
 
 if __name__ == "__main__":

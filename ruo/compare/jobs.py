@@ -18,8 +18,6 @@ from ruo.experiment.answers import TOLERANCE, largest_difference
 from ruo.experiment.carry_out import Measurement
 from ruo.experiment.plan import Trial
 
-__all__ = ["Job", "JobMeasurement", "check_answers", "job_environment", "run_command", "run_job", "time_in_process"]
-
 Array = np.ndarray[Any, Any]
 
 # It saves its predictions in the file, as .npy, and returns what it measured, or an `error`.
@@ -36,10 +34,9 @@ class JobMeasurement(Measurement):
     def begin(self, resumed: bool) -> None:
         """Compute the reference predictions; raises ScoringError where the model cannot score the table."""
         if self._bound is not None:
-            measured, predictions = _run(self._bound)
-            if predictions is None:
+            measured, self._reference = _run(self._bound)
+            if not len(self._reference):
                 raise ScoringError(f"The model cannot score the test set in one process: {measured.get('error')}")
-            self._reference = predictions
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Run the trial's job: what it measured, and whether every row came back with the right prediction."""
@@ -47,23 +44,22 @@ class JobMeasurement(Measurement):
         if self._bound is None:
             return measured
         checked = check_answers(measured.get("error"), predictions, self._reference)
-        times = {"total_s": None, "forming_s": None, "sending_s": None} if checked["error"] else {}
-        return {**measured, **times, **checked}
+        return {**measured, **checked, **({"total_s": None} if checked["error"] else {})}
 
 
-def _run(job: Job) -> tuple[dict[str, Any], Array | None]:
-    """What a job measured, and its predictions, if there are any."""
+def _run(job: Job) -> tuple[dict[str, Any], Array]:
+    """What a job measured, and its predictions, which are empty if there are none."""
     with tempfile.TemporaryDirectory(prefix="ruo-job-") as folder:
         answers = Path(folder) / "answers.npy"
         measured = job(answers)
-        return measured, np.load(answers) if answers.exists() else None
+        return measured, np.load(answers) if answers.exists() else np.empty(0)
 
 
-def check_answers(error: str | None, predictions: Array | None, reference: Array) -> dict[str, Any]:
+def check_answers(error: str | None, predictions: Array, reference: Array) -> dict[str, Any]:
     """The rows that came back, their largest difference from the reference, and an `error` if any is wrong."""
-    rows, wanted = 0 if predictions is None else len(predictions), len(reference)
+    rows, wanted = len(predictions), len(reference)
     difference: float | None = None
-    if predictions is None or rows != wanted:
+    if rows != wanted:
         error = f"no result: {rows:,} of {wanted:,} rows came back{f' ({error})' if error else ''}"
     elif error is None and predictions.shape != reference.shape:
         error = f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
@@ -76,10 +72,7 @@ def check_answers(error: str | None, predictions: Array | None, reference: Array
 
 
 def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
-    """Seconds of the same job without a network, each run in a new process: a bound for every client and server.
-
-    Raises ScoringError where the model cannot score the table in one process.
-    """
+    """Seconds of the same job without a network, each run in a new process: a bound for every client and server."""
     jobs = [run_job(["ruo.compare.in_process", str(testset), str(model)]) for _ in range(runs)]
     error = next((job["error"] for job in jobs if "error" in job), None)
     if error:
@@ -88,22 +81,21 @@ def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
 
 
 def run_job(
-    arguments: list[str], timeout_s: float = 600.0, environment: Mapping[str, str] | None = None
+    arguments: list[str], timeout_s: float = 600.0, variables: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Run ``python -m`` with these arguments, as `run_command` does."""
-    return run_command([sys.executable, "-m", *arguments], timeout_s, {**job_environment(), **(environment or {})})
+    """Run ``python -m`` with these arguments and additional environment variables, as `run_command` does."""
+    return run_command([sys.executable, "-m", *arguments], timeout_s, {**job_environment(), **(variables or {})})
 
 
-def run_command(command: list[str], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
+def run_command(command: list[str], timeout_s: float, environment: dict[str, str]) -> dict[str, Any]:
     """What a command prints as its last line, which is JSON, or the `error`."""
     try:
         done = subprocess.run(
-            command, env=dict(environment), capture_output=True, text=True, timeout=timeout_s, check=False
+            command, env=environment, capture_output=True, errors="replace", timeout=timeout_s, check=False
         )
+        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except subprocess.TimeoutExpired:
         return {"error": f"no result after {timeout_s:g} s"}
-    try:
-        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except ValueError:
         words = done.stderr.strip().rpartition("\n")[2]
         return {"error": f"the process ended with status {done.returncode}: {words[:300]}"}

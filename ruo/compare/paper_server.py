@@ -18,8 +18,6 @@ import polars as pl
 from ruo.compare.jobs import job_environment
 from ruo.deploy.process import ServerProcess, fetch, server_process
 
-__all__ = ["PaperServer", "paper_server"]
-
 _WORKERS = 4  # as many as it had
 _WARM_ROWS = 10_000
 _READY_S = 180.0
@@ -43,29 +41,23 @@ class PaperServer:
 
         Raises DeploymentError where the server cannot score, has ended or needs too long.
         """
+        self._process.wait_until(self._is_warm, _READY_S)
+
+    def _is_warm(self) -> bool:
+        loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", self._process.log_text()))
+        if sum(_is_running(int(pid)) for pid in loaded) == _WORKERS:
+            return True
+        # a worker that loads its model takes no second request, so each of these reaches another worker
         with ThreadPoolExecutor(_WORKERS) as pool:
+            list(pool.map(self._post, [self._body] * _WORKERS))
+        return False
 
-            def is_warm() -> bool:
-                if not self._has_loaded():
-                    # a worker that loads its model takes no second request, so each of these reaches another worker
-                    list(pool.map(lambda _: self._post(), range(_WORKERS)))
-                return self._has_loaded()
-
-            self._process.wait_until(is_warm, _READY_S)
-
-    def _post(self) -> None:
-        answer = fetch(self.url, self._body, {"Content-Type": "application/json"}, timeout_s=60)
+    def _post(self, body: bytes) -> None:
+        answer = fetch(self.url, body, {"Content-Type": "application/json"}, timeout_s=60)
         if answer is None:
             time.sleep(0.2)  # it does not listen yet
         elif answer[0] >= 400:
             raise self._process.error(f"cannot score (status {answer[0]})")
-
-    def _has_loaded(self) -> bool:
-        """Whether every worker that runs now has loaded its model."""
-        log = self._process.log_text()
-        booted = {int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", log)}
-        loaded = {int(pid) for pid in re.findall(r"\[(\d+)\] \[INFO\] Model loaded", log)}
-        return sum(map(_is_running, booted & loaded)) == _WORKERS
 
 
 def _is_running(pid: int) -> bool:

@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
-from ruo.client.records import RequestRecord
 from ruo.client.scoring import iter_scores, score_csv
 from ruo.errors import RuoError
 from ruo.machine import peak_rss_mb
-
-__all__ = ["main"]
 
 
 @click.command()
@@ -41,26 +37,20 @@ def main(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | No
     except RuoError as error:
         click.echo(json.dumps({"error": str(error), "peak_rss_mb": peak_rss_mb()}))
         sys.exit(1)
+    total_s, client_cpu_s = time.perf_counter() - began, time.process_time() - cpu_before
+    _, workers = np.unique([record.worker for record in scores.records], return_inverse=True)
+    rows_by_worker = np.bincount(workers, [record.rows for record in scores.records])
     measured = {
-        "total_s": time.perf_counter() - began,
-        "client_cpu_s": time.process_time() - cpu_before,
-        "forming_s": scores.timings.forming_s,
-        "sending_s": scores.timings.sending_s,
+        "total_s": total_s,
+        "client_cpu_s": client_cpu_s,
         "rows": len(scores),
-        "requests": len(scores.records),
-        "off_mean_percent": _off_mean_percent(scores.records),
+        # how far a worker's number of rows is from the mean, at most
+        "off_mean_percent": float(100 * np.abs(rows_by_worker / rows_by_worker.mean() - 1).max()),
         "peak_rss_mb": peak_rss_mb(),
     }
     if answers:
         np.save(answers, scores.predictions)
     click.echo(json.dumps(measured))
-
-
-def _off_mean_percent(records: Sequence[RequestRecord]) -> float:
-    """How far a worker's number of rows is from the mean, in percent, at most."""
-    _, workers = np.unique([record.worker for record in records], return_inverse=True)
-    rows = np.bincount(workers, [record.rows for record in records])
-    return float(100 * np.abs(rows / rows.mean() - 1).max())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""The systems that are compared: their servers, their jobs, and how a job is measured."""
+"""The system of 2023, ruo, and no network at all, side by side.
+
+Every job runs in a new client process. Its clock starts before the reading, stops at the last prediction, and leaves
+imports out. All servers run throughout, warm; those that are not measured are idle. Every prediction is compared with
+that of the model in one process.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,22 @@ import importlib.util
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from ruo.compare.jobs import Job, JobMeasurement, run_job
 from ruo.compare.paper_server import paper_server
+from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.deploy.local import local_server
 from ruo.errors import MissingPackageError
-from ruo.experiment.plan import Trial
+from ruo.experiment.carry_out import carry_out
+from ruo.experiment.plan import Plan, Trial, all_combinations
 from ruo.machine import busy_cpu_s, session_cpu_s
+from ruo.provenance import Provenance, fingerprint, machine
 
-__all__ = ["BOUND", "PAPER", "PAPER_CLIENT", "SYSTEMS", "V2", "Systems"]
-
-PAPER = "paper's system"
-BOUND = "no network at all"
-PAPER_CLIENT = "paper's client, ruo's server"
-_WIRES = {f"ruo, wire {wire}": wire for wire in ("v2", "v2-json", "v1", "paper")}
-V2 = next(iter(_WIRES))
-SYSTEMS = (PAPER, *_WIRES, PAPER_CLIENT, BOUND)
+ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
 
 
 class Systems(JobMeasurement):
@@ -47,9 +48,12 @@ class Systems(JobMeasurement):
         super().__init__(lambda trial: self._job(**trial.levels), bound=self._job(BOUND, None))
 
     def __enter__(self) -> Self:
+        settings: dict[str, object] = {}
+        if "MAX_REQUEST_MB" not in os.environ:  # let it take the whole set as one JSON request, as the paper's does
+            settings["MAX_REQUEST_MB"] = max(256, 2 * self.testset.stat().st_size // 2**20)
         with ExitStack() as stack:
             self._paper = stack.enter_context(paper_server(self.model, self.testset))
-            self._ruo = stack.enter_context(local_server(self.model, self.workers, settings=self._settings()))
+            self._ruo = stack.enter_context(local_server(self.model, self.workers, settings=settings))
             run_job(self._arguments(V2, 10_000))  # warm it by requests, as the other server is
             self._stack = stack.pop_all()
         return self
@@ -66,13 +70,12 @@ class Systems(JobMeasurement):
         """Run the job, check its predictions, and measure the CPU seconds of client and servers."""
         before, began = self._cpu_seconds(trial.levels["system"]), time.monotonic()
         measured = super().measure(trial)
-        after, seconds = self._cpu_seconds(trial.levels["system"]), time.monotonic() - began
-        used: dict[str, float | None] = {name: after[name] - before[name] for name in after}
-        others = used.pop("others_cpu_s", None)
-        used["others_cpus"] = None if others is None else round(max(0.0, others) / seconds, 2)
+        seconds = time.monotonic() - began
+        used = {name: now - before[name] for name, now in self._cpu_seconds(trial.levels["system"]).items()}
+        if "others_cpu_s" in used:
+            used["others_cpus"] = round(max(0.0, used.pop("others_cpu_s")) / seconds, 2)
         rows = measured["rows_wanted"]
-        size = min(trial.levels["chunk_size"] or rows, rows)
-        return {**measured, "rows_per_request": size, "server_cpu_s": None, "idle_servers_cpu_s": None, **used}
+        return {**measured, "rows_per_request": min(trial.levels["chunk_size"] or rows, rows), **used}
 
     def _cpu_seconds(self, system: str) -> dict[str, float]:
         """CPU seconds until now: of clients, and on Linux of the system's server, the idle servers and all others."""
@@ -98,10 +101,34 @@ class Systems(JobMeasurement):
             return ["ruo.compare.paper.client", testset, f"{self._ruo.url}/test", *size]
         if system in self.peers:
             return ["ruo.compare.score_job", testset, self.peers[system], *size]
-        return ["ruo.compare.score_job", testset, self._ruo.url, *size, "--wire", _WIRES[system]]
+        return ["ruo.compare.score_job", testset, self._ruo.url, *size, "--wire", system.rpartition(" ")[2]]
 
-    def _settings(self) -> dict[str, object]:
-        """Let ruo's server take the whole set as one JSON request, as the paper's does, unless a limit is set."""
-        if "MAX_REQUEST_MB" in os.environ:
-            return {}
-        return {"MAX_REQUEST_MB": max(256, 2 * self.testset.stat().st_size // 2**20)}
+
+def plan_systems(
+    sizes: Sequence[int | None], runs: int, seed: int = 0, *, paper_once: bool = False, systems: Sequence[str] = SYSTEMS
+) -> Plan:
+    """Blocks with every system once at each size, and the bound once; `paper_once`: the paper's in only one of them."""
+    sent = [name for name in systems if name != BOUND]
+    combinations = [{"system": BOUND, "chunk_size": None}, *all_combinations({"system": sent, "chunk_size": sizes})]
+    return Plan(combinations, runs, warmup=0, seed=seed, once={"system": PAPER} if paper_once else None)
+
+
+def compare_systems(
+    systems: Systems,
+    sizes: Sequence[int | None],
+    runs: int,
+    results_dir: Path,
+    *,
+    seed: int = 0,
+    paper_once: bool = False,
+    patience_s: float = 10.0,
+    log: Callable[[str], object] | None = None,
+) -> SystemsCompared:
+    """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does."""
+    plan = plan_systems(sizes, runs, seed, paper_once=paper_once, systems=(*SYSTEMS, *systems.peers))
+    files = {"data": systems.testset, "model": systems.model}
+    facts = {what: {"name": path.name, "sha256": fingerprint(path)} for what, path in files.items()}
+    about = {"workers": systems.workers, "peers": systems.peers}
+    provenance = Provenance({"plan": plan.facts(), **facts, "systems": about, "machine": machine()})
+    carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, progress=False, log=log)
+    return read_systems(results_dir)
