@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,26 +73,22 @@ def check_answers(error: str | None, predictions: Array, reference: Array) -> di
 
 def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
     """Seconds of the same job without a network, each run in a new process: a bound for every client and server."""
-    jobs = [run_job(["ruo.compare.in_process", str(testset), str(model)]) for _ in range(runs)]
+    jobs = [run_job(["ruo.compare.score", "bound", str(testset), str(model)]) for _ in range(runs)]
     error = next((job["error"] for job in jobs if "error" in job), None)
     if error:
         raise ScoringError(f"The model cannot score {testset.name} in one process: {error}")
     return [float(job["total_s"]) for job in jobs]
 
 
-def run_job(
-    arguments: list[str], timeout_s: float = 600.0, variables: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def run_job(arguments: list[str], timeout_s: float = 600.0, **variables: str) -> dict[str, Any]:
     """Run ``python -m`` with these arguments and additional environment variables, as `run_command` does."""
-    return run_command([sys.executable, "-m", *arguments], timeout_s, {**job_environment(), **(variables or {})})
+    return run_command([sys.executable, "-m", *arguments], timeout_s, job_environment() | variables)
 
 
-def run_command(command: list[str], timeout_s: float, environment: dict[str, str]) -> dict[str, Any]:
+def run_command(command: list[str], timeout_s: float, env: dict[str, str]) -> dict[str, Any]:
     """What a command prints as its last line, which is JSON, or the `error`."""
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, errors="replace", timeout=timeout_s, check=False
-        )
+        done = subprocess.run(command, env=env, capture_output=True, errors="replace", timeout=timeout_s, check=False)
         return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except subprocess.TimeoutExpired:
         return {"error": f"no result after {timeout_s:g} s"}

@@ -8,18 +8,25 @@ that of the model in one process.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import resource
+import socket
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from ruo.compare.jobs import Job, JobMeasurement, run_job
-from ruo.compare.paper_server import paper_server
+import polars as pl
+
+from ruo.compare.jobs import Job, JobMeasurement, job_environment, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.deploy.local import local_server
+from ruo.deploy.process import ServerProcess, fetch, server_process
 from ruo.errors import MissingPackageError
 from ruo.experiment.carry_out import carry_out
 from ruo.experiment.plan import Plan, Trial, all_combinations
@@ -27,6 +34,12 @@ from ruo.machine import busy_cpu_s, session_cpu_s
 from ruo.provenance import Provenance, fingerprint, machine
 
 ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
+
+_WORKERS = 4  # as many as it had
+_WARM_ROWS = 10_000
+_READY_S = 180.0
+# Keras is imported once, before the workers are forked: four times as fast, and outside of what is measured.
+_START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
 
 class Systems(JobMeasurement):
@@ -94,14 +107,14 @@ class Systems(JobMeasurement):
     def _arguments(self, system: str, chunk_size: int | None) -> list[str]:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
         if system == BOUND:
-            return ["ruo.compare.in_process", testset, str(self.model)]
+            return ["ruo.compare.score", "bound", testset, str(self.model)]
         if system == PAPER:
             return ["ruo.compare.paper.client", testset, self._paper.url, *size]
         if system == PAPER_CLIENT:
             return ["ruo.compare.paper.client", testset, f"{self._ruo.url}/test", *size]
         if system in self.peers:
-            return ["ruo.compare.score_job", testset, self.peers[system], *size]
-        return ["ruo.compare.score_job", testset, self._ruo.url, *size, "--wire", system.rpartition(" ")[2]]
+            return ["ruo.compare.score", "client", testset, self.peers[system], *size]
+        return ["ruo.compare.score", "client", testset, self._ruo.url, *size, "--wire", system.rpartition(" ")[2]]
 
 
 def plan_systems(
@@ -132,3 +145,62 @@ def compare_systems(
     provenance = Provenance({"plan": plan.facts(), **facts, "systems": about, "machine": machine()})
     carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, progress=False, log=log)
     return read_systems(results_dir)
+
+
+class PaperServer:
+    """The server of 2023. `url` is its only endpoint, `pid` the id of its process session."""
+
+    def __init__(self, process: ServerProcess, port: int, testset: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}/test"
+        self.pid = process.pid
+        self._process = process
+        rows = pl.read_csv(testset, n_rows=_WARM_ROWS)
+        features = [name for name in rows.columns if "Label_" not in name]
+        self._body = json.dumps(json.dumps(rows.select(features).to_numpy().tolist())).encode()
+
+    def warm(self) -> None:
+        """Send requests until every worker has loaded its model: it does so at its first, and again after a kill.
+
+        Raises DeploymentError where the server cannot score, has ended or needs too long.
+        """
+        self._process.wait_until(self._is_warm, _READY_S)
+
+    def _is_warm(self) -> bool:
+        loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", self._process.log_text()))
+        if sum(_is_running(int(pid)) for pid in loaded) == _WORKERS:
+            return True
+        # a worker that loads its model takes no second request, so each of these reaches another worker
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            list(pool.map(self._post, [self._body] * _WORKERS))
+        return False
+
+    def _post(self, body: bytes) -> None:
+        answer = fetch(self.url, body, {"Content-Type": "application/json"}, timeout_s=60)
+        if answer is None:
+            time.sleep(0.2)  # it does not listen yet
+        elif answer[0] >= 400:
+            raise self._process.error(f"cannot score (status {answer[0]})")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def paper_server(model: Path, testset: Path) -> Iterator[PaperServer]:
+    """Run the server of 2023 on a free port, warm, until the block ends; the rows that warm it are of the test set."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, fd = listener.getsockname()[1], listener.fileno()
+        options = ["--workers", str(_WORKERS), "--bind", f"fd://{fd}", "--log-level", "debug", "--no-control-socket"]
+        command = [sys.executable, "-c", _START, *options, "--preload", "ruo.compare.paper.server:app"]
+        environment = {**job_environment(), "MODEL_PATH": str(model)}
+        # no grace: it has nothing to finish
+        with server_process("The paper's server", command, environment, grace_s=0, pass_fds=[fd]) as process:
+            listener.close()
+            server = PaperServer(process, port, testset)
+            server.warm()
+            yield server

@@ -56,7 +56,7 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise ArgumentError(f"The folder {path.parent} does not exist; create it first.")
-    images, labels = _originals(seed)[1]
+    _, images, _, labels = _originals(seed)
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     draft = path.with_name(path.name + ".part")
     try:
@@ -80,16 +80,14 @@ def require_tensorflow() -> None:
         raise ArgumentError(f"KERAS_BACKEND={backend} cannot train; unset it to train with TensorFlow.")
 
 
-def _originals(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """The digits for training and for testing, each as images (n, 64) float64 and labels (n,) int64."""
+def _originals(seed: int) -> list[Array]:
+    """The digits: images (n, 64) float64 for training and for testing, and labels (n,) int64 for both."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        images, labels, test_size=0.5, stratify=labels, random_state=seed
-    )
-    return (train_images, train_labels), (test_images, test_labels)
+    halves: list[Array] = train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed)
+    return halves
 
 
 def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -103,9 +101,9 @@ def _train(name: str, path: Path, seed: int) -> float:
     require_tensorflow()
     import keras
 
-    originals, (test_images, test_labels) = _originals(seed)
+    images, test_images, labels, test_labels = _originals(seed)
     keras.utils.set_random_seed(seed)
-    pixels, classes = _resample(*originals, 20_000, np.random.default_rng((seed, 1 << 20)))
+    pixels, classes = _resample(images, labels, 20_000, np.random.default_rng((seed, 1 << 20)))
     model = _architecture(name)
     model.compile(optimizer=keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy", jit_compile=False)
     model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=6 if name == "mlp" else 1, verbose=0)
@@ -122,16 +120,15 @@ def _architecture(name: str) -> Any:
     begin = [Input((64,), name="pixels"), layers.Rescaling(1 / 16)]
     end = layers.Dense(10, activation="softmax", name="digit")
     if name == "mlp":
-        return Sequential(
-            [*begin, *(layers.Dense(units, activation="relu") for units in (128, 64, 32)), end], name=name
-        )
-    middle = [
-        layers.Reshape((8, 8, 1)),
-        layers.Conv2D(32, 3, padding="same", activation="relu"),
-        layers.Conv2D(48, 3, padding="same", activation="relu"),
-        layers.Conv2D(48, 3, strides=2, padding="same", activation="relu"),
-        layers.Conv2D(64, 3, padding="same", activation="relu"),
-        layers.Flatten(),
-        layers.Dense(64, activation="relu"),
-    ]
+        middle = [layers.Dense(units, activation="relu") for units in (128, 64, 32)]
+    else:
+        middle = [
+            layers.Reshape((8, 8, 1)),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(48, 3, padding="same", activation="relu"),
+            layers.Conv2D(48, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+        ]
     return Sequential([*begin, *middle, end], name=name)

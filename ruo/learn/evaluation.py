@@ -6,27 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ruo.client.scores import Scores, rows_of
 from ruo.errors import ArgumentError, TableError
 from ruo.stats import Interval, mean_interval
-from ruo.table import open_table
-
-if TYPE_CHECKING:
-    from ruo.client.scores import Scores
-    from ruo.table import Source
-
-__all__ = ["Evaluation", "class_names", "evaluate", "percent", "verdict_text", "wilson_interval"]
+from ruo.table import Source, open_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _FEW_ROWS = 30  # with fewer, the 95 % interval of a share may be more than a third wide
-_BINS = 10
 _ROUNDING = 0.01  # the sum of half-precision probabilities is no closer to 1 than this
-_COLUMNS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
 
 
 class Share(NamedTuple):
@@ -43,7 +36,8 @@ class Share(NamedTuple):
 class Calibration(NamedTuple):
     """Whether confidence matches accuracy; empty if the outputs are not probabilities."""
 
-    bins: pd.DataFrame = pd.DataFrame(columns=_COLUMNS, dtype=float)  # mean confidence and accuracy, per non-empty bin
+    # a row per non-empty bin: low, high, rows, mean confidence, and right, the accuracy, with right_low and right_high
+    bins: pd.DataFrame = pd.DataFrame()
     error: float = np.nan  # the expected calibration error
     error_if_calibrated: float = np.nan  # what a perfectly calibrated model would show with as many rows
     overconfidence: Interval = Interval(np.nan, np.nan, np.nan, 0, np.nan)  # the mean of confidence minus correctness
@@ -74,7 +68,7 @@ class Evaluation:
         support, recall = self.by_class["support"], self.by_class["recall"]
         most_frequent = self.classes[support.argmax()]
         return [
-            f"Accuracy on {_count(self.rows, 'row')}: {self.accuracy}.",
+            f"Accuracy on {_rows(self.rows)}: {self.accuracy}.",
             f"Always answering {most_frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
             f"The mean recall, which counts every class alike whatever its rows, is {percent(recall.mean())}.",
             *_on_classes(self.by_class),
@@ -82,27 +76,21 @@ class Evaluation:
             *_on_calibration(self.calibration, self.accuracy.value),
         ]
 
-    def cautions(self) -> list[str]:
-        """Say what may not be concluded, and why."""
-        support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
-        few, absent = support[(support > 0) & (support < _FEW_ROWS)], support[support == 0]
-        cautions = []
-        if lost:
-            reasons = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
-            cautions.append(f"Nothing about the rows left out: {_count(lost, 'row')} ({reasons}).")
-        if len(few):
-            rare = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
-            cautions.append(f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.")
-        if len(absent):
-            names = ", ".join(map(str, absent.index))
-            cautions.append(f"Nothing about classes that do not occur in the table: {names}.")
-        if self.calibration.bins.empty:
-            cautions.append("Nothing about confidence: a row's outputs are not probabilities that add up to 1.")
-        return [*cautions, "The intervals assume independent rows: with repeated or related rows they are too narrow."]
-
     def verdict(self) -> str:
-        """Say what is seen, and what may not be concluded."""
-        return verdict_text(self.sentences(), self.cautions())
+        """Say what is seen, and what may not be concluded and why."""
+        support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
+        rare = ", ".join(f"{name} ({_rows(rows)})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
+        absent = ", ".join(str(name) for name, rows in support.items() if not rows)
+        reasons = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
+        no_confidence = "Nothing about confidence: a row's outputs are not probabilities that add up to 1."
+        cautions = {
+            f"Nothing about the rows left out: {_rows(lost)} ({reasons}).": lost,
+            f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.": rare,
+            f"Nothing about classes that do not occur in the table: {absent}.": absent,
+            no_confidence: self.calibration.bins.empty,
+            "The intervals assume independent rows: with repeated or related rows they are too narrow.": True,
+        }
+        return verdict_text(self.sentences(), [sentence for sentence, applies in cautions.items() if applies])
 
     def save(self, results_dir: str | os.PathLike[str]) -> None:
         """Write classes.csv and verdict.txt into an existing folder."""
@@ -110,7 +98,7 @@ class Evaluation:
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
-        return f"Evaluation({_count(self.rows, 'row')}, {_count(len(self.classes), 'class')}, accuracy {self.accuracy})"
+        return f"Evaluation({_rows(self.rows)}, {len(self.classes)} classes, accuracy {self.accuracy})"
 
 
 def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation:
@@ -128,10 +116,8 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
 
     Raises
     ------
-    TableError
-        If the table has no labels.
-    ArgumentError
-        If no row has a prediction, or predictions, labels and names do not fit together.
+    TableError, ArgumentError
+        If the table has no labels, no row has a prediction, or predictions, labels and names do not fit together.
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
@@ -176,13 +162,12 @@ def verdict_text(seen: Sequence[str], unknown: Sequence[str]) -> str:
 
 def _calibrate(confidence: Array, right: Array) -> Calibration:
     """Use bins of equal width, closed above: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""
-    edges = np.linspace(0, 1, _BINS + 1)
+    edges = np.linspace(0, 1, 11)
     used, place, rows = np.unique(np.searchsorted(edges[1:-1], confidence), return_inverse=True, return_counts=True)
     weights = (confidence, right, confidence * (1 - confidence))
     stated, correct, variance = (np.bincount(place, weight) for weight in weights)
-    shares = [wilson_interval(k, n) for k, n in zip(correct, rows, strict=True)]
-    columns = (edges[used], edges[used + 1], rows, stated / rows, *zip(*shares, strict=True))
-    bins = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+    bins = pd.DataFrame({"low": edges[used], "high": edges[used + 1], "rows": rows, "confidence": stated / rows})
+    bins[["right", "right_low", "right_high"]] = [wilson_interval(*pair) for pair in zip(correct, rows, strict=True)]
     error = np.abs(stated - correct).sum() / len(right)
     if_calibrated = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
     return Calibration(bins, float(error), float(if_calibrated), mean_interval(confidence - right))
@@ -190,12 +175,9 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
 
 def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
     """Return which rows have a prediction, how many were not scored, and how many predictions are not numbers."""
-    failed = np.zeros(len(scores), np.bool_)
-    for error in scores.errors:
-        failed[error.start or 0 : error.stop or 0] = True
     flat = scores.predictions.reshape(len(scores), int(np.prod(scores.predictions.shape[1:])))
-    kept = ~failed & np.isfinite(flat).all(axis=1) & bool(flat.shape[1])
-    lost = int(failed.sum()), int((~failed & ~kept).sum())
+    kept = np.all(np.isfinite(flat), axis=1) & (flat.shape[1] > 0)  # a row that was not scored has NaN
+    lost = rows_of(scores.errors), int((~kept).sum()) - rows_of(scores.errors)
     if not kept.any():
         counts = f"{lost[0]:,} rows were not scored, {lost[1]:,} have a prediction that is not a number"
         raise ArgumentError(f"No row can be evaluated: {counts}; scores.failures says why rows were not scored.")
@@ -229,8 +211,8 @@ def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tupl
 
     numbers = range(len(names))
     measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
-    columns = dict(zip(("precision", "recall", "f1", "support"), measures, strict=True))
-    by_class = pd.DataFrame({"class": names, **columns})[["class", "support", "precision", "recall", "f1"]]
+    precision, recall, f1, support = measures
+    by_class = pd.DataFrame({"class": names, "support": support, "precision": precision, "recall": recall, "f1": f1})
     counts = metrics.confusion_matrix(labels, answers, labels=numbers)
     return by_class, pd.DataFrame(counts, pd.Index(names, name="true class"), pd.Index(names, name="answer"))
 
@@ -255,7 +237,7 @@ def _on_confusion(confusion: pd.DataFrame) -> str:
     true, answer = divmod(int(wrong.argmax()), len(wrong))
     most, names = wrong[true, answer], confusion.index
     of_class, of_wrong = percent(most / confusion.iloc[true].sum()), percent(most / wrong.sum())
-    seen = f"{_count(most, 'row')}, {of_class} of that class and {of_wrong} of all errors"
+    seen = f"{_rows(most)}, {of_class} of that class and {of_wrong} of all errors"
     return f"The most frequent confusion is {names[true]} taken for {names[answer]}: {seen}."
 
 
@@ -273,5 +255,5 @@ def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
     return [f"The model is {seen}.", f"The expected calibration error is {calibration.error:.3f}; {expected}."]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"

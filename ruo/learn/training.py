@@ -48,11 +48,6 @@ class Trained:
     label_prefix: str = "Label_"
 
     @property
-    def rows(self) -> int:
-        """The number of rows in all parts."""
-        return sum(map(len, self.parts))
-
-    @property
     def accuracy(self) -> float:
         """The accuracy on the test part."""
         return self.right / len(self.parts.test)
@@ -130,8 +125,8 @@ class Trained:
         return f"No overfitting is seen: training and validation curve stay together ({accuracies}; {interval})."
 
     def __repr__(self) -> str:
-        shape = f"{len(self.features)} features, {len(self.classes)} classes"
-        return f"Trained({self.rows:,} rows, {shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy)})"
+        shape = f"{sum(map(len, self.parts)):,} rows, {len(self.features)} features, {len(self.classes)} classes"
+        return f"Trained({shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy)})"
 
 
 def train(

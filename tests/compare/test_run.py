@@ -337,7 +337,7 @@ def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
     program = (
         "import sys\n"
         "import ruo.compare\nassert not {'asyncio', 'ssl', 'numpy'} & set(sys.modules)\n"
-        "import ruo.compare.score_job\nassert not {'scipy', 'matplotlib', 'keras'} & set(sys.modules)\n"
+        "import ruo.compare.score, ruo.client.scoring\nassert not {'scipy', 'matplotlib', 'keras'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
