@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,8 +36,6 @@ from ruo.provenance import Provenance, fingerprint, machine
 ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
 
 _WORKERS = 4  # as many as it had
-_WARM_ROWS = 10_000
-_READY_S = 180.0
 # Keras is imported once, before the workers are forked: four times as fast, and outside of what is measured.
 _START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
@@ -154,16 +152,13 @@ class PaperServer:
         self.url = f"http://127.0.0.1:{port}/test"
         self.pid = process.pid
         self._process = process
-        rows = pl.read_csv(testset, n_rows=_WARM_ROWS)
+        rows = pl.read_csv(testset, n_rows=10_000)
         features = [name for name in rows.columns if "Label_" not in name]
         self._body = json.dumps(json.dumps(rows.select(features).to_numpy().tolist())).encode()
 
     def warm(self) -> None:
-        """Send requests until every worker has loaded its model: it does so at its first, and again after a kill.
-
-        Raises DeploymentError where the server cannot score, has ended or needs too long.
-        """
-        self._process.wait_until(self._is_warm, _READY_S)
+        """Send requests until every worker has loaded its model: it does so at its first, and again after a kill."""
+        self._process.wait_until(self._is_warm, 180)
 
     def _is_warm(self) -> bool:
         loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", self._process.log_text()))
@@ -183,11 +178,10 @@ class PaperServer:
 
 
 def _is_running(pid: int) -> bool:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return True
+    return False
 
 
 @contextmanager

@@ -51,11 +51,11 @@ def _draw_curves(axes: Any, trained: Trained, column: str) -> list[End]:
 
 
 def _draw_test(axes: Any, trained: Trained) -> End:
-    low, high = trained.interval
-    spread = [[trained.accuracy - low], [high - trained.accuracy]]
+    accuracy, low, high = trained.accuracy
     point = {"color": BLACK, "marker": "D", "markersize": 6, "linestyle": "none", "zorder": 4}
-    axes.errorbar([trained.best_epoch], [trained.accuracy], yerr=spread, **point, **style.INTERVAL)
-    return trained.accuracy, f"test {100 * trained.accuracy:.3g} %", BLACK
+    spread = [[accuracy - low], [high - accuracy]]
+    axes.errorbar([trained.best_epoch], [accuracy], yerr=spread, **point, **style.INTERVAL)
+    return accuracy, f"test {100 * accuracy:.3g} %", BLACK
 
 
 def _mark_best(top: Any, bottom: Any, best: int, last: int) -> None:

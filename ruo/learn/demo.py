@@ -35,9 +35,8 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
 
     The model mlp is dense (19,000 multiplications per row), cnn is convolutional (1.7 million).
     """
-    for name in models:
-        if name not in _MODELS:
-            raise ArgumentError(f"There is no demo model {name!r}; the demo has {' and '.join(_MODELS)}.")
+    if unknown := [name for name in models if name not in _MODELS]:
+        raise ArgumentError(f"There is no demo model {unknown[0]!r}; the demo has {' and '.join(_MODELS)}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     testset = folder / "testset.csv"
@@ -122,13 +121,9 @@ def _architecture(name: str) -> Any:
     if name == "mlp":
         middle = [layers.Dense(units, activation="relu") for units in (128, 64, 32)]
     else:
-        middle = [
-            layers.Reshape((8, 8, 1)),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Conv2D(48, 3, padding="same", activation="relu"),
-            layers.Conv2D(48, 3, strides=2, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
+        convolutions = [
+            layers.Conv2D(filters, 3, strides=strides, padding="same", activation="relu")
+            for filters, strides in ((32, 1), (48, 1), (48, 2), (64, 1))
         ]
+        middle = [layers.Reshape((8, 8, 1)), *convolutions, layers.Flatten(), layers.Dense(64, activation="relu")]
     return Sequential([*begin, *middle, end], name=name)

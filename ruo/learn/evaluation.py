@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ruo.client.scores import Scores, rows_of
 from ruo.errors import ArgumentError, TableError
@@ -18,6 +19,7 @@ from ruo.table import Source, open_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
 _FEW_ROWS = 30  # with fewer, the 95 % interval of a share may be more than a third wide
 _ROUNDING = 0.01  # the sum of half-precision probabilities is no closer to 1 than this
 
@@ -36,8 +38,7 @@ class Share(NamedTuple):
 class Calibration(NamedTuple):
     """Whether confidence matches accuracy; empty if the outputs are not probabilities."""
 
-    # a row per non-empty bin: low, high, rows, mean confidence, and right, the accuracy, with right_low and right_high
-    bins: pd.DataFrame = pd.DataFrame()
+    bins: pd.DataFrame = pd.DataFrame(columns=_BINS, dtype=float)  # mean confidence and accuracy, per non-empty bin
     error: float = np.nan  # the expected calibration error
     error_if_calibrated: float = np.nan  # what a perfectly calibrated model would show with as many rows
     overconfidence: Interval = Interval(np.nan, np.nan, np.nan, 0, np.nan)  # the mean of confidence minus correctness
@@ -143,9 +144,7 @@ def class_names(source: Source, label_prefix: str = "Label_") -> list[str] | Non
 
 def wilson_interval(right: int, rows: int) -> Share:
     """Return the share of `right` among `rows` (at least 1) with its interval (Wilson, JASA 1927)."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(right), int(rows)).proportion_ci(method="wilson")
+    interval = stats.binomtest(int(right), int(rows)).proportion_ci(method="wilson")
     return Share(float(right / rows), float(interval.low), float(interval.high))
 
 
@@ -167,7 +166,7 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
     weights = (confidence, right, confidence * (1 - confidence))
     stated, correct, variance = (np.bincount(place, weight) for weight in weights)
     bins = pd.DataFrame({"low": edges[used], "high": edges[used + 1], "rows": rows, "confidence": stated / rows})
-    bins[["right", "right_low", "right_high"]] = [wilson_interval(*pair) for pair in zip(correct, rows, strict=True)]
+    bins[_BINS[4:]] = [wilson_interval(*pair) for pair in zip(correct, rows, strict=True)]
     error = np.abs(stated - correct).sum() / len(right)
     if_calibrated = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
     return Calibration(bins, float(error), float(if_calibrated), mean_interval(confidence - right))

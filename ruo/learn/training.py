@@ -13,7 +13,7 @@ import pandas as pd
 
 from ruo.errors import ArgumentError, TableError
 from ruo.learn.demo import require_tensorflow
-from ruo.learn.evaluation import percent, verdict_text, wilson_interval
+from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
 from ruo.table import NO_LABEL, Block, Labels, Source, Table, open_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,14 +48,9 @@ class Trained:
     label_prefix: str = "Label_"
 
     @property
-    def accuracy(self) -> float:
-        """The accuracy on the test part."""
-        return self.right / len(self.parts.test)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy (Wilson)."""
-        return wilson_interval(self.right, len(self.parts.test))[1:]
+    def accuracy(self) -> Share:
+        """The accuracy on the test part, with its 95 % interval."""
+        return wilson_interval(self.right, len(self.parts.test))
 
     @property
     def best_epoch(self) -> int:
@@ -76,6 +71,17 @@ class Trained:
 
     def verdict(self, seen: Sequence[str] = ()) -> str:
         """Say what is seen, followed by the sentences `seen`, and what may not be concluded."""
+        naive = f"always answering class {self.most_frequent}, the most frequent one ({percent(self.baseline)})"
+        word = "not distinguishable from"
+        if not self.accuracy.low <= self.baseline <= self.accuracy.high:
+            word = "better than" if self.accuracy.low > self.baseline else "worse than"
+        of_rows = f"{self.right:,} of {len(self.parts.test):,} unseen test rows"
+        learnt = [
+            f"The model classifies {of_rows} correctly: {self.accuracy}.",
+            f"That is {word} {naive}.",
+            self._on_stopping(),
+            self._on_overfitting(),
+        ]
         again = f"{self.repeated:,} of the test rows are in the training part too, number for number."
         cautions = [
             *([f"That new rows are classified as well: {again}"] if self.repeated else []),
@@ -83,7 +89,7 @@ class Trained:
             "How certain the accuracy is if rows are copies or relatives of one another: it is then too high.",
             "Which network is best: one training run with one seed is a single sample.",
         ]
-        return verdict_text([*self._on_accuracy(), self._on_stopping(), self._on_overfitting(), *seen], cautions)
+        return verdict_text([*learnt, *seen], cautions)
 
     def save(self, results_dir: str | os.PathLike[str], seen: Sequence[str] = ()) -> None:
         """Write model.keras, history.csv and, last, verdict.txt into an existing folder."""
@@ -91,16 +97,6 @@ class Trained:
         self.model.save(folder / "model.keras")
         self.history.to_csv(folder / "history.csv", index=False)
         (folder / "verdict.txt").write_text(self.verdict(seen) + "\n", encoding="utf-8")
-
-    def _on_accuracy(self) -> list[str]:
-        rows = len(self.parts.test)
-        share = wilson_interval(self.right, rows)
-        word = "not distinguishable from"
-        if not share.low <= self.baseline <= share.high:
-            word = "better than" if share.low > self.baseline else "worse than"
-        naive = f"always answering class {self.most_frequent}, the most frequent one ({percent(self.baseline)})"
-        first = f"The model classifies {self.right:,} of {rows:,} unseen test rows correctly: {share}."
-        return [first, f"That is {word} {naive}."]
 
     def _on_stopping(self) -> str:
         done, best = len(self.history), self.best_epoch
@@ -126,7 +122,7 @@ class Trained:
 
     def __repr__(self) -> str:
         shape = f"{sum(map(len, self.parts)):,} rows, {len(self.features)} features, {len(self.classes)} classes"
-        return f"Trained({shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy)})"
+        return f"Trained({shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy.value)})"
 
 
 def train(
@@ -204,10 +200,9 @@ def _joined(parts: list[_Sample]) -> _Sample:
 def _checked(block: Block, table: Table) -> Labels:
     """The labels of a block, once every feature is a number and every row has a class."""
     for place, column in np.argwhere(~np.isfinite(block.features))[:1]:
-        row, name = int(place) + block.start, table.features[column]
-        cell = f'{table.name}, row {row:,}, column "{name}": {block.features[place, column]}'
-        hint = "fill the cell, or leave out the row or the column"
-        raise TableError(f"{cell} cannot be learnt from; {hint}.", row=row, column=name)
+        row, name, value = int(place) + block.start, table.features[column], block.features[place, column]
+        problem = f"{value} cannot be learnt from; fill the cell, or leave out the row or the column."
+        raise TableError(f'{table.name}, row {row:,}, column "{name}": {problem}', row=row, column=name)
     assert block.labels is not None
     for place in np.flatnonzero(block.labels == NO_LABEL)[:1]:
         wanted = "a single 1 among its label columns" if len(table.labels) > 1 else "a whole number from 0 up"
