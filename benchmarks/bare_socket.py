@@ -23,9 +23,10 @@ from typing import Any
 import click
 import numpy as np
 
-from ruo.compare.score import Array, Model, columns_of, compile_model, report, score_in_process
+from ruo.compare.score import Model, columns_of, compile_model, report, score_in_process
 from ruo.errors import RuoError
 from ruo.machine import cpu_limit
+from ruo.wire.messages import Array
 
 _ROWS_PER_CALL = 2048  # as ruo's server calls a model
 _CONNECTIONS = 2  # to each process: one sends while the other's rows are scored

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.peers.servers import PEERS, peer_variables
-from ruo.compare.jobs import Job, job_environment, run_command, run_job
+from ruo.compare.jobs import Job, job_environment, python_job, run_command
 from ruo.compare.systems import paper_server
 from ruo.deploy import LocalServer, local_server
 from ruo.errors import RuoError
@@ -162,9 +162,8 @@ GROUPS: dict[str, Callable[[Files], AbstractContextManager[Group]]] = {
 }
 
 
-def _job(*arguments: str, backend: str | None = None) -> Job:
-    environment = {} if backend is None else {"KERAS_BACKEND": backend}
-    return lambda answers: run_job([*arguments, "--answers", str(answers)], _TIMEOUT_S, **environment)
+def _job(*arguments: str, **variables: str) -> Job:
+    return python_job(*arguments, timeout_s=_TIMEOUT_S, **variables)
 
 
 def _ruo(url: str, testset: Path, rows: int) -> Job:
@@ -177,11 +176,11 @@ def _paper_client(testset: Path, url: str) -> Job:
 
 def _bound(testset: Path, model: Path, backend: str, rows_per_call: int = 50_000, *, reads_labels: bool = False) -> Job:
     options = ["--rows-per-call", str(rows_per_call), *(["--labels"] if reads_labels else [])]
-    return _job("ruo.compare.score", "bound", str(testset), str(model), *options, backend=backend)
+    return _job("ruo.compare.score", "bound", str(testset), str(model), *options, KERAS_BACKEND=backend)
 
 
 def _bare_socket(testset: Path, model: Path, backend: str) -> Job:
-    return _job("benchmarks.bare_socket", str(testset), str(model), backend=backend)
+    return _job("benchmarks.bare_socket", str(testset), str(model), KERAS_BACKEND=backend)
 
 
 def _peer(command: list[str], testset: Path, answers: Path) -> dict[str, Any]:

@@ -231,10 +231,9 @@ def compare(
     put_aside_finished(results)
     log = partial(click.echo, err=True)
     log("Starting both servers ...")
-    with systems:
-        compared = compare_systems(
-            systems, chunk_sizes, runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
-        )
+    compared = compare_systems(
+        systems, chunk_sizes, runs, results, seed=seed, paper_once=once, patience_s=patience, log=log
+    )
     compared.save()
     click.echo(repr(compared))
 

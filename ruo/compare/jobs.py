@@ -17,8 +17,7 @@ from ruo.errors import ScoringError
 from ruo.experiment.answers import TOLERANCE, largest_difference
 from ruo.experiment.carry_out import Measurement
 from ruo.experiment.plan import Trial
-
-Array = np.ndarray[Any, Any]
+from ruo.wire.messages import Array
 
 # It saves its predictions in the file, as .npy, and returns what it measured, or an `error`.
 Job = Callable[[Path], dict[str, Any]]
@@ -34,20 +33,20 @@ class JobMeasurement(Measurement):
     def begin(self, resumed: bool) -> None:
         """Compute the reference predictions; raises ScoringError where the model cannot score the table."""
         if self._bound is not None:
-            measured, self._reference = _run(self._bound)
+            measured, self._reference = run_job(self._bound)
             if not len(self._reference):
                 raise ScoringError(f"The model cannot score the test set in one process: {measured.get('error')}")
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Run the trial's job: what it measured, and whether every row came back with the right prediction."""
-        measured, predictions = _run(self._job_of(trial))
+        measured, predictions = run_job(self._job_of(trial))
         if self._bound is None:
             return measured
         checked = check_answers(measured.get("error"), predictions, self._reference)
         return {**measured, **checked, **({"total_s": None} if checked["error"] else {})}
 
 
-def _run(job: Job) -> tuple[dict[str, Any], Array]:
+def run_job(job: Job) -> tuple[dict[str, Any], Array]:
     """What a job measured, and its predictions, which are empty if there are none."""
     with tempfile.TemporaryDirectory(prefix="ruo-job-") as folder:
         answers = Path(folder) / "answers.npy"
@@ -73,16 +72,17 @@ def check_answers(error: str | None, predictions: Array, reference: Array) -> di
 
 def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
     """Seconds of the same job without a network, each run in a new process: a bound for every client and server."""
-    jobs = [run_job(["ruo.compare.score", "bound", str(testset), str(model)]) for _ in range(runs)]
-    error = next((job["error"] for job in jobs if "error" in job), None)
-    if error:
+    bound = python_job("ruo.compare.score", "bound", str(testset), str(model))
+    jobs = [run_job(bound)[0] for _ in range(runs)]
+    if error := next((job["error"] for job in jobs if "error" in job), None):
         raise ScoringError(f"The model cannot score {testset.name} in one process: {error}")
     return [float(job["total_s"]) for job in jobs]
 
 
-def run_job(arguments: list[str], timeout_s: float = 600.0, **variables: str) -> dict[str, Any]:
-    """Run ``python -m`` with these arguments and additional environment variables, as `run_command` does."""
-    return run_command([sys.executable, "-m", *arguments], timeout_s, job_environment() | variables)
+def python_job(*arguments: str, timeout_s: float = 600.0, **variables: str) -> Job:
+    """The job ``python -m`` with these arguments and additional environment variables."""
+    command = [sys.executable, "-m", *arguments, "--answers"]
+    return lambda answers: run_command([*command, str(answers)], timeout_s, job_environment() | variables)
 
 
 def run_command(command: list[str], timeout_s: float, env: dict[str, str]) -> dict[str, Any]:

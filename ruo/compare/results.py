@@ -63,9 +63,9 @@ class SystemsCompared:
         """What was measured, and the summary as a Markdown table; a dash where there is no number."""
         model = self.provenance.facts.get("model", {}).get("name", "a model")
         rows = int(self.runs["rows_wanted"].max())
-        title = f"{rows:,} rows, {model}: seconds from before the reading to the last prediction."
-        lines = [f"| {' | '.join(map(_cell, row))} |" for row in self.summary().itertuples(index=False)]
-        return "\n".join([title, "", _HEADER, *lines])
+        lines = [f"{rows:,} rows, {model}: seconds from before the reading to the last prediction.", "", _HEADER]
+        lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.summary().itertuples(index=False)]
+        return "\n".join(lines)
 
     def cpu_seconds(self) -> pd.DataFrame:
         """Medians by system: seconds of the job, CPU seconds of client and server, and the client's memory in MB."""
@@ -93,8 +93,8 @@ class SystemsCompared:
     def runs_of_figure(self) -> pd.DataFrame:
         """The data of the figure, a row per run; `rows` are those of the test set."""
         runs = self.runs[self.runs["system"] != PAPER_CLIENT].sort_values("system", key=_in_order, kind="stable")
-        columns = ["system", "rows_per_request", "rows", "total_s"]
-        return runs.assign(rows=runs["rows_wanted"])[columns].reset_index(drop=True)
+        runs = runs.assign(rows=runs["rows_wanted"]).reset_index(drop=True)
+        return runs[["system", "rows_per_request", "rows", "total_s"]]
 
     def save(self) -> Picture:
         """Write summary.csv, table.md, verdict.txt and the figure into `results_dir`; return the figure."""
@@ -118,9 +118,8 @@ def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
 
 def _in_order(values: Any) -> Any:
     """The sort key of a column: systems stand as in SYSTEMS, peers after them."""
-    if values.name != "system":
-        return values
-    return values.map(lambda name: SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS))
+    places = dict(zip(SYSTEMS, range(len(SYSTEMS)), strict=True))
+    return values.map(places).fillna(len(places)) if values.name == "system" else values
 
 
 def _cell(value: Any) -> str:

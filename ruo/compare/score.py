@@ -7,12 +7,10 @@ clock starts before the reading and stops when all predictions are in one array;
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -22,8 +20,8 @@ from ruo.errors import RuoError, TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.table import class_indices
+from ruo.wire.messages import Array
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
 Model = Callable[[Array], Array]
 
 
@@ -76,7 +74,6 @@ def report(predictions: Array, answers: Path | None, **measured: float) -> None:
 
 
 _path = click.Path(path_type=Path)
-_testset = click.argument("testset", type=_path)
 _answers = click.option("--answers", type=_path, help="Write the predictions here, as .npy.")
 
 
@@ -86,7 +83,7 @@ def main() -> None:
 
 
 @main.command()
-@_testset
+@click.argument("testset", type=_path)
 @click.argument("url")
 @click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
@@ -100,7 +97,7 @@ def client(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | 
         scores = score_csv(testset, url, chunk_size=chunk_size or None, wire=wire, progress=False)
     except RuoError as error:
         click.echo(json.dumps({"error": str(error), "peak_rss_mb": peak_rss_mb()}))
-        sys.exit(1)
+        raise SystemExit(1) from error
     total_s, client_cpu_s = time.perf_counter() - began, time.process_time() - cpu_before
     _, workers = np.unique([record.worker for record in scores.records], return_inverse=True)
     rows = np.bincount(workers, [record.rows for record in scores.records])
@@ -109,7 +106,7 @@ def client(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | 
 
 
 @main.command()
-@_testset
+@click.argument("testset", type=_path)
 @click.argument("model", type=_path)
 @click.option("--rows-per-call", default=50_000, show_default=True)
 @click.option("--labels", "reads_labels", is_flag=True, help="Read the label columns too, as ruo's client does.")
@@ -117,8 +114,8 @@ def client(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | 
 def bound(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:
     """Score TESTSET with MODEL in this process, without a network: a bound for every client and server.
 
-    It is the best of the simple ways that were tried: polars reads batches in the background, with all CPUs, while
-    Keras scores the batches before, with all CPUs, in one call each. The model is compiled and warm before the clock starts.
+    It is the best of the simple ways that were tried: polars reads batches with all CPUs while Keras scores the batches
+    before, with all CPUs, in one call each. The model is compiled and warm before the clock starts.
     """
     try:
         features, labels, rows = columns_of(testset)

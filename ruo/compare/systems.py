@@ -1,8 +1,7 @@
 """The system of 2023, ruo, and no network at all, side by side.
 
-Every job runs in a new client process. Its clock starts before the reading, stops at the last prediction, and leaves
-imports out. All servers run throughout, warm; those that are not measured are idle. Every prediction is compared with
-that of the model in one process.
+Every job runs in a new client process, and its predictions are compared with those of the model in one process. All
+servers run throughout, warm; those that are not measured are idle.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import polars as pl
 
-from ruo.compare.jobs import Job, JobMeasurement, job_environment, run_job
+from ruo.compare.jobs import Job, JobMeasurement, job_environment, python_job, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.deploy.local import local_server
 from ruo.deploy.process import ServerProcess, fetch, server_process
@@ -41,7 +40,7 @@ _START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
 
 class Systems(JobMeasurement):
-    """All systems for one test set (a CSV file) and one model; their servers run as long as the `with` block does.
+    """All systems for one test set (a CSV file) and one model.
 
     `workers` is the number of processes of ruo's server, by default one per CPU. `peers` are other servers of the same
     model: their names, and their addresses for ruo's client. Raises MissingPackageError where grequests is missing.
@@ -56,21 +55,19 @@ class Systems(JobMeasurement):
         self.model = model.resolve()
         self.workers = workers
         self.peers = dict(peers or {})
-        super().__init__(lambda trial: self._job(**trial.levels), bound=self._job(BOUND, None))
+        super().__init__(lambda trial: self._job(**trial.levels), self._job(BOUND))
 
-    def __enter__(self) -> Self:
-        settings: dict[str, object] = {}
-        if "MAX_REQUEST_MB" not in os.environ:  # let it take the whole set as one JSON request, as the paper's does
-            settings["MAX_REQUEST_MB"] = max(256, 2 * self.testset.stat().st_size // 2**20)
-        with ExitStack() as stack:
-            self._paper = stack.enter_context(paper_server(self.model, self.testset))
-            self._ruo = stack.enter_context(local_server(self.model, self.workers, settings=settings))
-            run_job(self._arguments(V2, 10_000))  # warm it by requests, as the other server is
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    @contextmanager
+    def servers(self) -> Iterator[None]:
+        """Run the servers, warm, until the block ends."""
+        # unless a limit is set, it takes the whole set as one JSON request, as the paper's does
+        limit = os.environ.get("MAX_REQUEST_MB", max(256, 2 * self.testset.stat().st_size // 2**20))
+        with (
+            paper_server(self.model, self.testset) as self._paper,
+            local_server(self.model, self.workers, settings={"MAX_REQUEST_MB": limit}) as self._ruo,
+        ):
+            run_job(self._job(V2, 10_000))  # warm it by requests, as the other server is
+            yield
 
     def prepare(self, trial: Trial) -> None:
         """Bring the system's server into the state in which it is measured."""
@@ -99,20 +96,17 @@ class Systems(JobMeasurement):
         servers = {"server_cpu_s": server, "idle_servers_cpu_s": ours + papers - server}
         return {"client_cpu_s": clients, **servers, "others_cpu_s": total - own - clients - ours - papers}
 
-    def _job(self, system: str, chunk_size: int | None) -> Job:
-        return lambda answers: run_job([*self._arguments(system, chunk_size), "--answers", str(answers)])
-
-    def _arguments(self, system: str, chunk_size: int | None) -> list[str]:
+    def _job(self, system: str, chunk_size: int | None = None) -> Job:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
         if system == BOUND:
-            return ["ruo.compare.score", "bound", testset, str(self.model)]
+            return python_job("ruo.compare.score", "bound", testset, str(self.model))
         if system == PAPER:
-            return ["ruo.compare.paper.client", testset, self._paper.url, *size]
+            return python_job("ruo.compare.paper.client", testset, self._paper.url, *size)
         if system == PAPER_CLIENT:
-            return ["ruo.compare.paper.client", testset, f"{self._ruo.url}/test", *size]
-        if system in self.peers:
-            return ["ruo.compare.score", "client", testset, self.peers[system], *size]
-        return ["ruo.compare.score", "client", testset, self._ruo.url, *size, "--wire", system.rpartition(" ")[2]]
+            return python_job("ruo.compare.paper.client", testset, f"{self._ruo.url}/test", *size)
+        if system not in self.peers:
+            size += ["--wire", system.rpartition(" ")[2]]
+        return python_job("ruo.compare.score", "client", testset, self.peers.get(system, self._ruo.url), *size)
 
 
 def plan_systems(
@@ -141,7 +135,8 @@ def compare_systems(
     facts = {what: {"name": path.name, "sha256": fingerprint(path)} for what, path in files.items()}
     about = {"workers": systems.workers, "peers": systems.peers}
     provenance = Provenance({"plan": plan.facts(), **facts, "systems": about, "machine": machine()})
-    carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, progress=False, log=log)
+    with systems.servers():
+        carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, progress=False, log=log)
     return read_systems(results_dir)
 
 

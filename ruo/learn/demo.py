@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ruo.wire.messages import Array
 
 _MODELS = ("mlp", "cnn")
 _ROWS_PER_PIECE = 50_000
@@ -85,14 +84,12 @@ def _originals(seed: int) -> list[Array]:
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    halves: list[Array] = train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed)
-    return halves
+    return list(train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed))
 
 
 def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
     picked = rng.integers(len(images), size=rows)
-    noise = rng.normal(scale=0.5, size=(rows, images.shape[1]))  # in the pixels' unit (0 to 16)
-    return images[picked] + noise, labels[picked]
+    return images[picked] + rng.normal(scale=0.5, size=(rows, images.shape[1])), labels[picked]
 
 
 def _train(name: str, path: Path, seed: int) -> float:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,7 @@ from ruo.client.scores import Scores, rows_of
 from ruo.errors import ArgumentError, TableError
 from ruo.stats import Interval, mean_interval
 from ruo.table import Source, open_table
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
 _FEW_ROWS = 30  # with fewer, the 95 % interval of a share may be more than a third wide
@@ -107,6 +106,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
 
     The answer to a row is the class with the largest output, and that output is its confidence. A single output from 0
     to 1 is the probability of class 1 of two. Rows without a prediction, or with one that is not a number, are left out.
+    Raises TableError without labels, ArgumentError where predictions, labels and names do not fit together.
 
     Parameters
     ----------
@@ -114,20 +114,15 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
         The scores of a labelled table; the predictions are (rows, classes), (rows, 1) or (rows,).
     classes : sequence of str, optional
         The names of the classes, in the order of the model's outputs; by default they are numbers.
-
-    Raises
-    ------
-    TableError, ArgumentError
-        If the table has no labels, no row has a prediction, or predictions, labels and names do not fit together.
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
         raise TableError(f"There are no labels to compare with: {hint} to score_csv.")
     kept, lost = _complete(scores)
     labels = scores.labels[kept]
-    outputs, names = _outputs_and_names(scores.predictions[kept], labels, classes)
+    outputs, names = _outputs(scores.predictions[kept], labels, classes)
     answers = outputs.argmax(axis=1)
-    confidence = np.take_along_axis(outputs, answers[:, None], axis=1)[:, 0].astype(float)
+    confidence = outputs.max(axis=1).astype(float)
     right = labels == answers
     table = pd.DataFrame({"row": np.flatnonzero(kept), "label": labels, "answer": answers, "confidence": confidence})
     are_probabilities = outputs.min() >= -_ROUNDING and np.abs(outputs.sum(axis=1) - 1).max() <= _ROUNDING
@@ -183,26 +178,23 @@ def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
     return kept, lost
 
 
-def _outputs_and_names(
-    predictions: Array, labels: Array, classes: Sequence[str] | None
-) -> tuple[Array, tuple[int | str, ...]]:
+def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> tuple[Array, tuple[int | str, ...]]:
     """Return outputs with a column per class, and the classes' names or numbers."""
     outputs = predictions[:, None] if predictions.ndim == 1 else predictions
     if outputs.ndim != 2:
-        seen = f"A prediction has the shape {outputs.shape[1:]}"
-        raise ArgumentError(f"{seen}; end the model with one number for each class.")
+        raise ArgumentError(f"Predictions have the shape {outputs.shape[1:]}; end the model with one number per class.")
     if outputs.shape[1] == 1:
         if outputs.min() < 0 or outputs.max() > 1:
             seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
             raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
         outputs = np.hstack([1 - outputs, outputs])
     count = outputs.shape[1]
-    if classes is not None and len(classes) != count:
-        raise ArgumentError(f"There are {len(classes)} names or label columns, but {count} classes; pass one for each.")
+    if names is not None and len(names) != count:
+        raise ArgumentError(f"There are {len(names)} names or label columns, but {count} classes; pass one for each.")
     if labels.min() < 0 or labels.max() >= count:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
         raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-    return outputs, tuple(range(count) if classes is None else classes)
+    return outputs, tuple(range(count) if names is None else names)
 
 
 def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:

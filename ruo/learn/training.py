@@ -15,8 +15,7 @@ from ruo.errors import ArgumentError, TableError
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
 from ruo.table import NO_LABEL, Block, Labels, Source, Table, open_table
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ruo.wire.messages import Array
 
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
 _PREDICTED_ROWS = 4096  # rows per batch
@@ -60,8 +59,7 @@ class Trained:
     def predict(self, source: Source) -> Array:
         """Return the probabilities for a table, (rows, classes) float32, computed in this process."""
         block = next(open_table(source, self.label_prefix).blocks(None))
-        probabilities: Array = self.model.predict(block.features, batch_size=_PREDICTED_ROWS, verbose=0)
-        return probabilities
+        return np.asarray(self.model.predict(block.features, batch_size=_PREDICTED_ROWS, verbose=0))
 
     def scaling(self) -> pd.DataFrame:
         """Return the mean and standard deviation by which the first layer scales each feature."""
@@ -100,11 +98,10 @@ class Trained:
 
     def _on_stopping(self) -> str:
         done, best = len(self.history), self.best_epoch
+        rest = "; the validation loss was still falling, so more epochs may help" if done == best else ""
+        text = f"Training ran for the maximum of {done} epochs{rest}."
         if done < self.epochs:
             text = f"Training stopped early, after {done} of {self.epochs} epochs: the validation loss no longer fell."
-        else:
-            rest = "; the validation loss was still falling, so more epochs may help" if done == best else ""
-            text = f"Training ran for the maximum of {done} epochs{rest}."
         return f"{text} The model has the weights of epoch {best}."
 
     def _on_overfitting(self) -> str:
@@ -146,8 +143,10 @@ def train(
     table = open_table(source, label_prefix)
     sample = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
     classes = _classes(table, sample.labels, label_prefix)
-    training, held_out, final = map(sample.at, _split(table.name, len(sample.labels), validation, test, seed))
-    model, history = _fit(training, held_out, [*units, len(classes)], epochs, patience, seed)
+    parts = _split(table.name, len(sample.labels), validation, test, seed)
+    training, held_out, final = (_joined([sample], places) for places in parts)
+    model = _network(training.features, [*units, len(classes)], seed)
+    history = _fit(model, training, held_out, epochs, patience)
     known = {row.tobytes() for row in training.features}
     answers = model.predict(final.features, batch_size=_PREDICTED_ROWS, verbose=0).argmax(axis=1)
     most_frequent = int(np.bincount(training.labels).argmax())
@@ -173,9 +172,6 @@ class _Sample(NamedTuple):
     features: Array
     labels: Array
 
-    def at(self, places: Array) -> _Sample:
-        return _Sample(*(column[places] for column in self))
-
 
 def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
     """All rows, or `max_rows` drawn at random, in the order of the table."""
@@ -189,12 +185,13 @@ def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
         keys = np.append(keys, rng.random(len(labels)))
         if max_rows is not None and len(keys) > max_rows:  # the rows with the smallest keys
             kept = np.sort(np.argsort(keys)[:max_rows])
-            keys, parts = keys[kept], [_joined(parts).at(kept)]
+            keys, parts = keys[kept], [_joined(parts, kept)]
     return _joined(parts)
 
 
-def _joined(parts: list[_Sample]) -> _Sample:
-    return _Sample(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+def _joined(parts: list[_Sample], places: Array | slice = np.s_[:]) -> _Sample:
+    """The rows at these places of the parts together."""
+    return _Sample(*(np.concatenate(column)[places] for column in zip(*parts, strict=True)))
 
 
 def _checked(block: Block, table: Table) -> Labels:
@@ -236,32 +233,11 @@ def _split(name: str, rows: int, validation: float, test: float, seed: int) -> l
     return [np.sort(part) for part in np.split(order, [rows - sum(sizes), rows - sizes[1]])]
 
 
-def _fit(
-    training: _Sample, held_out: _Sample, units: list[int], epochs: int, patience: int, seed: int
-) -> tuple[Any, pd.DataFrame]:
+def _network(features: Array, units: list[int], seed: int) -> Any:
     require_tensorflow()
-    import keras
+    from keras import Input, Sequential, layers, utils
 
-    keras.utils.set_random_seed(seed)
-    model = _network(training.features, units)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
-    losses = model.fit(
-        training.features,
-        training.labels,
-        batch_size=min(256, max(16, len(training.labels) // 50)),  # a small table still gives enough steps per epoch
-        epochs=epochs,
-        verbose=0,
-        callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)],
-        validation_data=(held_out.features, held_out.labels),
-    ).history
-    history = pd.DataFrame(losses).rename(columns=lambda name: name.replace("val_", "validation_"))
-    history.insert(0, "epoch", range(1, len(history) + 1))
-    return model, history[["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]]
-
-
-def _network(features: Array, units: list[int]) -> Any:
-    from keras import Input, Sequential, layers
-
+    utils.set_random_seed(seed)
     mean, variance = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
     # a constant feature must not be divided by almost zero, should it change later
     variance[variance <= (1e-6 * mean) ** 2] = 1
@@ -269,6 +245,24 @@ def _network(features: Array, units: list[int]) -> Any:
     hidden = [layers.Dense(size, "relu", name=f"hidden_{place}") for place, size in enumerate(units[:-1], 1)]
     classes = layers.Dense(units[-1], "softmax", name="classes")
     return Sequential([Input((features.shape[1],), name="features"), scaling, *hidden, classes], name="dense")
+
+
+def _fit(model: Any, training: _Sample, held_out: _Sample, epochs: int, patience: int) -> pd.DataFrame:
+    from keras.callbacks import EarlyStopping
+
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    losses = model.fit(
+        training.features,
+        training.labels,
+        batch_size=min(256, max(16, len(training.labels) // 50)),  # a small table still gives enough steps per epoch
+        epochs=epochs,
+        verbose=0,
+        callbacks=[EarlyStopping("val_loss", patience=patience, restore_best_weights=True)],
+        validation_data=(held_out.features, held_out.labels),
+    ).history
+    history = pd.DataFrame(losses).rename(columns=lambda name: name.replace("val_", "validation_"))
+    history.insert(0, "epoch", history.index + 1)
+    return history[["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]]
 
 
 def _whole_number(name: str, value: Any, least: int = 1) -> int:

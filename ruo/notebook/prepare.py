@@ -83,8 +83,8 @@ class Workbench:
         """Call `ruo.compare.systems.compare_systems` for this table and model, with all servers on this machine."""
         assert self.model is not None  # prepare_files requires one
         sizes, count = request_sizes(chunk_sizes), whole_number("runs", runs)
-        with Systems(self.testset, self.model, peers=parse_mapping("peers", peers)) as systems:
-            return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
+        systems = Systems(self.testset, self.model, peers=parse_mapping("peers", peers))
+        return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
 
     def train(self, units: Any, epochs: Any, max_rows: Any = None, **options: Any) -> Trained:
         """Call `ruo.learn.train` for this table."""

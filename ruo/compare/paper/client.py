@@ -1,10 +1,8 @@
 """The client of 2023: ``python -m ruo.compare.paper.client testset.csv http://localhost:8000/test``.
 
-A baseline to measure against, faithful also where it is slow or wrong, so nothing here is to be mended:
-
-- every request is formed, and held in memory, before the first is sent;
-- the rows go as JSON within JSON, each request over a new connection, ten at a time;
-- a request that fails vanishes without a word, and the exit status is 0 all the same.
+A baseline to measure against, faithful also where it is slow or wrong, so nothing here is to be mended: every request
+is formed, and held in memory, before the first is sent; the rows go as JSON within JSON, each request over a new
+connection, ten at a time; a request that fails vanishes without a word, and the exit status is 0 all the same.
 
 Added for measuring: the clocks, which leave imports out, the JSON line on stdout at the end, and ``--answers``. gevent
 replaces Python's sockets when grequests is imported, so this is for a process of its own.
@@ -47,13 +45,6 @@ def send_requests(requests: list[Any]) -> list[Any]:
     return responses
 
 
-def save_answers(requests: list[Any], path: str) -> None:
-    """The predictions in the order of the requests; the rows of a request that failed are left out."""
-    answered = [request.response for request in requests if request.response is not None and request.response.ok]
-    answers = [np.array(json.loads(response.text), np.float32) for response in answered]
-    np.save(path, np.concatenate(answers) if answers else np.empty((0, 0), np.float32))
-
-
 def main() -> None:
     """Score the CSV and print what was measured."""
     parser = argparse.ArgumentParser(description="Score a CSV as the system of 2023 did.")
@@ -79,8 +70,10 @@ def main() -> None:
         "ok_responses": sum(response.ok for response in responses),
         "peak_rss_mb": peak_rss_mb(),
     }
-    if arguments.answers:
-        save_answers(requests, arguments.answers)
+    if arguments.answers:  # in the order of the requests; the rows of a request that failed are left out
+        answered = [request.response for request in requests if request.response is not None and request.response.ok]
+        answers = [np.array(json.loads(response.text), np.float32) for response in answered]
+        np.save(arguments.answers, np.concatenate(answers) if answers else np.empty((0, 0), np.float32))
     print(json.dumps(measured))
 
 
