@@ -47,7 +47,7 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
 def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9.
 
-    It is renamed into place when it is complete. With the same seed, a longer one begins with the rows of a shorter one.
+    It is renamed into place when complete. With the same seed, a longer one begins with the rows of a shorter one.
     """
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")

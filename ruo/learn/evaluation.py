@@ -105,7 +105,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     """Compare the predictions of a table with its labels.
 
     The answer to a row is the class with the largest output, and that output is its confidence. A single output from 0
-    to 1 is the probability of class 1 of two. Rows without a prediction, or with one that is not a number, are left out.
+    to 1 is the probability of class 1 of two. Rows without a prediction that is a number are left out.
     Raises TableError without labels, ArgumentError where predictions, labels and names do not fit together.
 
     Parameters
