@@ -66,10 +66,10 @@ class Evaluation:
     def sentences(self) -> list[str]:
         """Say what is seen: accuracy, best and worst class, the most frequent confusion, calibration."""
         support, recall = self.by_class["support"], self.by_class["recall"]
-        most_frequent = self.classes[support.argmax()]
+        frequent = self.classes[support.argmax()]
         return [
             f"Accuracy on {_rows(self.rows)}: {self.accuracy}.",
-            f"Always answering {most_frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
+            f"Always answering {frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
             f"The mean recall, which counts every class alike whatever its rows, is {percent(recall.mean())}.",
             *_on_classes(self.by_class),
             _on_confusion(self.confusion),

@@ -110,8 +110,8 @@ class Trained:
         _, low, high = wilson_interval(round(accuracy * rows), rows)
         accuracies = f"accuracy {percent(best['accuracy'])} and {percent(accuracy)}"
         if last["validation_loss"] > _RISE * best["validation_loss"] and last["loss"] < best["loss"]:
-            rise = f"rises from {best['validation_loss']:.2g} to {last['validation_loss']:.2g}"
-            return f"It overfits after epoch {self.best_epoch}: the training loss keeps falling, the validation loss {rise}."
+            rise = f"the validation loss rises from {best['validation_loss']:.2g} to {last['validation_loss']:.2g}"
+            return f"It overfits after epoch {self.best_epoch}: the training loss keeps falling, {rise}."
         if best["accuracy"] > high:
             return f"It overfits: training accuracy is above the interval of validation accuracy ({accuracies})."
         interval = f"95 % interval of the second {percent(low)} to {percent(high)}"
