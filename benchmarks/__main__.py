@@ -20,8 +20,6 @@ from ruo.experiment.carry_out import Plan, all_combinations, carry_out, put_asid
 from ruo.experiment.validity import judge
 from ruo.provenance import Provenance, fingerprint, machine
 
-__all__ = ["main"]
-
 _PATIENCE_S = 10.0
 _CLAIM = "every job gave the model's own predictions"
 

@@ -1,19 +1,19 @@
 """The bound of any client with servers: the same job in several processes, with a socket in between and nothing else.
 
 ``python -m benchmarks.bare_socket testset.csv model.keras``. One process per CPU holds the model. Rows and predictions
-are sent as they lie in memory, without HTTP, checks or retries. Label columns are read too; the rest is as in
-`ruo.compare.in_process`.
+are sent as they lie in memory, without HTTP, checks or retries. Label columns are read too; the rest is as in the
+command ``bound`` of `ruo.compare.score`.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
@@ -23,11 +23,10 @@ from typing import Any
 import click
 import numpy as np
 
-from ruo.compare.in_process import Array, Model, columns_of, compile_model, measure, score_in_process
+from ruo.compare.score import Model, columns_of, compile_model, report, score_in_process
 from ruo.errors import RuoError
 from ruo.machine import cpu_limit
-
-__all__ = ["main"]
+from ruo.wire.messages import Array
 
 _ROWS_PER_CALL = 2048  # as ruo's server calls a model
 _CONNECTIONS = 2  # to each process: one sends while the other's rows are scored
@@ -121,12 +120,11 @@ def main(testset: Path, model: Path, rows: int, answers: Path | None) -> None:
     try:
         features, labels, _ = columns_of(testset)
         with _processes(count, model, len(features), rows) as score:
-            measured = measure(
-                lambda: score_in_process(testset, features, labels, score, rows, threads=_CONNECTIONS * count), answers
-            )
+            began = time.perf_counter()
+            predictions = score_in_process(testset, features, labels, score, rows, threads=_CONNECTIONS * count)
+            report(predictions, answers, total_s=time.perf_counter() - began)
     except RuoError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,12 @@ from typing import Any
 import polars as pl
 
 from benchmarks.peers.servers import PEERS, peer_variables
-from ruo.compare.jobs import Job, job_environment, run_command, run_job
-from ruo.compare.paper_server import paper_server
+from ruo.compare.jobs import Job, job_environment, python_job, run_command
+from ruo.compare.systems import paper_server
 from ruo.deploy import LocalServer, local_server
 from ruo.errors import RuoError
 from ruo.learn.demo import make_testset
 from ruo.machine import cpu_limit, session_rss_mb
-
-__all__ = ["GROUPS", "Files", "Group"]
 
 _TIMEOUT_S = 900.0
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
@@ -32,6 +30,13 @@ _SCALING_SIZES = (1_000, 5_000, 20_000)
 _SCALING_ROWS = 200_000
 _LONG_ROWS = 5_000_000
 _BACKENDS = ("tensorflow", "openvino")
+_SCORE_BY_BLOCKS = """
+import json, sys
+from ruo import iter_scores
+from ruo.machine import peak_rss_mb
+rows = sum(len(block.predictions) for block in iter_scores(*sys.argv[1:]))
+print(json.dumps({"rows": rows, "mb": peak_rss_mb()}))
+"""
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,8 @@ def memory(files: Files) -> Iterator[Group]:
 
         def client_memory(_: Path) -> dict[str, Any]:
             make_testset(long, _LONG_ROWS)
-            measured = run_job(["ruo.compare.score_job", str(long), server.url, "--by-blocks"], _TIMEOUT_S)
-            return {**measured, "mb": measured.get("peak_rss_mb")}
+            command = [sys.executable, "-c", _SCORE_BY_BLOCKS, str(long), server.url]
+            return run_command(command, _TIMEOUT_S, job_environment())
 
         jobs = {"server memory": server_memory, "client memory": client_memory}
         yield Group(jobs, once="client memory", warmup=1)
@@ -157,13 +162,12 @@ GROUPS: dict[str, Callable[[Files], AbstractContextManager[Group]]] = {
 }
 
 
-def _job(*arguments: str, backend: str | None = None) -> Job:
-    environment = {} if backend is None else {"KERAS_BACKEND": backend}
-    return lambda answers: run_job([*arguments, "--answers", str(answers)], _TIMEOUT_S, environment)
+def _job(*arguments: str, **variables: str) -> Job:
+    return python_job(*arguments, timeout_s=_TIMEOUT_S, **variables)
 
 
 def _ruo(url: str, testset: Path, rows: int) -> Job:
-    return _job("ruo.compare.score_job", str(testset), url, "--chunk-size", str(rows))
+    return _job("ruo.compare.score", "client", str(testset), url, "--chunk-size", str(rows))
 
 
 def _paper_client(testset: Path, url: str) -> Job:
@@ -172,11 +176,11 @@ def _paper_client(testset: Path, url: str) -> Job:
 
 def _bound(testset: Path, model: Path, backend: str, rows_per_call: int = 50_000, *, reads_labels: bool = False) -> Job:
     options = ["--rows-per-call", str(rows_per_call), *(["--labels"] if reads_labels else [])]
-    return _job("ruo.compare.in_process", str(testset), str(model), *options, backend=backend)
+    return _job("ruo.compare.score", "bound", str(testset), str(model), *options, KERAS_BACKEND=backend)
 
 
 def _bare_socket(testset: Path, model: Path, backend: str) -> Job:
-    return _job("benchmarks.bare_socket", str(testset), str(model), backend=backend)
+    return _job("benchmarks.bare_socket", str(testset), str(model), KERAS_BACKEND=backend)
 
 
 def _peer(command: list[str], testset: Path, answers: Path) -> dict[str, Any]:

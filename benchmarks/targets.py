@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-__all__ = ["Figure", "compare_with_targets", "markdown", "read_targets"]
-
 _FILE = Path(__file__).with_name("targets.toml")
 _UNITS = {True: "times as fast", False: "times as long"}  # of ratios, by whether they must be large
 

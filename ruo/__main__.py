@@ -213,8 +213,7 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
 
     After an interruption, the same command resumes; a finished run in the folder is kept beside it, under its date.
     """
-    from ruo.compare.run import ALL_SIZES, compare_systems
-    from ruo.compare.systems import Systems
+    from ruo.compare.systems import ALL_SIZES, Systems, compare_systems
     from ruo.experiment.carry_out import put_aside_finished
     from ruo.notebook.parameters import request_sizes
 
@@ -226,10 +225,9 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
     put_aside_finished(results)
     log = partial(click.echo, err=True)
     log("Starting both servers ...")
-    with systems:
-        compared = compare_systems(systems, chunk_sizes, results_dir=results, paper_once=once, log=log, **options)
+    compared = compare_systems(systems, chunk_sizes, results_dir=results, paper_once=once, log=log, **options)
     compared.save()
-    click.echo(compared.text())
+    click.echo(repr(compared))
 
 
 @main.command("compare-runs")

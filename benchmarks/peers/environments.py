@@ -10,8 +10,6 @@ from pathlib import Path
 
 from ruo.errors import MissingPackageError
 
-__all__ = ["make_environment"]
-
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo"
 
 

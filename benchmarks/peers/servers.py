@@ -15,8 +15,6 @@ from pathlib import Path
 from benchmarks.peers.environments import make_environment
 from ruo.deploy.local import fetch, server_process
 
-__all__ = ["PEERS", "free_ports", "mlserver_programs", "peer_variables", "pytriton_programs", "running"]
-
 _HERE = Path(__file__).parent
 _READY_S = 180.0
 _TENSORFLOW = ("tensorflow-cpu; platform_machine == 'x86_64'", "tensorflow; platform_machine != 'x86_64'")

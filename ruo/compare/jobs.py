@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,7 @@ import numpy as np
 
 from ruo.errors import ScoringError
 from ruo.experiment.carry_out import TOLERANCE, Measurement, Trial, max_difference
-
-__all__ = ["Job", "JobMeasurement", "check_answers", "job_environment", "run_command", "run_job", "time_in_process"]
-
-Array = np.ndarray[Any, Any]
+from ruo.wire.messages import Array
 
 # It saves its predictions in the file, as .npy, and returns what it measured, or an `error`.
 Job = Callable[[Path], dict[str, Any]]
@@ -34,34 +31,32 @@ class JobMeasurement(Measurement):
     def begin(self, resumed: bool) -> None:
         """Compute the reference predictions; raises ScoringError where the model cannot score the table."""
         if self._bound is not None:
-            measured, predictions = _run(self._bound)
-            if predictions is None:
+            measured, self._reference = run_job(self._bound)
+            if not len(self._reference):
                 raise ScoringError(f"The model cannot score the test set in one process: {measured.get('error')}")
-            self._reference = predictions
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Run the trial's job: what it measured, and whether every row came back with the right prediction."""
-        measured, predictions = _run(self._job_of(trial))
+        measured, predictions = run_job(self._job_of(trial))
         if self._bound is None:
             return measured
         checked = check_answers(measured.get("error"), predictions, self._reference)
-        times = {"total_s": None, "forming_s": None, "sending_s": None} if checked["error"] else {}
-        return {**measured, **times, **checked}
+        return {**measured, **checked, **({"total_s": None} if checked["error"] else {})}
 
 
-def _run(job: Job) -> tuple[dict[str, Any], Array | None]:
-    """What a job measured, and its predictions, if there are any."""
+def run_job(job: Job) -> tuple[dict[str, Any], Array]:
+    """What a job measured, and its predictions, which are empty if there are none."""
     with tempfile.TemporaryDirectory(prefix="ruo-job-") as folder:
         answers = Path(folder) / "answers.npy"
         measured = job(answers)
-        return measured, np.load(answers) if answers.exists() else None
+        return measured, np.load(answers) if answers.exists() else np.empty(0)
 
 
-def check_answers(error: str | None, predictions: Array | None, reference: Array) -> dict[str, Any]:
+def check_answers(error: str | None, predictions: Array, reference: Array) -> dict[str, Any]:
     """The rows that came back, their largest difference from the reference, and an `error` if any is wrong."""
-    rows, wanted = 0 if predictions is None else len(predictions), len(reference)
+    rows, wanted = len(predictions), len(reference)
     difference: float | None = None
-    if predictions is None or rows != wanted:
+    if rows != wanted:
         error = f"no result: {rows:,} of {wanted:,} rows came back{f' ({error})' if error else ''}"
     elif error is None and predictions.shape != reference.shape:
         error = f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
@@ -74,34 +69,27 @@ def check_answers(error: str | None, predictions: Array | None, reference: Array
 
 
 def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
-    """Seconds of the same job without a network, each run in a new process: a bound for every client and server.
-
-    Raises ScoringError where the model cannot score the table in one process.
-    """
-    jobs = [run_job(["ruo.compare.in_process", str(testset), str(model)]) for _ in range(runs)]
-    error = next((job["error"] for job in jobs if "error" in job), None)
-    if error:
+    """Seconds of the same job without a network, each run in a new process: a bound for every client and server."""
+    bound = python_job("ruo.compare.score", "bound", str(testset), str(model))
+    jobs = [run_job(bound)[0] for _ in range(runs)]
+    if error := next((job["error"] for job in jobs if "error" in job), None):
         raise ScoringError(f"The model cannot score {testset.name} in one process: {error}")
     return [float(job["total_s"]) for job in jobs]
 
 
-def run_job(
-    arguments: list[str], timeout_s: float = 600.0, environment: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Run ``python -m`` with these arguments, as `run_command` does."""
-    return run_command([sys.executable, "-m", *arguments], timeout_s, {**job_environment(), **(environment or {})})
+def python_job(*arguments: str, timeout_s: float = 600.0, **variables: str) -> Job:
+    """The job ``python -m`` with these arguments and additional environment variables."""
+    command = [sys.executable, "-m", *arguments, "--answers"]
+    return lambda answers: run_command([*command, str(answers)], timeout_s, job_environment() | variables)
 
 
-def run_command(command: list[str], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
+def run_command(command: list[str], timeout_s: float, env: dict[str, str]) -> dict[str, Any]:
     """What a command prints as its last line, which is JSON, or the `error`."""
     try:
-        done = subprocess.run(
-            command, env=dict(environment), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        done = subprocess.run(command, env=env, capture_output=True, errors="replace", timeout=timeout_s, check=False)
+        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except subprocess.TimeoutExpired:
         return {"error": f"no result after {timeout_s:g} s"}
-    try:
-        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except ValueError:
         words = done.stderr.strip().rpartition("\n")[2]
         return {"error": f"the process ended with status {done.returncode}: {words[:300]}"}

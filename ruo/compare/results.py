@@ -9,28 +9,23 @@ from typing import Any
 
 import pandas as pd
 
-from ruo.compare.systems import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2
 from ruo.experiment.carry_out import read_lines, read_provenance
-from ruo.experiment.validity import Validity, judge
+from ruo.experiment.validity import judge
 from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.provenance import Provenance
-from ruo.stats import compare
+from ruo.stats import compare, digits
 
-__all__ = ["SystemsCompared", "read_systems"]
+PAPER = "paper's system"
+V2 = "ruo, wire v2"
+PAPER_CLIENT = "paper's client, ruo's server"
+BOUND = "no network at all"
+SYSTEMS = (PAPER, V2, "ruo, wire v2-json", "ruo, wire v1", "ruo, wire paper", PAPER_CLIENT, BOUND)
 
 _CLAIM = "every run of ruo's scored every row, and every answer is that of the model in one process"
-_HEADERS = {
-    "system": "system",
-    "rows_per_request": "rows per request",
-    "median_s": "median, s",
-    "mean_s": "mean, s",
-    "min_s": "min, s",
-    "max_s": "max, s",
-    "times_faster": "times faster than the paper's",
-    "times_bound": "times the bound",
-    "n": "n",
-    "note": "",
-}
+_HEADER = (
+    "| system | rows per request | median, s | mean, s | min, s | max, s | times faster than the paper's "
+    "| times the bound | n | |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,64 +41,48 @@ class SystemsCompared:
     provenance: Provenance
     results_dir: Path
 
-    @property
-    def title(self) -> str:
-        """What was measured, in words."""
-        model = self.provenance.facts.get("model", {}).get("name", "a model")
-        rows = int(self.runs["rows_wanted"].max())
-        return f"{rows:,} rows, {model}: seconds from before the reading to the last prediction."
-
     def summary(self) -> pd.DataFrame:
         """A row per system and request size: seconds over the runs that gave a result, and two ratios of medians.
 
         `times_faster` is the paper's system at the same size over this one (the bound: at its best size), `times_bound`
         this one over the bound; NaN where there is no result to compare with.
         """
-        table = self.runs.groupby(["system", "rows_per_request"], as_index=False).agg(
-            median_s=("total_s", "median"),
-            mean_s=("total_s", "mean"),
-            min_s=("total_s", "min"),
-            max_s=("total_s", "max"),
-            n=("total_s", "count"),
-            note=("error", lambda errors: "; ".join(errors.dropna().unique())),
-        )
+        groups = self.runs.groupby(["system", "rows_per_request"])
+        notes = groups["error"].agg(lambda errors: "; ".join(errors.dropna().unique()))
+        table = groups["total_s"].agg(["median", "mean", "min", "max"]).add_suffix("_s").reset_index()
         is_bound = table["system"] == BOUND
         papers = table[table["system"] == PAPER].set_index("rows_per_request")["median_s"]
         paper = table["rows_per_request"].map(papers).mask(is_bound, papers.min())
         table["times_faster"] = paper / table["median_s"]
         table["times_bound"] = table["median_s"] / table.loc[is_bound, "median_s"].min()
+        table["n"], table["note"] = groups["total_s"].count().to_numpy(), notes.to_numpy()
         table["rows_per_request"] = table["rows_per_request"].astype("Int64").mask(is_bound)
-        return table[list(_HEADERS)].sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
+        return table.sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
 
     def table(self) -> str:
-        """The summary as a Markdown table; a dash where there is no number."""
-        lines = ["| " + " | ".join(_HEADERS.values()) + " |", "|---|" + "---:|" * (len(_HEADERS) - 2) + "---|"]
-        cells = ([_cell(name, row[name]) for name in _HEADERS] for row in self.summary().to_dict("records"))
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
+        """What was measured, and the summary as a Markdown table; a dash where there is no number."""
+        model = self.provenance.facts.get("model", {}).get("name", "a model")
+        rows = int(self.runs["rows_wanted"].max())
+        lines = [f"{rows:,} rows, {model}: seconds from before the reading to the last prediction.", "", _HEADER]
+        lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.summary().itertuples(index=False)]
+        return "\n".join(lines)
 
     def cpu_seconds(self) -> pd.DataFrame:
         """Medians by system: seconds of the job, CPU seconds of client and server, and the client's memory in MB."""
         columns = ["total_s", "client_cpu_s", "server_cpu_s", "peak_rss_mb"]
-        return (
-            self.runs.astype(dict.fromkeys(columns, float))
-            .groupby("system")[columns]
-            .median()
-            .sort_index(key=_in_order)
-        )
-
-    def validity(self) -> Validity:
-        """Whether the runs can be relied on. That the paper's system fails is a result; ruo must not fail."""
-        may_fail = self.runs["system"].isin([PAPER, PAPER_CLIENT])
-        runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
-        return judge(runs, int(self.provenance.facts["plan"]["trials"]), _CLAIM)
+        runs = self.runs.set_index("system").reindex(columns=columns).astype(float)
+        return runs.groupby(level="system").median().sort_index(key=_in_order)
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
+        # that the paper's system fails is a result; ruo must not fail
+        may_fail = self.runs["system"].isin([PAPER, PAPER_CLIENT])
+        runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
+        lines = [str(judge(runs, int(self.provenance.facts["plan"]["trials"]), _CLAIM))]
         seconds = {}
         for name, group in self.runs.dropna(subset=["total_s"]).groupby("system"):
             best = group.groupby("rows_per_request")["total_s"].mean().idxmin()
             seconds[name] = group[group["rows_per_request"] == best].set_index("block")["total_s"]
-        lines = [str(self.validity())]
         for name in dict.fromkeys(self.runs["system"]):
             if name not in seconds:
                 lines.append(f"- {name}: no result at any request size.")
@@ -114,46 +93,36 @@ class SystemsCompared:
     def runs_of_figure(self) -> pd.DataFrame:
         """The data of the figure, a row per run; `rows` are those of the test set."""
         runs = self.runs[self.runs["system"] != PAPER_CLIENT].sort_values("system", key=_in_order, kind="stable")
-        columns = ["system", "rows_per_request", "rows", "total_s"]
-        return runs.assign(rows=runs["rows_wanted"])[columns].reset_index(drop=True)
+        runs = runs.assign(rows=runs["rows_wanted"]).reset_index(drop=True)
+        return runs[["system", "rows_per_request", "rows", "total_s"]]
 
     def save(self) -> Picture:
         """Write summary.csv, table.md, verdict.txt and the figure into `results_dir`; return the figure."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        (self.results_dir / "table.md").write_text(f"{self.title}\n\n{self.table()}\n", encoding="utf-8")
+        (self.results_dir / "table.md").write_text(self.table() + "\n", encoding="utf-8")
         (self.results_dir / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
         runs = self.runs_of_figure()
         figure = figure_of_systems(runs, old=PAPER, new=V2, bound=BOUND)
         return save_figure(figure, self.results_dir / "systems", data=runs)
 
-    def text(self) -> str:
-        """The title, the table and the verdict, for a terminal."""
-        return f"{self.title}\n\n{self.table()}\n\n{self.verdict()}"
-
     def __repr__(self) -> str:
-        word = "VALID" if self.validity().valid else "INVALID"
-        return f"SystemsCompared({len(self.runs)} runs, {word}, in {self.results_dir.name})"
+        return f"{self.table()}\n\n{self.verdict()}"
 
 
 def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
     """Read a comparison back from its folder, finished or not; raises ExperimentError where there is none."""
     folder = Path(results_dir)
-    provenance = read_provenance(folder)
     runs = pd.DataFrame(read_lines(folder)[0])
-    return SystemsCompared(runs.astype({"total_s": float}), provenance, folder)
+    return SystemsCompared(runs.astype({"total_s": float}), read_provenance(folder), folder)
 
 
 def _in_order(values: Any) -> Any:
     """The sort key of a column: systems stand as in SYSTEMS, peers after them."""
-    order = {name: place for place, name in enumerate(SYSTEMS)}
-    return values.map(lambda name: order.get(name, len(order))) if values.name == "system" else values
+    places = dict(zip(SYSTEMS, range(len(SYSTEMS)), strict=True))
+    return values.map(places).fillna(len(places)) if values.name == "system" else values
 
 
-def _cell(name: str, value: Any) -> str:
-    if name in ("system", "note"):
-        return str(value)
+def _cell(value: Any) -> str:
     if pd.isna(value):
         return "-"
-    if name in ("rows_per_request", "n"):
-        return f"{value:,}"
-    return f"{value:.1f}" if name.startswith("times") else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+    return value if isinstance(value, str) else digits(value) if isinstance(value, float) else f"{value:,}"

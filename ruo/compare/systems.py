@@ -1,35 +1,44 @@
-"""The systems that are compared: their servers, their jobs, and how a job is measured."""
+"""The system of 2023, ruo, and no network at all, side by side.
+
+Every job runs in a new client process, and its predictions are compared with those of the model in one process. All
+servers run throughout, warm; those that are not measured are idle.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import resource
+import socket
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from ruo.compare.jobs import Job, JobMeasurement, run_job
-from ruo.compare.paper_server import paper_server
-from ruo.deploy.local import local_server
+import polars as pl
+
+from ruo.compare.jobs import Job, JobMeasurement, job_environment, python_job, run_job
+from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
+from ruo.deploy.local import ServerProcess, fetch, local_server, server_process
 from ruo.errors import MissingPackageError
-from ruo.experiment.carry_out import Trial
+from ruo.experiment.carry_out import Plan, Trial, all_combinations, carry_out
 from ruo.machine import busy_cpu_s, session_cpu_s
+from ruo.provenance import Provenance, fingerprint, machine
 
-__all__ = ["BOUND", "PAPER", "PAPER_CLIENT", "SYSTEMS", "V2", "Systems"]
+ALL_SIZES = (1_000, 5_000, 10_000, 50_000, 100_000, None)
 
-PAPER = "paper's system"
-BOUND = "no network at all"
-PAPER_CLIENT = "paper's client, ruo's server"
-_WIRES = {f"ruo, wire {wire}": wire for wire in ("v2", "v2-json", "v1", "paper")}
-V2 = next(iter(_WIRES))
-SYSTEMS = (PAPER, *_WIRES, PAPER_CLIENT, BOUND)
+_WORKERS = 4  # as many as it had
+# Keras is imported once, before the workers are forked: four times as fast, and outside of what is measured.
+_START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
 
 class Systems(JobMeasurement):
-    """All systems for one test set (a CSV file) and one model; their servers run as long as the `with` block does.
+    """All systems for one test set (a CSV file) and one model.
 
     `workers` is the number of processes of ruo's server, by default one per CPU. `peers` are other servers of the same
     model: their names, and their addresses for ruo's client. Raises MissingPackageError where grequests is missing.
@@ -44,18 +53,19 @@ class Systems(JobMeasurement):
         self.model = model.resolve()
         self.workers = workers
         self.peers = dict(peers or {})
-        super().__init__(lambda trial: self._job(**trial.levels), bound=self._job(BOUND, None))
+        super().__init__(lambda trial: self._job(**trial.levels), self._job(BOUND))
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._paper = stack.enter_context(paper_server(self.model, self.testset))
-            self._ruo = stack.enter_context(local_server(self.model, self.workers, settings=self._settings()))
-            run_job(self._arguments(V2, 10_000))  # warm it by requests, as the other server is
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    @contextmanager
+    def servers(self) -> Iterator[None]:
+        """Run the servers, warm, until the block ends."""
+        # unless a limit is set, it takes the whole set as one JSON request, as the paper's does
+        limit = os.environ.get("MAX_REQUEST_MB", max(256, 2 * self.testset.stat().st_size // 2**20))
+        with (
+            paper_server(self.model, self.testset) as self._paper,
+            local_server(self.model, self.workers, settings={"MAX_REQUEST_MB": limit}) as self._ruo,
+        ):
+            run_job(self._job(V2, 10_000))  # warm it by requests, as the other server is
+            yield
 
     def prepare(self, trial: Trial) -> None:
         """Bring the system's server into the state in which it is measured."""
@@ -66,13 +76,12 @@ class Systems(JobMeasurement):
         """Run the job, check its predictions, and measure the CPU seconds of client and servers."""
         before, began = self._cpu_seconds(trial.levels["system"]), time.monotonic()
         measured = super().measure(trial)
-        after, seconds = self._cpu_seconds(trial.levels["system"]), time.monotonic() - began
-        used: dict[str, float | None] = {name: after[name] - before[name] for name in after}
-        others = used.pop("others_cpu_s", None)
-        used["others_cpus"] = None if others is None else round(max(0.0, others) / seconds, 2)
+        seconds = time.monotonic() - began
+        used = {name: now - before[name] for name, now in self._cpu_seconds(trial.levels["system"]).items()}
+        if "others_cpu_s" in used:
+            used["others_cpus"] = round(max(0.0, used.pop("others_cpu_s")) / seconds, 2)
         rows = measured["rows_wanted"]
-        size = min(trial.levels["chunk_size"] or rows, rows)
-        return {**measured, "rows_per_request": size, "server_cpu_s": None, "idle_servers_cpu_s": None, **used}
+        return {**measured, "rows_per_request": min(trial.levels["chunk_size"] or rows, rows), **used}
 
     def _cpu_seconds(self, system: str) -> dict[str, float]:
         """CPU seconds until now: of clients, and on Linux of the system's server, the idle servers and all others."""
@@ -85,23 +94,100 @@ class Systems(JobMeasurement):
         servers = {"server_cpu_s": server, "idle_servers_cpu_s": ours + papers - server}
         return {"client_cpu_s": clients, **servers, "others_cpu_s": total - own - clients - ours - papers}
 
-    def _job(self, system: str, chunk_size: int | None) -> Job:
-        return lambda answers: run_job([*self._arguments(system, chunk_size), "--answers", str(answers)])
-
-    def _arguments(self, system: str, chunk_size: int | None) -> list[str]:
+    def _job(self, system: str, chunk_size: int | None = None) -> Job:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
         if system == BOUND:
-            return ["ruo.compare.in_process", testset, str(self.model)]
+            return python_job("ruo.compare.score", "bound", testset, str(self.model))
         if system == PAPER:
-            return ["ruo.compare.paper.client", testset, self._paper.url, *size]
+            return python_job("ruo.compare.paper.client", testset, self._paper.url, *size)
         if system == PAPER_CLIENT:
-            return ["ruo.compare.paper.client", testset, f"{self._ruo.url}/test", *size]
-        if system in self.peers:
-            return ["ruo.compare.score_job", testset, self.peers[system], *size]
-        return ["ruo.compare.score_job", testset, self._ruo.url, *size, "--wire", _WIRES[system]]
+            return python_job("ruo.compare.paper.client", testset, f"{self._ruo.url}/test", *size)
+        if system not in self.peers:
+            size += ["--wire", system.rpartition(" ")[2]]
+        return python_job("ruo.compare.score", "client", testset, self.peers.get(system, self._ruo.url), *size)
 
-    def _settings(self) -> dict[str, object]:
-        """Let ruo's server take the whole set as one JSON request, as the paper's does, unless a limit is set."""
-        if "MAX_REQUEST_MB" in os.environ:
-            return {}
-        return {"MAX_REQUEST_MB": max(256, 2 * self.testset.stat().st_size // 2**20)}
+
+def plan_systems(
+    sizes: Sequence[int | None], runs: int, seed: int = 0, *, paper_once: bool = False, systems: Sequence[str] = SYSTEMS
+) -> Plan:
+    """Blocks with every system once at each size, and the bound once; `paper_once`: the paper's in only one of them."""
+    sent = [name for name in systems if name != BOUND]
+    combinations = [{"system": BOUND, "chunk_size": None}, *all_combinations({"system": sent, "chunk_size": sizes})]
+    return Plan(combinations, runs, warmup=0, seed=seed, once={"system": PAPER} if paper_once else None)
+
+
+def compare_systems(
+    systems: Systems,
+    sizes: Sequence[int | None],
+    runs: int,
+    results_dir: Path,
+    *,
+    seed: int = 0,
+    paper_once: bool = False,
+    patience_s: float = 10.0,
+    log: Callable[[str], object] | None = None,
+) -> SystemsCompared:
+    """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does."""
+    plan = plan_systems(sizes, runs, seed, paper_once=paper_once, systems=(*SYSTEMS, *systems.peers))
+    files = {"data": systems.testset, "model": systems.model}
+    facts = {what: {"name": path.name, "sha256": fingerprint(path)} for what, path in files.items()}
+    about = {"workers": systems.workers, "peers": systems.peers}
+    provenance = Provenance({"plan": plan.facts(), **facts, "systems": about, "machine": machine()})
+    with systems.servers():
+        carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, progress=False, log=log)
+    return read_systems(results_dir)
+
+
+class PaperServer:
+    """The server of 2023. `url` is its only endpoint, `pid` the id of its process session."""
+
+    def __init__(self, process: ServerProcess, port: int, testset: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}/test"
+        self.pid = process.process.pid
+        self._process = process
+        rows = pl.read_csv(testset, n_rows=10_000)
+        features = [name for name in rows.columns if "Label_" not in name]
+        self._body = json.dumps(json.dumps(rows.select(features).to_numpy().tolist())).encode()
+
+    def warm(self) -> None:
+        """Send requests until every worker has loaded its model: it does so at its first, and again after a kill."""
+        self._process.wait_until(self._is_warm, 180)
+
+    def _is_warm(self) -> bool:
+        loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", self._process.log.read_text(errors="replace")))
+        if sum(_is_running(int(pid)) for pid in loaded) == _WORKERS:
+            return True
+        # a worker that loads its model takes no second request, so each of these reaches another worker
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            list(pool.map(self._post, [self._body] * _WORKERS))
+        return False
+
+    def _post(self, body: bytes) -> None:
+        answer = fetch(self.url, body, {"Content-Type": "application/json"}, timeout_s=60)
+        if answer is None:
+            time.sleep(0.2)  # it does not listen yet
+        elif answer[0] >= 400:
+            raise self._process.error(f"cannot score (status {answer[0]})")
+
+
+def _is_running(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+@contextmanager
+def paper_server(model: Path, testset: Path) -> Iterator[PaperServer]:
+    """Run the server of 2023 on a free port, warm, until the block ends; the rows that warm it are of the test set."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, fd = listener.getsockname()[1], listener.fileno()
+        options = ["--workers", str(_WORKERS), "--bind", f"fd://{fd}", "--log-level", "debug", "--no-control-socket"]
+        command = [sys.executable, "-c", _START, *options, "--preload", "ruo.compare.paper.server:app"]
+        environment = {**job_environment(), "MODEL_PATH": str(model)}
+        # no grace: it has nothing to finish
+        with server_process("The paper's server", command, environment, grace_s=0, pass_fds=[fd]) as process:
+            listener.close()
+            server = PaperServer(process, port, testset)
+            server.warm()
+            yield server

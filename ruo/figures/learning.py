@@ -50,11 +50,11 @@ def _draw_curves(axes: Any, trained: Trained, column: str) -> list[End]:
 
 
 def _draw_test(axes: Any, trained: Trained) -> End:
-    low, high = trained.interval
-    spread = [[trained.accuracy - low], [high - trained.accuracy]]
+    accuracy, low, high = trained.accuracy
+    spread = [[accuracy - low], [high - accuracy]]
     point = {"color": BLACK, "marker": "D", "linestyle": "none", "zorder": 3}
-    axes.errorbar([trained.best_epoch], [trained.accuracy], yerr=spread, elinewidth=1, **point)
-    return trained.accuracy, f"test {100 * trained.accuracy:.3g} %", BLACK
+    axes.errorbar([trained.best_epoch], [accuracy], yerr=spread, elinewidth=1, **point)
+    return accuracy, f"test {100 * accuracy:.3g} %", BLACK
 
 
 def _mark_best(top: Any, bottom: Any, best: int, last: int) -> None:

@@ -1,7 +1,4 @@
-"""Models and their quality: the demo, training and evaluation.
-
-Imports scikit-learn, SciPy and Keras only when they are used.
-"""
+"""Models and their quality: the demo, training and evaluation; scikit-learn and Keras are imported when used."""
 
 from ruo.learn.demo import Demo, make_demo, make_testset
 from ruo.learn.evaluation import Evaluation, class_names, evaluate

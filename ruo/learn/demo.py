@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError
+from ruo.wire.messages import Array
 
-__all__ = ["Demo", "make_demo", "make_testset"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-_NOISE = 0.5  # standard deviation, in the pixels' unit (0 to 16)
-_DECIMALS = 4
-_ROWS_PER_PIECE = 50_000
-_TRAINING_ROWS = 20_000
 _MODELS = ("mlp", "cnn")
+_ROWS_PER_PIECE = 50_000
 
 
-@dataclass(frozen=True)
-class Demo:
+class Demo(NamedTuple):
     """The files of a demo, and each model's accuracy on the held-out digits without noise."""
 
     testset: Path
@@ -42,40 +34,37 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
 
     The model mlp is dense (19,000 multiplications per row), cnn is convolutional (1.7 million).
     """
-    for name in models:
-        if name not in _MODELS:
-            raise ArgumentError(f"There is no demo model {name!r}; the demo has {' and '.join(_MODELS)}.")
+    if unknown := [name for name in models if name not in _MODELS]:
+        raise ArgumentError(f"There is no demo model {unknown[0]!r}; the demo has {' and '.join(_MODELS)}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     testset = folder / "testset.csv"
     make_testset(testset, rows, seed)
     paths = {name: folder / f"{name}.keras" for name in models}
-    accuracy = {name: _train(name, path, seed) for name, path in paths.items()}
-    return Demo(testset, paths, accuracy)
+    return Demo(testset, paths, {name: _train(name, path, seed) for name, path in paths.items()})
 
 
 def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9.
 
-    It is renamed into place when it is complete. With the same seed, a longer one begins with the rows of a shorter one.
+    It is renamed into place when complete. With the same seed, a longer one begins with the rows of a shorter one.
     """
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")
     path = Path(path)
     if not path.parent.is_dir():
         raise ArgumentError(f"The folder {path.parent} does not exist; create it first.")
-    images, labels = _originals(seed)[1]
+    _, images, _, labels = _originals(seed)
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     draft = path.with_name(path.name + ".part")
     try:
         with draft.open("wb") as stream:
             for piece, start in enumerate(range(0, rows, _ROWS_PER_PIECE)):
-                count = min(_ROWS_PER_PIECE, rows - start)
                 pixels, classes = _resample(images, labels, _ROWS_PER_PIECE, np.random.default_rng((seed, piece)))
-                columns = dict(zip(names, pixels[:count].T, strict=True))
-                for digit in range(10):
-                    columns[f"Label_{digit}"] = (classes[:count] == digit).astype(np.int8)
-                pl.DataFrame(columns).write_csv(stream, include_header=start == 0, float_precision=_DECIMALS)
+                columns = dict(zip(names, pixels.T, strict=True))
+                columns |= {f"Label_{digit}": (classes == digit).astype(np.int8) for digit in range(10)}
+                frame = pl.DataFrame(columns).head(rows - start)
+                frame.write_csv(stream, include_header=start == 0, float_precision=4)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -89,21 +78,18 @@ def require_tensorflow() -> None:
         raise ArgumentError(f"KERAS_BACKEND={backend} cannot train; unset it to train with TensorFlow.")
 
 
-def _originals(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return the digits for training and for testing, each as images (n, 64) float64 and labels (n,) int64."""
+def _originals(seed: int) -> list[Array]:
+    """The digits: images (n, 64) float64 for training and for testing, and labels (n,) int64 for both."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    halves = train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed)
-    train_images, test_images, train_labels, test_labels = halves
-    return (train_images, train_labels), (test_images, test_labels)
+    return list(train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed))
 
 
 def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
     picked = rng.integers(len(images), size=rows)
-    noise = rng.normal(scale=_NOISE, size=(rows, images.shape[1]))
-    return images[picked] + noise, labels[picked]
+    return images[picked] + rng.normal(scale=0.5, size=(rows, images.shape[1])), labels[picked]
 
 
 def _train(name: str, path: Path, seed: int) -> float:
@@ -111,9 +97,9 @@ def _train(name: str, path: Path, seed: int) -> float:
     require_tensorflow()
     import keras
 
-    (images, labels), (test_images, test_labels) = _originals(seed)
+    images, test_images, labels, test_labels = _originals(seed)
     keras.utils.set_random_seed(seed)
-    pixels, classes = _resample(images, labels, _TRAINING_ROWS, np.random.default_rng((seed, 1 << 20)))
+    pixels, classes = _resample(images, labels, 20_000, np.random.default_rng((seed, 1 << 20)))
     model = _architecture(name)
     model.compile(optimizer=keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy", jit_compile=False)
     model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=6 if name == "mlp" else 1, verbose=0)
@@ -125,21 +111,16 @@ def _train(name: str, path: Path, seed: int) -> float:
 
 
 def _architecture(name: str) -> Any:
-    import keras
-    from keras import layers
+    from keras import Input, Sequential, layers
 
-    begin = [keras.Input((64,), name="pixels"), layers.Rescaling(1 / 16)]
-    end = [layers.Dense(10, activation="softmax", name="digit")]
+    begin = [Input((64,), name="pixels"), layers.Rescaling(1 / 16)]
+    end = layers.Dense(10, activation="softmax", name="digit")
     if name == "mlp":
         middle = [layers.Dense(units, activation="relu") for units in (128, 64, 32)]
     else:
-        middle = [
-            layers.Reshape((8, 8, 1)),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Conv2D(48, 3, padding="same", activation="relu"),
-            layers.Conv2D(48, 3, strides=2, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
+        convolutions = [
+            layers.Conv2D(filters, 3, strides=strides, padding="same", activation="relu")
+            for filters, strides in ((32, 1), (48, 1), (48, 2), (64, 1))
         ]
-    return keras.Sequential([*begin, *middle, *end], name=name)
+        middle = [layers.Reshape((8, 8, 1)), *convolutions, layers.Flatten(), layers.Dense(64, activation="relu")]
+    return Sequential([*begin, *middle, end], name=name)

@@ -6,27 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
+from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError
 from ruo.stats import Interval, mean_interval
-from ruo.table import open_table
+from ruo.table import Source, open_table
+from ruo.wire.messages import Array
 
-if TYPE_CHECKING:
-    from ruo.client.scores import Scores
-    from ruo.table import Source
-
-__all__ = ["Evaluation", "class_names", "evaluate", "percent", "verdict_text", "wilson_interval"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
+_BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
 _FEW_ROWS = 30  # with fewer, the 95 % interval of a share may be more than a third wide
-_BINS = 10
 _ROUNDING = 0.01  # the sum of half-precision probabilities is no closer to 1 than this
-_COLUMNS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
 
 
 class Share(NamedTuple):
@@ -43,7 +37,7 @@ class Share(NamedTuple):
 class Calibration(NamedTuple):
     """Whether confidence matches accuracy; empty if the outputs are not probabilities."""
 
-    bins: pd.DataFrame = pd.DataFrame(columns=_COLUMNS, dtype=float)  # mean confidence and accuracy, per non-empty bin
+    bins: pd.DataFrame = pd.DataFrame(columns=_BINS, dtype=float)  # mean confidence and accuracy, per non-empty bin
     error: float = np.nan  # the expected calibration error
     error_if_calibrated: float = np.nan  # what a perfectly calibrated model would show with as many rows
     overconfidence: Interval = Interval(np.nan, np.nan, np.nan, 0, np.nan)  # the mean of confidence minus correctness
@@ -72,37 +66,31 @@ class Evaluation:
     def sentences(self) -> list[str]:
         """Say what is seen: accuracy, best and worst class, the most frequent confusion, calibration."""
         support, recall = self.by_class["support"], self.by_class["recall"]
-        most_frequent = self.classes[support.argmax()]
+        frequent = self.classes[support.argmax()]
         return [
-            f"Accuracy on {_count(self.rows, 'row')}: {self.accuracy}.",
-            f"Always answering {most_frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
+            f"Accuracy on {_rows(self.rows)}: {self.accuracy}.",
+            f"Always answering {frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
             f"The mean recall, which counts every class alike whatever its rows, is {percent(recall.mean())}.",
             *_on_classes(self.by_class),
             _on_confusion(self.confusion),
             *_on_calibration(self.calibration, self.accuracy.value),
         ]
 
-    def cautions(self) -> list[str]:
-        """Say what may not be concluded, and why."""
-        support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
-        few, absent = support[(support > 0) & (support < _FEW_ROWS)], support[support == 0]
-        cautions = []
-        if lost:
-            reasons = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
-            cautions.append(f"Nothing about the rows left out: {_count(lost, 'row')} ({reasons}).")
-        if len(few):
-            rare = ", ".join(f"{name} ({_count(rows, 'row')})" for name, rows in few.items())
-            cautions.append(f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.")
-        if len(absent):
-            names = ", ".join(map(str, absent.index))
-            cautions.append(f"Nothing about classes that do not occur in the table: {names}.")
-        if self.calibration.bins.empty:
-            cautions.append("Nothing about confidence: a row's outputs are not probabilities that add up to 1.")
-        return [*cautions, "The intervals assume independent rows: with repeated or related rows they are too narrow."]
-
     def verdict(self) -> str:
-        """Say what is seen, and what may not be concluded."""
-        return verdict_text(self.sentences(), self.cautions())
+        """Say what is seen, and what may not be concluded and why."""
+        support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
+        rare = ", ".join(f"{name} ({_rows(rows)})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
+        absent = ", ".join(str(name) for name, rows in support.items() if not rows)
+        reasons = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
+        no_confidence = "Nothing about confidence: a row's outputs are not probabilities that add up to 1."
+        cautions = {
+            f"Nothing about the rows left out: {_rows(lost)} ({reasons}).": lost,
+            f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.": rare,
+            f"Nothing about classes that do not occur in the table: {absent}.": absent,
+            no_confidence: self.calibration.bins.empty,
+            "The intervals assume independent rows: with repeated or related rows they are too narrow.": True,
+        }
+        return verdict_text(self.sentences(), [sentence for sentence, applies in cautions.items() if applies])
 
     def save(self, results_dir: str | os.PathLike[str]) -> None:
         """Write classes.csv and verdict.txt into an existing folder."""
@@ -110,14 +98,15 @@ class Evaluation:
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
-        return f"Evaluation({_count(self.rows, 'row')}, {_count(len(self.classes), 'class')}, accuracy {self.accuracy})"
+        return f"Evaluation({_rows(self.rows)}, {len(self.classes)} classes, accuracy {self.accuracy})"
 
 
 def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation:
     """Compare the predictions of a table with its labels.
 
     The answer to a row is the class with the largest output, and that output is its confidence. A single output from 0
-    to 1 is the probability of class 1 of two. Rows without a prediction, or with one that is not a number, are left out.
+    to 1 is the probability of class 1 of two. Rows without a prediction that is a number are left out.
+    Raises TableError without labels, ArgumentError where predictions, labels and names do not fit together.
 
     Parameters
     ----------
@@ -125,22 +114,15 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
         The scores of a labelled table; the predictions are (rows, classes), (rows, 1) or (rows,).
     classes : sequence of str, optional
         The names of the classes, in the order of the model's outputs; by default they are numbers.
-
-    Raises
-    ------
-    TableError
-        If the table has no labels.
-    ArgumentError
-        If no row has a prediction, or predictions, labels and names do not fit together.
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
         raise TableError(f"There are no labels to compare with: {hint} to score_csv.")
     kept, lost = _complete(scores)
     labels = scores.labels[kept]
-    outputs, names = _outputs_and_names(scores.predictions[kept], labels, classes)
+    outputs, names = _outputs(scores.predictions[kept], labels, classes)
     answers = outputs.argmax(axis=1)
-    confidence = np.take_along_axis(outputs, answers[:, None], axis=1)[:, 0].astype(float)
+    confidence = outputs.max(axis=1).astype(float)
     right = labels == answers
     table = pd.DataFrame({"row": np.flatnonzero(kept), "label": labels, "answer": answers, "confidence": confidence})
     are_probabilities = outputs.min() >= -_ROUNDING and np.abs(outputs.sum(axis=1) - 1).max() <= _ROUNDING
@@ -157,9 +139,7 @@ def class_names(source: Source, label_prefix: str = "Label_") -> list[str] | Non
 
 def wilson_interval(right: int, rows: int) -> Share:
     """Return the share of `right` among `rows` (at least 1) with its interval (Wilson, JASA 1927)."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(right), int(rows)).proportion_ci(method="wilson")
+    interval = stats.binomtest(int(right), int(rows)).proportion_ci(method="wilson")
     return Share(float(right / rows), float(interval.low), float(interval.high))
 
 
@@ -176,13 +156,12 @@ def verdict_text(seen: Sequence[str], unknown: Sequence[str]) -> str:
 
 def _calibrate(confidence: Array, right: Array) -> Calibration:
     """Use bins of equal width, closed above: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""
-    edges = np.linspace(0, 1, _BINS + 1)
+    edges = np.linspace(0, 1, 11)
     used, place, rows = np.unique(np.searchsorted(edges[1:-1], confidence), return_inverse=True, return_counts=True)
     weights = (confidence, right, confidence * (1 - confidence))
     stated, correct, variance = (np.bincount(place, weight) for weight in weights)
-    shares = [wilson_interval(k, n) for k, n in zip(correct, rows, strict=True)]
-    columns = (edges[used], edges[used + 1], rows, stated / rows, *zip(*shares, strict=True))
-    bins = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+    bins = pd.DataFrame({"low": edges[used], "high": edges[used + 1], "rows": rows, "confidence": stated / rows})
+    bins[_BINS[4:]] = [wilson_interval(*pair) for pair in zip(correct, rows, strict=True)]
     error = np.abs(stated - correct).sum() / len(right)
     if_calibrated = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
     return Calibration(bins, float(error), float(if_calibrated), mean_interval(confidence - right))
@@ -190,38 +169,32 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
 
 def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
     """Return which rows have a prediction, how many were not scored, and how many predictions are not numbers."""
-    failed = np.zeros(len(scores), np.bool_)
-    for error in scores.errors:
-        failed[error.start or 0 : error.stop or 0] = True
     flat = scores.predictions.reshape(len(scores), int(np.prod(scores.predictions.shape[1:])))
-    kept = ~failed & np.isfinite(flat).all(axis=1) & bool(flat.shape[1])
-    lost = int(failed.sum()), int((~failed & ~kept).sum())
+    kept = np.all(np.isfinite(flat), axis=1) & (flat.shape[1] > 0)  # a row that was not scored has NaN
+    lost = scores.not_scored, int((~kept).sum()) - scores.not_scored
     if not kept.any():
         counts = f"{lost[0]:,} rows were not scored, {lost[1]:,} have a prediction that is not a number"
         raise ArgumentError(f"No row can be evaluated: {counts}; scores.failures says why rows were not scored.")
     return kept, lost
 
 
-def _outputs_and_names(
-    predictions: Array, labels: Array, classes: Sequence[str] | None
-) -> tuple[Array, tuple[int | str, ...]]:
+def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> tuple[Array, tuple[int | str, ...]]:
     """Return outputs with a column per class, and the classes' names or numbers."""
     outputs = predictions[:, None] if predictions.ndim == 1 else predictions
     if outputs.ndim != 2:
-        seen = f"A prediction has the shape {outputs.shape[1:]}"
-        raise ArgumentError(f"{seen}; end the model with one number for each class.")
+        raise ArgumentError(f"Predictions have the shape {outputs.shape[1:]}; end the model with one number per class.")
     if outputs.shape[1] == 1:
         if outputs.min() < 0 or outputs.max() > 1:
             seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
             raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
         outputs = np.hstack([1 - outputs, outputs])
     count = outputs.shape[1]
-    if classes is not None and len(classes) != count:
-        raise ArgumentError(f"There are {len(classes)} names or label columns, but {count} classes; pass one for each.")
+    if names is not None and len(names) != count:
+        raise ArgumentError(f"There are {len(names)} names or label columns, but {count} classes; pass one for each.")
     if labels.min() < 0 or labels.max() >= count:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
         raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-    return outputs, tuple(range(count) if classes is None else classes)
+    return outputs, tuple(range(count) if names is None else names)
 
 
 def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -229,8 +202,8 @@ def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tupl
 
     numbers = range(len(names))
     measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
-    columns = dict(zip(("precision", "recall", "f1", "support"), measures, strict=True))
-    by_class = pd.DataFrame({"class": names, **columns})[["class", "support", "precision", "recall", "f1"]]
+    precision, recall, f1, support = measures
+    by_class = pd.DataFrame({"class": names, "support": support, "precision": precision, "recall": recall, "f1": f1})
     counts = metrics.confusion_matrix(labels, answers, labels=numbers)
     return by_class, pd.DataFrame(counts, pd.Index(names, name="true class"), pd.Index(names, name="answer"))
 
@@ -255,7 +228,7 @@ def _on_confusion(confusion: pd.DataFrame) -> str:
     true, answer = divmod(int(wrong.argmax()), len(wrong))
     most, names = wrong[true, answer], confusion.index
     of_class, of_wrong = percent(most / confusion.iloc[true].sum()), percent(most / wrong.sum())
-    seen = f"{_count(most, 'row')}, {of_class} of that class and {of_wrong} of all errors"
+    seen = f"{_rows(most)}, {of_class} of that class and {of_wrong} of all errors"
     return f"The most frequent confusion is {names[true]} taken for {names[answer]}: {seen}."
 
 
@@ -273,5 +246,5 @@ def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
     return [f"The model is {seen}.", f"The expected calibration error is {calibration.error:.3f}; {expected}."]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"

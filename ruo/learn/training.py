@@ -1,28 +1,125 @@
-"""Train a Keras model on a labelled table; the model takes raw rows."""
+"""Train a Keras model, which takes raw rows, on a labelled table, and say what its curves and its test part show."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ruo.errors import ArgumentError, TableError
 from ruo.learn.demo import require_tensorflow
-from ruo.learn.trained import PREDICTED_ROWS, Parts, Trained
-from ruo.table import NO_LABEL, Block, Labels, Table, open_table
+from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
+from ruo.table import NO_LABEL, Block, Labels, Source, Table, open_table
+from ruo.wire.messages import Array
 
-if TYPE_CHECKING:
-    from ruo.table import Source
-
-__all__ = ["Parts", "Trained", "train"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-_ROWS_PER_BLOCK = 20_000
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
-_MOST_CLASSES = 10_000
+_PREDICTED_ROWS = 4096  # rows per batch
+_RISE = 1.05  # a smaller rise of the validation loss may be noise
+
+
+class Parts(NamedTuple):
+    """The row numbers of each part, (rows,) int64: from 0, in the order of the table."""
+
+    training: Labels
+    validation: Labels
+    test: Labels
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+    """A model and how it was trained."""
+
+    model: Any  # a keras.Model, from raw rows (n, features) to probabilities (n, classes)
+    history: pd.DataFrame  # per epoch: epoch (from 1), loss, validation_loss, accuracy, validation_accuracy
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+    parts: Parts
+    right: int  # test rows that the model classifies correctly
+    repeated: int  # test rows that are in the training part too
+    most_frequent: str  # the most frequent class of the training part
+    baseline: float  # its share of the test rows
+    epochs: int  # the maximum
+    label_prefix: str = "Label_"
+
+    @property
+    def accuracy(self) -> Share:
+        """The accuracy on the test part, with its 95 % interval."""
+        return wilson_interval(self.right, len(self.parts.test))
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss; the model has its weights."""
+        return int(self.history["validation_loss"].argmin()) + 1
+
+    def predict(self, source: Source) -> Array:
+        """Return the probabilities for a table, (rows, classes) float32, computed in this process."""
+        block = next(open_table(source, self.label_prefix).blocks(None))
+        return np.asarray(self.model.predict(block.features, batch_size=_PREDICTED_ROWS, verbose=0))
+
+    def scaling(self) -> pd.DataFrame:
+        """Return the mean and standard deviation by which the first layer scales each feature."""
+        layer = self.model.get_layer("scaling")
+        means, deviations = np.ravel(layer.mean), np.sqrt(np.ravel(layer.variance))
+        return pd.DataFrame({"feature": self.features, "mean": means, "deviation": deviations})
+
+    def verdict(self, seen: Sequence[str] = ()) -> str:
+        """Say what is seen, followed by the sentences `seen`, and what may not be concluded."""
+        naive = f"always answering class {self.most_frequent}, the most frequent one ({percent(self.baseline)})"
+        word = "not distinguishable from"
+        if not self.accuracy.low <= self.baseline <= self.accuracy.high:
+            word = "better than" if self.accuracy.low > self.baseline else "worse than"
+        of_rows = f"{self.right:,} of {len(self.parts.test):,} unseen test rows"
+        learnt = [
+            f"The model classifies {of_rows} correctly: {self.accuracy}.",
+            f"That is {word} {naive}.",
+            self._on_stopping(),
+            self._on_overfitting(),
+        ]
+        again = f"{self.repeated:,} of the test rows are in the training part too, number for number."
+        cautions = [
+            *([f"That new rows are classified as well: {again}"] if self.repeated else []),
+            "How good it is on rows from elsewhere or of a later time: the test rows are from the same table.",
+            "How certain the accuracy is if rows are copies or relatives of one another: it is then too high.",
+            "Which network is best: one training run with one seed is a single sample.",
+        ]
+        return verdict_text([*learnt, *seen], cautions)
+
+    def save(self, results_dir: str | os.PathLike[str], seen: Sequence[str] = ()) -> None:
+        """Write model.keras, history.csv and, last, verdict.txt into an existing folder."""
+        folder = Path(results_dir)
+        self.model.save(folder / "model.keras")
+        self.history.to_csv(folder / "history.csv", index=False)
+        (folder / "verdict.txt").write_text(self.verdict(seen) + "\n", encoding="utf-8")
+
+    def _on_stopping(self) -> str:
+        done, best = len(self.history), self.best_epoch
+        rest = "; the validation loss was still falling, so more epochs may help" if done == best else ""
+        text = f"Training ran for the maximum of {done} epochs{rest}."
+        if done < self.epochs:
+            text = f"Training stopped early, after {done} of {self.epochs} epochs: the validation loss no longer fell."
+        return f"{text} The model has the weights of epoch {best}."
+
+    def _on_overfitting(self) -> str:
+        best, last = self.history.iloc[self.best_epoch - 1], self.history.iloc[-1]
+        rows, accuracy = len(self.parts.validation), best["validation_accuracy"]
+        _, low, high = wilson_interval(round(accuracy * rows), rows)
+        accuracies = f"accuracy {percent(best['accuracy'])} and {percent(accuracy)}"
+        if last["validation_loss"] > _RISE * best["validation_loss"] and last["loss"] < best["loss"]:
+            rise = f"the validation loss rises from {best['validation_loss']:.2g} to {last['validation_loss']:.2g}"
+            return f"It overfits after epoch {self.best_epoch}: the training loss keeps falling, {rise}."
+        if best["accuracy"] > high:
+            return f"It overfits: training accuracy is above the interval of validation accuracy ({accuracies})."
+        interval = f"95 % interval of the second {percent(low)} to {percent(high)}"
+        return f"No overfitting is seen: training and validation curve stay together ({accuracies}; {interval})."
+
+    def __repr__(self) -> str:
+        shape = f"{sum(map(len, self.parts)):,} rows, {len(self.features)} features, {len(self.classes)} classes"
+        return f"Trained({shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy.value)})"
 
 
 def train(
@@ -47,21 +144,22 @@ def train(
     sample = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
     classes = _classes(table, sample.labels, label_prefix)
     parts = _split(table.name, len(sample.labels), validation, test, seed)
-    training, validation_part, test_part = (_Sample(*(column[part] for column in sample)) for part in parts)
-    model, history = _fit(training, validation_part, [*units, len(classes)], epochs, patience, seed)
+    training, held_out, final = (_joined([sample], places) for places in parts)
+    model = _network(training.features, [*units, len(classes)], seed)
+    history = _fit(model, training, held_out, epochs, patience)
     known = {row.tobytes() for row in training.features}
-    answers = model.predict(test_part.features, batch_size=PREDICTED_ROWS, verbose=0).argmax(axis=1)
+    answers = model.predict(final.features, batch_size=_PREDICTED_ROWS, verbose=0).argmax(axis=1)
     most_frequent = int(np.bincount(training.labels).argmax())
     return Trained(
         model=model,
         history=history,
         features=tuple(table.features),
         classes=classes,
-        parts=Parts(training.numbers, validation_part.numbers, test_part.numbers),
-        right=int((answers == test_part.labels).sum()),
-        repeated=sum(row.tobytes() in known for row in test_part.features),
+        parts=Parts(training.numbers, held_out.numbers, final.numbers),
+        right=int((answers == final.labels).sum()),
+        repeated=sum(row.tobytes() in known for row in final.features),
         most_frequent=classes[most_frequent],
-        baseline=float((test_part.labels == most_frequent).mean()),
+        baseline=float((final.labels == most_frequent).mean()),
         epochs=epochs,
         label_prefix=label_prefix,
     )
@@ -76,32 +174,32 @@ class _Sample(NamedTuple):
 
 
 def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
-    """Return all rows, or `max_rows` drawn at random, in the order of the table."""
+    """All rows, or `max_rows` drawn at random, in the order of the table."""
     if not table.labels:
         hint = "pass the label_prefix with which its label columns begin, such as the whole name of a single one"
         raise TableError(f"{table.name} has no labels; {hint}.")
     rng, keys, parts = np.random.default_rng((seed, 0)), np.empty(0), list[_Sample]()
-    for block in table.blocks(_ROWS_PER_BLOCK):
+    for block in table.blocks(20_000):
         labels = _checked(block, table)
         parts.append(_Sample(np.arange(block.start, block.start + len(labels)), block.features, labels))
         keys = np.append(keys, rng.random(len(labels)))
         if max_rows is not None and len(keys) > max_rows:  # the rows with the smallest keys
             kept = np.sort(np.argsort(keys)[:max_rows])
-            keys, parts = keys[kept], [_Sample(*(column[kept] for column in _joined(parts)))]
+            keys, parts = keys[kept], [_joined(parts, kept)]
     return _joined(parts)
 
 
-def _joined(parts: list[_Sample]) -> _Sample:
-    return parts[0] if len(parts) == 1 else _Sample(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+def _joined(parts: list[_Sample], places: Array | slice = np.s_[:]) -> _Sample:
+    """The rows at these places of the parts together."""
+    return _Sample(*(np.concatenate(column)[places] for column in zip(*parts, strict=True)))
 
 
 def _checked(block: Block, table: Table) -> Labels:
-    """Return the labels of a block, once every feature is a number and every row has a class."""
+    """The labels of a block, once every feature is a number and every row has a class."""
     for place, column in np.argwhere(~np.isfinite(block.features))[:1]:
-        row, name = int(place) + block.start, table.features[column]
-        cell = f'{table.name}, row {row:,}, column "{name}": {block.features[place, column]}'
-        hint = "fill the cell, or leave out the row or the column"
-        raise TableError(f"{cell} cannot be learnt from; {hint}.", row=row, column=name)
+        row, name, value = int(place) + block.start, table.features[column], block.features[place, column]
+        problem = f"{value} cannot be learnt from; fill the cell, or leave out the row or the column."
+        raise TableError(f'{table.name}, row {row:,}, column "{name}": {problem}', row=row, column=name)
     assert block.labels is not None
     for place in np.flatnonzero(block.labels == NO_LABEL)[:1]:
         wanted = "a single 1 among its label columns" if len(table.labels) > 1 else "a whole number from 0 up"
@@ -111,18 +209,18 @@ def _checked(block: Block, table: Table) -> Labels:
 
 
 def _classes(table: Table, labels: Array, label_prefix: str) -> tuple[str, ...]:
-    """Return the names of the classes, in the order of the model's outputs."""
+    """The names of the classes, in the order of the model's outputs."""
     highest, rows = int(labels.max()), len(labels)
     if (labels == highest).all():
         raise TableError(f"{table.name} has only one class among its {rows:,} rows; there is nothing to learn.")
-    if highest >= _MOST_CLASSES:
+    if highest >= 10_000:
         raise TableError(f"{table.name} has the class {highest:,}; number the classes from 0, without gaps.")
     if len(table.labels) == 1:
         return tuple(map(str, range(highest + 1)))
     return tuple(name.removeprefix(label_prefix) for name in table.labels)
 
 
-def _split(name: str, rows: int, validation: float, test: float, seed: int) -> Parts:
+def _split(name: str, rows: int, validation: float, test: float, seed: int) -> list[Array]:
     """Draw the places of each part in the sample."""
     shares = (1 - validation - test, validation, test)
     if not min(shares) > 1e-9:
@@ -132,45 +230,39 @@ def _split(name: str, rows: int, validation: float, test: float, seed: int) -> P
         enough = int(np.ceil(_FEWEST / min(shares) - 1e-6))
         raise TableError(f"{name} gives {rows:,} rows; parts of at least {_FEWEST} rows need {enough:,}.")
     order = np.random.default_rng((seed, 1)).permutation(rows)
-    return Parts(*(np.sort(part) for part in np.split(order, [rows - sum(sizes), rows - sizes[1]])))
+    return [np.sort(part) for part in np.split(order, [rows - sum(sizes), rows - sizes[1]])]
 
 
-def _fit(
-    training: _Sample, validation: _Sample, units: list[int], epochs: int, patience: int, seed: int
-) -> tuple[Any, pd.DataFrame]:
+def _network(features: Array, units: list[int], seed: int) -> Any:
     require_tensorflow()
-    import keras
+    from keras import Input, Sequential, layers, utils
 
-    keras.utils.set_random_seed(seed)
-    model = _network(training.features, units)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
-    size = min(256, max(16, len(training.labels) // 50))  # so that a small table still gives enough steps per epoch
-    losses = model.fit(
-        training.features,
-        training.labels,
-        batch_size=size,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[stop],
-        validation_data=(validation.features, validation.labels),
-    ).history
-    history = pd.DataFrame({"epoch": range(1, len(losses["loss"]) + 1), **losses})
-    history.columns = history.columns.str.replace("val_", "validation_")
-    return model, history[["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]]
-
-
-def _network(features: Array, units: list[int]) -> Any:
-    from keras import Input, Sequential, layers
-
+    utils.set_random_seed(seed)
     mean, variance = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
     # a constant feature must not be divided by almost zero, should it change later
     variance[variance <= (1e-6 * mean) ** 2] = 1
-    hidden = [layers.Dense(size, "relu", name=f"hidden_{place}") for place, size in enumerate(units[:-1], 1)]
-    features_in = Input((features.shape[1],), name="features")
     scaling = layers.Normalization(mean=mean, variance=variance, name="scaling")
+    hidden = [layers.Dense(size, "relu", name=f"hidden_{place}") for place, size in enumerate(units[:-1], 1)]
     classes = layers.Dense(units[-1], "softmax", name="classes")
-    return Sequential([features_in, scaling, *hidden, classes], name="dense")
+    return Sequential([Input((features.shape[1],), name="features"), scaling, *hidden, classes], name="dense")
+
+
+def _fit(model: Any, training: _Sample, held_out: _Sample, epochs: int, patience: int) -> pd.DataFrame:
+    from keras.callbacks import EarlyStopping
+
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    losses = model.fit(
+        training.features,
+        training.labels,
+        batch_size=min(256, max(16, len(training.labels) // 50)),  # a small table still gives enough steps per epoch
+        epochs=epochs,
+        verbose=0,
+        callbacks=[EarlyStopping("val_loss", patience=patience, restore_best_weights=True)],
+        validation_data=(held_out.features, held_out.labels),
+    ).history
+    history = pd.DataFrame(losses).rename(columns=lambda name: name.replace("val_", "validation_"))
+    history.insert(0, "epoch", history.index + 1)
+    return history[["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]]
 
 
 def _whole_number(name: str, value: Any, least: int = 1) -> int:

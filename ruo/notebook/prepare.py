@@ -15,8 +15,7 @@ from typing import Any
 
 from ruo.compare.jobs import time_in_process
 from ruo.compare.results import SystemsCompared
-from ruo.compare.run import compare_systems
-from ruo.compare.systems import Systems
+from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
@@ -72,11 +71,11 @@ class Workbench:
     def compare_systems(
         self, chunk_sizes: Any, runs: Any, peers: Any = None, *, seed: int = 0, patience: float = 10.0
     ) -> SystemsCompared:
-        """Call `ruo.compare.compare_systems` for this table and model, with all servers on this machine."""
+        """Call `ruo.compare.systems.compare_systems` for this table and model, with all servers on this machine."""
         assert self.model is not None  # prepare_files requires one
         sizes, count = request_sizes(chunk_sizes), whole_number("runs", runs)
-        with Systems(self.testset, self.model, peers=parse_mapping("peers", peers)) as systems:
-            return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
+        systems = Systems(self.testset, self.model, peers=parse_mapping("peers", peers))
+        return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
 
     def train(self, units: Any, epochs: Any, max_rows: Any = None, **options: Any) -> Trained:
         """Call `ruo.learn.train` for this table."""

@@ -12,36 +12,35 @@ import pytest
 
 from ruo.learn.demo import Demo
 
+BOUNDS = [["benchmarks.bare_socket"], ["ruo.compare.score", "bound"]]
 
-def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=100, check=False
-    )
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.mark.parametrize(
-    ("module", "options"),
-    [("benchmarks.bare_socket", ["--rows", "300"]), ("ruo.compare.in_process", ["--rows-per-call", "300"])],
+    ("command", "option"), [(BOUNDS[0], "--rows"), (BOUNDS[1], "--rows-per-call")], ids=["bare socket", "in process"]
 )
 def test_a_bound_scores_every_row_in_order(
-    demo: Demo, expected: np.ndarray, tmp_path: Path, module: str, options: list[str]
+    demo: Demo, expected: np.ndarray, tmp_path: Path, command: list[str], option: str
 ) -> None:
     """Whether several processes score it or one, the predictions are the model's."""
     answers = tmp_path / "answers.npy"
-    done = _run(module, str(demo.testset), str(demo.models["mlp"]), *options, "--answers", str(answers))
+    done = _run(*command, str(demo.testset), str(demo.models["mlp"]), option, "300", "--answers", str(answers))
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["rows"] == len(expected)
     np.testing.assert_allclose(np.load(answers), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", ["benchmarks.bare_socket", "ruo.compare.in_process"])
-def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, module: str) -> None:
+@pytest.mark.parametrize("command", BOUNDS, ids=["bare socket", "in process"])
+def test_a_table_without_rows_has_no_bound(demo: Demo, tmp_path: Path, command: list[str]) -> None:
     """An empty table is an error, not a measurement."""
     empty = tmp_path / "empty.csv"
     empty.write_text(demo.testset.read_text().partition("\n")[0] + "\n")
 
-    done = _run(module, str(empty), str(demo.models["mlp"]))
+    done = _run(*command, str(empty), str(demo.models["mlp"]))
 
     assert done.stderr.startswith("Error: empty.csv has no rows")
 

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import ruo
-from ruo.compare.paper_server import PaperServer, paper_server
+from ruo.compare.systems import PaperServer, paper_server
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
 

@@ -60,7 +60,8 @@ def test_the_test_accuracy_stands_at_the_best_epoch_with_its_interval() -> None:
     trained = made_up()
     bars = figure_of_learning(trained).axes[1].collections
     segments = [segment for bar in bars if hasattr(bar, "get_segments") for segment in bar.get_segments()]
-    assert any(np.allclose(segment, [[7, trained.interval[0]], [7, trained.interval[1]]]) for segment in segments)
+    bar = [[7, trained.accuracy.low], [7, trained.accuracy.high]]
+    assert any(np.allclose(segment, bar) for segment in segments)
 
 
 def test_the_words_say_what_is_what() -> None:

@@ -28,7 +28,14 @@ def scores_of(
     errors = [ScoringError("The server was away.", start, stop, 503) for start, stop in lost]
     classes = None if labels is None else np.asarray(labels, np.int64)
     model = ModelInfo("model", "1", "test")
-    return Scores(np.asarray(predictions, np.float32), classes, Timings(1, 1, 1, 1), model, errors=errors)
+    return Scores(
+        np.asarray(predictions, np.float32),
+        classes,
+        Timings(1, 1, 1, 1),
+        model,
+        errors=errors,
+        not_scored=sum(stop - start for start, stop in lost),
+    )
 
 
 def sure_of(answers: Sequence[int], classes: int, confidence: float = 1.0) -> np.ndarray:

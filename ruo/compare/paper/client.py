@@ -1,13 +1,11 @@
 """The client of 2023: ``python -m ruo.compare.paper.client testset.csv http://localhost:8000/test``.
 
-A baseline to measure against, faithful also where it is slow or wrong, so nothing here is to be mended:
+A baseline to measure against, faithful also where it is slow or wrong, so nothing here is to be mended: every request
+is formed, and held in memory, before the first is sent; the rows go as JSON within JSON, each request over a new
+connection, ten at a time; a request that fails vanishes without a word, and the exit status is 0 all the same.
 
-- every request is formed, and held in memory, before the first is sent;
-- the rows go as JSON within JSON, each request over a new connection, ten at a time;
-- a request that fails vanishes without a word, and the exit status is 0 all the same.
-
-Added around it for measuring: the clocks, the JSON line on stdout at the end, and ``--answers``. Imports are outside
-the clocks. gevent replaces Python's sockets when grequests is imported, so this is for a process of its own.
+Added for measuring: the clocks, which leave imports out, the JSON line on stdout at the end, and ``--answers``. gevent
+replaces Python's sockets when grequests is imported, so this is for a process of its own.
 """
 
 import grequests  # isort: skip  first, since it replaces the sockets that the others would import
@@ -17,7 +15,6 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,16 +25,11 @@ from ruo.machine import peak_rss_mb
 log = logging.getLogger("ruo.compare.paper.client")
 
 
-def read_chunks(path: str, chunk_size: int) -> Iterable[pd.DataFrame]:
-    """The CSV in frames of `chunk_size` rows; 0 gives all of it in one."""
-    # never without chunksize: pandas 3 then reads a large file with threads, which hang on gevent's queues
-    return pd.read_csv(path, chunksize=chunk_size or sys.maxsize)
-
-
 def form_requests(path: str, url: str, chunk_size: int) -> list[Any]:
-    """One request for each chunk, not yet sent."""
+    """One request for each `chunk_size` rows, or one with all rows if that is 0; not yet sent."""
     requests = []
-    for number, chunk in enumerate(read_chunks(path, chunk_size)):
+    # never without chunksize: pandas 3 then reads a large file with threads, which hang on gevent's queues
+    for number, chunk in enumerate(pd.read_csv(path, chunksize=chunk_size or sys.maxsize)):
         log.info("Forming request for chunk %d...", number)
         features = chunk.drop(columns=[name for name in chunk.columns if "Label_" in name])
         requests.append(grequests.post(url, json=features.to_json(orient="values")))
@@ -51,14 +43,6 @@ def send_requests(requests: list[Any]) -> list[Any]:
         log.info("Response: %d, %d bytes", response.status_code, len(response.content))
         responses.append(response)
     return responses
-
-
-def save_answers(requests: list[Any], path: str) -> None:
-    """Added: the predictions in the order of the requests; the rows of a request that failed are left out."""
-    answered = [request.response for request in requests if request.response is not None and request.response.ok]
-    answers = [np.array(json.loads(response.text), np.float32) for response in answered]
-    with open(path, "wb") as stream:  # noqa: PTH123  np.save would append .npy to another name
-        np.save(stream, np.concatenate(answers) if answers else np.empty((0, 0), np.float32))
 
 
 def main() -> None:
@@ -86,8 +70,10 @@ def main() -> None:
         "ok_responses": sum(response.ok for response in responses),
         "peak_rss_mb": peak_rss_mb(),
     }
-    if arguments.answers:
-        save_answers(requests, arguments.answers)
+    if arguments.answers:  # in the order of the requests; the rows of a request that failed are left out
+        answered = [request.response for request in requests if request.response is not None and request.response.ok]
+        answers = [np.array(json.loads(response.text), np.float32) for response in answered]
+        np.save(arguments.answers, np.concatenate(answers) if answers else np.empty((0, 0), np.float32))
     print(json.dumps(measured))
 
 

@@ -1,11 +1,9 @@
 """The server of 2023: ``MODEL_PATH=... gunicorn --workers 4 --bind 127.0.0.1:8000 --log-level debug ruo.compare.paper.server:app``.
 
-A baseline to measure against, faithful also where it is slow or wrong, so nothing here is to be mended:
-
-- the first request to each worker pays for loading the model;
-- the body is JSON within JSON, so it is decoded twice, to float64;
-- `predict` runs with its defaults, 32 rows at a time;
-- Gunicorn's own timeout of 30 s kills a worker that is still busy with a large request.
+A baseline to measure against, faithful also where it is slow or wrong, so nothing here is to be mended: the first
+request to each worker pays for loading the model; the body is JSON within JSON, so it is decoded twice, to float64;
+`predict` runs with its defaults, 32 rows at a time; and Gunicorn's own timeout of 30 s kills a worker that is still
+busy with a large request.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""The bound: the job in one process, without a network: ``python -m ruo.compare.in_process testset.csv model.keras``.
+"""One job in a new process: a table is scored once, and what it took is printed as one line of JSON.
 
-It is the best of the simple ways that were tried: polars reads batches in the background, with all CPUs, while Keras
-scores the batches before, with all CPUs, in one compiled call each. The clock starts before the reading and stops at
-the last prediction; loading, compiling and warming the model are outside.
+``python -m ruo.compare.score client testset.csv http://localhost:8000``, or ``... bound testset.csv model.keras``. The
+clock starts before the reading and stops when all predictions are in one array; imports are outside.
 """
 
 from __future__ import annotations
@@ -12,20 +11,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import polars as pl
 
-from ruo.errors import TableError
+from ruo.errors import RuoError, TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.table import class_indices
+from ruo.wire.messages import Array
 
-__all__ = ["columns_of", "compile_model", "main", "measure", "score_in_process"]
-
-Array = np.ndarray[Any, np.dtype[np.float32]]
 Model = Callable[[Array], Array]
 
 
@@ -70,38 +66,65 @@ def score_in_process(
         return np.concatenate([call.result() for call in calls])
 
 
-def measure(job: Callable[[], Array], answers: Path | None) -> dict[str, Any]:
-    """Run a job, save its predictions in the file `answers`, as .npy, and return what it took."""
-    began = time.perf_counter()
-    predictions = job()
-    total_s = time.perf_counter() - began
+def report(predictions: Array, answers: Path | None, **measured: float) -> None:
+    """Save predictions in the file `answers`, as .npy, and print what was measured."""
     if answers:
         np.save(answers, predictions)
-    return {
-        "total_s": total_s,
-        "forming_s": None,  # reading and scoring overlap
-        "sending_s": None,
-        "rows": len(predictions),
-        "peak_rss_mb": peak_rss_mb(),
-    }
+    click.echo(json.dumps({**measured, "rows": len(predictions), "peak_rss_mb": peak_rss_mb()}))
 
 
-@click.command()
-@click.argument("testset", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
+_path = click.Path(path_type=Path)
+_answers = click.option("--answers", type=_path, help="Write the predictions here, as .npy.")
+
+
+@click.group()
+def main() -> None:
+    """Score a table once, and print what it took as one line of JSON."""
+
+
+@main.command()
+@click.argument("testset", type=_path)
+@click.argument("url")
+@click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
+@click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
+@_answers
+def client(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | None) -> None:
+    """Score TESTSET with ruo's client and the model at URL."""
+    from ruo.client.scoring import score_csv
+
+    began, cpu_before = time.perf_counter(), time.process_time()
+    try:
+        scores = score_csv(testset, url, chunk_size=chunk_size or None, wire=wire, progress=False)
+    except RuoError as error:
+        click.echo(json.dumps({"error": str(error), "peak_rss_mb": peak_rss_mb()}))
+        raise SystemExit(1) from error
+    total_s, client_cpu_s = time.perf_counter() - began, time.process_time() - cpu_before
+    _, workers = np.unique([record.worker for record in scores.records], return_inverse=True)
+    rows = np.bincount(workers, [record.rows for record in scores.records])
+    off_mean = float(100 * np.abs(rows / rows.mean() - 1).max())  # of a worker's number of rows
+    report(scores.predictions, answers, total_s=total_s, client_cpu_s=client_cpu_s, off_mean_percent=off_mean)
+
+
+@main.command()
+@click.argument("testset", type=_path)
+@click.argument("model", type=_path)
 @click.option("--rows-per-call", default=50_000, show_default=True)
 @click.option("--labels", "reads_labels", is_flag=True, help="Read the label columns too, as ruo's client does.")
-@click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
-def main(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:
-    """Score TESTSET with MODEL and print what it took as one line of JSON."""
+@_answers
+def bound(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:
+    """Score TESTSET with MODEL in this process, without a network: a bound for every client and server.
+
+    It is the best of the simple ways that were tried: polars reads batches with all CPUs while Keras scores the batches
+    before, with all CPUs, in one call each. The model is compiled and warm before the clock starts.
+    """
     try:
         features, labels, rows = columns_of(testset)
     except TableError as error:
         raise click.ClickException(str(error)) from error
     function = compile_model(model, len(features), rows, rows_per_call)
-    wanted = labels if reads_labels else []
-    measured = measure(lambda: score_in_process(testset, features, wanted, function, rows_per_call), answers)
-    click.echo(json.dumps(measured))
+    began = time.perf_counter()
+    predictions = score_in_process(testset, features, labels if reads_labels else [], function, rows_per_call)
+    report(predictions, answers, total_s=time.perf_counter() - began)
 
 
 if __name__ == "__main__":
