@@ -4,8 +4,6 @@ The jobs of a group run in randomised blocks, each in a new client process. Pred
 model in one process. The samples of a group are in its folder's runs.jsonl.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -5,8 +5,6 @@ are sent as they lie in memory, without HTTP, checks or retries. Label columns a
 command ``bound`` of `ruo.compare.score`.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import queue

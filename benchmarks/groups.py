@@ -1,7 +1,5 @@
 """The jobs that are measured, in groups that share their servers."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import threading

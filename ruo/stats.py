@@ -4,8 +4,6 @@ Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the ha
 mean seconds: Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from math import nan

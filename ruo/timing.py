@@ -1,7 +1,5 @@
 """A function timed several times; every run is kept, so that the spread can be seen."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import math

@@ -3,8 +3,6 @@
 route -> wire.decode_request -> scheduler -> model -> wire.encode_response
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping

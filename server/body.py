@@ -4,8 +4,6 @@ Gunicorn reads a body through several buffers. Here a body of known length is re
 of that length, which saves copies, and a wait for the interpreter after every piece.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import socket

@@ -1,7 +1,5 @@
 """The path of one request: admitted, received, decoded, scored, encoded."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

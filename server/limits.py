@@ -1,7 +1,5 @@
 """Which requests are admitted: the token, and how many may wait in one worker."""
 
-from __future__ import annotations
-
 import hmac
 import math
 import threading

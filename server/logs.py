@@ -1,7 +1,5 @@
 """Logging: one line per request, as text, or as JSON with LOG_FORMAT=json."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 Then every worker writes its values to files in that folder, and the worker that is asked adds them all up.
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Sequence

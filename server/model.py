@@ -1,7 +1,5 @@
 """One loaded model: arrays in, arrays out, and the description of its tensors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 is served. The server fingerprints and loads a copy, which cannot change in between.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -5,8 +5,6 @@ first on an idle server (earliest due date first). So requests of one size finis
 waits for one call of a long one, and a long request is not delayed forever, since later requests are due after it.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

@@ -3,8 +3,6 @@
 The master and its workers hold a lock on the folder, which the kernel drops with the last of them.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -4,8 +4,6 @@ The slots are a page of shared memory, made in Gunicorn's master before it forks
 so no lock is needed; the master clears the slot of a worker that has ended.
 """
 
-from __future__ import annotations
-
 import mmap
 import signal
 from typing import Any, Literal

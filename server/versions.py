@@ -1,7 +1,5 @@
 """The versions of the model in one worker: the current one, and for a while those that it replaced."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import logging

@@ -1,7 +1,5 @@
 """The views other than inference: descriptions of the server and its model in each protocol, and of the routes."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cache

@@ -6,8 +6,6 @@ Probes have threads of their own, so that they are answered under any load. Ever
 a deadline.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -1,7 +1,5 @@
 """What the tests share: a small demo, a real server for it, what the model says in-process, and a server that fails."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """Other people's programs for the tests; what cannot be had is skipped aloud, and fails where every change is tested."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import partial

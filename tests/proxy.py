@@ -1,7 +1,5 @@
 """A TCP proxy in front of a real server, which does to connections what networks do: it cuts, delays, and refuses."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import struct

@@ -1,7 +1,5 @@
 """What Binder finds: it reads the folder .binder alone, and calls pip in the repository's root."""
 
-from __future__ import annotations
-
 import subprocess
 import tomllib
 from pathlib import Path

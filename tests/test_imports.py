@@ -1,7 +1,5 @@
 """Who may import whom, tried in fresh processes that refuse the other side's packages."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

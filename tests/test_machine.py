@@ -1,7 +1,5 @@
 """What a container allows, and how much memory the client needs, measured in separate processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What is promised about versions, files and commands."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import tomllib

@@ -1,7 +1,5 @@
 """The machine, the versions and the fingerprints of data."""
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import json

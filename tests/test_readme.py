@@ -1,7 +1,5 @@
 """The README says what is true: its code runs, and what it names is there."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from dataclasses import fields

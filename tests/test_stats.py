@@ -1,7 +1,5 @@
 """Intervals and comparisons against published numbers, closed forms and simulation; verdicts on made-up runs."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

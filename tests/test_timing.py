@@ -1,7 +1,5 @@
 """Repeated runs of a function, timed."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Typical uses of ruo, checked by mypy and never run."""
 
-from __future__ import annotations
-
 from typing import assert_type
 
 import pandas as pd

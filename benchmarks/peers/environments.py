@@ -1,7 +1,5 @@
 """Other projects' programs, each in its own environment, since their pins clash with ours and one another's."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

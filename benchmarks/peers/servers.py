@@ -1,7 +1,5 @@
 """MLServer and PyTriton on this machine, with a Keras model that TensorFlow compiles, until a block ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 It has to name this request, with one finite prediction per row, all of the same shape, in no more bytes than that takes.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

@@ -10,8 +10,6 @@ continues the key's, so that an entry of another run does not count. An entry th
 and its rows are scored again; the entries after it are found by their marks.
 """
 
-from __future__ import annotations
-
 import asyncio
 import bisect
 import contextlib

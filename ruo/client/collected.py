@@ -1,7 +1,5 @@
 """The answers so far: every row accounted for, all from one model."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

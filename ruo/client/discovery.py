@@ -4,8 +4,6 @@ Sources: Open Inference Protocol, "inference_rest.md" for the metadata and the v
 "extension_model_repository.md" for the list of models; TensorFlow Serving, "RESTful API" for the versions on V1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An event loop in its own thread, so that a synchronous call works under a running loop; and the lag of a loop."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import threading

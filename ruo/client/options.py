@@ -1,7 +1,5 @@
 """The options of a run: one documented dataclass, and the same names as keywords for type checkers and `help`."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import re

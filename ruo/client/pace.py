@@ -5,8 +5,6 @@ smaller towards the end of the table, so that all servers finish together (guide
 Kuck, 1987). Requests in flight grow in number as long as that raises the throughput; an overloaded server halves them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

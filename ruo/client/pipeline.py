@@ -4,8 +4,6 @@ One task encodes chunks, the others send them. A window bounds the chunks betwee
 or consumer slows the reading. An idle sender sends an overdue chunk once more, to an idle server; the first answer counts.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """The progress bar of a run: rows, rows per second and time left, in a terminal or a notebook."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How one try of a request can fail, each way with one sentence, and whether there is another try, after which pause."""
 
-from __future__ import annotations
-
 import contextlib
 import email.utils
 import os

@@ -4,8 +4,6 @@ The server describes its model first, since the table is read in the model's dat
 receiving overlap, with no more than a few chunks in memory.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import sys

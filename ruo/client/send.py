@@ -1,7 +1,5 @@
 """One chunk of rows to its predictions: split it where it is too large > try again > choose a server > send once."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os

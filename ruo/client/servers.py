@@ -4,8 +4,6 @@ A server that fails is left out for a while, twice as long each time, and comes 
 host name with several addresses (a headless Kubernetes Service) is several servers, looked up again every few seconds.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

@@ -1,7 +1,5 @@
 """Jobs, each in a new process: a whole table is scored once, and the predictions are saved in a file."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

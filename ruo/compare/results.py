@@ -1,7 +1,5 @@
 """The results of a comparison of systems: the runs, a summary, a table, a figure and a verdict."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@
 clock starts before the reading and stops when all predictions are in one array; imports are outside.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Every job runs in a new client process, and its predictions are compared with th
 servers run throughout, warm; those that are not measured are idle.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -4,8 +4,6 @@ results_dir/provenance.json   what was measured where: the plan, the data, the m
 results_dir/runs.jsonl        a line per run, in the order of time; warm-ups are kept and labelled
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Two sweeps of the same data and model, at two times or of two versions: what became faster, and what slower."""
 
-from __future__ import annotations
-
 import html
 import os
 import re

@@ -3,8 +3,6 @@
 The verdict says which request size is fastest, and whether the claim of 2023 holds: "the whole set in one request".
 """
 
-from __future__ import annotations
-
 import html
 import math
 import os

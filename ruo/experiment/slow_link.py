@@ -3,8 +3,6 @@
 `ruo.experiment.slow_network` runs it as a separate process, so that it takes no time from the client.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from contextlib import suppress

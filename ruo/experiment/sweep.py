@@ -1,7 +1,5 @@
 """The request-size sweep: a table scored again and again, in every combination of the settings."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import statistics

@@ -3,8 +3,6 @@
 A rule applies where the runs have the columns that it needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The figures of a model: its learning curves, which classes it confuses, and whether its confidence is calibrated."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The figures of runs: seconds against the rows per request; what replicas gained, and what more would gain."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import cycle
 from typing import Any

@@ -4,8 +4,6 @@ Every run is shown behind the mean, and lines are named where they end. The colo
 line also has its own marker and dashes, for print and for colour-blind readers.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The 1,797 digits (8 x 8 pixels, values 0 to 16) are real and ship with scikit-le
 row of the test set is one of the other half, with noise on every pixel.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How good a model's predictions are: measures computed from predictions and labels, and what they say in words."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Train a Keras model, which takes raw rows, on a labelled table, and say what its curves and its test part show."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ a missing value would get a plausible prediction. TensorFlow computes such a row
 does, and OpenVINO returns NaN, which is the same for nearly every model.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence

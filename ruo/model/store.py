@@ -5,8 +5,6 @@ It is written under a name that servers ignore, flushed to the disk, and only th
 a rename is atomic.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

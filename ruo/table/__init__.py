@@ -4,8 +4,6 @@ A `Piece` is what one read returns: megabytes of a file, 20,000 rows of a DataFr
 to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the wire.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ An integer type holds exactly the numbers of the table. A floating-point type ho
 range are infinities.
 """
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 

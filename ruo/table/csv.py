@@ -4,8 +4,6 @@ Text is read in pieces of some megabytes, cut between rows. Threads parse them (
 in the order of the file. A client that scores one part of a table reads only the bytes of that part.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import itertools

@@ -1,7 +1,5 @@
 """CSV text (RFC 4180): its header, and where it may be cut. A newline inside a quoted cell does not end a row."""
 
-from __future__ import annotations
-
 import csv
 import io
 import sys

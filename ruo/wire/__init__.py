@@ -4,8 +4,6 @@ No input or output; only numpy, orjson and the standard library. Every protocol 
 not know on which side they are. Lengths are checked before memory is allocated, and large arrays are never joined.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ruo.wire import paper, v1, v2

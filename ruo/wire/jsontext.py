@@ -4,8 +4,6 @@ RFC 8259 has no NaN and Infinity. Reading accepts `null` as NaN, as pandas write
 TensorFlow Serving writes them. Writing keeps a value or refuses it, and never writes null instead.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

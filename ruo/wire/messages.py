@@ -1,7 +1,5 @@
 """What the protocols carry: tensors by name, and the one error for a message that breaks its protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ array of rows, and `json=` makes a JSON string of that text, so the body is JSON
 accepted as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import orjson

@@ -5,8 +5,6 @@ tensors by name) and is answered by ``outputs``. The comments quote the rule bes
 Serving, "RESTful API"; KServe's "V1 protocol" is the same with ``instances`` only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

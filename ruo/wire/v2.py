@@ -4,8 +4,6 @@ A message is a JSON object; a tensor's values are its `data`, or raw bytes behin
 comments quote the rule beside each decision: [OIP] is "inference_rest.md", [BIN] Triton's "extension_binary_data.md".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """The bounds of speed do the job that they are the bounds of."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

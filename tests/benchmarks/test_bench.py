@@ -1,7 +1,5 @@
 """The benchmark of the claims: its jobs run, are checked, and are kept."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Other servers that are started for a benchmark."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whether the targets of speed are reached, from samples whose figures are known."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

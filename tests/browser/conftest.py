@@ -1,7 +1,5 @@
 """A JupyterLab with nobody's settings, and a browser that uses it."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """JupyterLab driven in Chromium, by the Python of an environment: ADDRESS CHROMIUM ACTION PICTURE."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

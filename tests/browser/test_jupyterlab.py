@@ -1,7 +1,5 @@
 """The notebooks in JupyterLab, as a person uses them: a browser, the menus, the stop button."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What counts as an answer to a chunk of rows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

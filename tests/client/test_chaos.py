@@ -1,7 +1,5 @@
 """Runs under chaos: whatever servers do at random, a run ends with the right rows or with an error that names the others."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

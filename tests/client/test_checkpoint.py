@@ -1,7 +1,5 @@
 """A run that ended early, and the one that goes on where it stopped."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

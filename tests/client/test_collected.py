@@ -1,7 +1,5 @@
 """The accounting: every row scored or failed, every prediction in its row, all of one version."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """500,000 rows and more through everything that goes wrong: no row is lost, none is in another's place."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import random

@@ -1,7 +1,5 @@
 """What a server or a network can do to a request, each with the sentence in which it must end."""
 
-from __future__ import annotations
-
 import json
 import socket
 import struct

@@ -1,7 +1,5 @@
 """Random text as an address and random bytes as an answer: either the right rows or a `RuoError`, and never a hang."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Requests and their answers over HTTP, against a server that runs a script for each connection."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

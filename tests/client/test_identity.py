@@ -1,7 +1,5 @@
 """What counts as the same model: a run keeps to one name, version and file, and one address names one model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The options of a run: documented once, the same for `help`, for type checkers and at run time."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import typing

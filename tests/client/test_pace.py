@@ -1,7 +1,5 @@
 """Request size and requests in flight, found while the table is scored."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """What a run costs in tasks, sockets and memory, whatever the table's length."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import signal

@@ -1,7 +1,5 @@
 """The progress bar, seen as a person sees it."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

@@ -1,7 +1,5 @@
 """Whether another try follows a failed one, and after which pause; without a server."""
 
-from __future__ import annotations
-
 import pytest
 
 from ruo.client.retry import (

@@ -1,7 +1,5 @@
 """The result of a run: its tables, its files and its line."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A whole table to its predictions, against a real server with a real model."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import re

@@ -1,7 +1,5 @@
 """One chunk to its predictions, against servers that fail in every way."""
 
-from __future__ import annotations
-
 import email.utils
 import json
 import socket

@@ -1,7 +1,5 @@
 """Several servers with one model: how the work is shared, and what happens when one fails, comes, or goes."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time

@@ -1,7 +1,5 @@
 """A table in parts: each scored by itself, and joined to what one run would have given."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

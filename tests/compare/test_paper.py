@@ -1,7 +1,5 @@
 """The reference system of 2023: what it does, and the faults that ruo is compared with."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The comparison of the system of 2023, ruo, and no network at all."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Scaling a Deployment, against an API server of the test's own that keeps what is patched."""
 
-from __future__ import annotations
-
 import copy
 import json
 import threading

@@ -1,7 +1,5 @@
 """A server on this machine, for as long as it is needed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

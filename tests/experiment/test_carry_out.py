@@ -1,7 +1,5 @@
 """The plan of an experiment and the engine that carries it out."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Two sweeps compared."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a model computes; and the simulated network: as slow as it says, without a loss, and measured rightly."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

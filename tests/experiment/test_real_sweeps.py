@@ -1,7 +1,5 @@
 """What the statistics say about real runs; slow, since they need many."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

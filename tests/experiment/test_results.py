@@ -1,7 +1,5 @@
 """The verdict on request sizes, and what a request costs, for made-up runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

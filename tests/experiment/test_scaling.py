@@ -1,7 +1,5 @@
 """Whether distributing pays: made-up costs and runs with known answers, and real replicas."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

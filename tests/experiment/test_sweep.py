@@ -1,7 +1,5 @@
 """The request-size sweep against a real server, and what it leaves on disk."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """VALID or INVALID, and why: made-up runs with one thing wrong at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

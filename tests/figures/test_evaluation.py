@@ -1,7 +1,5 @@
 """The figures of an evaluation: what they show, and that they are readable with two classes and with thirty."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The figures of request sizes: what they show, and that they are readable; drawn from made-up runs."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from itertools import combinations
 from pathlib import Path

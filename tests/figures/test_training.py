@@ -1,7 +1,5 @@
 """The figure of learning curves: what it shows, and that it is readable; drawn from made-up trainings."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The images, built for real, and containers of them as Kubernetes runs them: no root, nothing to write to, no rights."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

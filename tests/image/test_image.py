@@ -1,7 +1,5 @@
 """What is in the images, and how a container of each behaves."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

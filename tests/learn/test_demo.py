@@ -1,7 +1,5 @@
 """The demo's data and models."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

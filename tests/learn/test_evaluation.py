@@ -1,7 +1,5 @@
 """How good a model's predictions are: checked against hand-computed and published numbers and scikit-learn."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

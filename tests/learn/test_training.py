@@ -1,7 +1,5 @@
 """Training on a labelled table: the parts, the model, and the verdict."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

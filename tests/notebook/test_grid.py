@@ -1,7 +1,5 @@
 """A notebook run for a grid of parameters: small notebooks that really run, each in its own folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

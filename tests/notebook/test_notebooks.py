@@ -3,8 +3,6 @@
 nbval, which pyproject.toml switches on, runs them as they are.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import statistics

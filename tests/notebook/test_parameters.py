@@ -1,7 +1,5 @@
 """Parameters as text: one grammar for papermill, the command line and the library."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What a notebook starts with: tables, servers and folders, and errors that say what to do."""
 
-from __future__ import annotations
-
 import json
 import urllib.request
 from pathlib import Path

@@ -1,7 +1,5 @@
 """All results on one page: which runs are on it, and that it needs no network."""
 
-from __future__ import annotations
-
 import base64
 import os
 import re

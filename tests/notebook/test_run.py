@@ -1,7 +1,5 @@
 """The report from the command line: a real notebook against a real server, and a page that needs no network."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

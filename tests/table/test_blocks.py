@@ -1,7 +1,5 @@
 """Label columns as class indices."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Cells as values of the model's datatype: exactly, or an error that names the cell."""
 
-from __future__ import annotations
-
 import gzip
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CSV files, gzipped or not: every row and value, or the row and column at fault."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """DataFrames of pandas and polars."""
 
-from __future__ import annotations
-
 import datetime as dt
 from pathlib import Path
 

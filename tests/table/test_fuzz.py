@@ -1,7 +1,5 @@
 """Random tables: Python's csv and float() say what a CSV holds; random bytes and frames are read or refused."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """Any table to blocks of rows."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import time

@@ -1,7 +1,5 @@
 """What the table of wires says of each is so."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import tracemalloc

@@ -1,7 +1,5 @@
 """Other servers of the Open Inference Protocol, each in an environment of its own, with a model that adds up rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A table scored by MLServer, which has no binary tensors."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

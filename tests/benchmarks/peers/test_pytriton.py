@@ -1,7 +1,5 @@
 """A table scored by Triton itself, as PyTriton brings it."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterator
 from pathlib import Path
