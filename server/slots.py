@@ -77,5 +77,6 @@ def manage_workers(server: Any) -> None:
         if not is_ready or ready > server.num_workers:
             ready -= is_ready
             worker.is_ending = True
-            worker.slots.set(worker.slot, "is_ready", 0)  # the others take new connections
+            if worker.slots.is_retiring(worker.slot):
+                worker.slots.set(worker.slot, "is_ready", 0)  # the others take new connections
             server.kill_worker(worker.pid, signal.SIGTERM)

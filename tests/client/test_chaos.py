@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,16 @@ def loop() -> Iterator[LoopThread]:
         yield loop
 
 
+@contextmanager
+def serving(loop: LoopThread, *servers: Server) -> Iterator[list[str]]:
+    """The addresses of servers that run until the block ends."""
+    try:
+        yield [loop.run(server.start()) for server in servers]
+    finally:
+        for server in servers:
+            loop.run(server.stop())
+
+
 def table(rows: int) -> pl.DataFrame:
     """Rows that are all different."""
     return pl.DataFrame({"a": np.arange(rows), "b": np.arange(rows) % 7, "c": 1 + np.arange(rows) % 3})
@@ -148,9 +159,9 @@ def check(scores: Scores, rows: pl.DataFrame) -> int:
 )
 def test_an_answer_too_many_is_nobodys(loop: LoopThread, fault: str, wire: str, plain: bool) -> None:
     """A server that sends every answer twice gives no row another's value, with and without ids."""
-    url = loop.run(Server(lambda: fault, plain).start())
     rows = table(400)
-    scores = score_csv(rows, url, wire=wire, chunk_size=20, concurrency=2, errors="collect")
+    with serving(loop, Server(lambda: fault, plain)) as urls:
+        scores = score_csv(rows, urls, wire=wire, chunk_size=20, concurrency=2, errors="collect")
 
     check(scores, rows)
     # a second answer that comes late is found by its id
@@ -161,7 +172,6 @@ def test_an_answer_too_many_is_nobodys(loop: LoopThread, fault: str, wire: str, 
 def test_a_server_that_repeated_ids_goes_on_to(loop: LoopThread) -> None:
     """An answer without an id after answers with ids is refused."""
     server = Server(lambda: None)
-    url = loop.run(server.start())
 
     def stop_repeating() -> str | None:
         server.plain = next(count) > 5
@@ -169,8 +179,9 @@ def test_a_server_that_repeated_ids_goes_on_to(loop: LoopThread) -> None:
 
     count = iter(range(1000))
     server._fault = stop_repeating
-    with pytest.raises(ScoringError, match="it names no request, as earlier answers did"):
-        score_csv(table(400), url, chunk_size=20, concurrency=1)
+    wrong = pytest.raises(ScoringError, match="it names no request, as earlier answers did")
+    with serving(loop, server) as urls, wrong:
+        score_csv(table(400), urls, chunk_size=20, concurrency=1)
 
 
 def run(loop: LoopThread, folder: Path, seed: int) -> str:
@@ -186,7 +197,6 @@ def run(loop: LoopThread, folder: Path, seed: int) -> str:
         Server(lambda: chance.choice(faults) if chance.random() < rate else None, plain)
         for _ in range(chance.randint(1, 3))
     ]
-    urls = [loop.run(server.start()) for server in servers]
     rows = table(chance.randint(1, 400))
     options: dict[str, Any] = {
         "chunk_size": chance.choice([7, 20, 100, "auto", None]),
@@ -196,22 +206,21 @@ def run(loop: LoopThread, folder: Path, seed: int) -> str:
         "checkpoint": chance.choice([None, folder / f"checkpoint-{seed}"]),
     }
     ends = []
-    for _ in range(3):
-        try:
-            scores = score_csv(rows, urls, wire=wire, timeout=TIMEOUT_S, **options)
-        except (ScoringError, CheckpointError) as error:
-            ends.append(type(error).__name__)
-            if error.scores is not None:
-                check(error.scores, rows)
-        else:
-            scored = check(scores, rows)
-            failed = sum((error.stop or 0) - (error.start or 0) for error in scores.errors)
-            assert scored + failed == len(rows)
-            ends.append("part" if failed else "whole")
-        if ends[-1] == "whole":
-            break
-    for server in servers:
-        loop.run(server.stop())
+    with serving(loop, *servers) as urls:
+        for _ in range(3):
+            try:
+                scores = score_csv(rows, urls, wire=wire, timeout=TIMEOUT_S, **options)
+            except (ScoringError, CheckpointError) as error:
+                ends.append(type(error).__name__)
+                if error.scores is not None:
+                    check(error.scores, rows)
+            else:
+                scored = check(scores, rows)
+                failed = sum((error.stop or 0) - (error.start or 0) for error in scores.errors)
+                assert scored + failed == len(rows)
+                ends.append("part" if failed else "whole")
+            if ends[-1] == "whole":
+                break
     return ends[-1]
 
 
