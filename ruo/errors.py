@@ -66,10 +66,7 @@ class ScoringError(RuoError):
 
 
 class CheckpointError(RuoError):
-    """A checkpoint, or a part of a table, does not belong to this run, is in use, or cannot be read or written.
-
-    `scores` holds what was scored before the error, as in ScoringError.
-    """
+    """A checkpoint or a part of a table is of another run, in use or unusable; `scores` as in ScoringError."""
 
     scores: Any = None
 

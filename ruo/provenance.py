@@ -67,10 +67,7 @@ class Provenance:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine is and what runs on it, in the types of JSON; memory is in GB (10^9 bytes), None is no limit.
-
-    A version is None where the package is not installed, `commit` and `clean` where ruo does not run from a checkout.
-    """
+    """What this machine is and what runs on it, in the types of JSON; None is no limit, or what cannot be known."""
     commit, clean = _checkout()
     return {
         "cpu": _cpu_model(),

@@ -89,10 +89,8 @@ def mean_interval(values: Values) -> Interval:
 def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
     """Compare the times `a` with the times `b` of runs in the same blocks; Series are paired by index.
 
-    The ratio is the geometric mean of a / b over the pairs: what slows down a block cancels out, and one disturbed run
-    weighs little. The interval is a bootstrap over the pairs, with percentiles widened for few of them,
-    Phi(-sqrt(n / (n - 1)) t(n - 1)): Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-    Statistician 2015.
+    The ratio is the geometric mean of a / b over the pairs, the interval a bootstrap with percentiles widened for few
+    pairs: Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015.
     """
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         a, b = pd.concat([a, b], axis=1, join="inner").dropna().to_numpy(float).T

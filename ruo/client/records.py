@@ -43,10 +43,7 @@ class ModelInfo(NamedTuple):
 
 @dataclass(eq=False)
 class Chunk:
-    """Rows from `start` on: their `features`, (rows, ...) in the model's datatype, and the `body` that encodes them.
-
-    `tries` are its senders' time-outs, since `began`; they are cut short once another sender has the answer.
-    """
+    """Rows from `start` on, in the model's datatype, the `body` that encodes them, and the time-outs of its senders."""
 
     start: int
     rows: int
@@ -61,8 +58,7 @@ class Chunk:
 class RequestRecord:
     """One chunk's request: when its last try began (by `time.perf_counter`) and how many `seconds` that took.
 
-    `worker` is the process or pod behind the address `server`. The times from `decode_s` to `encode_s` are the server's,
-    NaN where it gives none. `resumed` marks a chunk that an earlier run scored.
+    `decode_s` to `encode_s` are the server's times, NaN where it gives none; `resumed` marks a chunk of an earlier run.
     """
 
     start: int

@@ -28,12 +28,7 @@ _HEADER = (
 
 @dataclass(frozen=True, repr=False)
 class SystemsCompared:
-    """The runs of several systems.
-
-    `runs` has a row per run, in the order of time: `system`, `block`, `chunk_size`, `rows_per_request`; `total_s`, NaN
-    where the run failed, with its `error`; the `rows` of `rows_wanted` that came back, and their `max_abs_difference`;
-    CPU seconds of client and servers; the client's `peak_rss_mb`; and `others_cpus`, the CPUs that all else used.
-    """
+    """The runs of several systems: `runs` has a row per run, in the order of time, `total_s` is NaN where it failed."""
 
     runs: pd.DataFrame
     provenance: Provenance
@@ -42,8 +37,7 @@ class SystemsCompared:
     def summary(self) -> pd.DataFrame:
         """A row per system and request size: seconds over the runs that gave a result, and two ratios of medians.
 
-        `times_faster` is the paper's system at the same size over this one (the bound: at its best size), `times_bound`
-        this one over the bound; NaN where there is no result to compare with.
+        `times_faster` compares with the paper's system at the same size, `times_bound` with the bound.
         """
         groups = self.runs.groupby(["system", "rows_per_request"])
         notes = groups["error"].agg(lambda errors: "; ".join(errors.dropna().unique()))

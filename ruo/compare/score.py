@@ -1,7 +1,6 @@
 """One job in a new process: a table is scored once, and what it took is printed as one line of JSON.
 
-``python -m ruo.compare.score client testset.csv http://localhost:8000``, or ``... bound testset.csv model.keras``. The
-clock starts before the reading and stops when all predictions are in one array; imports are outside.
+The clock starts before the reading and stops when all predictions are in one array; imports are outside.
 """
 
 import json

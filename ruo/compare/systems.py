@@ -36,10 +36,9 @@ _START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 
 
 class Systems(JobMeasurement):
-    """All systems for one test set (a CSV file) and one model.
+    """All systems for one test set (a CSV file) and one model; `peers` are the names and addresses of other servers.
 
-    `workers` is the number of processes of ruo's server, by default one per CPU. `peers` are other servers of the same
-    model: their names, and their addresses for ruo's client. Raises MissingPackageError where grequests is missing.
+    Raises MissingPackageError where grequests is missing.
     """
 
     def __init__(

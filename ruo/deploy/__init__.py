@@ -1,7 +1,4 @@
-"""Where servers run: on this machine or in a Kubernetes cluster.
-
-This folder knows the address, the health and the number of workers of a server, but not what is sent to it.
-"""
+"""Where servers run: on this machine or in a Kubernetes cluster. It does not know what is sent to them."""
 
 from ruo.deploy.kubernetes import KubernetesDeployment
 from ruo.deploy.local import LocalServer, local_server

@@ -77,10 +77,9 @@ class KubernetesDeployment:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses for requests.
+        """The addresses for requests: in the cluster the headless Service, which resolves to all pods.
 
-        In the cluster: the name of the headless Service, which resolves to all pods. From outside: the node port of
-        every reachable node, or else a port of this machine for each ready pod, forwarded by kubectl.
+        From outside, the node port of every reachable node, or else a forwarded local port for each ready pod.
         """
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = [

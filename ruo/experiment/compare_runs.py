@@ -29,11 +29,7 @@ Times = dict[tuple[Any, ...], list[float]]  # seconds by setting
 
 @dataclass(frozen=True, repr=False)
 class RunsCompared:
-    """Two sweeps, A and B, setting by setting.
-
-    `table` has a row per setting that both have: its levels; the runs n_a and n_b that succeeded; their geometric means
-    a_s and b_s in seconds; the ratio of B over A with its 95 % interval; and the word of that comparison.
-    """
+    """Two sweeps: `table` has the runs, mean seconds, ratio of B over A and its interval for each setting of both."""
 
     name_a: str  # the folder
     name_b: str
@@ -77,10 +73,7 @@ class RunsCompared:
 
 
 def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCompared:
-    """Compare the sweep in folder `b` with that in folder `a`: the seconds of the whole job, at each setting of both.
-
-    Warm-ups and failed runs do not count; another machine, other versions and another commit give warnings.
-    """
+    """Compare the sweep in folder `b` with that in folder `a`; other machines, versions and commits give warnings."""
     first, second = read_sweep(a), read_sweep(b)
     _require_same_job(first.provenance, second.provenance)
     names = columns_of_setting(pd.concat([first.measured, second.measured]))

@@ -85,8 +85,7 @@ class Costs:
 def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool, flops: float | None = None) -> Costs:
     """What a row costs each part, from the measured runs of a sweep over one model, with one replica among them.
 
-    Reading is timed without sending, replicas by their own clocks, and the network to the server at `url` is measured.
-    `shared` says whether client and replicas are on one machine.
+    `url` is the server's address; `shared` says whether client and replicas are on one machine.
     """
     good = runs[runs["error"].isna()]
     alone = good[good["replicas"].fillna(1) == 1]
@@ -138,8 +137,7 @@ def _outside(frame: pl.DataFrame, url: str, count: int, token: str | None) -> tu
 def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0) -> Iterator[str]:
     """The address of a server behind a slower link, simulated by a process on this machine until the block ends.
 
-    A round trip takes `round_trip_ms` longer, and a new connection costs one; all connections together carry `megabits`
-    million bits per second in each direction. No packet is lost.
+    A new connection costs a round trip; all connections share `megabits` million bits per second in each direction.
     """
     if round_trip_ms < 0 or megabits <= 0:
         raise DeploymentError("round_trip_ms must be 0 or more, and megabits more than 0.")

@@ -56,10 +56,9 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 class ScalingLaw(NamedTuple):
-    """The Universal Scalability Law: Gunther, "Guerrilla Capacity Planning", 2007.
+    """The Universal Scalability Law, gamma N / (1 + alpha (N - 1) + beta N (N - 1)) rows/s for N replicas.
 
-    Throughput over N replicas is gamma N / (1 + alpha (N - 1) + beta N (N - 1)): gamma is that of one replica without
-    contention, alpha the share of the work that is serial, and beta the cost of keeping replicas in step.
+    Gunther, "Guerrilla Capacity Planning", 2007: alpha is contention, beta the cost of keeping replicas in step.
     """
 
     gamma: float

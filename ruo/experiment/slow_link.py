@@ -1,7 +1,4 @@
-"""A slow link, simulated: ``python slow_link.py HOST PORT ROUND_TRIP_MS MEGABITS`` prints the port to connect to.
-
-`ruo.experiment.slow_network` runs it as a separate process, so that it takes no time from the client.
-"""
+"""A slow link, simulated: ``python slow_link.py HOST PORT ROUND_TRIP_MS MEGABITS`` prints the port to connect to."""
 
 import asyncio
 import sys

@@ -1,7 +1,4 @@
-"""Whether the runs of an experiment can be relied on, and for what: VALID or INVALID, as in MLPerf's LoadGen, and why.
-
-A rule applies where the runs have the columns that it needs.
-"""
+"""Whether the runs of an experiment can be relied on, and for what: VALID or INVALID, as in MLPerf's LoadGen."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -17,10 +17,7 @@ _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
 
 @style.house_style
 def figure_of_learning(trained: Trained) -> Figure:
-    """Loss and accuracy against epochs for the training and the validation part, and the test accuracy.
-
-    The test accuracy, with its 95 % interval, stands at the best epoch. The axis of the loss is logarithmic.
-    """
+    """Loss and accuracy against epochs, and at the best epoch the test accuracy with its 95 % interval."""
     figure = Figure((9, 6.5), label=trained.verdict())
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw={"hspace": 0.08})
     best, last = trained.best_epoch, len(trained.history)
@@ -86,10 +83,7 @@ def _accuracy_axis(axes: Any) -> None:
 
 @style.house_style
 def figure_of_confusion(evaluation: Evaluation) -> Figure:
-    """The confusion matrix, with the recall of each class beside it.
-
-    A darker cell has a larger share of the rows of its class. Wrong answers are few, so they have their own scale.
-    """
+    """The confusion matrix, with the recall of each class beside it; wrong answers have a scale of their own."""
     counts = evaluation.confusion.to_numpy()
     texts, size = map(str, evaluation.classes), len(counts)
     names = [text if len(text) <= 24 else text[:23] + "…" for text in texts]

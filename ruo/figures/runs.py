@@ -30,8 +30,7 @@ _GREY = "#777777"
 def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
     """Seconds against rows per request in the measured runs of a `Sweep`, as in the figure of 2023.
 
-    The two phases are those of the runs that form all requests first. `bound_s` are the seconds that the job takes
-    without a network, drawn as a bound.
+    `bound_s` are the seconds that the job takes without a network, drawn as a bound.
     """
     rows = int(runs["rows"].max())
     title = f"Time to score {rows:,} rows against the rows that a request carries"
@@ -67,10 +66,9 @@ def _extremes(runs: pd.DataFrame) -> str:
 
 @style.house_style
 def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> Figure:
-    """Seconds for the whole job against rows per request, a line per system.
+    """Seconds for the whole job against rows per request, a line per system; the title compares `old` and `new`.
 
-    `runs` has a row per run: system, rows_per_request, rows, and total_s, which is NaN where there was no result. The
-    title compares `old` and `new`; `bound` is the system without requests.
+    `runs` has a row per run: system, rows_per_request, rows, and total_s, which is NaN where there was no result.
     """
     sized, rows = runs[runs["system"] != bound], int(runs["rows"].max())
     low, high = float(runs["total_s"].min()) / 1.5, float(runs["total_s"].max()) * 2.2
@@ -137,8 +135,7 @@ def _mark_failures(axes: Any, runs: pd.DataFrame) -> None:
 def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Speed-up over one replica against replicas, a line per model at its fastest request size.
 
-    `table` is that of `ruo.experiment.speed_ups`; short bars show the bounds that the costs set. Each of the `runs`
-    behind it is drawn.
+    `table` is that of `ruo.experiment.speed_ups`; short bars show the bounds that the costs set.
     """
     figure, axes = style.one_panel("How many times as fast as one replica?")
     most = int(table["replicas"].max())

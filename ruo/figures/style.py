@@ -1,7 +1,6 @@
 """The lines and labels of all figures, and how figures are written to disk.
 
-Every run is shown behind the mean, and lines are named where they end. The colours are those of Okabe and Ito; each
-line also has its own marker and dashes, for print and for colour-blind readers.
+Lines have colours (those of Okabe and Ito), markers and dashes, for print and for colour-blind readers.
 """
 
 import os
@@ -52,10 +51,7 @@ class Picture:
 def save_figure(
     figure: Figure, path: str | os.PathLike[str], alt: str | None = None, data: pd.DataFrame | None = None
 ) -> Picture:
-    """Write a figure as PNG (200 dots per inch) and as SVG, and the data behind it as CSV; the path's suffix is replaced.
-
-    The alternative text says in words what the figure shows; by default it is the figure's label.
-    """
+    """Write a figure as PNG and SVG, and its data as CSV; by default the figure's label is the alternative text."""
     path, alt = Path(path), alt or str(figure.get_label())
     picture = Picture(path.with_suffix(".png"), alt)
     if data is not None:

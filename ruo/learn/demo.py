@@ -28,10 +28,7 @@ class Demo(NamedTuple):
 
 
 def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = _MODELS) -> Demo:
-    """Write ``testset.csv`` and NAME.keras for each model; the same seed gives the same demo.
-
-    The model mlp is dense (19,000 multiplications per row), cnn is convolutional (1.7 million).
-    """
+    """Write ``testset.csv`` and NAME.keras for each model; the same seed gives the same demo."""
     if unknown := [name for name in models if name not in _MODELS]:
         raise ArgumentError(f"There is no demo model {unknown[0]!r}; the demo has {' and '.join(_MODELS)}.")
     folder = Path(out)
@@ -43,10 +40,7 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
 
 
 def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
-    """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9.
-
-    It is renamed into place when complete. With the same seed, a longer one begins with the rows of a shorter one.
-    """
+    """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9."""
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")
     path = Path(path)

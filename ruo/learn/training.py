@@ -132,10 +132,7 @@ def train(
     max_rows: int | None = None,
     patience: int = 5,
 ) -> Trained:
-    """Train a dense network on a labelled table; it stops after `patience` epochs without a lower validation loss.
-
-    The parts are drawn at random, and so are `max_rows` of a larger table. Features are scaled within the model.
-    """
+    """Train a dense network on a labelled table until the validation loss has not fallen for `patience` epochs."""
     units, epochs = [_whole_number("units", number) for number in units], _whole_number("epochs", epochs)
     patience, seed = _whole_number("patience", patience), _whole_number("seed", seed, least=0)
     table = open_table(source, label_prefix)

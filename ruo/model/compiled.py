@@ -104,10 +104,7 @@ def _trace(forward: Callable[..., list[Any]], inputs: Iterable[Any]) -> Any:
 
 
 def _trace_keras(keras: Any, loaded: Any, forward: Callable[..., list[Any]]) -> Any:
-    """The graph of a model with its weights as constants, which saves a sixth of the time of a model of few weights.
-
-    Many weights stay variables, since constants are stored twice; and so do weights that calls change (random layers).
-    """
+    """The graph of a model with its weights as constants, unless there are many or calls change them: a sixth faster."""
     if loaded.count_params() > 16 << 20:  # 64 MB as float32
         return _trace(forward, loaded.inputs)
     values, is_changed = [keras.ops.convert_to_numpy(weight) for weight in loaded.variables], False

@@ -1,7 +1,4 @@
-"""What notebooks need: tables, servers and folders, and runs, sweeps and reports of whole notebooks.
-
-It may import every other folder; papermill and nbconvert are imported when a notebook is run.
-"""
+"""What notebooks need: tables, servers, folders, runs, sweeps and reports. It may import every other folder."""
 
 from ruo.notebook.prepare import prepare, prepare_files, prepare_replicas, prepare_tables
 from ruo.notebook.run import run_notebook

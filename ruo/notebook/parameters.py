@@ -31,10 +31,7 @@ for _tag, _pattern in {
 
 
 def parse_value(text: str) -> Any:
-    """Read one value: ``5``, ``1e5``, ``true``, ``none``, ``[1000, none]``, ``1000,none`` or text.
-
-    Words separated by commas are a list only if none of them is text, since a file name may contain a comma.
-    """
+    """Read one value: ``5``, ``1e5``, ``true``, ``none``, ``[1000, none]``, ``1000,none`` or text (commas included)."""
     if text.strip()[:1] in ("[", "{", '"', "'"):
         return _load(text)
     words = [_scalar(word) for word in text.split(",")]

@@ -155,8 +155,7 @@ def prepare_replicas(
 ) -> Workbench:
     """Prepare a table and servers whose number of replicas can change; other arguments as in `prepare`.
 
-    The servers are those of a `deployment` on Kubernetes, which has its own model, or else one on this machine for each
-    of `models`: files, or ``mlp`` and ``cnn`` for the demo's.
+    The servers are those of a `deployment`, or else one here for each of `models` (files, ``mlp`` or ``cnn``).
     """
     work = Workbench(testset, results_dir)
     if deployment:
@@ -175,10 +174,7 @@ def prepare_tables(
     results_dir: PathLike | None = None,
     label_prefix: str = "Label_",
 ) -> Workbench:
-    """Prepare a labelled table to train with, and perhaps another to judge by; no model and no server.
-
-    Without a `table` both are the demo's; half of the digits behind the `other` are in the table too.
-    """
+    """Prepare a labelled table to train with, and perhaps another to judge by; by default the demo's."""
     work = Workbench(table, results_dir)
     if table is None:
         work.other = work.results_dir / "demo-other.csv"

@@ -36,10 +36,7 @@ _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
 ) -> str:
-    """Run a notebook, leave it, its page and its data in the folder `results`, and return the text of verdict.txt.
-
-    A finished run in that folder is kept beside it, under its date; an interrupted run is resumed.
-    """
+    """Run a notebook, leave it, its page and its data in the folder `results`, and return the text of verdict.txt."""
     import nbformat
 
     notebook, folder = Path(notebook), Path(results)
@@ -151,10 +148,7 @@ def run_grid(
     grid: Mapping[str, Sequence[Any]],
     fixed: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Run a notebook for every combination of the grid's values, and return what gathered.csv contains.
-
-    Finished combinations are not run again, so the same call resumes an interrupted grid and repeats failed runs.
-    """
+    """Run a notebook for every combination of the grid's values; finished combinations are not run again."""
     folder = Path(results)
     combinations = _combinations(Path(notebook), folder, grid, fixed or {})
     waiting = sum(not combination.is_finished() for combination in combinations)
@@ -177,10 +171,7 @@ def run_grid(
 
 
 def folder_name(levels: Mapping[str, Any]) -> str:
-    """Return the name of a combination's folder, such as ``model=mlp,workers=2``: portable and unambiguous.
-
-    If it is long, or a value is no portable name or looks like another value, a digest of all values follows.
-    """
+    """The name of a combination's folder, such as ``model=mlp,workers=2``; odd values add a digest of all values."""
     levels = _plain(levels)
     name = ",".join(f"{name}={_word(level)}" for name, level in levels.items())
     if len(name) <= 120 and all(map(_is_portable, levels.values())):

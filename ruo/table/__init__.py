@@ -18,10 +18,7 @@ __all__ = ["NO_LABEL", "Block", "Labels", "Source", "Span", "Table", "class_indi
 
 
 def open_table(source: Source, label_prefix: str = "Label_", shard: tuple[int, int] | None = None) -> Table:
-    """Open a table without reading its rows; the arguments are those of `score_csv`.
-
-    Raises TableError for a missing or empty file, and for feature columns that are absent or not numeric.
-    """
+    """Open a table without reading its rows; raises TableError for what is missing, empty or not numeric."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if not path.is_file():

@@ -72,10 +72,9 @@ class Table:
     def blocks(
         self, chunk_size: int | Callable[[int], int | None] | None, dtype: np.dtype[Any] | type = np.float32
     ) -> Generator[Block]:
-        """Read the table from the start, in row order.
+        """Read the table from the start, in row order, in blocks of `chunk_size` rows (None: all; or as in `regroup`).
 
-        `chunk_size` is the rows of a block, None for all, or a function as in `regroup`. Raises TableError for a cell
-        that the datatype cannot hold, and for a row that is too short or too long.
+        Raises TableError for a cell that the datatype cannot hold, and for a row that is too short or too long.
         """
         yield from regroup(self._read(np.dtype(dtype)), chunk_size if callable(chunk_size) else lambda _: chunk_size)
         if not self._read_rows and self.span is None:

@@ -1,7 +1,6 @@
 """CSV files, gzipped or not.
 
-Text is read in pieces of some megabytes, cut between rows. Threads parse them (polars releases the interpreter lock),
-in the order of the file. A client that scores one part of a table reads only the bytes of that part.
+Text is read in pieces of some megabytes, cut between rows, which threads parse in the order of the file.
 """
 
 import csv

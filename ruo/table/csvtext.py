@@ -70,10 +70,7 @@ def row_start(stream: IO[bytes], position: int) -> int:
 def cut_between_rows(
     stream: IO[bytes], size: int, name: str, end: int = sys.maxsize, *, blank_lines_are_rows: bool = False
 ) -> Iterator[bytes]:
-    """Cut text up to `end` into pieces of about `size` bytes, each of whole rows; raises TableError for an open quote.
-
-    Blank lines at the end of the file are dropped unless they are rows.
-    """
+    """Cut text up to `end` into pieces of about `size` bytes, each of whole rows; TableError for an open quote."""
     blank = b""
     while piece := _read_lines(stream, size, end):
         while not (is_whole := _is_whole(piece)) and (more := _read_lines(stream, size, end)):

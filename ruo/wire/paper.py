@@ -1,8 +1,7 @@
 """The protocol of 2023: rows as JSON text inside a JSON string, answered by a bare JSON array.
 
-The first client wrote ``requests.post(url, json=frame.to_json(orient="values"))``: `to_json` makes the text of an
-array of rows, and `json=` makes a JSON string of that text, so the body is JSON twice. A plain array of rows is
-accepted as well.
+The first client wrote ``requests.post(url, json=frame.to_json(orient="values"))``, so the body is JSON twice. A plain
+array of rows is accepted as well.
 """
 
 from collections.abc import Mapping
