@@ -23,7 +23,7 @@ LAYERS = """
     timing provenance deploy
     model table
     client
-    learn experiment
+    learn experiment distributed
     figures
     compare
     notebook

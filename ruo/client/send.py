@@ -41,7 +41,7 @@ class Client:
         if options.wire not in WIRES:
             *most, last = WIRES
             raise ArgumentError(f"wire={options.wire!r} is not known; use {', '.join(most)} or {last}.")
-        bases, protocol, self._name, self._pinned = model_address(urls)
+        self._bases, protocol, self._name, self._pinned = model_address(urls)
         self.wire = WIRES["v1" if protocol == "v1" and options.wire == "v2" else options.wire]
         self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
@@ -49,7 +49,7 @@ class Client:
         token = options.token or os.environ.get("RUO_TOKEN")
         ca = None if options.ca is None else os.fspath(options.ca)
         self.http = HttpClient(options.timeout, token, ca)
-        self.servers = Servers(bases, partial(Endpoint, self.http))
+        self.servers = Servers(self._bases, partial(Endpoint, self.http))
         self._is_version_told = True  # by every answer so far
         self._has_answered = False
         self._most_rows = math.inf  # in a request, once the server has refused one as too large
@@ -97,6 +97,11 @@ class Client:
         if self.wire.has_metadata:
             return await discovery.learn_model(self._ask, name, version, self._output)
         return (await discovery.learn_version(self._ask, name, version))._replace(output_name=self._output)
+
+    def addresses(self) -> list[str]:
+        """The servers' addresses of this model, of the version that was asked for by its number if any."""
+        path = f"/{self.wire.name[:2]}/models/{self.model.name}/versions/{self._pinned}" if self._pinned else ""
+        return [base + path for base in self._bases]
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""

@@ -1,0 +1,130 @@
+"""Scoring inside an engine that holds the data already: Spark, Dask and Ray call a scorer for each of their batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import polars as pl
+
+from ruo.client.event_loop import LoopThread
+from ruo.client.options import ScoreKeywords, ScoreOptions
+from ruo.client.records import ModelInfo
+from ruo.client.scoring import score_csv
+from ruo.client.send import Client
+from ruo.errors import ArgumentError, ScoringError, TableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OF_A_WHOLE_TABLE = ("checkpoint", "errors", "shard", "progress")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A function from a batch to the batch with its predictions, made by `scorer`; it can be pickled."""
+
+    url: list[str]
+    keep: list[str] | None
+    options: dict[str, Any]
+    model: ModelInfo
+
+    def __call__(self, batch: Any) -> Any:
+        """Score a pandas DataFrame or an Arrow table or record batch; an iterator of them gives an iterator."""
+        if isinstance(batch, Iterator):
+            return map(self, batch)
+        if hasattr(batch, "column_names"):
+            return self._score_arrow(batch)
+        if not hasattr(batch, "iloc"):
+            raise TableError(f"A {type(batch).__name__} is no batch; hand over pandas DataFrames or Arrow tables.")
+        kept = batch if self.keep is None else batch[self.keep]
+        predictions = self._predict(batch, list(kept.columns)).set_axis(batch.index)
+        return kept.assign(**{name: predictions[name] for name in predictions.columns})
+
+    def _score_arrow(self, batch: Any) -> Any:
+        import pyarrow as pa
+
+        kept = batch if self.keep is None else batch.select(self.keep)
+        predictions = self._predict(pl.from_arrow(pa.table(batch)), kept.column_names)
+        columns = [*kept.columns, *(pa.array(predictions[name]) for name in predictions.columns)]
+        return type(batch).from_arrays(columns, names=[*kept.column_names, *predictions.columns])
+
+    def _predict(self, frame: Any, names: Sequence[str]) -> pd.DataFrame:
+        if not len(frame):
+            predictions = self._of_no_rows()
+        else:
+            scores = score_csv(frame, self.url, keep=self.keep or (), progress=False, **self.options)
+            self._require_same_model(scores.model)
+            predictions = scores.to_pandas().drop(columns=["label", *(self.keep or ())], errors="ignore")
+        if double := sorted(set(names) & set(predictions.columns)):
+            raise TableError(f"The batch has a column {double[0]!r} already; pass keep= without it.")
+        return predictions
+
+    def _require_same_model(self, model: ModelInfo) -> None:
+        if (model.version, model.sha256) != (self.model.version, self.model.sha256):
+            raise ScoringError(
+                f"The scorer was made for {self.model.version_named()} of model {self.model.name!r}, and "
+                f"{model.version_named()} answered; make a new scorer and begin again."
+            )
+
+    def _of_no_rows(self) -> pd.DataFrame:
+        import pandas as pd
+
+        shape = self.model.output_shape
+        if shape is None or -1 in shape[1:]:
+            raise ScoringError("A batch has no rows, and the server does not tell how many outputs it has; leave empty batches out.")
+        names = [f"prediction_{index}" for index in range(math.prod(shape[1:]))]
+        return pd.DataFrame(np.empty((0, len(names)), np.float32), columns=names)
+
+
+def scorer(
+    url: str | Sequence[str], *, keep: Sequence[str] | None = None, **options: Unpack[ScoreKeywords]
+) -> Scorer:
+    """Make a function that adds predictions to a batch of rows, for an engine to call on each of its workers.
+
+    The model's version and file are asked for once, here; a batch that another one answers is an error, wherever it is
+    scored. Retries, and the check of every answer, are those of `score_csv`.
+
+    Parameters
+    ----------
+    url : str or sequence of str
+        As in `score_csv`; an address that the engine's workers can reach.
+    keep : sequence of str, optional
+        Columns that come along and are not sent, such as an id; by default all columns come along.
+    **options
+        Keywords of `score_csv`, but for those of a whole table: checkpoint, errors, shard, progress.
+
+    Returns
+    -------
+    Scorer
+        A picklable function from a pandas DataFrame, an Arrow table or record batch, or an iterator of them, to the
+        same with a float32 column for each output of the model.
+
+    Raises
+    ------
+    ScoringError
+        If no server can be asked, here or later; if another version or file of the model answers.
+
+    Examples
+    --------
+    >>> score = scorer("http://localhost:8000", keep=["id"])
+    >>> dask_frame.map_partitions(score).compute()                       # Dask
+    >>> ray_dataset.map_batches(score, batch_format="pyarrow")           # Ray Data
+    >>> spark_frame.mapInArrow(score, "id long, prediction_0 float")     # Spark
+    """
+    refused = [name for name in _OF_A_WHOLE_TABLE if name in options]
+    if refused:
+        raise ArgumentError(f"{refused[0]}= is for a whole table, and a scorer gets batches; leave it out.")
+    urls = [url] if isinstance(url, str) else list(url)
+    with LoopThread() as loop:
+        client = Client(urls, ScoreOptions(keep=keep or (), **options))
+        model = loop.run(_learn_model(client))
+    return Scorer(client.addresses(), None if keep is None else list(keep), dict(options), model)
+
+
+async def _learn_model(client: Client) -> ModelInfo:
+    async with client.http, client.servers:
+        return await client.learn_model()

@@ -1,0 +1,100 @@
+"""A scorer by itself, and on Dask's workers."""
+
+import os
+import pickle
+from pathlib import Path
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from dask.distributed import Client, LocalCluster
+
+from ruo import ArgumentError, ScoringError, TableError, score_csv
+from ruo.deploy.local import LocalServer
+from ruo.distributed import Scorer, scorer
+
+COLUMNS = [f"prediction_{digit}" for digit in range(10)]
+
+
+@pytest.fixture
+def frame(demo) -> pd.DataFrame:
+    """The demo's table with a number for each row, in another order than the index."""
+    table = pd.read_csv(demo.testset)
+    return table.assign(id=np.arange(len(table))[::-1]).sample(frac=1, random_state=0)
+
+
+@pytest.fixture
+def score(server: LocalServer) -> Scorer:
+    """A scorer that keeps the number of the row."""
+    return scorer(server.urls, keep=["id"])
+
+
+def test_a_pandas_batch_keeps_its_index(score: Scorer, frame: pd.DataFrame, expected: np.ndarray) -> None:
+    """Each row has its own predictions, beside the columns to keep, under its own label."""
+    batch = pickle.loads(pickle.dumps(score))(frame)  # noqa: S301  what was pickled here
+    assert list(batch.columns) == ["id", *COLUMNS]
+    assert batch.index.equals(frame.index)
+    np.testing.assert_allclose(batch[COLUMNS], expected[frame.index], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [pa.Table, pa.RecordBatch])
+def test_arrow_batches_come_back_as_what_they_were(score: Scorer, frame: pd.DataFrame, kind: type) -> None:
+    """Also from an iterator, and where a batch has no rows: the same names and types."""
+    batch = kind.from_pandas(frame, preserve_index=False)
+    whole, empty = score(iter([batch, batch.slice(0, 0)]))
+    assert isinstance(whole, kind)
+    assert isinstance(empty, kind)
+    assert whole.schema.equals(empty.schema)
+    assert (whole.num_rows, empty.num_rows) == (len(frame), 0)
+    pd.testing.assert_frame_equal(whole.to_pandas(), score(frame).reset_index(drop=True))
+
+
+def test_all_columns_come_along_by_default(server: LocalServer, frame: pd.DataFrame) -> None:
+    """A batch loses none of its columns, unless some are named to be kept; a name is never taken twice."""
+    score = scorer(server.urls, drop=["id"])
+    batch = score(frame)
+    pd.testing.assert_frame_equal(batch[frame.columns], frame)
+    with pytest.raises(TableError, match="has a column 'prediction_0' already"):
+        scorer(server.urls, drop=["id", *COLUMNS])(batch)
+
+
+def test_what_is_no_batch_and_what_is_for_whole_tables_is_refused(score: Scorer, server: LocalServer) -> None:
+    """The errors name the type and the keyword."""
+    with pytest.raises(TableError, match="A list is no batch"):
+        score([1, 2])
+    with pytest.raises(ArgumentError, match="checkpoint= is for a whole table"):
+        scorer(server.urls, checkpoint="x")
+
+
+def test_another_model_is_refused_in_every_batch(scripted, answers, right_answer) -> None:
+    """The version of the first question holds for all batches, wherever they are scored."""
+    versions = iter(["1"])
+    server = scripted(lambda number, body, headers: right_answer(body, headers, version=next(versions, "2")))
+    score = scorer(server.url)
+    batch = pd.DataFrame(np.ones((4, 3), np.float32))
+    assert score(batch)["prediction_0"].tolist() == [3.0] * 4
+    with pytest.raises(ScoringError, match=r"made for version 1 .* version 2 answered"):
+        score(batch)
+
+
+def test_dask_gives_every_row_its_own_predictions(
+    server: LocalServer, score: Scorer, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    """200,000 rows over two worker processes, of which one dies on the way, equal those of `score_csv`."""
+    table = pd.concat([frame] * 80, ignore_index=True).assign(id=np.arange(200_000))
+    died = tmp_path / "died"
+
+    def score_or_die(batch: pd.DataFrame) -> pd.DataFrame:
+        if batch["id"].iloc[0] == 100_000 and not died.exists():
+            died.touch()
+            os._exit(1)
+        return score(batch)
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        parts = dd.from_pandas(table, npartitions=8).map_partitions(score_or_die, meta=score(table[:0]))
+        scored = parts.compute()
+    assert died.exists()
+    assert scored["id"].tolist() == list(range(200_000))
+    np.testing.assert_allclose(scored[COLUMNS], score_csv(table, server.urls, keep=["id"]).predictions, atol=1e-6)
