@@ -9,7 +9,7 @@ import numpy as np
 from ruo.client.records import Answer, ModelInfo, RequestRecord, rows_named
 from ruo.client.scores import Predictions, Timings
 from ruo.errors import ScoringError
-from ruo.table import NO_LABEL, Labels
+from ruo.tables import NO_LABEL, Labels
 from ruo.wire.messages import Array
 
 

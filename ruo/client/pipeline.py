@@ -16,7 +16,7 @@ from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table import Block, Table
+from ruo.tables import Block, Table
 from ruo.wire import WireError
 from ruo.wire.v2 import DATATYPES
 

@@ -11,7 +11,7 @@ from ruo.wire import ONLY, Encoded
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
-    from ruo.table import Labels
+    from ruo.tables import Labels
 
 
 class ModelInfo(NamedTuple):

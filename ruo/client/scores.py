@@ -17,7 +17,7 @@ import polars as pl
 
 from ruo.client.records import ModelInfo, RequestRecord
 from ruo.errors import ArgumentError, CheckpointError, ScoringError
-from ruo.table import Labels, Span
+from ruo.tables import Labels, Span
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from ruo.client.records import ModelInfo
 from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, TableError
-from ruo.table import Labels, Source, open_table
+from ruo.tables import Labels, Source, open_table
 
 
 class ScoredBlock(NamedTuple):

@@ -18,7 +18,7 @@ from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_nam
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, model_address
 from ruo.errors import ArgumentError, ScoringError
-from ruo.table import Block, Labels
+from ruo.tables import Block, Labels
 from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 

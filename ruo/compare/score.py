@@ -16,7 +16,7 @@ import polars as pl
 from ruo.errors import RuoError, TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
-from ruo.table import class_indices
+from ruo.tables import class_indices
 from ruo.wire.messages import Array
 
 Model = Callable[[Array], Array]

@@ -24,7 +24,7 @@ import polars as pl
 from ruo.client.scoring import score_csv
 from ruo.errors import ArgumentError, DeploymentError, ExperimentError
 from ruo.machine import cpu_limit
-from ruo.table import Source, open_table
+from ruo.tables import Source, open_table
 from ruo.timing import time_runs
 
 

@@ -18,7 +18,7 @@ from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_co
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table import Source, fingerprint_table, open_table
+from ruo.tables import Source, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
 Servers = Sequence[str] | Deployment  # an address, addresses or a deployment

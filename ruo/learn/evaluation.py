@@ -13,7 +13,7 @@ from scipy import stats
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError
 from ruo.stats import Interval, mean_interval
-from ruo.table import Source, open_table
+from ruo.tables import Source, open_table
 from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]

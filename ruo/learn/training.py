@@ -12,7 +12,7 @@ import pandas as pd
 from ruo.errors import ArgumentError, TableError
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
-from ruo.table import NO_LABEL, Block, Labels, Source, Table, open_table
+from ruo.tables import NO_LABEL, Block, Labels, Source, Table, open_table
 from ruo.wire.messages import Array
 
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing

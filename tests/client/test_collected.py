@@ -10,7 +10,7 @@ import pytest
 from ruo.client.collected import Collected
 from ruo.client.records import Answer, ModelInfo, RequestRecord
 from ruo.errors import ScoringError
-from ruo.table import NO_LABEL
+from ruo.tables import NO_LABEL
 
 
 def sent(start: int, rows: int, labels: list[int] | None = None, failed: bool = False, **record: Any) -> Answer:

@@ -17,7 +17,7 @@ import pytest
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
-from ruo.table import open_table
+from ruo.tables import open_table
 
 
 @pytest.fixture

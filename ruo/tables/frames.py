@@ -11,8 +11,8 @@ import polars as pl
 
 from ruo.errors import TableError
 from ruo.provenance import fingerprint
-from ruo.table.base import Piece, Table, fingerprint_table
-from ruo.table.cells import CellError, cell_error, is_number, why_unfit
+from ruo.tables.base import Piece, Table, fingerprint_table
+from ruo.tables.cells import CellError, cell_error, is_number, why_unfit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import open_table
-from ruo.table.csvtext import cut_between_rows
+from ruo.tables import open_table
+from ruo.tables.csvtext import cut_between_rows
 
 
 def _csv(tmp_path: Path, text: str | bytes) -> Path:

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ruo.table import NO_LABEL, open_table
-from ruo.table.csvtext import PIECE_BYTES
+from ruo.tables import NO_LABEL, open_table
+from ruo.tables.csvtext import PIECE_BYTES
 
 FRAME = pl.DataFrame(
     {

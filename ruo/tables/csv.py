@@ -21,9 +21,9 @@ import polars as pl
 
 from ruo.errors import TableError
 from ruo.provenance import fingerprint
-from ruo.table.base import Piece, Table
-from ruo.table.cells import CellError, cell_error, polars_type, why_unfit
-from ruo.table.csvtext import PIECE_BYTES, cut_between_rows, read_header, row_start
+from ruo.tables.base import Piece, Table
+from ruo.tables.cells import CellError, cell_error, polars_type, why_unfit
+from ruo.tables.csvtext import PIECE_BYTES, cut_between_rows, read_header, row_start
 
 _THREADS = min(4, os.cpu_count() or 1) + 1  # one waits with its rows while the others keep every CPU busy
 _LONE_CR = re.compile(rb"\r(?!\n)")  # ends a row for csv, and is part of a cell for polars

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.table.base import NO_LABEL, Block, Labels, Source, Span, Table, class_indices, fingerprint_table
-from ruo.table.csv import CsvTable
-from ruo.table.frames import FrameTable, ParquetTable, from_pandas
+from ruo.tables.base import NO_LABEL, Block, Labels, Source, Span, Table, class_indices, fingerprint_table
+from ruo.tables.csv import CsvTable
+from ruo.tables.frames import FrameTable, ParquetTable, from_pandas
 
 __all__ = ["NO_LABEL", "Block", "Labels", "Source", "Span", "Table", "class_indices", "fingerprint_table", "open_table"]
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import NO_LABEL, open_table
+from ruo.tables import NO_LABEL, open_table
 
 
 def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:

@@ -15,7 +15,7 @@ import polars as pl
 
 from ruo.errors import TableError
 from ruo.provenance import fingerprint
-from ruo.table.cells import to_array
+from ruo.tables.cells import to_array
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import open_table
+from ruo.tables import open_table
 
 FRAME = pl.DataFrame(
     {

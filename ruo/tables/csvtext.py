@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from ruo.errors import TableError
-from ruo.table.cells import is_number
+from ruo.tables.cells import is_number
 
 PIECE_BYTES = 8 << 20
 _LONGEST_CELL = 64 << 20
