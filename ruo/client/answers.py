@@ -66,10 +66,11 @@ def predictions_of(
     return predictions
 
 
-def rows_not_finite(cells: Array) -> Array:
-    """The rows that hold NaN or Infinity, in order."""
-    is_finite = np.isfinite(cells)
-    return np.empty(0, np.int64) if is_finite.all() else np.unique(np.nonzero(~is_finite)[0])
+def rows_not_finite(*arrays: Array) -> Array:
+    """The rows that hold NaN or Infinity in any of the arrays, in order."""
+    masks = [np.isfinite(cells) for cells in arrays if cells.dtype.kind == "f"]
+    rows = [np.nonzero(~is_finite)[0] for is_finite in masks if not is_finite.all()]
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
 
 
 def _as_float32(output: Array, chunk: Chunk) -> Array:
@@ -79,7 +80,7 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
         predictions = output.astype(np.float32, copy=False)
     wrong = rows_not_finite(predictions)
     if wrong.size:  # for a row with NaN among its features, NaN is a right answer
-        wrong = np.setdiff1d(wrong, rows_not_finite(chunk.features))
+        wrong = np.setdiff1d(wrong, rows_not_finite(*chunk.inputs.values()))
     if wrong.size:
         row = int(wrong[0])
         value = output[row][~np.isfinite(predictions[row])].flat[0]
