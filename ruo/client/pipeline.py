@@ -134,9 +134,9 @@ class Pipeline:
         return items if len(items) == count else [*items, None]
 
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
-        start, rows = block.start, len(block.features)
+        start, rows = block.start, block.rows
         self.rows += rows
-        self.not_finite += len(rows_not_finite(block.features))
+        self.not_finite += len(rows_not_finite(block.array))
         if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
             return [answer._replace(labels=block.labels)]
         try:

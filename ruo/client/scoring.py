@@ -25,7 +25,7 @@ from ruo.client.records import ModelInfo
 from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, TableError
-from ruo.tables import Labels, Source, open_table
+from ruo.tables import Labels, Source, TableOptions, open_table
 
 
 class ScoredBlock(NamedTuple):
@@ -116,7 +116,7 @@ class _Run:
         if not urls:
             raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
         self.client = Client(urls, options)
-        self.table = open_table(source, options.label_prefix, options.shard)
+        self.table = open_table(source, TableOptions(label_prefix=options.label_prefix), options.shard)
 
     async def score(self, bar: Progress) -> Scores:
         """Score the table and collect all answers."""

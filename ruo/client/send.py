@@ -100,7 +100,7 @@ class Client:
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""
-        shape, features = self.model.input_shape, block.features
+        shape, features = self.model.input_shape, block.array
         if shape is not None and len(shape) > 2 and -1 not in shape[1:] and math.prod(shape[1:]) == features.shape[1]:
             features = features.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
         return self._chunk(block.start, features, block.labels)
