@@ -4,34 +4,108 @@ A `Piece` is what one read returns: megabytes of a file, 20,000 rows of a DataFr
 to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the wire.
 """
 
+from __future__ import annotations
+
+import io
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import polars as pl
 
-from ruo.errors import TableError
-from ruo.tables.base import NO_LABEL, Block, Labels, Source, Span, Table, class_indices, fingerprint_table
+from ruo.errors import ArgumentError, TableError
+from ruo.provenance import fingerprint
+from ruo.tables.base import Block, Features, Span, Table, read_once
+from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
-from ruo.tables.frames import FrameTable, ParquetTable, from_pandas
+from ruo.tables.files import FilesTable, files_within
+from ruo.tables.frames import IterTable, LazyTable, as_frame, is_pandas
+from ruo.tables.labels import NO_LABEL, Labels, class_indices, number_classes
+from ruo.tables.options import TableKeywords, TableOptions, TableSource, table
 
-__all__ = ["NO_LABEL", "Block", "Labels", "Source", "Span", "Table", "class_indices", "fingerprint_table", "open_table"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "NO_LABEL",
+    "Block",
+    "Features",
+    "Labels",
+    "ModelInput",
+    "Source",
+    "Span",
+    "Table",
+    "TableKeywords",
+    "TableOptions",
+    "TableSource",
+    "class_indices",
+    "fingerprint_table",
+    "number_classes",
+    "open_table",
+    "table",
+]
+
+Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | pl.DataFrame | pl.LazyFrame | TableSource | Iterable[Any]"
+
+_DEFAULT = TableOptions()
 
 
-def open_table(source: Source, label_prefix: str = "Label_", shard: tuple[int, int] | None = None) -> Table:
-    """Open a table without reading its rows; raises TableError for what is missing, empty or not numeric."""
+def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[int, int] | None = None) -> Table:
+    """Open a table without reading its rows; raises TableError for what is missing, empty or lacks a column."""
+    if isinstance(source, TableSource):
+        if options != _DEFAULT:
+            raise ArgumentError(
+                "The source is a ruo.table(...), which says how it is read; give the options there only."
+            )
+        source, options = source
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else "does not exist"
-            raise TableError(f"{path} {what}; pass the path of a CSV or Parquet file.")
-        return (ParquetTable if path.suffix.lower() in (".parquet", ".pq") else CsvTable)(path, label_prefix, shard)
-    if isinstance(source, pl.DataFrame):
-        frame, index = source, None
-    elif type(source).__module__.startswith("pandas") and hasattr(source, "columns"):
-        frame, index = from_pandas(source), source.index
-    else:
-        raise TableError(f"A {type(source).__name__} is not a table; pass a path or a pandas or polars DataFrame.")
-    table = FrameTable("the DataFrame", frame.lazy(), label_prefix, shard)
-    if index is not None:
-        table.index = index[table.span.begin : table.span.end] if table.span else index
-    return table
+        return _open_path(Path(source), options, shard)
+    if isinstance(source, pl.LazyFrame):
+        return LazyTable("the LazyFrame", source, options, shard)
+    if (frame := as_frame(source)) is not None:
+        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_eager=True)
+        if is_pandas(source):
+            index = cast("pd.DataFrame", source).index
+            opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
+        return opened
+    if not isinstance(source, Iterable):
+        raise TableError(f"A {type(source).__name__} is not a table; pass a path or a DataFrame.")
+    if isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, os.PathLike)) for one in source):
+        return _open_files(f"{len(source)} files", [Path(one) for one in source], options, shard)
+    if shard:
+        raise read_once(f"the {type(source).__name__}")
+    return IterTable(source, options)
+
+
+def fingerprint_table(source: Source) -> str:
+    """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
+    if isinstance(source, TableSource):
+        source = source.source
+    if isinstance(source, (str, os.PathLike)) and not Path(source).is_dir():
+        return fingerprint(source)
+    return open_table(source).fingerprint()
+
+
+def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None) -> Table:
+    if str(path) == "-":
+        return CsvTable(cast("io.BufferedReader", sys.stdin.buffer), options, shard, "the standard input")
+    if path.is_dir():
+        return _open_files(str(path), files_within(path), options, shard)
+    if not path.exists():
+        raise TableError(f"{path} does not exist; pass the path of a CSV or Parquet file.")
+    if not path.is_file():  # a pipe
+        return CsvTable(path.open("rb"), options, shard, str(path))
+    with path.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
+    if is_parquet:
+        # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
+        return LazyTable(path.name, pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
+    return CsvTable(path, options, shard, path.name)
+
+
+def _open_files(name: str, paths: list[Path], options: TableOptions, shard: tuple[int, int] | None) -> Table:
+    if shard:
+        raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
+    return FilesTable(name, paths, options, lambda path: _open_path(path, options, None))
