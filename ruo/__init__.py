@@ -13,9 +13,10 @@ from ruo.errors import ArgumentError, RuoError, ScoringError, TableError
 
 if TYPE_CHECKING:
     from ruo.client.scores import Scores
-    from ruo.client.scoring import ascore_csv, iter_scores, score_csv
+    from ruo.client.scoring import ascore_csv, iter_scores, score_csv, score_to_file
     from ruo.deploy.kubernetes import KubernetesDeployment
     from ruo.deploy.local import local_server
+    from ruo.tables import table
     from ruo.timing import time_runs
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "iter_scores",
     "local_server",
     "score_csv",
+    "score_to_file",
+    "table",
     "time_runs",
 ]
 
@@ -41,6 +44,8 @@ _MODULES = {
     "iter_scores": "ruo.client.scoring",
     "local_server": "ruo.deploy.local",
     "score_csv": "ruo.client.scoring",
+    "score_to_file": "ruo.client.scoring",
+    "table": "ruo.tables",
     "time_runs": "ruo.timing",
 }
 

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ruo.errors import RuoError
+from ruo.client.command import ScoreCommand, keywords
+from ruo.errors import ArgumentError, RuoError
+
+if TYPE_CHECKING:
+    from ruo.client.scores import ScoredFile, Scores
 
 _SOME_FAILED = 3
 _RESUMED = "the same command goes on from there"
@@ -22,6 +26,8 @@ class _Verbs(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
+        except ArgumentError as error:
+            raise click.UsageError(str(error)) from error
         except RuoError as error:
             raise click.ClickException(str(error)) from error
 
@@ -66,62 +72,25 @@ def publish(model: Path, store: Path) -> None:
     click.echo(f"{store}: version {publish_model(model, store)}")
 
 
-def _number(value: str) -> int | str:
-    if value == "auto" or value.isdigit():
-        return value if value == "auto" else int(value)
-    raise click.BadParameter(f"{value!r} is neither a whole number nor auto.")
-
-
-def _output(value: str) -> Path:
-    path = Path(value)
-    if path.suffix not in (".csv", ".parquet"):
-        raise click.BadParameter(f"{path} must end in .csv or .parquet.")
-    return path
-
-
-def _part(value: str) -> tuple[int, int]:
-    index, _, of = value.partition("/")
-    if index.isdigit() and of.isdigit() and int(index) < int(of):
-        return int(index), int(of)
-    raise click.BadParameter(f"{value!r} is no part; 0/4 is the first of four, 3/4 the last.")
-
-
-@main.command()
-@click.argument("source", type=Path)
+@main.command(cls=ScoreCommand)
+@click.argument("source")
 @click.argument("url", nargs=-1, required=True)
-@click.option("--output", "-o", type=_output, metavar="PATH", help="Predictions as .csv or .parquet.")
-@click.option("--checkpoint", type=Path, help="Keep the scores here, and resume from them.")
-@click.option("--shard", type=_part, metavar="I/N", help="Score only part I of N, from 0; `ruo merge` joins the parts.")
-@click.option("--chunk-size", default="10000", type=_number, metavar="N", help="Rows per request; 0 for all; auto.")
-@click.option("--concurrency", default="8", type=_number, metavar="N", help="Requests in flight; auto.")
-@click.option("--wire", default="v2", help="v2, v2-json, v1 or paper.")
-@click.option("--label-prefix", default="Label_", help="Columns whose names begin so are not sent.")
-@click.option("--errors", default="raise", type=click.Choice(["raise", "collect"]), help="Stop, or score the rest.")
-@click.option("--retries", default=10, help="Further attempts at a request that failed.")
-@click.option("--timeout", default=60.0, help="Seconds that an attempt may take.")
-@click.option("--output-name", help="The output to take, for a model with several.")
-@click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
-@click.option("--ca", type=Path, help="Certificates (PEM) to trust for https.")
-@click.option("--progress/--no-progress", default=None, help="Draw a bar; by default in a terminal only.")
-def score(
-    source: Path, url: tuple[str, ...], output: Path | None, chunk_size: Any, output_name: str | None, **options: Any
-) -> None:
-    """Score the table SOURCE with the model at URL (several URLs: servers with the same model).
+@click.option("--output", "-o", "path", type=Path, help="Write the predictions while they come, as .csv or .parquet.")
+def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) -> None:
+    """Score the table SOURCE (- reads standard input) with the model at URL (several: servers with the same model).
 
-    Exits with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect left out some rows,
-    130 when it was interrupted; with --checkpoint, the same command then resumes.
+    Exits with status 0 when all rows were scored, 1 when the run failed, 2 when an option is wrong, 3 when --errors
+    collect left out some rows, 130 when it was interrupted; with --checkpoint, the same command then resumes.
     """
-    from ruo.client.scoring import score_csv
+    from ruo.client.scoring import score_csv, score_to_file
 
-    if output is not None and not output.parent.is_dir():
-        raise click.BadParameter(f"the folder {output.parent} does not exist.", param_hint="--output")
-    if options["shard"] and output is not None and output.suffix != ".parquet":
-        raise click.BadParameter("a part is written as .parquet, so that it can be merged.", param_hint="--output")
-    with _interruptible(_RESUMED if options["checkpoint"] else "nothing is kept without --checkpoint"):
-        scores = score_csv(source, list(url), chunk_size=chunk_size or None, output=output_name, **options)
-    if output is not None:
-        (scores.to_csv if output.suffix == ".csv" else scores.to_parquet)(output)
-        click.echo(f"Predictions: {output}")
+    options = keywords(given)
+    with _interruptible(_RESUMED if given["checkpoint"] else "nothing is kept without --checkpoint"):
+        if path is None:
+            scores: Scores | ScoredFile = score_csv(source, list(url), **options)
+        else:
+            scores = score_to_file(source, list(url), path, **options)
+            click.echo(f"Predictions: {path}")
     click.echo(repr(scores))
     for failure in scores.errors:
         click.echo(str(failure), err=True)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from ruo.client.event_loop import LoopThread
-from ruo.client.options import ScoreKeywords, ScoreOptions
+from ruo.client.layout import Layout, to_pandas
+from ruo.client.options import ScoreOptions
 from ruo.client.records import ModelInfo
 from ruo.client.scoring import score_csv
 from ruo.client.send import Client
 from ruo.errors import ArgumentError, ScoringError, TableError
+from ruo.tables import open_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class Scorer:
         return kept.assign(**{name: predictions[name] for name in predictions.columns})
 
     def _score_arrow(self, batch: Any) -> Any:
-        import pyarrow as pa
+        import pyarrow as pa  # who hands over Arrow has it
 
         kept = batch if self.keep is None else batch.select(self.keep)
         predictions = self._predict(pl.from_arrow(pa.table(batch)), kept.column_names)
@@ -54,7 +55,7 @@ class Scorer:
 
     def _predict(self, frame: Any, names: Sequence[str]) -> pd.DataFrame:
         if not len(frame):
-            predictions = self._of_no_rows()
+            predictions = self._of_no_rows(frame)
         else:
             scores = score_csv(frame, self.url, keep=self.keep or (), progress=False, **self.options)
             self._require_same_model(scores.model)
@@ -64,25 +65,25 @@ class Scorer:
         return predictions
 
     def _require_same_model(self, model: ModelInfo) -> None:
-        if (model.version, model.sha256) != (self.model.version, self.model.sha256):
+        is_same_file = model.sha256 == self.model.sha256 or not (model.sha256 and self.model.sha256)
+        if model.version != self.model.version or not is_same_file:
             raise ScoringError(
                 f"The scorer was made for {self.model.version_named()} of model {self.model.name!r}, and "
                 f"{model.version_named()} answered; make a new scorer and begin again."
             )
 
-    def _of_no_rows(self) -> pd.DataFrame:
-        import pandas as pd
-
-        shape = self.model.output_shape
+    def _of_no_rows(self, frame: Any) -> pd.DataFrame:
+        shape, options = self.model.output_shape, ScoreOptions(keep=self.keep or (), **self.options)
         if shape is None or -1 in shape[1:]:
-            raise ScoringError("A batch has no rows, and the server does not tell how many outputs it has; leave empty batches out.")
-        names = [f"prediction_{index}" for index in range(math.prod(shape[1:]))]
-        return pd.DataFrame(np.empty((0, len(names)), np.float32), columns=names)
+            message = (
+                "does not say how many outputs its model has, which a batch without rows needs; leave such batches out"
+            )
+            raise ScoringError(f"The server {message}.")
+        layout = Layout(options.prediction_names, options.argmax, open_table(frame, options.of_table).classes)
+        return to_pandas(layout.frame(np.empty((0, *shape[1:]), np.float32), None, None), None)
 
 
-def scorer(
-    url: str | Sequence[str], *, keep: Sequence[str] | None = None, **options: Unpack[ScoreKeywords]
-) -> Scorer:
+def scorer(url: str | Sequence[str], *, keep: Sequence[str] | None = None, **options: Any) -> Scorer:
     """Make a function that adds predictions to a batch of rows, for an engine to call on each of its workers.
 
     The model's version and file are asked for once, here; a batch that another one answers is an error, wherever it is
@@ -121,10 +122,10 @@ def scorer(
     urls = [url] if isinstance(url, str) else list(url)
     with LoopThread() as loop:
         client = Client(urls, ScoreOptions(keep=keep or (), **options))
-        model = loop.run(_learn_model(client))
+        model = loop.run(_learn_model(client, list(options.get("inputs") or ())))
     return Scorer(client.addresses(), None if keep is None else list(keep), dict(options), model)
 
 
-async def _learn_model(client: Client) -> ModelInfo:
+async def _learn_model(client: Client, inputs: Sequence[str]) -> ModelInfo:
     async with client.http, client.servers:
-        return await client.learn_model()
+        return await client.learn_model(None, inputs)

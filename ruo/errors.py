@@ -71,6 +71,12 @@ class CheckpointError(RuoError):
     scores: Any = None
 
 
+class OutputError(RuoError):
+    """A file of predictions cannot be written; `scores` as in ScoringError."""
+
+    scores: Any = None
+
+
 class DeploymentError(RuoError):
     """A server could not be started, reached or changed."""
 

@@ -1,9 +1,11 @@
 """The command line."""
 
+import re
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ruo.__main__ import main
+from ruo.client.options import GROUPS
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
 
@@ -59,7 +62,10 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["score", "nothing.csv", "http://127.0.0.1:9"], "Error: nothing.csv does not exist"),
         (["score", __file__, "127.0.0.1:9"], "is not the address of a server"),
         (["score", __file__, "http://127.0.0.1:9", "-o", "p.txt"], "p.txt must end in .csv or .parquet"),
-        (["score", __file__, "http://127.0.0.1:9", "--wire", "v9"], "wire='v9' is not known"),
+        (
+            ["score", __file__, "http://127.0.0.1:9", "--wire", "v9"],
+            "'v9' is not one of 'v2', 'v2-json', 'v1', 'paper'",
+        ),
         (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
     ],
 )
@@ -132,8 +138,12 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(
         ("--shard=4/4", "'4/4' is no part; 0/4 is the first of four, 3/4 the last"),
         ("--shard=a", "'a' is no part"),
         ("--chunk-size=ten", "'ten' is neither a whole number nor auto"),
-        ("--output=nowhere/p.csv", "the folder nowhere does not exist"),
+        ("--output=nowhere/p.csv", "The folder nowhere does not exist"),
         ("--errors=ignore", "'ignore' is not one of"),
+        ("--http-header=s3cret", "a header is written 'Name: value'"),
+        ("--http-header=X-Key: a\nb", "the value of X-Key must be text"),
+        ("--input=a,b", "'a,b' is no input; write NAME=a,b,c"),
+        ("--datatype=float", "'float' is not one of 'BOOL'"),
     ],
 )
 def test_a_wrong_option_is_refused(option: str, sentence: str) -> None:
@@ -141,4 +151,47 @@ def test_a_wrong_option_is_refused(option: str, sentence: str) -> None:
     result = CliRunner().invoke(main, ["score", __file__, "http://127.0.0.1:9", option])
 
     assert result.exit_code == 2
+    assert "s3cret" not in result.output
     assert sentence in " ".join(result.output.split())
+
+
+def test_help_lists_every_option_by_its_group() -> None:
+    """`ruo score --help` has a section for each group, with an option for each field of its dataclass."""
+    output = CliRunner().invoke(main, ["score", "--help"]).output
+    own, *groups = re.split(r"\n(?:The )(?:table|run|server):\n", output)
+
+    assert "-o, --output" in own
+    for group, section in zip(GROUPS.values(), groups, strict=True):
+        shown = re.findall(r"^  --([a-z-]+)", section, re.MULTILINE)
+        assert len(shown) == len([option for option in fields(group) if option.name != "pipelined"])
+    assert {"columns", "keep", "separator", "header", "null-value"} < set(
+        re.findall(r"^  --([a-z-]+)", groups[0], re.MULTILINE)
+    )
+    assert {"http-header", "token", "input-name"} < set(re.findall(r"^  --([a-z-]+)", groups[2], re.MULTILINE))
+
+
+def test_options_reach_the_run(scripted: Any, right_answer: Any, tmp_path: Path) -> None:
+    """Columns, a header, names and the class come from the command line as from Python; - is standard input."""
+    seen: list[dict[str, str]] = []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        seen.append(headers)
+        return right_answer(body, headers)
+
+    url, out = scripted(script).url, tmp_path / "p.csv"
+    command = [sys.executable, "-m", "ruo", "score", "-", url, "-o", str(out), "--columns", 'c,a,"b, too"', "--keep=id"]
+    command += [
+        "--separator=;",
+        "--null-value=?",
+        "--null-value=NA",
+        "--http-header",
+        "X-Key: k:1",
+        "--prediction-names=sum",
+    ]
+    text = "id;a;b, too;c\n007;1;2;3\n008;?;NA;3\n"
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert "2 rows x 1 outputs" in done.stdout
+    assert out.read_text() == "id,sum\n007,6.0\n008,NaN\n"
+    assert seen[0]["X-Key"] == "k:1"

@@ -21,7 +21,7 @@ LAYERS = """
     errors
     wire stats machine
     timing provenance deploy
-    model table
+    model tables
     client
     learn experiment distributed
     figures

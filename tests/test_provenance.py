@@ -16,7 +16,7 @@ import pytest
 from ruo.errors import ArgumentError
 from ruo.machine import cpu_limit
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table import fingerprint_table
+from ruo.tables import fingerprint_table
 
 
 def test_machine_is_described() -> None:

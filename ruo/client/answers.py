@@ -51,6 +51,8 @@ def predictions_of(
     if answer.id and answer.id != request_id(chunk.start, chunk.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
     output = answer.outputs[chosen_output(answer.outputs, model.output_name)]
+    if output.dtype == object:
+        raise WireError("the predictions are text")
     if output.ndim == 0:
         raise WireError("the predictions are a single number")
     if len(output) != chunk.rows:
@@ -64,10 +66,11 @@ def predictions_of(
     return predictions
 
 
-def rows_not_finite(cells: Array) -> Array:
-    """The rows that hold NaN or Infinity, in order."""
-    is_finite = np.isfinite(cells)
-    return np.empty(0, np.int64) if is_finite.all() else np.unique(np.nonzero(~is_finite)[0])
+def rows_not_finite(*arrays: Array) -> Array:
+    """The rows that hold NaN or Infinity in any of the arrays, in order."""
+    masks = [np.isfinite(cells) for cells in arrays if cells.dtype.kind == "f"]
+    rows = [np.nonzero(~is_finite)[0] for is_finite in masks if not is_finite.all()]
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
 
 
 def _as_float32(output: Array, chunk: Chunk) -> Array:
@@ -77,7 +80,7 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
         predictions = output.astype(np.float32, copy=False)
     wrong = rows_not_finite(predictions)
     if wrong.size:  # for a row with NaN among its features, NaN is a right answer
-        wrong = np.setdiff1d(wrong, rows_not_finite(chunk.features))
+        wrong = np.setdiff1d(wrong, rows_not_finite(*chunk.inputs.values()))
     if wrong.size:
         row = int(wrong[0])
         value = output[row][~np.isfinite(predictions[row])].flat[0]

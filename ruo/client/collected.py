@@ -2,14 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import polars as pl
 
 from ruo.client.records import Answer, ModelInfo, RequestRecord, rows_named
 from ruo.client.scores import Predictions, Timings
 from ruo.errors import ScoringError
-from ruo.table import NO_LABEL, Labels
+from ruo.tables import NO_LABEL, Labels, number_classes
 from ruo.wire.messages import Array
 
 
@@ -37,30 +38,24 @@ class Consistency:
         return None
 
 
-class Collected(Consistency):
-    """All answers so far; `expected_rows` gives the rows of the table, as far as they are known."""
+class Tally(Consistency):
+    """The requests, failures and rows so far, without the predictions."""
 
-    def __init__(self, allow_version_change: bool, expected_rows: Callable[[], int | None]) -> None:
+    def __init__(self, allow_version_change: bool) -> None:
         super().__init__(allow_version_change)
         self.records: list[RequestRecord] = []
         self.errors: list[ScoringError] = []
-        self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
-        self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
         self.scored = 0  # rows with predictions
         self._all_name_file = True
 
     def add(self, answer: Answer) -> ScoringError | None:
-        """Keep an answer, and return its error, if any."""
+        """Count an answer, and return its error, if any."""
         record = answer.record
         self.records.append(record)
-        if answer.labels is not None:
-            self._labels.put(record.start, answer.labels)
         if (error := self.error(answer)) is not None:
             self.errors.append(error)
             return error
-        assert answer.predictions is not None  # because there is no error
         self._all_name_file &= bool(record.sha256)
-        self._predictions.put(record.start, answer.predictions)
         self.scored += record.rows
         return None
 
@@ -75,11 +70,6 @@ class Collected(Consistency):
         """The model that gave all answers; its `sha256` is empty unless every answer named it."""
         return self.model if self._all_name_file else self.model._replace(sha256="")
 
-    def predictions(self, rows: int) -> Predictions:
-        """The predictions of the first `rows` rows; NaN for rows without an answer."""
-        predictions = self._predictions.rows(rows)
-        return np.full((rows, 0), np.nan, np.float32) if predictions is None else predictions
-
     def timings(self, began: float, rows: int, forming_s: float, loop_lag_s: float) -> Timings:
         """Where the time went since `began` (of `time.perf_counter`), without the requests of an earlier run."""
         sent = [record for record in self.records if not math.isnan(record.began_s)]
@@ -93,19 +83,61 @@ class Collected(Consistency):
         rows = np.sort([record.rows for record in self.records] or [0])
         return int(rows[np.searchsorted(rows.cumsum(), rows.sum() / 2)])
 
-    def labels(self, rows: int) -> tuple[Labels | None, int | None]:
-        """The labels of the first `rows` rows, or None and the first row without exactly one class."""
-        labels = self._labels.rows(rows)
+
+class Collected(Tally):
+    """All answers so far; `expected_rows` gives the rows of the table, as far as they are known."""
+
+    def __init__(self, allow_version_change: bool, expected_rows: Callable[[], int | None]) -> None:
+        super().__init__(allow_version_change)
+        self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
+        self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
+        self._label_names = _GrowingArray(np.object_, None, expected_rows)
+        self._kept: dict[int, pl.DataFrame] = {}
+
+    def add(self, answer: Answer) -> ScoringError | None:
+        """Keep an answer, and return its error, if any."""
+        start, labels = answer.record.start, answer.labels
+        if labels is not None:
+            (self._label_names if labels.dtype == np.object_ else self._labels).put(start, labels)
+        if answer.kept is not None:
+            self._kept[start] = answer.kept
+        error = super().add(answer)
+        if error is None and answer.predictions is not None:
+            self._predictions.put(start, answer.predictions)
+        return error
+
+    def predictions(self, rows: int) -> Predictions:
+        """The predictions of the first `rows` rows; NaN for rows without an answer."""
+        predictions = self._predictions.rows(rows)
+        return np.full((rows, 0), np.nan, np.float32) if predictions is None else predictions
+
+    def labels(self, rows: int, classes: Sequence[str] | None) -> tuple[Labels | None, list[str] | None, int | None]:
+        """The labels of the first `rows` rows as class indices, and the names of classes that are labelled by name.
+
+        These are numbered as in `classes`, if all of them are there, else in sorted order. In place of the labels None,
+        and the first row without exactly one class, if there is one.
+        """
+        names, labels, known = self._label_names.rows(rows), self._labels.rows(rows), None
+        if names is not None:
+            labels, known = number_classes(names, classes if set(names) - {None} <= set(classes or ()) else None)
         if labels is None or not rows:
-            return labels, None
+            return labels, known, None
         unclear = int((labels == NO_LABEL).argmax())
-        return (None, unclear) if labels[unclear] == NO_LABEL else (labels, None)
+        return (None, known, unclear) if labels[unclear] == NO_LABEL else (labels, known, None)
+
+    def kept(self, rows: int) -> pl.DataFrame | None:
+        """The kept columns of the first `rows` rows; null for rows without an answer."""
+        parts, end = [], 0
+        for start, part in sorted(self._kept.items()):
+            parts += [part.clear(start - end), part]
+            end = start + len(part)
+        return pl.concat([*parts, parts[-1].clear(rows - end)]) if parts else None
 
 
 class _GrowingArray:
     """An array that grows by `put`, from the expected length; `fill` stands where nothing was put."""
 
-    def __init__(self, dtype: type[np.generic], fill: float, expected: Callable[[], int | None]) -> None:
+    def __init__(self, dtype: type[np.generic], fill: float | None, expected: Callable[[], int | None]) -> None:
         self._dtype = dtype
         self._fill = fill
         self._expected = expected

@@ -8,11 +8,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ruo.client.answers import chosen_output
-from ruo.client.records import ModelInfo
+from ruo.client.records import ModelInfo, TensorInfo
 from ruo.errors import ScoringError
 from ruo.wire import ONLY, WireError
+from ruo.wire.v1 import SIGNATURE
 
 Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
+
+# [TFS] types.proto; the other datatypes cannot be sent as JSON numbers
+_DTYPES = {
+    f"DT_{name}": name for name in ("BOOL", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)))
+}
+_DTYPES |= {"DT_HALF": "FP16", "DT_FLOAT": "FP32", "DT_DOUBLE": "FP64", "DT_STRING": "BYTES"}
 
 NO_SUCH_ROUTE = (400, 404, 405, 501)
 
@@ -49,8 +56,10 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
     """The metadata of a model, or of one version of it, with the output of that name, or else its only one."""
     about = await ask("GET", f"/v2/models/{name}/versions/{version}" if version else f"/v2/models/{name}")
     try:
-        names = [str(tensor["name"]) for tensor in about["inputs"]]
-        first = about["inputs"][0]
+        inputs = [
+            TensorInfo(str(tensor["name"]), str(tensor["datatype"]), tuple(map(int, tensor["shape"])))
+            for tensor in about.get("inputs") or ()
+        ]
         shapes = {str(tensor["name"]): tensor.get("shape") for tensor in about.get("outputs") or ()}
         output_name = chosen_output(shapes, output) if shapes else output
         extra = about.get("parameters") or {}
@@ -61,9 +70,7 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
             name,
             version=str((about.get("versions") or [""])[-1]),
             platform=str(about.get("platform", "")),
-            input_name=names[0],
-            input_datatype=str(first["datatype"]),
-            input_shape=tuple(map(int, first["shape"])),
+            inputs=tuple(inputs),
             output_name=output_name,
             sha256=str(extra.get("sha256", "")),
             max_request_bytes=limit if isinstance(limit, int) and limit > 0 else None,
@@ -73,22 +80,39 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
         raise ScoringError(f"Model {name!r}: {error}.") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
-    if len(names) > 1:
-        raise ScoringError(f"Model {name!r} takes {len(names)} inputs ({', '.join(names)}); a table can fill only one.")
     return info
 
 
-async def learn_version(ask: Ask, name: str, version: str = "") -> ModelInfo:
-    """A model's current version on V1, or the given one; no version where the server does not tell it."""
-    path = f"/v1/models/{name}/versions/{version}" if version else f"/v1/models/{name}"
-    unknown = () if version else (*NO_SUCH_ROUTE, 200, 401, 403)  # 200 is a page that is not JSON
+async def learn_version(ask: Ask, name: str, version: str = "", label: str = "") -> ModelInfo:
+    """A model's current version on V1, or that of a label, or the given one; none where the server does not tell it."""
+    path = f"/v1/models/{name}" + (f"/versions/{version}" if version else f"/labels/{label}" if label else "")
+    unknown = () if version or label else (*NO_SUCH_ROUTE, 200, 401, 403)  # 200 is a page that is not JSON
     about = await _ask_if_known(ask, "GET", path, unknown)
     try:
         # the newest comes first, both in TensorFlow Serving and in this project's server
         states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]
-        return ModelInfo(name, str(states[0]["version"]), "", sha256=str(about.get("sha256", "")))
+        found, sha256 = str(states[0]["version"]), str(about.get("sha256", ""))
     except (AttributeError, IndexError, KeyError, TypeError):  # as KServe's servers, which tell no version
-        return ModelInfo(name, "", "")
+        if label:
+            message = f"The server does not tell which version of {name!r} has the label {label!r}; name the version."
+            raise ScoringError(message) from None
+        found = sha256 = ""
+    return ModelInfo(name, found, "", await _inputs_v1(ask, path), sha256=sha256)
+
+
+async def _inputs_v1(ask: Ask, path: str) -> tuple[TensorInfo, ...]:
+    """The inputs that TensorFlow Serving's metadata list; none where a server has no such metadata."""
+    about = await _ask_if_known(ask, "GET", f"{path}/metadata", (*NO_SUCH_ROUTE, 200, 401, 403))
+    try:
+        tensors = about["metadata"]["signature_def"]["signature_def"][SIGNATURE]["inputs"]
+        return tuple(TensorInfo(str(name), _DTYPES[of["dtype"]], _shape_v1(of)) for name, of in tensors.items())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ()
+
+
+def _shape_v1(tensor: dict[str, Any]) -> tuple[int, ...] | None:
+    shape = tensor["tensor_shape"]
+    return None if shape.get("unknown_rank") else tuple(int(size["size"]) for size in shape["dim"])
 
 
 async def _ask_if_known(ask: Ask, method: str, path: str, unknown: tuple[int, ...] = NO_SUCH_ROUTE) -> Any:

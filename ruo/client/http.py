@@ -1,75 +1,81 @@
-"""One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`.
-
-A large request gets a connection of its own, which goes to whichever server process or pod is free; a kept one stays
-where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second. Of
-aiohttp only public names are used; little known are `TCPConnector.connect` and `should_close` of a protocol.
-"""
+"""One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache, partial
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
+from multidict import CIMultiDict
 from yarl import URL
 
+from ruo.client.connections import TcpConnector, UnixConnector, Upload
 from ruo.client.retry import RefusedError, failure, in_a_line, refusal
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
-from ruo.wire.messages import Buffer
 
 Response = tuple[Mapping[str, str], bytes]  # headers and body
 
 _ADDRESS_S = 10.0  # how long a host name stands for the address that answered
 _SMALL_BYTES = 1 << 20
-_KEPT_S = 0.25
-_JOINED_BYTES = 1 << 16  # up to here, joining the buffers costs less than a system call for each
-_WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, so a large buffer is written in pieces
+# they say how a message is sent and answered
+_OWN_HEADERS = {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"}
+_OWN_HEADERS |= {"inference-header-content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that a path may hold unquoted (RFC 3986, section 3.3)
 
 
 class HttpClient:
     """The connections of one client to all its servers; an async context manager."""
 
-    def __init__(self, timeout_s: float, token: str | None, ca: str | None) -> None:
+    def __init__(
+        self, timeout_s: float, token: str | None, ca: str | None, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.timeout_s = timeout_s
         self._ca = ca
-        self._headers = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
-        if token:
-            if not token.isascii() or not token.isprintable():
-                raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
-            self._headers["Authorization"] = f"Bearer {token}"
+        own = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
+        self._headers = CIMultiDict(own | ({"Authorization": f"Bearer {token}"} if token else {}))
+        if token and not _is_printable(token):
+            raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
+        for name, value in (headers or {}).items():
+            _require_header(name, value)
+            if token and name.lower() == "authorization":
+                raise ArgumentError("Give the token or the header Authorization, not both.")
+            self._headers[name] = value
+        self.host = self._headers.pop("Host", None)  # in place of the address's own
+        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
-        # less than the time-out, so that "no connection" can be told from "no answer"; an address out of use never refuses
-        connect_s = min(10.0, 0.9 * self.timeout_s)
-        self.session = aiohttp.ClientSession(
-            connector=Connector(),
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=1 << 20,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.session.close()
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
         await asyncio.sleep(0)  # closed transports end in the next iteration of the loop
+
+    def session(self, socket: str | None) -> aiohttp.ClientSession:
+        """The connections to the Unix socket at a path, or else to all hosts."""
+        if socket not in self._sessions:
+            # less than the time-out, to tell "no connection" from "no answer"; an address out of use never refuses
+            connect_s = min(10.0, 0.9 * self.timeout_s)
+            self._sessions[socket] = aiohttp.ClientSession(
+                connector=TcpConnector() if socket is None else UnixConnector(path=socket),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                read_bufsize=1 << 20,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
+            )
+        return self._sessions[socket]
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
@@ -88,8 +94,10 @@ class Endpoint:
         self.keeps_connections = False  # until the server repeats ids, so that an answer to another request is noticed
         self._http = http
         self._url = url
-        self._base = URL(url)
+        self._socket = socket_path(url)
+        self._base = URL(url if self._socket is None else "http://localhost")
         self._proxy = proxy_of(url)
+        self._host = http.host or self._base.host_port_subcomponent or ""
         self._address = address
         self._recent_address, self._recent_until = "", 0.0
         self._options: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
@@ -136,10 +144,11 @@ class Endpoint:
         if time.monotonic() > self._recent_until:
             self._recent_address = ""
         url = _joined(self._base, self._address or self._recent_address, path)
-        headers = {"Host": self._base.host_port_subcomponent or ""}
+        headers = {"Host": self._host}
         if upload is None or not upload.keeps:
             headers["Connection"] = "close"
-        async with self._http.session.request(method, url, data=upload, headers=headers, **self._options) as response:
+        session = self._http.session(self._socket)
+        async with session.request(method, url, data=upload, headers=headers, **self._options) as response:
             if response.status != 200:
                 raise refusal(self._url + path, response, await _read(response, 1 << 16))
             if (response.content_length or 0) <= most_bytes:
@@ -150,9 +159,30 @@ class Endpoint:
             raise RefusedError(message, 200)
 
 
+def socket_path(url: str) -> str | None:
+    """The path of the Unix socket at an address such as unix:///run/ruo.sock."""
+    return url.removeprefix("unix://") if url.startswith("unix://") else None
+
+
+def _require_header(name: object, value: object) -> None:
+    """The messages leave the value out, which may be a secret."""
+    if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ArgumentError(f"headers: {name!r:.60} is not a name that an HTTP header can have; correct it.")
+    if not isinstance(value, str) or not _is_printable(value):
+        raise ArgumentError(f"headers: the value of {name} must be text that an HTTP header can carry; correct it.")
+    if name.lower() in _OWN_HEADERS:
+        raise ArgumentError(f"headers: {name} is set for each request by itself; leave it out.")
+
+
+def _is_printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def proxy_of(url: str) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an address."""
     parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return None
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
@@ -172,101 +202,3 @@ async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
             pieces.append(piece)
             size += len(piece)
     return b"".join(pieces)
-
-
-class Upload(aiohttp.Payload):
-    """The body of a request, sent buffer by buffer with its length; `keeps` lets it share a connection."""
-
-    def __init__(self, body: Encoded, keeps: bool) -> None:
-        super().__init__(body, headers=body.headers)
-        self.keeps = keeps
-        self.is_on_kept_connection = False  # known once it is sent, as `peer` is: the IP address at the other end
-        self.peer = ""
-        self._body = body
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return self._body.size
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text, which only aiohttp's base class asks for."""
-        return b"".join(self._body.buffers).decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send as much as the server takes; where it stops reading, its answer says why."""
-        with contextlib.suppress(ConnectionError):
-            for piece in self._pieces():
-                await writer.write(piece)
-            await writer.drain()
-
-    def _pieces(self) -> Iterator[Buffer]:
-        if self.size <= _JOINED_BYTES:
-            yield b"".join(self._body.buffers)
-            return
-        for buffer in self._body.buffers:
-            view = memoryview(buffer).cast("B")
-            for start in range(0, len(view), _WRITE_BYTES):
-                yield view[start : start + _WRITE_BYTES]
-
-
-class Connector(aiohttp.TCPConnector):
-    """Opens a new connection for each request, or shares a young one where the request allows it."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            limit=0,
-            keepalive_timeout=_KEPT_S,
-            resolver=aiohttp.ThreadedResolver(),  # the system's; aiohttp prefers another one where it is installed
-            socket_factory=lambda address: _Socket(*address[:3]),
-        )
-        self._opened_at: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        """A connection for a request; a kept one only if it is young and holds no unrequested bytes."""
-        upload = req.body if isinstance(req.body, Upload) else None
-        keeps = upload is not None and upload.keeps
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            assert protocol is not None
-            is_kept = protocol in self._opened_at
-            age_s = time.monotonic() - self._opened_at.setdefault(protocol, time.monotonic())
-            if not is_kept or (keeps and age_s < _KEPT_S and not protocol.should_close):
-                break
-            connection.close()
-        transport = connection.transport
-        if transport is not None:  # or else the connection is lost, which aiohttp notices
-            connection.add_callback(partial(_end, transport, keeps))
-            if upload is not None:
-                upload.is_on_kept_connection = is_kept
-                upload.peer = (transport.get_extra_info("peername") or ("",))[0]
-        return connection
-
-
-def _end(transport: asyncio.Transport, keeps: bool) -> None:
-    """Abort a connection that is not to be shared, or whose body was not sent in full; do not wait for the server."""
-    if not keeps or transport.get_write_buffer_size():
-        transport.abort()
-
-
-class _Socket(socket.socket):
-    """Hides that the other side has closed until its answer has been read.
-
-    A server may refuse a large body and close before it has read it all; asyncio would then drop the connection.
-    """
-
-    def send(self, data: Any, *flags: int) -> int:
-        try:
-            return super().send(data, *flags)
-        except (BrokenPipeError, ConnectionResetError):
-            return memoryview(data).nbytes
-
-    def sendmsg(self, buffers: Any, *rest: Any) -> int:
-        buffers = list(buffers)
-        try:
-            return super().sendmsg(buffers, *rest)
-        except (BrokenPipeError, ConnectionResetError):
-            return sum(memoryview(buffer).nbytes for buffer in buffers)

@@ -1,55 +1,68 @@
-"""The options of a run: one documented dataclass, and the same names as keywords for type checkers and `help`."""
+"""The options in three groups, one documented dataclass each: of the table, of the run, and of the server."""
 
 import inspect
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
+from ruo.tables.options import TableKeywords, TableOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 FilePath = str | os.PathLike[str]
+WireName = Literal["v2", "v2-json", "v1", "paper"]
+OnError = Literal["raise", "collect"]
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
 
 
-class BlockKeywords(TypedDict, total=False):
-    """The keywords of `iter_scores`, documented in `ScoreOptions`."""
+class BlockKeywords(TableKeywords, total=False):
+    """The keywords of `iter_scores`, documented in `TableOptions`, `RunOptions` and `ServerOptions`."""
 
-    label_prefix: str
     chunk_size: ChunkSize
     concurrency: Concurrency
-    wire: str
+    wire: WireName
     retries: int
     timeout: float
     checkpoint: FilePath | None
     allow_version_change: bool
     shard: tuple[int, int] | None
     progress: bool | None
-    output: str | None
+    headers: Mapping[str, str] | None
     token: str | None
     ca: FilePath | None
+    input_name: str | None
+    datatype: Datatype | None
+    output: str | None
 
 
-class ScoreKeywords(BlockKeywords, total=False):
-    """The keywords of `score_csv` and `ascore_csv`, documented in `ScoreOptions`."""
+class FileKeywords(BlockKeywords, total=False):
+    """The keywords of `score_to_file`."""
+
+    errors: OnError
+    prediction_names: Sequence[str] | None
+    argmax: bool
+
+
+class ScoreKeywords(FileKeywords, total=False):
+    """The keywords of `score_csv` and `ascore_csv`."""
 
     pipelined: bool
-    errors: Literal["raise", "collect"]
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
-    """How a table is scored: options of the table (`label_prefix`), of the run, and of the server (from `output` on).
+class RunOptions:
+    """How a table is sent and scored, and what its predictions are called.
 
     Parameters
     ----------
-    label_prefix : str, default "Label_"
-        Columns whose names start with it are labels and are not sent.
     chunk_size : int, "auto" or None, default 10_000
         Rows per request. None sends the whole table as one request, "auto" adapts the size during the run.
     concurrency : int or "auto", default 8
@@ -73,49 +86,105 @@ class ScoreOptions:
         (i, n) scores only the i-th of n even parts of the table, counted from 0.
     progress : bool, optional
         Whether to draw a progress bar; by default only in a terminal or a notebook.
-    output : str, optional
-        The name of the output to take, for a model with several.
-    token : str, optional
-        Bearer token; by default the environment variable RUO_TOKEN.
-    ca : path, optional
-        A file of certificates (PEM) to trust for https; by default the system's.
+    prediction_names : sequence of str, optional
+        The names of the predictions' columns, such as those of the classes; prediction_0, prediction_1, ... by default.
+    argmax : bool, default False
+        In tables and files of the predictions, give the class with the largest one and its probability instead.
     """
 
-    label_prefix: str = "Label_"
     chunk_size: ChunkSize = 10_000
     concurrency: Concurrency = 8
-    wire: str = "v2"
+    wire: WireName = "v2"
     pipelined: bool = True
-    errors: Literal["raise", "collect"] = "raise"
+    errors: OnError = "raise"
     retries: int = 10
     timeout: float = 60.0
     checkpoint: FilePath | None = None
     allow_version_change: bool = False
     shard: tuple[int, int] | None = None
     progress: bool | None = None
-    output: str | None = None
-    token: str | None = field(default=None, repr=False)
-    ca: FilePath | None = None
+    prediction_names: Sequence[str] | None = None
+    argmax: bool = False
 
     def __post_init__(self) -> None:
+        _require_known("wire", self.wire, WireName)
+        _require_known("errors", self.errors, OnError)
         _require_whole("chunk_size", self.chunk_size, 1, ("auto", None), ', "auto", or None for the whole table')
         _require_whole("concurrency", self.concurrency, 1, ("auto",), ', "auto"')
         _require_whole("retries", self.retries, 0)
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
-        if self.errors not in ("raise", "collect"):
-            raise ArgumentError(f'errors={self.errors!r} is not known; use "raise" or "collect".')
         if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
             raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
+        if isinstance(self.prediction_names, str):
+            raise ArgumentError(f"prediction_names={self.prediction_names!r} must be a list of names.")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What the requests carry, and what the server does not say of its model.
+
+    Parameters
+    ----------
+    headers : mapping of str to str, optional
+        Headers for every request, such as the Host of a gateway or an API key; they are never logged or shown.
+    token : str, optional
+        Bearer token; by default the environment variable RUO_TOKEN.
+    ca : path, optional
+        A file of certificates (PEM) to trust for https; by default the system's.
+    input_name : str, optional
+        The name of the model's only input, for a server that does not describe it.
+    datatype : str, optional
+        The datatype of that input, such as "FP64"; "FP32" by default.
+    output : str, optional
+        The name of the output to take, for a model with several.
+    """
+
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    ca: FilePath | None = None
+    input_name: str | None = None
+    datatype: Datatype | None = None
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.datatype is not None:
+            _require_known("datatype", self.datatype, Datatype)
+
+
+GROUPS = {"table": TableOptions, "run": RunOptions, "server": ServerOptions}
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the last base come first
+    """The options of all three groups, by their names."""
+
+    def __post_init__(self) -> None:
+        TableOptions.__post_init__(self)
+        RunOptions.__post_init__(self)
+        ServerOptions.__post_init__(self)
+
+    @property
+    def of_table(self) -> TableOptions:
+        """The first group alone."""
+        return TableOptions(**{option.name: getattr(self, option.name) for option in fields(TableOptions)})
+
+
+def entries(group: type) -> dict[str, str]:
+    """The entry of each option in the docstring of its dataclass."""
+    text = (inspect.getdoc(group) or "").partition("----------\n")[2]
+    return {entry.partition(" : ")[0]: entry for entry in re.split(r"\n(?=\w)", text)}
 
 
 def takes_options(*without: str) -> Callable[[F], F]:
     """Show the options in the signature and docstring of a function that takes them as `**options`."""
-    entries = re.split(r"\n(?=\w)", (inspect.getdoc(ScoreOptions) or "").partition("----------\n")[2])
-    text = "\n".join(entry for entry in entries if entry.partition(" : ")[0] not in without)
-    kind = inspect.Parameter.KEYWORD_ONLY
+    documented = {name: entry for group in GROUPS.values() for name, entry in entries(group).items()}
+    text = "\n".join(entry for name, entry in documented.items() if name not in without)
+    hints = get_type_hints(ScoreOptions)
     keywords = [
-        inspect.Parameter(option.name, kind, default=option.default, annotation=option.type)
+        inspect.Parameter(
+            option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hints[option.name]
+        )
         for option in fields(ScoreOptions)
         if option.name not in without
     ]
@@ -128,6 +197,12 @@ def takes_options(*without: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def _require_known(name: str, value: object, literal: Any) -> None:
+    *most, last = get_args(literal)
+    if value not in (*most, last):
+        raise ArgumentError(f"{name}={value!r} is not known; use {', '.join(map(repr, most))} or {last!r}.")
 
 
 def _require_whole(name: str, value: object, least: int, words: tuple[str | None, ...] = (), also: str = "") -> None:

@@ -16,9 +16,9 @@ from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
 from ruo.client.send import Client
 from ruo.errors import TableError
-from ruo.table import Block, Table
+from ruo.tables import Block, Table
 from ruo.wire import WireError
-from ruo.wire.v2 import DATATYPES
+from ruo.wire.v2 import TENSORS
 
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
@@ -43,7 +43,8 @@ class Pipeline:
         self._client = client
         self._pipelined = pipelined
         self._checkpoint = checkpoint
-        self._blocks = table.blocks(self._rows_at, DATATYPES.get(client.model.input_datatype, DATATYPES["FP32"]))
+        types = {tensor.name: TENSORS.get(tensor.datatype, TENSORS["FP32"]) for tensor in client.model.inputs}
+        self._blocks = table.blocks(self._rows_at, types)
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready())
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
@@ -134,15 +135,17 @@ class Pipeline:
         return items if len(items) == count else [*items, None]
 
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
-        start, rows = block.start, len(block.features)
+        start, rows = block.start, block.rows
         self.rows += rows
-        self.not_finite += len(rows_not_finite(block.features))
+        arrays = block.features.values() if isinstance(block.features, dict) else [block.features]
+        self.not_finite += len(rows_not_finite(*arrays))
         if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
-            return [answer._replace(labels=block.labels)]
+            return [answer._replace(labels=block.labels, kept=block.kept)]
         try:
             return self._client.encode(block)
         except WireError as error:
-            row, column = start + (error.row or 0), self._table.features[error.column or 0]
+            columns = (self._table.inputs or {}).get(error.tensor, self._table.features)
+            row, column = start + (error.row or 0), columns[error.column or 0]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None
 
@@ -186,11 +189,14 @@ class Pipeline:
                 self.pace.observe(answer.record)
                 if self._checkpoint:
                     self._checkpoint.add(answer)
-        self._results.put_nowait([_with_labels(answer, chunk) for answer in answers])
+        self._results.put_nowait([_beside(answer, chunk) for answer in answers])
         if self._checkpoint:
             self._checkpoint.require_written()
 
 
-def _with_labels(answer: Answer, chunk: Chunk) -> Answer:
+def _beside(answer: Answer, chunk: Chunk) -> Answer:
+    """The answer with the labels and kept columns of its rows."""
     first = answer.record.start - chunk.start
-    return answer._replace(labels=None if chunk.labels is None else chunk.labels[first : first + answer.record.rows])
+    rows = slice(first, first + answer.record.rows)
+    labels = None if chunk.labels is None else chunk.labels[rows]
+    return answer._replace(labels=labels, kept=None if chunk.kept is None else chunk.kept[rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,23 @@ from ruo.wire import ONLY, Encoded
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
-    from ruo.table import Labels
+    import polars as pl
+
+    from ruo.tables import Labels
+
+
+class TensorInfo(NamedTuple):
+    """An input of a model; its shape has -1 where a size is free, and the rows first."""
+
+    name: str = ONLY
+    datatype: str = "FP32"
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def width(self) -> int | None:
+        """The columns of a table that it takes, None for any number."""
+        is_known = self.shape is not None and -1 not in self.shape[1:]
+        return math.prod(self.shape[1:]) if self.shape and is_known else None
 
 
 class ModelInfo(NamedTuple):
@@ -23,9 +40,7 @@ class ModelInfo(NamedTuple):
     name: str
     version: str
     platform: str
-    input_name: str = ONLY
-    input_datatype: str = "FP32"
-    input_shape: tuple[int, ...] | None = None
+    inputs: tuple[TensorInfo, ...] = (TensorInfo(),)
     output_name: str = ONLY
     sha256: str = ""
     max_request_bytes: int | None = None
@@ -47,9 +62,10 @@ class Chunk:
 
     start: int
     rows: int
-    features: Array
+    inputs: dict[str, Array]
     body: Encoded
     labels: Labels | None = None
+    kept: pl.DataFrame | None = None
     began: float = 0.0
     tries: list[asyncio.Timeout] = field(default_factory=list)
 
@@ -80,12 +96,16 @@ class RequestRecord:
 
 
 class Answer(NamedTuple):
-    """The predictions of rows that were sent together, (rows, outputs), or the error in their place; and their labels."""
+    """The predictions of rows that were sent together, (rows, outputs), or the error in their place.
+
+    `labels` and `kept` columns are those of the same rows.
+    """
 
     record: RequestRecord
     predictions: Array | None
     error: ScoringError | None = None
     labels: Labels | None = None
+    kept: pl.DataFrame | None = None
 
 
 def rows_named(start: int, rows: int) -> str:

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from ruo.client.layout import Layout, to_pandas, whole_file
 from ruo.client.records import ModelInfo, RequestRecord
 from ruo.errors import ArgumentError, CheckpointError, ScoringError
-from ruo.table import Labels, Span
-from ruo.wire.messages import Array
+from ruo.tables import Labels, Span
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
-_METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
+METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
 _MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
 _WHAT = {
@@ -71,47 +71,16 @@ class Choices(NamedTuple):
     concurrency: int
 
 
-@dataclass(repr=False)
-class Scores:
-    """The predictions of a table, in row order, and how they came about.
+class Outcome:
+    """What a run of any length leaves: the requests, the failures, and who answered."""
 
-    Attributes
-    ----------
-    predictions : numpy.ndarray
-        (rows, outputs) float32; NaN where a row was not scored.
-    labels : numpy.ndarray or None
-        (rows,) int64 class indices; None if the table has no labels, or a row does not name exactly one class.
-    timings : Timings
-        Where the time went.
-    model : ModelInfo
-        The model that answered, one version for the whole run.
-    records : list of RequestRecord
-        The rows of `requests`.
-    errors : list of ScoringError
-        The rows of `failures`.
-    choices : Choices or None
-        How the table was sent, with the sizes that "auto" led to.
-    not_scored : int
-        How many rows were not scored.
-    not_finite : int
-        How many rows have NaN or Infinity among their features, in the model's datatype.
-    index : pandas.Index or None
-        The index of a pandas source, which `to_pandas` keeps.
-    key : dict
-        What was scored, where it is a part of a table: the data, the part, the model and the options.
-    """
-
-    predictions: Predictions
-    labels: Labels | None
     timings: Timings
     model: ModelInfo
-    records: list[RequestRecord] = field(default_factory=list)
-    errors: list[ScoringError] = field(default_factory=list)
-    choices: Choices | None = None
-    not_scored: int = 0
-    not_finite: int = 0
-    index: pd.Index | None = None
-    key: dict[str, Any] = field(default_factory=dict)
+    records: list[RequestRecord]
+    errors: list[ScoringError]
+    not_scored: int
+    not_finite: int
+    key: dict[str, Any]
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -140,44 +109,125 @@ class Scores:
         shares["share"] = shares["rows"] / shares["rows"].sum()
         return shares
 
-    def to_pandas(self) -> pd.DataFrame:
-        """A row per row of the table, with its index: prediction_0, prediction_1, ..., and label if there are labels."""
-        import pandas as pd
+    def facts(self, rows: int) -> str:
+        """What was scored, as the metadata of a Parquet file, for `merge`."""
+        names = {"model": "name", "version": "version", "sha256": "sha256", "output": "output_name"}
+        model = {name: getattr(self.model, attribute) for name, attribute in names.items()}
+        return json.dumps({**self.key, **model, "rows": rows, "not_scored": self.not_scored})
 
-        return pd.DataFrame(self._columns(), None if self.index is None else self.index[: len(self)])
+    def _summary(self, rows: int, row_shape: tuple[int, ...]) -> str:
+        outputs = " x ".join(f"{size:,}" for size in row_shape)
+        parts = [
+            f"{rows:,} rows x {outputs} outputs",
+            f"{self.timings.total_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
+            f"{len(self.records):,} requests",
+            f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else ""),
+            f"{self.not_scored:,} rows not scored" if self.not_scored else "all rows scored",
+        ]
+        if self.not_finite:
+            parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(repr=False)
+class Scores(Outcome):
+    """The predictions of a table, in row order, and how they came about.
+
+    Attributes
+    ----------
+    predictions : numpy.ndarray
+        (rows, outputs) float32; NaN where a row was not scored.
+    labels : numpy.ndarray or None
+        (rows,) int64 class indices; None if the table has no labels, or a row does not name exactly one class.
+    timings : Timings
+        Where the time went.
+    model : ModelInfo
+        The model that answered, one version for the whole run.
+    records : list of RequestRecord
+        The rows of `requests`.
+    errors : list of ScoringError
+        The rows of `failures`.
+    choices : Choices or None
+        How the table was sent, with the sizes that "auto" led to.
+    not_scored : int
+        How many rows were not scored.
+    not_finite : int
+        How many rows have NaN or Infinity among their features, in the model's datatype.
+    index : pandas.Index or None
+        The index of a pandas source, which `to_pandas` keeps.
+    key : dict
+        What was scored, where it is a part of a table: the data, the part, the model and the options.
+    classes : list of str or None
+        The names of the classes that `labels` number: those of one-hot columns, or of a text column, in sorted order.
+    """
+
+    predictions: Predictions
+    labels: Labels | None
+    timings: Timings
+    model: ModelInfo
+    records: list[RequestRecord] = field(default_factory=list)
+    errors: list[ScoringError] = field(default_factory=list)
+    choices: Choices | None = None
+    not_scored: int = 0
+    not_finite: int = 0
+    index: pd.Index | None = None
+    key: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] | None = None
+    kept_columns: pl.DataFrame | None = field(default=None, repr=False)
+    layout: Layout = field(default_factory=Layout)
+
+    @cached_property
+    def kept(self) -> pd.DataFrame | None:
+        """The kept columns, a row per row of the table, with its index; None without any."""
+        return None if self.kept_columns is None else to_pandas(self.kept_columns, self.index)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per row of the table, with its index: kept columns, prediction_0, prediction_1, ..., and label if any."""
+        return to_pandas(self._frame(), self.index)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as CSV."""
-        pl.DataFrame(self._columns()).write_csv(Path(path))
+        with whole_file(Path(path)) as unfinished:
+            self._frame().write_csv(unfinished)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as Parquet; the metadata say what was scored, for `merge`."""
-        names = {"model": "name", "version": "version", "sha256": "sha256", "output": "output_name"}
-        model = {name: getattr(self.model, attribute) for name, attribute in names.items()}
-        facts = {**self.key, **model, "rows": len(self), "not_scored": self.not_scored}
-        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={_METADATA: json.dumps(facts)})
+        with whole_file(Path(path)) as unfinished:
+            self._frame().write_parquet(unfinished, metadata={METADATA: self.facts(len(self))})
 
-    def _columns(self) -> dict[str, Array]:
-        flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
-        columns: dict[str, Array] = {f"prediction_{index}": flat[:, index] for index in range(flat.shape[1])}
-        return columns if self.labels is None else {**columns, "label": self.labels}
+    def _frame(self) -> pl.DataFrame:
+        is_named = self.classes is not None and self.layout.classes is None and self.labels is not None
+        labels = np.array(self.classes, np.object_)[self.labels] if is_named else self.labels
+        return self.layout.frame(self.predictions, labels, self.kept_columns)
 
     def __len__(self) -> int:
         return len(self.predictions)
 
     def __repr__(self) -> str:
-        model = self.model
-        outputs = " x ".join(f"{size:,}" for size in self.predictions.shape[1:])
-        parts = [
-            f"{len(self):,} rows x {outputs} outputs",
-            f"{self.timings.total_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
-            f"{len(self.records):,} requests",
-            f"model {model.name!r}" + (f" version {model.version}" if model.version else ""),
-            f"{self.not_scored:,} rows not scored" if self.not_scored else "all rows scored",
-        ]
-        if self.not_finite:
-            parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
-        return f"Scores({', '.join(parts)})"
+        return self._summary(len(self), self.predictions.shape[1:])
+
+
+@dataclass(frozen=True, repr=False)
+class ScoredFile(Outcome):
+    """A file of predictions that `score_to_file` wrote; `row_shape` is that of one row's. The rest is as in `Scores`."""
+
+    path: Path
+    rows: int
+    row_shape: tuple[int, ...]
+    timings: Timings
+    model: ModelInfo
+    records: list[RequestRecord]
+    errors: list[ScoringError]
+    choices: Choices
+    not_scored: int
+    not_finite: int
+    key: dict[str, Any]
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __repr__(self) -> str:
+        return self._summary(self.rows, self.row_shape)
 
 
 class _Part(NamedTuple):
@@ -217,7 +267,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
         if out.suffix == ".csv":
             whole.sink_csv(unfinished)
         else:
-            whole.sink_parquet(unfinished, metadata={_METADATA: json.dumps(facts)})
+            whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
         unfinished.replace(out)
     except _UNREADABLE as error:
         unfinished.unlink(missing_ok=True)
@@ -227,7 +277,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
 def _open(path: Path) -> _Part:
     try:
-        facts = json.loads(pl.read_parquet_metadata(path)[_METADATA])
+        facts = json.loads(pl.read_parquet_metadata(path)[METADATA])
         frame = pl.scan_parquet(path, glob=False)
         missing = facts["not_scored"] or facts["rows"] - frame.select(pl.len()).collect().item()
         span = Span(*facts["shard"]) if "shard" in facts else None

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -14,11 +14,11 @@ from ruo.client import discovery
 from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.options import ScoreOptions
-from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_named
+from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, TensorInfo, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, model_address
 from ruo.errors import ArgumentError, ScoringError
-from ruo.table import Block, Labels
+from ruo.tables import Block
 from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 
@@ -38,17 +38,17 @@ class Client:
                 "This process was forked from one that had scored a table, whose threads it lacks; start it with "
                 'multiprocessing.get_context("spawn").'
             )
-        if options.wire not in WIRES:
-            *most, last = WIRES
-            raise ArgumentError(f"wire={options.wire!r} is not known; use {', '.join(most)} or {last}.")
-        self._bases, protocol, self._name, self._pinned = model_address(urls)
+        self._bases, protocol, self._name, self._pinned, self._label = model_address(urls)
         self.wire = WIRES["v1" if protocol == "v1" and options.wire == "v2" else options.wire]
+        if self._label and self.wire.name != "v1":
+            raise ArgumentError(f'wire={options.wire!r} has no labels; name a version, or pass wire="v1".')
         self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
         self._options = options
-        token = options.token or os.environ.get("RUO_TOKEN")
+        is_authorized = any(name.lower() == "authorization" for name in options.headers or {})
+        token = options.token or (None if is_authorized else os.environ.get("RUO_TOKEN"))
         ca = None if options.ca is None else os.fspath(options.ca)
-        self.http = HttpClient(options.timeout, token, ca)
+        self.http = HttpClient(options.timeout, token, ca, options.headers)
         self.servers = Servers(self._bases, partial(Endpoint, self.http))
         self._is_version_told = True  # by every answer so far
         self._has_answered = False
@@ -56,11 +56,15 @@ class Client:
         self._row_shape: tuple[int, ...] | None = None
         self._output = options.output or ONLY
 
-    async def learn_model(self, stored_version: str | None = None) -> ModelInfo:
-        """Ask for the model's metadata, of the version that earlier rows were scored with if any, and keep it."""
-        self.model = ModelInfo("model", "", "", output_name=self._output)
+    async def learn_model(self, stored_version: str | None, named: Iterable[str]) -> ModelInfo:
+        """Ask for the model's metadata, of the version that earlier rows were scored with if any, and keep it.
+
+        Where they do not describe its inputs, these are those that are `named`.
+        """
+        self.model = ModelInfo("model", "", "", (), output_name=self._output)
         if self.wire.has_models:
             self.model = await self._ask_for_model(stored_version)
+        self.model = self._with_inputs(self.model, list(named))
         if self.wire.fallback and not await discovery.takes_binary(self._ask):
             self.wire = WIRES[self.wire.fallback]
         return self.model
@@ -80,23 +84,44 @@ class Client:
 
     async def _ask_for_model(self, stored_version: str | None) -> ModelInfo:
         name = self._name or await discovery.only_model(self._ask)
-        model = await self._describe(name, self._pinned)
+        model = await self._describe(name, self._pinned, self._label)
         wanted = stored_version or model.version
-        asks = 0 if self._options.allow_version_change or not wanted else self.servers.asks_of_all()
+        may_change = self._options.allow_version_change and not self._label
+        asks = 0 if may_change or not wanted else self.servers.asks_of_all()
         while asks and not self._pinned:
             asks -= 1
             try:
                 model = await self._describe(name, wanted)
                 self._pinned = wanted
             except ScoringError as error:  # of several servers, another one may have the version
-                if error.status not in discovery.NO_SUCH_ROUTE:
+                if error.status not in discovery.NO_SUCH_ROUTE or self._label:
                     raise
         return model._replace(version=self._pinned or model.version)
 
-    async def _describe(self, name: str, version: str = "") -> ModelInfo:
+    async def _describe(self, name: str, version: str = "", label: str = "") -> ModelInfo:
         if self.wire.has_metadata:
             return await discovery.learn_model(self._ask, name, version, self._output)
-        return (await discovery.learn_version(self._ask, name, version))._replace(output_name=self._output)
+        return (await discovery.learn_version(self._ask, name, version, label))._replace(output_name=self._output)
+
+    def _with_inputs(self, model: ModelInfo, named: list[str]) -> ModelInfo:
+        """The model with the inputs that the options name, where the server does not describe them."""
+        name, datatype = self._options.input_name, self._options.datatype
+        if not model.inputs:
+            if self.wire.has_metadata and not (name or named):
+                raise ScoringError(
+                    f"The server does not describe the inputs of model {model.name!r}; name its input and datatype, as in "
+                    'input_name="predict", datatype="FP64".'
+                )
+            inputs = [TensorInfo(one, datatype or "FP32") for one in named or [name or ONLY]]
+            if len(inputs) > 1 and not self.wire.has_models:
+                raise ArgumentError(f"wire={self.wire.name!r} carries one input only; leave `inputs` out.")
+            return model._replace(inputs=tuple(inputs))
+        first = model.inputs[0]
+        if (name or first.name) != first.name or (datatype or first.datatype) != first.datatype:
+            known = ", ".join(f"{tensor.name!r} in {tensor.datatype}" for tensor in model.inputs)
+            message = f"Model {model.name!r} takes {known}, as its server says; leave input_name and datatype out."
+            raise ArgumentError(message)
+        return model
 
     def addresses(self) -> list[str]:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""
@@ -104,16 +129,17 @@ class Client:
         return [base + path for base in self._bases]
 
     def encode(self, block: Block) -> Chunk:
-        """Encode rows in the model's datatype; raises WireError where the wire cannot carry a value."""
-        shape, features = self.model.input_shape, block.features
-        if shape is not None and len(shape) > 2 and -1 not in shape[1:] and math.prod(shape[1:]) == features.shape[1]:
-            features = features.reshape(-1, *shape[1:])  # a CSV row is flat; the model may take an image
-        return self._chunk(block.start, features, block.labels)
+        """Encode rows in the model's datatypes; raises WireError where the wire cannot carry a value."""
+        features = block.features
+        if not isinstance(features, dict):
+            features = {self.model.inputs[0].name: features}
+        inputs = {tensor.name: _shaped(features[tensor.name], tensor) for tensor in self.model.inputs}
+        return self._chunk(block.start, block.rows, inputs, block.labels, block.kept)
 
-    def _chunk(self, start: int, array: Array, labels: Labels | None = None) -> Chunk:
+    def _chunk(self, start: int, rows: int, inputs: dict[str, Array], *beside: Any) -> Chunk:
         outputs = {self.model.output_name: self.wire.is_binary} if self.model.output_name else None
-        request = InferRequest({self.model.input_name: array}, id=request_id(start, len(array)), outputs=outputs)
-        return Chunk(start, len(array), array, self.wire.encode_request(request), labels)
+        request = InferRequest(inputs, id=request_id(start, rows), outputs=outputs)
+        return Chunk(start, rows, inputs, self.wire.encode_request(request), *beside)
 
     async def send(self, chunk: Chunk) -> list[Answer]:
         """Send a chunk until it is answered or refused for good; there are several answers where it had to be split."""
@@ -132,8 +158,12 @@ class Client:
                     return [*answers, Answer(record, None, error)]
                 self._most_rows = min(piece.rows // 2, self._most_rows)
             half = (piece.rows + 1) // 2
-            waiting.extendleft(self._chunk(piece.start + at, piece.features[at : at + half]) for at in (half, 0))
+            waiting.extendleft(self._part(piece, at, min(at + half, piece.rows)) for at in (half, 0))
         return answers
+
+    def _part(self, chunk: Chunk, begin: int, end: int) -> Chunk:
+        inputs = {name: array[begin:end] for name, array in chunk.inputs.items()}
+        return self._chunk(chunk.start + begin, end - begin, inputs)
 
     def is_overdue(self, chunk: Chunk) -> bool:
         """Whether one sender sends a chunk, and an idle server could have scored it twice by now."""
@@ -227,6 +257,13 @@ class Client:
         record.worker = headers.get("Ruo-Worker", "")
         read_server_timing(headers.get("Server-Timing", ""), record)
         return predictions
+
+
+def _shaped(features: Array, tensor: TensorInfo) -> Array:
+    """Rows as the model takes them: those of a table are flat, an image's are not."""
+    shape = tensor.shape or ()
+    is_flat = len(shape) > 2 and tensor.width == features.shape[1]
+    return features.reshape(-1, *shape[1:]) if is_flat else features
 
 
 def _not_scored(record: RequestRecord, reason: str, status: int | None) -> ScoringError:

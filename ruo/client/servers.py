@@ -21,6 +21,9 @@ from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentErro
 from ruo.errors import ArgumentError
 
 _LOOK_UP_S = 2.0
+# [TFS] "/v1/models/${MODEL_NAME}[/versions/${VERSION}|/labels/${LABEL}]:predict"
+_V1 = re.compile(r"(.*?)/(v1)/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?(?::predict)?")
+_V2 = re.compile(r"(.*?)/(v2)/models/([^/:]+)(?:/versions/([^/:]+))?()")
 _FAILURES = 3  # in a row, before a server that still accepts connections is left out altogether
 
 
@@ -131,27 +134,30 @@ class Servers:
         self._changed.set()
 
 
-def model_address(urls: Sequence[str]) -> tuple[list[str], str, str, str]:
-    """The servers' own addresses, and the protocol, model and version that the addresses name, or "" for each."""
+def model_address(urls: Sequence[str]) -> tuple[list[str], str, str, str, str]:
+    """The servers' own addresses, and the protocol, model, version and label that the addresses name, or "" for each."""
     bases, *named = (list(dict.fromkeys(filter(None, parts))) for parts in zip(*map(_parts, urls), strict=True))
-    for what, values in zip(("protocols", "models", "versions"), named, strict=True):
+    for what, values in zip(("protocols", "models", "versions", "labels"), named, strict=True):
         if len(values) > 1:
             raise ArgumentError(f"The addresses name different {what}, {' and '.join(values)}; name one.")
-    protocol, model, version = map("".join, named)
-    return bases, protocol, model, version
+    protocol, model, version, label = map("".join, named)
+    if version and label:
+        raise ArgumentError(f"The addresses name the version {version} and the label {label}; name one.")
+    return bases, protocol, model, version, label
 
 
 def _parts(url: str) -> tuple[str, ...]:
-    """An address's base, protocol, model and version."""
+    """An address's base, protocol, model, version and label."""
     form = "write it as http://host:8000 or http://host:8000/v2/models/NAME"
     if not _is_server(url):
         raise ArgumentError(f"{url!r} is not the address of a server; {form}.")
     if URL(url).user or URL(url).password:
         raise ArgumentError(f"The address of {URL(url).host} holds a user or password; pass a token instead.")
-    [parts] = re.findall(r"^(.*?)(?:/(v[12])/models/([^/:]+)(?:/versions/([^/:]+))?)?$", url.rstrip("/"))
+    match = _V1.fullmatch(url.rstrip("/")) or _V2.fullmatch(url.rstrip("/"))
+    parts = match.groups(default="") if match else (url.rstrip("/"), "", "", "", "")
     if re.search(r"/v[12]/models(/|$)", parts[0]):
         raise ArgumentError(f"{url!r} is not the address of a model; {form}[/versions/VERSION].")
-    return tuple(parts)
+    return parts
 
 
 def _is_server(url: str) -> bool:
@@ -163,13 +169,17 @@ def _is_server(url: str) -> bool:
         return False
     is_short = host.replace(".", "").isdigit() and host.count(".") < 3  # such as 127.1, which aiohttp does not take
     is_host = bool(host) and " " not in host and not is_short
-    is_bare = not parts.raw_query_string and not parts.raw_fragment
-    return parts.scheme in ("http", "https") and is_host and is_bare and parts.port != 0 and url.isprintable()
+    is_bare = not parts.raw_query_string and not parts.raw_fragment and url.isprintable()
+    if parts.scheme == "unix":
+        return is_bare and not host and len(parts.path) > 1
+    return parts.scheme in ("http", "https") and is_host and is_bare and parts.port != 0
 
 
 async def _addresses(url: str) -> list[str]:
     """A host's addresses where it has several of one family, otherwise [""] for any; [] where the look-up fails."""
     parts, loop = URL(url), asyncio.get_running_loop()
+    if parts.scheme == "unix":
+        return [""]
     with contextlib.suppress(ValueError):
         ip_address(parts.raw_host or "")
         return [""]

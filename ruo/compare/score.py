@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -16,8 +17,11 @@ import polars as pl
 from ruo.errors import RuoError, TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
-from ruo.table import class_indices
+from ruo.tables import class_indices
 from ruo.wire.messages import Array
+
+if TYPE_CHECKING:
+    from ruo.client.options import WireName
 
 Model = Callable[[Array], Array]
 
@@ -85,7 +89,7 @@ def main() -> None:
 @click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
 @_answers
-def client(testset: Path, url: str, chunk_size: int, wire: str, answers: Path | None) -> None:
+def client(testset: Path, url: str, chunk_size: int, wire: "WireName", answers: Path | None) -> None:
     """Score TESTSET with ruo's client and the model at URL."""
     from ruo.client.scoring import score_csv
 

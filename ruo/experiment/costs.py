@@ -24,7 +24,7 @@ import polars as pl
 from ruo.client.scoring import score_csv
 from ruo.errors import ArgumentError, DeploymentError, ExperimentError
 from ruo.machine import cpu_limit
-from ruo.table import Source, open_table
+from ruo.tables import Source, TableOptions, open_table
 from ruo.timing import time_runs
 
 
@@ -114,7 +114,7 @@ def measure_network(
 
     Each is sent `tries` times, and the median counts. For a server on this machine, the throughput is that of memory.
     """
-    table = open_table(source, label_prefix)
+    table = open_table(source, TableOptions(label_prefix=label_prefix))
     frame = pl.DataFrame(next(table.blocks(rows)).features, schema=table.features)
     if len(frame) < 2:
         raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")

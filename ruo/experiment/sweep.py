@@ -18,7 +18,7 @@ from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_co
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.machine import peak_rss_mb
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.table import Source, fingerprint_table, open_table
+from ruo.tables import Source, TableOptions, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
 Servers = Sequence[str] | Deployment  # an address, addresses or a deployment
@@ -102,11 +102,11 @@ class _TableMeasurement(Measurement):
         self._options = options
         self._references: dict[str | None, Predictions] = {}
         self._replicas: dict[str | None, int] = {}
-        table = open_table(source, options["label_prefix"])
+        table = open_table(source, TableOptions(label_prefix=options["label_prefix"]))
         self.name = table.name
         self.features = len(table.features)
-        self.rows = sum(len(block.features) for block in table.blocks(10_000))
-        self._first_row = pl.DataFrame(next(table.blocks(1)).features, schema=table.features)
+        self.rows = sum(block.rows for block in table.blocks(10_000))
+        self._first_row = pl.DataFrame(next(table.blocks(1)).array, schema=table.features)
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""

@@ -13,7 +13,7 @@ from scipy import stats
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError
 from ruo.stats import Interval, mean_interval
-from ruo.table import Source, open_table
+from ruo.tables import Source, TableOptions, open_table
 from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
@@ -131,8 +131,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
 
 def class_names(source: Source, label_prefix: str = "Label_") -> list[str] | None:
     """Return the names of a table's one-hot label columns without their prefix; None if there are fewer than two."""
-    columns = open_table(source, label_prefix).labels
-    return [column.removeprefix(label_prefix) for column in columns] if len(columns) > 1 else None
+    return open_table(source, TableOptions(label_prefix=label_prefix)).classes
 
 
 def wilson_interval(right: int, rows: int) -> Share:

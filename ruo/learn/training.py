@@ -12,7 +12,7 @@ import pandas as pd
 from ruo.errors import ArgumentError, TableError
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
-from ruo.table import NO_LABEL, Block, Labels, Source, Table, open_table
+from ruo.tables import NO_LABEL, Block, Labels, Source, Table, TableOptions, open_table
 from ruo.wire.messages import Array
 
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
@@ -56,8 +56,8 @@ class Trained:
 
     def predict(self, source: Source) -> Array:
         """Return the probabilities for a table, (rows, classes) float32, computed in this process."""
-        block = next(open_table(source, self.label_prefix).blocks(None))
-        return np.asarray(self.model.predict(block.features, batch_size=_PREDICTED_ROWS, verbose=0))
+        block = next(open_table(source, TableOptions(label_prefix=self.label_prefix)).blocks(None))
+        return np.asarray(self.model.predict(block.array, batch_size=_PREDICTED_ROWS, verbose=0))
 
     def scaling(self) -> pd.DataFrame:
         """Return the mean and standard deviation by which the first layer scales each feature."""
@@ -135,7 +135,7 @@ def train(
     """Train a dense network on a labelled table until the validation loss has not fallen for `patience` epochs."""
     units, epochs = [_whole_number("units", number) for number in units], _whole_number("epochs", epochs)
     patience, seed = _whole_number("patience", patience), _whole_number("seed", seed, least=0)
-    table = open_table(source, label_prefix)
+    table = open_table(source, TableOptions(label_prefix=label_prefix))
     sample = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
     classes = _classes(table, sample.labels, label_prefix)
     parts = _split(table.name, len(sample.labels), validation, test, seed)
@@ -176,7 +176,7 @@ def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
     rng, keys, parts = np.random.default_rng((seed, 0)), np.empty(0), list[_Sample]()
     for block in table.blocks(20_000):
         labels = _checked(block, table)
-        parts.append(_Sample(np.arange(block.start, block.start + len(labels)), block.features, labels))
+        parts.append(_Sample(np.arange(block.start, block.start + len(labels)), block.array, labels))
         keys = np.append(keys, rng.random(len(labels)))
         if max_rows is not None and len(keys) > max_rows:  # the rows with the smallest keys
             kept = np.sort(np.argsort(keys)[:max_rows])
@@ -191,8 +191,8 @@ def _joined(parts: list[_Sample], places: Array | slice = np.s_[:]) -> _Sample:
 
 def _checked(block: Block, table: Table) -> Labels:
     """The labels of a block, once every feature is a number and every row has a class."""
-    for place, column in np.argwhere(~np.isfinite(block.features))[:1]:
-        row, name, value = int(place) + block.start, table.features[column], block.features[place, column]
+    for place, column in np.argwhere(~np.isfinite(block.array))[:1]:
+        row, name, value = int(place) + block.start, table.features[column], block.array[place, column]
         problem = f"{value} cannot be learnt from; fill the cell, or leave out the row or the column."
         raise TableError(f'{table.name}, row {row:,}, column "{name}": {problem}', row=row, column=name)
     assert block.labels is not None

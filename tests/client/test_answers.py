@@ -13,7 +13,7 @@ MODEL = ModelInfo("model", "1", "test", output_name="y")
 
 def chunk(features: Array) -> Chunk:
     """A chunk that begins at row 40."""
-    return Chunk(40, len(features), features, WIRES["v2"].encode_request(InferRequest({"x": features})))
+    return Chunk(40, len(features), {"x": features}, WIRES["v2"].encode_request(InferRequest({"x": features})))
 
 
 ROWS = chunk(np.ones((3, 2), np.float32))

@@ -10,7 +10,7 @@ import pytest
 from ruo.client.collected import Collected
 from ruo.client.records import Answer, ModelInfo, RequestRecord
 from ruo.errors import ScoringError
-from ruo.table import NO_LABEL
+from ruo.tables import NO_LABEL
 
 
 def sent(start: int, rows: int, labels: list[int] | None = None, failed: bool = False, **record: Any) -> Answer:
@@ -114,7 +114,7 @@ def test_predictions_are_in_row_order(expected: int | None) -> None:
 )
 def test_labels_are_whole_or_none(answers: list[Answer], labels: list[int] | None, unclear: int | None) -> None:
     """Labels come with their rows, also with failed ones; the first row without a class is named."""
-    whole, row = collected_from(*answers).labels(4)
+    whole, _, row = collected_from(*answers).labels(4, None)
     assert (None if whole is None else whole.tolist(), row) == (labels, unclear)
 
 

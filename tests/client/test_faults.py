@@ -59,7 +59,7 @@ ANSWERS = {
     "a shape that is astronomical": (output(shape=[10, 10**18]), r"at most 32 dimensions and 2\*\*59 values"),
     "no datatype": (output(datatype=None), "datatype"),
     "another datatype": (output(datatype="FP31"), "datatype"),
-    "text for numbers": (output(datatype="BYTES", data=["a"] * 10), "has datatype 'BYTES'"),
+    "text for numbers": (output(datatype="BYTES", data=["a"] * 10), "the predictions are text"),
     "numbers as text": (output(data=["1"] * 10), r'is "1", which is not a number'),
     "no data": (output(data=None), "data"),
     "too little data": (output(data=[1.0]), "takes 10 values, data has 1"),
@@ -139,16 +139,16 @@ def tensors(**changes: Any) -> bytes:
 METADATA_FAULTS = {
     "HTML": (b"<html>", "did not answer JSON"),
     "a list": (b"[]", "does not follow the V2 protocol"),
-    "no inputs": (tensors(inputs=[]), "does not follow the V2 protocol"),
+    "no inputs": (tensors(inputs=[]), "does not describe the inputs of model 'model'"),
     "an input without a shape": (tensors(inputs=[{"name": "x", "datatype": "FP32"}]), "does not follow"),
     "a shape of text": (tensors(inputs=[{"name": "x", "datatype": "FP32", "shape": "ten"}]), "does not follow"),
     "two inputs": (
         tensors(inputs=[{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in "ab"]),
-        r"takes 2 inputs \(a, b\)",
+        "Model 'model' takes an input 'a' of 3 columns, and small.csv has no column of that name",
     ),
     "escapes for a terminal": (
-        tensors(inputs=[{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("a", "\x1b[2J")]),
-        r"takes 2 inputs \(a, \\x1b\[2J\)",
+        tensors(inputs=[{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("\x1b[2J", "a")]),
+        r"takes an input '\\x1b\[2J' of 3 columns.*inputs=\{['\"]\\x1b\[2J['\"]: \[",
     ),
     "another number of features": (
         tensors(inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]),

@@ -257,12 +257,17 @@ def test_every_wire_of_this_server_tells_the_file(demo: Any, server: Any) -> Non
 @pytest.mark.parametrize(
     ("urls", "bases", "address"),
     [
-        (["http://h:8000/"], ["http://h:8000"], ("", "", "")),
-        (["http://h/v2/models/m"], ["http://h"], ("v2", "m", "")),
-        (["http://h/v2/models/m/versions/7/"], ["http://h"], ("v2", "m", "7")),
-        (["http://h/before/v1/models/m/versions/7"], ["http://h/before"], ("v1", "m", "7")),
-        (["http://a/v2/models/m", "http://b", "http://a"], ["http://a", "http://b"], ("v2", "m", "")),
-        (["http://a/v2/models/m", "http://b/v2/models/m/versions/7"], ["http://a", "http://b"], ("v2", "m", "7")),
+        (["http://h:8000/"], ["http://h:8000"], ("", "", "", "")),
+        (["http://h/v2/models/m"], ["http://h"], ("v2", "m", "", "")),
+        (["http://h/v2/models/m/versions/7/"], ["http://h"], ("v2", "m", "7", "")),
+        (["http://h/before/v1/models/m/versions/7"], ["http://h/before"], ("v1", "m", "7", "")),
+        (["http://h/v1/models/m:predict"], ["http://h"], ("v1", "m", "", "")),
+        (["http://h/v1/models/m/versions/7:predict/"], ["http://h"], ("v1", "m", "7", "")),
+        (["http://h:8501/v1/models/m/labels/stable:predict"], ["http://h:8501"], ("v1", "m", "", "stable")),
+        (["unix:///run/ruo.sock"], ["unix:///run/ruo.sock"], ("", "", "", "")),
+        (["unix:///run/ruo.sock/v1/models/m/labels/a"], ["unix:///run/ruo.sock"], ("v1", "m", "", "a")),
+        (["http://a/v2/models/m", "http://b", "http://a"], ["http://a", "http://b"], ("v2", "m", "", "")),
+        (["http://a/v2/models/m", "http://b/v2/models/m/versions/7"], ["http://a", "http://b"], ("v2", "m", "7", "")),
     ],
 )
 def test_an_address_names_a_server_and_a_model(urls: list[str], bases: list[str], address: tuple[str, ...]) -> None:
@@ -276,6 +281,7 @@ def test_an_address_names_a_server_and_a_model(urls: list[str], bases: list[str]
         (["http://a/v2/models/cats", "http://b/v2/models/dogs"], "different models, cats and dogs;"),
         (["http://a/v2/models/m/versions/7", "http://b/v2/models/m/versions/8"], "different versions, 7 and 8;"),
         (["http://a/v2/models/m", "http://b/v1/models/m"], "different protocols, v2 and v1;"),
+        (["http://a/v1/models/m/versions/7", "http://b/v1/models/m/labels/l"], "the version 7 and the label l;"),
     ],
 )
 def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[str], sentence: str) -> None:
@@ -290,9 +296,11 @@ def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[s
         "v2/models",
         "v2/models/",
         "v2/models/m/infer",
-        "v1/models/m:predict",
+        "v2/models/m:predict",
+        "v1/models/m:classify",
         "v2/models/m/versions",
-        "v1/models/m/labels/a",
+        "v2/models/m/labels/a",
+        "v1/models/m/versions/7/labels/a",
     ],
 )
 def test_what_is_behind_a_models_name_is_refused(small_csv: Path, path: str) -> None:

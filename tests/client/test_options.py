@@ -8,32 +8,49 @@ from typing import Any
 
 import pytest
 
-from ruo import ascore_csv, iter_scores, score_csv
-from ruo.client.options import BlockKeywords, ScoreKeywords, ScoreOptions
+from ruo import ascore_csv, iter_scores, score_csv, score_to_file
+from ruo.client.options import (
+    GROUPS,
+    BlockKeywords,
+    Datatype,
+    FileKeywords,
+    ScoreKeywords,
+    ScoreOptions,
+    WireName,
+)
+from ruo.wire import WIRES
+from ruo.wire.v2 import TENSORS
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(ScoreOptions)}
-BOTH = {"pipelined", "errors"}
+NOT_IN_BLOCKS = {"pipelined", "errors", "prediction_names", "argmax"}
 
 
-@pytest.mark.parametrize(("function", "without"), [(score_csv, set()), (ascore_csv, set()), (iter_scores, BOTH)])
+@pytest.mark.parametrize(
+    ("function", "without"),
+    [(score_csv, set()), (ascore_csv, set()), (iter_scores, NOT_IN_BLOCKS), (score_to_file, {"pipelined"})],
+)
 def test_help_shows_every_keyword(function: Callable[..., Any], without: set[str]) -> None:
     """The signature has the options' names and defaults, and the docstring explains each of them."""
     parameters = list(inspect.signature(function).parameters.values())
 
-    assert [parameter.name for parameter in parameters[:2]] == ["source", "url"]
-    assert {parameter.kind for parameter in parameters[2:]} == {inspect.Parameter.KEYWORD_ONLY}
-    assert {p.name: p.default for p in parameters[2:]} == {k: v for k, v in DEFAULTS.items() if k not in without}
+    own = [parameter.name for parameter in parameters if parameter.kind != inspect.Parameter.KEYWORD_ONLY]
+    assert own == ["source", "url", *(["path"] if function is score_to_file else [])]
+    options = [(p.name, p.default) for p in parameters[len(own) :]]
+    assert options == [(name, default) for name, default in DEFAULTS.items() if name not in without]
     documented = {line.split(" : ")[0].strip() for line in inspect.getdoc(function).splitlines() if " : " in line}  # type: ignore[union-attr]
-    assert documented == {"source", "url", *DEFAULTS} - without
+    assert documented - {">>> table"} == {*own, *DEFAULTS} - without
     assert "**options" not in (function.__doc__ or "")
 
 
 def test_type_checkers_see_the_same_keywords() -> None:
-    """Names and types of the keywords are those of the dataclass."""
+    """Names and types of the keywords are those of the dataclasses, group by group."""
     hints = typing.get_type_hints(ScoreOptions)
 
-    assert typing.get_type_hints(ScoreKeywords) == hints
-    assert typing.get_type_hints(BlockKeywords) == {name: hint for name, hint in hints.items() if name not in BOTH}
+    assert list(hints) == [name for group in GROUPS.values() for name in typing.get_type_hints(group)]
+    for keywords, without in ((ScoreKeywords, set()), (FileKeywords, {"pipelined"}), (BlockKeywords, NOT_IN_BLOCKS)):
+        assert typing.get_type_hints(keywords) == {name: hint for name, hint in hints.items() if name not in without}
+    assert set(typing.get_args(WireName)) == set(WIRES)
+    assert set(typing.get_args(Datatype)) == set(TENSORS)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
-from ruo.table import open_table
+from ruo.tables import open_table
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_the_result_type_imports_no_machinery() -> None:
     program = "import sys, ruo.client.scores; print([name for name in sys.modules if name.startswith('ruo.client')])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert run.stdout == "['ruo.client', 'ruo.client.records', 'ruo.client.scores']\n"
+    assert run.stdout == "['ruo.client', 'ruo.client.layout', 'ruo.client.records', 'ruo.client.scores']\n"
 
 
 def test_a_fault_of_the_server_is_reported_first(tmp_path: Path, scripted: Callable[..., Any], answers: Any) -> None:

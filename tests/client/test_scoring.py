@@ -216,7 +216,7 @@ def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells
     with local_server(tmp_path / "exact.keras", workers=1) as server:
         scores = score_csv(path, server.url)
 
-    assert scores.model.input_datatype == datatype.upper().replace("FLOAT", "FP")
+    assert scores.model.inputs[0].datatype == datatype.upper().replace("FLOAT", "FP")
     assert scores.predictions.tolist() == [[1, 1], [0, 1]]
 
 
@@ -517,7 +517,7 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer, mark: str)
         ({"concurrency": 0}, 'concurrency=0 must be a whole number from 1 up, "auto"'),
         ({"retries": -1}, "retries=-1 must be"),
         ({"timeout": 0}, "timeout=0 is not"),
-        ({"wire": "v3"}, "wire='v3' is not known; use v2, v2-json, v1 or paper."),
+        ({"wire": "v3"}, "wire='v3' is not known; use 'v2', 'v2-json', 'v1' or 'paper'."),
         ({"errors": "ignore"}, "errors='ignore' is not known"),
         ({"url": "localhost:8000"}, "is not the address of a server; write it as http://host:8000"),
         ({"url": []}, "No server is given"),

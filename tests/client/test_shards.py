@@ -17,7 +17,7 @@ from ruo.client.scores import Timings, merge
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
-from ruo.table import open_table
+from ruo.tables import open_table
 
 
 def rows_of(source: Any, of: int) -> list[list[float]]:

@@ -46,7 +46,7 @@ def test_only_what_is_needed_is_inside(server: Any) -> None:
     program = """
 import importlib.util as u, shutil
 names = ["polars", "pandas", "aiohttp", "tqdm", "matplotlib", "pytest", "pip", "tensorflow", "openvino",
-         "ruo.client", "ruo.table", "ruo.compare"]
+         "ruo.client", "ruo.tables", "ruo.compare"]
 print([name for name in names if u.find_spec(name)], [name for name in ("gcc", "cc", "make", "git") if shutil.which(name)])
 """
     assert server.inside(program) == f"['{server.target}'] []"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from polars.testing.parametric import dataframes
 
 from ruo.errors import TableError
-from ruo.table import open_table
+from ruo.tables import open_table
 
 SOAK = [pytest.mark.soak, pytest.mark.timeout(1_800)]
 NUMBERS = [
@@ -131,7 +131,7 @@ def compare(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     dtype = np.dtype(rng.choice(["f4", "f8", "f8", "i8"]))
     shards = rng.choice([1, 1, 1, 2, 3, 7])
     is_gzip = shards == 1 and rng.random() < 0.3
-    monkeypatch.setattr("ruo.table.csv.PIECE_BYTES", rng.choice([1, 2, 5, 17, 64, 4096]))
+    monkeypatch.setattr("ruo.tables.csv.PIECE_BYTES", rng.choice([1, 2, 5, 17, 64, 4096]))
     path = folder / f"{seed}.csv"
     middle = rng.randint(0, len(data))
     path.write_bytes(gzip.compress(data[:middle]) + gzip.compress(data[middle:]) if is_gzip else data)

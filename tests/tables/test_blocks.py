@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ruo.table import NO_LABEL, open_table
-from ruo.table.csvtext import PIECE_BYTES
+from ruo.tables import NO_LABEL, TableOptions, open_table
+from ruo.tables.csvtext import PIECE_BYTES
 
 FRAME = pl.DataFrame(
     {
@@ -58,8 +58,8 @@ def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later:
 
 def test_label_prefix_says_what_is_a_label() -> None:
     """Another prefix makes other columns labels; a table without any has none."""
-    (block,) = open_table(FRAME, "b").blocks(None)
+    (block,) = open_table(FRAME, TableOptions(label_prefix="b")).blocks(None)
     assert block.features.shape == (5, 3)
-    table = open_table(FRAME, "class_")
+    table = open_table(FRAME, TableOptions(label_prefix="class_"))
     assert table.labels == []
-    assert next(open_table(FRAME, "class_").blocks(None)).labels is None
+    assert next(open_table(FRAME, TableOptions(label_prefix="class_")).blocks(None)).labels is None

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import open_table
-from ruo.table.csvtext import cut_between_rows
+from ruo.tables import TableOptions, open_table
+from ruo.tables.csvtext import cut_between_rows
 
 
 def _csv(tmp_path: Path, text: str | bytes) -> Path:
@@ -20,7 +20,9 @@ def _csv(tmp_path: Path, text: str | bytes) -> Path:
 
 
 def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
-    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
+    return np.concatenate(
+        [block.features for block in open_table(source, TableOptions(label_prefix=label_prefix)).blocks(chunk_size)]
+    )  # type: ignore[arg-type]
 
 
 def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
@@ -55,8 +57,16 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
         "a,b\n 1,2 \n3e0,4.\n",
         "0,1\n1,2\n3,4\n",
         "a,b\n1,2\r3,4\r",
-        b"\xe9,\xe8\n1,2\n3,4\n",
-        b"a,Label_\xe9,b\n1,caf\xe9,2\n3,x,4\n",
+        b"a,Label_x,b\n1,caf\xe9,2\n3,x,4\n",
+        "a,b\r1,2\r3,4\r",
+        "a,b\n1,2\n3,4\n".encode("utf-16"),
+        "a;b\n1;2\n3;4\n",
+        "a\tb\n1\t2\n3\t4\n",
+        "a|b\r\n1|2\r\n3|4\r\n",
+        "\n\r\na,b\n1,2\n3,4\n",
+        "sep=;\na;b\n1;2\n3;4\n",
+        "\ufeffsep=,\r\na,b\r\n1,2\r\n3,4\r\n",
+        " a , b\n1,2\n3,4\n",
     ],
 )
 def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> None:
@@ -107,23 +117,35 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
         ("a,b\n", "table.csv has no rows", None, None),
         ("a,b\n\n\n", "table.csv has no rows", None, None),
         ("Label_0,Label_1\n1,0\n", "no feature columns", None, None),
-        ("a,b,a\n1,2,3\n", "has the column 'a' twice", None, None),
         ("0.5,1.5\n2.5,3.5\n", "begins with a row of data (0.5,1.5)", None, None),
         ("6,148,72\n1,2,3\n", "begins with a row of data (6,148,72); add a header line", None, None),
         ("0.5,,3\n1,2,3\n", "begins with a row of data", None, None),
         ("1.5,?,2\n1,2,3\n", "begins with a row of data", None, None),
         ('" 1 ",NaN,N/A\n1,2,3\n', "begins with a row of data", None, None),
         ("1,0,2\n1,2,3\n", "begins with a row of data", None, None),
-        ("a,b\r1,2\r3,4\r", "end lines with LF", None, None),
+        (b"\xe9,b\n1,2\n", 'the byte 0xe9; pass its encoding, such as encoding="cp1252"', None, None),
+        ("a;b,c\n1;2,5\n", "may be separated by ',' and ';'; pass the separator", None, None),
+        (
+            "My table\na,b\n1,2\n",
+            "begins with 'My table', which is one name, and the row below has 2 cells",
+            None,
+            None,
+        ),
+        ('a,"b\n1,2\n', "in its first row that is not closed", None, None),
         ('a,"b"c\n1,2\n', "no readable first row", None, None),
         ('a,b\n1,2\n3,"4"5\n', "row 1 is not CSV", 1, None),
         ("a,b\n1,2\n3,\0\n", "column \"b\": '\\x00' is not a number", 1, "b"),
         (f"a,b\n1,2\n3,{'4' * 200_000}x\n", "row 1 is not CSV (field larger than field limit", 1, None),
         (b"a,b\n1,2\n3,\xff\xfe\n", "column \"b\": '\ufffd\ufffd' is not a number", 1, "b"),
-        ("a,b\n1,2\n".encode("utf-16"), "is not a text file", None, None),
+        ("a,b\n1,2\n".encode("utf-16-le"), "is not a text file, or not in UTF-8", None, None),
         ("a,b\n1,2\nx,3\n", "row 1 (line 3), column \"a\": 'x' is not a number", 1, "a"),
         ("a,b\n1,2\n3,1_000\n", "column \"b\": '1_000' is not a number", 1, "b"),
-        ("a,b\n1,2\n3,n/a\n", "row 1 (line 3), column \"b\": 'n/a'", 1, "b"),
+        (
+            "a,b\n1,2\n3,n/a\n",
+            "column \"b\": 'n/a' is not a number; if it means a missing number, pass null_values=['n/a']",
+            1,
+            "b",
+        ),
         ("a,b\n1,2\n3\n5,6\n", "row 1 (line 3) has 1 cells, the header has 2", 1, None),
         ("a,b\n1\n3,4\n", "row 0 (line 2) has 1 cells, the header has 2", 0, None),
         ("a,b\n1,2\n3,4,5\n", "row 1 (line 3) has 3 cells, the header has 2", 1, None),

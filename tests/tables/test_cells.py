@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import open_table
-from ruo.table.csvtext import PIECE_BYTES
+from ruo.tables import open_table
+from ruo.tables.csvtext import PIECE_BYTES
 from ruo.wire.v2 import DATATYPES
 
 SOURCES = ["csv", "csv.gz", "parquet", "pandas", "nullable", "polars"]

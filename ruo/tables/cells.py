@@ -13,9 +13,14 @@ import polars as pl
 from ruo.errors import TableError
 from ruo.wire.messages import Array
 
+MISSING = {"", "?", "-", ".", "na", "n/a", "#n/a", "<na>", "nan", "nil", "null", "none"}  # in any case
+_BINARY = {**dict.fromkeys(("True", "true", "TRUE"), "1"), **dict.fromkeys(("False", "false", "FALSE"), "0")}
+
+_NO_NUMBER = "is not a number"
+
 
 class CellError(ValueError):
-    """The datatype cannot hold a cell; `args` are the positions of its row and column within the frame."""
+    """The datatype cannot hold a cell; `args` are the position of its row within the frame and the name of its column."""
 
 
 def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
@@ -24,7 +29,15 @@ def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
 
 
 def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
-    """Columns of numbers, or of text, as (rows, columns) in C order; raises CellError for the first unfit cell."""
+    """Columns of numbers, or of text, as (rows, columns) in C order; raises CellError for the first unfit cell.
+
+    For `object`, the cells are bytes: their text in UTF-8, empty where a cell is missing.
+    """
+    if dtype == np.object_:
+        text = np.empty(frame.shape, np.object_)
+        for place, column in enumerate(frame.iter_columns()):
+            text[:, place] = [(cell or "").encode() for cell in column.cast(pl.String)]
+        return text
     kind, kinds = polars_type(dtype), set(frame.dtypes)
     if kind.is_float() and pl.String not in kinds:
         return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")
@@ -32,7 +45,8 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
     masks = [_unfit(before, after) for before, after in zip(frame.iter_columns(), columns, strict=True)]
     unfit = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
     if unfit:
-        raise CellError(*min(unfit))
+        row, place = min(unfit)
+        raise CellError(row, frame.columns[place])
     return pl.DataFrame(columns).to_numpy(order="c")
 
 
@@ -41,7 +55,7 @@ def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
     kind = polars_type(dtype)
     if column.dtype != pl.String:
         return column.cast(kind, strict=False)
-    text = column.str.strip_chars()
+    text = as_numbers(column)
     if kind.is_float():
         return text.cast(kind, strict=False)
     numbers = text.str.replace(r"\.0*$", "").cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
@@ -50,6 +64,12 @@ def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
         values = [_whole(cell, dtype) if number is None else number for cell, number in cells]
         numbers = pl.Series(column.name, values, numbers.dtype)
     return numbers.set(numbers > 1, None).cast(kind) if kind == pl.Boolean else numbers
+
+
+def as_numbers(text: pl.Series) -> pl.Series:
+    """Cells without the blanks around them, and `True` and `False`, as pandas and polars write them, as 1 and 0."""
+    text = text.str.strip_chars()
+    return text.str.replace("^(?:True|true|TRUE)$", "1").str.replace("^(?:False|false|FALSE)$", "0")
 
 
 def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:
@@ -67,9 +87,11 @@ def _whole(cell: str | None, dtype: np.dtype[Any]) -> int | None:
 
 def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
     """Why the datatype cannot hold a cell, as the end of a sentence; empty if it can."""
-    text = cell.strip()
+    text = _BINARY.get(cell.strip(), cell.strip())
+    if dtype == np.object_:
+        return ""
     if text and not is_number(text):
-        return "is not a number"
+        return _NO_NUMBER
     if dtype.kind == "f":
         return ""
     number = Decimal(text or "NaN")
@@ -82,7 +104,10 @@ def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
 def cell_error(where: str, row: int, column: str, cell: str, why: str) -> TableError:
     """The error for a cell; `where` names the table and the row."""
     shown = repr(cell[:40]) if cell else "an empty cell"
-    message = f'{where}, column "{column}": {shown} {why}; mend the cell, or leave the column out.'
+    cure = "mend the cell, or leave the column out"
+    if cell.strip().lower() in MISSING and why == _NO_NUMBER:
+        cure = f"if it means a missing number, pass null_values=[{cell.strip()!r}]; else {cure}"
+    message = f'{where}, column "{column}": {shown} {why}; {cure}.'
     return TableError(message, row=row, column=column)
 
 

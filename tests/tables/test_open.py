@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import open_table
+from ruo.tables import TableOptions, open_table
 
 FRAME = pl.DataFrame(
     {
@@ -26,7 +26,9 @@ LABELS = np.array([0, 1, 1, 0, 1])
 
 
 def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
-    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
+    return np.concatenate(
+        [block.features for block in open_table(source, TableOptions(label_prefix=label_prefix)).blocks(chunk_size)]
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["csv", "csv.gz", "parquet", "pandas", "polars"])

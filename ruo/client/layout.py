@@ -1,0 +1,111 @@
+"""The table of predictions: kept columns first, then predictions, then the label; and its file, which appears when whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ruo.errors import ArgumentError, OutputError
+from ruo.tables import NO_LABEL, Labels
+from ruo.wire.messages import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ARGMAX = ("class", "probability")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns are called: `names` are those of the outputs, `classes` those of one-hot label columns."""
+
+    names: Sequence[str] | None = None
+    argmax: bool = False
+    classes: Sequence[str] | None = None
+
+    def columns(self, outputs: int, kept: Sequence[str], has_label: bool) -> list[str]:
+        """The names of all columns; raises ArgumentError where they do not fit the outputs, or two are equal."""
+        if self.names is not None and len(self.names) != outputs:
+            raise ArgumentError(f"prediction_names has {len(self.names)} names, the model has {outputs} outputs a row.")
+        if self.argmax and outputs == 1:
+            raise ArgumentError("argmax=True needs an output for each class, the model has one; leave argmax out.")
+        predictions = _ARGMAX if self.argmax else self.names or [f"prediction_{index}" for index in range(outputs)]
+        names = [*kept, *predictions, *(["label"] if has_label else [])]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ArgumentError(
+                f"The predictions would have the column {twice!r} twice; rename the kept column or use prediction_names."
+            )
+        return names
+
+    def frame(self, predictions: Array, labels: Labels | None, kept: pl.DataFrame | None) -> pl.DataFrame:
+        """The table of these rows; a label that is not known is null, as the class of a row without predictions is."""
+        flat = predictions.reshape(len(predictions), math.prod(predictions.shape[1:]))
+        names = self.columns(flat.shape[1], [] if kept is None else kept.columns, labels is not None)
+        columns = [] if kept is None else kept.get_columns()
+        columns += self._largest(flat) if self.argmax and flat.shape[1] else map(pl.Series, flat.T)
+        if labels is not None:
+            columns.append(self._labels(labels, flat.shape[1]))
+        return pl.DataFrame([column.alias(name) for column, name in zip(columns, names, strict=True)])
+
+    def _largest(self, flat: Array) -> list[pl.Series]:
+        is_known = ~np.isnan(flat).any(axis=1)
+        classes = np.where(is_known, flat.argmax(axis=1), NO_LABEL)
+        return [
+            self._named(classes, flat.shape[1]),
+            pl.Series(np.where(is_known, flat.max(axis=1), np.float32(np.nan))),
+        ]
+
+    def _labels(self, labels: Labels, outputs: int) -> pl.Series:
+        if labels.dtype == np.object_:
+            return pl.Series(labels, dtype=pl.String)
+        return self._named(labels, outputs) if self.argmax else _numbered(labels)
+
+    def _named(self, classes: Array, outputs: int) -> pl.Series:
+        """The names of the classes where they are known, else their numbers."""
+        names = self.names or self.classes
+        if names is None or len(names) != outputs or classes.max(initial=0) >= outputs:
+            return _numbered(classes)
+        return pl.Series(np.array([*names, None], np.object_)[classes], dtype=pl.String)  # the last one is NO_LABEL's
+
+
+def _numbered(classes: Array) -> pl.Series:
+    numbers = pl.Series(classes)
+    return numbers.set(numbers == NO_LABEL, None) if (classes == NO_LABEL).any() else numbers
+
+
+def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
+    """The frame in pandas, without pyarrow; whole numbers and truth values stay what they are where some are missing."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for column in frame.iter_columns():
+        if column.null_count() and (column.dtype.is_integer() or column.dtype == pl.Boolean):
+            dtype: Any = "boolean" if column.dtype == pl.Boolean else str(column.dtype)
+            columns[column.name] = pd.array(column.to_list(), dtype=dtype)
+        elif column.dtype.is_numeric() or column.dtype == pl.Boolean or column.dtype.is_temporal():
+            columns[column.name] = column.to_numpy()
+        else:
+            columns[column.name] = column.to_list()
+    return pd.DataFrame(columns, None if index is None else index[: len(frame)])
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
+        raise

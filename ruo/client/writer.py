@@ -1,0 +1,118 @@
+"""Predictions to a file while they come: in row order, in bounded memory, and the same bytes however they were cut."""
+
+import asyncio
+import queue
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from ruo.client.layout import Layout
+from ruo.client.scores import METADATA
+from ruo.tables import Labels
+from ruo.wire.messages import Array
+
+_WAITING = 2  # chunks
+_SLICE_ROWS = 10_000  # the text of so many rows at once is in memory, for each thread of polars
+_GROUP_ROWS = 100_000  # of Parquet, fewer where they are wide; set by the columns alone, so that the bytes are
+_GROUP_CELLS = 4_000_000
+
+
+class _Rows(NamedTuple):
+    """Rows that follow those before; `predictions` are None where they were not scored."""
+
+    rows: int
+    predictions: Array | None
+    labels: Labels | None
+    kept: pl.DataFrame | None
+
+
+class Writer:
+    """Writes what is `put` during an `async with` block, in a thread; `facts` are the file's metadata at its end."""
+
+    def __init__(self, path: Path, suffix: str, layout: Layout, row_shape: tuple[int, ...] | None) -> None:
+        self.facts = ""
+        self.row_shape = row_shape
+        self._path = path
+        self._suffix = suffix
+        self._layout = layout
+        self._held: list[_Rows] = []  # not scored, and the shape of a prediction is not known yet
+        self._queue: queue.Queue[pl.DataFrame | None] = queue.Queue(_WAITING)
+        self._sink: asyncio.Task[None] | None = None
+        self._is_stopped = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, error: object, *_: object) -> None:
+        if error is None:
+            return
+        self._is_stopped = True
+        if self._sink is not None:
+            with suppress(Exception):
+                await asyncio.shield(self._sink)
+
+    async def put(self, rows: int, predictions: Array | None, labels: Labels | None, kept: pl.DataFrame | None) -> None:
+        """Write these rows next; waits while too many wait, and raises what the writing raised."""
+        self._held.append(_Rows(rows, predictions, labels, kept))
+        if predictions is not None:
+            self.row_shape = predictions.shape[1:]
+        if self.row_shape is not None:
+            await self._release(self.row_shape)
+
+    async def finish(self) -> None:
+        """Write the end of the file, with the `facts`."""
+        await self._release(self.row_shape or (0,))
+        if self._sink is None:
+            await self._queue_frame(
+                self._layout.frame(np.empty((0, *(self.row_shape or (0,))), np.float32), None, None)
+            )
+        await self._queue_frame(None)
+        assert self._sink is not None
+        await self._sink
+
+    async def _release(self, row_shape: tuple[int, ...]) -> None:
+        for held in self._held:
+            predictions = held.predictions
+            if predictions is None:
+                predictions = np.full((held.rows, *row_shape), np.nan, np.float32)
+            await self._queue_frame(self._layout.frame(predictions, held.labels, held.kept))
+        self._held.clear()
+
+    async def _queue_frame(self, frame: pl.DataFrame | None) -> None:
+        if self._sink is None:
+            assert frame is not None  # which is the end
+            self._sink = asyncio.create_task(asyncio.to_thread(self._write, frame.schema))
+        while not self._sink.done():
+            with suppress(queue.Full):
+                self._queue.put_nowait(frame)
+                return
+            await asyncio.sleep(0.002)
+        self._sink.result()
+
+    # --- the methods below run in the thread
+
+    def _write(self, schema: pl.Schema) -> None:
+        frames = register_io_source(self._frames, schema=schema)
+        rows = max(1, min(_GROUP_ROWS, _GROUP_CELLS // max(1, len(schema))))
+        try:
+            if self._suffix == ".csv":
+                frames.sink_csv(self._path)
+            else:
+                frames.sink_parquet(self._path, row_group_size=rows, metadata=lambda _: {METADATA: self.facts})
+        except KeyboardInterrupt:  # polars raises it in each of its threads, and here it would end the event loop
+            raise InterruptedError("interrupted") from None
+
+    def _frames(self, *_: Any) -> Iterator[pl.DataFrame]:
+        while (frame := self._next_frame()) is not None:
+            yield from frame.iter_slices(_SLICE_ROWS)
+
+    def _next_frame(self) -> pl.DataFrame | None:
+        while not self._is_stopped:
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=0.05)
+        raise InterruptedError("the run ended before the file was whole")

@@ -1,0 +1,111 @@
+"""Any table to blocks of rows, in row order and in bounded memory; knows nothing of models, servers or HTTP.
+
+A `Piece` is what one read returns: megabytes of a file, 20,000 rows of a DataFrame. A `Block` holds the same rows, cut
+to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the wire.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import polars as pl
+
+from ruo.errors import ArgumentError, TableError
+from ruo.provenance import fingerprint
+from ruo.tables.base import Block, Features, Span, Table, read_once
+from ruo.tables.columns import ModelInput
+from ruo.tables.csv import CsvTable
+from ruo.tables.files import FilesTable, files_within
+from ruo.tables.frames import IterTable, LazyTable, as_frame, is_pandas
+from ruo.tables.labels import NO_LABEL, Labels, class_indices, number_classes
+from ruo.tables.options import TableKeywords, TableOptions, TableSource, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "NO_LABEL",
+    "Block",
+    "Features",
+    "Labels",
+    "ModelInput",
+    "Source",
+    "Span",
+    "Table",
+    "TableKeywords",
+    "TableOptions",
+    "TableSource",
+    "class_indices",
+    "fingerprint_table",
+    "number_classes",
+    "open_table",
+    "table",
+]
+
+Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | pl.DataFrame | pl.LazyFrame | TableSource | Iterable[Any]"
+
+_DEFAULT = TableOptions()
+
+
+def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[int, int] | None = None) -> Table:
+    """Open a table without reading its rows; raises TableError for what is missing, empty or lacks a column."""
+    if isinstance(source, TableSource):
+        if options != _DEFAULT:
+            raise ArgumentError(
+                "The source is a ruo.table(...), which says how it is read; give the options there only."
+            )
+        source, options = source
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(Path(source), options, shard)
+    if isinstance(source, pl.LazyFrame):
+        return LazyTable("the LazyFrame", source, options, shard)
+    if (frame := as_frame(source)) is not None:
+        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_eager=True)
+        if is_pandas(source):
+            index = cast("pd.DataFrame", source).index
+            opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
+        return opened
+    if not isinstance(source, Iterable):
+        raise TableError(f"A {type(source).__name__} is not a table; pass a path or a DataFrame.")
+    if isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, os.PathLike)) for one in source):
+        return _open_files(f"{len(source)} files", [Path(one) for one in source], options, shard)
+    if shard:
+        raise read_once(f"the {type(source).__name__}")
+    return IterTable(source, options)
+
+
+def fingerprint_table(source: Source) -> str:
+    """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
+    if isinstance(source, TableSource):
+        source = source.source
+    if isinstance(source, (str, os.PathLike)) and not Path(source).is_dir():
+        return fingerprint(source)
+    return open_table(source).fingerprint()
+
+
+def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None) -> Table:
+    if str(path) == "-":
+        return CsvTable(cast("io.BufferedReader", sys.stdin.buffer), options, shard, "the standard input")
+    if path.is_dir():
+        return _open_files(str(path), files_within(path), options, shard)
+    if not path.exists():
+        raise TableError(f"{path} does not exist; pass the path of a CSV or Parquet file.")
+    if not path.is_file():  # a pipe
+        return CsvTable(path.open("rb"), options, shard, str(path))
+    with path.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
+    if is_parquet:
+        # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
+        return LazyTable(path.name, pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
+    return CsvTable(path, options, shard, path.name)
+
+
+def _open_files(name: str, paths: list[Path], options: TableOptions, shard: tuple[int, int] | None) -> Table:
+    if shard:
+        raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
+    return FilesTable(name, paths, options, lambda path: _open_path(path, options, None))

@@ -1,0 +1,302 @@
+"""What every table has: columns, rows in blocks of the request size, a fingerprint, the part that one client scores."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from ruo.errors import TableError
+from ruo.tables.cells import to_array
+from ruo.tables.columns import Columns, ModelInput, choose, match
+from ruo.tables.labels import Labels, class_indices, named_by
+from ruo.tables.options import TableOptions
+from ruo.wire.messages import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What reading a damaged file raises; polars' panics are no Exceptions.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+
+
+Features = Array | dict[str, Array]  # of the only input, or by the names of several
+Dtypes = np.dtype[Any] | type | Mapping[str, Any]  # of all features, or of each input
+Types = dict[str, np.dtype[Any]]  # of each feature column
+
+
+class Piece(NamedTuple):
+    """Rows from one read: `features` (rows, columns) in C order, of the only input or by the names of several.
+
+    `labels` are (rows,) class indices or names, None without label columns; `kept` has the columns that are not sent.
+    """
+
+    features: Features
+    labels: Labels | None
+    kept: pl.DataFrame | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return _rows(self.features)
+
+
+class Block(NamedTuple):
+    """Rows from row `start` of the table on; the other fields are those of a `Piece`."""
+
+    start: int
+    features: Features
+    labels: Labels | None
+    kept: pl.DataFrame | None = None
+
+    @property
+    def array(self) -> Array:
+        """The features of the only input."""
+        if isinstance(self.features, dict):
+            raise TableError(f"Only one input is possible here, the table is for several: {', '.join(self.features)}.")
+        return self.features
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return _rows(self.features)
+
+
+class Span(NamedTuple):
+    """Part number `part` (from 0) of `of` parts: from `begin` to `end` (exclusive) out of `size` bytes or rows."""
+
+    part: int
+    of: int
+    begin: int
+    end: int
+    size: int
+
+
+class Table:
+    """A table to score, made by `open_table`; `features`, `labels` and `kept` are the names of its columns.
+
+    `inputs` has the features by input where there are several, `classes` the names of the classes where the columns tell
+    them; for one label column of names see `number_classes`.
+    """
+
+    name: str
+    options: TableOptions
+    names: list[str]  # of all columns
+    columns: Columns
+    rows: int | None = None  # None if unknown until the table is read
+    index: pd.Index | None = None  # of the rows of a pandas DataFrame
+    span: Span | None = None  # the part of the whole table that this is; None for all of it
+    _read_rows = 0
+    _is_stopped = False
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the feature columns."""
+        return self.columns.features
+
+    @property
+    def inputs(self) -> dict[str, list[str]] | None:
+        """The feature columns of each input, if there are several."""
+        return self.columns.inputs
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the label columns."""
+        return self.columns.labels
+
+    @property
+    def kept(self) -> list[str]:
+        """The names of the columns that come along."""
+        return self.columns.kept
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes of one-hot columns, else None."""
+        is_one_hot = self.options.label is None and len(self.labels) > 1
+        return [name.removeprefix(self.options.label_prefix) for name in self.labels] if is_one_hot else None
+
+    def match(self, model: str, inputs: Sequence[ModelInput]) -> None:
+        """Take the features as the inputs of a model want them; raises TableError where they do not fit."""
+        self.columns = match(self.name, self.columns, model, inputs)
+
+    def blocks(
+        self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32
+    ) -> Generator[Block]:
+        """Read the table from the start, in row order, in blocks of `chunk_size` rows (None: all; or as in `regroup`).
+
+        `dtype` is that of all features, or the one of each input by its name; `object` is text, as bytes in UTF-8.
+        Raises TableError for a cell that the datatype cannot hold, and for a row that is too short or too long.
+        """
+        pieces = self.read(self._types(dtype))
+        if self.options.label is not None:
+            pieces = self._read_labels(pieces)
+        yield from regroup(pieces, chunk_size if callable(chunk_size) else lambda _: chunk_size)
+        if not self._read_rows and self.span is None:
+            raise TableError(f"{self.name} has no rows below its header: there is nothing to score.")
+
+    def stop(self) -> None:
+        """Stop reading, from any thread: `blocks` raises TableError after the current piece."""
+        self._is_stopped = True
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the data of the whole table, also where this is a part of it."""
+        raise NotImplementedError
+
+    def expected_rows(self) -> int | None:
+        """The number of rows: exact if known, an estimate once some are read, else None."""
+        return self.rows
+
+    def read(self, types: Types) -> Iterator[Piece]:
+        """Read the rows as they come; `types` has the datatype of each feature column. A single label is a column yet."""
+        self._read_rows, kept_schema = 0, None
+        with self._damage_named():
+            for piece in self._pieces(types):
+                if self._is_stopped:
+                    raise TableError(f"Reading {self.name} was stopped before its end.")
+                kept_schema = self._require_schema(kept_schema, piece)
+                self._read_rows += piece.rows
+                yield piece
+
+    def _require_schema(self, schema: pl.Schema | None, piece: Piece) -> pl.Schema | None:
+        """The types of the kept columns; raises TableError if they change within the table."""
+        found = None if piece.kept is None else piece.kept.schema
+        if schema is not None and found != schema:
+            name = next(name for name in self.kept if found is None or found[name] != schema[name])
+            raise TableError(
+                f'{self.name}, column "{name}" has one type before row {self._read_rows:,} and another from there on; '
+                f"give it one type.",
+                column=name,
+            )
+        return found
+
+    def _read_labels(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Make class numbers of a single label column, or names if the first rows have names."""
+        are_names: bool | None = None
+        start = 0
+        for piece in pieces:
+            labels = named_by(piece.labels, are_names=bool(are_names))
+            if labels.dtype == np.object_ and are_names is False:
+                place, name = next(found for found in enumerate(labels) if not str(found[1]).isdecimal())
+                message = (
+                    f"{self.name}, row {start + place:,}: the label {name!r} is no whole number, as those above are"
+                )
+                raise TableError(f"{message}; give all classes names, or all of them numbers.", row=start + place)
+            are_names = labels.dtype == np.object_
+            start += piece.rows
+            yield piece._replace(labels=labels)
+
+    def _pieces(self, types: Types) -> Iterator[Piece]:
+        raise NotImplementedError
+
+    def _types(self, dtype: Dtypes) -> Types:
+        if not isinstance(dtype, Mapping):
+            return dict.fromkeys(self.features, np.dtype(dtype))
+        inputs = self.inputs or dict.fromkeys(dtype, self.features)
+        types: Types = {}
+        for name, columns in inputs.items():
+            for column in columns:
+                if types.setdefault(column, np.dtype(dtype[name])) != dtype[name]:
+                    raise TableError(f"The column {column!r} goes to inputs of different datatypes; double the column.")
+        return types
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            message = (
+                f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason}); write it anew."
+            )
+            raise TableError(message) from error
+
+    def _piece(self, frame: pl.DataFrame, types: Types) -> Piece:
+        features: Features
+        if self.inputs is None:
+            features = to_array(
+                frame[self.features], types[self.features[0]]
+            )  # faster than `select`, which plans first
+        else:
+            features = {name: to_array(frame[names], types[names[0]]) for name, names in self.inputs.items()}
+        labels: Any = None
+        if self.options.label is not None:
+            labels = frame[self.options.label]  # `blocks` makes labels of it
+        elif self.labels:
+            labels = class_indices(frame[self.labels])
+        return Piece(features, labels, frame[self.kept] if self.kept else None)
+
+    def _set_span(self, shard: tuple[int, int], size: int, unit: str, boundary: Callable[[int], int]) -> Span:
+        """Make this one part of the table; `boundary(part)` is where a part begins."""
+        part, of = shard
+        self.span = Span(part, of, boundary(part), boundary(part + 1), size)
+        self.name += f", part {part} of {of} (from {unit} {self.span.begin:,} on)"
+        return self.span
+
+    def _set_columns(self, names: list[str], options: TableOptions) -> None:
+        self.names, self.options, self.columns = names, options, choose(self.name, names, options)
+
+
+def regroup(pieces: Iterator[Piece], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
+    """Cut a table's pieces into blocks; rows are copied only where a block spans several pieces.
+
+    `rows_at(start)` is called when the block at row `start` is asked for; it returns the block's size, None for the rest.
+    """
+    held: list[Piece] = []
+    start, count = 0, 0
+    size = rows_at(0)
+    for piece in pieces:
+        while size is not None and count + piece.rows >= size:
+            head, piece = _slice(piece, slice(size - count)), _slice(piece, slice(size - count, None))
+            yield Block(start, *_join([*held, head]))
+            held, start, count = [], start + size, 0
+            size = rows_at(start)
+        if piece.rows:
+            held.append(piece)
+            count += piece.rows
+    if held:
+        yield Block(start, *_join(held))
+
+
+def read_once(name: str) -> TableError:
+    """The error for a source that has to be read twice, or in parts, and cannot be."""
+    return TableError(f"{name} can be read once only; to use a checkpoint or a part, write it to a file first.")
+
+
+def _rows(features: Features) -> int:
+    return len(next(iter(features.values())) if isinstance(features, dict) else features)
+
+
+def _join(pieces: list[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    features, labels, kept = zip(*pieces, strict=True)
+    return Piece(
+        {name: np.concatenate([part[name] for part in features]) for name in features[0]}
+        if isinstance(features[0], dict)
+        else np.concatenate(features),
+        None if labels[0] is None else np.concatenate(labels),
+        None if kept[0] is None else pl.concat(kept),
+    )
+
+
+def _slice(piece: Piece, rows: slice) -> Piece:
+    features, labels, kept = piece
+    return Piece(
+        {name: part[rows] for name, part in features.items()} if isinstance(features, dict) else features[rows],
+        None if labels is None else labels[rows],
+        None if kept is None else kept[rows],
+    )

@@ -1,0 +1,153 @@
+"""Which columns are features, labels and kept, as the options say and as the model wants them."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from ruo.errors import ArgumentError, TableError
+from ruo.tables.options import TableOptions
+
+
+class ModelInput(NamedTuple):
+    """An input of a model: its name, how many columns it takes (None: any number), and their names where it knows them."""
+
+    name: str
+    width: int | None = None
+    columns: Sequence[str] | None = None
+
+
+class Columns(NamedTuple):
+    """The names of the columns by their use; `inputs` has the features of each input where there are several."""
+
+    features: list[str]
+    labels: list[str]
+    kept: list[str]
+    inputs: dict[str, list[str]] | None = None
+
+
+def clean_names(where: str, names: Iterable[str]) -> list[str]:
+    """The names without the blanks around them; one that occurs again gets a suffix, as pandas gives it, and a warning."""
+    stripped = [name.strip() for name in names]
+    taken, seen, unique = set(stripped), Counter[str](), list[str]()
+    for name in stripped:
+        new = name
+        while seen[name] and new in taken:
+            new = f"{name}.{seen[name]}"
+            seen[name] += new in taken
+        seen[name] += 1
+        taken.add(new)
+        unique.append(new)
+    if renamed := [(old, new) for old, new in zip(stripped, unique, strict=True) if old != new]:
+        shown = ", ".join(f"{old!r} is named {new!r}" for old, new in renamed[:5])
+        warnings.warn(f"{where} has columns of equal name; the later {shown}.", stacklevel=5)
+    return unique
+
+
+def choose(where: str, names: list[str], options: TableOptions) -> Columns:
+    """The use of each column by the options; raises TableError for a name that is not there."""
+    known = set(names)
+    inputs = None if options.inputs is None else {name: list(columns) for name, columns in options.inputs.items()}
+    wanted = list(options.columns or dict.fromkeys(name for columns in (inputs or {}).values() for name in columns))
+    used = {"columns" if inputs is None else "inputs": wanted, "drop": options.drop, "keep": options.keep}
+    for option, chosen in {**used, "label": [options.label] if options.label is not None else []}.items():
+        if missing := [name for name in chosen if name not in known]:
+            raise _not_there(where, option, missing[0], names)
+    features, label, prefix = set(wanted), options.label, options.label_prefix
+    if both := [name for name in names if name in features and (name in options.drop or name == label)]:
+        raise ArgumentError(f"The column {both[0]!r} is a feature, and dropped or a label; name it once.")
+    labels = [name for name in names if prefix and name.startswith(prefix) and name not in features]
+    left_out = {*labels, *options.drop, *options.keep, label}
+    labels = [name for name in labels if name not in options.drop] if label is None else [label]
+    wanted = wanted or [name for name in names if name not in left_out]
+    if not wanted:
+        raise TableError(
+            f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels "
+            f"(their names start with {prefix!r}); pass other options, such as another label_prefix."
+        )
+    return Columns(wanted, labels, list(options.keep), inputs)
+
+
+def _not_there(where: str, option: str, name: str, names: list[str]) -> TableError:
+    close = get_close_matches(name, names, 1)
+    hint = f"is {close[0]!r} meant?" if close else f"it has {_listed(names)}."
+    return TableError(f"{where} has no column {name!r}, which {option} names; {hint}", column=name)
+
+
+def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]) -> Columns:
+    """The columns as the model's inputs take them; raises TableError where they do not fit."""
+    taken: dict[str, list[str]] = {}
+    for one in inputs:
+        taken[one.name] = _of_input(where, columns, model, one, is_only=len(inputs) == 1)
+        if one.columns is not None:
+            _require_order(where, model, taken[one.name], list(one.columns))
+        _require_width(where, columns, model, one, taken[one.name])
+    used = {name for names in taken.values() for name in names}
+    if unknown := [name for name in columns.inputs or () if name not in taken]:
+        raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
+    if rest := [name for name in columns.features if name not in used]:
+        raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
+    if len(inputs) == 1:
+        return columns._replace(features=taken[inputs[0].name], inputs=None)
+    return columns._replace(features=[name for name in columns.features if name in used], inputs=taken)
+
+
+def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:
+    if columns.inputs is not None:
+        if one.name not in columns.inputs:
+            raise TableError(f"Model {model!r} takes an input {one.name!r}; name its columns in inputs as well.")
+        return columns.inputs[one.name]
+    if is_only:
+        return columns.features
+    if one.name not in columns.features or one.width not in (1, None):
+        size = "" if one.width is None else f" of {one.width} columns"
+        raise TableError(
+            f"Model {model!r} takes an input {one.name!r}{size}, and {where} has no column of that name for it; say "
+            f"which columns it takes: inputs={{{one.name!r}: [...], ...}}."
+        )
+    return [one.name]
+
+
+def _require_order(where: str, model: str, names: list[str], known: list[str]) -> None:
+    """Raise TableError unless the names are those that the model knows, in its order, or all of them are others."""
+    if names == known or not set(names) & set(known):
+        return
+    if missing := [name for name in known if name not in names]:
+        raise TableError(f"{where} lacks columns that model {model!r} takes: {_listed(missing)}.", column=missing[0])
+    if surplus := [name for name in names if name not in known]:
+        raise TableError(f"{where} has columns that model {model!r} does not take; leave them out: {_drop(surplus)}.")
+    place = next(place for place, (name, other) in enumerate(zip(names, known, strict=True)) if name != other)
+    raise TableError(
+        f"{where} has its columns in another order than model {model!r} takes them: in place {place} is "
+        f"{names[place]!r} instead of {known[place]!r}; name them in the model's order with columns=[...].",
+        column=names[place],
+    )
+
+
+def _require_width(where: str, columns: Columns, model: str, one: ModelInput, names: list[str]) -> None:
+    if one.width is None or len(names) == one.width:
+        return
+    for_input = "" if columns.inputs is None else f" for the input {one.name!r}"
+    message = f"{where} has {len(names)} feature columns{for_input}, model {model!r} takes {one.width}"
+    ends = f"the first is {names[0]!r}, the last {names[-1]!r}"
+    if len(names) > one.width:
+        surplus = len(names) - one.width
+        raise TableError(
+            f"{message}: {surplus} too many; {ends}; leave out what is no feature: {_drop(names[one.width :])} if the "
+            f"features come first. A label column is named with label=, an id with keep=."
+        )
+    apart = [*columns.labels, *columns.kept]
+    rest = f"; {_listed(apart)} are labels or kept" if apart else ""
+    raise TableError(
+        f"{message}: {one.width - len(names)} are missing; {ends}{rest}; add them, or check the separator."
+    )
+
+
+def _drop(names: list[str]) -> str:
+    return f"drop=[{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}]"
+
+
+def _listed(names: Iterable[str] | Mapping[str, object]) -> str:
+    shown = [repr(name) for name in names]
+    return ", ".join(shown if len(shown) <= 12 else [*shown[:10], "...", shown[-1]])

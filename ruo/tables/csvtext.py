@@ -1,0 +1,185 @@
+"""CSV text (RFC 4180): its header, and where it may be cut. A newline inside a quoted cell does not end a row."""
+
+import codecs
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from ruo.errors import TableError
+from ruo.tables.cells import MISSING, is_number
+from ruo.tables.options import TableOptions
+
+PIECE_BYTES = 8 << 20
+_LONGEST_CELL = 64 << 20
+_HEAD = 1 << 20
+_SEPARATORS = (",", ";", "\t", "|")
+_NAMED_SEPARATOR = re.compile(rb'(?i)(?:\xef\xbb\xbf)?"?sep=(.)"?\r?\n')  # as Excel reads it
+
+
+@dataclass(frozen=True)
+class CsvHeader:
+    """The column names in the first row, what stands between cells, and the `size` in bytes of all before the data."""
+
+    columns: list[str]
+    separator: str
+    size: int
+    lines: int  # before the data
+
+    def has_ragged_rows(self, piece: bytes, rows: int) -> bool:
+        """Whether any of the `rows` rows of a piece has more or fewer cells than the header."""
+        if b'"' not in piece:
+            return piece.count(self.separator.encode()) != rows * (len(self.columns) - 1)
+        return any(len(cells) != len(self.columns) for cells in self.rows(piece))
+
+    def rows(self, piece: bytes) -> Iterator[list[str]]:
+        """The cells of every row; raises csv.Error for malformed quotes."""
+        blank = [""] if len(self.columns) == 1 else []  # with one column, a blank line is a row with an empty cell
+        text = io.StringIO(piece.decode("utf-8", errors="replace"), newline="")
+        return (cells or blank for cells in csv.reader(text, strict=True, delimiter=self.separator))
+
+
+def read_head(stream: IO[bytes]) -> bytes:
+    """The first bytes: the first row, and most often the second."""
+    head = stream.read(_HEAD)
+    while not _first_rows(head)[1] and len(head) <= _LONGEST_CELL and (more := stream.read(len(head) or 1)):
+        head += more
+    return head
+
+
+def _first_rows(head: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The blank lines at the top with one that names the separator, and up to two rows that are whole."""
+    before, rows, row, quotes = list[bytes](), list[bytes](), list[bytes](), 0
+    for line in io.BytesIO(head):
+        row.append(line)
+        quotes += line.count(b'"')
+        if quotes % 2 or not (line.endswith(b"\n") or len(head) < _HEAD):
+            continue
+        whole, row, quotes = b"".join(row), [], 0
+        is_row = rows or not (whole.strip() in (b"", codecs.BOM_UTF8) or _NAMED_SEPARATOR.fullmatch(whole))
+        (rows if is_row else before).append(whole)
+        if len(rows) == 2:
+            break
+    return before, rows
+
+
+def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
+    """Read what stands before the data; raises TableError if there is nothing, or if a header is data."""
+    above, rows = _first_rows(head)
+    if not rows and head.strip():
+        raise TableError(f'{name} has a quote (") in its first row that is not closed; look for a stray one.')
+    if not rows:
+        raise TableError(f"{name} is empty or has only empty lines; a CSV with a header and rows is needed.")
+    first, second = rows[0], rows[1] if len(rows) > 1 else b""
+    before = b"".join(above)
+    if b"\0" in first:
+        raise TableError(f"{name} is not a text file, or not in UTF-8; pass a CSV or Parquet file, or its encoding.")
+    named = _NAMED_SEPARATOR.search(before)
+    separator = options.separator or (named[1].decode() if named else _find_separator(first, second, name))
+    try:
+        columns = _cells(first, separator)
+    except (csv.Error, ValueError):  # several rows: a carriage return ends the first
+        message = f"{name} has no readable first row; write the column names with closed quotes and end lines with LF."
+        raise TableError(message) from None
+    if options.header:
+        _require_names(columns, first, second, separator, name)
+        before += first
+    else:
+        columns = [str(number) for number in range(len(columns))]
+    return CsvHeader(columns, separator, len(before), before.count(b"\n"))
+
+
+def _require_names(columns: list[str], first: bytes, second: bytes, separator: str, name: str) -> None:
+    try:
+        first.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"{name} is not UTF-8: its first row has the byte 0x{error.object[error.start]:02x}"
+        raise TableError(f'{message}; pass its encoding, such as encoding="cp1252".') from None
+    is_counted = columns == [str(number) for number in range(len(columns))]  # as tables without names are written
+    shown = separator.join(columns)[:40]
+    if not is_counted and all(is_number(column) or column.strip().lower() in MISSING for column in columns):
+        raise TableError(
+            f"{name} begins with a row of data ({shown}); add a header line with the column names, or pass header=False."
+        )
+    below = _field_counts(second)
+    if len(columns) == 1 and (wide := [(count, other) for other, count in below.items() if count > 1]):
+        count, other = max(wide)
+        raise TableError(
+            f"{name} begins with {shown!r}, which is one name, and the row below has {count} cells between {other!r}; "
+            f"delete a title line, or pass the separator."
+        )
+
+
+def _find_separator(first: bytes, second: bytes, name: str) -> str:
+    """The separator that cuts both rows alike; raises TableError if several do."""
+    header, below = _field_counts(first), _field_counts(second)
+    fitting = [
+        one for one in _SEPARATORS if header[one] > 1 and below[one] in (header[one], *([] if second.strip() else [1]))
+    ]
+    if len(fitting) > 1:
+        shown = " and ".join(map(repr, fitting))
+        raise TableError(f"{name} may be separated by {shown}; pass the separator, such as separator={fitting[0]!r}.")
+    return fitting[0] if fitting else ","
+
+
+def _field_counts(row: bytes) -> dict[str, int]:
+    try:
+        return {separator: len(_cells(row, separator)) for separator in _SEPARATORS}
+    except (csv.Error, ValueError):
+        return dict.fromkeys(_SEPARATORS, 0)
+
+
+def _cells(row: bytes, separator: str) -> list[str]:
+    text = io.StringIO(row.decode("utf-8-sig", errors="backslashreplace"), newline="")
+    (cells,) = csv.reader(text, strict=True, delimiter=separator)
+    return cells
+
+
+def row_start(stream: IO[bytes], position: int) -> int:
+    """Where the first line begins at or after `position`."""
+    stream.seek(position - 1)
+    stream.readline()
+    return stream.tell()
+
+
+def cut_between_rows(
+    stream: IO[bytes], size: int, name: str, end: int = sys.maxsize, *, blank_lines_are_rows: bool = False
+) -> Iterator[bytes]:
+    """Cut text up to `end` into pieces of about `size` bytes, each of whole rows; TableError for an open quote."""
+    blank = b""
+    while piece := _read_lines(stream, size, end):
+        while not (is_whole := _is_whole(piece)) and (more := _read_lines(stream, size, end)):
+            piece += more
+            if len(piece) > size + _LONGEST_CELL:
+                raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
+        if not is_whole and piece.count(b'"') % 2:
+            message = f'In {name} a quote (") is opened and not closed; look for a stray one, or use other parts.'
+            raise TableError(message)
+        piece, blank = blank + piece, b""
+        if not blank_lines_are_rows and (piece.endswith((b"\n\n", b"\n\r\n")) or piece[:3] in (b"\n", b"\r\n")):
+            # blank lines are held back: at the end of the file they mean nothing, elsewhere the parser complains
+            rows = len(piece.rstrip(b"\r\n"))
+            cut = piece.index(b"\n", rows) + 1 if rows else 0
+            piece, blank = piece[:cut], piece[cut:]
+        if piece:
+            yield piece
+
+
+def _read_lines(stream: IO[bytes], size: int, end: int) -> bytes:
+    """Whole lines of about `size` bytes."""
+    if not stream.seekable():
+        return stream.read(size) + stream.readline()
+    begin = stream.tell()
+    size = min(size, end - begin)
+    # measured first, so that no piece is copied to complete its last line
+    size = row_start(stream, begin + size) - begin
+    stream.seek(begin)
+    return stream.read(size)
+
+
+def _is_whole(text: bytes) -> bool:
+    # searching for a quote is eight times as fast as counting, and most tables have none
+    return text.endswith(b"\n") and (b'"' not in text or text.count(b'"') % 2 == 0)

@@ -1,0 +1,211 @@
+"""Frames in memory, lazy frames, Parquet files, and iterables of frames."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ruo.errors import TableError
+from ruo.provenance import fingerprint
+from ruo.tables.base import Piece, Table, Types, read_once
+from ruo.tables.cells import CellError, cell_error, is_number, why_unfit
+from ruo.tables.columns import clean_names
+from ruo.tables.options import TableOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS_PER_PIECE = 20_000  # about 5 MB of 64 float32 features
+_PLAIN = (pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+
+
+class FrameTable(Table):
+    """Rows from polars frames of any size."""
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        raise NotImplementedError
+
+    def _pieces(self, types: Types) -> Iterator[Piece]:
+        for frame in self._frames():
+            for part in frame.iter_slices(_ROWS_PER_PIECE):  # nothing is copied
+                try:
+                    for column, dtype in types.items():
+                        self._require_numeric(part[column], dtype)
+                    yield self._piece(part, types)
+                except CellError as error:
+                    position, column = error.args
+                    row, value = self._read_rows + position, part[column][position]
+                    cell = "" if value is None else str(value)
+                    why = why_unfit(cell, types[column])
+                    raise cell_error(f"{self.name}, row {row:,}", row, column, cell, why) from None
+
+    def _require_numeric(self, column: pl.Series, dtype: np.dtype[Any]) -> None:
+        if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
+            return
+        is_text = isinstance(column.dtype, (pl.String, pl.Categorical, pl.Enum))
+        if is_text and dtype == np.object_:
+            return
+        where = f"{self.name}, column"
+        for place, cell in enumerate(column if is_text else ()):
+            if cell is not None and not is_number(cell.strip()):
+                row = self._read_rows + place
+                raise cell_error(f"{self.name}, row {row:,}", row, column.name, cell, "is not a number")
+        message = (
+            f'{where} "{column.name}" has the type {column.dtype}; convert it to numbers, or leave the column out.'
+        )
+        raise TableError(message, column=column.name)
+
+
+class LazyTable(FrameTable):
+    """A query, read in batches; a Parquet file if there is a `path`; a frame in memory if `is_eager`."""
+
+    def __init__(
+        self,
+        name: str,
+        frame: pl.LazyFrame,
+        options: TableOptions,
+        shard: tuple[int, int] | None,
+        path: Path | None = None,
+        *,
+        is_eager: bool = False,
+    ) -> None:
+        self.name = name
+        with self._damage_named():
+            names = frame.collect_schema().names()
+            if path or shard or is_eager:  # a query would run twice
+                self.rows = frame.select(pl.len()).collect().item()
+        self._path, self._is_eager = path, is_eager
+        new = clean_names(name, names)
+        self._whole = frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
+        if shard:
+            rows: int = self.rows or 0
+            span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
+            self.rows = span.end - span.begin
+            frame = frame.slice(span.begin, self.rows)
+        self._frame = frame
+        self._set_columns(new, options)
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the file, or of the column names, types and cells."""
+        if self._path is not None:
+            return fingerprint(self._path)
+        return _fingerprint(iter([self._whole.collect()]) if self._is_eager else _batches(self._whole))
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        if self._is_eager:
+            return iter([self._frame.collect()])  # already in memory, nothing is copied
+        return _batches(self._frame.select(list(dict.fromkeys([*self.features, *self.labels, *self.kept]))))
+
+
+class IterTable(FrameTable):
+    """An iterable of frames, which is read once."""
+
+    def __init__(self, source: Iterable[Any], options: TableOptions) -> None:
+        self.name = f"the {type(source).__name__}"
+        frames = iter(source)
+        first = _required(next(frames, None), source)
+        self._rest: Iterator[Any] | None = itertools.chain([first], frames)
+        self._old_names = first.columns
+        self._set_columns(clean_names(self.name, first.columns), options)
+
+    def fingerprint(self) -> str:
+        """Refuse: the rows cannot be read twice."""
+        raise read_once(self.name)
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        if self._rest is None:
+            raise TableError(f"{self.name} was read already, and can be read once only; make it anew.")
+        frames, self._rest = self._rest, None
+        for one in frames:
+            frame = _required(one, frames)
+            if frame.columns != self._old_names:
+                raise TableError(
+                    f"{self.name}: the frame from row {self._read_rows:,} on has other columns than the first, or another "
+                    f"order of them ({', '.join(frame.columns)[:100]}); give all frames the same."
+                )
+            yield (
+                frame
+                if self.names == self._old_names
+                else frame.rename(dict(zip(self._old_names, self.names, strict=True)))
+            )
+
+
+def as_frame(source: Any) -> pl.DataFrame | None:
+    """A frame of pandas, an Arrow table or a 2-D array in polars, None for anything else."""
+    if isinstance(source, pl.DataFrame):
+        return source
+    if is_pandas(source):
+        return from_pandas(source)
+    if isinstance(source, np.ndarray):
+        if source.ndim != 2 or source.dtype.kind not in "biuf" or source.dtype.itemsize > 8:
+            kind = f"{source.ndim} dimensions and the type {source.dtype}"
+            raise TableError(f"An array with {kind} is not a table; pass one of rows and columns of numbers.")
+        return pl.DataFrame({str(place): column for place, column in enumerate(source.T)})
+    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
+        return pl.DataFrame(source)
+    return None
+
+
+def is_pandas(source: object) -> bool:
+    """Whether it is a DataFrame of pandas, or of a subclass, without importing pandas."""
+    return "pandas" in sys.modules and isinstance(source, sys.modules["pandas"].DataFrame)
+
+
+def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
+    """A pandas DataFrame in polars, without copies where possible; `polars.from_pandas` would need pyarrow."""
+    columns: dict[str, Any] = {}
+    names = clean_names("the DataFrame", map(_text, frame.columns))
+    for name, (_, column) in zip(names, frame.items(), strict=True):
+        dtype: Any = column.dtype
+        is_numeric, is_numpy = getattr(dtype, "kind", "O") in "biuf", isinstance(dtype, np.dtype)
+        if is_numeric and is_numpy and dtype.itemsize <= 8:  # polars has no longdouble
+            columns[name] = column.to_numpy()
+        elif is_numeric and hasattr(dtype, "numpy_dtype"):  # pandas' nullable numbers
+            values = pl.Series(column.to_numpy(dtype=dtype.numpy_dtype, na_value=0))
+            columns[name] = values.set(pl.Series(column.isna().to_numpy()), None)
+        else:
+            cells = [None if is_null else _text(cell) for cell, is_null in zip(column, column.isna(), strict=True)]
+            columns[name] = pl.Series(cells, dtype=pl.String)
+    return pl.DataFrame(columns)
+
+
+def _required(frame: Any, source: object) -> pl.DataFrame:
+    found = as_frame(frame)
+    if found is None:
+        what = "is empty" if frame is None else "is not a table"
+        raise TableError(
+            f"A {type(source).__name__} {what}; pass a path, a DataFrame of pandas or polars, a LazyFrame, an Arrow table, a 2-D "
+            f"array, or an iterable of such frames."
+        )
+    return found
+
+
+def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    return frame.collect_batches(chunk_size=_ROWS_PER_PIECE, maintain_order=True)
+
+
+def _fingerprint(frames: Iterator[pl.DataFrame]) -> str:
+    """The SHA-256 of names, types and cells, however the rows are cut into frames."""
+    digests: dict[str, tuple[Any, Any]] = {}
+    for column in (column for frame in frames for column in frame.iter_columns()):
+        values, nulls = digests.setdefault(f"{column.name}\0{column.dtype}", (hashlib.sha256(), hashlib.sha256()))
+        nulls.update(column.is_null().to_numpy().tobytes())
+        if column.dtype in _PLAIN:
+            values.update(column.fill_null(0).to_numpy().tobytes())
+            continue
+        for cell in column:
+            text = str(cell).encode()
+            values.update(len(text).to_bytes(8, "little") + text)
+    lines = (f"{name}\0{values.hexdigest()}{nulls.hexdigest()}\n" for name, (values, nulls) in digests.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _text(value: object) -> str:
+    return str(value).encode(errors="replace").decode()  # half of a surrogate pair has no UTF-8

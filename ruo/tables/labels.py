@@ -1,0 +1,69 @@
+"""The class of each row: one-hot columns, or one column of numbers or names."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from ruo.errors import TableError
+from ruo.tables.cells import as_numbers
+from ruo.wire.messages import Array
+
+Labels: TypeAlias = np.ndarray[
+    Any, Any
+]  # (rows,) int64 class indices, or objects: class names, None where there is none
+
+NO_LABEL = -1  # marks a row whose label columns do not name exactly one class
+
+
+def number_classes(labels: Labels, classes: Sequence[str] | None = None) -> tuple[Labels, list[str] | None]:
+    """Labels as class indices, and the names: those of `classes`, else in sorted order; None where labels are numbers."""
+    if labels.dtype != np.object_:
+        return labels, list(classes) if classes is not None else None
+    names = sorted({name for name in labels if name is not None}) if classes is None else list(classes)
+    index: dict[str | None, int] = {None: NO_LABEL, **{name: number for number, name in enumerate(names)}}
+    try:
+        return np.fromiter((index[name] for name in labels), np.int64, len(labels)), names
+    except KeyError as error:
+        raise TableError(
+            f"The label {error} is none of the classes {', '.join(names)[:200]}; name it as well."
+        ) from None
+
+
+def class_indices(columns: pl.DataFrame) -> Labels:
+    """One-hot columns, or one column of whole numbers, as (rows,) class indices; `NO_LABEL` for no class or several."""
+    first, *others = (_numbers(column) for column in columns.iter_columns())
+    if not others:
+        whole = (first >= 0) & (first == np.floor(first)) & (first < 2**24)
+        return np.where(whole, first, NO_LABEL).astype(np.int64)
+    index, count, valid = np.zeros(len(first), np.int32), np.zeros(len(first), np.int32), np.ones(len(first), np.bool_)
+    for position, column in enumerate([first, *others]):  # column by column, as they lie in memory
+        hot = column == 1
+        index += np.int32(position) * hot
+        count += hot
+        valid &= hot | (column == 0)
+    return np.where(valid & (count == 1), index, NO_LABEL).astype(np.int64)
+
+
+def named_by(column: Any, *, are_names: bool = False) -> Labels:
+    """A polars column of class numbers as indices, or of anything else as names; a missing cell is `NO_LABEL` or None."""
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise TableError(f'The label column "{column.name}" has the type {column.dtype}; make it text or numbers.')
+    names = column.cast(pl.String).str.strip_chars().replace("", None)
+    indices = class_indices(names.to_frame() if column.dtype == pl.String else column.to_frame())
+    if not are_names and ((indices == NO_LABEL) <= names.is_null().to_numpy()).all():
+        return indices
+    kinds = names.unique(maintain_order=True).drop_nulls()
+    codes = names.cast(pl.Enum(kinds))
+    each: Labels = np.array([*kinds, None], np.object_)
+    named: Labels = each[codes.to_physical().cast(pl.Int64).fill_null(-1).to_numpy()]
+    return named
+
+
+def _numbers(column: pl.Series) -> Array:
+    if column.dtype == pl.String:
+        column = as_numbers(column)
+    if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.String):
+        return column.cast(pl.Float32, strict=False).to_numpy()
+    return np.full(len(column), np.nan, np.float32)  # polars would make numbers of dates and structs

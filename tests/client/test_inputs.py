@@ -1,0 +1,185 @@
+"""Models with several inputs, of numbers and of text, and models whose server does not describe them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
+from ruo.wire import WIRES, InferResponse
+
+ROWS = 40
+INPUTS = {"size": ["a", "b"], "count": ["n"], "kind": ["proto", "state"]}
+DATATYPES = {"size": "FP32", "count": "INT64", "kind": "BYTES"}
+WIRE = pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
+
+
+def metadata(tensors: dict[str, tuple[str, int]]) -> bytes:
+    inputs = [{"name": name, "datatype": of, "shape": [-1, width]} for name, (of, width) in tensors.items()]
+    outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}]
+    return json.dumps({"name": "model", "versions": ["1"], "inputs": inputs, "outputs": outputs}).encode()
+
+
+def metadata_v1(tensors: dict[str, tuple[str, int]]) -> bytes:
+    types = {"FP32": "DT_FLOAT", "INT64": "DT_INT64", "BYTES": "DT_STRING", "FP64": "DT_DOUBLE"}
+    inputs = {
+        name: {
+            "dtype": types[of],
+            "tensor_shape": {"dim": [{"size": "-1"}, {"size": str(width)}], "unknown_rank": False},
+        }
+        for name, (of, width) in tensors.items()
+    }
+    signature = {"serving_default": {"inputs": inputs, "outputs": {}}}
+    return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
+
+
+TENSORS = {name: (DATATYPES[name], len(columns)) for name, columns in INPUTS.items()}
+
+
+def answer(inputs: dict[str, Any]) -> np.ndarray:
+    """The size of a row, times 1,000 for tcp, and its count behind the point."""
+    text = np.array([[cell.decode() for cell in row] for row in inputs["kind"]])
+    factor = np.where(text[:, :1] == "tcp", 1000, 1)
+    last = np.asarray(inputs["count"]).astype(np.int64) % 1000
+    return (np.asarray(inputs["size"]).sum(axis=1, keepdims=True) * factor + last / 1000).astype(np.float32)
+
+
+@pytest.fixture
+def several(scripted: Any, reply: Any) -> Any:
+    """A server of a model with the three inputs, on every protocol; at most 15 rows a request."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        wire = WIRES["v1" if "predict" in server.paths[-1] else "v2"]
+        request = wire.decode_request(headers, body)
+        if len(request.inputs["kind"]) > 15:
+            return reply(413, b"too large")
+        encoded = wire.encode_response(InferResponse({"y": answer(request.inputs)}, "model", "1", request.id), request)
+        return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+
+    server = scripted(script)
+    state = json.dumps({"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}).encode()
+    for path in ("/model", "/model/versions/1"):
+        server.pages["/v2/models" + path] = metadata(TENSORS)
+        server.pages["/v1/models" + path] = state
+        server.pages["/v1/models" + path + "/metadata"] = metadata_v1(TENSORS)
+    return server
+
+
+@pytest.fixture
+def flows(tmp_path: Path) -> Path:
+    """Rows with a whole number that float32 cannot hold, and text with commas and other letters."""
+    path = tmp_path / "flows.csv"
+    protocols = ["tcp", "udp", '"a,ü"', "tcp"]
+    lines = [f"{protocols[i % 4]},{i},0.5,{2**53 + 1 + i},S{i}\n" for i in range(ROWS)]
+    path.write_text("proto,a,b,n,state\n" + "".join(lines))
+    return path
+
+
+SUMS = np.array(
+    [[(i + 0.5) * (1 if i % 4 in (1, 2) else 1000) + (2**53 + 1 + i) % 1000 / 1000] for i in range(ROWS)], np.float32
+)
+
+
+@WIRE
+def test_a_table_fills_several_inputs(several: Any, flows: Path, wire: Any, tmp_path: Path) -> None:
+    """Each input gets its columns in its datatype, text and whole numbers exactly, also halved and from a checkpoint."""
+    url, path = f"{several.url}/{wire[:2]}/models/model", tmp_path / "run.ruo"
+    for _ in range(2):
+        scores = score_csv(flows, url, inputs=INPUTS, wire=wire, chunk_size=20, checkpoint=path)
+        np.testing.assert_array_equal(scores.predictions, SUMS)
+    assert scores.requests["resumed"].all()
+    assert scores.requests["rows"].tolist() == [10] * 4
+
+
+def test_columns_of_the_inputs_own_names(scripted: Any, reply: Any) -> None:
+    """Where each input is one column, its name says which, in any order of the table."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        request = WIRES["v2"].decode_request(headers, body)
+        response = InferResponse({"y": request.inputs["a"] - request.inputs["b"]}, "model", "1", request.id)
+        encoded = WIRES["v2"].encode_response(response, request)
+        return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+
+    server = scripted(script)
+    for page in ("/v2/models/model", "/v2/models/model/versions/1"):
+        server.pages[page] = metadata({"a": ("FP32", 1), "b": ("FP64", 1)})
+    scores = score_csv(pl.DataFrame({"b": [1.0, 2.0], "a": [10, 30]}), server.url)
+    assert scores.predictions.tolist() == [[9], [28]]
+
+
+def test_nan_is_found_in_every_input(several: Any, flows: Path) -> None:
+    """A missing number counts as not finite and may have a NaN for an answer; where JSON cannot hold it, it is named."""
+    text = flows.read_text().replace(",7,0.5,", ",7,,")
+    flows.write_text(text)
+    scores = score_csv(flows, several.url, inputs=INPUTS, chunk_size=10)
+    assert (scores.not_finite, np.flatnonzero(np.isnan(scores.predictions)).tolist()) == (1, [7])
+    with pytest.raises(TableError, match=r'row 7, column "b": nan cannot be written as JSON'):
+        score_csv(flows, several.url, inputs=INPUTS, wire="v2-json")
+
+
+@pytest.mark.slow
+@WIRE
+def test_a_keras_model_with_two_inputs(tmp_path: Path, wire: Any) -> None:
+    """A real model behind a real server says the same of a table as `predict` says of its two arrays."""
+    import keras
+
+    size, other = keras.Input((3,), name="size"), keras.Input((1,), name="other")
+    joined = keras.layers.Concatenate()([keras.layers.Dense(4)(size), other])
+    model = keras.Model([size, other], keras.layers.Dense(2)(joined))
+    model.save(tmp_path / "two.keras")
+    cells = np.random.default_rng(1).normal(size=(500, 4)).astype(np.float32)
+    frame = pl.DataFrame(cells, schema=["a", "b", "c", "d"])
+    with local_server(tmp_path / "two.keras", workers=1, settings={"KERAS_BACKEND": "openvino"}) as server:
+        scores = score_csv(
+            frame, server.url, inputs={"size": ["a", "b", "c"], "other": ["d"]}, wire=wire, chunk_size=90
+        )
+    np.testing.assert_allclose(scores.predictions, model.predict([cells[:, :3], cells[:, 3:]], verbose=0), atol=1e-5)
+
+
+def test_v1_metadata_give_the_datatype(several: Any, reply: Any, scripted: Any) -> None:
+    """A whole number that float32 cannot hold reaches an INT64 model on V1 as it is."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        (array,) = WIRES["v1"].decode_request(headers, body).inputs.values()
+        return reply(body=json.dumps({"predictions": (array % 1000).tolist()}).encode())
+
+    server = scripted(script)
+    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", 1)})
+    frame = pl.DataFrame({"n": [2**53 + 1, 2**53 + 2]})
+    assert score_csv(frame, f"{server.url}/v1/models/m").predictions.tolist() == [[993], [994]]
+
+
+def test_a_server_that_does_not_describe_its_input(
+    small_csv: Path, small_sums: np.ndarray, scripted: Any, reply: Any
+) -> None:
+    """Without a name it is an error that says what to pass; with name and datatype the input is sent so."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        request = WIRES["v2"].decode_request(headers, body)
+        assert request.inputs["predict"].dtype == np.float64
+        response = InferResponse(
+            {"predict": request.inputs["predict"].sum(axis=1, keepdims=True)}, "model", "1", request.id
+        )
+        encoded = WIRES["v2"].encode_response(response, request)
+        return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+
+    server = scripted(script)
+    about = json.dumps({"name": "model", "versions": [], "platform": "", "inputs": [], "outputs": []}).encode()
+    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], about)
+    with pytest.raises(ScoringError, match=r'name its input and datatype, as in input_name="predict", datatype="FP64"'):
+        score_csv(small_csv, server.url)
+    scores = score_csv(small_csv, server.url, input_name="predict", datatype="FP64")
+    np.testing.assert_array_equal(scores.predictions, small_sums)
+
+
+@pytest.mark.parametrize("options", [{"input_name": "z"}, {"datatype": "FP64"}])
+def test_what_the_server_describes_is_not_overruled(
+    small_csv: Path, scripted: Any, answers: Any, options: dict[str, Any]
+) -> None:
+    """Another name or datatype than that of the metadata is an error, and the right one is none."""
+    with pytest.raises(ArgumentError, match="takes 'x' in FP32, as its server says; leave input_name and datatype out"):
+        score_csv(small_csv, scripted(answers).url, **options)
+    assert len(score_csv(small_csv, scripted(answers).url, input_name="x", datatype="FP32")) == 10

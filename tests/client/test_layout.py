@@ -1,0 +1,140 @@
+"""The table of predictions: kept columns, predictions under their names, the class with its probability, the label."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo import ArgumentError, Scores, score_csv
+from ruo.client.layout import Layout, to_pandas
+from ruo.client.records import ModelInfo
+from ruo.client.scores import Timings
+
+NAN = np.nan
+KEPT = pl.DataFrame({"id": ["07", "8", None], "n": [2**60, None, 3]})
+PREDICTIONS = np.array([[0.25, 0.75], [0.5, 0.5], [NAN, NAN]], np.float32)
+LABELS = np.array([1, 0, 1])
+
+
+def scores(**changes: Any) -> Scores:
+    """Three rows, the last of which was not scored."""
+    made = Scores(PREDICTIONS, LABELS, Timings(1, 1, 1, 1), ModelInfo("m", "1", "test"), kept_columns=KEPT)
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns"),
+    [
+        ({}, {"prediction_0": [0.25, 0.5, NAN], "prediction_1": [0.75, 0.5, NAN], "label": [1, 0, 1]}),
+        ({"labels": None, "layout": Layout(["no", "yes"])}, {"no": [0.25, 0.5, NAN], "yes": [0.75, 0.5, NAN]}),
+        (
+            {"layout": Layout(argmax=True)},
+            {"class": [1, 0, None], "probability": [0.75, 0.5, NAN], "label": [1, 0, 1]},
+        ),
+        (
+            {"layout": Layout(argmax=True, classes=["cat", "dog"]), "classes": ["cat", "dog"]},
+            {"class": ["dog", "cat", None], "probability": [0.75, 0.5, NAN], "label": ["dog", "cat", "dog"]},
+        ),
+        (
+            {"layout": Layout(["no", "yes"], argmax=True, classes=["cat", "dog"]), "labels": None},
+            {"class": ["yes", "no", None], "probability": [0.75, 0.5, NAN]},
+        ),
+        (
+            {"classes": ["BENIGN", "DoS"]},  # of a column of text
+            {"prediction_0": [0.25, 0.5, NAN], "prediction_1": [0.75, 0.5, NAN], "label": ["DoS", "BENIGN", "DoS"]},
+        ),
+        (
+            {"layout": Layout(argmax=True, classes=["a", "b", "c"])},  # not those of this model
+            {"class": [1, 0, None], "probability": [0.75, 0.5, NAN], "label": [1, 0, 1]},
+        ),
+    ],
+)
+def test_the_columns_of_the_predictions(changes: dict[str, Any], columns: dict[str, Any], tmp_path: Path) -> None:
+    """Kept columns come first, then predictions or the class, then the label; the files have the same."""
+    made, expected = (
+        scores(**changes),
+        KEPT.with_columns(**{name: pl.Series(of, strict=False) for name, of in columns.items()}),
+    )
+    made.to_csv(tmp_path / "p.csv")
+    made.to_parquet(tmp_path / "p.parquet")
+
+    assert list(made.to_pandas().columns) == ["id", "n", *columns]
+    read = pl.read_parquet(tmp_path / "p.parquet")
+    assert read.columns == expected.columns
+    assert read.fill_nan(-1).rows() == expected.fill_nan(-1).rows()
+    expected.select(read.columns).cast({n: t for n, t in read.schema.items() if t == pl.Float32}).write_csv(
+        tmp_path / "e.csv"
+    )
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "e.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("layout", "kept", "sentence"),
+    [
+        (Layout(["a"]), KEPT, "prediction_names has 1 names, the model has 2 outputs"),
+        (Layout(["id", "b"]), KEPT, "the column 'id' twice; rename the kept column"),
+        (Layout(["b", "b"]), None, "the column 'b' twice"),
+        (Layout(), KEPT.rename({"id": "label"}), "the column 'label' twice"),
+        (Layout(argmax=True), KEPT.rename({"id": "class"}), "the column 'class' twice"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(layout: Layout, kept: pl.DataFrame | None, sentence: str) -> None:
+    """No column is written over another one, or under a name that is not its own."""
+    with pytest.raises(ArgumentError, match=sentence):
+        scores(layout=layout, kept_columns=kept).to_pandas()
+    with pytest.raises(ArgumentError, match="needs an output for each class"):
+        Layout(argmax=True).columns(1, [], has_label=False)
+
+
+def test_kept_cells_are_the_same_in_pandas() -> None:
+    """Whole numbers and truth values beside missing ones stay exact, text stays text, and the index is the source's."""
+    kept = KEPT.with_columns(
+        is_new=pl.Series([True, None, False]),
+        day=pl.Series(["2024-02-29"] * 3).str.to_date(),
+        x=pl.Series([1.5, None, 2]),
+    )
+    index = pd.Index([7, 8, 9], name="flow")
+    frame = scores(kept_columns=kept, index=index).kept
+    assert frame is not None
+    assert frame.index.equals(index)
+    assert (frame["n"].tolist(), str(frame["n"].dtype)) == ([2**60, pd.NA, 3], "Int64")
+    assert frame["is_new"].tolist() == [True, pd.NA, False]
+    assert frame["id"].tolist()[:2] == ["07", "8"]
+    assert frame["id"].isna().tolist() == [False, False, True]
+    assert frame["day"].tolist() == [pd.Timestamp("2024-02-29")] * 3
+    assert to_pandas(kept.select("x"), None)["x"].isna().tolist() == [False, True, False]
+    assert scores(kept_columns=None).kept is None
+
+
+def test_a_run_keeps_columns_index_and_classes(scripted: Any, answers: Any) -> None:
+    """Kept columns of a DataFrame stand beside its predictions under its index, however the table was cut."""
+    rows = range(25)
+    frame = pd.DataFrame(
+        {"id": [f"{i:03}" for i in rows], "a": rows, "b": 1, "c": 2, "kind": ["x", "y", "x", "y", "z"] * 5}
+    )
+    frame.index = pd.Index(rows, name="flow") + 100
+    url = scripted(answers).url
+
+    scores = score_csv(frame, url, keep=["id"], label="kind", chunk_size=4, prediction_names=["sum"])
+
+    table = scores.to_pandas()
+    assert list(table.columns) == ["id", "sum", "label"]
+    assert table.index.equals(frame.index)
+    assert table["id"].tolist() == frame["id"].tolist()
+    assert table["sum"].tolist() == [i + 3 for i in rows]
+    assert table["label"].tolist() == frame["kind"].tolist()
+    assert scores.classes == ["x", "y", "z"]
+    assert scores.labels is not None
+    assert scores.labels.tolist() == [0, 1, 0, 1, 2] * 5
+
+
+def test_names_are_refused_before_anything_is_sent(small_csv: Path, scripted: Any, answers: Any) -> None:
+    """Where the server tells the number of outputs, a name too many costs no request."""
+    server = scripted(answers)
+    with pytest.raises(ArgumentError, match="has 2 names, the model has 1 outputs"):
+        score_csv(small_csv, server.url, prediction_names=["a", "b"])
+    assert server.requests == []

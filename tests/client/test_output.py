@@ -1,0 +1,216 @@
+"""`score_to_file`: the predictions in a file while they come, which appears when it is whole."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ruo import ArgumentError, ScoringError, score_csv, score_to_file
+from ruo.client.scores import merge
+
+SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A thousand rows with an id that is no number, and a label."""
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "id,a,b,c,Label_x,Label_y\n" + "".join(f"{i:05},{i},0.5,1,{i % 2},{1 - i % 2}\n" for i in range(1_000))
+    )
+    return path
+
+
+def read(path: Path) -> pl.DataFrame:
+    """The file, with ids as text."""
+    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, schema_overrides={"id": pl.String})
+
+
+@SUFFIXES
+def test_the_file_is_what_score_csv_gives(
+    table: Path, scripted: Any, answers: Any, tmp_path: Path, suffix: str
+) -> None:
+    """The same table as from the `Scores`, byte for byte, however it was cut; the result counts and reports the same."""
+    url, path = scripted(answers).url, tmp_path / f"p{suffix}"
+    written = score_to_file(table, url, path, keep=["id"], chunk_size=7)
+    scores = score_csv(table, url, keep=["id"])
+    other = tmp_path / f"q{suffix}"
+    score_to_file(table, url, other, keep=["id"], chunk_size=None)
+
+    assert path.read_bytes() == other.read_bytes()
+    (scores.to_csv if suffix == ".csv" else scores.to_parquet)(tmp_path / f"s{suffix}")
+    assert read(path).equals(read(tmp_path / f"s{suffix}"))
+    assert read(path)["id"].to_list() == [f"{i:05}" for i in range(1_000)]
+    assert read(path)["prediction_0"].to_list() == [i + 1.5 for i in range(1_000)]
+    assert read(path)["label"].to_list() == [1, 0] * 500
+    assert (written.rows, len(written), len(written.requests), written.path) == (1_000, 1_000, 143, path)
+    assert repr(written).startswith("ScoredFile(1,000 rows x 1 outputs, ")
+    if suffix == ".parquet":
+        facts = [json.loads(pl.read_parquet_metadata(tmp_path / name)["ruo"]) for name in ("p.parquet", "s.parquet")]
+        assert facts[0] == facts[1]
+
+
+@SUFFIXES
+@pytest.mark.parametrize("failed", [0, 3, 9])
+def test_rows_that_were_not_scored_are_empty_and_listed(
+    table: Path, scripted: Any, reply: Any, right_answer: Any, tmp_path: Path, suffix: str, failed: int
+) -> None:
+    """With errors="collect" they have NaN or an empty cell beside their kept cells, the first and last rows too."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        return reply(400, b"no") if f"rows {100 * failed}-".encode() in body else right_answer(body, headers)
+
+    path = tmp_path / f"p{suffix}"
+    server = scripted(script)
+    server.pages["/v2/models/model"] = server.pages["/v2/models/model/versions/1"] = json.dumps(
+        {**json.loads(server.pages["/v2/models/model"]), "outputs": []}
+    ).encode()
+    written = score_to_file(table, server.url, path, keep=["id"], chunk_size=100, errors="collect")
+
+    assert [(error.start, error.stop) for error in written.errors] == [(100 * failed, 100 * failed + 100)]
+    assert (written.not_scored, written.failures["start"].tolist()) == (100, [100 * failed])
+    frame = read(path)
+    assert frame["id"].to_list() == [f"{i:05}" for i in range(1_000)]
+    missing = (
+        frame["prediction_0"].is_nan()
+        if suffix == ".parquet"
+        else frame["prediction_0"].is_null() | frame["prediction_0"].is_nan()
+    )
+    assert np.flatnonzero(missing.to_numpy()).tolist() == list(range(100 * failed, 100 * failed + 100))
+
+
+@SUFFIXES
+def test_a_file_appears_when_it_is_whole(
+    table: Path, scripted: Any, reply: Any, right_answer: Any, tmp_path: Path, suffix: str
+) -> None:
+    """While the run goes on, and after it failed, the old file stands as it was; nothing unfinished is left."""
+    path = tmp_path / f"p{suffix}"
+    path.write_text("old")
+    seen: list[str] = []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        seen.append(path.read_text())
+        return right_answer(body, headers) if number < 5 else reply(400, b"no")
+
+    with pytest.raises(ScoringError, match="400: no"):
+        score_to_file(table, scripted(script).url, path, keep=["id"], chunk_size=100, concurrency=1)
+    assert set(seen) == {"old"} == {path.read_text()}
+    assert sorted(tmp_path.iterdir()) == sorted([path, table])
+
+
+@pytest.mark.slow
+@SUFFIXES
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    table: Path, scripted: Any, right_answer: Any, tmp_path: Path, suffix: str
+) -> None:
+    """After kill -9, the same command scores only the rest, and its file is that of a run without interruption."""
+    stuck, path = threading.Event(), tmp_path / f"p{suffix}"
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        answer = right_answer(body, headers)
+        if number == 60:
+            stuck.set()
+        answer.wait_s = 30 if 60 <= number < 68 else 0
+        return answer
+
+    server = scripted(script)
+    command = [sys.executable, "-m", "ruo", "score", str(table), server.url, "-o", str(path), "--keep", "id"]
+    command += ["--chunk-size=10", "--checkpoint", str(tmp_path / "run.ruo")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    assert stuck.wait(60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not path.exists()
+
+    before = len(server.requests)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert len(server.requests) - before < 60
+    score_to_file(table, server.url, tmp_path / f"whole{suffix}", keep=["id"], chunk_size=10)
+    assert path.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+PROGRAM = """
+import resource, sys
+from ruo import RuoError, score_to_file
+limit = int(sys.argv[4])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    score_to_file(sys.argv[1], sys.argv[2], sys.argv[3], keep=["id"])
+except RuoError as error:
+    print(type(error).__name__, error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def run_apart(table: Path, url: str, path: Path, limit: int = 0) -> list[str]:
+    command = [sys.executable, "-c", PROGRAM, str(table), url, str(path), str(limit)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
+
+
+@pytest.mark.slow
+@SUFFIXES
+def test_a_full_disk_is_one_sentence(table: Path, scripted: Any, answers: Any, tmp_path: Path, suffix: str) -> None:
+    """The error names the file and the reason, and what was written is removed."""
+    path = tmp_path / f"p{suffix}"
+    message, _ = run_apart(table, scripted(answers).url, path, limit=4_096)
+    assert message.startswith(f"OutputError {path} cannot be written (")
+    assert message.endswith("make room, or name another file.")
+    assert sorted(tmp_path.iterdir()) == [table]
+
+
+@pytest.mark.slow
+@SUFFIXES
+def test_memory_is_bounded(scripted: Any, answers: Any, tmp_path: Path, suffix: str) -> None:
+    """Two million rows with 400 MB of kept text take less than 400 MB."""
+    table = tmp_path / "large.csv"
+    with table.open("w") as file:
+        file.write("id,a,b,c\n")
+        for start in range(0, 2_000_000, 10_000):
+            file.write("".join(f"{'x' * 193}{i:07},{i},0.5,1\n" for i in range(start, start + 10_000)))
+    *_, megabytes = run_apart(table, scripted(answers).url, tmp_path / f"p{suffix}")
+    assert int(megabytes) < 400
+    assert (
+        pl.scan_parquet(tmp_path / "p.parquet").select(pl.len()).collect().item() == 2_000_000
+        if suffix == ".parquet"
+        else True
+    )
+
+
+def test_parts_are_merged_to_the_whole(table: Path, scripted: Any, answers: Any, tmp_path: Path) -> None:
+    """The parts that were written while they came make the file of the whole table, kept columns included."""
+    url, parts = scripted(answers).url, [tmp_path / f"{part}.parquet" for part in range(3)]
+    for part, path in enumerate(parts):
+        score_to_file(table, url, path, keep=["id"], shard=(part, 3))
+    score_to_file(table, url, tmp_path / "whole.parquet", keep=["id"])
+    assert merge(parts, tmp_path / "merged.parquet") == 1_000
+    assert read(tmp_path / "merged.parquet").equals(read(tmp_path / "whole.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "sentence"),
+    [
+        ("p.txt", {}, "p.txt must end in .csv or .parquet"),
+        ("nowhere/p.csv", {}, "nowhere does not exist; make it"),
+        ("p.csv", {"shard": (0, 2)}, "can only be merged as .parquet"),
+        ("small.csv", {}, "small.csv is the table itself"),
+        ("run.csv", {"checkpoint": "run.csv"}, "run.csv is the checkpoint itself"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused(
+    small_csv: Path, path: str, options: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read or sent: no folder, another format, or a file that is needed."""
+    monkeypatch.chdir(small_csv.parent)
+    with pytest.raises(ArgumentError, match=sentence):
+        score_to_file("small.csv", "http://127.0.0.1:9", path, **options)
+    assert small_csv.read_text().startswith("a,b,c\n")
