@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import dask.dataframe as dd
 import numpy as np
@@ -70,16 +71,22 @@ def test_what_is_no_batch_and_what_is_for_whole_tables_is_refused(score: Scorer,
 
 
 def test_another_model_is_refused_in_every_batch(scripted, right_answer) -> None:
-    """The file of the first question holds for all batches, wherever they are scored."""
-    server = scripted(lambda number, body, headers: right_answer(body, headers))
+    """The version and file of the first question hold for all batches, wherever they are scored."""
+
+    def right(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        answer = right_answer(body, headers)
+        answer.headers["Ruo-Model-Sha256"] = file
+        return answer
+
+    server = scripted(right)
     pages = {path: json.loads(page) for path, page in server.pages.items() if "models/model" in path}
-    for path, page in pages.items():
-        server.pages[path] = json.dumps({**page, "parameters": {"sha256": "a" * 64}}).encode()
-    score = scorer(server.url)
     batch = pd.DataFrame(np.ones((4, 3), np.float32))
-    assert score(batch)["prediction_0"].tolist() == [3.0] * 4
-    for path, page in pages.items():
-        server.pages[path] = json.dumps({**page, "parameters": {"sha256": "b" * 64}}).encode()
+    for file in ("a" * 64, "b" * 64):
+        for path, page in pages.items():
+            server.pages[path] = json.dumps({**page, "parameters": {"sha256": file}}).encode()
+        if file.startswith("a"):
+            score = scorer(server.url)
+            assert score(batch)["prediction_0"].tolist() == [3.0] * 4
     with pytest.raises(ScoringError, match=r"made for version 1 \(sha256 a+.* version 1 \(sha256 b+.* answered"):
         score(batch)
 
@@ -89,6 +96,8 @@ def test_dask_gives_every_row_its_own_predictions(
 ) -> None:
     """200,000 rows over two worker processes, of which one dies on the way, equal those of `score_csv`."""
     table = pd.concat([frame] * 80, ignore_index=True).assign(id=np.arange(200_000))
+    for start in range(0, len(table), 25_000):
+        table[start : start + 25_000].to_parquet(tmp_path / f"{start:06}.parquet")
     died = tmp_path / "died"
 
     def score_or_die(batch: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +107,7 @@ def test_dask_gives_every_row_its_own_predictions(
         return score(batch)
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
-        parts = dd.from_pandas(table, npartitions=8).map_partitions(score_or_die, meta=score(table[:0]))
+        parts = dd.read_parquet(tmp_path / "*.parquet").map_partitions(score_or_die, meta=score(table[:0]))
         scored = parts.compute()
     assert died.exists()
     assert scored["id"].tolist() == list(range(200_000))

@@ -1,5 +1,6 @@
 """The same scorer on Spark and on Ray, each installed beside this environment for the time of the tests."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def test_an_engine_gives_every_row_its_own_predictions(
     """Over several workers, of which one dies on the way, they equal those of `score_csv`."""
     program, out, died = COMMON + PROGRAMS[engine], tmp_path / "out", tmp_path / "died"
     command = [python, "-c", program, server.url, source, out, died]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    own = {**os.environ, "PYSPARK_PYTHON": str(python)}
+    done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert died.exists()
     scored = pl.read_parquet(out / "*.parquet").sort("id")
