@@ -111,7 +111,7 @@ def _unzstd(file: io.BufferedReader, name: str) -> IO[bytes]:
     try:
         import zstandard
     except ModuleNotFoundError:
-        message = f"{name} is compressed with Zstandard, which needs a package: pip install zstandard"
+        message = f"{name} is compressed with Zstandard, which needs a package: pip install 'ruo[zstd]', or zstandard"
         raise MissingPackageError(message) from None
 
     def chunks() -> Iterator[bytes]:

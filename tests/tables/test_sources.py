@@ -92,7 +92,7 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
     try:
         import zstandard
     except ModuleNotFoundError:
-        with pytest.raises(MissingPackageError, match="pip install zstandard"):
+        with pytest.raises(MissingPackageError, match="pip install"):
             open_table(path)
         return
     path.write_bytes(zstandard.compress(CSV[:9]) + zstandard.compress(CSV[9:]))
