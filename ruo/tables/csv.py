@@ -80,7 +80,11 @@ class CsvTable(Table):
                 what, cure = "not UTF-8 with LF", "write it anew first"
             raise TableError(f"{self.name} is {what} and cannot be read in parts; {cure}")
         first, size, of = self._header.size, self._path.stat().st_size, shard[1]
-        self._set_span(shard, size, "byte", lambda part: row_start(stream, first + part * (size - first) // of))
+
+        def start(position: int) -> int:
+            return first if position == first else row_start(stream, position)
+
+        self._set_span(shard, size, "byte", lambda part: start(first + part * (size - first) // of))
 
     @contextmanager
     def _open(self, file: Path | io.BufferedReader | None) -> Iterator[tuple[Text, io.BufferedReader | None]]:

@@ -88,6 +88,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
         _require_names(columns, first, second, separator, name)
         before += first
     else:
+        before += codecs.BOM_UTF8 if first.startswith(codecs.BOM_UTF8) else b""
         columns = [str(number) for number in range(len(columns))]
     return CsvHeader(columns, separator, len(before), before.count(b"\n"))
 

@@ -132,6 +132,8 @@ def test_options_are_given_once() -> None:
         ("1,2\n3,4\n", {"header": False}, [[1, 2], [3, 4]]),
         ("\n1;2\n", {"header": False}, [[1, 2]]),
         ("1\n2\n", {"header": False}, [[1], [2]]),
+        ("\ufeff1,2\n3,4\n", {"header": False}, [[1, 2], [3, 4]]),
+        ('\ufeff"1","2"\nTrue,4\n', {"header": False}, [[1, 2], [1, 4]]),
         ("a,b\n1,?\nNA, NA \n", {"null_values": ["?", "NA"]}, [[1, np.nan], [np.nan, np.nan]]),
         ('a,b\n"?",1\nx,True\n', {"null_values": ["?", "x"]}, [[np.nan, 1], [np.nan, 1]]),
         ("a,b\nTrue,false\nFALSE, true \n1,0\n", {}, [[1, 0], [0, 1], [1, 0]]),
@@ -146,6 +148,16 @@ def test_text_is_read_as_the_options_say(
 ) -> None:
     """Separator, header, missing cells and encoding; what is certain is found out."""
     np.testing.assert_array_equal(rows, _block(_csv(tmp_path, text), **options).array)
+
+
+@pytest.mark.parametrize("text", ["1;2\n3;4\n5;6\n", "\ufeff1;2\n3;4\n5;6\n", "sep=;\n1;2\n3;4\n5;6"])
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+def test_a_file_without_header_is_cut_into_parts(tmp_path: Path, text: str, of: int) -> None:
+    """Every row is in one part."""
+    options, path = TableOptions(header=False), _csv(tmp_path, text)
+
+    parts = [block.array for part in range(of) for block in open_table(path, options, (part, of)).blocks(None)]
+    assert np.concatenate(parts).tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
