@@ -14,7 +14,8 @@ from ruo.client.command import ScoreCommand, keywords
 from ruo.errors import ArgumentError, RuoError
 
 if TYPE_CHECKING:
-    from ruo.client.scores import ScoredFile, Scores
+    from ruo.client.scores import Scores
+    from ruo.client.writer import ScoredFile
 
 _SOME_FAILED = 3
 _RESUMED = "the same command goes on from there"

@@ -1,13 +1,13 @@
 """The README says what is true: its code runs, and what it names is there."""
 
-import inspect
+import ast
 import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from ruo import score_csv
+from ruo.client.options import GROUPS
 from ruo.learn.demo import Demo
 from server.settings import Settings
 
@@ -53,16 +53,14 @@ def test_its_make_targets_exist() -> None:
 
 
 def test_its_table_has_the_keywords_of_score_csv() -> None:
-    """Each keyword of score_csv has a line with its default, and no line is of anything else."""
+    """Each keyword of score_csv is there with its default, in the row of its group, and nothing else is."""
     section = TEXT[TEXT.index("keyword of `score_csv`") : TEXT.index("`scores.predictions` is")]
-    lines = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE))
-    parameters = inspect.signature(score_csv).parameters
-    keywords = {name: each.default for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY}
+    rows = re.findall(r"^\| the (\w+) \| (.*) \|$", section, re.MULTILINE)
 
-    assert set(lines) == set(keywords)
-    for name, default in keywords.items():
-        text = lines[name].strip("`").replace(",", "")
-        assert text in (str(default), f'"{default}"', f"{default:g}" if isinstance(default, float) else "")
+    for name, row in rows:
+        told = {keyword: ast.literal_eval(default) for keyword, default in re.findall(r"`(\w+)=([^`]+)`", row)}
+        assert told == {option.name: option.default for option in fields(GROUPS[name])}
+    assert [name for name, _ in rows] == list(GROUPS)
 
 
 def test_it_names_every_setting_and_route() -> None:

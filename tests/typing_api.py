@@ -18,6 +18,9 @@ def uses(frame: pd.DataFrame, table: pl.DataFrame) -> None:
     assert_type(len(scores), int)
     score_csv(frame, ["http://a:8000", "http://b:8000"], chunk_size=None, errors="collect", progress=True)
     score_csv(table, "http://a:8000/v2/models/m", wire="v1", pipelined=False, retries=0, timeout=1.5, token="t")
+    flows = ruo.table("flows.csv", label="Label", keep=["id"], null_values=["?"])
+    score_csv(flows, "unix:///run/ruo.sock", headers={"Host": "m"}, datatype="FP64", argmax=True)
+    assert_type(ruo.score_to_file(flows, "http://a:8000", "out.parquet", checkpoint="run.ruo").rows, int)
     for block in iter_scores("testset.csv", "http://localhost:8000", chunk_size=1_000):
         assert_type(block.start, int)
     with local_server("mlp.keras", workers=2) as server:
@@ -29,7 +32,10 @@ def misuses() -> None:
     score_csv("testset.csv", "http://a:8000", chunksize=1_000)  # type: ignore[call-arg]
     score_csv("testset.csv", "http://a:8000", retries="many")  # type: ignore[arg-type]
     score_csv("testset.csv", "http://a:8000", errors="ignore")  # type: ignore[arg-type]
+    score_csv("testset.csv", "http://a:8000", wire="v3")  # type: ignore[arg-type]
+    score_csv("testset.csv", "http://a:8000", datatype="float")  # type: ignore[arg-type]
     iter_scores("testset.csv", "http://a:8000", errors="collect")  # type: ignore[call-arg]
+    ruo.score_to_file("testset.csv", "http://a:8000", "p.csv", pipelined=False)  # type: ignore[call-arg]
 
 
 async def awaits() -> None:

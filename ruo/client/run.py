@@ -23,9 +23,9 @@ from ruo.client.options import ScoreOptions
 from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
-from ruo.client.scores import Choices, Predictions, ScoredFile, Scores
+from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
-from ruo.client.writer import Writer
+from ruo.client.writer import ScoredFile, Writer
 from ruo.errors import ArgumentError, CheckpointError, ScoringError
 from ruo.tables import Labels, Source, open_table
 from ruo.tables.columns import ModelInput

@@ -207,29 +207,6 @@ class Scores(Outcome):
         return self._summary(len(self), self.predictions.shape[1:])
 
 
-@dataclass(frozen=True, repr=False)
-class ScoredFile(Outcome):
-    """A file of predictions that `score_to_file` wrote; `row_shape` is that of one row's. The rest is as in `Scores`."""
-
-    path: Path
-    rows: int
-    row_shape: tuple[int, ...]
-    timings: Timings
-    model: ModelInfo
-    records: list[RequestRecord]
-    errors: list[ScoringError]
-    choices: Choices
-    not_scored: int
-    not_finite: int
-    key: dict[str, Any]
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __repr__(self) -> str:
-        return self._summary(self.rows, self.row_shape)
-
-
 class _Part(NamedTuple):
     """A Parquet file of predictions; `key` is what all parts of a table have in common."""
 

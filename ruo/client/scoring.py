@@ -14,7 +14,8 @@ from ruo.client.event_loop import LoopThread
 from ruo.client.options import BlockKeywords, FileKeywords, FilePath, ScoreKeywords, ScoreOptions, takes_options
 from ruo.client.progress import Progress
 from ruo.client.run import Run, ScoredBlock
-from ruo.client.scores import ScoredFile, Scores
+from ruo.client.scores import Scores
+from ruo.client.writer import ScoredFile
 from ruo.errors import ArgumentError
 from ruo.tables import Source
 

@@ -4,6 +4,7 @@ import asyncio
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +13,9 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from ruo.client.layout import Layout
-from ruo.client.scores import METADATA
+from ruo.client.records import ModelInfo, RequestRecord
+from ruo.client.scores import METADATA, Choices, Outcome, Timings
+from ruo.errors import ScoringError
 from ruo.tables import Labels
 from ruo.wire.messages import Array
 
@@ -20,6 +23,29 @@ _WAITING = 2  # chunks
 _SLICE_ROWS = 10_000  # the text of so many rows at once is in memory, for each thread of polars
 _GROUP_ROWS = 100_000  # of Parquet, fewer where they are wide; set by the columns alone, so that the bytes are
 _GROUP_CELLS = 4_000_000
+
+
+@dataclass(frozen=True, repr=False)
+class ScoredFile(Outcome):
+    """A file of predictions that `score_to_file` wrote; `row_shape` is that of one row's. The rest is as in `Scores`."""
+
+    path: Path
+    rows: int
+    row_shape: tuple[int, ...]
+    timings: Timings
+    model: ModelInfo
+    records: list[RequestRecord]
+    errors: list[ScoringError]
+    choices: Choices
+    not_scored: int
+    not_finite: int
+    key: dict[str, Any]
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __repr__(self) -> str:
+        return self._summary(self.rows, self.row_shape)
 
 
 class _Rows(NamedTuple):

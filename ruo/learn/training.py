@@ -12,7 +12,7 @@ import pandas as pd
 from ruo.errors import ArgumentError, TableError
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
-from ruo.tables import NO_LABEL, Block, Labels, Source, Table, TableOptions, open_table
+from ruo.tables import NO_LABEL, Block, Labels, Source, Table, TableOptions, number_classes, open_table
 from ruo.wire.messages import Array
 
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
@@ -136,8 +136,8 @@ def train(
     units, epochs = [_whole_number("units", number) for number in units], _whole_number("epochs", epochs)
     patience, seed = _whole_number("patience", patience), _whole_number("seed", seed, least=0)
     table = open_table(source, TableOptions(label_prefix=label_prefix))
-    sample = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
-    classes = _classes(table, sample.labels, label_prefix)
+    sample, names = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
+    classes = _classes(table, sample.labels, names)
     parts = _split(table.name, len(sample.labels), validation, test, seed)
     training, held_out, final = (_joined([sample], places) for places in parts)
     model = _network(training.features, [*units, len(classes)], seed)
@@ -168,8 +168,8 @@ class _Sample(NamedTuple):
     labels: Array
 
 
-def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
-    """All rows, or `max_rows` drawn at random, in the order of the table."""
+def _read(table: Table, max_rows: int | None, seed: int) -> tuple[_Sample, list[str] | None]:
+    """All rows, or `max_rows` drawn at random, in the order of the table; and the names of the classes, if they have any."""
     if not table.labels:
         hint = "pass the label_prefix with which its label columns begin, such as the whole name of a single one"
         raise TableError(f"{table.name} has no labels; {hint}.")
@@ -181,7 +181,9 @@ def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
         if max_rows is not None and len(keys) > max_rows:  # the rows with the smallest keys
             kept = np.sort(np.argsort(keys)[:max_rows])
             keys, parts = keys[kept], [_joined(parts, kept)]
-    return _joined(parts)
+    sample = _joined(parts)
+    labels, names = number_classes(sample.labels, table.classes)
+    return sample._replace(labels=labels), names
 
 
 def _joined(parts: list[_Sample], places: Array | slice = np.s_[:]) -> _Sample:
@@ -196,23 +198,21 @@ def _checked(block: Block, table: Table) -> Labels:
         problem = f"{value} cannot be learnt from; fill the cell, or leave out the row or the column."
         raise TableError(f'{table.name}, row {row:,}, column "{name}": {problem}', row=row, column=name)
     assert block.labels is not None
-    for place in np.flatnonzero(block.labels == NO_LABEL)[:1]:
+    for place in np.flatnonzero((block.labels == NO_LABEL) | pd.isna(block.labels))[:1]:
         wanted = "a single 1 among its label columns" if len(table.labels) > 1 else "a whole number from 0 up"
         row = int(place) + block.start
         raise TableError(f"{table.name}, row {row:,} has no class; give it {wanted}, or leave the row out.", row=row)
     return block.labels
 
 
-def _classes(table: Table, labels: Array, label_prefix: str) -> tuple[str, ...]:
+def _classes(table: Table, labels: Array, names: list[str] | None) -> tuple[str, ...]:
     """The names of the classes, in the order of the model's outputs."""
     highest, rows = int(labels.max()), len(labels)
     if (labels == highest).all():
         raise TableError(f"{table.name} has only one class among its {rows:,} rows; there is nothing to learn.")
     if highest >= 10_000:
         raise TableError(f"{table.name} has the class {highest:,}; number the classes from 0, without gaps.")
-    if len(table.labels) == 1:
-        return tuple(map(str, range(highest + 1)))
-    return tuple(name.removeprefix(label_prefix) for name in table.labels)
+    return tuple(map(str, range(highest + 1)) if names is None else names)
 
 
 def _split(name: str, rows: int, validation: float, test: float, seed: int) -> list[Array]:

@@ -97,31 +97,15 @@ class Table:
     options: TableOptions
     names: list[str]  # of all columns
     columns: Columns
+    features: list[str]
+    labels: list[str]
+    kept: list[str]
+    inputs: dict[str, list[str]] | None
     rows: int | None = None  # None if unknown until the table is read
     index: pd.Index | None = None  # of the rows of a pandas DataFrame
     span: Span | None = None  # the part of the whole table that this is; None for all of it
     _read_rows = 0
     _is_stopped = False
-
-    @property
-    def features(self) -> list[str]:
-        """The names of the feature columns."""
-        return self.columns.features
-
-    @property
-    def inputs(self) -> dict[str, list[str]] | None:
-        """The feature columns of each input, if there are several."""
-        return self.columns.inputs
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the label columns."""
-        return self.columns.labels
-
-    @property
-    def kept(self) -> list[str]:
-        """The names of the columns that come along."""
-        return self.columns.kept
 
     @property
     def classes(self) -> list[str] | None:
@@ -131,7 +115,12 @@ class Table:
 
     def match(self, model: str, inputs: Sequence[ModelInput]) -> None:
         """Take the features as the inputs of a model want them; raises TableError where they do not fit."""
-        self.columns = match(self.name, self.columns, model, inputs)
+        self.take(match(self.name, self.columns, model, inputs))
+
+    def take(self, columns: Columns) -> None:
+        """Read these columns."""
+        self.columns = columns
+        self.features, self.labels, self.kept, self.inputs = columns
 
     def blocks(
         self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32
@@ -227,9 +216,8 @@ class Table:
     def _piece(self, frame: pl.DataFrame, types: Types) -> Piece:
         features: Features
         if self.inputs is None:
-            features = to_array(
-                frame[self.features], types[self.features[0]]
-            )  # faster than `select`, which plans first
+            # faster than `select`, which makes a plan first
+            features = to_array(frame[self.features], types[self.features[0]])
         else:
             features = {name: to_array(frame[names], types[names[0]]) for name, names in self.inputs.items()}
         labels: Any = None
@@ -247,7 +235,8 @@ class Table:
         return self.span
 
     def _set_columns(self, names: list[str], options: TableOptions) -> None:
-        self.names, self.options, self.columns = names, options, choose(self.name, names, options)
+        self.names, self.options = names, options
+        self.take(choose(self.name, names, options))
 
 
 def regroup(pieces: Iterator[Piece], rows_at: Callable[[int], int | None]) -> Iterator[Block]:

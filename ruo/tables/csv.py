@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class CsvTable(Table):
         self, file: Path | io.BufferedReader, options: TableOptions, shard: tuple[int, int] | None, name: str
     ) -> None:
         self._path = file if isinstance(file, Path) else None
+        self._file = nullcontext() if isinstance(file, Path) else file
         self.name = name
         self.options = options
         self._read_bytes = 0
@@ -74,12 +75,16 @@ class CsvTable(Table):
         if self._path is None:
             raise read_once(self.name)
         if not stream.seekable():
-            message = (
-                f"{self.name} is compressed, or not in UTF-8 with LF, and cannot be read in parts; unpack it first"
-            )
-            raise TableError(f"{message}: gunzip {self.name}")
+            what, cure = "compressed", f"unpack it first: gunzip {self.name}"
+            if not text.is_packed:
+                what, cure = "not UTF-8 with LF", "write it anew first"
+            raise TableError(f"{self.name} is {what} and cannot be read in parts; {cure}")
         first, size, of = self._header.size, self._path.stat().st_size, shard[1]
-        self._set_span(shard, size, "byte", lambda part: row_start(stream, first + part * (size - first) // of))
+
+        def start(position: int) -> int:
+            return first if position == first else row_start(stream, position)
+
+        self._set_span(shard, size, "byte", lambda part: start(first + part * (size - first) // of))
 
     @contextmanager
     def _open(self, file: Path | io.BufferedReader | None) -> Iterator[tuple[Text, io.BufferedReader | None]]:
@@ -93,7 +98,8 @@ class CsvTable(Table):
             raise TableError(f"{self.name} was read already, and can be read once only; open it anew.")
         else:
             text, self._once = self._once, None
-            yield text, None
+            with self._file:
+                yield text, None
 
     def _pieces(self, types: Types) -> Iterator[Piece]:
         """Parse several pieces of text at the same time; the rows come in order."""

@@ -1,6 +1,7 @@
 """CSV text (RFC 4180): its header, and where it may be cut. A newline inside a quoted cell does not end a row."""
 
 import codecs
+import contextlib
 import csv
 import io
 import re
@@ -16,7 +17,6 @@ from ruo.tables.options import TableOptions
 PIECE_BYTES = 8 << 20
 _LONGEST_CELL = 64 << 20
 _HEAD = 1 << 20
-_SEPARATORS = (",", ";", "\t", "|")
 _NAMED_SEPARATOR = re.compile(rb'(?i)(?:\xef\xbb\xbf)?"?sep=(.)"?\r?\n')  # as Excel reads it
 
 
@@ -88,6 +88,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
         _require_names(columns, first, second, separator, name)
         before += first
     else:
+        before += codecs.BOM_UTF8 if first.startswith(codecs.BOM_UTF8) else b""
         columns = [str(number) for number in range(len(columns))]
     return CsvHeader(columns, separator, len(before), before.count(b"\n"))
 
@@ -116,9 +117,7 @@ def _require_names(columns: list[str], first: bytes, second: bytes, separator: s
 def _find_separator(first: bytes, second: bytes, name: str) -> str:
     """The separator that cuts both rows alike; raises TableError if several do."""
     header, below = _field_counts(first), _field_counts(second)
-    fitting = [
-        one for one in _SEPARATORS if header[one] > 1 and below[one] in (header[one], *([] if second.strip() else [1]))
-    ]
+    fitting = [one for one, count in header.items() if count > 1 and (not second.strip() or below[one] == count)]
     if len(fitting) > 1:
         shown = " and ".join(map(repr, fitting))
         raise TableError(f"{name} may be separated by {shown}; pass the separator, such as separator={fitting[0]!r}.")
@@ -126,10 +125,11 @@ def _find_separator(first: bytes, second: bytes, name: str) -> str:
 
 
 def _field_counts(row: bytes) -> dict[str, int]:
-    try:
-        return {separator: len(_cells(row, separator)) for separator in _SEPARATORS}
-    except (csv.Error, ValueError):
-        return dict.fromkeys(_SEPARATORS, 0)
+    counts = dict.fromkeys((",", ";", "\t", "|"), 0)
+    for separator in counts:
+        with contextlib.suppress(csv.Error, ValueError):
+            counts[separator] = len(_cells(row, separator))
+    return counts
 
 
 def _cells(row: bytes, separator: str) -> list[str]:

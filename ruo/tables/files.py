@@ -39,7 +39,7 @@ class FilesTable(Table):
     def _pieces(self, types: Types) -> Iterator[Piece]:
         for path in self._paths:
             table = self._open_one(path)
-            table.columns = self.columns
+            table.take(self.columns)
             yield from table.read(types)
 
 

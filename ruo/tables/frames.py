@@ -110,7 +110,7 @@ class IterTable(FrameTable):
     def __init__(self, source: Iterable[Any], options: TableOptions) -> None:
         self.name = f"the {type(source).__name__}"
         frames = iter(source)
-        first = _required(next(frames, None), source)
+        first = _required(next(frames, None), type(source).__name__)
         self._rest: Iterator[Any] | None = itertools.chain([first], frames)
         self._old_names = first.columns
         self._set_columns(clean_names(self.name, first.columns), options)
@@ -124,7 +124,7 @@ class IterTable(FrameTable):
             raise TableError(f"{self.name} was read already, and can be read once only; make it anew.")
         frames, self._rest = self._rest, None
         for one in frames:
-            frame = _required(one, frames)
+            frame = _required(one, self.name.removeprefix("the "))
             if frame.columns != self._old_names:
                 raise TableError(
                     f"{self.name}: the frame from row {self._read_rows:,} on has other columns than the first, or another "
@@ -176,12 +176,12 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _required(frame: Any, source: object) -> pl.DataFrame:
+def _required(frame: Any, kind: str) -> pl.DataFrame:
     found = as_frame(frame)
     if found is None:
         what = "is empty" if frame is None else "is not a table"
         raise TableError(
-            f"A {type(source).__name__} {what}; pass a path, a DataFrame of pandas or polars, a LazyFrame, an Arrow table, a 2-D "
+            f"A {kind} {what}; pass a path, a DataFrame of pandas or polars, a LazyFrame, an Arrow table, a 2-D "
             f"array, or an iterable of such frames."
         )
     return found

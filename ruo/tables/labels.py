@@ -54,10 +54,9 @@ def named_by(column: Any, *, are_names: bool = False) -> Labels:
     indices = class_indices(names.to_frame() if column.dtype == pl.String else column.to_frame())
     if not are_names and ((indices == NO_LABEL) <= names.is_null().to_numpy()).all():
         return indices
-    kinds = names.unique(maintain_order=True).drop_nulls()
-    codes = names.cast(pl.Enum(kinds))
-    each: Labels = np.array([*kinds, None], np.object_)
-    named: Labels = each[codes.to_physical().cast(pl.Int64).fill_null(-1).to_numpy()]
+    each = names.drop_nulls().unique()
+    codes = names.cast(pl.Enum(each)).to_physical().cast(pl.Int64).fill_null(-1)
+    named: Labels = np.array([*each, None], np.object_)[codes.to_numpy()]
     return named
 
 

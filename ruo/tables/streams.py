@@ -111,15 +111,21 @@ def _unzstd(file: io.BufferedReader, name: str) -> IO[bytes]:
     try:
         import zstandard
     except ModuleNotFoundError:
-        message = f"{name} is compressed with Zstandard, which needs a package: pip install zstandard"
+        message = f"{name} is compressed with Zstandard, which needs a package: pip install 'ruo[zstd]', or zstandard"
         raise MissingPackageError(message) from None
-    stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
 
     def chunks() -> Iterator[bytes]:
-        try:
-            yield from _chunks(stream)
-        except zstandard.ZstdError as error:
-            raise OSError(error) from error
+        frame, new = None, zstandard.ZstdDecompressor().decompressobj
+        for packed in iter(partial(file.read, 1 << 16), b""):  # little, since it may become a thousand times as much
+            while packed:
+                frame = new() if frame is None or frame.eof else frame
+                try:
+                    yield frame.decompress(packed)
+                except zstandard.ZstdError as error:
+                    raise OSError(error) from None
+                packed = frame.unused_data
+        if frame is None or not frame.eof:  # the stream reader of the package takes a file that was cut short for whole
+            raise EOFError("Compressed file ended before the end of its last frame")
 
     return _as_stream(chunks())
 

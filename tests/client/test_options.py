@@ -62,9 +62,9 @@ def test_an_unknown_keyword_is_a_type_error(function: Callable[..., Any], keywor
         function("table.csv", "http://127.0.0.1:9", **{keyword: "raise"})
 
 
-def test_options_are_frozen_and_hide_the_token() -> None:
-    """Options do not change during a run, and a token is not printed."""
-    options = ScoreOptions(token="secret")
+def test_options_are_frozen_and_hide_secrets() -> None:
+    """Options do not change during a run, and neither a token nor a header is printed."""
+    options = ScoreOptions(token="secret", headers={"X-Key": "secret"})
 
     assert "secret" not in repr(options)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -141,6 +141,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 PROGRAM = """
 import resource, sys
 from ruo import RuoError, score_to_file
+from ruo.machine import peak_rss_mb
 limit = int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -148,7 +149,7 @@ try:
     score_to_file(sys.argv[1], sys.argv[2], sys.argv[3], keep=["id"])
 except RuoError as error:
     print(type(error).__name__, error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(peak_rss_mb()))
 """
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ruo import local_server, score_csv
+from ruo import local_server, score_csv, tables
 from ruo.errors import RuoError, TableError
 from ruo.learn.training import Trained, train
 from ruo.model.store import publish
@@ -58,6 +58,19 @@ def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
     assert "95 % interval" in words
     assert "better than always answering class" in words
     assert "What may not be concluded:" in words
+
+
+def test_classes_may_be_names_in_one_column() -> None:
+    """They are numbered in sorted order, as the model's outputs are; a row without one is named."""
+    frame = table()
+    named = frame[FEATURES].assign(Label=np.where(frame["Label_yes"] == 1, "yes", "no"))
+
+    trained = train(tables.table(named, label="Label"), units=[16], epochs=15)
+
+    assert trained.classes == ("no", "yes")
+    assert trained.accuracy.value > 0.85
+    with pytest.raises(TableError, match="row 7 has no class"):
+        train(tables.table(named.assign(Label=named["Label"].where(named.index != 7)), label="Label"))
 
 
 def test_the_history_has_a_row_per_epoch(trained: Trained) -> None:

@@ -1,0 +1,341 @@
+"""The options of a table: which columns are features, labels and kept, and how text is read."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo.errors import ArgumentError, TableError
+from ruo.tables import NO_LABEL, Block, ModelInput, TableOptions, number_classes, open_table, table
+
+FLOWS = """Flow ID, Destination Port, Bytes, Bytes, Rate, Label
+f1,80,1,10,0.5,BENIGN
+f2,443,2,20,Infinity,DoS Hulk
+"é,3",22,3,30,,BENIGN
+"""
+
+
+def _block(source: Any, dtype: Any = np.float32, **options: Any) -> Block:
+    (block,) = open_table(table(source, **options)).blocks(None, dtype)
+    return block
+
+
+def _csv(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*columns of equal name")
+@pytest.mark.parametrize("kind", ["csv", "pandas", "polars", "parquet"])
+def test_a_raw_table_is_read_as_it_was_downloaded(tmp_path: Path, kind: str) -> None:
+    """Names lose their blanks, a doubled one gets pandas' suffix; ids come along, and text labels name the classes."""
+    source: Any = _csv(tmp_path, FLOWS)
+    if kind != "csv":
+        source = pd.read_csv(source)
+    if kind in ("polars", "parquet"):
+        source = pl.DataFrame(source.to_dict("list"))
+    if kind == "parquet":
+        source.write_parquet(tmp_path / "no-suffix")
+        source = tmp_path / "no-suffix"
+
+    opened = open_table(source, TableOptions(drop=["Rate"], keep=["Flow ID"], label="Label"))
+    (block,) = opened.blocks(None)
+
+    assert opened.features == ["Destination Port", "Bytes", "Bytes.1"]
+    assert block.array.tolist() == [[80, 1, 10], [443, 2, 20], [22, 3, 30]]
+    assert block.labels is not None
+    assert block.labels.tolist() == ["BENIGN", "DoS Hulk", "BENIGN"]
+    assert block.kept is not None
+    assert block.kept.to_dict(as_series=False) == {"Flow ID": ["f1", "f2", "é,3"]}
+    labels, classes = number_classes(block.labels)
+    assert (labels.tolist(), classes) == ([0, 1, 0], ["BENIGN", "DoS Hulk"])
+
+
+@pytest.mark.parametrize("names", ["a,a,a", "a,a.1,a", "a,a,a.1", "a.1,a,a,a.1", "a,b,a,b,a.2,a"])
+def test_doubled_names_get_the_suffixes_of_pandas(tmp_path: Path, names: str) -> None:
+    """Whatever suffixes are there already, and with a warning."""
+    path = _csv(tmp_path, f"{names}\n{','.join('1' for _ in names.split(','))}\n")
+
+    with pytest.warns(UserWarning, match="has columns of equal name"):
+        assert open_table(path).features == pd.read_csv(path).columns.to_list()
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"columns": ["c", "a"]}, [[3, 1], [6, 4]]),
+        ({"columns": [" c "], "keep": ["c", "b"]}, [[3], [6]]),
+        ({"drop": ["b"]}, [[1, 3], [4, 6]]),
+        ({"keep": ["a"], "label": "c"}, [[2], [5]]),
+        ({"label_prefix": "b"}, [[1, 3], [4, 6]]),
+        ({"label_prefix": "b", "columns": ["a", "b"]}, [[1, 2], [4, 5]]),
+        ({"label_prefix": "b", "drop": ["b"]}, [[1, 3], [4, 6]]),
+    ],
+)
+def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], rows: list[list[int]]) -> None:
+    """The features are those that are named, in that order, or all that are not dropped, kept or labels."""
+    path = _csv(tmp_path, "a,b,c\n1,2,3\n4,5,6\n")
+
+    for source in (path, pd.read_csv(path)):
+        block = _block(source, **options)
+        assert block.array.tolist() == rows
+        assert (block.kept.columns if block.kept is not None else []) == options.get("keep", [])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"columns": ["Byts"]}, TableError, "has no column 'Byts', which columns names; is 'Bytes' meant?"),
+        ({"keep": ["z"]}, TableError, "has no column 'z', which keep names; it has 'Id', 'Bytes'."),
+        ({"label": "Label"}, TableError, "no column 'Label', which label names"),
+        ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
+        ({"drop": ["Id", "Bytes"]}, TableError, "has no feature columns"),
+        ({"columns": "Id"}, ArgumentError, 'columns="Id" must be a list of column names; write ["Id"]'),
+        ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
+        ({"columns": ["Id", "Id"]}, ArgumentError, "columns has the column 'Id' twice"),
+        ({"columns": ["Id"], "inputs": {}}, ArgumentError, "columns and inputs are both given"),
+        ({"separator": ";;"}, ArgumentError, "separator=';;' must be one ASCII character"),
+        ({"encoding": "latin-99"}, ArgumentError, "encoding='latin-99' is not known"),
+        ({"encoding": "hex"}, ArgumentError, "encoding='hex' is not known"),
+        ({"null_values": "NA"}, ArgumentError, 'null_values="NA" must be a list'),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: Any, error: type, sentence: str) -> None:
+    """The sentence names the option, the column and the cure."""
+    with pytest.raises(error) as caught:
+        open_table(table(pl.DataFrame({"Id": [1], "Bytes": [2]}), **options))
+
+    assert sentence in str(caught.value)
+
+
+def test_options_are_given_once() -> None:
+    """A source that says how it is read takes no options beside it."""
+    with pytest.raises(ArgumentError, match="give the options there only"):
+        open_table(table(pl.DataFrame({"a": [1]})), TableOptions(keep=["a"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "rows"),
+    [
+        ("a;b\n1;2\n", {}, [[1, 2]]),
+        ("a;b,c\n1;2\n", {"separator": ";"}, [[1, 2]]),
+        ("a:b\n1:2\n", {"separator": ":"}, [[1, 2]]),
+        ("a b\n1 2\n", {"separator": " "}, [[1, 2]]),
+        ('"a;x";b\n"1";2\n', {}, [[1, 2]]),
+        ("1,2\n3,4\n", {"header": False}, [[1, 2], [3, 4]]),
+        ("\n1;2\n", {"header": False}, [[1, 2]]),
+        ("1\n2\n", {"header": False}, [[1], [2]]),
+        ("\ufeff1,2\n3,4\n", {"header": False}, [[1, 2], [3, 4]]),
+        ('\ufeff"1","2"\nTrue,4\n', {"header": False}, [[1, 2], [1, 4]]),
+        ("a,b\n1,?\nNA, NA \n", {"null_values": ["?", "NA"]}, [[1, np.nan], [np.nan, np.nan]]),
+        ('a,b\n"?",1\nx,True\n', {"null_values": ["?", "x"]}, [[np.nan, 1], [np.nan, 1]]),
+        ("a,b\nTrue,false\nFALSE, true \n1,0\n", {}, [[1, 0], [0, 1], [1, 0]]),
+        ("größe,b\n1,2\n".encode("cp1252"), {"encoding": "cp1252", "columns": ["größe"]}, [[1]]),
+        ("größe,b\n1,2\n".encode("utf-16-be"), {"encoding": "utf-16-be", "columns": ["größe"]}, [[1]]),
+        ("größe,b\n1,2\n".encode("utf-16"), {"columns": ["größe"]}, [[1]]),
+        ("größe\rb\r1\r2\r".replace("\rb", ",b").replace("\r2", ",2"), {"columns": ["größe"]}, [[1]]),
+    ],
+)
+def test_text_is_read_as_the_options_say(
+    tmp_path: Path, text: str | bytes, options: dict[str, Any], rows: list[list[float]]
+) -> None:
+    """Separator, header, missing cells and encoding; what is certain is found out."""
+    np.testing.assert_array_equal(rows, _block(_csv(tmp_path, text), **options).array)
+
+
+@pytest.mark.parametrize("text", ["1;2\n3;4\n5;6\n", "\ufeff1;2\n3;4\n5;6\n", "sep=;\n1;2\n3;4\n5;6"])
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+def test_a_file_without_header_is_cut_into_parts(tmp_path: Path, text: str, of: int) -> None:
+    """Every row is in one part."""
+    options, path = TableOptions(header=False), _csv(tmp_path, text)
+
+    parts = [block.array for part in range(of) for block in open_table(path, options, (part, of)).blocks(None)]
+    assert np.concatenate(parts).tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("options", [{}, {"null_values": ["NA"]}, {"separator": ";"}, {"encoding": "cp1252"}])
+def test_kept_text_is_as_it_is_in_the_file(tmp_path: Path, end: str, options: dict[str, Any]) -> None:
+    """Quotes, line breaks, zeros in front, blanks and other alphabets stay; only an empty cell is missing."""
+    cells = ["007", " x ", 'say "é"', "a,b;c", "1.50", "NA", "True", "", f"two{end}lines", "é", 'a"b']
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=options.get("separator", ","), lineterminator=end)
+    writer.writerows([["id", "x"], *([cell, "NA" if options.get("null_values") else "1"] for cell in cells)])
+    path = _csv(tmp_path, file.getvalue().encode(options.get("encoding", "utf-8")))
+
+    block = _block(path, keep=["id"], **options)
+
+    assert block.kept is not None
+    assert block.kept["id"].to_list() == [cell or None for cell in cells]
+    expected = np.nan if options.get("null_values") else 1
+    np.testing.assert_array_equal(np.full((len(cells), 1), expected), block.array)
+
+
+@pytest.mark.parametrize("options", [{"keep": ["t"]}, {"label": "t"}])
+@pytest.mark.parametrize("row", [b"caf\xe9,2\n", b'"caf\xe9",2\n'])
+def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[str, Any], row: bytes) -> None:
+    """In kept and label text it is an error that names row and encoding; in text that is not used it means nothing."""
+    path = _csv(tmp_path, b"t,x\nok,1\n" + row)
+
+    with pytest.raises(TableError, match='row 1.*column "t": .* is not UTF-8; pass the encoding.*"cp1252"') as caught:
+        _block(path, **options)
+    assert (caught.value.row, caught.value.column) == (1, "t")
+    assert _block(path, drop=["t"]).array.tolist() == [[1], [2]]
+    with pytest.raises(TableError, match="is not text in ascii|is not UTF-8|utf-16"):
+        _block(path, keep=["t"], encoding="utf-16")
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["2", "0", "1.0"], [2, 0, 1]),
+        (["True", "False", " true"], [1, 0, 1]),
+        (["DoS", "", " Web "], ["DoS", None, "Web"]),
+        (["1", "x", "1"], ["1", "x", "1"]),
+        (["-1", "1", "1"], ["-1", "1", "1"]),
+        (["", "3", "4"], [NO_LABEL, 3, 4]),
+    ],
+)
+def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], labels: list[Any]) -> None:
+    """Whole numbers are class numbers, anything else names; a missing one is neither."""
+    path = _csv(tmp_path, "x,y\n" + "".join(f"1,{cell}\n" for cell in cells))
+
+    for source in (path, pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))):
+        block = _block(source, label="y")
+        assert block.labels is not None
+        assert block.labels.tolist() == labels
+
+
+def test_labels_are_of_one_kind_and_numbered_alike_in_every_part() -> None:
+    """Names below numbers are an error; names that look like numbers stay names; given classes set the numbers."""
+    frames = [pl.DataFrame({"x": [1, 2], "y": ["0", "1"]}), pl.DataFrame({"x": [3], "y": ["cat"]})]
+    with pytest.raises(TableError, match="row 2: the label 'cat' is no whole number, as those above are") as caught:
+        list(open_table(table(iter(frames), label="y")).blocks(None))
+    assert caught.value.row == 2
+    (block,) = open_table(table(iter(frames[::-1]), label="y")).blocks(None)
+    assert block.labels is not None
+    assert number_classes(block.labels)[0].tolist() == [2, 0, 1]
+    assert number_classes(block.labels, ["cat", "1", "0"])[0].tolist() == [0, 2, 1]
+    with pytest.raises(TableError, match="label 'cat' is none of the classes"):
+        number_classes(block.labels, ["0", "1"])
+    assert number_classes(np.array([1, 0])) == (pytest.approx([1, 0]), None)
+
+
+def test_one_hot_columns_name_the_classes_and_may_be_true_or_false(tmp_path: Path) -> None:
+    """As pandas' get_dummies writes them."""
+    frame = pd.get_dummies(pd.DataFrame({"a": [1.5, 2, 3], "Label": ["x", "y", "x"]}), columns=["Label"])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+
+    for source in (frame, tmp_path / "t.csv"):
+        opened = open_table(source)
+        (block,) = opened.blocks(None)
+        assert opened.classes == ["x", "y"]
+        assert block.labels is not None
+        assert block.labels.tolist() == [0, 1, 0]
+
+
+A, B, C = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "features", "of_inputs"),
+    [
+        ([ModelInput("x", 3)], {}, ["a", "b", "c"], None),
+        ([ModelInput("x", 3, ["a", "b", "c"])], {}, ["a", "b", "c"], None),
+        ([ModelInput("x", 3, ["p", "q", "r"])], {}, ["a", "b", "c"], None),
+        ([ModelInput("x")], {"inputs": {"x": ["c", "a"]}, "drop": ["b"]}, ["c", "a"], None),
+        ([C, A, B], {}, ["a", "b", "c"], {"c": ["c"], "a": ["a"], "b": ["b"]}),
+        (
+            [ModelInput("wide", 2), ModelInput("deep", 2)],
+            {"inputs": {"deep": ["c", "a"], "wide": ["a", "b"]}},
+            ["c", "a", "b"],
+            {"wide": ["a", "b"], "deep": ["c", "a"]},
+        ),
+    ],
+)
+def test_features_are_matched_by_the_names_of_the_model(
+    inputs: list[ModelInput], options: dict[str, Any], features: list[str], of_inputs: Mapping[str, list[str]] | None
+) -> None:
+    """One input takes the features in order; several take the columns named for them, or of their names."""
+    opened = open_table(table(pl.DataFrame({"a": [1], "b": [2], "c": [3]}), **options))
+    opened.match("m", inputs)
+
+    assert (opened.features, opened.inputs) == (features, of_inputs)
+    (block,) = opened.blocks(None, np.float64)
+    expected = {"a": 1, "b": 2, "c": 3}
+    got = block.features if isinstance(block.features, dict) else {"": block.features}
+    names = of_inputs or {"": features}
+    assert {name: array.tolist() for name, array in got.items()} == {
+        n: [[expected[c] for c in of]] for n, of in names.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "sentence"),
+    [
+        (
+            [ModelInput("x", 2)],
+            {},
+            "has 3 feature columns, model 'm' takes 2: 1 too many; the first is 'a', the last 'c'; ",
+        ),
+        ([ModelInput("x", 2)], {}, "drop=['c']"),
+        (
+            [ModelInput("x", 5)],
+            {"keep": ["c"]},
+            "takes 5: 3 are missing; the first is 'a', the last 'b'; 'c' are labels or kept",
+        ),
+        (
+            [ModelInput("x", 3, ["b", "a", "c"])],
+            {},
+            "another order than model 'm' takes them: in place 0 is 'a' instead of 'b'",
+        ),
+        ([ModelInput("x", 2, ["a", "b"])], {}, "does not take; leave them out: drop=['c']"),
+        ([ModelInput("x", 4, ["a", "b", "c", "d"])], {}, "lacks columns that model 'm' takes: 'd'"),
+        ([A, B], {}, "columns that no input of model 'm' takes; leave them out: drop=['c']"),
+        ([A, ModelInput("d", 1)], {}, "takes an input 'd' of 1 columns, and the DataFrame has no column of that name"),
+        ([A, ModelInput("b", 4)], {}, "takes an input 'b' of 4 columns"),
+        ([A, B], {"inputs": {"a": ["a"], "q": ["b"]}}, "takes an input 'b'; name its columns in inputs as well"),
+        ([A], {"inputs": {"a": ["a"], "q": ["b"]}}, "has no input 'q', which inputs names; it has 'a'"),
+        (
+            [A, B],
+            {"inputs": {"a": ["a"], "b": ["b", "c"]}},
+            "has 2 feature columns for the input 'b', model 'm' takes 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named(inputs: list[ModelInput], options: dict[str, Any], sentence: str) -> None:
+    """The error names the columns that are too many, missing or out of place, and the cure."""
+    opened = open_table(table(pl.DataFrame({"a": [1], "b": [2], "c": [3]}), **options))
+
+    with pytest.raises(TableError) as caught:
+        opened.match("m", inputs)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "quoted", "polars"])
+def test_each_input_has_its_own_datatype(tmp_path: Path, kind: str) -> None:
+    """Whole numbers beyond float32, fractions and text in one table, cut into blocks."""
+    big = 2**62 + 1
+    frame = pl.DataFrame({"n": [big, 2, 3], "t": ["é, x", None, "c"], "f": [0.5, 1.5, 2.5]})
+    path = tmp_path / "t.csv"
+    frame.write_csv(path, quote_style="always" if kind == "quoted" else "necessary")
+    opened = open_table(table(frame if kind == "polars" else path))
+    opened.match("m", [ModelInput("t", 1), ModelInput("n", 1), ModelInput("f", 1)])
+
+    blocks = list(opened.blocks(2, {"t": object, "n": np.int64, "f": np.float32}))
+
+    assert [block.rows for block in blocks] == [2, 1]
+    joined = {name: np.concatenate([block.features[name] for block in blocks]) for name in ("t", "n", "f")}  # type: ignore[index]
+    assert joined["n"].tolist() == [[big], [2], [3]]
+    assert joined["f"].dtype == np.float32
+    assert joined["f"].tolist() == [[0.5], [1.5], [2.5]]
+    assert joined["t"].tolist() == [["é, x".encode()], [b""], [b"c"]]
+    with pytest.raises(TableError, match="Only one input is possible here"):
+        _ = blocks[0].array

@@ -1,0 +1,255 @@
+"""Every form in which people have a table: the rows are the same, or one sentence says why not."""
+
+import argparse
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo.errors import ArgumentError, MissingPackageError, TableError
+from ruo.tables import TableOptions, fingerprint_table, open_table, table
+
+FRAME = pl.DataFrame({"id": ["u", "v", "w"], "a": [1.5, 2.5, 3.5], "b": [1, 2, 3]})
+CSV = FRAME.write_csv().encode()
+FEATURES = [[1.5, 1], [2.5, 2], [3.5, 3]]
+
+
+def zipped(**files: bytes) -> bytes:
+    """A zip file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__MACOSX/._x", b"")
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    """A Parquet file."""
+    file = io.BytesIO()
+    frame.write_parquet(file)
+    return file.getvalue()
+
+
+class Arrow:
+    """Any library's Arrow table."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
+
+
+class Geo(pd.DataFrame):
+    """A subclass, as GeoPandas has."""
+
+
+def _read(source: Any, **options: Any) -> tuple[list[list[float]], list[str]]:
+    blocks = list(open_table(table(source, keep=["id"], **options)).blocks(2))
+    kept = pl.concat([block.kept for block in blocks if block.kept is not None])["id"].to_list()
+    return np.concatenate([block.array for block in blocks]).tolist(), kept
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CSV,
+        gzip.compress(CSV[:9]) + gzip.compress(CSV[9:]),
+        bz2.compress(CSV[:9]) + bz2.compress(CSV[9:]),
+        lzma.compress(CSV),
+        zipped(inner=CSV),
+        gzip.compress(CSV.decode().encode("utf-16")),
+        lzma.compress(CSV.replace(b"\n", b"\r").replace(b",", b";")),
+        parquet(FRAME),
+    ],
+    ids=["plain", "gzip", "bz2", "xz", "zip", "utf-16.gz", "cr.xz", "parquet"],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.data", "t.gz", "t"])
+def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, data: bytes, name: str) -> None:
+    """Compressed in any way or not, in another encoding, CSV or Parquet: whatever the name."""
+    (tmp_path / name).write_bytes(data)
+
+    assert _read(tmp_path / name) == (FEATURES, ["u", "v", "w"])
+
+
+def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
+    """Without the package, a sentence says how to install it."""
+    path = tmp_path / "t.csv.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd\x04\x58\x39\x00\x00a\n1\n2\n3\x01\x00\x00")
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        with pytest.raises(MissingPackageError, match="pip install"):
+            open_table(path)
+        return
+    path.write_bytes(zstandard.compress(CSV[:9]) + zstandard.compress(CSV[9:]))
+    assert _read(path) == (FEATURES, ["u", "v", "w"])
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(TableError, match="damaged"):
+        _read(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (zipped(), "has 0 files, a zip file with one is needed (none)"),
+        (zipped(a=CSV, b=CSV), "has 2 files, a zip file with one is needed (a, b)"),
+        (zipped(a=CSV)[:40], "is damaged or cannot be read"),
+        (lzma.compress(CSV)[:-9], "is damaged or cannot be read"),
+        (bz2.compress(CSV)[:-9], "is damaged or cannot be read"),
+        (gzip.compress(parquet(FRAME)), "is not a text file"),
+    ],
+    ids=["none", "two", "zip", "xz", "bz2", "parquet.gz"],
+)
+def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: bytes, sentence: str) -> None:
+    """Cut short, of several files or of none: never a shorter table."""
+    (tmp_path / "t").write_bytes(data)
+
+    with pytest.raises(TableError) as caught:
+        _read(tmp_path / "t")
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FRAME.lazy(),
+        lambda: Arrow(FRAME),
+        lambda: Geo(FRAME.to_dict(as_series=False)),
+        lambda: (FRAME[start : start + 1] for start in range(3)),
+        lambda: [FRAME[:2], Geo(FRAME[2:].to_dict(as_series=False))],
+        lambda: pd.read_csv(io.BytesIO(CSV), chunksize=2),
+    ],
+)
+def test_frames_of_every_kind_are_tables(make: Callable[[], Any]) -> None:
+    """Lazy, of Arrow, of a subclass, or one after the other."""
+    assert _read(make()) == (FEATURES, ["u", "v", "w"])
+
+
+def test_an_array_has_numbered_columns() -> None:
+    """A 2-D array of any numbers; anything else is refused."""
+    array = np.array([[1, 2, 3], [4, 5, 2**62 + 1]])
+
+    (block,) = open_table(table(array, columns=["2", "0"])).blocks(None, np.int64)
+    assert block.array.tolist() == [[3, 1], [2**62 + 1, 4]]
+    for wrong in (np.zeros(3), np.zeros((2, 2, 2)), np.array([["a"]]), np.zeros((2, 2), np.longdouble)):
+        with pytest.raises(TableError, match="is not a table; pass one of rows and columns of numbers"):
+            open_table(wrong)
+
+
+@pytest.mark.parametrize(
+    ("frames", "sentence"),
+    [
+        ([], "A list is empty"),
+        ([3], "A list is not a table"),
+        (
+            [FRAME, FRAME[["a", "id", "b"]]],
+            "the frame from row 3 on has other columns than the first, or another order",
+        ),
+        ([FRAME, FRAME.with_columns(id=pl.lit(7))], 'column "id" has one type before row 3 and another from there on'),
+        ([FRAME, FRAME.with_columns(a=pl.lit("x"))], "row 3, column \"a\": 'x' is not a number"),
+    ],
+)
+def test_frames_are_of_one_schema(frames: list[Any], sentence: str) -> None:
+    """The error names the row from which on the frames differ."""
+    with pytest.raises(TableError) as caught:
+        _read(frames)
+    assert sentence in str(caught.value)
+
+
+def test_a_folder_or_a_list_of_files_is_one_table(tmp_path: Path) -> None:
+    """In sorted order, or in that of the list; hidden files are no part of it."""
+    (tmp_path / "part-1.csv").write_bytes(FRAME[:1].write_csv().encode())
+    (tmp_path / "part-2.csv.gz").write_bytes(gzip.compress(FRAME[1:].write_csv().encode()))
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / ".part-1.crc").write_bytes(b"x")
+    files = [tmp_path / "part-2.csv.gz", str(tmp_path / "part-1.csv")]
+
+    assert _read(tmp_path) == (FEATURES, ["u", "v", "w"])
+    assert _read(files) == ([*FEATURES[1:], FEATURES[0]], ["v", "w", "u"])
+    assert len({fingerprint_table(source) for source in (tmp_path, files, files[::-1])}) == 2
+    with pytest.raises(ArgumentError, match="cannot be cut into parts"):
+        open_table(tmp_path, shard=(0, 2))
+    (tmp_path / "part-3.csv").write_text("id,b,a\nx,1,2\n")
+    with pytest.raises(TableError, match=r"part-3.csv has other columns than part-1.csv \(their order\)"):
+        open_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data", [CSV, gzip.compress(CSV), bz2.compress(CSV), CSV.replace(b"\n", b"\r")], ids=["plain", "gzip", "bz2", "cr"]
+)
+@pytest.mark.parametrize("is_stdin", [False, True])
+def test_a_pipe_is_read_once(tmp_path: Path, data: bytes, is_stdin: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a FIFO or standard input, byte by byte; it cannot be read again, resumed or cut."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(data[:8])  # the writer may pause in the middle of the header
+            for byte in data[8:]:
+                file.write(bytes([byte]))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    with path.open("rb") if is_stdin else contextlib.nullcontext() as file:
+        if file:
+            monkeypatch.setattr("sys.stdin", argparse.Namespace(buffer=file))
+        opened = open_table("-" if is_stdin else path, TableOptions(keep=["id"]))
+        (block,) = opened.blocks(None)
+    thread.join()
+
+    assert block.array.tolist() == FEATURES
+    with pytest.raises(TableError, match="can be read once only"):
+        list(opened.blocks(None))
+    with pytest.raises(TableError, match="to use a checkpoint or a part, write it to a file first"):
+        opened.fingerprint()
+
+
+def test_frames_that_come_once_cannot_be_cut_or_resumed() -> None:
+    """Nor read twice."""
+    with pytest.raises(TableError, match="to use a checkpoint or a part"):
+        open_table(iter([FRAME]), shard=(0, 2))
+    opened = open_table(table(iter([FRAME]), keep=["id"]))
+    with pytest.raises(TableError, match="to use a checkpoint or a part"):
+        opened.fingerprint()
+    list(opened.blocks(None))
+    with pytest.raises(TableError, match="was read already"):
+        list(opened.blocks(None))
+
+
+def test_a_fingerprint_is_that_of_the_rows() -> None:
+    """However they are cut; a missing number is none that stands for it, and no two large ones are alike."""
+    lazy = pl.concat([FRAME[:1], FRAME[1:]]).lazy()
+    others = [
+        FRAME,
+        FRAME.with_columns(b=pl.Series([1, None, 3])),
+        FRAME.with_columns(b=pl.Series([1, 0, 3])),
+        FRAME.with_columns(b=pl.Series([1, None, 2**62])),
+        FRAME.with_columns(b=pl.Series([1, None, 2**62 + 1])),
+        FRAME.with_columns(id=pl.Series(["u", None, "w"])),
+        FRAME.with_columns(id=pl.Series(["u", "None", "w"])),
+    ]
+
+    assert fingerprint_table(lazy) == fingerprint_table(FRAME) == fingerprint_table(Arrow(FRAME))
+    assert len({fingerprint_table(frame) for frame in others}) == len(others)
+
+
+def test_a_query_is_cut_into_parts() -> None:
+    """A LazyFrame's parts are its rows in order."""
+    rows = [open_table(FRAME.lazy(), TableOptions(drop=["id"]), (part, 2)).blocks(None) for part in range(2)]
+
+    assert np.concatenate([block.array for blocks in rows for block in blocks]).tolist() == FEATURES
