@@ -111,14 +111,14 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     scores : Scores
         The scores of a labelled table; the predictions are (rows, classes), (rows, 1) or (rows,).
     classes : sequence of str, optional
-        The names of the classes, in the order of the model's outputs; by default they are numbers.
+        The names of the classes, in the order of the model's outputs; by default those of `scores.classes`, else numbers.
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
         raise TableError(f"There are no labels to compare with: {hint} to score_csv.")
     kept, lost = _complete(scores)
     labels = scores.labels[kept]
-    outputs, names = _outputs(scores.predictions[kept], labels, classes)
+    outputs, names = _outputs(scores.predictions[kept], labels, classes or scores.classes)
     answers = outputs.argmax(axis=1)
     confidence = outputs.max(axis=1).astype(float)
     right = labels == answers
@@ -187,7 +187,8 @@ def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> 
         outputs = np.hstack([1 - outputs, outputs])
     count = outputs.shape[1]
     if names is not None and len(names) != count:
-        raise ArgumentError(f"There are {len(names)} names or label columns, but {count} classes; pass one for each.")
+        seen = f"There are {len(names)} classes ({', '.join(map(str, names[:5]))}), and {count} outputs"
+        raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
     if labels.min() < 0 or labels.max() >= count:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
         raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")

@@ -20,8 +20,8 @@ _CLASSES = {
 _NO_TIME = 0.003  # the share of flows with a duration of 0
 
 
-def make_flows(path: Path | str, rows: int = 20_000, seed: int = 0) -> None:
-    """Write a CSV of `rows` flows in code page 1252: an id, nine features, one of them twice, and the class's name."""
+def make_flows(path: Path | str, rows: int = 20_000, seed: int = 0) -> Path:
+    """Write a CSV of `rows` flows in code page 1252: an id, nine features, one of them twice, and the class's name; return its path."""
     rng = np.random.default_rng(seed)
     shares, ports, durations, packets, sizes = np.array(list(_CLASSES.values())).T
     kind = rng.choice(len(shares), size=rows, p=shares)
@@ -52,4 +52,6 @@ def make_flows(path: Path | str, rows: int = 20_000, seed: int = 0) -> None:
         .write_csv(line_terminator="\r\n")
         .replace(" Fwd Header Length again", " Fwd Header Length", 1)
     )
-    Path(path).write_bytes(text.replace(",inf", ",Infinity").encode("cp1252"))
+    path = Path(path)
+    path.write_bytes(text.replace(",inf", ",Infinity").encode("cp1252"))
+    return path
