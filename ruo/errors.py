@@ -4,6 +4,8 @@
 server answers it with its status; the client turns it into one of the errors below.
 """
 
+import sys
+import warnings
 from typing import Any
 
 
@@ -34,6 +36,14 @@ class TableError(RuoError, ValueError):
 
 class ModelError(RuoError):
     """A model cannot be loaded, served or published."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called ruo."""
+    frame, level = sys._getframe(), 1  # noqa: SLF001  as the documentation of `warnings` does
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("ruo", "asyncio"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def printable(text: str) -> str:

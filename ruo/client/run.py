@@ -2,9 +2,7 @@
 
 import asyncio
 import math
-import sys
 import time
-import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import fields
@@ -26,7 +24,7 @@ from ruo.client.progress import Progress
 from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.client.writer import ScoredFile, Writer
-from ruo.errors import ArgumentError, CheckpointError, ScoringError
+from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
 from ruo.tables import Labels, Source, open_table
 from ruo.tables.columns import ModelInput
 from ruo.tables.options import TableOptions
@@ -113,15 +111,11 @@ class Run:
                 loop.run(blocks.aclose())
 
     def warn_of_labels(self) -> None:
-        """Warn that there are no labels, at the caller's line."""
+        """Warn that there are no labels."""
         if self._unclear_label is None:
             return
-        frame, level = sys._getframe(), 1  # noqa: SLF001  as the documentation of `warnings` does
-        while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("ruo", "asyncio"):
-            frame, level = frame.f_back, level + 1
         row = self._unclear_label
-        message = f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None."
-        warnings.warn(message, stacklevel=level)
+        warn(f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None.")
 
     async def _blocks(self, bar: Progress) -> AsyncGenerator[ScoredBlock, None]:
         consistency = Consistency(self.options.allow_version_change)

@@ -1,12 +1,11 @@
 """Which columns are features, labels and kept, as the options say and as the model wants them."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ruo.errors import ArgumentError, TableError
+from ruo.errors import ArgumentError, TableError, warn
 from ruo.tables.options import TableOptions
 
 
@@ -41,7 +40,7 @@ def clean_names(where: str, names: Iterable[str]) -> list[str]:
         unique.append(new)
     if renamed := [(old, new) for old, new in zip(stripped, unique, strict=True) if old != new]:
         shown = ", ".join(f"{old!r} is named {new!r}" for old, new in renamed[:5])
-        warnings.warn(f"{where} has columns of equal name; the later {shown}.", stacklevel=5)
+        warn(f"{where} has columns of equal name; the later {shown}.")
     return unique
 
 
