@@ -1,0 +1,56 @@
+"""What the client's tests share: scripts of servers that fail now and then, and tables."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Reply, Script, ScriptedServer, row_sums
+
+Scripted = Callable[[Script], ScriptedServer]
+
+
+def always(reply: Reply) -> Script:
+    """Give the same answer to every request."""
+    return lambda number, body, headers: reply
+
+
+def sometimes(reply: Reply, *numbers: int) -> Script:
+    """Give this answer to the requests with these numbers, the right one to all others."""
+    return lambda number, body, headers: reply if number in numbers else row_sums(body, headers)
+
+
+def late(seconds: Callable[[int], float]) -> Script:
+    """Give the right answers, so late as each request's number says."""
+    return lambda number, body, headers: replace(row_sums(body, headers), wait_s=seconds(number))
+
+
+@pytest.fixture
+def well(scripted: Scripted, answers: Script) -> ScriptedServer:
+    """A server that answers rightly."""
+    return scripted(answers)
+
+
+@pytest.fixture
+def long_csv(tmp_path: Path) -> Path:
+    """20,000 rows whose sums are 6."""
+    path = tmp_path / "long.csv"
+    path.write_text("a,b,c\n" + "1,2,3\n" * 20_000)
+    return path
+
+
+@pytest.fixture
+def labelled_csv(tmp_path: Path) -> Path:
+    """Ten rows whose sums are 2, 3, ..., 11, and whose labels are 1, 0, 1, 0, ..."""
+    path = tmp_path / "labelled.csv"
+    path.write_text("a,b,c,Label_0,Label_1\n" + "".join(f"{i},1,1,{i % 2},{1 - i % 2}\n" for i in range(10)))
+    return path
+
+
+@pytest.fixture
+def gone() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
