@@ -1,6 +1,10 @@
 """What the client's tests share: scripts of servers that fail now and then, and tables."""
 
 import socket
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +29,25 @@ def sometimes(reply: Reply, *numbers: int) -> Script:
 def late(seconds: Callable[[int], float]) -> Script:
     """Give the right answers, so late as each request's number says."""
     return lambda number, body, headers: replace(row_sums(body, headers), wait_s=seconds(number))
+
+
+def python(program: str) -> str:
+    """Return what a program prints, warnings too."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
+def signalled(program: str, number: int, wait_s: float) -> str:
+    """Return what a program prints after its first line, if it gets a signal so long after that line."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(wait_s)
+        process.send_signal(number)
+        return process.communicate(timeout=10)[0]
 
 
 @pytest.fixture

@@ -14,13 +14,22 @@ from ruo import score_csv
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import RequestRecord
 from ruo.wire import WIRES
-
-Script = Callable[[int, bytes, dict[str, str]], Any]
+from tests.client.conftest import Scripted
+from tests.conftest import Reply, row_sums
 
 
 def answered(pace: Pace, rows: int, seconds: float, bytes_per_row: int = 256) -> None:
     """A request came back."""
     pace.observe(RequestRecord(0, rows, rows * bytes_per_row, seconds=seconds))
+
+
+def learnt(pace: Pace, seconds: Callable[[int], float], bytes_per_row: int = 256, left: int | None = None) -> list[int]:
+    """The rows of 30 requests, one after the other, each of which takes so many seconds."""
+    sizes = []
+    for _ in range(30):
+        sizes.append(pace.next_rows(left) or 0)
+        answered(pace, sizes[-1], seconds(sizes[-1]), bytes_per_row)
+    return sizes
 
 
 @pytest.mark.parametrize(
@@ -34,44 +43,30 @@ def answered(pace: Pace, rows: int, seconds: float, bytes_per_row: int = 256) ->
 )
 def test_the_size_follows_the_cost(fixed_s: float, per_row_s: float, least: int, most: int) -> None:
     """After some answers a request takes a tenth of a second, or so long that its fixed part is small."""
-    pace = Pace("auto", 8)
-    for _ in range(30):
-        rows = pace.next_rows(10_000_000)
-        assert rows is not None
-        answered(pace, rows, fixed_s + per_row_s * rows)
+    sizes = learnt(Pace("auto", 8), lambda rows: fixed_s + per_row_s * rows, left=10_000_000)
 
-    rows = pace.next_rows(10_000_000)
-    assert rows is not None
-    assert least <= rows <= most
+    assert least <= sizes[-1] <= most
 
 
 def test_the_size_grows_step_by_step() -> None:
     """No request has more than twice the rows of the largest that was answered."""
-    pace, largest = Pace("auto", 8), 0
-    for _ in range(10):
-        rows = pace.next_rows(None)
-        assert rows is not None
-        assert not largest or rows <= 2 * largest
-        largest = max(largest, rows)
-        answered(pace, rows, 1e-7 * rows)
+    sizes = learnt(Pace("auto", 8), lambda rows: 1e-7 * rows)
+
+    assert 0 < sizes[0] < sizes[-1]
+    assert all(rows <= 2 * max(sizes[:place]) for place, rows in enumerate(sizes) if place)
 
 
 def test_wide_rows_make_short_requests() -> None:
     """All requests in flight together stay within a few hundred megabytes."""
-    pace = Pace("auto", 8)
-    for _ in range(30):
-        rows = pace.next_rows(None)
-        assert rows is not None
-        answered(pace, rows, 1e-7 * rows, bytes_per_row=100_000)
+    sizes = learnt(Pace("auto", 8), lambda rows: 1e-7 * rows, bytes_per_row=100_000)
 
-    assert (pace.next_rows(None) or 0) * 100_000 * 8 <= 256 << 20
+    assert 0 < sizes[-1] * 100_000 * 8 <= 256 << 20
 
 
 def test_the_end_is_shared() -> None:
     """Towards the end requests get smaller, so that no server has a long one left."""
     pace = Pace("auto", 4)
-    for _ in range(30):
-        answered(pace, pace.next_rows(None) or 0, 1e-7 * (pace.next_rows(None) or 0))
+    learnt(pace, lambda rows: 1e-7 * rows)
 
     large, small = pace.next_rows(10_000_000), pace.next_rows(20_000)
     assert large is not None
@@ -96,29 +91,20 @@ def test_many_servers_begin_with_many_requests() -> None:
     assert Pace("auto", "auto", servers=100).in_flight == 64
 
 
-def test_an_overloaded_server_gets_fewer_at_once(
-    tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
-) -> None:
+def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scripted) -> None:
     """A server that accepts two requests at a time scores everything, with few refusals in the end."""
-    table = tmp_path / "table.csv"
-    table.write_text("a,b,c\n" + "1,2,3\n" * 40_000)
-    lock, inside, refused = threading.Lock(), [0], []
+    places, refused = threading.Semaphore(2), []
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        with lock:
-            if inside[0] >= 2:
-                refused.append(number)
-                return reply(503, headers={"Retry-After": "0"})
-            inside[0] += 1
-        try:
-            time.sleep(0.01)
-            return right_answer(body, headers)
-        finally:
-            with lock:
-                inside[0] -= 1
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        if not places.acquire(blocking=False):
+            refused.append(number)
+            return Reply(503, headers={"Retry-After": "0"})
+        time.sleep(0.01)
+        places.release()
+        return row_sums(body, headers)
 
     server = scripted(script)
-    scores = score_csv(table, server.url, chunk_size=200, concurrency="auto")
+    scores = score_csv(long_csv, server.url, chunk_size=100, concurrency="auto")
 
     assert (scores.predictions == 6).all()
     assert scores.choices is not None
@@ -126,21 +112,17 @@ def test_an_overloaded_server_gets_fewer_at_once(
     assert len(refused) < len(server.requests) / 2
 
 
-def test_auto_stays_within_the_servers_limit(
-    tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
-) -> None:
+def test_auto_stays_within_the_servers_limit(long_csv: Path, scripted: Scripted) -> None:
     """Adapted sizes are cut to what the server accepts."""
-    table = tmp_path / "table.csv"
-    table.write_text("a,b,c\n" + "1,2,3\n" * 30_000)
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         rows = len(WIRES["v2"].decode_request(headers, body).inputs["x"])
-        return reply(413) if rows > 2_500 else right_answer(body, headers)
+        return Reply(413) if rows > 1_500 else row_sums(body, headers)
 
-    scores = score_csv(table, scripted(script).url, chunk_size="auto", concurrency="auto")
+    scores = score_csv(long_csv, scripted(script).url, chunk_size="auto", concurrency="auto")
 
     assert (scores.predictions == 6).all()
-    assert scores.requests["rows"].max() <= 2_500
+    assert scores.requests["rows"].max() <= 1_500
 
 
 def test_auto_gives_what_fixed_sizes_give(demo: Any, server: Any, expected: np.ndarray) -> None:
@@ -156,25 +138,22 @@ def test_auto_gives_what_fixed_sizes_give(demo: Any, server: Any, expected: np.n
 
 def test_a_gate_follows_its_limit() -> None:
     """No more than the limit are inside, even if the limit changes."""
-    limit, inside, most = [2], [0], []
+    limit, inside, most = 2, 0, 0
 
     async def visit(gate: Gate) -> None:
+        nonlocal inside, most
         async with gate:
-            inside[0] += 1
-            most.append(inside[0])
+            inside += 1
+            most = max(most, inside)
             await asyncio.sleep(0.001)
-            inside[0] -= 1
+            inside -= 1
 
     async def main() -> None:
-        gate = Gate(lambda: limit[0])
-        await asyncio.gather(*(visit(gate) for _ in range(20)))
-        assert max(most) == 2
-        limit[0] = 5
-        await asyncio.gather(*(visit(gate) for _ in range(20)))
-        assert max(most) == 5
-        limit[0] = 1
-        most.clear()
-        await asyncio.gather(*(visit(gate) for _ in range(5)))
-        assert max(most) == 1
+        nonlocal limit, most
+        gate = Gate(lambda: limit)
+        for limit in (2, 5, 1):
+            most = 0
+            await asyncio.gather(*(visit(gate) for _ in range(20)))
+            assert most == limit
 
     asyncio.run(main())
