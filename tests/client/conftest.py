@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from ruo import Scores, score_csv
 from tests.conftest import Reply, Script, ScriptedServer, row_sums
 
+Scoring = Callable[..., Scores]
 Scripted = Callable[[Script], ScriptedServer]
 
 
@@ -48,6 +52,18 @@ def signalled(program: str, number: int, wait_s: float) -> str:
         time.sleep(wait_s)
         process.send_signal(number)
         return process.communicate(timeout=10)[0]
+
+
+@pytest.fixture
+def right_scores(small_csv: Path, small_sums: np.ndarray) -> Scoring:
+    """Score `small_csv`, every row of which comes back right."""
+
+    def scoring(url: str, **options: Any) -> Scores:
+        scores = score_csv(small_csv, url, **options)
+        np.testing.assert_array_equal(scores.predictions, small_sums)
+        return scores
+
+    return scoring
 
 
 @pytest.fixture

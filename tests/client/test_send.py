@@ -15,31 +15,25 @@ import pytest
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
 from ruo.wire import WIRES, InferResponse
-from tests.client.conftest import Scripted, always, late, sometimes
+from tests.client.conftest import Scoring, Scripted, always, late, sometimes
 from tests.conftest import Reply, Script, ScriptedServer, row_sums
 
 BOOM = Reply(500, b"boom")
 
 
-def test_order_is_kept_when_answers_come_out_of_order(
-    small_csv: Path, small_sums: np.ndarray, scripted: Scripted
-) -> None:
+def test_order_is_kept_when_answers_come_out_of_order(right_scores: Scoring, scripted: Scripted) -> None:
     """Predictions are in row order even where the first chunk's answer comes last."""
     server = scripted(late(lambda number: 0.3 if number == 0 else 0))
 
-    scores = score_csv(small_csv, server.url, chunk_size=3, concurrency=4)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    right_scores(server.url, chunk_size=3, concurrency=4)
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_server_is_asked_again(small_csv: Path, small_sums: np.ndarray, scripted: Scripted, status: int) -> None:
+def test_a_busy_server_is_asked_again(right_scores: Scoring, scripted: Scripted, status: int) -> None:
     """Only the refused chunk is sent again, and its record counts the tries."""
     server = scripted(sometimes(Reply(status), 1))
 
-    scores = score_csv(small_csv, server.url, chunk_size=5, concurrency=1)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(server.url, chunk_size=5, concurrency=1)
     assert [1, 2] == scores.requests["attempts"].tolist()
     assert len(server.requests) == 3
 
@@ -120,15 +114,13 @@ def test_concurrency_bounds_the_requests_in_flight(small_csv: Path, scripted: Sc
     assert server.most_at_once == concurrency
 
 
-def test_an_answer_cut_short_is_asked_for_again(small_csv: Path, small_sums: np.ndarray, scripted: Scripted) -> None:
+def test_an_answer_cut_short_is_asked_for_again(right_scores: Scoring, scripted: Scripted) -> None:
     """Where a connection breaks in the middle of an answer, another try gives the right result."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         return replace(row_sums(body, headers), cut_after=None if number else 20)
 
-    scores = score_csv(small_csv, scripted(script).url)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(scripted(script).url)
     assert [2] == scores.requests["attempts"].tolist()
 
 
@@ -138,14 +130,14 @@ def test_no_server_is_an_error_at_once(small_csv: Path, gone: str) -> None:
         score_csv(small_csv, gone, retries=0)
 
 
-def test_a_server_that_is_not_ready_is_waited_for(small_csv: Path, small_sums: np.ndarray, scripted: Scripted) -> None:
+def test_a_server_that_is_not_ready_is_waited_for(right_scores: Scoring, scripted: Scripted) -> None:
     """A server that answers 503 while it loads the model is tried again until it is ready."""
     began = time.monotonic()
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         return Reply(503) if time.monotonic() - began < 0.5 else row_sums(body, headers)
 
-    np.testing.assert_array_equal(small_sums, score_csv(small_csv, scripted(script).url).predictions)
+    right_scores(scripted(script).url)
 
 
 # ---- requests that are too large ----
@@ -160,13 +152,9 @@ def _too_large_above(rows: int) -> Script:
 
 
 @pytest.mark.parametrize("chunk_size", [3, 7, 10, None])
-def test_what_is_too_large_is_sent_in_halves(
-    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, chunk_size: int | None
-) -> None:
+def test_what_is_too_large_is_sent_in_halves(right_scores: Scoring, scripted: Scripted, chunk_size: int | None) -> None:
     """A chunk that is answered 413 is halved until it fits, later ones before they are sent; no row is lost."""
-    scores = score_csv(small_csv, scripted(_too_large_above(2)).url, chunk_size=chunk_size, concurrency=1)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(scripted(_too_large_above(2)).url, chunk_size=chunk_size, concurrency=1)
     assert scores.requests["rows"].max() <= 2
     assert scores.requests["rows"].sum() == 10
 
@@ -190,7 +178,7 @@ def test_one_row_that_is_too_large_is_an_error(small_csv: Path, scripted: Script
 
 
 def test_the_servers_limit_is_known_before_anything_is_refused(
-    small_csv: Path, small_sums: np.ndarray, well: ScriptedServer
+    small_csv: Path, right_scores: Scoring, well: ScriptedServer
 ) -> None:
     """No request is larger than the metadata allow; without retries a chunk is sent as it is."""
     page = json.loads(well.pages["/v2/models/model"])
@@ -199,8 +187,7 @@ def test_the_servers_limit_is_known_before_anything_is_refused(
         {**page, "parameters": {"max_request_bytes": limit}}
     ).encode()
 
-    scores = score_csv(small_csv, well.url)
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    right_scores(well.url)
     assert len(well.requests) > 1
     assert max(map(len, well.requests)) <= limit
     assert len(score_csv(small_csv, well.url, retries=0).records) == 1
@@ -244,11 +231,9 @@ def test_a_change_of_the_model_during_a_run_is_an_error(
         call(small_csv, changing.url, chunk_size=2, concurrency=1)
 
 
-def test_a_change_may_be_allowed(small_csv: Path, small_sums: np.ndarray, changing: ScriptedServer) -> None:
+def test_a_change_may_be_allowed(right_scores: Scoring, changing: ScriptedServer) -> None:
     """With allow_version_change the run continues, and records which version answered which rows."""
-    scores = score_csv(small_csv, changing.url, chunk_size=2, concurrency=1, allow_version_change=True)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(changing.url, chunk_size=2, concurrency=1, allow_version_change=True)
     assert ["1", "1", "2", "2", "2"] == scores.requests["version"].tolist()
     assert set(changing.paths) == {"/v2/models/model/infer"}
 
@@ -277,15 +262,13 @@ def test_another_number_of_outputs_is_an_error(small_csv: Path, scripted: Script
     ("page", "wire"), [(b'{"name": "mlserver", "extensions": []}', "v2-json"), (b'{"name": "old"}', "v2")]
 )
 def test_without_binary_tensors_json_is_spoken(
-    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, page: bytes, wire: str
+    right_scores: Scoring, scripted: Scripted, page: bytes, wire: str
 ) -> None:
     """A server that does not list the extension gets JSON; one that lists no extensions at all gets binary."""
     server = scripted(lambda number, body, headers: _answered(wire, body, headers))
     server.pages["/v2"] = page
 
-    scores = score_csv(small_csv, server.url, chunk_size=4)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(server.url, chunk_size=4)
     assert scores.choices is not None
     assert scores.choices.wire == wire
 
@@ -393,14 +376,13 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path)
 
 
 def test_https_is_verified(
-    small_csv: Path, small_sums: np.ndarray, well: ScriptedServer, certificates: dict[str, Path]
+    small_csv: Path, right_scores: Scoring, well: ScriptedServer, certificates: dict[str, Path]
 ) -> None:
     """It works with the authority's certificate; without it, or under another name, the error says what to do."""
     well.encrypt(certificates["me.pem"], certificates["me.key"])
     url = well.url.replace("http://127.0.0.1", "https://localhost")
 
-    scores = score_csv(small_csv, url, ca=certificates["ca.pem"])
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    right_scores(url, ca=certificates["ca.pem"])
 
     with pytest.raises(ScoringError, match="cannot be trusted .*name the certificate authority with ca="):
         score_csv(small_csv, url)
