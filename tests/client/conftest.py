@@ -1,11 +1,15 @@
 """What the client's tests share: scripts of servers that fail now and then, and tables."""
 
+import re
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from ruo import Scores, score_csv
 from tests.conftest import Reply, Script, ScriptedServer, row_sums
 
 Scoring = Callable[..., Scores]
+Speak = Callable[[socket.socket, int], None]
 Scripted = Callable[[Script], ScriptedServer]
 
 
@@ -52,6 +57,83 @@ def signalled(program: str, number: int, wait_s: float) -> str:
         time.sleep(wait_s)
         process.send_signal(number)
         return process.communicate(timeout=10)[0]
+
+
+class BareServer:
+    """Gives these answers on each connection, or runs `script(connection, number)` for it, and then closes it."""
+
+    def __init__(self, *script: bytes | Speak, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.connections = 0
+        self.requests: list[bytes] = []  # those that got one of the answers
+        self._script: Any = script[0] if callable(script[0]) else self._answer
+        self._answers: Any = script
+        self._tls: ssl.SSLContext | None = None
+        self._listener = socket.create_server((host, port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def encrypt(self, certificates: dict[str, Path]) -> None:
+        """Speak https from now on."""
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificates["me.pem"], certificates["me.key"])
+
+    def close(self) -> None:
+        with suppress(OSError):  # it may be closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        self._open.append(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent last is not held back
+        with suppress(OSError), connection:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            with connection:
+                self._script(connection, number)
+
+    def _answer(self, connection: socket.socket, number: int) -> None:
+        for answer in self._answers:
+            if not (request := read_request(connection)):
+                return
+            self.requests.append(request)
+            connection.sendall(answer)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a whole request; empty where the client has closed the connection."""
+    data, length = b"", 0
+    while (not length or len(data) < length) and (piece := connection.recv(1 << 20)):
+        data += piece
+        if not length and (end := data.find(b"\r\n\r\n")) >= 0:
+            stated = re.search(rb"Content-Length: (\d+)", data[:end])
+            length = end + 4 + (int(stated[1]) if stated else 0)
+    return data
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., BareServer]]:
+    """Start a server that gives answers or runs a script."""
+    with ExitStack() as stack:
+
+        def start(*script: bytes | Speak, **where: Any) -> BareServer:
+            server = BareServer(*script, **where)
+            stack.callback(server.close)
+            return server
+
+        yield start
 
 
 @pytest.fixture
