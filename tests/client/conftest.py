@@ -1,5 +1,6 @@
 """What the client's tests share: scripts of servers that fail now and then, and tables."""
 
+import gzip
 import re
 import socket
 import ssl
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 from ruo import Scores, score_csv
@@ -146,6 +149,24 @@ def right_scores(small_csv: Path, small_sums: np.ndarray) -> Scoring:
         return scores
 
     return scoring
+
+
+def as_source(frame: pl.DataFrame, kind: str, folder: Path) -> Any:
+    """Return a table as a source of some kind: a file's format, or a class of DataFrames."""
+    path = folder / f"table.{kind}"
+    match kind:
+        case "csv":
+            frame.write_csv(path)
+        case "csv.gz":
+            path.write_bytes(gzip.compress(frame.write_csv().encode(), 1))
+        case "parquet":
+            frame.write_parquet(path)
+        case "polars":
+            return frame
+        case "pandas" | "nullable":
+            rows = pd.DataFrame(frame.to_dict(as_series=False))
+            return rows.astype("Int64") if kind == "nullable" else rows
+    return path
 
 
 @pytest.fixture

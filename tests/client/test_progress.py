@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 
 import pytest
 
@@ -20,14 +21,9 @@ def _seen(program: str, terminal: bool) -> str:
     with subprocess.Popen([sys.executable, "-c", program], stderr=theirs) as process:
         os.close(theirs)
         text = b""
-        while True:
-            try:
-                piece = os.read(ours, 10_000)
-            except OSError:  # how a terminal ends
-                break
-            if not piece:
-                break
-            text += piece
+        with suppress(OSError):  # how a terminal ends
+            while piece := os.read(ours, 10_000):
+                text += piece
     os.close(ours)
     assert process.returncode == 0, text
     return text.decode()
