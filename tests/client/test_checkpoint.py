@@ -138,32 +138,26 @@ def test_the_run_keeps_to_its_version(
     np.testing.assert_array_equal(small_sums, scores.predictions)
 
 
-@pytest.mark.parametrize("end", [-1, -5, -30, -200, 100, 40, 10])
-def test_a_torn_end_is_left_out(
-    small_csv: Path, half: ScriptedServer, path: Path, small_sums: np.ndarray, end: int
-) -> None:
-    """An entry, or a key, that a crash cut short does not count, and the entries before it do."""
-    path.write_bytes(path.read_bytes()[:end])
-
-    scores = score_csv(small_csv, half.url, chunk_size=2, checkpoint=path)
-
-    assert len(half.requests) > 4 + 2
-    np.testing.assert_array_equal(small_sums, scores.predictions)
-    assert score_csv(small_csv, half.url, chunk_size=2, checkpoint=path).requests["resumed"].all()
+def _flipped(place: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
 
 
-@pytest.mark.parametrize("place", [-3, -15, 400, 900])
+@pytest.mark.parametrize(
+    ("damage", "resumed"),
+    [
+        *((lambda data, end=end: data[:end], 2) for end in (-1, -5, -30, -200)),  # the end of the last entry
+        *((lambda data, end=end: data[:end], 0) for end in (10, 40, 100)),  # the end of the key
+        *((_flipped(place), 2) for place in (-3, -15, 400, 900)),
+    ],
+)
 def test_a_damaged_entry_is_left_out(
-    small_csv: Path, right_scores: Scoring, half: ScriptedServer, path: Path, place: int
+    right_scores: Scoring, half: ScriptedServer, path: Path, damage: Callable[[bytes], bytes], resumed: int
 ) -> None:
-    """A flipped bit on the disk is found by the checksum: that entry is scored again, and no other."""
-    data = bytearray(path.read_bytes())
-    data[place] ^= 0x40
-    path.write_bytes(data)
+    """What a crash cut short, and an entry with a flipped bit, is scored again, and no other."""
+    path.write_bytes(damage(path.read_bytes()))
 
-    scores = right_scores(half.url, chunk_size=2, checkpoint=path)
-    assert scores.requests["resumed"].sum() == 2
-    assert score_csv(small_csv, half.url, chunk_size=2, checkpoint=path).requests["resumed"].all()
+    assert right_scores(half.url, chunk_size=2, checkpoint=path).requests["resumed"].sum() == resumed
+    assert right_scores(half.url, chunk_size=2, checkpoint=path).requests["resumed"].all()
 
 
 def _damages(data: bytes) -> Iterator[bytes]:
@@ -288,12 +282,8 @@ def test_a_key_with_other_names_is_of_another_run(path: Path, key: dict[str, Any
 @pytest.mark.parametrize(
     "change",
     [
+        *({"shape": shape} for shape in ([2, 2], [1, 2], [], None, ["2", "1"])),
         {"rows": 3},
-        {"shape": [2, 2]},
-        {"shape": [1, 2]},
-        {"shape": []},
-        {"shape": None},
-        {"shape": ["2", "1"]},
         {"a field of another version": 1},
         None,
     ],
@@ -330,17 +320,18 @@ def test_a_chunk_ends_where_a_stored_one_begins(path: Path) -> None:
     assert asyncio.run(main()) == [3, 4, 4, 1, 2, 1, 2, 5, None]
 
 
-def test_a_damaged_key_is_no_key(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"), [(b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")]
+)
+def test_a_damaged_key_is_no_key(path: Path, before: bytes, after: bytes) -> None:
     """A checkpoint with an unreadable key is an error, not a run that resumes unchecked."""
     asyncio.run(_write(path, KEY))
-    data = path.read_bytes()
+    damaged = path.read_bytes().replace(before, after, 1)
+    path.write_bytes(damaged)
 
-    for before, after in [(b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")]:
-        damaged = data.replace(before, after, 1)
-        path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged: its key cannot be read; delete it"):
-            asyncio.run(_read(path))
-        assert path.read_bytes() == damaged
+    with pytest.raises(CheckpointError, match="is damaged: its key cannot be read; delete it"):
+        asyncio.run(_read(path))
+    assert path.read_bytes() == damaged
 
 
 def test_an_entry_of_another_run_does_not_count(path: Path, tmp_path: Path) -> None:
