@@ -117,11 +117,14 @@ def test_an_answer_that_cannot_be_is_an_error(small_csv: Path, scripted: Scripte
     """A wrong answer ends in one sentence that names the rows and what is wrong, and never in predictions."""
     reply, sentence = ANSWERS[name]
 
+    server = scripted(always(reply))
     with pytest.raises(ScoringError, match=sentence) as caught:
-        score_csv(small_csv, scripted(always(reply)).url, retries=1)
+        score_csv(small_csv, server.url, retries=1)
 
     assert str(caught.value).startswith("Rows 0 to 9 were not scored: ")
     assert str(caught.value).isprintable()
+    if reply.status != 413:
+        assert len(server.requests) == (2 if "Tried 2 times" in sentence else 1)  # what is final is not tried again
     assert caught.value.scores is not None
     assert not np.isfinite(caught.value.scores.predictions).any()
 

@@ -14,8 +14,8 @@ from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
 from ruo.table import open_table
-from tests.client.conftest import Scripted, python, signalled
-from tests.conftest import Script, ScriptedServer
+from tests.client.conftest import python, signalled
+from tests.conftest import ScriptedServer
 
 
 def test_the_tasks_are_as_many_as_senders(long_csv: Path, well: ScriptedServer) -> None:
@@ -141,15 +141,3 @@ def test_forming_first_gives_the_same(
         assert scores.predictions.tolist() == small_sums.tolist()
 
     assert len(well.requests) == 4
-
-
-def test_the_balance_is_of_what_was_sent(small_csv: Path, scripted: Scripted, answers: Script) -> None:
-    """Rows, requests, seconds and shares per server add up to the run's."""
-    urls = [scripted(answers).url, scripted(answers).url]
-    scores = score_csv(small_csv, urls, chunk_size=1, concurrency=2)
-    balance = scores.balance()
-
-    assert balance[["rows", "requests"]].sum().tolist() == [10, 10]
-    assert balance["share"].sum() == pytest.approx(1)
-    assert balance["seconds"].sum() == pytest.approx(scores.requests["seconds"].sum())
-    assert set(balance["server"]) == set(urls)

@@ -68,17 +68,6 @@ def test_retries_bounds_the_tries(small_csv: Path, scripted: Scripted, retries: 
     assert (caught.value.start, caught.value.stop, caught.value.status) == (0, 10, 503)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 405, 415, 422, 500, 501])
-def test_a_refusal_for_good_is_not_repeated(small_csv: Path, scripted: Scripted, status: int) -> None:
-    """A refusal that would be repeated is an error at once, with the server's reason."""
-    server = scripted(always(Reply(status, b'{"error": "no, thanks"}')))
-
-    with pytest.raises(ScoringError, match=f"answered {status}: no, thanks"):
-        score_csv(small_csv, server.url)
-
-    assert len(server.requests) == 1
-
-
 def test_a_single_row_is_named(tmp_path: Path, scripted: Scripted) -> None:
     """The error for a chunk of one row is in the singular."""
     table = tmp_path / "one.csv"
@@ -122,12 +111,6 @@ def test_an_answer_cut_short_is_asked_for_again(right_scores: Scoring, scripted:
 
     scores = right_scores(scripted(script).url)
     assert [2] == scores.requests["attempts"].tolist()
-
-
-def test_no_server_is_an_error_at_once(small_csv: Path, gone: str) -> None:
-    """Where nothing listens, the error says so and what to do."""
-    with pytest.raises(ScoringError, match=r"Nothing answers at http://127.* \(connection refused\); start the server"):
-        score_csv(small_csv, gone, retries=0)
 
 
 def test_a_server_that_is_not_ready_is_waited_for(right_scores: Scoring, scripted: Scripted) -> None:
