@@ -39,7 +39,7 @@ def collected_from(*answers: Answer, expected: int | None = None) -> Collected:
 
 def test_every_row_is_scored_or_failed() -> None:
     """The sums are checked exactly: one row too few or too many is an error that names all three numbers."""
-    collected = collected_from(sent(4, 6), sent(0, 3), sent(3, 1, failed=True))
+    collected = collected_from(sent(4, 6), sent(1, 3), sent(0, 1, failed=True))
 
     collected.account_for(10)
     assert collected.scored == 9

@@ -68,10 +68,8 @@ def test_the_end_is_shared() -> None:
     pace = Pace("auto", 4)
     learnt(pace, lambda rows: 1e-7 * rows)
 
-    large, small = pace.next_rows(10_000_000), pace.next_rows(20_000)
-    assert large is not None
-    assert small is not None
-    assert small < large / 2
+    sizes = [pace.next_rows(rows) for rows in (10_000_000, 200_000, 80_000, 1)]
+    assert sizes == [50_000, 25_000, 10_000, 6_250]  # half of an equal share, and an eighth at least
 
 
 def test_what_is_given_stays() -> None:
@@ -85,10 +83,73 @@ def test_what_is_given_stays() -> None:
     assert Pace(None, 1).next_rows(10) is None
 
 
-def test_many_servers_begin_with_many_requests() -> None:
-    """Each server has something to do from the start."""
-    assert Pace("auto", "auto", servers=20).in_flight == 40
-    assert Pace("auto", "auto", servers=100).in_flight == 64
+@pytest.mark.parametrize(("servers", "in_flight"), [(1, 8), (4, 8), (20, 40), (100, 64)])
+def test_many_servers_begin_with_many_requests(servers: int, in_flight: int) -> None:
+    """Each server has something to do from the start, and one has eight requests."""
+    pace = Pace("auto", "auto", servers)
+    assert (pace.in_flight, pace.most_in_flight) == (in_flight, 64)
+
+
+class Run:
+    """Requests in flight to servers that answer `capacity` requests of 100 rows at once, each in a second of a clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capacity: int) -> None:
+        self.now = 1000.0
+        self.capacity = capacity
+        monkeypatch.setattr("ruo.client.pace.time", self)
+        self.pace = Pace(1_000, "auto")
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def limits(self, answers: int) -> list[int]:
+        """The limits after these answers, without those that did not change."""
+        limits = [self.pace.in_flight]
+        for _ in range(answers):
+            self.now += 1 / min(self.pace.in_flight, self.capacity)
+            answered(self.pace, 100, 1.0)
+            if self.pace.in_flight != limits[-1]:
+                limits.append(self.pace.in_flight)
+        return limits
+
+
+def test_requests_in_flight_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many answers as requests judge each limit; half as many more are tried while they bring 5 % more."""
+    assert Run(monkeypatch, 1000).limits(15) == [8]
+    assert Run(monkeypatch, 1000).limits(16) == [8, 12]
+    assert Run(monkeypatch, 1000).limits(16 + 24) == [8, 12, 18]
+    limits = Run(monkeypatch, 1000).limits(1_000)
+    assert limits[:7] == [8, 12, 18, 27, 41, 62, 64]
+    assert max(limits) == 64
+
+
+def test_what_does_not_pay_is_taken_back_and_tried_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit goes back to the one before; the next try comes after 4, 16 and at most 32 rounds of two each."""
+    run = Run(monkeypatch, 8)
+    assert run.limits(16) == [8, 12]
+    assert run.limits(24) == [12, 8]
+    for rounds in (4, 16, 32, 32):
+        assert run.limits(16 * rounds - 1) == [8]
+        assert run.limits(1) == [8, 12]
+        assert run.limits(24) == [12, 8]
+
+
+def test_a_refusal_halves_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals within half a second are one, down to one request; after several, nothing more is tried for 32 rounds."""
+    run = Run(monkeypatch, 1000)
+    for seconds, limit in ((0, 4), (0.4, 4), (0.2, 2), (1, 1), (1, 1)):
+        run.now += seconds
+        run.pace.overloaded()
+        assert run.pace.in_flight == limit
+    assert run.limits(2 * 32 - 1) == [1]
+    assert run.limits(1) == [1, 2]
+
+
+def test_recent_answers_weigh_more() -> None:
+    """Where servers become ten times slower in mid-run, requests soon have a fifth of the rows."""
+    pace = Pace("auto", 8)
+    assert learnt(pace, lambda rows: 1e-5 * rows)[-1] == pytest.approx(10_000, rel=0.05)
+    assert learnt(pace, lambda rows: 1e-4 * rows)[15] < 2_000
 
 
 def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scripted) -> None:

@@ -77,7 +77,7 @@ def test_without_retries_nothing_is_sent_twice(takes: Takes) -> None:
 def test_a_server_that_only_refuses_is_left_out(scripted: Scripted, takes: Takes, status: int) -> None:
     """A server that answers 502 or 503 gets few requests."""
     bad = scripted(always(Reply(status)))
-    scores = score([bad.url, takes(0.01).url], chunk_size=3, concurrency=4)
+    score([bad.url, takes(0.01).url], chunk_size=3, concurrency=4)
     assert len(bad.requests) < 15
 
 
@@ -120,7 +120,7 @@ def test_one_that_is_silent_costs_one_time_out(well: ScriptedServer) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
-        scores = score([well.url, url], chunk_size=10, timeout=1)
+        score([well.url, url], chunk_size=10, timeout=1)
     assert time.monotonic() - began < 5
 
 
