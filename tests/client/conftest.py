@@ -21,7 +21,9 @@ import polars as pl
 import pytest
 
 from ruo import Scores, score_csv
-from tests.conftest import Reply, Script, ScriptedServer, row_sums
+from ruo.deploy.local import LocalServer
+from ruo.learn.demo import Demo
+from tests.conftest import ROWS, Reply, Script, ScriptedServer, row_sums
 
 Scoring = Callable[..., Scores]
 Speak = Callable[[socket.socket, int], None]
@@ -146,6 +148,18 @@ def right_scores(small_csv: Path, small_sums: np.ndarray) -> Scoring:
     def scoring(url: str, **options: Any) -> Scores:
         scores = score_csv(small_csv, url, **options)
         np.testing.assert_array_equal(scores.predictions, small_sums)
+        return scores
+
+    return scoring
+
+
+@pytest.fixture
+def demo_scores(demo: Demo, server: LocalServer, expected: np.ndarray) -> Scoring:
+    """Score the demo's table, or its first `rows` in another form, every row of which comes back as in this process."""
+
+    def scoring(source: Any = demo.testset, rows: int = ROWS, url: Any = server.url, **options: Any) -> Scores:
+        scores = score_csv(source, url, **options)
+        np.testing.assert_allclose(scores.predictions, expected[:rows], atol=1e-5)
         return scores
 
     return scoring

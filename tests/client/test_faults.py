@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from ruo import ScoringError, iter_scores, score_csv
+from ruo.deploy.local import LocalServer
 from ruo.errors import TableError
-from tests.client.conftest import Scripted, Speak, always
+from ruo.learn.demo import Demo
+from tests.client.conftest import Scoring, Scripted, Speak, always
 from tests.conftest import METADATA, Reply, ScriptedServer
 from tests.proxy import UNAVAILABLE, Fault, Proxy
 
@@ -222,17 +224,14 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_bad_network_loses_nothing(demo: Any, server: Any, expected: np.ndarray, name: str, streamed: bool) -> None:
+def test_a_bad_network_loses_nothing(
+    demo: Demo, server: LocalServer, demo_scores: Scoring, expected: np.ndarray, name: str
+) -> None:
     """Whatever the network does to some requests, every row is scored, in order, as without a network."""
     with Proxy(server.url, NETWORKS[name]) as proxy:
-        if streamed:
-            blocks = list(iter_scores(demo.testset, proxy.url, chunk_size=100))
-            predictions = np.concatenate([block.predictions for block in blocks])
-            assert [block.start for block in blocks] == list(range(0, 2_500, 100))
-        else:
-            scores = score_csv(demo.testset, proxy.url, chunk_size=100)
-            predictions = scores.predictions
-            assert (scores.requests["attempts"] > 1).any() == (name != "delays")
+        scores = demo_scores(url=proxy.url, chunk_size=100)
+        blocks = list(iter_scores(demo.testset, proxy.url, chunk_size=100))
 
-    np.testing.assert_allclose(predictions, expected, atol=1e-5)
+    assert (scores.requests["attempts"] > 1).any() == (name != "delays")
+    assert [block.start for block in blocks] == list(range(0, 2_500, 100))
+    np.testing.assert_allclose(np.concatenate([block.predictions for block in blocks]), expected, atol=1e-5)

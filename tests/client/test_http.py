@@ -15,11 +15,13 @@ import numpy as np
 import psutil
 import pytest
 
-from ruo import ArgumentError, ScoringError, ascore_csv, score_csv
+from ruo import ArgumentError, ScoringError, ascore_csv
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import AbsentError, BrokenError, OverloadedError, RefusedError, RequestError, SilentError
+from ruo.deploy.local import LocalServer
+from ruo.learn.demo import Demo
 from ruo.wire import Encoded
-from tests.client.conftest import Speak, read_request
+from tests.client.conftest import Scoring, Speak, read_request
 from tests.conftest import ScriptedServer
 from tests.proxy import Proxy
 
@@ -464,7 +466,7 @@ def test_a_name_in_a_path_stays_in_it(serving: Callable, name: str) -> None:
 # ---- whole runs ----
 
 
-def test_a_run_works_under_uvloop(demo: Any, server: Any, expected: np.ndarray) -> None:
+def test_a_run_works_under_uvloop(demo: Demo, server: LocalServer, demo_scores: Scoring, expected: np.ndarray) -> None:
     """It works with uvloop's `run`, and in a separate thread where uvloop's policy is set."""
     scores = uvloop.run(ascore_csv(demo.testset, server.url, chunk_size=100))
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
@@ -472,19 +474,19 @@ def test_a_run_works_under_uvloop(demo: Any, server: Any, expected: np.ndarray) 
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        scores = score_csv(demo.testset, server.url)
+        demo_scores()
     finally:
         asyncio.set_event_loop_policy(before)
-    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("wire", "shares"), [("v2", True), ("v2-json", True), ("v1", False), ("paper", False)])
-def test_only_wires_with_request_ids_share_connections(demo: Any, server: Any, wire: str, shares: bool) -> None:
+def test_only_wires_with_request_ids_share_connections(
+    server: LocalServer, demo_scores: Scoring, wire: str, shares: bool
+) -> None:
     """On other wires an answer to another request could not be noticed."""
     with Proxy(server.url) as proxy:
-        scores = score_csv(demo.testset, proxy.url, chunk_size=50, wire=wire, concurrency=2)
+        demo_scores(url=proxy.url, chunk_size=50, wire=wire, concurrency=2)
 
-    assert len(scores) == 2_500
     assert (proxy.connections < 45) == shares
 
 

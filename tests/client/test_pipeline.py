@@ -7,14 +7,13 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
 from ruo.table import open_table
-from tests.client.conftest import python, signalled
+from tests.client.conftest import Scoring, python, signalled
 from tests.conftest import ScriptedServer
 
 
@@ -131,13 +130,10 @@ def test_ctrl_c_ends_the_reading(slow_csv: Path, well: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("pipelined", [True, False])
 def test_forming_first_gives_the_same(
-    small_csv: Path, well: ScriptedServer, small_sums: np.ndarray, tmp_path: Path, pipelined: bool
+    right_scores: Scoring, well: ScriptedServer, tmp_path: Path, pipelined: bool
 ) -> None:
     """The order of the phases changes nothing but the time, also with a checkpoint."""
-    path = tmp_path / "run.ruo"
-
     for _ in range(2):
-        scores = score_csv(small_csv, well.url, chunk_size=3, pipelined=pipelined, checkpoint=path)
-        assert scores.predictions.tolist() == small_sums.tolist()
+        right_scores(well.url, chunk_size=3, pipelined=pipelined, checkpoint=tmp_path / "run.ruo")
 
     assert len(well.requests) == 4

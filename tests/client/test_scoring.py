@@ -31,68 +31,64 @@ WIRES = ["v2", "v2-json", "v1", "paper"]
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(("chunk_size", "rows"), [(1, 50), (7, 200), (999, ROWS), (None, ROWS)])
 def test_predictions_are_the_models_own(
-    demo: Demo,
-    server: LocalServer,
-    expected: np.ndarray,
-    labels: np.ndarray,
-    wire: str,
-    chunk_size: int | None,
-    rows: int,
+    demo: Demo, demo_scores: Scoring, labels: np.ndarray, wire: str, chunk_size: int | None, rows: int
 ) -> None:
     """Every wire and request size gives the predictions of the model in-process, in row order."""
-    scores = score_csv(pl.read_csv(demo.testset, n_rows=rows), server.url, wire=wire, chunk_size=chunk_size)
+    scores = demo_scores(pl.read_csv(demo.testset, n_rows=rows), rows, wire=wire, chunk_size=chunk_size)
 
-    np.testing.assert_allclose(scores.predictions, expected[:rows], atol=1e-5)
     np.testing.assert_array_equal(labels[:rows], scores.labels)
     assert scores.predictions.dtype == np.float32
     assert len(scores.requests) == -(-rows // (chunk_size or rows))
 
 
-@pytest.mark.parametrize("entry", ["score_csv", "ascore_csv", "iter_scores", "two phases"])
-def test_every_entry_point_gives_the_same(
-    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, entry: str
-) -> None:
-    """The three entry points, and the two phases of 2023, give the same predictions and labels."""
-    source = demo.testset
-    if entry == "iter_scores":
-        blocks = list(iter_scores(source, server.url, chunk_size=300))
-        assert [block.start for block in blocks] == list(range(0, len(expected), 300))
-        found = np.concatenate([block.predictions for block in blocks])
-        classes = np.concatenate([block.labels for block in blocks])
-    else:
-        if entry == "ascore_csv":
-            scores = asyncio.run(ascore_csv(source, server.url, chunk_size=300))
-        else:
-            scores = score_csv(source, server.url, chunk_size=300, pipelined=entry == "score_csv")
-        found, classes = scores.predictions, scores.labels
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_the_two_phases_of_2023_give_the_same(demo_scores: Scoring, labels: np.ndarray, pipelined: bool) -> None:
+    """Forming all requests before the first is sent changes nothing but the time, which is that of the two phases."""
+    scores = demo_scores(chunk_size=100, pipelined=pipelined)
 
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_array_equal(labels, classes)
+    np.testing.assert_array_equal(labels, scores.labels)
+    forming_s, sending_s, total_s, rows_per_s = scores.timings[:4]
+    assert min(forming_s, sending_s) > 0
+    assert pipelined or forming_s + sending_s <= total_s
+    assert rows_per_s == pytest.approx(2_500 / total_s)
+
+
+@pytest.mark.parametrize("is_in_loop", [True, False])
+def test_every_entry_point_gives_the_same(
+    demo: Demo, server: LocalServer, demo_scores: Scoring, expected: np.ndarray, labels: np.ndarray, is_in_loop: bool
+) -> None:
+    """All three give the same predictions and labels; the synchronous ones inside a running event loop, too."""
+
+    async def main() -> list[Any]:
+        demo_scores()
+        return list(iter_scores(demo.testset, server.url, chunk_size=300))
+
+    blocks = asyncio.run(main()) if is_in_loop else list(iter_scores(demo.testset, server.url, chunk_size=300))
+    scores = asyncio.run(ascore_csv(demo.testset, server.url, chunk_size=300))
+
+    assert [block.start for block in blocks] == list(range(0, len(expected), 300))
+    predictions = np.concatenate([block.predictions for block in blocks])
+    for found, classes in (
+        (predictions, np.concatenate([block.labels for block in blocks])),
+        (scores.predictions, scores.labels),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_array_equal(labels, classes)
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "pandas", "polars"])
-def test_every_kind_of_source_gives_the_same(
-    demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path, kind: str
-) -> None:
+def test_every_kind_of_source_gives_the_same(demo: Demo, demo_scores: Scoring, tmp_path: Path, kind: str) -> None:
     """Files and DataFrames of the same table give the same predictions."""
     source = as_source(pl.read_csv(demo.testset), kind, tmp_path)
-    source = str(source) if kind == "csv" else source
-
-    np.testing.assert_allclose(score_csv(source, server.url).predictions, expected, atol=1e-5)
+    demo_scores(str(source) if kind == "csv" else source)
 
 
-def test_labels_may_be_absent_or_between_features(
-    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray
-) -> None:
+def test_labels_may_be_absent_or_between_features(demo: Demo, demo_scores: Scoring, labels: np.ndarray) -> None:
     """Label columns are left out wherever they are, and are optional."""
     frame = pl.read_csv(demo.testset)
     features, classes = frame.columns[:64], frame.columns[64:]
-    without = score_csv(frame.select(features), server.url)
-    between = score_csv(frame.select(features[:5] + classes[:3] + features[5:] + classes[3:]), server.url)
-
-    for scores in (without, between):
-        np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert without.labels is None
+    assert demo_scores(frame.select(features)).labels is None
+    between = demo_scores(frame.select(features[:5] + classes[:3] + features[5:] + classes[3:]))
     np.testing.assert_array_equal(labels, between.labels)
 
 
@@ -359,16 +355,6 @@ def test_a_wrong_number_of_features_is_an_error(demo: Demo, server: LocalServer,
     assert "64" in str(caught.value)
 
 
-def test_timings_are_of_the_two_phases(demo: Demo, server: LocalServer) -> None:
-    """With two phases the first request starts after all are formed, and the phases fit into the whole."""
-    timings = score_csv(demo.testset, server.url, chunk_size=100, pipelined=False).timings
-
-    assert timings.forming_s > 0
-    assert timings.sending_s > 0
-    assert timings.forming_s + timings.sending_s <= timings.total_s
-    assert timings.rows_per_s == pytest.approx(2_500 / timings.total_s)
-
-
 def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None:
     """`requests` has the server, the clock and the size of each request, in row order."""
     requests = score_csv(demo.testset, server.url, chunk_size=1_000).requests
@@ -384,28 +370,12 @@ def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None
     assert requests["began_s"].min() == 0
 
 
-def test_it_works_where_a_loop_is_running(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """As in a notebook: the synchronous calls may be made inside a running event loop."""
-
-    async def main() -> list[np.ndarray]:
-        blocks = iter_scores(demo.testset, server.url, chunk_size=500)
-        return [
-            score_csv(demo.testset, server.url).predictions,
-            np.concatenate([block.predictions for block in blocks]),
-        ]
-
-    for predictions in asyncio.run(main()):
-        np.testing.assert_allclose(predictions, expected, atol=1e-5)
-
-
-def test_it_works_in_threads(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
+def test_it_works_in_threads(demo_scores: Scoring) -> None:
     """Two threads score at the same time, and each gets its own whole result."""
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda size: score_csv(demo.testset, server.url, chunk_size=size), (100, 101)))
+        found = list(pool.map(lambda size: demo_scores(chunk_size=size), (100, 101)))
 
     assert [scores.choices.chunk_size for scores in found] == [100, 101]
-    for scores in found:
-        np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
 
 
 def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> None:

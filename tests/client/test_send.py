@@ -179,12 +179,6 @@ def test_the_servers_limit_is_known_before_anything_is_refused(
 # ---- versions ----
 
 
-def test_a_run_keeps_to_one_version(small_csv: Path, well: ScriptedServer) -> None:
-    """The version that the metadata name is asked for by its own address."""
-    assert score_csv(small_csv, well.url, chunk_size=2).model.version == "1"
-    assert set(well.paths) == {"/v2/models/model/versions/1/infer"}
-
-
 def test_a_version_that_is_gone_is_an_error(small_csv: Path, scripted: Scripted) -> None:
     """Where the server loses the version during a run, the error says what to do."""
     server = scripted(sometimes(Reply(404, b'{"error": "gone"}'), 1))
