@@ -170,46 +170,31 @@ def test_the_server_stands_still_for_five_seconds(big: Demo, truth: dict[str, np
     check(scores, truth["cnn"])
 
 
-def resets(seed: int) -> Callable[[int], Fault]:
+def reset(draw: random.Random) -> Fault:
     """A tenth of the connections is reset somewhere in the request, a tenth somewhere in the answer."""
-    draw = random.Random(seed)
-
-    def fault(number: int) -> Fault:
-        what = draw.random()
-        if what < 0.1:
-            return Fault(reset_request_after=draw.randrange(512_000))
-        return Fault(reset_answer_after=draw.randrange(80_000)) if what < 0.2 else Fault()
-
-    return fault
+    what = draw.random()
+    if what < 0.1:
+        return Fault(reset_request_after=draw.randrange(512_000))
+    return Fault(reset_answer_after=draw.randrange(80_000)) if what < 0.2 else Fault()
 
 
-def delays(seed: int) -> Callable[[int], Fault]:
-    """Every answer comes late, by up to a second."""
-    draw = random.Random(seed)
-    return lambda number: Fault(delay_s=draw.random())
+NETWORKS = {
+    "resets": (reset, 2_000),
+    "three of ten refused": (lambda draw: UNAVAILABLE if draw.random() < 0.3 else Fault(), 2_000),
+    "late by up to a second": (lambda draw: Fault(delay_s=draw.random()), 5_000),
+}
 
 
-def refusals(seed: int) -> Callable[[int], Fault]:
-    """Three of ten answers are 503."""
-    draw = random.Random(seed)
-    return lambda number: UNAVAILABLE if draw.random() < 0.3 else Fault()
-
-
-@pytest.mark.parametrize(("network", "chunk_size"), [(resets, 2_000), (refusals, 2_000), (delays, 5_000)])
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_bad_network(
-    big: Demo,
-    light: LocalServer,
-    truth: dict[str, np.ndarray],
-    network: Callable[[int], Callable[[int], Fault]],
-    chunk_size: int,
-    seed: int,
-) -> None:
+def test_a_bad_network(big: Demo, light: LocalServer, truth: dict[str, np.ndarray], name: str, seed: int) -> None:
     """Connections reset in mid-body, answers late by up to a second, three of ten refused: nothing is lost."""
-    with Proxy(light.url, network(seed)) as proxy:
+    fault, chunk_size = NETWORKS[name]
+    draw = random.Random(seed)
+    with Proxy(light.url, lambda number: fault(draw)) as proxy:
         scores = score_csv(big.testset, proxy.url, chunk_size=chunk_size, progress=False)
 
-    assert (scores.requests["attempts"] > 1).any() == (network is not delays)
+    assert (scores.requests["attempts"] > 1).any() == ("late" not in name)
     check(scores, truth["mlp"])
 
 

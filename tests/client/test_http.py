@@ -170,12 +170,17 @@ EARLY = pytest.mark.parametrize(
 
 @EARLY
 @pytest.mark.parametrize("size", [2 << 20, 16 << 20])
-def test_an_answer_may_come_before_the_request_is_whole(serving: Callable, script: Speak, size: int) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_answer_may_come_before_the_request_is_whole(
+    serving: Callable, certificates: dict[str, Path], script: Speak, size: int, scheme: str
+) -> None:
     """The refusal of a large body is read even where the server closes the connection without reading the body."""
     server = serving(script)
+    if scheme == "https":
+        server.encrypt(certificates)
     for _ in range(5):
         with pytest.raises(RefusedError, match="answered 413: too large"):
-            post(server.url, bytes(size))
+            post(f"{scheme}://localhost:{server.port}", bytes(size), ca=str(certificates["ca.pem"]))
 
 
 @EARLY
@@ -192,22 +197,11 @@ def test_an_early_answer_under_uvloop(serving: Callable, script: Speak) -> None:
     assert sum(error.status == 413 for error in errors) >= 7
 
 
-def test_an_early_answer_is_heard_over_tls(serving: Callable, certificates: dict[str, Path]) -> None:
-    """The refusal of a large body is read over TLS too."""
-    server = serving(early(0, TOO_LARGE + REASON))
-    server.encrypt(certificates)
-    url = f"https://localhost:{server.port}"
-
-    for _ in range(5):
-        with pytest.raises(RefusedError, match="answered 413: too large"):
-            post(url, bytes(4 << 20), ca=str(certificates["ca.pem"]))
-
-
 # ---- kept connections ----
 
 
 def test_small_requests_share_a_connection_and_large_ones_do_not(serving: Callable) -> None:
-    """Small requests share a connection, a large one gets its own, though the server would keep either open."""
+    """Small requests share a connection; a large one, and one on a wire without ids, get their own."""
     small, large = serving(OK, OK.replace(b"hi", b"ho"), *[OK] * 7), serving(*[OK] * 9)
     began = time.monotonic()
     heard = post(small.url, bytes(4), bytes(4), bytes(1000), bytes(4))
@@ -215,6 +209,9 @@ def test_small_requests_share_a_connection_and_large_ones_do_not(serving: Callab
     assert small.connections <= 1 + (time.monotonic() - began) // 0.25
     post(large.url, bytes(4), bytes(2 << 20), bytes(2 << 20), bytes(4))
     assert large.connections == 4
+    without_ids = serving(*[OK] * 9)
+    post(without_ids.url, b"x", b"x", b"x", keeps=False)
+    assert without_ids.connections == 3
 
 
 def test_a_connection_is_shared_for_a_moment_only(serving: Callable) -> None:
@@ -281,13 +278,6 @@ def test_unrequested_bytes_answer_no_request(serving: Callable, run: Any, is_tog
 
     server = serving(script)
     assert post(server.url, b"x", b"x", b"x", run=run, between=between) == [b"01", b"02", b"03"]
-
-
-def test_without_request_ids_nothing_is_kept(serving: Callable) -> None:
-    """A wire whose answers do not name their request gets a new connection for each."""
-    server = serving(OK, OK, OK)
-    assert post(server.url, b"x", b"x", b"x", keeps=False) == [b"hi"] * 3
-    assert server.connections == 3
 
 
 # ---- bounds of time and memory ----

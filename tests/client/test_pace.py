@@ -133,7 +133,12 @@ def test_what_does_not_pay_is_taken_back_and_tried_more_rarely(monkeypatch: pyte
 
 
 def test_a_refusal_halves_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refusals within half a second are one, down to one request; after several, nothing more is tried for 32 rounds."""
+    """Refusals within half a second are one, down to one request; nothing more is tried for 4 rounds, then 16, then 32."""
+    once = Run(monkeypatch, 1000)
+    once.pace.overloaded()
+    assert once.limits(4 * 8 - 1) == [4]  # four rounds
+    assert once.limits(1) == [4, 6]
+
     run = Run(monkeypatch, 1000)
     for seconds, limit in ((0, 4), (0.4, 4), (0.2, 2), (1, 1), (1, 1)):
         run.now += seconds
