@@ -25,9 +25,9 @@ def sums(body: bytes, headers: dict[str, str], sha256: str = "", version: str = 
     return replace(answer, headers=answer.headers | ({"Ruo-Model-Sha256": sha256} if sha256 else {}))
 
 
-def replaced(place: int) -> Script:
-    """The right answers, from another file from this request on."""
-    return lambda number, body, headers: sums(body, headers, A if number < place else B)
+def replaced(place: int, before: tuple[str, str] = (A, "1"), after: tuple[str, str] = (B, "1")) -> Script:
+    """The right answers, from another file or version from this request on."""
+    return lambda number, body, headers: sums(body, headers, *(before if number < place else after))
 
 
 def sums_v1(body: bytes, headers: dict[str, str]) -> Reply:
@@ -62,11 +62,23 @@ def test_two_servers_with_different_files_of_one_version_are_not_mixed(small_csv
 
 
 @CALLS
-def test_a_file_replaced_in_mid_run_is_noticed(small_csv: Path, scripted: Scripted, call: Any) -> None:
-    """A server that comes back with another file under the same version does not end in a mixed result."""
-    server = scripted(replaced(2))
+@pytest.mark.parametrize("has_addresses", [True, False])
+@pytest.mark.parametrize(
+    ("after", "sentence"),
+    [
+        ((B, "1"), MIXED),
+        ((A, "2"), r"were answered by version 2 .* of the model, the run began with version 1 .*again"),
+    ],
+)
+def test_a_model_replaced_in_mid_run_is_noticed(
+    small_csv: Path, scripted: Scripted, call: Any, has_addresses: bool, after: tuple[str, str], sentence: str
+) -> None:
+    """Another file or another version does not end in a mixed result, nor in mixed blocks."""
+    server = scripted(replaced(2, after=after))
+    if not has_addresses:
+        del server.pages["/v2/models/model/versions/1"]
 
-    with pytest.raises(ScoringError, match="Rows 4 to 5 " + MIXED) as caught:
+    with pytest.raises(ScoringError, match=f"Rows 4 to 5 {sentence}") as caught:
         call(small_csv, server.url, chunk_size=2, concurrency=1)
 
     assert (caught.value.start, caught.value.stop) == (4, 6)
@@ -81,12 +93,17 @@ def test_the_first_answer_has_to_fit_the_metadata(small_csv: Path, scripted: Scr
         score_csv(small_csv, server.url)
 
 
-def test_another_file_may_be_allowed(right_scores: Scoring, scripted: Scripted) -> None:
-    """With allow_version_change the records tell which file gave which rows."""
-    server = scripted(replaced(2))
+@pytest.mark.parametrize(("before", "after"), [((A, "1"), (B, "1")), (("", "1"), ("", "2"))])
+def test_a_change_may_be_allowed(
+    right_scores: Scoring, scripted: Scripted, before: tuple[str, str], after: tuple[str, str]
+) -> None:
+    """With allow_version_change the records tell which file and version gave which rows."""
+    server = scripted(replaced(2, before, after))
 
-    scores = right_scores(server.url, chunk_size=2, concurrency=1, allow_version_change=True)
-    assert scores.requests["sha256"].tolist() == [A, A, B, B, B]
+    requests = right_scores(server.url, chunk_size=2, concurrency=1, allow_version_change=True).requests
+
+    assert list(zip(requests["sha256"], requests["version"], strict=True)) == [before] * 2 + [after] * 3
+    assert set(server.paths) == {"/v2/models/model/infer"}
 
 
 @pytest.mark.parametrize("change", ["version", "sha256"])

@@ -187,34 +187,6 @@ def test_a_version_that_is_gone_is_an_error(small_csv: Path, scripted: Scripted)
         score_csv(small_csv, server.url, chunk_size=2, concurrency=1)
 
 
-@pytest.fixture
-def changing(scripted: Scripted) -> ScriptedServer:
-    """A server whose model changes after two requests."""
-    return scripted(lambda number, body, headers: row_sums(body, headers, version="1" if number < 2 else "2"))
-
-
-@pytest.mark.parametrize("has_addresses", [True, False])
-@pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
-def test_a_change_of_the_model_during_a_run_is_an_error(
-    small_csv: Path, changing: ScriptedServer, call: Any, has_addresses: bool
-) -> None:
-    """Two versions of a model are never mixed in one result or its blocks, also where versions have no addresses."""
-    if not has_addresses:
-        del changing.pages["/v2/models/model/versions/1"]
-    sentence = (
-        "Rows 4 to 5 were answered by version 2 of the model, the run began with version 1; score the table again"
-    )
-    with pytest.raises(ScoringError, match=sentence):
-        call(small_csv, changing.url, chunk_size=2, concurrency=1)
-
-
-def test_a_change_may_be_allowed(right_scores: Scoring, changing: ScriptedServer) -> None:
-    """With allow_version_change the run continues, and records which version answered which rows."""
-    scores = right_scores(changing.url, chunk_size=2, concurrency=1, allow_version_change=True)
-    assert ["1", "1", "2", "2", "2"] == scores.requests["version"].tolist()
-    assert set(changing.paths) == {"/v2/models/model/infer"}
-
-
 def _answered(wire: str, body: bytes, headers: dict[str, str], width: int = 1) -> Reply:
     """The sums of the rows, `width` times, on this wire."""
     request = WIRES[wire].decode_request(headers, body)
