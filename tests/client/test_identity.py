@@ -11,7 +11,7 @@ import pytest
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.client.servers import model_address
 from ruo.errors import CheckpointError
-from ruo.wire import WIRES, InferResponse
+from ruo.wire import WIRES
 from tests.client.conftest import Scoring, Scripted
 from tests.conftest import METADATA, Reply, Script, ScriptedServer, row_sums
 
@@ -148,12 +148,10 @@ def test_an_answer_of_another_model_is_refused(small_csv: Path, scripted: Script
     """A V2 answer that names another model than was asked is no answer."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        request = WIRES["v2"].decode_request(headers, body)
-        outputs = {"y": request.inputs["x"].sum(axis=1, keepdims=True)}
-        encoded = WIRES["v2"].encode_response(InferResponse(outputs, "cats", "1", request.id), request)
-        return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+        answer = row_sums(body, headers)
+        return replace(answer, body=answer.body.replace(b'"model"', b'"other"'))
 
-    with pytest.raises(ScoringError, match="did not answer with these predictions: they are of another model, 'cats'"):
+    with pytest.raises(ScoringError, match="did not answer with these predictions: they are of another model, 'other'"):
         score_csv(small_csv, scripted(script).url)
 
 
