@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -17,11 +16,15 @@ import pytest
 
 import server as package
 from ruo import local_server
+from ruo.deploy.local import LocalServer, server_process
 from ruo.wire import WIRES, InferRequest
 from server.application import create_app
 from tests.models import FEATURES, keras, models
 
 __all__ = ["keras", "models"]  # fixtures
+
+HOME = str(Path(package.__file__).parent.parent)
+CONFIG = str(Path(package.__file__).with_name("gunicorn.conf.py"))
 
 
 @pytest.fixture(scope="session")
@@ -75,25 +78,20 @@ def serve():
 
 
 @pytest.fixture(scope="session")
-def gunicorn(tmp_path_factory):
-    """Start Gunicorn as a user does, with options and settings; gives the process, and its log in a file."""
+def gunicorn(free_port):
+    """Start Gunicorn as a user does: ``with gunicorn(model, *options, **settings) as server:``, with one worker.
+
+    `config` are Gunicorn's settings, and `before` is the command that runs it.
+    """
 
     @contextmanager
-    def start(*options, **settings):
-        home = str(Path(package.__file__).parent.parent)
-        log = tmp_path_factory.mktemp("gunicorn") / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *options, "server:app"],
-                env={**os.environ, "KERAS_BACKEND": "openvino", "PYTHONPATH": home, **settings},
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            yield SimpleNamespace(process=process, log=log)
-        finally:
-            process.terminate()
-            process.wait(60)
+    def start(model, *options, config=("-c", CONFIG), before=(), bind=None, **settings):
+        port = free_port()
+        address = bind or f"127.0.0.1:{port}"
+        command = [*before, sys.executable, "-m", "gunicorn", *config, "-b", address, *options, "server:app"]
+        given = {"KERAS_BACKEND": "openvino", "PYTHONPATH": HOME, "MODEL_PATH": str(model), "WEB_CONCURRENCY": "1"}
+        with server_process("The server", command, {**os.environ, **given, **settings}) as process:
+            yield LocalServer(model, int(settings.get("WEB_CONCURRENCY", 1)), process, port)
 
     return start
 
@@ -142,12 +140,7 @@ def ask():
         except urllib.error.HTTPError as error:
             with error:
                 status, given, body = error.code, error.headers, error.read()
-        return SimpleNamespace(
-            status=status,
-            headers=given,
-            body=body,
-            json=lambda: json.loads(body),
-            seconds=time.monotonic() - began,
-        )
+        seconds = time.monotonic() - began
+        return SimpleNamespace(status=status, headers=given, body=body, json=lambda: json.loads(body), seconds=seconds)
 
     return request
