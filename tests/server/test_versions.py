@@ -15,6 +15,7 @@ from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
 from server.versions import NotReadyError, Serving, number_of
+from tests.server.asking import wait_for
 
 POLL_S = 0.05
 
@@ -32,13 +33,6 @@ def serving():
     yield make
     for each in made:
         object.__setattr__(each._settings, "model_poll_seconds", 0)
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def current(serving):
@@ -63,7 +57,7 @@ def test_ready_only_after_warm_up(serving, models):
     assert slots.is_ready(slot)
 
 
-@pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
+@pytest.mark.parametrize("name", ["mlp.h5", "saved"])
 def test_every_format_is_served_from_a_copy_that_is_gone(serving, models, rows, expected, name):
     """A model of any format needs none of its files once it is loaded."""
     served = current(serving(models[name], RUO_TRUST_MODEL="1"))
@@ -110,19 +104,8 @@ def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_pa
     wait_for(lambda: inside() is None)
 
 
-def test_a_file_replaced_in_place_is_taken(serving, models, rows, expected, tmp_path):
-    """A single file that is overwritten is loaded anew, under a new version."""
-    path = tmp_path / "m.keras"
-    shutil.copy(models["mlp"], path)
-    serving = serving(path)
-    old = current(serving)
-    shutil.copy(models["other"], path)
-    wait_for(lambda: serving.get().version != old.version)
-    np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
-
-
-def test_a_half_written_file_is_never_served(serving, models, tmp_path):
-    """While a file grows the old model serves; when the file is whole it is taken."""
+def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, tmp_path):
+    """While a file is overwritten the old model serves; then the new one is taken, under a new version."""
     path = tmp_path / "m.keras"
     shutil.copy(models["mlp"], path)
     serving = serving(path)
@@ -135,6 +118,7 @@ def test_a_half_written_file_is_never_served(serving, models, tmp_path):
             time.sleep(2 * POLL_S)
             assert serving.get().version == old or file.tell() == len(content)
     wait_for(lambda: serving.get().version != old)
+    np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["broken", "wrong fingerprint", "manifest"])
@@ -168,32 +152,23 @@ def test_removing_the_newest_version_goes_back(serving, models, tmp_path):
     wait_for(lambda: serving.get().version == "1")
 
 
-def test_a_version_that_is_just_coming_is_worth_another_try(serving, models, tmp_path):
-    """Asked for a version that another worker has already, a worker says 503 rather than 404, and goes to look."""
+@pytest.mark.parametrize(("newest", "is_broken"), [(2, False), (4, False), (4, True)])
+def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, newest, is_broken):
+    """Asked for a version that another worker was given, a worker says 503 rather than 404, and goes to look; it takes
+    that version although others, one of them broken, came before it looked.
+    """
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
     current(serving)
-    publish(models["other"], tmp_path)
-    with pytest.raises(NotReadyError, match="being loaded"):
-        serving.get("2")
-    wait_for(lambda: serving.get().version == "2")
-    serving._look.set()
-
-
-@pytest.mark.parametrize("is_broken", [False, True])
-def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, is_broken):
-    """A run that another worker's version 2 was given can go on here, although 3 came before this worker looked."""
-    publish(models["mlp"], tmp_path)
-    serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
-    current(serving)
-    for name in ("other", "mlp", "mlp"):
+    for name in ("other", "mlp", "mlp")[: newest - 1]:
         publish(models[name], tmp_path)
     if is_broken:
         (tmp_path / "3" / "MANIFEST.json").write_text("{")
     with pytest.raises(NotReadyError, match="being loaded"):
         serving.get("2")
-    wait_for(lambda: serving.get().version == "4")
-    assert serving.versions() == (["1", "2", "4"] if is_broken else ["1", "2", "3", "4"])
+    wait_for(lambda: serving.get().version == str(newest))
+    kept = [str(version) for version in range(1, newest + 1) if not (is_broken and version == 3)]
+    assert serving.versions() == kept
     serving._look.set()
 
 
