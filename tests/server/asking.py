@@ -1,16 +1,42 @@
 """What a client sends and reads, by hand or without a pause, and what its tests wait for."""
 
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from ruo.wire import WIRES, InferRequest
+
 INFER = "/v2/models/model/infer"
 RAW = {"Inference-Header-Content-Length": "0"}
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def ask(url, data=None, headers=(), timeout=60):
+    """One request on a connection of its own: status, headers, body, and the seconds that it took."""
+    began = time.monotonic()
+    question = urllib.request.Request(url, data, dict(headers))
+    try:
+        with urllib.request.urlopen(question, timeout=timeout) as answer:
+            status, given, body = answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, given, body = error.code, error.headers, error.read()
+    seconds = time.monotonic() - began
+    return SimpleNamespace(status=status, headers=given, body=body, json=lambda: json.loads(body), seconds=seconds)
+
+
+def message(wire, **tensors):
+    """A request's body in one piece, and its headers, on a wire: ``message("v2", x=array)``."""
+    encoded = WIRES[wire].encode_request(InferRequest(tensors))
+    return b"".join(bytes(buffer) for buffer in encoded.buffers), encoded.headers
 
 
 def head(length, extra=""):

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from ruo.wire import v2
-from tests.server.asking import INFER, RAW
+from tests.server.asking import INFER, RAW, message
 
 V1_PREDICT = "/v1/models/model:predict"
 
@@ -335,9 +335,8 @@ def test_errors_of_our_own_are_in_the_log_only(make_app, rows, caplog):
 
 
 @pytest.mark.parametrize("length", ["gzip", "-1", "²", "0"])
-def test_the_wires_without_binary_tensors_take_no_heed_of_their_header(client, body_of, rows, length):
+def test_the_wires_without_binary_tensors_take_no_heed_of_their_header(client, rows, length):
     """What V2 says in a header means nothing to V1 and to the wire of 2023."""
     for wire, path in (("v1", V1_PREDICT), ("paper", "/test")):
-        body = body_of(wire, x=rows)
-        headers = {**body.headers, v2.HEADER_LENGTH: length}
-        assert client.post(path, data=body.data, headers=headers).status_code == 200
+        data, headers = message(wire, x=rows)
+        assert client.post(path, data=data, headers={**headers, v2.HEADER_LENGTH: length}).status_code == 200

@@ -14,32 +14,30 @@ import pytest
 
 from ruo.model.store import publish
 from ruo.wire import WIRES
-from tests.server.asking import INFER, RAW, clients_without_a_pause, predictions, total, wait_for
+from tests.server.asking import INFER, RAW, ask, clients_without_a_pause, message, predictions, total, wait_for
+from tests.server.serving import gunicorn, serve
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_every_wire_gives_the_models_predictions(four_workers, ask, body_of, rows, expected, wire):
+def test_every_wire_gives_the_models_predictions(four_workers, rows, expected, wire):
     """Over HTTP, on every wire, the predictions are those of the model in this process."""
     path = {"v1": "/v1/models/model:predict", "paper": "/test"}.get(wire, INFER)
-    body = body_of(wire, x=rows)
-    answer = ask(four_workers.url + path, body.data, body.headers)
+    answer = ask(four_workers.url + path, *message(wire, x=rows))
     assert answer.status == 200
     (output,) = WIRES[wire].decode_response(answer.headers, answer.body).outputs.values()
     np.testing.assert_allclose(output.reshape(-1, 3), expected["mlp"], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["binary", "raw", "doubles"])
-def test_a_large_body_is_scored(four_workers, ask, body_of, rows, expected, kind):
+def test_a_large_body_is_scored(four_workers, rows, expected, kind):
     """Megabytes of rows give the predictions of each row, in whatever way a request may carry them."""
     many = np.tile(rows, (2700, 1)).astype("f8" if kind == "doubles" else "f4")
-    body = body_of("v2", x=many)
-    data, headers = (many.tobytes(), RAW) if kind == "raw" else (body.data, body.headers)
-    answer = ask(four_workers.url + INFER, data, headers)
+    answer = ask(four_workers.url + INFER, *((many.tobytes(), RAW) if kind == "raw" else message("v2", x=many)))
     assert answer.status == 200
     np.testing.assert_allclose(predictions(answer.body, len(many)), np.tile(expected["mlp"], (2700, 1)), atol=1e-6)
 
 
-def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
+def test_numbers_are_those_of_all_workers(four_workers, rows):
     """Whichever worker is asked, its metrics and statistics are the sums over all of them, and never fall."""
     before = total(ask(four_workers.url + "/metrics").body.decode(), "ruo_rows_total")
     workers, requests = set(), 0
@@ -59,7 +57,7 @@ def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
     assert len({each["inference_count"] for each in stats}) == 1
 
 
-def test_every_request_leaves_a_line_and_says_who_answers(four_workers, ask, rows):
+def test_every_request_leaves_a_line_and_says_who_answers(four_workers, rows):
     """As JSON the line has the status, size, times and version; the answer names the pod and the process that made it."""
     answer = ask(four_workers.url + INFER + "?mark", rows.tobytes(), RAW)
     ask(four_workers.url + "/v2/health/live")
@@ -74,7 +72,7 @@ def test_every_request_leaves_a_line_and_says_who_answers(four_workers, ask, row
     os.kill(int(pid), 0)
 
 
-def test_a_worker_that_dies_is_replaced(serve, models, ask, rows):
+def test_a_worker_that_dies_is_replaced(models, rows):
     """Killing one of two workers leaves the other serving, until a new one is ready; what it had counted stays."""
     with serve(models["mlp"], workers=2) as server:
         before = ask(server.url + INFER, rows.tobytes(), RAW)
@@ -88,7 +86,7 @@ def test_a_worker_that_dies_is_replaced(serve, models, ask, rows):
         assert total(text, "ruo_model_loaded") == 2
 
 
-def test_the_end_waits_for_what_is_under_way(serve, models, ask):
+def test_the_end_waits_for_what_is_under_way(models):
     """After SIGTERM requests under way are finished, new ones are not taken, and the exit status is 0."""
     with serve(models["slow"], workers=2) as server, ThreadPoolExecutor(4) as pool:
         work = [pool.submit(ask, server.url + INFER, bytes(32) * 20000, RAW) for _ in range(4)]
@@ -101,7 +99,7 @@ def test_the_end_waits_for_what_is_under_way(serve, models, ask):
             ask(server.url + "/v2/health/live")
 
 
-def test_new_versions_reach_all_workers(serve, models, ask, rows, expected, tmp_path):
+def test_new_versions_reach_all_workers(models, rows, expected, tmp_path):
     """While clients ask without a pause, a published version takes over in every worker, and no request fails."""
     publish(models["mlp"], tmp_path)
     with serve(tmp_path, workers=2, MODEL_POLL_SECONDS=0.2) as server:
@@ -122,7 +120,7 @@ def test_new_versions_reach_all_workers(serve, models, ask, rows, expected, tmp_
     assert pinned.headers["Ruo-Model-Version"] == "1"
 
 
-def test_a_wrong_setting_ends_the_server_at_once(gunicorn, models):
+def test_a_wrong_setting_ends_the_server_at_once(models):
     """A setting that makes no sense is told before any worker starts."""
     with gunicorn(models["mlp"], MAX_WAITING="lots") as server:
         assert server._process.process.wait(60) != 0
@@ -153,7 +151,7 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
 
 
 @pytest.mark.parametrize("options", [[], ["-k", "gthread", "--threads", "4"]])
-def test_plain_gunicorn(gunicorn, models, ask, rows, expected, options):
+def test_plain_gunicorn(models, rows, expected, options):
     """With Gunicorn's own workers and settings, as in 2023, every protocol is answered."""
     with gunicorn(models["mlp"], *options, config=(), WEB_CONCURRENCY="2") as server:
 
@@ -177,7 +175,7 @@ def test_plain_gunicorn(gunicorn, models, ask, rows, expected, options):
         assert ask(server.url + "/metrics").status == 200
 
 
-def serves_and_counts(server, ask):
+def serves_and_counts(server):
     """Ten requests are answered and counted, and the server ends well; gives its log."""
     server.wait_until_ready(60)
     assert [ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)] == [200] * 10
@@ -192,18 +190,18 @@ FULL_DISK = [*SANDBOX, 'mount -t tmpfs -o size=64k tmpfs "$PROMETHEUS_MULTIPROC_
 NO_LARGE_FILES = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh"]
 
 
-def test_a_full_folder_of_metrics(gunicorn, models, ask, tmp_path):
+def test_a_full_folder_of_metrics(models, tmp_path):
     """Where the workers' counters find no room, the server says so, serves on, and loses no worker."""
     has_namespaces = subprocess.run([*SANDBOX, "true"], check=False, capture_output=True).returncode == 0
     before = FULL_DISK if has_namespaces else NO_LARGE_FILES
     with gunicorn(models["mlp"], before=before, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as server:
-        text = serves_and_counts(server, ask)
+        text = serves_and_counts(server)
     assert text.count(f"There is no room for metrics in {tmp_path}") == 1
     assert text.count("Booting worker") == 1
 
 
 @pytest.mark.soak
-def test_a_read_only_file_system(gunicorn, models, ask, tmp_path):
+def test_a_read_only_file_system(models, tmp_path):
     """Where one folder is all that can be written to, /dev/shm included, the server serves and counts."""
     mounts = f"mount --bind {tmp_path} {tmp_path}; for each in / /dev/shm; do mount -o remount,bind,ro $each; done"
     script = f'set -e; {mounts}; ! touch {tmp_path.parent}/a /dev/shm/a 2>/dev/null; touch {tmp_path}/a; exec "$@"'
@@ -215,5 +213,5 @@ def test_a_read_only_file_system(gunicorn, models, ask, tmp_path):
     # Keras imports matplotlib where a notebook's environment has it
     settings = {"WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
     with gunicorn(models["mlp"], before=sandbox, KERAS_BACKEND="tensorflow", **settings) as server:
-        text = serves_and_counts(server, ask)
+        text = serves_and_counts(server)
     assert "Traceback" not in text

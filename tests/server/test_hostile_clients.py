@@ -17,7 +17,8 @@ import psutil
 import pytest
 import zstandard
 
-from tests.server.asking import INFER, LIVE, RAW, clients_without_a_pause, head, wait_for
+from tests.server.asking import INFER, LIVE, RAW, ask, clients_without_a_pause, head, wait_for
+from tests.server.serving import serve
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ MB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def server(serve, models):
+def server(models):
     """A real server with one worker, and 64 MB for the bodies of all requests."""
     with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8) as running:
         running.worker = worker_of(running)
@@ -82,7 +83,7 @@ CROWDS = {
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
+def test_probes_are_answered_within_a_second(server, connect, crowd):
     """Whatever many other clients do or leave undone, a probe has its answer within a second."""
     count, sent = CROWDS[crowd]
     for connection in connect(count):
@@ -123,7 +124,7 @@ def is_closed(connection):
 
 
 @pytest.mark.parametrize("path", ["/test", "/v1/models/model:predict", INFER])
-def test_a_long_string_in_json_takes_no_memory(server, ask, path):
+def test_a_long_string_in_json_takes_no_memory(server, path):
     """50 KB of JSON with one long string among numbers are refused within a few megabytes."""
     values = [0] * 20_000 + ["x" * 10_000]
     body = {"/test": values, INFER: {"inputs": [{"name": "x", "shape": [20_001], "datatype": "FP32", "data": values}]}}
@@ -132,7 +133,7 @@ def test_a_long_string_in_json_takes_no_memory(server, ask, path):
     assert answer.status == 400
 
 
-def test_a_shape_with_50000_dimensions_is_refused_at_once(server, ask):
+def test_a_shape_with_50000_dimensions_is_refused_at_once(server):
     """A tensor of more dimensions than there can be is 400, before its size is computed."""
     tensor = {"name": "x", "shape": [2**63 - 1] * 50_000, "datatype": "FP32", "data": []}
     answer = ask(server.url + INFER, json.dumps({"inputs": [tensor]}).encode())
@@ -149,7 +150,7 @@ PACK = {
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("coding", PACK)
-def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is_chunked):
+def test_waiting_bodies_are_counted_as_they_are_unpacked(server, coding, is_chunked):
     """Of eight requests of 48 MB where 64 MB may wait, one is read, as its own error shows; the others get 503 with
     Retry-After, and the worker takes no more than the limit and one body.
     """
@@ -172,7 +173,7 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is
 # --- file descriptors
 
 
-def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask):
+def test_without_a_free_descriptor_connections_wait(models, connect):
     """Where the system gives no descriptor, what is under way is answered, the rest waits, and the log says so once."""
     with serve(models["slow"], LOG_LEVEL="error") as short, ThreadPoolExecutor(8) as pool:
         worker = worker_of(short)
@@ -194,7 +195,7 @@ def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask)
 # --- an old worker goes when its successor is ready
 
 
-def test_no_request_fails_while_workers_are_replaced(serve, models, ask):
+def test_no_request_fails_while_workers_are_replaced(models):
     """Under load, with one worker and without retries, each request is answered by the old worker or its successor: at
     --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
     """

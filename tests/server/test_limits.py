@@ -7,14 +7,15 @@ import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
 from server.limits import Gate
-from tests.server.asking import INFER, RAW
+from tests.server.asking import INFER, RAW, ask
+from tests.server.serving import serve
 
 ROW = bytes(32)  # of the model "mlp", and of the model "slow"
 LIMITS = {"MAX_REQUEST_MB": 1, "MAX_WAITING": 2}
 
 
 @pytest.fixture(scope="module")
-def narrow(serve, models):
+def narrow(models):
     """A real server with one worker, a slow model and narrow limits."""
     with serve(models["slow"], workers=1, **LIMITS) as server:
         yield server
@@ -42,7 +43,7 @@ def test_a_gate_counts_bytes():
         pass
 
 
-def test_a_full_worker_refuses_at_once_and_its_probes_answer(narrow, ask):
+def test_a_full_worker_refuses_at_once_and_its_probes_answer(narrow):
     """With all places taken the next request gets 503 and Retry-After at once; probes and metrics go on answering."""
     with ThreadPoolExecutor(12) as pool:
         asked = [pool.submit(ask, narrow.url + INFER, ROW * 16000, RAW) for _ in range(10)]
@@ -59,7 +60,7 @@ def test_a_full_worker_refuses_at_once_and_its_probes_answer(narrow, ask):
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_that_is_too_large_is_refused(narrow, ask, is_chunked):
+def test_a_body_that_is_too_large_is_refused(narrow, is_chunked):
     """By its length, or while it comes in chunks, with a sentence that the client gets to see."""
     body = bytes(3 * 2**20)
     answer = ask(narrow.url + INFER, iter([body[: 2**20], body]) if is_chunked else body, RAW)

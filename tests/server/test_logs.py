@@ -10,6 +10,7 @@ import pytest
 
 from server.logs import REQUESTS, JsonFormatter, LineFormatter
 from tests.server.asking import INFER
+from tests.server.serving import gunicorn
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_lines_of_text_show_what_cannot_be_printed(record):
 FORGED = ["/a%0a[2000-01-01]%20[1]%20[INFO]%20FORGED", "/a%1b[31mred", "/a%e2%80%a8b", "/%ff%0d%0aFORGED", "/a%00b"]
 
 
-def test_nobody_writes_a_line_of_their_own(gunicorn, models):
+def test_nobody_writes_a_line_of_their_own(models):
     """Line breaks and escapes, in a path, a header or instead of a head, are shown as such in every line of the log."""
     options = [
         "--access-logfile",

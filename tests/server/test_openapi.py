@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.environments import make_environment
+from tests.server.serving import serve
 
 TEXT = st.text(st.characters(), max_size=8) | st.text(st.characters(exclude_categories=()), max_size=8)
 FORMAT = {"string": TEXT, "boolean": st.booleans(), "number": st.floats(), "object": st.just({})}
@@ -109,7 +110,7 @@ def test_requests_made_from_the_document(client, document, count):
 
 
 @pytest.mark.soak
-def test_schemathesis(serve, models, tmp_path):
+def test_schemathesis(models, tmp_path):
     """Schemathesis, with 2,000 requests that it makes from the document, finds no 5xx and nothing undescribed."""
     program = make_environment("schemathesis", "schemathesis>=4,<5") / "bin" / "schemathesis"
     with serve(models["mlp"], workers=2, LOG_LEVEL="warning") as server:

@@ -8,6 +8,7 @@ import pytest
 
 from server.scratch import make_scratch
 from tests.server.asking import wait_for
+from tests.server.serving import gunicorn
 
 
 def kill(process):
@@ -20,7 +21,7 @@ def kill(process):
 
 
 @pytest.mark.slow
-def test_what_a_killed_server_leaves_is_removed_by_the_next(gunicorn, models, tmp_path, monkeypatch):
+def test_what_a_killed_server_leaves_is_removed_by_the_next(models, tmp_path, monkeypatch):
     """Its counters and its copy of the model; the folder of one that is still there stays."""
     with monkeypatch.context() as patched:
         patched.setattr("tempfile.tempdir", str(tmp_path))

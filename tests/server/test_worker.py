@@ -19,20 +19,21 @@ from gunicorn.config import Config
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from tests.server.asking import INFER, LIVE, RAW, head, predictions, read_answer
+from tests.server.asking import INFER, LIVE, RAW, ask, head, predictions, read_answer
+from tests.server.serving import free_port, gunicorn, serve
 
 READY = LIVE.replace(b"live", b"ready")
 ROWS = np.random.default_rng(1).normal(size=(100, 8)).astype("f4").tobytes()
 
 
 @pytest.fixture(scope="module")
-def slow(serve, models):
+def slow(models):
     """A real server of a slow model with four workers."""
     with serve(models["slow"], workers=4, KERAS_BACKEND="tensorflow") as server:
         yield server
 
 
-def test_work_spreads_evenly(slow, ask):
+def test_work_spreads_evenly(slow):
     """Four clients with a connection for each request keep four workers equally busy."""
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 1200, RAW), range(48)))
@@ -42,7 +43,7 @@ def test_work_spreads_evenly(slow, ask):
     assert min(shares.values()) >= 8
 
 
-def test_no_request_waits_while_a_worker_is_idle(slow, ask):
+def test_no_request_waits_while_a_worker_is_idle(slow):
     """Four requests that come at the same moment go to four workers."""
     for _ in range(3):
         with ThreadPoolExecutor(4) as pool:
@@ -50,7 +51,7 @@ def test_no_request_waits_while_a_worker_is_idle(slow, ask):
         assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
 
 
-def test_probes_answer_while_all_workers_compute(slow, ask):
+def test_probes_answer_while_all_workers_compute(slow):
     """With every worker computing and requests waiting, each probe and the metrics answer within a second."""
     with ThreadPoolExecutor(24) as pool:
         work = [pool.submit(ask, slow.url + INFER, bytes(32) * 8000, RAW) for _ in range(16)]
@@ -101,7 +102,7 @@ class Listening:
 
 
 @pytest.fixture(scope="module", params=["TCP", "Unix", "TLS"])
-def listening(request, gunicorn, free_port, certificates, models, tmp_path_factory):
+def listening(request, certificates, models, tmp_path_factory):
     """A real server of a small model with one worker, behind each kind of socket."""
     address, options, context = ("127.0.0.1", free_port()), [], None
     if request.param == "Unix":

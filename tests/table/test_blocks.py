@@ -9,15 +9,6 @@ import pytest
 from ruo.table import NO_LABEL, open_table
 from ruo.table.csvtext import PIECE_BYTES
 
-FRAME = pl.DataFrame(
-    {
-        "a": [0.5, 1.5, 2.5, 3.5, 4.5],
-        "Label_0": [1, 0, 0, 1, 0],
-        "b": [10, 20, 30, 40, 50],
-        "Label_1": [0, 1, 1, 0, 1],
-    }
-)
-
 
 @pytest.mark.parametrize(
     ("columns", "indices"),
@@ -54,12 +45,3 @@ def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later:
     np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
     assert blocks[0].labels is not None
     np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
-
-
-def test_label_prefix_says_what_is_a_label() -> None:
-    """Another prefix makes other columns labels; a table without any has none."""
-    (block,) = open_table(FRAME, "b").blocks(None)
-    assert block.features.shape == (5, 3)
-    table = open_table(FRAME, "class_")
-    assert table.labels == []
-    assert next(open_table(FRAME, "class_").blocks(None)).labels is None
