@@ -30,15 +30,9 @@ def two(make_app):
 
 
 @pytest.fixture
-def sha256(client):
-    """The fingerprint of the model that is served."""
-    return client.serving.get().sha256
-
-
-@pytest.fixture
-def version(client):
-    """Its version."""
-    return client.serving.get().version
+def served(client):
+    """The model that is served, with its version and fingerprint."""
+    return client.serving.get()
 
 
 # --- what the server says of itself
@@ -57,8 +51,9 @@ def test_the_server_says_what_it_is(client):
     assert client.get("/v1/models").json == {"models": ["model"]}
 
 
-def test_model_metadata(client, sha256, version):
+def test_model_metadata(client, served):
     """The model's metadata name its tensors, its version, its fingerprint and the largest request."""
+    _, version, sha256 = served
     about = client.get("/v2/models/model").json
     assert about == {
         "name": "model",
@@ -71,8 +66,9 @@ def test_model_metadata(client, sha256, version):
     assert client.get(f"/v2/models/model/versions/{version}").json == about
 
 
-def test_v1_model_status(client, version, sha256):
+def test_v1_model_status(client, served):
     """A V1 model's status is KServe's and TensorFlow Serving's in one; a header has the fingerprint."""
+    _, version, sha256 = served
     for path in ("/v1/models/model", f"/v1/models/model/versions/{version}"):
         answer = client.get(path)
         about = answer.json
@@ -91,9 +87,9 @@ def test_config_for_perf_analyzer(client):
     assert config["max_batch_size"] == 256 * 2**20 // 32
 
 
-def test_repository_index(client, version):
+def test_repository_index(client, served):
     """The index lists the model; `ready` in the request leaves out what is not."""
-    entry = {"name": "model", "version": version, "state": "READY", "reason": ""}
+    entry = {"name": "model", "version": served.version, "state": "READY", "reason": ""}
     assert client.post("/v2/repository/index").json == [entry]
     assert client.post("/v2/repository/index", json={"ready": True}).json == [entry]
     assert client.post("/v2/repository/models/model/load").status_code == 400
@@ -116,8 +112,9 @@ def test_a_server_whose_model_is_broken_lives_and_is_not_ready(make_app, rows):
 # --- predictions
 
 
-def test_answers_say_who_made_them(client, rows, sha256, version):
+def test_answers_say_who_made_them(client, rows, served):
     """Every answer carries the version and fingerprint of its model, the worker and the server's own times."""
+    _, version, sha256 = served
     answer = client.post(INFER, json=v2_body(rows, id="7"))
     assert (answer.json["model_name"], answer.json["model_version"], answer.json["id"]) == ("model", version, "7")
     assert answer.headers["Ruo-Model-Sha256"] == sha256
@@ -128,13 +125,13 @@ def test_answers_say_who_made_them(client, rows, sha256, version):
 
 
 @pytest.mark.parametrize("path", ["/v2/models/model/versions/{}/infer", "/v1/models/model/versions/{}:predict"])
-def test_a_version_can_be_asked_for(client, rows, version, path):
+def test_a_version_can_be_asked_for(client, rows, served, path):
     """The version in the address is the one that answers; another is 404."""
     body = {**v2_body(rows)} if "infer" in path else {"instances": rows.tolist()}
-    assert client.post(path.format(version), json=body).status_code == 200
+    assert client.post(path.format(served.version), json=body).status_code == 200
     answer = client.post(path.format("7"), json=body)
     assert answer.status_code == 404
-    assert version in answer.json["error"]
+    assert served.version in answer.json["error"]
 
 
 def test_outputs_are_chosen_and_mixed(two):
@@ -256,6 +253,7 @@ MALFORMED = [
     ("POST", "/v1/models/other:predict", {}, 404, 'no model "other"'),
     ("GET", "/v2/models/model/versions/0", None, 404, 'no version "0"'),
     ("GET", "/v2/models/model/versions/0/ready", None, 404, 'no version "0"'),
+    ("GET", "/v2/models/model/versions/0/config", None, 404, 'no version "0"'),
     ("GET", "/v1/models/model/versions/0", None, 404, 'no version "0"'),
     ("POST", "/v2/models/model/versions/0/infer", tensor(), 404, 'no version "0"'),
     ("POST", "/v1/models/model:classify", {}, 404, "nothing"),

@@ -37,8 +37,8 @@ def tensor(rows, binary=True):
     return triton.InferInput("x", list(rows.shape), "FP32").set_data_from_numpy(rows, binary_data=binary)
 
 
-def test_triton_asks_what_it_asks(sync):
-    """Health, metadata, configuration, statistics and index are what Triton's client understands."""
+def test_triton_asks_what_it_asks(sync, rows):
+    """Health, metadata, configuration, statistics, index and versions are what Triton's client understands."""
     assert sync.is_server_live()
     assert sync.is_server_ready()
     assert sync.is_model_ready("model")
@@ -49,6 +49,9 @@ def test_triton_asks_what_it_asks(sync):
     assert sync.get_model_config("model")["max_batch_size"] > 0
     assert sync.get_inference_statistics("model")["model_stats"][0]["version"] == version
     assert sync.get_model_repository_index()[0]["state"] == "READY"
+    assert sync.infer("model", [tensor(rows)], model_version=version).get_response()["model_version"] == version
+    with pytest.raises(triton.InferenceServerException, match='no version "99"'):
+        sync.infer("model", [tensor(rows)], model_version="99")
 
 
 @pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
@@ -61,15 +64,6 @@ def test_triton_infers(sync, rows, expected, binary_in, binary_out, coding):
     result = sync.infer("model", [tensor(rows, binary_in)], outputs=outputs, request_id="7", **codings)
     np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
     assert result.get_response()["id"] == "7"
-
-
-def test_triton_asks_for_a_version(sync, rows, expected):
-    """The version that Triton's client names answers; an unknown one is its exception, with our sentence."""
-    version = sync.get_model_metadata("model")["versions"][-1]
-    result = sync.infer("model", [tensor(rows)], model_version=version)
-    assert result.get_response()["model_version"] == version
-    with pytest.raises(triton.InferenceServerException, match='no version "99"'):
-        sync.infer("model", [tensor(rows)], model_version="99")
 
 
 def test_triton_asks_several_at_once(sync, address, rows, expected):

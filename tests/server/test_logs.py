@@ -13,43 +13,28 @@ from tests.server.asking import INFER
 from tests.server.serving import gunicorn
 
 
-@pytest.fixture
-def lines(monkeypatch):
-    """What the log of the requests gets."""
-    records = []
-
-    class Keep(logging.Handler):
-        def emit(self, record):
-            records.append(record)
-
-    monkeypatch.setattr(REQUESTS, "handlers", [Keep()])
-    monkeypatch.setattr(REQUESTS, "propagate", False)
-    yield records
-    REQUESTS.setLevel(logging.NOTSET)
-
-
 @pytest.mark.parametrize(("level", "expected"), [("WARNING", 0), ("INFO", 2), ("DEBUG", 4)])
-def test_the_level_decides(client, rows, lines, level, expected):
+def test_the_level_decides(client, rows, caplog, level, expected):
     """At warning no request is in the log, at info those with a body, at debug the questions too."""
-    REQUESTS.setLevel(level)
+    caplog.set_level(level, REQUESTS.name)
     for path in ("/v2/health/live", "/metrics"):
         client.get(path)
     client.post("/test", json=rows.tolist())
     client.post("/test", data=b"{")
-    assert len(lines) == expected
+    assert [record.name for record in caplog.records] == [REQUESTS.name] * expected
 
 
-def test_a_line_says_what_happened(client, rows, lines):
+def test_a_line_says_what_happened(client, rows, caplog):
     """The line has the path, the status, the milliseconds, the sizes and the times, whatever the protocol."""
-    REQUESTS.setLevel("INFO")
+    caplog.set_level("INFO", REQUESTS.name)
     client.post("/test", data=b"no json")
-    message = lines[0].getMessage()
+    message = caplog.messages[0]
     assert message.startswith("POST /test 400 in ")
     assert "7 bytes in" in message
     tensor = {"name": "x", "shape": [1, 8], "datatype": "FP32", "data": rows[0].tolist()}
     for path, body in (("/test", rows.tolist()), (INFER, {"inputs": [tensor]})):
         answer = client.post(path, json=body)
-        message = lines[-1].getMessage()
+        message = caplog.messages[-1]
         assert message.startswith(f"POST {path} 200 in ")
         assert f"{len(json.dumps(body))} bytes in, {len(answer.data)} out (decode;dur=" in message
 

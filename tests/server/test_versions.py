@@ -142,16 +142,6 @@ def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, 
     wait_for(lambda: serving.get().version == "3")
 
 
-def test_removing_the_newest_version_goes_back(serving, models, tmp_path):
-    """Where the newest version is taken away the one before it serves again."""
-    publish(models["mlp"], tmp_path)
-    publish(models["other"], tmp_path)
-    serving = serving(tmp_path)
-    assert current(serving).version == "2"
-    (tmp_path / "2").rename(tmp_path / "withdrawn")
-    wait_for(lambda: serving.get().version == "1")
-
-
 @pytest.mark.parametrize(("newest", "is_broken"), [(2, False), (4, False), (4, True)])
 def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, newest, is_broken):
     """Asked for a version that another worker was given, a worker says 503 rather than 404, and goes to look; it takes
@@ -172,14 +162,17 @@ def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, new
     serving._look.set()
 
 
-def test_a_model_that_comes_later_is_taken(serving, models, tmp_path):
-    """A server may start before its model is there; it says what is missing and takes the model when it comes."""
-    serving = serving(tmp_path / "store")
+def test_models_come_and_go(serving, models, tmp_path):
+    """A server may start before its model is there; without its newest version the one before it serves again."""
+    store = tmp_path / "store"
+    serving = serving(store)
     with pytest.raises(NotReadyError, match="There is no model at"):
         serving.get(wait_s=10)
-    publish(models["mlp"], tmp_path / "store")
-    wait_for(lambda: serving.ready_workers() == 1)
-    assert serving.get().version == "1"
+    for name in ("mlp", "other"):
+        publish(models[name], store)
+    wait_for(lambda: serving.ready_workers() == 1 and serving.get().version == "2")
+    (store / "2").rename(store / "withdrawn")
+    wait_for(lambda: serving.get().version == "1")
 
 
 def test_only_the_pinned_model_is_loaded(serving, models):

@@ -64,10 +64,14 @@ def test_the_first_missing_value_is_named():
     assert (refusal.value.row, refusal.value.column) == (2, 2)
 
 
-def test_unequal_lists_deep_down():
-    """Lists that are unequal below the first level are refused as well."""
+def test_unequal_and_deep_lists():
+    """Lists that are unequal below the first level are refused, and those that are nested deeper than arrays are."""
     with pytest.raises(WireError, match="element 0, 1 has 1 values, element 0, 0 has 2"):
         to_array([[[1, 2], [3]], [[1, 2], [3, 4]]], "x")
+    assert to_array(loads(b"[" * 32 + b"1" + b"]" * 32), "x").shape == (1,) * 32
+    for depth in (33, 64, 65):
+        with pytest.raises(WireError, match="x is nested deeper than 32 lists"):
+            to_array(loads(b"[" * depth + b"1" + b"]" * depth), "x")
 
 
 def test_huge_numbers():

@@ -197,6 +197,16 @@ def test_every_truncation_is_a_wire_error(wire: Wire) -> None:
 
 
 @every_wire
+@pytest.mark.parametrize(
+    "body", [b"null", b"{}", b'{"predictions": 1}', b'{"error": "no"}', b"Internal Server Error", b""]
+)
+def test_other_answers_are_refused(wire: Wire, body: bytes) -> None:
+    """An answer without predictions is a WireError."""
+    with pytest.raises(WireError):
+        wire.decode_response({}, body)
+
+
+@every_wire
 def test_the_table_says_what_a_wire_is(wire: Wire) -> None:
     """A wire of models names one in its path, and one of bytes sends the array's own, or there is one without bytes."""
     features = np.ones((2, 3), np.float32)
