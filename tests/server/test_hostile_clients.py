@@ -151,9 +151,7 @@ PACK = {
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("coding", PACK)
 def test_waiting_bodies_are_counted_as_they_are_unpacked(server, coding, is_chunked):
-    """Of eight requests of 48 MB where 64 MB may wait, one is read, as its own error shows; the others get 503 with
-    Retry-After, and the worker takes no more than the limit and one body.
-    """
+    """Of eight times 48 MB where 64 MB may wait, one is read; the others get 503, and memory is the limit and one body."""
     body = PACK[coding](bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
     at_once = threading.Barrier(8)
 
@@ -196,9 +194,7 @@ def test_without_a_free_descriptor_connections_wait(models, connect):
 
 
 def test_no_request_fails_while_workers_are_replaced(models):
-    """Under load, with one worker and without retries, each request is answered by the old worker or its successor: at
-    --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
-    """
+    """Under load, with one worker and without retries, each request is answered, at --max-requests and at SIGHUP."""
     settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
     with (
         serve(models["mlp"], **settings) as server,

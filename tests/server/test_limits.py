@@ -21,20 +21,15 @@ def narrow(models):
         yield server
 
 
-def test_a_gate_has_one_place_more_than_may_wait():
-    """One request computes and two wait; the fourth is refused, until a place is free again."""
-    gate = Gate(2)
+def test_a_gate_counts_requests_and_bytes():
+    """One request computes and two wait until a place is free; large bodies are refused, but never one that comes alone."""
+    gate = Gate(2, limit=100)
     with gate.place(), gate.place():
         with gate.place(), pytest.raises(ServiceUnavailable) as refusal, gate.place():
             pass
         with gate.place():
             pass
     assert refusal.value.code == 503
-
-
-def test_a_gate_counts_bytes():
-    """Large bodies are refused before they fill the memory, but never one that comes alone."""
-    gate = Gate(9, limit=100)
     with gate.place(500), pytest.raises(ServiceUnavailable), gate.place(1):
         pass
     with gate.place(60), gate.place(40), pytest.raises(ServiceUnavailable), gate.place(1):

@@ -122,30 +122,23 @@ def test_a_flood(models):
 @pytest.mark.parametrize("size", [1, 2_500_000])
 def test_a_flood_of_large_bodies_sees_its_answers(models, size):
     """Clients that are refused while they are still sending get to see 503, not a broken connection."""
-    rows = max(1, size // 32)
-    with (
-        serve(models["mlp"], workers=1, MAX_WAITING=1, KERAS_BACKEND="tensorflow") as server,
-        ThreadPoolExecutor(16) as pool,
-    ):
-        answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * rows, RAW, 120), range(400)))
+    body = bytes(32) * max(1, size // 32)
+    with serve(models["mlp"], MAX_WAITING=1, KERAS_BACKEND="tensorflow") as server, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: ask(server.url + INFER, body, RAW, 120), range(400)))
     assert {answer.status for answer in answers} <= {200, 503}
 
 
 def test_memory_stays(models):
     """Ten thousand requests of 1,000 rows: after the first thousand a worker grows by less than 5 %."""
     body = np.random.default_rng(1).normal(size=(1000, 8)).astype("f4").tobytes()
-    with (
-        serve(models["mlp"], workers=2, LOG_LEVEL="warning", KERAS_BACKEND="tensorflow") as server,
-        ThreadPoolExecutor(4) as pool,
-    ):
-
-        def request(_):
-            return ask(server.url + INFER, body, RAW).status
-
-        assert set(pool.map(request, range(1000))) == {200}
-        before = memory_of(server)
-        assert set(pool.map(request, range(9000))) == {200}
-        after = memory_of(server)
+    settings = {"LOG_LEVEL": "warning", "KERAS_BACKEND": "tensorflow"}
+    with serve(models["mlp"], workers=2, **settings) as server, ThreadPoolExecutor(4) as pool:
+        memory = []
+        for count in (1000, 9000):
+            statuses = pool.map(lambda _: ask(server.url + INFER, body, RAW).status, range(count))
+            assert set(statuses) == {200}
+            memory.append(memory_of(server))
+    before, after = memory
     assert before.keys() == after.keys()
     for pid, size in before.items():
         assert after[pid] < 1.05 * size, (before, after)

@@ -71,20 +71,20 @@ def test_ten_thousand_columns_open_at_once(tmp_path: Path, form: str) -> None:
     assert read_rows(source)[0].tolist() == [int(name[1:]) for name in table.features]
 
 
-@pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])
-def test_a_table_without_rows_is_refused(source: pd.DataFrame | pl.DataFrame) -> None:
-    """The error says that there is nothing to score."""
-    with pytest.raises(TableError, match="has no rows"):
-        read_rows(source)
-
-
 @pytest.mark.parametrize(
-    ("source", "says"), [("nothing.csv", "does not exist"), (".", "is a folder"), ([[1, 2]], "A list is not a table")]
+    ("source", "says"),
+    [
+        ("nothing.csv", "does not exist"),
+        (".", "is a folder"),
+        ([[1, 2]], "A list is not a table"),
+        (pd.DataFrame({"a": []}), "has no rows"),
+        (pl.DataFrame({"a": []}, schema={"a": pl.Float64}), "has no rows"),
+    ],
 )
 def test_what_is_no_table_is_refused(source: Any, says: str) -> None:
-    """A missing file, a folder and an object of another kind are different errors."""
+    """A missing file, a folder, an object of another kind and a table without rows are different errors."""
     with pytest.raises(TableError, match=says):
-        open_table(source)
+        read_rows(source)
 
 
 # --- labels
