@@ -215,9 +215,8 @@ def test_answers_are_compressed_for_those_who_want_nothing_else(client, rows, co
 def test_a_token_closes_everything_but_the_probes(make_app, rows):
     """With RUO_TOKEN set, whoever has no token gets 401, except for the probes."""
     closed = make_app(RUO_TOKEN="säcret")
-    for path in ("/", "/v2/health/live", "/v2/health/ready", "/v2/models/model/ready"):
-        assert closed.get(path).status_code == 200
-    for path in ("/v2", "/v2/models/model", "/metrics", "/openapi.json", "/v1/models", "/nothing"):
+    assert closed.get("/v2/health/ready").status_code == 200  # for every route see test_openapi.py
+    for path in ("/v2", "/nothing"):
         answer = closed.get(path)
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="ruo"')
     for given in ("Bearer wrong", "Bearer", "Basic säcret", "säcret", "Bearer säcret2"):

@@ -17,21 +17,16 @@ def slots():
 
 
 def test_slots_are_given_out_once_and_again_after_clearing(slots):
-    """A slot belongs to one worker until it is cleared."""
+    """A slot belongs to one worker until it is cleared; a worker that has ended is neither ready nor known."""
+    assert (slots.ready(), slots.pids()) == (3, [10, 11, 12])
     assert slots.take() == 3
     with pytest.raises(RuntimeError, match="WEB_CONCURRENCY"):
         slots.take()
     slots.clear(1)
+    assert (slots.ready(), slots.pids()) == (2, [10, 12])
     assert slots.take() == 1
     assert not slots.is_ready(1)
-
-
-def test_ready_workers_and_their_processes_are_known(slots):
-    """Ready workers are counted, and a worker that has ended is neither ready nor known."""
-    assert (slots.ready(), slots.pids()) == (3, [10, 11, 12])
-    slots.clear(0)
-    assert (slots.ready(), slots.pids()) == (2, [11, 12])
-    slots.set(1, "is_ready", 0)
+    slots.set(0, "is_ready", 0)
     assert slots.ready() == 1
 
 

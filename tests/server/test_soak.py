@@ -56,18 +56,11 @@ def test_replacing_the_model_under_load(models, rows, expected, tmp_path, way):
     assert len(answers) > 1000
 
 
-@pytest.fixture
-def large(keras, tmp_path):
-    """A model of 200 MB, of large and small layers."""
-    layers = [keras.layers.Dense(width, "relu") for width in [4096] * 3 + [1024] * 15]
-    model = keras.Sequential([keras.Input((8,)), *layers])
-    model.save(tmp_path / "large.keras")
-    return tmp_path / "large.keras"
-
-
-def test_the_memory_of_replaced_models_comes_back(large, tmp_path):
+def test_the_memory_of_replaced_models_comes_back(keras, tmp_path):
     """Three times a large model is replaced under load; after the grace time a worker has the memory of one again."""
-    store = tmp_path / "store"
+    store, large = tmp_path / "store", tmp_path / "large.keras"
+    layers = [keras.layers.Dense(width, "relu") for width in [4096] * 3 + [1024] * 15]
+    keras.Sequential([keras.Input((8,)), *layers]).save(large)
     publish(large, store)
     settings = {"MODEL_POLL_SECONDS": 1, "MODEL_GRACE_SECONDS": 3, "KERAS_BACKEND": "tensorflow"}
     with serve(store, workers=2, **settings) as server:

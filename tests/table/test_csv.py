@@ -21,7 +21,10 @@ def test_a_file_of_many_pieces_keeps_itsread_rows(tmp_path: Path) -> None:
     pl.DataFrame(numbers, [f"x{i}" for i in range(6)]).write_csv(path)
 
     assert path.stat().st_size > 2 * 8 << 20
-    np.testing.assert_array_equal(numbers, read_rows(path, 7_919))
+    blocks = list(open_table(path).blocks(7_919))
+    assert len(blocks) == 38
+    for block in blocks:
+        np.testing.assert_array_equal(numbers[block.start : block.start + 7_919], block.features)
 
 
 @pytest.mark.parametrize("size", range(1, 40))

@@ -150,7 +150,6 @@ def test_every_table_holds_what_pythons_csv_reads(
 
     counts = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
     assert counts["equal"] > len(seeds) / 2, counts
-    print(counts)
 
 
 def damage(rng: random.Random, data: bytes) -> bytes:

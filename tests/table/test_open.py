@@ -38,6 +38,14 @@ def test_blocks_hold_every_row_in_order(tmp_path: Path, form: str, chunk_size: i
     assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet", "pandas", "polars"])
+def test_the_parts_of_a_table_are_the_table(tmp_path: Path, form: str) -> None:
+    """Whatever the form, no row is in two parts or in none."""
+    source = as_form(FRAME, form, tmp_path)
+    blocks = [block for part in range(3) for block in open_table(source, shard=(part, 3)).blocks(1)]
+    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET", "pq"])
 @pytest.mark.parametrize("name", ["run[1]", "a*", "?", "{a,b}", "~", "a%20b", "a:b", "é ü"])
 def test_a_path_is_no_pattern(tmp_path: Path, name: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +103,7 @@ def test_what_is_no_table_is_refused(source: Any, says: str) -> None:
     [
         ({"Label_0": [1, 0], "Label_1": [0, 1]}, [0, 1]),
         ({"Label_class": [3, 0]}, [3, 0]),
+        ({"Label_class": [2**24 - 1, 2**24]}, [2**24 - 1, NO_LABEL]),
         ({"Label_0": [0, 1], "Label_1": [0, 1]}, [NO_LABEL, NO_LABEL]),
         ({"Label_name": ["cat", "dog"]}, [NO_LABEL, NO_LABEL]),
         ({"Label_x": [0.5, -1]}, [NO_LABEL, NO_LABEL]),

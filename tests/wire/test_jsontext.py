@@ -48,11 +48,6 @@ def test_words_that_json_lacks():
     assert dumps({"x": array[:2]}) == b'{"x":[NaN,Infinity]}'
 
 
-def test_whole_numbers_stay_whole():
-    """Integers and truth values keep their kind; a float among them makes floats."""
-    assert [to_array(data, "x").dtype.kind for data in ([1], [True], [1.0], [1, 0.5])] == ["i", "b", "f", "f"]
-
-
 def test_the_first_missing_value_is_named():
     """Row and column of the first NaN are in the error, for a table and for an image."""
     require_finite(np.zeros((2, 2)))
@@ -74,8 +69,9 @@ def test_unequal_and_deep_lists():
             to_array(loads(b"[" * depth + b"1" + b"]" * depth), "x")
 
 
-def test_huge_numbers():
-    """A whole number that no datatype holds becomes the nearest float, one beyond all floats is refused."""
+def test_numbers_keep_their_kind():
+    """A float among them makes floats; so does a whole number that no datatype holds, and one beyond all floats is refused."""
+    assert [to_array(data, "x").dtype.kind for data in ([1], [True], [1.0], [1, 0.5])] == ["i", "b", "f", "f"]
     assert to_array([10**30], "x")[0] == 1e30
     with pytest.raises(WireError, match="too large"):
         to_array([10**400], "x")
