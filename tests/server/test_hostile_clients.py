@@ -48,6 +48,7 @@ def connect(server):
             return made
 
         yield open_many
+    wait_for(lambda: ask(server.url + INFER, bytes(32), RAW).status == 200)  # there is room again
 
 
 def worker_of(running):
