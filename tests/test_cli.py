@@ -63,13 +63,10 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
     ],
 )
-def test_a_mistake_is_one_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """A user's mistake ends with a sentence and a status that is not 0, never with a traceback."""
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, arguments)
-
     assert result.exit_code != 0
     assert sentence in result.output
     assert "Traceback" not in result.output
@@ -79,7 +76,6 @@ def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, 
     """With --errors collect the rest is scored, the failures are named, and the status is 3; else it is 1."""
     server = scripted(lambda number, body, headers: reply(500, b"boom") if number == 1 else right_answer(body, headers))
     arguments = ["score", str(small_csv), server.url, "--chunk-size=2", "--concurrency=1"]
-
     result = CliRunner().invoke(main, [*arguments, "--errors=collect"])
     assert result.exit_code == 3
     assert "2 rows not scored" in result.output
@@ -117,8 +113,7 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(
     output, _ = process.communicate(timeout=20)
 
     kept = "the same command goes on from there" if has_checkpoint else "nothing is kept without --checkpoint"
-    assert output == f"Interrupted; {kept}.\n"
-    assert process.returncode == 130
+    assert (process.returncode, output) == (130, f"Interrupted; {kept}.\n")
     before = len(server.requests)
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
