@@ -22,7 +22,7 @@ from urllib.parse import quote
 import click
 import pandas as pd
 
-from ruo.errors import ArgumentError, RuoError
+from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
 from ruo.notebook.report import page, to_body
@@ -33,6 +33,7 @@ _RECORD = "parameters.json"  # marks a finished run
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 
 
+@needs("notebooks")
 def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
 ) -> str:
@@ -142,6 +143,7 @@ class _Combination:
         return f"## {str(self).replace(',', ', ')}{link}\n\n{text}"
 
 
+@needs("notebooks")
 def run_grid(
     notebook: str | os.PathLike[str],
     results: str | os.PathLike[str],
