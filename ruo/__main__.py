@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 import click
 
-from ruo.errors import RuoError
+from ruo.cli.serve import serve
+from ruo.errors import RuoError, needs
 
 _SOME_FAILED = 3
 _RESUMED = "the same command goes on from there"
@@ -21,7 +22,8 @@ class _Verbs(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         try:
-            return super().invoke(context)
+            with needs("server,notebooks"):
+                return super().invoke(context)
         except RuoError as error:
             raise click.ClickException(str(error)) from error
 
@@ -40,6 +42,9 @@ def _interruptible(hint: str) -> Iterator[None]:
 @click.version_option(package_name="ruo")
 def main() -> None:
     """Score a whole table with a Keras model that is served over HTTP."""
+
+
+main.add_command(serve)
 
 
 @main.command()

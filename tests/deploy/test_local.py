@@ -72,9 +72,7 @@ def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
 def test_a_missing_model_is_an_error(tmp_path: Path) -> None:
     """The error names the path and says how to make a demo."""
     with (
-        pytest.raises(
-            DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: python -m ruo demo"
-        ),
+        pytest.raises(DeploymentError, match=r"There is no model at .*nothing\.keras; make one with: ruo demo"),
         local_server(tmp_path / "nothing.keras"),
     ):
         pass
