@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 
 from ruo.cli.serve import serve
+from ruo.cli.status import status
 from ruo.errors import RuoError, needs
 
 _SOME_FAILED = 3
@@ -45,6 +46,7 @@ def main() -> None:
 
 
 main.add_command(serve)
+main.add_command(status)
 
 
 @main.command()

@@ -28,9 +28,9 @@ def test_slots_are_given_out_once_and_again_after_clearing(slots):
 
 def test_ready_workers_and_their_processes_are_known(slots):
     """Ready workers are counted, and a worker that has ended is neither ready nor known."""
-    assert (slots.ready(), slots.pids()) == (3, [10, 11, 12])
+    assert (slots.ready(), slots.states()) == (3, [(10, 1, 0), (11, 1, 0), (12, 1, 0)])
     slots.clear(0)
-    assert (slots.ready(), slots.pids()) == (2, [11, 12])
+    assert (slots.ready(), [pid for pid, *_ in slots.states()]) == (2, [11, 12])
     slots.set(1, "is_ready", 0)
     assert slots.ready() == 1
 
