@@ -3,6 +3,7 @@
 results/model=mlp,workers=2/   what `run_notebook` leaves, and parameters.json once the run has finished
 results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
 results/verdicts.md            every verdict, or the error instead
+results/ranking.md             which combination is best, with a figure beside it
 """
 
 import hashlib
@@ -25,6 +26,7 @@ import pandas as pd
 from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
+from ruo.notebook.ranking import write_ranking
 from ruo.notebook.report import page, to_body
 
 GATHERED = "gathered.csv"
@@ -169,6 +171,7 @@ def run_grid(
         failed = f"; FAILED: {combination.error}" if combination.error else ""
         click.echo(f"{label} {_span(seconds[-1])}{left}{failed}", err=True)
         _gather(folder, combinations)  # after each run, so that an interrupted grid leaves its results
+    write_ranking(folder, [(str(one), one.rows(), _verdict(one.folder)) for one in combinations if not one.error])
     return _gather(folder, combinations)
 
 
