@@ -99,6 +99,7 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "ruo").partition(".")[0] in ("ruo", "server"):
+        package = (error.name or "ruo").partition(".")[0]
+        if package in ("ruo", "server"):
             raise  # a defect, and not a package
-        raise MissingPackageError(f"{error.name} is not installed; run: pip install 'ruo[{extra}]'") from error
+        raise MissingPackageError(f"{package} is not installed; run: pip install 'ruo[{extra}]'") from error
