@@ -1,5 +1,6 @@
 """The command line."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -137,3 +138,24 @@ def test_a_wrong_option_is_refused(option: str, sentence: str) -> None:
 
     assert result.exit_code == 2
     assert sentence in " ".join(result.output.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "call"),
+    [
+        ("scipy", "import ruo.experiment"),
+        ("matplotlib", "import ruo.figures"),
+        ("yaml", "from ruo.notebook import prepare"),
+        ("sklearn", "from ruo.__main__ import main; main(['demo', '--rows=10', '--out=x'])"),
+    ],
+)
+def test_a_missing_package_is_one_sentence(missing: str, call: str, tmp_path: Path) -> None:
+    """Where a package of an extra is not installed, the last line says so, and how to install it."""
+    program = f"import sys; sys.modules[{missing!r}] = None; sys.path.insert(0, {str(Path.cwd())!r}); {call}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.search(rf"Error: {missing} is not installed; run: pip install 'ruo\[[a-z,]+\]'$", last), done.stderr
+    assert done.stderr.count("\n") == 1 or "main" not in call

@@ -89,4 +89,4 @@ def test_without_scipy() -> None:
         "except MissingPackageError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "The interval needs scipy; run: pip install 'ruo[notebooks]'\n"
+    assert done.stdout == "scipy is not installed; run: pip install 'ruo[notebooks]'\n"

@@ -59,16 +59,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def drive() -> Callable[[str, str, Path], dict]:
-    """Do one of drive.py's actions at an address, leave a picture, and say what was seen."""
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None) or cannot(
+def chromium() -> str:
+    """The program of a browser."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None) or cannot(
         "There is no Chromium here; on Debian and Ubuntu: apt-get install chromium"
     )
+
+
+@pytest.fixture(scope="session")
+def drive(chromium: str) -> Callable[[str, str, Path], dict]:
+    """Do one of drive.py's actions at an address, leave a picture, and say what was seen."""
     works = ("python", "-c", "import playwright.sync_api")
     python = make_environment("playwright", PLAYWRIGHT, works=works) / "bin" / "python"
 
     def run(address: str, action: str, picture: Path) -> dict:
-        command = [str(python), str(HERE / "drive.py"), address, str(chromium), action, str(picture)]
+        command = [str(python), str(HERE / "drive.py"), address, chromium, action, str(picture)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=540)
         assert done.returncode == 0, f"{done.stderr[-3000:]} (see {picture})"
         return json.loads(done.stdout)

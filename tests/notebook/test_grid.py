@@ -227,11 +227,11 @@ def test_mistakes_are_found_before_anything_runs(notebook: Path, tmp_path: Path,
 
 
 def test_the_exit_status(notebook: Path, results: Path) -> None:
-    """The command prints the verdicts; its status is 3 if a combination failed, and 1 if nothing could run."""
+    """The command says where the verdicts are; its status is 3 if a combination failed, and 1 if nothing could run."""
     arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels", "[1,none]", "-p", "name", "a,b/c"]
     done = CliRunner().invoke(main, [*arguments, "-p", "size", "2,13"])
     assert done.exit_code == 3
-    assert "VALID: 2 of a" in done.output
+    assert "verdicts.md" in done.output
     assert "FAILED: Cell" in done.output
     done = CliRunner().invoke(main, [*arguments, "-p", "sise", "2,13"])
     assert done.exit_code == 1

@@ -33,7 +33,7 @@ def test_requests_rows_and_seconds_are_counted(app, rows):
     assert counted["ruo_requests_total", "404", "none"] == 1
     assert counted["ruo_rows_total", version] == 300
     assert counted["ruo_infer_failures_total",] == 1
-    for stage in ("decode", "queue", "predict", "encode"):
+    for stage in ("request", "decode", "queue", "predict", "encode"):
         assert counted[f"ruo_{stage}_seconds_count",] == 3
     assert counted["ruo_predict_seconds_sum",] > 0
     assert counted["ruo_model_loaded", *sorted(("model", version, sha256))] == 1

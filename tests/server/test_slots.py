@@ -18,12 +18,12 @@ def slots():
 
 def test_slots_are_given_out_once_and_again_after_clearing(slots):
     """A slot belongs to one worker until it is cleared; a worker that has ended is neither ready nor known."""
-    assert (slots.ready(), slots.pids()) == (3, [10, 11, 12])
+    assert (slots.ready(), slots.states()) == (3, [(10, 1, 0), (11, 1, 0), (12, 1, 0)])
     assert slots.take() == 3
     with pytest.raises(RuntimeError, match="WEB_CONCURRENCY"):
         slots.take()
     slots.clear(1)
-    assert (slots.ready(), slots.pids()) == (2, [10, 12])
+    assert (slots.ready(), slots.states()) == (2, [(10, 1, 0), (12, 1, 0)])
     assert slots.take() == 1
     assert not slots.is_ready(1)
     slots.set(0, "is_ready", 0)
