@@ -55,6 +55,10 @@ class Model:
 
 
 def _fit(array: Array, spec: TensorSpec) -> Array:
+    if (array.dtype == object) != (spec.dtype == object):
+        raise WireError(
+            f'Input "{spec.name}" takes {datatype_of(spec.dtype)}; text is not a number, nor a number text.'
+        )
     if array.ndim == 0:
         raise WireError(f'Input "{spec.name}" is a single number; the first dimension must be the rows.')
     shape = [len(array), *spec.shape[1:]]

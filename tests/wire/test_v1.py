@@ -102,7 +102,7 @@ def test_the_only_signature_may_be_named():
         ({"instances": [{"a": 1}, {"b": 1}]}, "Row 1 names"),
         ({"instances": [{"a": 1}, [1]]}, "not rectangular"),
         ({"inputs": {}}, "names no tensor"),
-        ({"inputs": {"a": "b"}}, "not a number"),
+        ({"inputs": {"a": {"b": 1}}}, "not a number"),
         ({"instances": ROWS, "signature_name": "train"}, "'train'"),
         ({"instances": ROWS, "signature_name": 1}, "signature"),
     ],
