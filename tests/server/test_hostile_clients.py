@@ -17,12 +17,10 @@ import psutil
 import pytest
 import zstandard
 
+from tests.server.asking import INFER, LIVE, RAW, clients_without_a_pause, head, wait_for
+
 pytestmark = pytest.mark.slow
 
-INFER = "/v2/models/model/infer"
-RAW = {"Inference-Header-Content-Length": "0"}
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: 0\r\n"
 MB = 1 << 20
 
 
@@ -72,22 +70,20 @@ def memory_within(server, most_mb):
 # --- probes are answered
 
 CROWDS = {
-    "GETs with a length and no body": (20, LIVE[:-2] + b"Content-Length: 100000\r\n\r\n"),
-    "GETs that announce chunks": (20, LIVE[:-2] + b"transfer-encoding: chunked\r\n\r\n"),
     "half a head": (100, LIVE[:40]),
-    "no body": (100, POST + b"Content-Length: 100\r\n\r\n"),
-    "answers that are not read": (50, POST + b"Content-Length: %d\r\n\r\n" % (32 * 100_000) + bytes(32 * 100_000)),
+    "no body": (100, head(100)),
+    "answers that are not read": (50, head(32 * 100_000) + bytes(32 * 100_000)),
     "probes whose answers are not read": (50, LIVE * 20_000),
     "documents that are not read": (50, LIVE.replace(b"/v2/health/live", b"/openapi.json") * 1_000),
     "nothing": (1100, b""),
     "one request, and then nothing": (1100, LIVE),
-    "no body, from more than there is room for": (1100, POST + b"Content-Length: 100\r\n\r\n"),
+    "no body, from more than there is room for": (1100, head(100)),
 }
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
-    """Whatever many other clients do or leave undone, a probe has its answer within a second; so has a request later."""
+    """Whatever many other clients do or leave undone, a probe has its answer within a second."""
     count, sent = CROWDS[crowd]
     for connection in connect(count):
         connection.setblocking(False)
@@ -96,7 +92,7 @@ def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
     if sent == LIVE:
         connection.settimeout(20)
         connection.recv(12)
-    for path in ("/v2/health/live", "/v2/health/ready", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/v2/health/live", "/v2/health/ready") * 2:
         answer = ask(server.url + path)
         assert (answer.status, answer.seconds < 1) == (200, True), answer.seconds
     assert worker_of(server) == server.worker
@@ -143,10 +139,6 @@ def test_a_shape_with_50000_dimensions_is_refused_at_once(server, ask):
     assert (answer.status, answer.seconds < 1) == (400, True)
 
 
-def in_chunks(body):
-    yield from (body[start : start + MB] for start in range(0, len(body), MB))
-
-
 PACK = {
     "identity": lambda body: body,
     "gzip": lambda body: gzip.compress(body, 1),
@@ -166,7 +158,7 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is
 
     def request(_):
         at_once.wait()
-        sent = in_chunks(body) if is_chunked else body
+        sent = (body[start : start + MB] for start in range(0, len(body), MB)) if is_chunked else body
         return ask(server.url + INFER, sent, {**RAW, "Content-Encoding": coding}, timeout=120)
 
     with memory_within(server, 64 + 48 + 20), ThreadPoolExecutor(8) as pool:
@@ -207,29 +199,16 @@ def test_no_request_fails_while_workers_are_replaced(serve, models, ask):
     --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
     """
     settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
-    with serve(models["mlp"], **settings) as server, ThreadPoolExecutor(3) as pool:
-        stop = threading.Event()
-
-        def client(_):
-            answers = []
-            while not stop.is_set():
-                answers.append(ask(server.url + INFER, bytes(32), RAW))
-            return answers
-
-        clients = [pool.submit(client, number) for number in range(3)]
-        by_requests = wait_for_the_end_of(worker_of(server))
+    with (
+        serve(models["mlp"], **settings) as server,
+        clients_without_a_pause(3, lambda: ask(server.url + INFER, bytes(32), RAW)) as answers,
+    ):
+        wait_for_the_end_of(worker_of(server))
         psutil.Process(server.pid).send_signal(signal.SIGHUP)
-        by_signal = wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
-        stop.set()
-        answers = [answer for each in clients for answer in each.result()]
-    assert by_requests
-    assert by_signal
+        wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
     assert {answer.status for answer in answers} == {200}
     assert len({answer.headers["Ruo-Worker"] for answer in answers}) >= 3
 
 
 def wait_for_the_end_of(pid):
-    until = time.monotonic() + 60
-    while psutil.pid_exists(pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    return not psutil.pid_exists(pid)
+    wait_for(lambda: not psutil.pid_exists(pid))
