@@ -33,7 +33,7 @@ SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}
 SERVER_LAYERS = """
     settings limits logs scratch
     metrics slots body
-    model repository worker
+    repository worker
     scheduler
     versions
     inference
@@ -54,7 +54,7 @@ def _run(program: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "refused"),
     [
-        ("import server.application, server.model, server.worker", CLIENT),
+        ("import server.application, ruo.model.loading, server.worker", CLIENT),
         ("from ruo import score_csv, ascore_csv, iter_scores, Scores, ScoringError, local_server", SERVER),
         ("import ruo, ruo.wire, ruo.errors, ruo.machine", [*CLIENT, *SERVER]),
         ("import ruo.learn, ruo.deploy.local, ruo.__main__", [*SERVER, "sklearn"]),

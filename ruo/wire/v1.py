@@ -36,17 +36,19 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     if not isinstance(message, dict) or ("instances" in message) == ("inputs" in message):
         raise WireError('The body must be a JSON object with either "instances" or "inputs".')
     # [TFS] "If unspecifed default serving signature is used."
-    if message.get("signature_name", SIGNATURE) != SIGNATURE:
-        raise WireError(f'There is no signature {message["signature_name"]!r:.60}; the only one is "{SIGNATURE}".')
+    signature = message.get("signature_name") or ""
+    if not isinstance(signature, str):
+        raise WireError('"signature_name" must be a string.')
     if "inputs" in message:
-        return InferRequest(_by_name(message["inputs"], "inputs", may_be_text=True), columnar=True)
+        inputs = _by_name(message["inputs"], "inputs", may_be_text=True)
+        return InferRequest(inputs, columnar=True, signature=signature)
     instances = message["instances"]
     if not isinstance(instances, list):
         raise WireError('"instances" must be a list with one element per row.')
     # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
     if instances and all(isinstance(instance, dict) for instance in instances):
-        return InferRequest(_rows_by_name(instances, may_be_text=True))
-    return InferRequest({ONLY: to_array(instances, "instances", may_be_text=True)})
+        return InferRequest(_rows_by_name(instances, may_be_text=True), signature=signature)
+    return InferRequest({ONLY: to_array(instances, "instances", may_be_text=True)}, signature=signature)
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:

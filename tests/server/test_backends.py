@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from server.model import load_model
+from ruo.model.loading import load_model
 
 PROGRAM = """
 import json, pathlib, sys
 import numpy as np
-from server.model import load_model
+from ruo.model.loading import load_model
 
 paths, rows, odds, precision = json.load(sys.stdin)
 found = {}

@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import pytest
 import zstandard
-
 from tests.server.asking import INFER, LIVE, RAW, clients_without_a_pause, head, wait_for
 
 pytestmark = pytest.mark.slow

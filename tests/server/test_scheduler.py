@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 import pytest
 
-from ruo.model.compiled import ROWS_PER_CALL
+from ruo.model.signature import ROWS_PER_CALL
 from ruo.wire import WireError
 from server.scheduler import EarliestDue, Scheduler
 
@@ -20,6 +20,9 @@ class Calls:
         self.scheduler, self.pause, self.go = scheduler, pause, threading.Event()
         self.values, self.rows = [], []
         self.go.set()
+
+    def rows_per_call(self, arrays):
+        return ROWS_PER_CALL
 
     def run(self, arrays):
         self.rows.append(len(arrays[0]))
@@ -139,12 +142,12 @@ def test_a_deadline_ends_the_waiting(calls):
 def test_a_model_that_fails_gives_its_turn_back(calls):
     """The next request computes."""
 
-    class Broken:
+    class Broken(Calls):
         def run(self, arrays):
             raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
-        calls.scheduler.run(Broken(), [np.ones((1, 1))])
+        calls.scheduler.run(Broken(calls.scheduler), [np.ones((1, 1))])
     assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.server.asking import INFER, RAW, clients_without_a_pause, predictions, wait_for
 
 from ruo.model.store import publish
-from tests.server.asking import INFER, RAW, clients_without_a_pause, predictions, wait_for
 
 pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 
