@@ -8,20 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Each at Keras 2's default, so that the layer does the same without it.
-_OLD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "LSTM": {"time_major": False},
-    "GRU": {"time_major": False},
-    "SimpleRNN": {"time_major": False},
-    "RNN": {"time_major": False},
-    "DepthwiseConv1D": {"groups": 1},
-    "DepthwiseConv2D": {"groups": 1},
-    "Conv1DTranspose": {"groups": 1},
-    "Conv2DTranspose": {"groups": 1},
-    "Conv3DTranspose": {"groups": 1},
-    "SeparableConv1D": {"groups": 1},
-    "SeparableConv2D": {"groups": 1},
+from ruo.errors import ModelError
+
+_RECURRENT = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+_SEPARATE = ("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
+# Each at Keras 2's default, with which a layer does the same as without it.
+_OLD_DEFAULTS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "time_major": (False, _RECURRENT),
+    "groups": (1, (*_TRANSPOSED, *_SEPARATE)),
 }
+_OF_TRAINING = (
+    "kernel_initializer",
+    "kernel_regularizer",
+    "kernel_constraint",
+)  # of a kernel that these layers do not have
 
 
 @contextmanager
@@ -33,7 +34,12 @@ def without_old_arguments(path: Path) -> Iterator[Path]:
     import h5py
 
     with h5py.File(path) as file:
-        text = file.attrs["model_config"]
+        text, version = file.attrs["model_config"], str(file.attrs.get("keras_version", ""))
+    if version.startswith("2") and "hard_sigmoid" in str(text):
+        raise ModelError(
+            "it uses hard_sigmoid, which Keras 3 computes differently than Keras 2, which made it; load it with tf_keras "
+            'and export it: tf_keras.models.load_model("model.h5").export("folder") makes a SavedModel.'
+        )
     config = json.loads(text)
     if not _drop(config):
         yield path
@@ -51,9 +57,13 @@ def _drop(value: Any) -> int:
         return sum(map(_drop, value))
     if not isinstance(value, dict):
         return 0
-    found, arguments = 0, value.get("config")
-    for name, default in _OLD_DEFAULTS.get(str(value.get("class_name")), {}).items():
-        if isinstance(arguments, dict) and name in arguments and arguments[name] == default:
-            del arguments[name]
-            found += 1
-    return found + sum(map(_drop, value.values()))
+    name, arguments = value.get("class_name"), value.get("config")
+    old: list[str] = []
+    if isinstance(arguments, dict):
+        for key, (default, layers) in _OLD_DEFAULTS.items():
+            if name in layers and arguments.get(key) == default:
+                old.append(key)
+        old += [key for key in _OF_TRAINING if name in ("SeparableConv1D", "SeparableConv2D") and key in arguments]
+        for key in old:
+            del arguments[key]
+    return len(old) + sum(map(_drop, value.values()))

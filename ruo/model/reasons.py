@@ -18,16 +18,18 @@ _OPERATION = (
     "(with RUO_TRUST_MODEL=1), or export the model without it."
 )
 _DAMAGE = (
-    r"[Tt]runcated file|[Bb]ad symbol table|Unable to (synchronously )?open|BadZipFile|[Bb]ad CRC|zip file"
+    r"[Tt]runcated file|[Bb]ad symbol table|Unable to (synchronously )?open|BadZipFile|[Bb]ad CRC|zip file|Read less bytes"
     r"|Error -?\d+ while decompressing|Can't (synchronously )?read"
 )
 
 # What a message has in it, and the sentence for it.
 _KNOWN = (
     (r"Python lambda|safe_mode", _LAMBDA),
+    (r"JSONDecodeError", "its config.json is damaged; save the model again."),
+    (r"Could not deserialize ()'[\w.]*?(\w+)' because", _CLASS),
     (r"Could not (?:locate|deserialize) (\w+) '(?:\w+>)?([\w.]+)'", _CLASS),
     (r"Unknown ()(?:layer|class|object|\w+ function): '?([\w.]+)'?", _CLASS),
-    (r"Could not interpret (\w+) identifier: (\w+)", _CLASS),
+    (r"Could not interpret (\w+)(?: \w+)? identifier: (\w+)", _CLASS),
     (r"requires? (?:the )?`?(TensorFlow|JAX|PyTorch|Torch)`? backend", _BACKEND),
     (_DAMAGE, UNREADABLE),
     (
@@ -36,7 +38,7 @@ _KNOWN = (
     ),
     (r"Op type not registered '(\w+)'", _OPERATION),
     (
-        r"DecodeError|[Cc]annot parse file|Error parsing message",
+        r"^DecodeError|[Cc]annot parse file|Error parsing message",
         "its saved_model.pb is cut off or damaged; copy it again.",
     ),
 )
