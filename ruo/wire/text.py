@@ -9,10 +9,10 @@ from ruo.wire.messages import Array, WireError
 _LENGTH = struct.Struct("<I")
 
 
-def as_tensor(cells: list[str]) -> Array:
+def as_tensor(cells: list[str | bytes]) -> Array:
     """The texts as a tensor, (elements,)."""
     array = np.empty(len(cells), object)
-    array[:] = [cell.encode() for cell in cells]
+    array[:] = [cell.encode() if isinstance(cell, str) else cell for cell in cells]
     return array
 
 

@@ -250,7 +250,7 @@ def make(keras, name, folder):
 
 def _names(keras, model):
     """Keys, where the model takes a dict."""
-    keys = [path[-1] for path, _ in keras.tree.flatten_with_path(getattr(model, "input", model.inputs))]
+    keys = [(path or (0,))[-1] for path, _ in keras.tree.flatten_with_path(getattr(model, "input", model.inputs))]
     return [key if isinstance(key, str) else tensor.name for key, tensor in zip(keys, model.inputs, strict=True)]
 
 
