@@ -159,14 +159,15 @@ def _measure(model: Model, length: int, run: Run) -> Model:
             run(trial, _blank(model, rows, length))
         return min(seconds[-2:])
 
-    trial, rows, cost = replace(model, run=timed), 1, 0.0
+    trial = replace(model, run=timed)
     row_bytes = max(1, sum(array.nbytes for array in _blank(model, 1, length)))
-    cost = cost_of(1)
-    while rows < ROWS_PER_CALL and 2 * rows * row_bytes <= BYTES_PER_CALL:
-        more = cost_of(2 * rows)
-        if more > max(_SHORT_S, 1.8 * cost):
+    rows, cost, most = 1, cost_of(1), max(1, min(ROWS_PER_CALL, BYTES_PER_CALL // row_bytes))
+    while rows < most:
+        more = min(4 * rows, most)
+        longer = cost_of(more)
+        if longer > max(_SHORT_S, 0.9 * cost * more / rows):
             break
-        rows, cost = 2 * rows, more
+        rows, cost = more, longer
     measured = replace(model, call_bytes=rows * row_bytes)
     run(measured, _blank(model, rows, length))
     return measured

@@ -66,8 +66,12 @@ class Model:
 
 
 def _fit(array: Array, spec: TensorSpec) -> Array:
+    if (array.dtype == object) != (spec.dtype == object) and array.size:
+        given, taken = ("text", "numbers") if array.dtype == object else ("numbers", "text")
+        raise WireError(f'Input "{spec.name}" holds {given}, the model takes {taken} ({datatype_of(spec.dtype)}).')
     if array.ndim == 0:
-        raise WireError(f'Input "{spec.name}" is a single value; the first dimension must be the rows.')
+        kind = "text" if array.dtype == object else "number"
+        raise WireError(f'Input "{spec.name}" is a single {kind}; the first dimension must be the rows.')
     shape = [len(array), *spec.shape[1:]]
     fits = array.ndim == len(shape) and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
     if not fits:
@@ -78,9 +82,6 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
                 f"({datatype_of(spec.dtype)}; -1 is any size)."
             )
         array = array.reshape(shape)
-    if (array.dtype == object) != (spec.dtype == object) and array.size:
-        given, taken = ("text", "numbers") if array.dtype == object else ("numbers", "text")
-        raise WireError(f'Input "{spec.name}" holds {given}, the model takes {taken} ({datatype_of(spec.dtype)}).')
     with np.errstate(over="ignore", invalid="ignore"):
         converted = np.ascontiguousarray(array, dtype=spec.dtype)
     # a float too large for FP32 becomes Infinity, which a model accepts; a truncated fraction is a wrong number

@@ -343,7 +343,7 @@ MALFORMED = [
     ("POST", V1_PREDICT, {"instances": [[1] * 8, [1]]}, 400, "element 1"),
     ("POST", V1_PREDICT, {"instances": [{"z": [1] * 8}]}, 400, 'no input "z"'),
     ("POST", V1_PREDICT, {"instances": [{"x": [1] * 8}, {"y": [1] * 8}]}, 400, "Row 1"),
-    ("POST", V1_PREDICT, {"inputs": {"x": "abc"}}, 400, "not a number"),
+    ("POST", V1_PREDICT, {"inputs": {"x": "abc"}}, 400, "holds text"),
     ("POST", V1_PREDICT, {"inputs": 7}, 400, "single number"),
     ("POST", V1_PREDICT, {"instances": [[1] * 8], "signature_name": "z"}, 400, "signature"),
     # the paper's

@@ -67,7 +67,7 @@ def test_a_row_that_is_not_finite_gets_what_keras_says_of_it_from_every_format(k
 
 @pytest.mark.parametrize(
     ("name", "answer"),
-    [*((name, "1, 4] for 2 ") for name in SAVERS if name != "model.h5"), ("model.h5", "2, 4] for 1")],
+    [*((name, "1, 4] for 4 ") for name in SAVERS if name != "model.h5"), ("model.h5", "2, 4] for 1")],
 )
 def test_a_model_without_one_row_for_each_row_is_not_loaded(keras, tmp_path, name, answer):
     """A mean over the rows, or every row twice, in every format: the error names the output and the shapes."""
@@ -205,7 +205,7 @@ def test_a_number_too_large_for_float32_is_infinity(two):
         ("mlp", {"x": np.zeros(8)}, "model takes"),
         ("mlp", {"x": np.zeros((2, 7))}, "[2, 7]"),
         ("mlp", {"x": np.zeros((2, 2, 4))}, "[2, 2, 4]"),
-        ("mlp", {"x": np.zeros(())}, "single value"),
+        ("mlp", {"x": np.zeros(())}, "single number"),
         ("mlp", {"z": np.zeros((2, 8))}, 'no input "z"'),
         ("mlp", {"x": np.zeros((2, 8)), "z": np.zeros((2, 8))}, 'no input "z"'),
         ("mlp", {}, '"x" is missing'),
