@@ -143,7 +143,10 @@ def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, 
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path)
     current(serving)
-    publish(models["broken" if damage == "broken" else "other"], tmp_path / "aside")
+    publish(models["other"], tmp_path / "aside")
+    if damage == "broken":  # which cannot be published
+        shutil.copy(models["broken"], tmp_path / "aside" / "1" / "model.keras")
+        (tmp_path / "aside" / "1" / "MANIFEST.json").unlink()
     if damage == "wrong fingerprint":
         shutil.copy(models["mlp"], tmp_path / "aside" / "1" / "model.keras")
     if damage == "manifest":
