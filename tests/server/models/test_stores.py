@@ -3,13 +3,20 @@
 import errno
 import json
 import shutil
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import server
 from ruo.errors import ModelError, SettingsError
+from ruo.model.signature import Model
 from ruo.model.store import publish
 from server.repository import fetch, newest
 from server.settings import Settings
+
+CONFIG = Path(server.__file__).with_name("gunicorn.conf.py")
 
 
 def test_what_lies_beside_a_model_is_left_alone(models, tmp_path):
@@ -102,3 +109,26 @@ def test_text_goes_in_and_out_as_v1_says(keras, make_app, tmp_path):
     assert json.dumps(client.get("/v2/models/model/config").json["input"]).count("TYPE_STRING") == 1
     refused = client.post("/v1/models/model:predict", json={"instances": [[1.5]]})
     assert (refused.status_code, "takes text" in refused.json["error"]) == (400, True)
+
+
+def test_a_server_that_is_ended_while_it_starts_leaves_nothing(gunicorn, models, tmp_path, free_port):
+    """Neither a worker that has not heard of it, nor a temporary folder."""
+    settings = {
+        "MODEL_PATH": str(models["mlp"]),
+        "TMPDIR": str(tmp_path),
+        "PORT": str(free_port()),
+        "WEB_CONCURRENCY": "2",
+    }
+    with gunicorn("-c", str(CONFIG), **settings) as started:
+        while b"Listening at" not in started.log.read_bytes():
+            time.sleep(0.01)
+        started.process.terminate()
+        assert started.process.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((8,), 2048), ((224, 224, 3), 27), ((4096, 4096), 1)])
+def test_a_call_takes_as_many_rows_as_fit(shape, rows):
+    """Of a table 2,048, of large images fewer, and always at least one."""
+    model = Model("any", [], [], run=lambda arrays: arrays)
+    assert model.rows_per_call([np.empty((5, *shape), np.float32)]) == rows
