@@ -70,7 +70,7 @@ def _routes(settings: Settings, serving: Serving, inference: Inference, metrics:
         ("POST", "/v1/models/<model>{}:predict", predict),
     ]
     return [
-        ("GET", "/", lambda: {"status": "alive"}),
+        ("GET", "/", views.root),
         ("GET", "/v2/health/live", lambda: {"live": True}),
         ("GET", "/v2/health/ready", views.ready),
         ("GET", "/v2", views.server),

@@ -103,9 +103,9 @@ class Serving:
         self.start()
         return self._slots.ready()
 
-    def pids(self) -> list[int]:
-        """The process ids of this server's workers; none without slots."""
-        return self._slots.pids()
+    def states(self) -> list[tuple[int, ...]]:
+        """What `WorkerSlots.states` says of this server's workers; nothing without slots."""
+        return self._slots.states()
 
     def _watch(self) -> None:
         seen = self._check(None)

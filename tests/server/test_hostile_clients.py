@@ -16,7 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 import zstandard
-from tests.server.asking import INFER, LIVE, RAW, clients_without_a_pause, head, wait_for
+
+from tests.server.asking import INFER, LIVE, RAW, ask, clients_without_a_pause, head, wait_for
+from tests.server.serving import serve
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +26,7 @@ MB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def server(serve, models):
+def server(models):
     """A real server with one worker, and 64 MB for the bodies of all requests."""
     with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8) as running:
         running.worker = worker_of(running)
@@ -46,6 +48,7 @@ def connect(server):
             return made
 
         yield open_many
+    wait_for(lambda: ask(server.url + INFER, bytes(32), RAW).status == 200)  # there is room again
 
 
 def worker_of(running):
@@ -81,7 +84,7 @@ CROWDS = {
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
+def test_probes_are_answered_within_a_second(server, connect, crowd):
     """Whatever many other clients do or leave undone, a probe has its answer within a second."""
     count, sent = CROWDS[crowd]
     for connection in connect(count):
@@ -122,7 +125,7 @@ def is_closed(connection):
 
 
 @pytest.mark.parametrize("path", ["/test", "/v1/models/model:predict", INFER])
-def test_a_long_string_in_json_takes_no_memory(server, ask, path):
+def test_a_long_string_in_json_takes_no_memory(server, path):
     """50 KB of JSON with one long string among numbers are refused within a few megabytes."""
     values = [0] * 20_000 + ["x" * 10_000]
     body = {"/test": values, INFER: {"inputs": [{"name": "x", "shape": [20_001], "datatype": "FP32", "data": values}]}}
@@ -131,7 +134,7 @@ def test_a_long_string_in_json_takes_no_memory(server, ask, path):
     assert answer.status == 400
 
 
-def test_a_shape_with_50000_dimensions_is_refused_at_once(server, ask):
+def test_a_shape_with_50000_dimensions_is_refused_at_once(server):
     """A tensor of more dimensions than there can be is 400, before its size is computed."""
     tensor = {"name": "x", "shape": [2**63 - 1] * 50_000, "datatype": "FP32", "data": []}
     answer = ask(server.url + INFER, json.dumps({"inputs": [tensor]}).encode())
@@ -148,10 +151,8 @@ PACK = {
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("coding", PACK)
-def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is_chunked):
-    """Of eight requests of 48 MB where 64 MB may wait, one is read, as its own error shows; the others get 503 with
-    Retry-After, and the worker takes no more than the limit and one body.
-    """
+def test_waiting_bodies_are_counted_as_they_are_unpacked(server, coding, is_chunked):
+    """Of eight times 48 MB where 64 MB may wait, one is read; the others get 503, and memory is the limit and one body."""
     body = PACK[coding](bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
     at_once = threading.Barrier(8)
 
@@ -171,7 +172,7 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is
 # --- file descriptors
 
 
-def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask):
+def test_without_a_free_descriptor_connections_wait(models, connect):
     """Where the system gives no descriptor, what is under way is answered, the rest waits, and the log says so once."""
     with serve(models["slow"], LOG_LEVEL="error") as short, ThreadPoolExecutor(8) as pool:
         worker = worker_of(short)
@@ -193,10 +194,8 @@ def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask)
 # --- an old worker goes when its successor is ready
 
 
-def test_no_request_fails_while_workers_are_replaced(serve, models, ask):
-    """Under load, with one worker and without retries, each request is answered by the old worker or its successor: at
-    --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
-    """
+def test_no_request_fails_while_workers_are_replaced(models):
+    """Under load, with one worker and without retries, each request is answered, at --max-requests and at SIGHUP."""
     settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
     with (
         serve(models["mlp"], **settings) as server,

@@ -85,36 +85,31 @@ def test_one_call_at_a_time(calls):
     assert min(waits) < 0.1 < max(waits)
 
 
-def test_requests_of_one_size_finish_one_after_the_other(calls):
-    """The second begins when the first is done, whatever the number of calls."""
-    calls.go.clear()
-    threads = [calls.start(value, 3 * ROWS_PER_CALL) for value in (1, 2)]
-    finish(calls, *threads)
-    assert calls.values == [1, 1, 1, 2, 2, 2]
-
-
-def test_a_short_request_waits_for_one_call_of_a_long_one(calls):
-    """Alone it would have finished first."""
-    calls.learn(1.0)
-    calls.go.clear()
-    threads = [calls.start(1, 5 * ROWS_PER_CALL), calls.start(2, 1)]
-    finish(calls, *threads)
-    assert calls.values == [1, 2, 1, 1, 1, 1]
-
-
-@pytest.mark.parametrize(("calls_s", "count", "later_s"), [((0.02,), 3, 0.2), ((0.001, 0.5), 20, 0.5)])
-def test_a_long_request_is_not_delayed_for_ever(calls, calls_s, count, later_s):
-    """A short one that comes when it would have finished alone comes after it; a single slow call, which may have waited
-    for a CPU, does not change how long that is.
-    """
-    for seconds in calls_s:
+@pytest.mark.parametrize(
+    ("known_s", "requests", "wait_s", "later", "order"),
+    [
+        ([], [(1, 3 * ROWS_PER_CALL), (2, 3 * ROWS_PER_CALL)], 0, [], [1, 1, 1, 2, 2, 2]),
+        ([1.0], [(1, 5 * ROWS_PER_CALL), (2, 1)], 0, [], [1, 2, 1, 1, 1, 1]),
+        ([0.02], [(1, 1), (2, 3 * ROWS_PER_CALL)], 0.2, [(3, 1)], [1, 2, 2, 2, 3]),
+        ([0.001, 0.5], [(1, 1), (2, 20 * ROWS_PER_CALL)], 0.5, [(3, 1)], [1, *20 * [2], 3]),
+    ],
+    ids=[
+        "of one size they finish one after the other",
+        "a short one waits for one call of a long one, since alone it would have finished first",
+        "a long one comes before a short one that arrives when the long one would have finished alone",
+        "a single slow call, which may have waited for a CPU, does not change how long a long one takes",
+    ],
+)
+def test_who_would_have_finished_first_computes_next(calls, known_s, requests, wait_s, later, order):
+    """Alone on the server; what is known are the seconds of full calls."""
+    for seconds in known_s:
         calls.learn(seconds)
     calls.go.clear()
-    threads = [calls.start(1, 1), calls.start(2, count * ROWS_PER_CALL)]
-    time.sleep(later_s)
-    threads.append(calls.start(3, 1))
+    threads = [calls.start(*request) for request in requests]
+    time.sleep(wait_s)
+    threads += [calls.start(*request) for request in later]
     finish(calls, *threads)
-    assert calls.values == [1, *count * [2], 3]
+    assert calls.values == order
 
 
 def test_a_new_model_is_not_delayed_by_the_requests_of_the_old_one(calls):
@@ -128,26 +123,18 @@ def test_a_new_model_is_not_delayed_by_the_requests_of_the_old_one(calls):
     assert calls.values[:3] == [1, 3, 2]
 
 
-def test_a_deadline_ends_the_waiting(calls):
-    """A request that does not get its turn before its deadline is refused as 503, and the turn goes on."""
+def test_the_turn_goes_on(calls):
+    """Past a request that does not get it before its deadline, which is refused as 503, and past a model that fails."""
     calls.go.clear()
     busy = calls.start(1, 1)
     with pytest.raises(WireError, match="in time") as refusal:
         calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 0.1)
     finish(calls, busy)
     assert refusal.value.status == 503
-    assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
-
-
-def test_a_model_that_fails_gives_its_turn_back(calls):
-    """The next request computes."""
-
-    class Broken(Calls):
-        def run(self, arrays):
-            raise ArithmeticError
-
-    with pytest.raises(ArithmeticError):
-        calls.scheduler.run(Broken(calls.scheduler), [np.ones((1, 1))])
+    calls.run = None
+    with pytest.raises(TypeError):
+        calls.scheduler.run(calls, [np.ones((1, 1))])
+    del calls.run
     assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
 
 
@@ -190,21 +177,15 @@ def test_the_earliest_due_is_the_next(lock, arrivals):
     assert lock.acquire(0.0)  # it is free now
 
 
-def test_whether_somebody_is_due_before(lock):
-    """Only those who wait count."""
+def test_only_those_who_wait_are_due(lock):
+    """Not one that has waited too long, which is told so."""
+    assert not lock.acquire(1.0, time.monotonic() + 0.05)
     assert not lock.is_wanted_before(10.0)
     thread = begin(lock, 5.0, [])
     assert lock.is_wanted_before(10.0)
     assert not lock.is_wanted_before(5.0)
     lock.release()
     thread.join()
-
-
-def test_a_thread_that_waits_too_long_gives_up(lock):
-    """It is told so, and the lock goes to others."""
-    assert not lock.acquire(1.0, time.monotonic() + 0.05)
-    assert not lock.is_wanted_before(10.0)
-    lock.release()
     assert lock.acquire(2.0)
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.server.asking import INFER, RAW, clients_without_a_pause, predictions, wait_for
 
 from ruo.model.store import publish
+from tests.server.asking import INFER, RAW, ask, clients_without_a_pause, predictions, wait_for
+from tests.server.serving import serve
 
 pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
-def memory_of(server, ask):
+def memory_of(server):
     """The resident bytes of every worker, by process."""
     text = ask(server.url + "/metrics").body.decode()
     found = re.findall(r'ruo_worker_memory_bytes\{worker="(\d+)"\} (\S+)', text)
@@ -25,7 +26,7 @@ def memory_of(server, ask):
 
 
 @pytest.mark.parametrize("way", ["store", "in place"])
-def test_replacing_the_model_under_load(serve, models, ask, rows, expected, tmp_path, way):
+def test_replacing_the_model_under_load(models, rows, expected, tmp_path, way):
     """Five replacements in a minute under eight clients: no request fails, each answer is of exactly one version."""
     names = ["mlp", "other"] * 3
     path = tmp_path / "store" if way == "store" else tmp_path / "m.keras"
@@ -55,43 +56,36 @@ def test_replacing_the_model_under_load(serve, models, ask, rows, expected, tmp_
     assert len(answers) > 1000
 
 
-@pytest.fixture
-def large(keras, tmp_path):
-    """A model of 200 MB, of large and small layers."""
-    layers = [keras.layers.Dense(width, "relu") for width in [4096] * 3 + [1024] * 15]
-    model = keras.Sequential([keras.Input((8,)), *layers])
-    model.save(tmp_path / "large.keras")
-    return tmp_path / "large.keras"
-
-
-def test_the_memory_of_replaced_models_comes_back(serve, ask, large, tmp_path):
+def test_the_memory_of_replaced_models_comes_back(keras, tmp_path):
     """Three times a large model is replaced under load; after the grace time a worker has the memory of one again."""
-    store = tmp_path / "store"
+    store, large = tmp_path / "store", tmp_path / "large.keras"
+    layers = [keras.layers.Dense(width, "relu") for width in [4096] * 3 + [1024] * 15]
+    keras.Sequential([keras.Input((8,)), *layers]).save(large)
     publish(large, store)
     settings = {"MODEL_POLL_SECONDS": 1, "MODEL_GRACE_SECONDS": 3, "KERAS_BACKEND": "tensorflow"}
     with serve(store, workers=2, **settings) as server:
         with clients_without_a_pause(2, lambda: ask(server.url + INFER, bytes(32) * 10, RAW).status) as statuses:
             time.sleep(2)
-            before = memory_of(server, ask)
+            before = memory_of(server)
             for version in ("2", "3", "4"):
                 publish(large, store)
-                wait_for(lambda version=version: is_alone(server, ask, version), 300)
+                wait_for(lambda version=version: is_alone(server, version), 300)
             time.sleep(3)  # one more look after the grace time
-            after = memory_of(server, ask)
+            after = memory_of(server)
         assert set(statuses) == {200}
     assert before.keys() == after.keys()
     for pid, size in before.items():
         assert after[pid] < size + 0.3 * large.stat().st_size, (before, after)
 
 
-def is_alone(server, ask, version):
+def is_alone(server, version):
     """Whether every worker holds that version and no other."""
     text = ask(server.url + "/metrics").body.decode()
     held = re.findall(r'ruo_model_loaded\{.*version="(\d+)".*\} (\S+)', text)
     return {each for each, workers in held if float(workers)} == {version}
 
 
-def test_a_flood(serve, models, ask):
+def test_a_flood(models):
     """Each of 2,000 requests is 200 or 503 with Retry-After, probes answer within a second, and later all is as before."""
     with serve(models["slow"], workers=2, MAX_WAITING=15, KERAS_BACKEND="tensorflow") as server:
 
@@ -119,41 +113,34 @@ def test_a_flood(serve, models, ask):
 
 
 @pytest.mark.parametrize("size", [1, 2_500_000])
-def test_a_flood_of_large_bodies_sees_its_answers(serve, models, ask, size):
+def test_a_flood_of_large_bodies_sees_its_answers(models, size):
     """Clients that are refused while they are still sending get to see 503, not a broken connection."""
-    rows = max(1, size // 32)
-    with (
-        serve(models["mlp"], workers=1, MAX_WAITING=1, KERAS_BACKEND="tensorflow") as server,
-        ThreadPoolExecutor(16) as pool,
-    ):
-        answers = list(pool.map(lambda _: ask(server.url + INFER, bytes(32) * rows, RAW, 120), range(400)))
+    body = bytes(32) * max(1, size // 32)
+    with serve(models["mlp"], MAX_WAITING=1, KERAS_BACKEND="tensorflow") as server, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: ask(server.url + INFER, body, RAW, 120), range(400)))
     assert {answer.status for answer in answers} <= {200, 503}
 
 
-def test_memory_stays(serve, models, ask):
+def test_memory_stays(models):
     """Ten thousand requests of 1,000 rows: after the first thousand a worker grows by less than 5 %."""
     body = np.random.default_rng(1).normal(size=(1000, 8)).astype("f4").tobytes()
-    with (
-        serve(models["mlp"], workers=2, LOG_LEVEL="warning", KERAS_BACKEND="tensorflow") as server,
-        ThreadPoolExecutor(4) as pool,
-    ):
-
-        def request(_):
-            return ask(server.url + INFER, body, RAW).status
-
-        assert set(pool.map(request, range(1000))) == {200}
-        before = memory_of(server, ask)
-        assert set(pool.map(request, range(9000))) == {200}
-        after = memory_of(server, ask)
+    settings = {"LOG_LEVEL": "warning", "KERAS_BACKEND": "tensorflow"}
+    with serve(models["mlp"], workers=2, **settings) as server, ThreadPoolExecutor(4) as pool:
+        memory = []
+        for count in (1000, 9000):
+            statuses = pool.map(lambda _: ask(server.url + INFER, body, RAW).status, range(count))
+            assert set(statuses) == {200}
+            memory.append(memory_of(server))
+    before, after = memory
     assert before.keys() == after.keys()
     for pid, size in before.items():
         assert after[pid] < 1.05 * size, (before, after)
 
 
-def test_hours_of_connections_leave_no_descriptors(serve, models, ask):
+def test_hours_of_connections_leave_no_descriptors(models):
     """Thousands of connections, also broken and silent ones, leave as many open files as before."""
     with serve(models["mlp"], workers=1, KERAS_BACKEND="tensorflow") as server:
-        (pid,) = memory_of(server, ask)
+        (pid,) = memory_of(server)
         files = Path(f"/proc/{pid}/fd")
         before = len(list(files.iterdir()))
         host = server.url.removeprefix("http://")
