@@ -103,7 +103,7 @@ def test_sizes_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
     """A size that is no number of rows is refused before anything starts or is written."""
     arguments = ["compare", "--testset", __file__, "--model", __file__, "--results", str(tmp_path / "r")]
     done = CliRunner().invoke(main, [*arguments, "--sizes", text])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "Error: --sizes: " in done.output
     assert not (tmp_path / "r").exists()
 
