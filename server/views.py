@@ -10,17 +10,17 @@ from typing import Any
 import yaml
 from flask import Response, request
 
+from ruo.model.signature import TensorSpec
 from ruo.wire import WireError
 from ruo.wire.jsontext import loads
-from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
 from server.metrics import Metrics
-from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
 # the JSON of an answer, with the status of an error, or with headers
+_PAGE = Path(__file__).with_name("status.html").read_text()
 Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | tuple[dict[str, Any], dict[str, str]]
 
 
@@ -31,6 +31,12 @@ class Views:
     settings: Settings
     serving: Serving
     metrics: Metrics
+
+    def root(self) -> Message | Response:
+        """Whether the server is alive; a browser gets a page that shows how it is."""
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Vary": "Accept"})
+        return {"status": "alive"}, {"Vary": "Accept"}
 
     def server(self) -> Message:
         """The server's version and protocol extensions."""
@@ -46,7 +52,8 @@ class Views:
         workers = self.serving.ready_workers()
         state = {"live": True, "ready": workers > 0, "workers": workers}
         if workers:
-            return state
+            behind = self.serving.behind
+            return state if behind is None else {**state, "version": self.serving.get().version, "error": behind}
         return {**state, "error": self.serving.why_not_ready()}, 503
 
     def model_ready(self, version: str | None = None) -> Message:
@@ -130,12 +137,12 @@ class Views:
         }
         return {
             "model_spec": {"name": self.serving.name, "signature_name": "", "version": served.version},
-            "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
+            "metadata": {"signature_def": {"signature_def": {served.model.signature: signature}}},
         }
 
     def prometheus(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(self.metrics.text(self.serving.pids()), content_type="text/plain; version=0.0.4")
+        return Response(self.metrics.text(self.serving.states()), content_type="text/plain; version=0.0.4")
 
 
 @cache
@@ -155,12 +162,14 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
 
 def _configure(spec: TensorSpec) -> dict[str, Any]:
     # max_batch_size stands for the first dimension
-    return {"name": spec.name, "data_type": f"TYPE_{datatype_of(spec.dtype)}", "dims": list(spec.shape[1:])}
+    datatype = datatype_of(spec.dtype).replace("BYTES", "STRING")
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape[1:])}
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     dtype = {"f": "DT_FLOAT", "b": "DT_BOOL"}.get(spec.dtype.kind, f"DT_{spec.dtype.name.upper()}")
-    dtype = {"float16": "DT_HALF", "float64": "DT_DOUBLE"}.get(spec.dtype.name, dtype)
+    others = {"float16": "DT_HALF", "float64": "DT_DOUBLE", "object": "DT_STRING"}
+    dtype = others.get(spec.dtype.name, dtype)
     dimensions = [{"size": str(size), "name": ""} for size in spec.shape]
     return {"name": spec.name, "dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}}
 

@@ -64,7 +64,7 @@ class Run:
                     # the other parts are of the same table if its fingerprint is the same
                     key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
                     async for answer in pipeline.answers():
-                        bar.advance(answer.record.rows)
+                        bar.advance(answer.record)
                         error = collected.add(answer)
                         if error is not None and self.options.errors == "raise":
                             raise error
@@ -86,7 +86,7 @@ class Run:
                 key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
                 async with Writer(unfinished, path.suffix, self._layout, self._row_shape()) as writer:
                     async for answer in pipeline.answers(in_order=True):
-                        bar.advance(answer.record.rows)
+                        bar.advance(answer.record)
                         error = tally.add(answer)
                         if error is not None and self.options.errors == "raise":
                             raise error
@@ -122,7 +122,7 @@ class Run:
         async with self._running() as pipeline:
             consistency.model = self.client.model
             async for answer in pipeline.answers(in_order=True):
-                bar.advance(answer.record.rows)
+                bar.advance(answer.record)
                 if (error := consistency.error(answer)) is not None:
                     raise error
                 assert answer.predictions is not None  # because there is no error

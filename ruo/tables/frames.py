@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ruo.errors import TableError
+from ruo.errors import ArgumentError, TableError
 from ruo.provenance import fingerprint
 from ruo.tables.base import Piece, Table, Types, read_once
 from ruo.tables.cells import CellError, cell_error, is_number, why_unfit
@@ -28,6 +28,12 @@ _PLAIN = (pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt
 
 class FrameTable(Table):
     """Rows from polars frames of any size."""
+
+    def __init__(self, name: str, options: TableOptions) -> None:
+        for option in ("separator", "header", "null_values", "encoding"):
+            if getattr(options, option) != getattr(TableOptions, option):
+                raise ArgumentError(f"{option} is for the text of a CSV file, and {name} is none; leave it out.")
+        self.name = name
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         raise NotImplementedError
@@ -76,7 +82,7 @@ class LazyTable(FrameTable):
         *,
         is_eager: bool = False,
     ) -> None:
-        self.name = name
+        super().__init__(name, options)
         with self._damage_named():
             names = frame.collect_schema().names()
             if path or shard or is_eager:  # a query would run twice
@@ -108,7 +114,7 @@ class IterTable(FrameTable):
     """An iterable of frames, which is read once."""
 
     def __init__(self, source: Iterable[Any], options: TableOptions) -> None:
-        self.name = f"the {type(source).__name__}"
+        super().__init__(f"the {type(source).__name__}", options)
         frames = iter(source)
         first = _required(next(frames, None), type(source).__name__)
         self._rest: Iterator[Any] | None = itertools.chain([first], frames)

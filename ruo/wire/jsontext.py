@@ -72,7 +72,7 @@ def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
                 return array
     array = np.asarray(data, dtype=object)
     cells = array.ravel().tolist()
-    if may_be_text and set(map(type, cells)) == {str}:
+    if may_be_text and cells and set(map(type, cells)) <= {str, bytes}:
         return as_tensor(cells).reshape(array.shape)
     if array.ndim > MAX_DIMENSIONS or not set(map(type, cells)) <= _NUMBERS:
         raise WireError(_why_no_array(array.shape, cells, name))
@@ -84,7 +84,7 @@ def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
 
 def _holds_numbers(data: object) -> bool:
     cells: list[Any] = data if isinstance(data, list) else [data]
-    for _ in range(MAX_DIMENSIONS):
+    for _ in range(MAX_DIMENSIONS - 1):
         if not cells or not isinstance(cells[0], list):
             break
         if set(map(type, cells)) != {list}:

@@ -52,6 +52,7 @@ class InferRequest:
     outputs: dict[str, bool] | None = None
     binary: bool = False
     columnar: bool = False
+    signature: str = ""  # of the model; empty for its default
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Tensors of text, which V2 calls BYTES: arrays of `bytes`, or of `str` where they are written."""
 
+import struct
+
 import numpy as np
 
 from ruo.wire.messages import Array, WireError
 
+_LENGTH = struct.Struct("<I")
 
-def as_tensor(cells: list[str]) -> Array:
+
+def as_tensor(cells: list[str | bytes]) -> Array:
     """The texts as a tensor, (elements,)."""
     array = np.empty(len(cells), object)
-    array[:] = [cell.encode() for cell in cells]
+    array[:] = [cell.encode() if isinstance(cell, str) else cell for cell in cells]
     return array
 
 
@@ -17,7 +21,7 @@ def to_bytes(array: Array) -> bytes:
     pieces: list[bytes] = []
     for element in map(_checked, array.ravel().tolist()):
         data = element.encode() if isinstance(element, str) else element
-        pieces += len(data).to_bytes(4, "little"), data
+        pieces += _LENGTH.pack(len(data)), data
     return b"".join(pieces)
 
 
@@ -28,7 +32,7 @@ def from_bytes(body: memoryview, count: int) -> Array | None:
         begin = place + 4
         if begin > len(body):
             return None
-        place = begin + int.from_bytes(body[place:begin], "little")
+        place = begin + _LENGTH.unpack_from(body, place)[0]
         array[index] = bytes(body[begin:place])
     return array if len(array) == count and place == len(body) else None
 

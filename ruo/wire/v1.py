@@ -5,6 +5,8 @@ tensors by name) and is answered by ``outputs``. The comments quote the rule bes
 Serving, "RESTful API"; KServe's "V1 protocol" is the same with ``instances`` only.
 """
 
+import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,21 +34,25 @@ def encode_request(request: InferRequest) -> Encoded:
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors from `instances` (rows) or from `inputs` (columns)."""
     message = loads(body)
+    if re.search(rb'"b64"', body):
+        message = _binary(message)
     # [TFS] 'Input Tensors in row ("instances") or columnar ("inputs") format. A request can have either of them but NOT both.'
     if not isinstance(message, dict) or ("instances" in message) == ("inputs" in message):
         raise WireError('The body must be a JSON object with either "instances" or "inputs".')
     # [TFS] "If unspecifed default serving signature is used."
-    if message.get("signature_name", SIGNATURE) != SIGNATURE:
-        raise WireError(f'There is no signature {message["signature_name"]!r:.60}; the only one is "{SIGNATURE}".')
+    signature = message.get("signature_name") or ""
+    if not isinstance(signature, str):
+        raise WireError('"signature_name" must be a string.')
     if "inputs" in message:
-        return InferRequest(_by_name(message["inputs"], "inputs", may_be_text=True), columnar=True)
+        inputs = _by_name(message["inputs"], "inputs", may_be_text=True)
+        return InferRequest(inputs, columnar=True, signature=signature)
     instances = message["instances"]
     if not isinstance(instances, list):
         raise WireError('"instances" must be a list with one element per row.')
     # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
     if instances and all(isinstance(instance, dict) for instance in instances):
-        return InferRequest(_rows_by_name(instances, may_be_text=True))
-    return InferRequest({ONLY: to_array(instances, "instances", may_be_text=True)})
+        return InferRequest(_rows_by_name(instances, may_be_text=True), signature=signature)
+    return InferRequest({ONLY: to_array(instances, "instances", may_be_text=True)}, signature=signature)
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
@@ -89,6 +95,20 @@ def _rows(tensors: dict[str, Array]) -> Any:
 def _nested(array: Array) -> Array | list[Any]:
     """What JSON holds: an array of numbers, or lists of text."""
     return as_texts(array).tolist() if array.dtype == object else array
+
+
+def _binary(value: Any) -> Any:
+    """[TFS] "use a JSON object with key b64 and the base64 encoded string as the value"; here it becomes bytes."""
+    if isinstance(value, list):
+        return [_binary(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"b64"}:
+        return {key: _binary(part) for key, part in value.items()}
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (TypeError, ValueError):
+        raise WireError(f'{{"b64": {value["b64"]!r:.40}}} is not base64.') from None
 
 
 def _by_name(tensors: object, what: str, may_be_text: bool = False) -> dict[str, Array]:

@@ -10,6 +10,7 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
 from ruo.wire import WIRES, InferResponse
+from tests.conftest import ScriptedServer
 
 ROWS = 40
 INPUTS = {"size": ["a", "b"], "count": ["n"], "kind": ["proto", "state"]}
@@ -177,9 +178,9 @@ def test_a_server_that_does_not_describe_its_input(
 
 @pytest.mark.parametrize("options", [{"input_name": "z"}, {"datatype": "FP64"}])
 def test_what_the_server_describes_is_not_overruled(
-    small_csv: Path, scripted: Any, answers: Any, options: dict[str, Any]
+    small_csv: Path, well: ScriptedServer, options: dict[str, Any]
 ) -> None:
     """Another name or datatype than that of the metadata is an error, and the right one is none."""
     with pytest.raises(ArgumentError, match="takes 'x' in FP32, as its server says; leave input_name and datatype out"):
-        score_csv(small_csv, scripted(answers).url, **options)
-    assert len(score_csv(small_csv, scripted(answers).url, input_name="x", datatype="FP32")) == 10
+        score_csv(small_csv, well.url, **options)
+    assert len(score_csv(small_csv, well.url, input_name="x", datatype="FP32")) == 10

@@ -13,6 +13,7 @@ from ruo import ArgumentError, Scores, score_csv
 from ruo.client.layout import Layout, to_pandas
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings
+from tests.conftest import ScriptedServer
 
 NAN = np.nan
 KEPT = pl.DataFrame({"id": ["07", "8", None], "n": [2**60, None, 3]})
@@ -110,14 +111,14 @@ def test_kept_cells_are_the_same_in_pandas() -> None:
     assert scores(kept_columns=None).kept is None
 
 
-def test_a_run_keeps_columns_index_and_classes(scripted: Any, answers: Any) -> None:
+def test_a_run_keeps_columns_index_and_classes(well: ScriptedServer) -> None:
     """Kept columns of a DataFrame stand beside its predictions under its index, however the table was cut."""
     rows = range(25)
     frame = pd.DataFrame(
         {"id": [f"{i:03}" for i in rows], "a": rows, "b": 1, "c": 2, "kind": ["x", "y", "x", "y", "z"] * 5}
     )
     frame.index = pd.Index(rows, name="flow") + 100
-    url = scripted(answers).url
+    url = well.url
 
     scores = score_csv(frame, url, keep=["id"], label="kind", chunk_size=4, prediction_names=["sum"])
 
@@ -132,9 +133,8 @@ def test_a_run_keeps_columns_index_and_classes(scripted: Any, answers: Any) -> N
     assert scores.labels.tolist() == [0, 1, 0, 1, 2] * 5
 
 
-def test_names_are_refused_before_anything_is_sent(small_csv: Path, scripted: Any, answers: Any) -> None:
+def test_names_are_refused_before_anything_is_sent(small_csv: Path, well: ScriptedServer) -> None:
     """Where the server tells the number of outputs, a name too many costs no request."""
-    server = scripted(answers)
     with pytest.raises(ArgumentError, match="has 2 names, the model has 1 outputs"):
-        score_csv(small_csv, server.url, prediction_names=["a", "b"])
-    assert server.requests == []
+        score_csv(small_csv, well.url, prediction_names=["a", "b"])
+    assert well.requests == []

@@ -14,6 +14,7 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, score_csv, score_to_file
 from ruo.client.scores import merge
+from tests.conftest import ScriptedServer
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 
@@ -34,11 +35,9 @@ def read(path: Path) -> pl.DataFrame:
 
 
 @SUFFIXES
-def test_the_file_is_what_score_csv_gives(
-    table: Path, scripted: Any, answers: Any, tmp_path: Path, suffix: str
-) -> None:
+def test_the_file_is_what_score_csv_gives(table: Path, well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
     """The same table as from the `Scores`, byte for byte, however it was cut; the result counts and reports the same."""
-    url, path = scripted(answers).url, tmp_path / f"p{suffix}"
+    url, path = well.url, tmp_path / f"p{suffix}"
     written = score_to_file(table, url, path, keep=["id"], chunk_size=7)
     scores = score_csv(table, url, keep=["id"])
     other = tmp_path / f"q{suffix}"
@@ -160,10 +159,10 @@ def run_apart(table: Path, url: str, path: Path, limit: int = 0) -> list[str]:
 
 @pytest.mark.slow
 @SUFFIXES
-def test_a_full_disk_is_one_sentence(table: Path, scripted: Any, answers: Any, tmp_path: Path, suffix: str) -> None:
+def test_a_full_disk_is_one_sentence(table: Path, well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
     """The error names the file and the reason, and what was written is removed."""
     path = tmp_path / f"p{suffix}"
-    message, _ = run_apart(table, scripted(answers).url, path, limit=4_096)
+    message, _ = run_apart(table, well.url, path, limit=4_096)
     assert message.startswith(f"OutputError {path} cannot be written (")
     assert message.endswith("make room, or name another file.")
     assert sorted(tmp_path.iterdir()) == [table]
@@ -171,14 +170,14 @@ def test_a_full_disk_is_one_sentence(table: Path, scripted: Any, answers: Any, t
 
 @pytest.mark.slow
 @SUFFIXES
-def test_memory_is_bounded(scripted: Any, answers: Any, tmp_path: Path, suffix: str) -> None:
+def test_memory_is_bounded(well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
     """Two million rows with 400 MB of kept text take less than 400 MB."""
     table = tmp_path / "large.csv"
     with table.open("w") as file:
         file.write("id,a,b,c\n")
         for start in range(0, 2_000_000, 10_000):
             file.write("".join(f"{'x' * 193}{i:07},{i},0.5,1\n" for i in range(start, start + 10_000)))
-    *_, megabytes = run_apart(table, scripted(answers).url, tmp_path / f"p{suffix}")
+    *_, megabytes = run_apart(table, well.url, tmp_path / f"p{suffix}")
     assert int(megabytes) < 400
     assert (
         pl.scan_parquet(tmp_path / "p.parquet").select(pl.len()).collect().item() == 2_000_000
@@ -187,9 +186,9 @@ def test_memory_is_bounded(scripted: Any, answers: Any, tmp_path: Path, suffix: 
     )
 
 
-def test_parts_are_merged_to_the_whole(table: Path, scripted: Any, answers: Any, tmp_path: Path) -> None:
+def test_parts_are_merged_to_the_whole(table: Path, well: ScriptedServer, tmp_path: Path) -> None:
     """The parts that were written while they came make the file of the whole table, kept columns included."""
-    url, parts = scripted(answers).url, [tmp_path / f"{part}.parquet" for part in range(3)]
+    url, parts = well.url, [tmp_path / f"{part}.parquet" for part in range(3)]
     for part, path in enumerate(parts):
         score_to_file(table, url, path, keep=["id"], shard=(part, 3))
     score_to_file(table, url, tmp_path / "whole.parquet", keep=["id"])

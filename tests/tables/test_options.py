@@ -13,6 +13,7 @@ import pytest
 
 from ruo.errors import ArgumentError, TableError
 from ruo.tables import NO_LABEL, Block, ModelInput, TableOptions, number_classes, open_table, table
+from tests.tables.forms import as_form, write_csv
 
 FLOWS = """Flow ID, Destination Port, Bytes, Bytes, Rate, Label
 f1,80,1,10,0.5,BENIGN
@@ -26,17 +27,11 @@ def _block(source: Any, dtype: Any = np.float32, **options: Any) -> Block:
     return block
 
 
-def _csv(tmp_path: Path, text: str | bytes) -> Path:
-    path = tmp_path / "table.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
 @pytest.mark.filterwarnings("ignore:.*columns of equal name")
 @pytest.mark.parametrize("kind", ["csv", "pandas", "polars", "parquet"])
 def test_a_raw_table_is_read_as_it_was_downloaded(tmp_path: Path, kind: str) -> None:
     """Names lose their blanks, a doubled one gets pandas' suffix; ids come along, and text labels name the classes."""
-    source: Any = _csv(tmp_path, FLOWS)
+    source: Any = write_csv(tmp_path, FLOWS)
     if kind != "csv":
         source = pd.read_csv(source)
     if kind in ("polars", "parquet"):
@@ -61,7 +56,7 @@ def test_a_raw_table_is_read_as_it_was_downloaded(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize("names", ["a,a,a", "a,a.1,a", "a,a,a.1", "a.1,a,a,a.1", "a,b,a,b,a.2,a"])
 def test_doubled_names_get_the_suffixes_of_pandas(tmp_path: Path, names: str) -> None:
     """Whatever suffixes are there already, and with a warning."""
-    path = _csv(tmp_path, f"{names}\n{','.join('1' for _ in names.split(','))}\n")
+    path = write_csv(tmp_path, f"{names}\n{','.join('1' for _ in names.split(','))}\n")
 
     with pytest.warns(UserWarning, match="has columns of equal name"):
         assert open_table(path).features == pd.read_csv(path).columns.to_list()
@@ -81,7 +76,7 @@ def test_doubled_names_get_the_suffixes_of_pandas(tmp_path: Path, names: str) ->
 )
 def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], rows: list[list[int]]) -> None:
     """The features are those that are named, in that order, or all that are not dropped, kept or labels."""
-    path = _csv(tmp_path, "a,b,c\n1,2,3\n4,5,6\n")
+    path = write_csv(tmp_path, "a,b,c\n1,2,3\n4,5,6\n")
 
     for source in (path, pd.read_csv(path)):
         block = _block(source, **options)
@@ -113,6 +108,19 @@ def test_options_that_cannot_be_are_refused(options: Any, error: type, sentence:
         open_table(table(pl.DataFrame({"Id": [1], "Bytes": [2]}), **options))
 
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "option", [{"separator": ";"}, {"header": False}, {"null_values": ["?"]}, {"encoding": "cp1252"}]
+)
+def test_an_option_of_csv_is_refused_for_any_other_table(tmp_path: Path, option: dict[str, Any]) -> None:
+    """Rather than ignored: a frame and a Parquet file have no text to be read so, and an iterable keeps its rows."""
+    frame = pl.DataFrame({"a": [1]})
+    frames = iter([frame])
+    for source in (*(as_form(frame, form, tmp_path) for form in ("parquet", "pandas")), frame, frame.lazy(), frames):
+        with pytest.raises(ArgumentError, match=f"^{next(iter(option))} is for the text of a CSV file, and .* is none"):
+            open_table(table(source, **option))
+    assert next(frames) is frame
 
 
 def test_options_are_given_once() -> None:
@@ -147,14 +155,14 @@ def test_text_is_read_as_the_options_say(
     tmp_path: Path, text: str | bytes, options: dict[str, Any], rows: list[list[float]]
 ) -> None:
     """Separator, header, missing cells and encoding; what is certain is found out."""
-    np.testing.assert_array_equal(rows, _block(_csv(tmp_path, text), **options).array)
+    np.testing.assert_array_equal(rows, _block(write_csv(tmp_path, text), **options).array)
 
 
 @pytest.mark.parametrize("text", ["1;2\n3;4\n5;6\n", "\ufeff1;2\n3;4\n5;6\n", "sep=;\n1;2\n3;4\n5;6"])
 @pytest.mark.parametrize("of", [1, 2, 3, 7])
 def test_a_file_without_header_is_cut_into_parts(tmp_path: Path, text: str, of: int) -> None:
     """Every row is in one part."""
-    options, path = TableOptions(header=False), _csv(tmp_path, text)
+    options, path = TableOptions(header=False), write_csv(tmp_path, text)
 
     parts = [block.array for part in range(of) for block in open_table(path, options, (part, of)).blocks(None)]
     assert np.concatenate(parts).tolist() == [[1, 2], [3, 4], [5, 6]]
@@ -168,7 +176,7 @@ def test_kept_text_is_as_it_is_in_the_file(tmp_path: Path, end: str, options: di
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=options.get("separator", ","), lineterminator=end)
     writer.writerows([["id", "x"], *([cell, "NA" if options.get("null_values") else "1"] for cell in cells)])
-    path = _csv(tmp_path, file.getvalue().encode(options.get("encoding", "utf-8")))
+    path = write_csv(tmp_path, file.getvalue().encode(options.get("encoding", "utf-8")))
 
     block = _block(path, keep=["id"], **options)
 
@@ -182,7 +190,7 @@ def test_kept_text_is_as_it_is_in_the_file(tmp_path: Path, end: str, options: di
 @pytest.mark.parametrize("row", [b"caf\xe9,2\n", b'"caf\xe9",2\n'])
 def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[str, Any], row: bytes) -> None:
     """In kept and label text it is an error that names row and encoding; in text that is not used it means nothing."""
-    path = _csv(tmp_path, b"t,x\nok,1\n" + row)
+    path = write_csv(tmp_path, b"t,x\nok,1\n" + row)
 
     with pytest.raises(TableError, match='row 1.*column "t": .* is not UTF-8; pass the encoding.*"cp1252"') as caught:
         _block(path, **options)
@@ -205,7 +213,7 @@ def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[
 )
 def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], labels: list[Any]) -> None:
     """Whole numbers are class numbers, anything else names; a missing one is neither."""
-    path = _csv(tmp_path, "x,y\n" + "".join(f"1,{cell}\n" for cell in cells))
+    path = write_csv(tmp_path, "x,y\n" + "".join(f"1,{cell}\n" for cell in cells))
 
     for source in (path, pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))):
         block = _block(source, label="y")

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from ruo.wire import ONLY, InferRequest, WireError, v1, v2
+from tests.wire.shared import body_of
 
 TEXT = np.array([["TCP", "ü"], ["", "a,b"]], object)
 BACK = np.array([[b"TCP", "ü".encode()], [b"", b"a,b"]], object)
 NUMBERS = np.array([[0.1, 2], [3, 4]], np.float32)
-
-
-def body(encoded):
-    return b"".join(bytes(buffer) for buffer in encoded.buffers)
 
 
 @pytest.mark.parametrize("array", [TEXT, BACK, TEXT.astype(str)])
@@ -21,7 +18,7 @@ def body(encoded):
 def test_text_and_numbers_go_both_ways_on_v2(encode, array):
     """Text arrives as bytes in its shape, binary or JSON, with the inputs before and behind it unharmed."""
     encoded = encode(InferRequest({"a": NUMBERS, "s": array, "b": NUMBERS}))
-    inputs = v2.decode_request(encoded.headers, body(encoded)).inputs
+    inputs = v2.decode_request(encoded.headers, body_of(encoded)).inputs
     assert inputs["s"].tolist() == BACK.tolist()
     np.testing.assert_array_equal([inputs["a"], inputs["b"]], [NUMBERS, NUMBERS])
 
@@ -31,18 +28,18 @@ def test_the_protocols_example_of_bytes():
     encoded = v2.encode_request(InferRequest({"s": np.array([b"a\xff", b""], object)}))
     assert bytes(encoded.buffers[1]) == b"\x02\0\0\0a\xff\0\0\0\0"
     assert json.loads(bytes(encoded.buffers[0]))["inputs"][0]["parameters"] == {"binary_data_size": 10}
-    assert v2.decode_request(encoded.headers, body(encoded)).inputs["s"].tolist() == [b"a\xff", b""]
+    assert v2.decode_request(encoded.headers, body_of(encoded)).inputs["s"].tolist() == [b"a\xff", b""]
 
 
 @pytest.mark.parametrize("columnar", [False, True])
 def test_several_inputs_go_both_ways_on_v1(columnar):
     """Rows name their tensors; the columnar form holds each tensor whole; one tensor goes without its name."""
     inputs = {"a": NUMBERS, "s": TEXT, "n": np.array([7, 8])}
-    back = v1.decode_request({}, body(v1.encode_request(InferRequest(inputs, columnar=columnar)))).inputs
+    back = v1.decode_request({}, body_of(v1.encode_request(InferRequest(inputs, columnar=columnar)))).inputs
     assert back["s"].tolist() == BACK.tolist()
     np.testing.assert_array_equal(back["a"].astype(np.float32), NUMBERS)
     assert back["n"].tolist() == [7, 8]
-    one = json.loads(body(v1.encode_request(InferRequest({"s": TEXT}, columnar=columnar))))
+    one = json.loads(body_of(v1.encode_request(InferRequest({"s": TEXT}, columnar=columnar))))
     assert one == {"inputs" if columnar else "instances": TEXT.tolist()}
     assert v1.decode_request({}, json.dumps(one).encode()).inputs[ONLY].tolist() == BACK.tolist()
 
