@@ -54,7 +54,7 @@ class Serving:
         self._error: str | None = None
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
-        self._slots, self._slot = WorkerSlots(), 0
+        self.slots, self._slot = WorkerSlots(), 0
         self._tried = threading.Event()
         self._look = threading.Event()
         self._not_started = threading.Lock()
@@ -62,7 +62,7 @@ class Serving:
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
         """Start to load, once; through the slots the other workers see when this one is ready."""
         if self._not_started.acquire(blocking=False):
-            self._slots, self._slot = slots or self._slots, slot
+            self.slots, self._slot = slots or self.slots, slot
             threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
@@ -97,11 +97,7 @@ class Serving:
     def ready_workers(self) -> int:
         """How many workers of this server are ready; without slots, this one is the only worker."""
         self.start()
-        return self._slots.ready()
-
-    def pids(self) -> list[int]:
-        """The process ids of this server's workers; none without slots."""
-        return self._slots.pids()
+        return self.slots.ready()
 
     def _watch(self) -> None:
         seen = self._check(None)
@@ -161,7 +157,7 @@ class Serving:
         self._swap(Served(model, version, sha256))
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
-        self._slots.set(self._slot, "is_ready", 1)
+        self.slots.set(self._slot, "is_ready", 1)
 
     def _swap(self, served: Served) -> None:
         old = self._current

@@ -34,20 +34,15 @@ class Views:
 
     def server(self) -> Message:
         """The server's version and protocol extensions."""
-        try:
-            version = metadata.version("ruo")
-        except metadata.PackageNotFoundError:  # an image holds the sources only
-            version = "unknown"
+        version = next((found.version for found in metadata.distributions(name="ruo")), "unknown")  # as in an image
         extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
         return {"name": "ruo", "version": version, "extensions": extensions}
 
     def ready(self) -> Message:
-        """Whether a worker is ready, and how many are."""
+        """Whether a worker is ready, and how many of how many are."""
         workers = self.serving.ready_workers()
-        state = {"live": True, "ready": workers > 0, "workers": workers}
-        if workers:
-            return state
-        return {**state, "error": self.serving.why_not_ready()}, 503
+        state = {"live": True, "ready": workers > 0, "workers": workers, "of": self.serving.slots.expected()}
+        return state if workers else ({**state, "error": self.serving.why_not_ready()}, 503)
 
     def model_ready(self, version: str | None = None) -> Message:
         """Whether the model, or one version of it, is ready."""
@@ -135,7 +130,7 @@ class Views:
 
     def prometheus(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(self.metrics.text(self.serving.pids()), content_type="text/plain; version=0.0.4")
+        return Response(self.metrics.text(self.serving.slots.pids()), content_type="text/plain; version=0.0.4")
 
 
 @cache
@@ -177,8 +172,7 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         "compute_input": duration("decode"),
         "compute_infer": duration("predict"),
         "compute_output": duration("encode"),
-        "cache_hit": {"count": 0, "ns": 0},  # there is no cache, but perf_analyzer reads these
-        "cache_miss": {"count": 0, "ns": 0},
+        **{name: {"count": 0, "ns": 0} for name in ("cache_hit", "cache_miss")},  # which perf_analyzer reads
     }
     return {
         "name": model,

@@ -57,7 +57,7 @@ def test_server_metadata(client, path):
 def test_health(client):
     """The probes answer in the words of the protocol, which KServe's client reads."""
     assert client.get("/v2/health/live").json == {"live": True}
-    assert client.get("/v2/health/ready").json == {"live": True, "ready": True, "workers": 1}
+    assert client.get("/v2/health/ready").json == {"live": True, "ready": True, "workers": 1, "of": 1}
     assert client.get("/v2/models/model/ready").json == {"name": "model", "ready": True}
     assert client.get("/").json == {"status": "alive"}
     assert client.get("/v1/models").json == {"models": ["model"]}

@@ -257,7 +257,7 @@ def test_plain_gunicorn(gunicorn, free_port, models, ask, rows, expected, option
         for _ in range(8):
             assert ask_until_loaded(url + INFER, rows.tobytes(), RAW).status == 200
         health = ask_until_loaded(url + "/v2/health/ready")
-        assert (health.status, health.json()) == (200, {"live": True, "ready": True, "workers": 1})
+        assert (health.status, health.json()) == (200, {"live": True, "ready": True, "workers": 1, "of": 1})
         assert ask(url + "/metrics").status == 200
 
 

@@ -32,7 +32,9 @@ def test_ready_workers_and_their_processes_are_known(slots):
     slots.clear(0)
     assert (slots.ready(), slots.pids()) == (2, [11, 12])
     slots.set(1, "is_ready", 0)
-    assert slots.ready() == 1
+    assert (slots.ready(), slots.expected()) == (1, 2)
+    slots.set(slots.take(), "is_retiring", 1)
+    assert (slots.ready(), slots.expected()) == (1, 2)
 
 
 def test_the_least_loaded_takes_the_next(slots):
