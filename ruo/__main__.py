@@ -16,24 +16,36 @@ _SOME_FAILED = 3
 _RESUMED = "the same command goes on from there"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a verb as Ctrl-C does; by default the first process of a container ignores it."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 class _Verbs(click.Group):
     """Shows an error of ruo as one sentence."""
 
     def invoke(self, context: click.Context) -> object:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(context)
         except RuoError as error:
             raise click.ClickException(str(error)) from error
+        except _Terminated:
+            sys.exit(128 + signal.SIGTERM)
 
 
 @contextmanager
 def _interruptible(hint: str) -> Iterator[None]:
-    """On Ctrl-C, say how to continue and exit with the status of an interrupted program."""
+    """On Ctrl-C and SIGTERM, say how to continue and exit with the status of an interrupted program."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         click.echo(f"Interrupted; {hint}.", err=True)
-        sys.exit(130)  # as in a shell: 128 plus the number of the signal
+        # as in a shell: 128 plus the number of the signal
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
 
 
 @click.group(cls=_Verbs, context_settings={"show_default": True})
@@ -109,7 +121,7 @@ def score(
     """Score the table SOURCE with the model at URL (several URLs: servers with the same model).
 
     Exits with status 0 when all rows were scored, 1 when the run failed, 3 when --errors collect left out some rows,
-    130 when it was interrupted; with --checkpoint, the same command then resumes.
+    130 or 143 when it was interrupted; with --checkpoint, the same command then resumes.
     """
     from ruo.client.scoring import score_csv
 
@@ -178,7 +190,7 @@ def sweep(notebook: Path, results: Path, pairs: Pairs) -> None:
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
     -p chunk_sizes '[1000,5000],[none]'. After an interruption, the same command resumes.
 
-    Exits with status 0, 1 when nothing could be run, 3 when some combinations failed, or 130 when it was interrupted.
+    Exits with status 0, 1 when nothing could be run, 3 when some combinations failed, 130 or 143 when it was interrupted.
     """
     from ruo.notebook.parameters import parse_swept
     from ruo.notebook.run import VERDICTS, run_grid
@@ -217,8 +229,6 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
     from ruo.experiment.carry_out import put_aside_finished
     from ruo.notebook.parameters import request_sizes
 
-    # so that SIGTERM stops the servers, too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     once = sizes.strip().lower() == "all"
     chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes(sizes, "--sizes")))
     systems = Systems(testset, model, workers)

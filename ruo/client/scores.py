@@ -6,7 +6,8 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -133,9 +134,12 @@ class Scores:
         return frame.sort_values("start", ignore_index=True)
 
     def balance(self) -> pd.DataFrame:
-        """A row per server and worker: the rows and requests it answered, the seconds they took, its share of the rows."""
+        """A row per worker: the rows and requests it answered, the seconds they took, its share of the rows.
+
+        A server that names no worker counts as one, by its address.
+        """
         answered = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
-        groups = answered.groupby(["server", "worker"])
+        groups = answered.groupby(answered["worker"].where(answered["worker"] != "", answered["server"]))
         shares = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
         shares["share"] = shares["rows"] / shares["rows"].sum()
         return shares
@@ -148,14 +152,16 @@ class Scores:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as CSV."""
-        pl.DataFrame(self._columns()).write_csv(Path(path))
+        with _writing(Path(path)) as whole:
+            pl.DataFrame(self._columns()).write_csv(whole)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as Parquet; the metadata say what was scored, for `merge`."""
         names = {"model": "name", "version": "version", "sha256": "sha256", "output": "output_name"}
         model = {name: getattr(self.model, attribute) for name, attribute in names.items()}
         facts = {**self.key, **model, "rows": len(self), "not_scored": self.not_scored}
-        pl.DataFrame(self._columns()).write_parquet(Path(path), metadata={_METADATA: json.dumps(facts)})
+        with _writing(Path(path)) as whole:
+            pl.DataFrame(self._columns()).write_parquet(whole, metadata={_METADATA: json.dumps(facts)})
 
     def _columns(self) -> dict[str, Array]:
         flat = self.predictions.reshape(len(self), math.prod(self.predictions.shape[1:]))
@@ -178,6 +184,18 @@ class Scores:
         if self.not_finite:
             parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
         return f"Scores({', '.join(parts)})"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A file to be written in a block; where that fails, the part that was written must not be taken for the whole."""
+    try:
+        yield path
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        if path.is_file():
+            path.unlink()
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
 
 
 class _Part(NamedTuple):
@@ -226,6 +244,8 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
 
 def _open(path: Path) -> _Part:
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}; score this part first, or correct its name.")
     try:
         facts = json.loads(pl.read_parquet_metadata(path)[_METADATA])
         frame = pl.scan_parquet(path, glob=False)

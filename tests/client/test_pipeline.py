@@ -178,4 +178,4 @@ def test_the_balance_is_of_what_was_sent(small_csv: Path, scripted: Callable[...
     assert balance[["rows", "requests"]].sum().tolist() == [10, 10]
     assert balance["share"].sum() == pytest.approx(1)
     assert balance["seconds"].sum() == pytest.approx(scores.requests["seconds"].sum())
-    assert set(balance["server"]) == set(urls)
+    assert set(balance["worker"]) == set(urls)

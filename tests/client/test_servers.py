@@ -56,7 +56,7 @@ def test_a_slow_server_gets_less(table: Path, sums: np.ndarray, takes: Callable[
     scores = score_csv(table, [fast.url, other.url, slow.url], chunk_size=5, concurrency=6)
 
     np.testing.assert_array_equal(sums, scores.predictions)
-    rows = scores.balance().set_index("server")["rows"].to_dict()
+    rows = scores.balance().set_index("worker")["rows"].to_dict()
     assert rows[slow.url] < 0.5 * rows[fast.url]
     assert 0.5 < rows[fast.url] / rows[other.url] < 2
 
@@ -195,7 +195,7 @@ def test_a_name_with_several_addresses_is_several_servers(
             scores = score_csv(table, f"http://ruo-headless.test:{port}", chunk_size=10, concurrency=4)
 
     np.testing.assert_array_equal(sums, scores.predictions)
-    balance = scores.balance().set_index("server")["rows"]
+    balance = scores.balance().set_index("worker")["rows"]
     assert {f"http://127.0.0.2:{port}", f"http://127.0.0.3:{port}"} == set(balance.index)
     assert balance.min() > 90
 

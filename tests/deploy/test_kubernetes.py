@@ -279,7 +279,6 @@ def test_kubectl_forwards_where_no_node_is_reached(
         _ = KubernetesDeployment().urls
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "import os; os.kill(os.getpid(), 9)"], ids=["its end", "a kill"])
 def test_forwards_without_a_block_end_with_the_process(cluster: Cluster, tmp_path: Path, end: str) -> None:
     """Addresses that were taken without `with` last as long as the process that took them, however that ends."""

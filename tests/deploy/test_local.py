@@ -155,7 +155,6 @@ def test_a_server_that_ends_is_an_error_with_the_end_of_its_log(demo: Demo) -> N
         pass
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "wrong"])
 def test_every_line_of_the_log_is_json(demo: Demo, precision: str) -> None:
     """With LOG_FORMAT=json all lines are, from TensorFlow's first to the last of all, and those of a failed start."""

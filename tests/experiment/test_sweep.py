@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ruo.experiment import Sweep, read_sweep, sweep
 from ruo.experiment.results import COLUMNS
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
+from tests.proxy import Proxy
 
 SIZES = [500, 1000, None]
 
@@ -377,3 +379,30 @@ def test_verdict_judges_the_claim_twice(copy: Path) -> None:
     swept = calm(copy)
     assert swept.verdict().startswith("VALID: every run scored every row alike.")
     assert swept.verdict().count('"The whole set in one request is fastest" (2023): cannot tell') == 2
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_name_server_that_lags_makes_no_second_replica(
+    small_csv: Path, scripted: Any, answers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """Where a name still stands for one address after a scaling to two, the runs are not called runs of two."""
+    target, known, real = scripted(answers), ["127.0.0.2"], socket.getaddrinfo
+
+    def look_up(host: Any, *rest: Any, **options: Any) -> Any:
+        names = known if host == "ruo-headless.test" else [host]
+        return [entry for name in names for entry in real(name, *rest, **options)]
+
+    class Cluster:
+        def scale(self, replicas: int) -> None:
+            known[:] = ["127.0.0.2", "127.0.0.3"][: replicas - late * (replicas > 1)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with Proxy(target.url, host="127.0.0.2") as one:
+        port = int(one.url.rpartition(":")[2])
+        Cluster.urls = [f"http://ruo-headless.test:{port}"]
+        with Proxy(target.url, host="127.0.0.3", port=port):
+            options = {"replicas": [1, 2], "runs": 1, "pipelined": [True], "concurrency": 2, "results_dir": tmp_path}
+            reasons = sweep(small_csv, Cluster(), chunk_sizes=[1], **options).validity().reasons
+
+    sentence = "in 1 run not as many servers answered as there were replicas, such as 1 for 2"
+    assert (sentence in reasons) == bool(late)
