@@ -1,10 +1,14 @@
 """Scoring with several pods: the Job's shards are all of the table, and the merge takes exactly their parts."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from ruo.__main__ import main
+
+ROOT = Path(__file__).parents[2]
 
 
 def job(render, name):
@@ -26,7 +30,7 @@ def given(arguments, option):
     return value
 
 
-@pytest.mark.parametrize("name", ["score", "merge"])
+@pytest.mark.parametrize("name", ["score", "merge", "measure"])
 def test_the_command_is_one_that_ruo_has(render, name):
     """It parses as ruo's own command line; click would end with status 2 where it does not."""
     _, container = job(render, name)
@@ -88,7 +92,7 @@ def test_only_variables_that_are_there_are_filled_in(render):
     assert {"JOB_COMPLETION_INDEX"} == set(re.findall(r"\$\(([^)]+)\)", " ".join(container["args"])))
 
 
-@pytest.mark.parametrize("name", ["score", "merge"])
+@pytest.mark.parametrize("name", ["score", "merge", "measure"])
 def test_failures_are_tried_again_but_not_for_ever(render, name):
     """Each try is a pod of its own, there are some, and what has ended is cleared away."""
     spec, _ = job(render, name)
@@ -98,9 +102,21 @@ def test_failures_are_tried_again_but_not_for_ever(render, name):
     assert spec["ttlSecondsAfterFinished"] >= 3600
 
 
-def test_a_drained_node_is_no_failure(render):
+@pytest.mark.parametrize("name", ["score", "measure"])
+def test_a_drained_node_is_no_failure(render, name):
     """A pod that a drain ended does not count as a failed one."""
-    spec, _ = job(render, "score")
+    spec, _ = job(render, name)
     (rule,) = spec["podFailurePolicy"]["rules"]
 
     assert {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]} == rule
+
+
+def test_the_notebook_takes_what_the_job_gives(render):
+    """The measuring Job runs a notebook that is there, with names that are its parameters, and keeps the results."""
+    _, container = job(render, "measure")
+    notebook, results, *pairs = container["args"]
+    cells = json.loads((ROOT / notebook).read_text())["cells"]
+    (parameters,) = ("".join(cell["source"]) for cell in cells if cell["metadata"].get("tags") == ["parameters"])
+
+    assert results.startswith("--results=/data/")
+    assert {"deployment", "testset"} <= set(pairs[1::3]) <= set(re.findall(r"^(\w+):", parameters, re.MULTILINE))

@@ -36,8 +36,23 @@ def test_requests_and_limits(objects, number):
     """Every container says how much CPU and memory it needs and may take, and the first is not above the second."""
     for name, container in containers(objects):
         resources = container["resources"]
-        for what in ("cpu", "memory"):
+        for what in ("cpu", "memory", "ephemeral-storage"):
             assert 0 < number(resources["requests"][what]) <= number(resources["limits"][what]), (name, what)
+
+
+def test_the_disk_that_may_be_filled_is_within_the_limit(objects, number):
+    """Each container may take more of its node's disk than the volumes hold that end with the pod, for its log."""
+    for template in objects.pods().values():
+        sizes = [number(each["emptyDir"]["sizeLimit"]) for each in template["spec"]["volumes"] if "emptyDir" in each]
+        for container in template["spec"]["containers"]:
+            assert sum(sizes) < number(container["resources"]["limits"]["ephemeral-storage"])
+
+
+def test_jobs_fit_small_nodes(render, number):
+    """A pod of a Job asks for no more of a node of two CPUs than what the servers and the system leave."""
+    for job in ("score", "merge", "measure"):
+        for _, container in containers(render(f"jobs/{job}")):
+            assert number(container["resources"]["requests"]["cpu"]) <= 0.25
 
 
 def test_pods_are_restricted(objects):
@@ -70,18 +85,18 @@ def test_pods_are_restricted(objects):
         assert not any("hostPort" in port for port in container.get("ports", [])), name
 
 
-def test_the_namespace_refuses_other_pods(server):
+def test_the_namespace_refuses_other_pods(render):
     """The namespace enforces the restricted pod security standard, and warns of it."""
-    labels = server.one("Namespace")["metadata"]["labels"]
+    labels = render("namespace").one("Namespace")["metadata"]["labels"]
 
     for mode in ("enforce", "audit", "warn"):
         assert "restricted" == labels[f"pod-security.kubernetes.io/{mode}"]
 
 
 def test_no_pod_can_speak_to_kubernetes(objects):
-    """No pod gets a token of its service account; and no addresses of Services among its variables."""
+    """No pod but the measuring one gets a token of its account; and none Services' addresses among its variables."""
     for name, template in objects.pods().items():
-        assert template["spec"]["automountServiceAccountToken"] is False, name
+        assert template["spec"]["automountServiceAccountToken"] is (name == "ruo-measure"), name
         assert template["spec"]["enableServiceLinks"] is False, name
     for account in objects.all("ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
@@ -151,14 +166,15 @@ def test_the_servers_variables_are_read(server):
 
 
 def test_the_server_knows_its_pod_and_its_token(server):
-    """POD_NAME is the pod's own name; the token comes from a Secret that need not be there."""
+    """POD_NAME is the pod's own name; the token comes from a Secret, which must be there where nodes open a port."""
     _, container = server_of(server)
     env = {each["name"]: each.get("valueFrom", {}) for each in container["env"]}
 
     assert {"fieldRef": {"fieldPath": "metadata.name"}} == {
         source: {"fieldPath": field["fieldPath"]} for source, field in env["POD_NAME"].items()
     }
-    assert {"name": "ruo-token", "key": "token", "optional": True} == env["RUO_TOKEN"]["secretKeyRef"]
+    is_open = any(each["spec"]["type"] == "NodePort" for each in server.all("Service"))
+    assert {"name": "ruo-token", "key": "token", "optional": not is_open} == env["RUO_TOKEN"]["secretKeyRef"]
 
 
 def test_workers_follow_the_cpu_limit(server):
@@ -194,15 +210,15 @@ def test_images_have_the_version_of_ruo(objects):
     """Images are named without a registry, tagged with the version in pyproject.toml, and not pulled where they are."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for name, container in containers(objects):
-        image = "ruo-server" if name.startswith("ruo-server/") else "ruo-client"
+        image = {"server": "ruo-server", "measure": "ruo-measure"}.get(name.partition("/")[2], "ruo-client")
         assert f"{image}:{version}" == container["image"], name
         assert "IfNotPresent" == container["imagePullPolicy"], name
 
 
-@pytest.mark.parametrize("job", ["score", "merge"])
+@pytest.mark.parametrize("job", ["score", "merge", "measure"])
 def test_the_clients_variables_are_read(render, job):
     """Each variable that a Job sets is one that its command reads."""
     ((_, container),) = containers(render(f"jobs/{job}"))
-    read = {parameter.envvar for parameter in main.commands[container["command"][-1]].params}
+    read = {parameter.envvar for parameter in main.commands[container["command"][-1]].params} | {"RUO_TOKEN"}
 
     assert {each["name"] for each in container.get("env", [])} <= read

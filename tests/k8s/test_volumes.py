@@ -46,7 +46,7 @@ def test_the_claim_of_the_data_is_there(render):
     """Both sources of the data have the claim that the Jobs name."""
     claims = {
         volume["persistentVolumeClaim"]["claimName"]
-        for job in ("score", "merge")
+        for job in ("score", "merge", "measure")
         for template in render(f"jobs/{job}").pods().values()
         for volume in template["spec"]["volumes"]
         if "persistentVolumeClaim" in volume
@@ -89,7 +89,7 @@ def test_no_owner_is_changed_on_the_model(server):
     assert "fsGroup" not in server.one("Deployment")["spec"]["template"]["spec"]["securityContext"]
 
 
-@pytest.mark.parametrize("job", ["score", "merge"])
+@pytest.mark.parametrize("job", ["score", "merge", "measure"])
 def test_a_jobs_disk_is_given_to_its_user_once(render, job):
     """A provided disk becomes writable by the pods' group, and not file by file at each start."""
     for template in render(f"jobs/{job}").pods().values():

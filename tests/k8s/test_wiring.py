@@ -10,7 +10,8 @@ from server.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 SERVER = {"app.kubernetes.io/name": "ruo", "app.kubernetes.io/component": "server"}
-SCORE = SERVER | {"app.kubernetes.io/component": "score"}
+COMPONENT = {name: {"app.kubernetes.io/component": name} for name in ("score", "measure")}
+SCORE = SERVER | COMPONENT["score"]
 DNS = {"namespace": "kube-system", "pod": {"k8s-app": "kube-dns"}}
 STRANGERS = [
     {"ip": "10.10.3.81"},
@@ -86,18 +87,27 @@ def test_the_budget_lets_a_drain_and_a_rollout_go_on(server, chooses):
 def test_a_rollout_leaves_a_pod_that_serves(server):
     """While pods are replaced at least one is ready all the time."""
     deployment = server.one("Deployment")["spec"]
-    least = [each["spec"]["minReplicas"] for each in server.all("HorizontalPodAutoscaler")]
-    replicas = deployment.get("replicas") or least[0]
+    replicas = max([1, *(each["spec"]["minReplicas"] for each in server.all("HorizontalPodAutoscaler"))])
 
     assert replicas - deployment["strategy"]["rollingUpdate"]["maxUnavailable"] >= 1
 
 
-def test_either_an_autoscaler_or_the_deployment_says_how_many(server):
-    """A Deployment with an autoscaler has no replicas of its own, and one without has."""
-    autoscalers = server.all("HorizontalPodAutoscaler")
+def test_no_manifest_says_how_many(server):
+    """No Deployment has replicas of its own: an autoscaler that is added later would find one that has fallen to 1."""
+    assert len(server.all("HorizontalPodAutoscaler")) <= 1
+    assert "replicas" not in server.one("Deployment")["spec"]
 
-    assert len(autoscalers) <= 1
-    assert ("replicas" in server.one("Deployment")["spec"]) == (not autoscalers)
+
+def test_what_is_deleted_takes_nothing_else_with_it(render):
+    """The namespace, the servers, the data and each Job are apart: no two folders have an object in common."""
+    folders = [["namespace"], ["overlays/local", "overlays/faculty"], ["jobs/data-local", "jobs/data-nfs"]]
+    folders += [[f"jobs/{job}"] for job in ("score", "merge", "measure")]
+    names = [
+        {(each["kind"], each["metadata"]["name"]) for target in targets for each in render(target)}
+        for targets in folders
+    ]
+
+    assert sum(map(len, names)) == len(set().union(*names))
 
 
 def test_every_autoscaled_folder_is_tested(render):
@@ -155,17 +165,19 @@ def test_two_autoscalers_cannot_be_combined(render):
 def test_components_go_together(render):
     """All the others can be added to one overlay."""
     objects = render(
-        "overlays/local", "components/autoscaling-requests", "components/monitoring", "components/external-ip"
+        "overlays/local", "components/autoscaling-requests", "components/monitoring", "components/measurer"
     )
 
-    assert {"HorizontalPodAutoscaler", "ServiceMonitor"} <= {each["kind"] for each in objects}
+    assert {"HorizontalPodAutoscaler", "ServiceMonitor", "Role"} <= {each["kind"] for each in objects}
 
 
 def test_the_server_is_reached_at_its_port_only(server, allowed):
-    """From anywhere, at the one port: a node port's requests come from a node's address."""
+    """At the one port: from anywhere, or, where nodes open a port, from the machines and pods that a policy names."""
     policies = server.all("NetworkPolicy")
-    for peer in STRANGERS:
-        assert allowed(policies, "Ingress", SERVER, peer, 8000)
+    is_open = any(each["spec"]["type"] == "NodePort" for each in server.all("Service"))
+    known = [STRANGERS[0], *({"namespace": "ruo", "pod": SERVER | COMPONENT[name]} for name in ("score", "measure"))]
+    for peer in [*known, *STRANGERS]:
+        assert allowed(policies, "Ingress", SERVER, peer, 8000) == (peer in known or not is_open)
         assert not allowed(policies, "Ingress", SERVER, peer, 8001)
         assert not allowed(policies, "Ingress", SERVER, peer, 8000, "UDP")
 
@@ -228,6 +240,49 @@ def test_scoring_pods_reach_the_servers_and_dns_only(render, allowed):
             assert not allowed(policies, "Ingress", labels[name], peer, 8000)
 
 
+def test_only_the_measuring_pod_reaches_kubernetes(render, allowed):
+    """It reaches the API, the servers and DNS, and nobody reaches it; no other pod reaches the API."""
+    objects = render("jobs/measure")
+    labels = objects.pods()["ruo-measure"]["metadata"]["labels"]
+    policies = [*render("overlays/local").all("NetworkPolicy"), *objects.all("NetworkPolicy")]
+    policies += render("jobs/score").all("NetworkPolicy")
+
+    for peer, port in (
+        (STRANGERS[0], 6443),
+        (STRANGERS[1], 443),
+        ({"namespace": "ruo", "pod": SERVER}, 8000),
+        (DNS, 53),
+    ):
+        assert allowed(policies, "Egress", labels, peer, port)
+        assert not allowed(policies, "Ingress", labels, peer, port)
+    assert not allowed(policies, "Egress", labels, STRANGERS[1], 80)
+    for other in (SERVER, SCORE, {"app": "other"}):
+        assert not allowed(policies, "Egress", other, STRANGERS[0], 6443)
+
+
+def test_who_measures_may_do_what_scaling_takes(render):
+    """The account is the pod's own, and may change one Deployment and the autoscalers of one namespace, and look."""
+    objects = render("jobs/measure")
+    binding = objects.one("RoleBinding")
+    (subject,) = binding["subjects"]
+    rights = {
+        (resource, verb): rule.get("resourceNames")
+        for rule in objects.one("Role", binding["roleRef"]["name"])["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    changes = {resource: names for (resource, verb), names in rights.items() if verb not in ("get", "list")}
+
+    assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
+    assert "ruo" == subject["namespace"]
+    assert {
+        "deployments": ["ruo-server"],
+        "deployments/scale": ["ruo-server"],
+        "horizontalpodautoscalers": None,
+    } == changes
+    assert {("deployments", "get"), ("pods", "list"), ("services", "list"), ("endpointslices", "list")} <= set(rights)
+
+
 def test_the_faculty_is_the_cluster_of_2023(render, number):
     """Its ports, addresses, replicas and memory, and where the model lies, are those of the paper."""
     objects = render("overlays/faculty")
@@ -237,19 +292,20 @@ def test_the_faculty_is_the_cluster_of_2023(render, number):
     nfs = objects.one("PersistentVolume")["spec"]["nfs"]
 
     assert (8000, "http", 30001) == (port["port"], port["targetPort"], port["nodePort"])
-    assert ["10.10.3.81"] == service["externalIPs"]
+    assert (
+        "Local" == service["externalTrafficPolicy"]
+    )  # else the policy would see a node's address and not the client's
     assert ("2Gi", "5Gi") == (resources["requests"]["memory"], resources["limits"]["memory"])
     assert number(resources["requests"]["cpu"]) < 2  # a node has two, and its own pods need some of them
     assert ("10.10.3.80", "/var/nfs/public") == (nfs["server"], nfs["path"])
 
 
 def test_local_is_small(render, number):
-    """One replica that fits a laptop's cluster beside other things, on one node."""
+    """It fits a laptop's cluster beside other things, on one node."""
     spec = render("overlays/local").one("Deployment")["spec"]
     pod = spec["template"]["spec"]
     requests = pod["containers"][0]["resources"]["requests"]
 
-    assert 1 == spec["replicas"]
     assert "topologySpreadConstraints" not in pod
     assert number(requests["cpu"]) <= 0.5
     assert number(requests["memory"]) <= 2**30
