@@ -1,10 +1,12 @@
 """What a model computes; and the simulated network: as slow as it says, without a loss, and measured rightly."""
 
+import os
 import time
 from collections.abc import Callable
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
 from ruo import score_csv
@@ -17,6 +19,8 @@ from ruo.learn.demo import Demo
 def test_everything_arrives(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
     """The predictions over a slow network are those of the model, whatever the request size."""
     with slow_network(server.url, round_trip_ms=4, megabits=200) as url:
+        # else a notebook's kernel would wait for it at its end, and be killed before it has restored a cluster
+        assert all(os.getpgid(child.pid) != os.getpgid(0) for child in psutil.Process().children())
         for size in (100, None):
             scores = score_csv(demo.testset, url, chunk_size=size, retries=0)
             np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
