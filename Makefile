@@ -84,7 +84,7 @@ lint: setup ## style, types and the version
 	  { echo "CHANGELOG.md begins with $$top, which is not the version in pyproject.toml." >&2; exit 1; }
 
 serve: setup $(filter data/%,$(MODEL)) ## serve MODEL (data/mlp.keras) on port 8000
-	@MODEL_PATH='$(MODEL)' $(BIN)/gunicorn -c server/gunicorn.conf.py server:app
+	@$(BIN)/python -m ruo serve '$(MODEL)'
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,15 @@ from typing import Any, TextIO
 
 import click
 
-from ruo.errors import RuoError
+from ruo.cli.serve import serve
+from ruo.cli.status import status
+from ruo.errors import RuoError, needs
 
 _SOME_FAILED = 3
+_EPILOG = (
+    'Completion of verbs and options: eval "$(_RUO_COMPLETE=bash_source ruo)" in ~/.bashrc; zsh_source and fish_source '
+    "are there too."
+)
 _RESUMED = "the same command goes on from there"
 
 
@@ -30,7 +36,8 @@ class _Verbs(click.Group):
     def invoke(self, context: click.Context) -> object:
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(context)
+            with needs("server,notebooks"):
+                return super().invoke(context)
         except RuoError as error:
             raise click.ClickException(str(error)) from error
         except _Terminated:
@@ -48,10 +55,14 @@ def _interruptible(hint: str) -> Iterator[None]:
         sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
 
 
-@click.group(cls=_Verbs, context_settings={"show_default": True})
+@click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"show_default": True})
 @click.version_option(package_name="ruo")
 def main() -> None:
     """Score a whole table with a Keras model that is served over HTTP."""
+
+
+main.add_command(serve)
+main.add_command(status)
 
 
 @main.command()
@@ -59,7 +70,10 @@ def main() -> None:
 @click.option("--out", default="data", type=Path, help="Folder to write to.")
 @click.option("--seed", default=0, help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
-    """Make a test set and two trained models from scikit-learn's handwritten digits."""
+    """Make a test set and two trained models.
+
+    They are of scikit-learn's handwritten digits.
+    """
     from ruo.learn.demo import make_demo
 
     made = make_demo(out, rows, seed)
@@ -72,7 +86,10 @@ def demo(rows: int, out: Path, seed: int) -> None:
 @click.argument("model", type=Path)
 @click.argument("store", type=Path)
 def publish(model: Path, store: Path) -> None:
-    """Copy MODEL into the folder STORE as its next version, which a server that reads STORE loads by itself."""
+    """Copy MODEL into the folder STORE as its next version.
+
+    A server that reads STORE loads it by itself.
+    """
     from ruo.model.store import publish as publish_model
 
     click.echo(f"{store}: version {publish_model(model, store)}")
@@ -145,7 +162,10 @@ def score(
 @click.argument("out", type=Path)
 @click.argument("parts", nargs=-1, required=True, type=Path)
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
-    """Join the predictions of all PARTS of a table (from `score --shard`) into OUT, a .parquet or .csv."""
+    """Join the PARTS of a table from `score --shard`.
+
+    OUT is a .parquet or .csv.
+    """
     from ruo.client.scores import merge as merge_parts
 
     click.echo(f"{out}: {merge_parts(parts, out):,} rows")
@@ -153,21 +173,29 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
 
 Pairs = tuple[tuple[str, str], ...]
 
-_notebook = click.argument("notebook", type=Path)
-_results = click.option("--results", required=True, type=Path, help="Folder for the results.")
+
+def _takes_parameters(verb: Callable[..., None]) -> Callable[..., None]:
+    """The grammar of parameters, which is papermill's."""
+    for option in (
+        click.option("-f", "files", multiple=True, type=click.File(encoding="utf-8"), help="Parameters, a YAML file."),
+        click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'."),
+        click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; -p NAME a,b,c."),
+        click.option(
+            "--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
+        ),
+        click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+    ):
+        verb = option(verb)
+    return verb
 
 
 @main.command()
-@_notebook
-@_results
-@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook.")
-@click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'.")
-@click.option("-f", "files", multiple=True, type=click.File(encoding="utf-8"), help="A file of parameters in YAML.")
+@_takes_parameters
 def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[TextIO, ...]) -> None:
-    """Run NOTEBOOK with parameters; keep it, a page that opens offline and its data in one folder.
+    """Run NOTEBOOK and keep it, its page and its data.
 
     Parameters are given as for papermill, and may be lists: -p runs 5, -p server_url http://localhost:8000, -p
-    chunk_sizes 1000,5000,none.
+    chunk_sizes 1000,5000,none. The page opens offline.
     """
     from ruo.notebook.parameters import parse_fixed
     from ruo.notebook.run import run_notebook
@@ -181,23 +209,24 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
 
 
 @main.command()
-@_notebook
-@_results
-@click.option("-p", "pairs", nargs=2, multiple=True, required=True, metavar="NAME VALUES", help="A parameter's values.")
-def sweep(notebook: Path, results: Path, pairs: Pairs) -> None:
-    """Run NOTEBOOK for every combination of its parameters' values, one after the other.
+@_takes_parameters
+def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[TextIO, ...]) -> None:
+    """Run NOTEBOOK for all combinations; which is best?
 
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
-    -p chunk_sizes '[1000,5000],[none]'. After an interruption, the same command resumes.
+    -p chunk_sizes '[1000,5000],[none]'. In YAML, a list varies. After an interruption, the same command resumes.
 
     Exits with status 0, 1 when nothing could be run, 3 when some combinations failed, 130 or 143 when it was interrupted.
     """
     from ruo.notebook.parameters import parse_swept
-    from ruo.notebook.run import VERDICTS, run_grid
+    from ruo.notebook.ranking import RANKING
+    from ruo.notebook.run import run_grid
 
     with _interruptible(_RESUMED):
-        gathered = run_grid(notebook, results, *parse_swept(pairs))
-    click.echo((results / VERDICTS).read_text(encoding="utf-8"))
+        gathered = run_grid(notebook, results, *parse_swept(pairs, [*(file.read() for file in files), *texts]))
+    click.echo(f"\n{(results / RANKING).read_text(encoding='utf-8')}")
+    for path in sorted(path for path in results.iterdir() if path.is_file()):
+        click.echo(f"  {path}")
     if gathered["error"].notna().any():
         sys.exit(_SOME_FAILED)
 
@@ -205,7 +234,10 @@ def sweep(notebook: Path, results: Path, pairs: Pairs) -> None:
 @main.command()
 @click.argument("results", type=Path)
 def report(results: Path) -> None:
-    """Bind the newest finished run of each notebook in the folder RESULTS into one page that opens offline."""
+    """Bind the newest results of all notebooks.
+
+    The newest finished run of each notebook in the folder RESULTS goes into one page that opens offline.
+    """
     from ruo.notebook.report import bind
 
     click.echo(f"  {bind(results)}")
@@ -221,7 +253,9 @@ def report(results: Path) -> None:
 @click.option("--seed", default=0, help="The same seed gives the same order of runs.")
 @click.option("--patience", "patience_s", default=10.0, help="Seconds to wait for a busy machine before a run.")
 def compare(testset: Path, model: Path, sizes: str, workers: int | None, results: Path, **options: Any) -> None:
-    """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
+    """Compare the system of 2023, ruo and no network.
+
+    With --sizes all, the system of 2023 runs once per size.
 
     After an interruption, the same command resumes; a finished run in the folder is kept beside it, under its date.
     """
@@ -244,7 +278,10 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
 @click.argument("a", type=Path)
 @click.argument("b", type=Path)
 def compare_runs(a: Path, b: Path) -> None:
-    """Say where the sweep in folder B is faster than that in A, where slower, and where no difference is seen."""
+    """Say what became faster from folder A to folder B.
+
+    Each holds a sweep; what is slower, and where no difference is seen, is told too.
+    """
     from ruo.experiment.compare_runs import compare_runs as compare
 
     click.echo(compare(a, b).text())

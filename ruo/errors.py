@@ -4,11 +4,17 @@
 server answers it with its status; the client turns it into one of the errors below.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class RuoError(Exception):
     """Any error that ruo raises."""
+
+    def _render_traceback_(self, *_: object) -> list[str]:
+        """What IPython shows in a cell: the sentence, since the fault is not in ruo's code; %debug still enters it."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ArgumentError(RuoError, ValueError):
@@ -83,5 +89,17 @@ class SettingsError(RuoError):
     """An environment variable of the server has a value that it cannot have."""
 
 
-class MissingPackageError(RuoError):
+class MissingPackageError(RuoError, ImportError):
     """A package that only this needs is not installed; the message says how to install it."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Say which extra installs the package that an import in the block misses."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "ruo").partition(".")[0]
+        if package in ("ruo", "server"):
+            raise  # a defect, and not a package
+        raise MissingPackageError(f"{package} is not installed; run: pip install 'ruo[{extra}]'") from error

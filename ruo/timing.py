@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ruo.errors import ArgumentError, MissingPackageError
+from ruo.errors import ArgumentError, MissingPackageError, needs
 
 _UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
 
@@ -41,10 +41,8 @@ class Runs:
         """The 95 % interval of the mean by Student's t; None for one run. Needs SciPy."""
         if len(self.samples) < 2:
             return None
-        try:
+        with needs("notebooks"):
             from ruo.stats import mean_interval  # scoring and serving need no SciPy
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(f"The interval needs {error.name}; run: pip install 'ruo[notebooks]'") from None
         return mean_interval(self.samples)[1:3]
 
     def __len__(self) -> int:

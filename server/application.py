@@ -41,8 +41,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     inference = Inference(settings, serving, scheduler, metrics)
     app = Flask("server", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
     for method, path, view in _routes(settings, serving, inference, metrics):
@@ -68,7 +67,7 @@ def _routes(settings: Settings, serving: Serving, inference: Inference, metrics:
         ("POST", "/v1/models/<model>{}:predict", predict),
     ]
     return [
-        ("GET", "/", lambda: {"status": "alive"}),
+        ("GET", "/", views.root),
         ("GET", "/v2/health/live", lambda: {"live": True}),
         ("GET", "/v2/health/ready", views.ready),
         ("GET", "/v2", views.server),

@@ -119,9 +119,7 @@ def post_fork(server: Any, worker: Any) -> None:
             with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
                 file.write(bytes(1 << 17))  # several times what all labels need
     except OSError as error:
-        server.log.error(
-            "There is no room for metrics in %s (%s); /metrics is of one worker only.", folder, error.strerror
-        )
+        server.log.error("There is no room for metrics in %s (%s); /metrics is of one worker.", folder, error.strerror)
         _remove(folder.glob(f"*_{os.getpid()}.db"))
         del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 

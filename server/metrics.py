@@ -16,6 +16,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
+_OF_WORKERS = [
+    ("ready", "Whether a worker has its model"),
+    ("connections", "Connections with a request that a worker holds"),
+    ("memory_bytes", "Resident memory of a worker"),
+]
+
 
 class Timing(NamedTuple):
     """The seconds of one request by stage; `queue` is the time it waits for the model."""
@@ -43,6 +49,7 @@ class Metrics:
         self._stages = {
             stage: Histogram(f"ruo_{stage}_seconds", f"Seconds of {words}", buckets=_SECONDS, registry=own)
             for stage, words in (
+                ("request", "a request with predictions, from its body to its answer"),
                 ("decode", "receiving a request's body and reading its tensors"),
                 ("queue", "waiting for the model"),
                 ("predict", "computing"),
@@ -59,19 +66,17 @@ class Metrics:
     def scored(self, version: str, rows: int, timing: Timing) -> None:
         """Count a request with predictions."""
         self._rows.labels(version).inc(rows)
-        for stage, seconds in timing._asdict().items():
+        for stage, seconds in {**timing._asdict(), "request": sum(timing)}.items():
             self._stages[stage].observe(seconds)
 
-    def text(self, pids: Sequence[int] = ()) -> bytes:
-        """All metrics in Prometheus' text format, with the memory of the processes `pids`."""
-        name = "ruo_worker_memory_bytes"
-        memory = f"# HELP {name} Resident memory of a worker\n# TYPE {name} gauge\n"
-        for pid in pids:
-            # the process may have ended, or the system has no /proc
-            with suppress(OSError, IndexError, ValueError):
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                memory += f'{name}{{worker="{pid}"}} {pages * os.sysconf("SC_PAGE_SIZE")}\n'
-        return generate_latest(self._registry()) + memory.encode()
+    def text(self, workers: Sequence[tuple[int, ...]] = ()) -> bytes:
+        """All metrics in Prometheus' text format, with those of each worker: process id, readiness, connections."""
+        rows = [(*worker, *_memory_bytes(worker[0])) for worker in workers]
+        text = ""
+        for column, (name, words) in enumerate(_OF_WORKERS, 1):
+            text += f"# HELP ruo_worker_{name} {words}\n# TYPE ruo_worker_{name} gauge\n"
+            text += "".join(f'ruo_worker_{name}{{worker="{row[0]}"}} {row[column]}\n' for row in rows if row[column:])
+        return generate_latest(self._registry()) + text.encode()
 
     def totals(self) -> dict[str, float]:
         """The value of every metric, summed over all workers and labels."""
@@ -87,3 +92,9 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
+
+
+def _memory_bytes(pid: int) -> list[int]:
+    with suppress(OSError, IndexError, ValueError):  # the process may have ended, or the system has no /proc
+        return [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")]
+    return []

@@ -46,8 +46,7 @@ class Scheduler:
                     has_turn = self._turn.acquire(due, deadline)
                     waited += time.monotonic() - began
                 if not has_turn:
-                    message = "The server did not get to compute this request in time; try again, or add replicas."
-                    raise WireError(message, 503)
+                    raise WireError("This request was not computed in time; try again, or add replicas.", 503)
                 pieces.append(self._call(model, [array[start : start + ROWS_PER_CALL] for array in arrays]))
         finally:
             if has_turn:

@@ -54,9 +54,9 @@ class WorkerSlots:
         """Whether this worker waits for its successor."""
         return bool(self._slots["is_retiring"][slot])
 
-    def pids(self) -> list[int]:
-        """The process ids of the workers that have started."""
-        return [int(pid) for pid in self._slots["pid"] if pid]
+    def states(self) -> list[tuple[int, ...]]:
+        """The process id of each worker that has started, whether it is ready, and its busy connections."""
+        return [tuple(map(int, slot)) for slot in self._slots[["pid", "is_ready", "load"]] if slot["pid"]]
 
     def is_least_loaded(self, slot: int) -> bool:
         """Whether no ready worker is less busy than this one; a worker that is not ready gives way to every ready one."""

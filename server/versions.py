@@ -45,9 +45,7 @@ class Serving:
 
     def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self.name = settings.model_name
-        self._settings = settings
-        self._metrics = metrics
-        self._scheduler = scheduler
+        self._settings, self._metrics, self._scheduler = settings, metrics, scheduler
         self._current: Served | None = None
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
         self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
@@ -55,8 +53,7 @@ class Serving:
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
         self.slots, self._slot = WorkerSlots(), 0
-        self._tried = threading.Event()
-        self._look = threading.Event()
+        self._tried, self._look = threading.Event(), threading.Event()
         self._not_started = threading.Lock()
 
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
@@ -145,8 +142,7 @@ class Serving:
         self._after, self._stamp = int(stored.version or 0), stored.stamp
         with fetch(stored) as (path, sha256):
             if settings.model_sha256 and sha256 != settings.model_sha256.lower():
-                reason = f"its fingerprint is {sha256}, not MODEL_SHA256"
-                raise ModelError(f"The model at {stored.path} cannot be loaded: {reason}.")
+                raise ModelError(f"The model at {stored.path} has the fingerprint {sha256}, not that in MODEL_SHA256.")
             version = stored.version or number_of(sha256)
             if current and (current.sha256, current.version) == (sha256, version):
                 model = current.model  # the same content with another name or time

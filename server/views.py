@@ -20,6 +20,7 @@ from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
+_PAGE = Path(__file__).with_name("status.html").read_text()
 # the JSON of an answer, with the status of an error, or with headers
 Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | tuple[dict[str, Any], dict[str, str]]
 
@@ -31,6 +32,12 @@ class Views:
     settings: Settings
     serving: Serving
     metrics: Metrics
+
+    def root(self) -> Message | Response:
+        """Whether the server is alive; a browser gets a page that shows how it is."""
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Vary": "Accept"})
+        return {"status": "alive"}, {"Vary": "Accept"}
 
     def server(self) -> Message:
         """The server's version and protocol extensions."""
@@ -130,7 +137,7 @@ class Views:
 
     def prometheus(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(self.metrics.text(self.serving.slots.pids()), content_type="text/plain; version=0.0.4")
+        return Response(self.metrics.text(self.serving.slots.states()), content_type="text/plain; version=0.0.4")
 
 
 @cache

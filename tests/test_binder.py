@@ -20,35 +20,25 @@ def lines() -> list[str]:
     return [line for line in text if line]
 
 
-def test_the_versions_are_ours() -> None:
-    """constraints.txt is named as pip looks for it, from the folder of the file that names it."""
-    named = [line.removeprefix("-c ") for line in lines() if line.startswith("-c ")]
-
-    assert [(BINDER / path).resolve() for path in named] == [ROOT / "constraints.txt"]
-
-
 def test_what_the_notebooks_need_is_installed() -> None:
-    """The path of ruo starts where pip is called, its extras exist, and the notebooks' are among them."""
+    """The path of ruo starts where pip is called, with the notebooks' extras, and constraints.txt is found from there."""
+    named = [line.removeprefix("-c ") for line in lines() if line.startswith("-c ")]
     (editable,) = (line.removeprefix("-e ") for line in lines() if line.startswith("-e "))
     path, _, extras = editable.rstrip("]").partition("[")
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]
 
+    assert [(BINDER / path).resolve() for path in named] == [ROOT / "constraints.txt"]
     assert (ROOT / path / "pyproject.toml").is_file()
     assert {"server", "notebooks"} <= set(extras.split(",")) <= set(known["optional-dependencies"])
     assert [Requirement(line).name for line in lines() if not line.startswith("-")] == ["notebook"]
 
 
 def test_python_is_one_that_ruo_runs_on() -> None:
-    """runtime.txt is of the form that Binder takes, and its version one that pyproject.toml allows."""
+    """runtime.txt is of Binder's form, with a version that pyproject.toml allows; no file hides requirements.txt."""
     name, _, version = (BINDER / "runtime.txt").read_text().strip().partition("-")
-
     assert name == "python"
     assert version.count(".") == 1
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
-
-
-def test_the_root_dockerfile_is_hidden() -> None:
-    """No second folder and no file in it stands in the way of requirements.txt."""
     assert not (ROOT / "binder").exists()
     assert {path.name for path in BINDER.iterdir()} == {"requirements.txt", "runtime.txt"}
 

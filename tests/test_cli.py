@@ -65,13 +65,10 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
     ],
 )
-def test_a_mistake_is_one_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """A user's mistake ends with a sentence and a status that is not 0, never with a traceback."""
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, arguments)
-
     assert result.exit_code != 0
     assert sentence in result.output
     assert "Traceback" not in result.output
@@ -81,7 +78,6 @@ def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, 
     """With --errors collect the rest is scored, the failures are named, and the status is 3; else it is 1."""
     server = scripted(lambda number, body, headers: reply(500, b"boom") if number == 1 else right_answer(body, headers))
     arguments = ["score", str(small_csv), server.url, "--chunk-size=2", "--concurrency=1"]
-
     result = CliRunner().invoke(main, [*arguments, "--errors=collect"])
     assert result.exit_code == 3
     assert "2 rows not scored" in result.output
@@ -123,8 +119,7 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(
     output, _ = process.communicate(timeout=5)
 
     kept = "the same command goes on from there" if has_checkpoint else "nothing is kept without --checkpoint"
-    assert output == f"Interrupted; {kept}.\n"
-    assert process.returncode == 128 + ending
+    assert (process.returncode, output) == (128 + ending, f"Interrupted; {kept}.\n")
     before = len(server.requests)
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
@@ -161,3 +156,24 @@ def test_a_wrong_option_is_refused(option: str, sentence: str) -> None:
 
     assert result.exit_code == 2
     assert sentence in " ".join(result.output.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "call"),
+    [
+        ("scipy", "import ruo.experiment"),
+        ("matplotlib", "import ruo.figures"),
+        ("yaml", "from ruo.notebook import prepare"),
+        ("sklearn", "from ruo.__main__ import main; main(['demo', '--rows=10', '--out=x'])"),
+    ],
+)
+def test_a_missing_package_is_one_sentence(missing: str, call: str, tmp_path: Path) -> None:
+    """Where a package of an extra is not installed, the last line says so, and how to install it."""
+    program = f"import sys; sys.modules[{missing!r}] = None; sys.path.insert(0, {str(Path.cwd())!r}); {call}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.search(rf"Error: {missing} is not installed; run: pip install 'ruo\[[a-z,]+\]'$", last), done.stderr
+    assert done.stderr.count("\n") == 1 or "main" not in call

@@ -27,6 +27,7 @@ LAYERS = """
     figures
     compare
     notebook
+    cli
     __main__
 """
 SERVER_TAKES = {"errors", "wire", "machine", "provenance", "model"}

@@ -1,7 +1,6 @@
 """The machine, the versions and the fingerprints of data."""
 
 import getpass
-import hashlib
 import json
 import os
 import platform
@@ -19,8 +18,9 @@ from ruo.provenance import Provenance, fingerprint, machine
 from ruo.table import fingerprint_table
 
 
-def test_machine_is_described() -> None:
-    """The facts name this machine's CPUs, memory, system, Python and the versions that are installed."""
+def test_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The facts name the CPUs, memory, system, Python and versions, and the variables that set a number of threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     facts = machine()
     assert facts["cpu"]
     assert facts["cpu_limit"] == cpu_limit()
@@ -29,23 +29,16 @@ def test_machine_is_described() -> None:
     assert facts["versions"]["polars"] == pl.__version__
     assert set(facts["versions"]) == {"ruo", "numpy", "polars", "aiohttp", "keras", "tensorflow", "gunicorn", "flask"}
     assert facts["versions"]["tensorflow"] is not None
+    assert facts["environment"]["OMP_NUM_THREADS"] == "3"
 
 
-def test_machine_names_nobody() -> None:
-    """Neither the host, nor the user, nor a folder of this machine is in the facts."""
+def test_machine_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the host, nor the user, nor a folder of this machine, nor any other variable is in the facts."""
+    monkeypatch.setenv("RUO_TOKEN", "secret")
     text = json.dumps(machine())
-    for name in {platform.node(), str(Path.home()), str(Path.cwd()), sys.prefix} - {"", "/"}:
+    for name in {platform.node(), str(Path.home()), str(Path.cwd()), sys.prefix, "secret"} - {"", "/"}:
         assert name not in text
     assert f'"{getpass.getuser()}"' not in text
-
-
-def test_thread_variables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that sets a number of threads is kept, any other is not."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setenv("RUO_TOKEN", "secret")
-    facts = machine()
-    assert facts["environment"]["OMP_NUM_THREADS"] == "3"
-    assert "secret" not in json.dumps(facts)
 
 
 def test_nothing_heavy_is_imported() -> None:
@@ -85,27 +78,27 @@ def _commit_seen(folder: Path) -> list:
 
 
 def test_commit_of_the_checkout(checkout: Path) -> None:
-    """The facts name the commit of a checkout and whether it is changed; untracked files are no change."""
+    """The facts name a checkout's commit and whether it is changed; untracked files, and other projects, do not count."""
     commit = _git(checkout, "rev-parse", "HEAD")
     (checkout / "results.txt").write_text("new")
     assert _commit_seen(checkout) == [commit, True]
     with (checkout / "ruo" / "errors.py").open("a") as file:
         file.write("# changed\n")
     assert _commit_seen(checkout) == [commit, False]
-
-
-def test_a_checkout_of_another_project_does_not_count(checkout: Path) -> None:
-    """An installed ruo that lies untracked in another repository has no commit."""
-    _git(checkout, "rm", "-q", "--cached", "-r", "ruo")
+    _git(checkout, "rm", "-q", "--cached", "-r", "ruo")  # as an installed ruo lies in the repository of another project
     assert _commit_seen(checkout) == [None, None]
 
 
 def test_fingerprint_of_a_file(tmp_path: Path) -> None:
-    """A file's fingerprint is its SHA-256."""
-    (tmp_path / "a").write_bytes(b"abc")
+    """A file's fingerprint, also as a table's, is its SHA-256; a path at which nothing lies is refused."""
+    (tmp_path / "a.csv").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
-    assert fingerprint(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert fingerprint(str(tmp_path / "a")) == hashlib.sha256(b"abc").hexdigest()
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    for path in (tmp_path / "a.csv", str(tmp_path / "a.csv")):
+        assert fingerprint(path) == fingerprint_table(path) == expected
+    for refused in (fingerprint, fingerprint_table):
+        with pytest.raises(ArgumentError, match="does not exist; pass"):
+            refused(tmp_path / "none.csv")
 
 
 def test_fingerprint_of_a_folder(tmp_path: Path) -> None:
@@ -122,41 +115,25 @@ def test_fingerprint_of_a_folder(tmp_path: Path) -> None:
     assert len({first, make("three", "index", "2"), make("four", "data", "1")}) == 3
 
 
-def test_fingerprint_of_nothing(tmp_path: Path) -> None:
-    """A path at which nothing lies is refused."""
-    with pytest.raises(ArgumentError, match="does not exist; pass"):
-        fingerprint(tmp_path / "none")
-    with pytest.raises(ArgumentError, match="does not exist; pass"):
-        fingerprint_table(tmp_path / "none.csv")
-
-
 @pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame])
 def test_fingerprint_of_a_frame(kind: type) -> None:
     """A DataFrame's fingerprint changes with a cell, a name, a type and the order of columns, and with nothing else."""
     columns = {"a": [1.0, 2.0], "b": ["x", None]}
-    same = [kind(columns), kind(columns)]
     others = [
-        kind({"a": [1.0, 2.5], "b": ["x", None]}),
-        kind({"a": [1.0, 2.0], "b": ["x", "y"]}),
-        kind({"c": [1.0, 2.0], "b": ["x", None]}),
-        kind({"a": [1, 2], "b": ["x", None]}),
-        kind({"b": ["x", None], "a": [1.0, 2.0]}),
+        {"a": [1.0, 2.5], "b": ["x", None]},
+        {"a": [1.0, 2.0], "b": ["x", "y"]},
+        {"c": [1.0, 2.0], "b": ["x", None]},
+        {"a": [1, 2], "b": ["x", None]},
+        {"b": ["x", None], "a": [1.0, 2.0]},
     ]
-    assert len({fingerprint_table(frame) for frame in same}) == 1
-    assert len({fingerprint_table(frame) for frame in [same[0], *others]}) == 6
+    assert fingerprint_table(kind(columns)) == fingerprint_table(kind(columns))
+    assert len({fingerprint_table(kind(each)) for each in [columns, *others]}) == 6
 
 
 def test_index_does_not_count() -> None:
     """A pandas DataFrame's index, which is not scored, does not change its fingerprint."""
     frame = pd.DataFrame({"a": [1.0, 2.0]})
     assert fingerprint_table(frame) == fingerprint_table(frame.set_axis([7, 8]))
-
-
-def test_table_file_is_its_bytes(tmp_path: Path) -> None:
-    """A table at a path has the fingerprint of the file."""
-    path = tmp_path / "t.csv"
-    path.write_text("a\n1\n")
-    assert fingerprint_table(path) == fingerprint(path)
 
 
 def test_digest_stands_for_the_facts() -> None:

@@ -14,19 +14,13 @@ FIVE = Runs((0.61, 0.62, 0.63, 0.61, 0.645), (1.5,))
 
 @pytest.mark.parametrize(("runs", "warmup"), [(1, 0), (3, 2)])
 def test_time_runs_calls_so_often(runs: int, warmup: int) -> None:
-    """The function is called once for every run and every warm-up, and the two are kept apart."""
+    """The function is called once for every run and every warm-up, and the two are kept apart; its errors come out."""
     calls: list[int] = []
-
     timed = time_runs(lambda: calls.append(1), runs=runs, warmup=warmup)
-
     assert len(calls) == runs + warmup
     assert (len(timed.samples), len(timed.warmups), len(timed)) == (runs, warmup, runs)
-
-
-def test_an_error_ends_the_runs() -> None:
-    """What the function raises reaches the caller."""
     with pytest.raises(ZeroDivisionError):
-        time_runs(lambda: 1 / 0)
+        time_runs(lambda: 1 / 0, runs=runs, warmup=warmup)
 
 
 async def _coroutine() -> None:
@@ -48,16 +42,12 @@ def test_what_cannot_be_timed(arguments: dict, sentence: str) -> None:
 
 
 def test_statistics_leave_the_warmups_out() -> None:
-    """Mean, median, deviation and interval are those of the samples alone; Student's t for five runs is 2.776."""
+    """Mean, deviation and interval are those of the samples alone, by Student's t; a single run has only the first."""
     assert FIVE.mean == pytest.approx(0.623)
     assert FIVE.median == 0.62
     assert FIVE.std == pytest.approx(0.0148324, rel=1e-5)
     half = 2.776445 * 0.0148324 / 5**0.5
     assert FIVE.interval == pytest.approx((0.623 - half, 0.623 + half), rel=1e-5)
-
-
-def test_one_run_has_no_interval() -> None:
-    """A single run has neither deviation nor interval, and says so."""
     one = Runs((0.25,))
     assert one.std is None
     assert one.interval is None
@@ -99,4 +89,4 @@ def test_without_scipy() -> None:
         "except MissingPackageError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "The interval needs scipy; run: pip install 'ruo[notebooks]'\n"
+    assert done.stdout == "scipy is not installed; run: pip install 'ruo[notebooks]'\n"

@@ -2,8 +2,11 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Self
+
+from ruo.client.records import RequestRecord
 
 _REFRESH_S = 0.1
 
@@ -15,29 +18,44 @@ class Progress:
         self._is_drawn = is_interactive() if wanted is None else wanted
         self._expected_rows = expected_rows
         self._rows = 0
+        self._drawn: tuple[int, ...] = ()
         self._bar: Any = None
 
     def __enter__(self) -> Self:
         if self._is_drawn:
             from tqdm.auto import tqdm  # slow to import, and seldom needed
 
-            self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring", mininterval=_REFRESH_S)
+            self._began = time.monotonic()
+            self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.refresh()
-        if self._is_drawn:
+        if self._bar is not None:
             self._bar.close()
 
-    def advance(self, rows: int) -> None:
-        """Count `rows` more without drawing."""
-        self._rows += rows
+    def advance(self, record: RequestRecord) -> None:
+        """Count the rows of an answer without drawing; those of an earlier run do not count as speed."""
+        self._rows += record.rows
+        if record.resumed and self._bar is not None:
+            self._bar.initial += record.rows
 
     def refresh(self) -> None:
-        """Draw the bar."""
-        if self._is_drawn:
-            self._bar.total = self._expected_rows()
-            self._bar.update(self._rows - self._bar.n)
+        """Draw the bar where a row, or a second, has come since."""
+        if self._bar is None:
+            return
+        total = self._expected_rows() or 0
+        shown = self._rows, total, int(time.monotonic() - self._began)
+        if shown == self._drawn:
+            return
+        self._drawn = shown
+        if total and (abs(total - (self._bar.total or 0)) > total / 100 or total == self._rows != self._bar.total):
+            began = self._bar.start_t
+            self._bar.reset(total)  # the only way to tell a notebook's bar; it would start the clock anew
+            self._bar.start_t = began
+        # not update(), which draws nothing between answers, and whose rate is that of the last burst of them
+        self._bar.n = self._rows
+        self._bar.refresh()
 
     async def keep_fresh(self) -> None:
         """Draw the bar ten times a second until cancelled."""

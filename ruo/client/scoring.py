@@ -128,7 +128,7 @@ class _Run:
                     # the other parts are of the same table if its fingerprint is the same
                     key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
                     async for answer in pipeline.answers():
-                        bar.advance(answer.record.rows)
+                        bar.advance(answer.record)
                         error = collected.add(answer)
                         if error is not None and self.options.errors == "raise":
                             raise error
@@ -166,7 +166,7 @@ class _Run:
         async with self._running() as pipeline:
             consistency.model = self.client.model
             async for answer in pipeline.answers(in_order=True):
-                bar.advance(answer.record.rows)
+                bar.advance(answer.record)
                 if (error := consistency.error(answer)) is not None:
                     raise error
                 assert answer.predictions is not None  # because there is no error

@@ -1,6 +1,7 @@
 """One chunk of rows to its predictions: split it where it is too large > try again > choose a server > send once."""
 
 import asyncio
+import logging
 import math
 import os
 import time
@@ -17,7 +18,7 @@ from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, model_address
-from ruo.errors import ArgumentError, ScoringError
+from ruo.errors import ArgumentError, ScoringError, printable
 from ruo.table import Block, Labels
 from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
@@ -25,6 +26,7 @@ from ruo.wire.messages import Array
 T = TypeVar("T")
 
 _NOT_SCORED = " not scored: "
+_log = logging.getLogger("ruo")
 _processes: set[int] = set()  # that have scored, of which a forked process inherits its parent
 
 
@@ -127,6 +129,7 @@ class Client:
                     return [*answers, Answer(record, None, error)]
                 self._most_rows = min(piece.rows // 2, self._most_rows)
             half = (piece.rows + 1) // 2
+            _log.info("%s are too large for one request, and are halved.", rows_named(piece.start, piece.rows))
             waiting.extendleft(self._chunk(piece.start + at, piece.features[at : at + half]) for at in (half, 0))
         return answers
 
@@ -167,6 +170,8 @@ class Client:
                 record.status = error.status
                 if isinstance(error, OverloadedError):
                     self.on_overload()
+                what = rows_named(record.start, record.rows) if record.rows else "A question about the model"
+                _log.info("%s: try %d failed. %s", what, record.attempts, printable(str(error)))
                 self.servers.failed(server, error, began)
                 if not retry.allows(error, len(self.servers)):
                     break
@@ -181,6 +186,7 @@ class Client:
             if all(other is server for other in self.servers.available()):
                 if (pause_s := retry.pause_s(error)) is None:
                     break
+                _log.debug("%s: tried again in %.2f s.", what, pause_s)
                 await asyncio.sleep(pause_s)
         reason = str(error)
         if record.attempts > 1:

@@ -6,6 +6,7 @@ host name with several addresses (a headless Kubernetes Service) is several serv
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 import time
@@ -18,9 +19,10 @@ from yarl import URL
 
 from ruo.client.http import Endpoint, proxy_of
 from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentError, back_off
-from ruo.errors import ArgumentError
+from ruo.errors import ArgumentError, printable
 
 _LOOK_UP_S = 2.0
+_log = logging.getLogger("ruo")
 _FAILURES = 3  # in a row, before a server that still accepts connections is left out altogether
 
 
@@ -84,6 +86,8 @@ class Servers:
 
     def answered(self, server: Server) -> None:
         """Make a server that answered available again."""
+        if server.is_left_out:
+            _log.info("%s answers, and is taken back.", server.name)
         server.failures, server.pause_until, server.is_left_out = 0, 0.0, False
 
     def failed(self, server: Server, error: RequestError, began: float) -> None:
@@ -95,7 +99,10 @@ class Servers:
             server.failures += 1
         server.failed_at = time.monotonic()
         server.pause_until = server.failed_at + back_off(server.failures, error.wait_s)
-        server.is_left_out = isinstance(error, AbsentError | SilentError) or server.failures >= _FAILURES
+        is_left_out = isinstance(error, AbsentError | SilentError) or server.failures >= _FAILURES
+        if is_left_out and not server.is_left_out:
+            _log.info("%s is left out until it answers. %s", server.name, printable(str(error)))
+        server.is_left_out = is_left_out
 
     def release(self, server: Server) -> None:
         """End a request that `take` began."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import socket
@@ -16,13 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from ruo.errors import DeploymentError
+from ruo.errors import DeploymentError, MissingPackageError
 from ruo.machine import cpu_limit
 
 # A proxy of the environment must not be asked for an address of this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_HOME = Path(__file__).resolve().parents[2]  # where `ruo` and `server` lie side by side, installed or not
+# Both would look for modules in the working directory first, which may hold another `server`; here it is the last.
+_GUNICORN = "import os, sys; sys.path.append(os.getcwd()); from gunicorn.app.wsgiapp import run; run()"
+_LOG_BYTES = 1 << 20
+BACKLOG = 2048  # as Gunicorn's own
 # glibc's malloc (mallopt(3)) keeps buffers of tens of megabytes for reuse, instead of returning them to the system.
 _MALLOC = {
     "MALLOC_ARENA_MAX": "1",
@@ -71,7 +77,7 @@ def server_process(
     """Run a server until the block ends; what has not ended `grace_s` seconds later is killed."""
     with tempfile.TemporaryDirectory(prefix="ruo-server-") as folder:
         log = Path(folder) / "server.log"
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
@@ -112,10 +118,10 @@ def fetch(
 class LocalServer:
     """A Gunicorn server on this machine; `pid` is that of Gunicorn's master, and the session id of all processes."""
 
-    def __init__(self, model: Path, workers: int, process: ServerProcess, port: int) -> None:
+    def __init__(self, model: Path, workers: int, process: ServerProcess, port: int, host: str = "127.0.0.1") -> None:
         self.model = model
         self.workers = workers
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = _url(host, port)
         self.urls = [self.url]  # one, since the workers share a port
         self.pid = process.process.pid
         self.log = process.log
@@ -135,6 +141,21 @@ class LocalServer:
     def wait_until_ready(self, timeout_s: float) -> None:
         """Return when every worker has warmed up its model; raises DeploymentError if that fails."""
         self._process.wait_until(lambda: self._ready_workers() >= self.workers, timeout_s)
+
+    def wait(self, output: TextIO) -> None:
+        """Copy to `output` what the server logs from now on, until it ends, which is a DeploymentError."""
+        with self.log.open(errors="replace") as log:
+            log.seek(0, os.SEEK_END)
+
+            def copy() -> bool:
+                output.write(log.read())
+                output.flush()
+                if log.tell() > _LOG_BYTES:  # a server may run for months
+                    os.truncate(self.log, 0)
+                    log.seek(0)
+                return False
+
+            self._process.wait_until(copy, math.inf)
 
     def __repr__(self) -> str:
         return f"LocalServer({self.url}, {self.model.name}, {self.workers} workers)"
@@ -181,37 +202,54 @@ def local_server(
     >>> with local_server("mlp.keras", settings={"KERAS_BACKEND": "openvino"}) as server:
     ...     scores = score_csv("testset.csv", server.url)
     """
-    path = Path(model).resolve()
-    if not path.exists():
-        raise DeploymentError(f"There is no model at {model}; make one with: python -m ruo demo --out data")
-    package = importlib.util.find_spec("server")
-    if package is None or package.origin is None:
-        raise DeploymentError("The server is not installed; run: pip install 'ruo[server]'")
-    home = str(Path(package.origin).parent.parent)
+    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+        given = {"RUO_TRUST_MODEL": 1, **(settings or {})}
+        with serve_on(listener, Path(model), workers, cores, timeout_s, given) as server:
+            yield server
+
+
+@contextmanager
+def serve_on(
+    listener: socket.socket,
+    model: Path,
+    workers: int | None,
+    cores: int | None,
+    timeout_s: float,
+    settings: Mapping[str, object],
+) -> Iterator[LocalServer]:
+    """`local_server` at a socket that listens, which it closes, since the server has a copy."""
+    if not model.exists():
+        raise DeploymentError(f"There is no model at {model}; make one with: ruo demo --out data")
+    if importlib.util.find_spec("gunicorn") is None or not (_HOME / "server").is_dir():
+        raise MissingPackageError("The server is not installed; run: pip install 'ruo[server]'")
     count = workers or max(1, int(cpu_limit()))
     lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
-        with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:  # as Gunicorn's own
-            port = listener.getsockname()[1]
-            environment = {
-                **_MALLOC,
-                **os.environ,
-                "MODEL_PATH": str(path),
-                "RUO_TRUST_MODEL": "1",
-                "RUO_LIFELINE_FD": str(lifeline),
-                "WEB_CONCURRENCY": str(count),
-                **({} if cores is None else {"WORKER_CORES": str(cores)}),
-                "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")]),
-                **{name: str(value) for name, value in (settings or {}).items()},
-            }
-            command = [sys.executable, "-m", "gunicorn", "-c", f"{home}/server/gunicorn.conf.py"]
-            command += ["--bind", f"fd://{listener.fileno()}", "server:app"]
-            fds = (listener.fileno(), lifeline)
-            with server_process("The server", command, environment, pass_fds=fds) as process:
-                listener.close()  # the server has a copy; this one would keep the port open after its end
-                server = LocalServer(path, count, process, port)
-                server.wait_until_ready(timeout_s)
-                yield server
+        environment = {
+            **_MALLOC,
+            **os.environ,
+            "MODEL_PATH": str(model.resolve()),
+            "RUO_LIFELINE_FD": str(lifeline),
+            "WEB_CONCURRENCY": str(count),
+            **({} if cores is None else {"WORKER_CORES": str(cores)}),
+            "PYTHONPATH": os.pathsep.join([str(_HOME), os.environ.get("PYTHONPATH", "")]),
+            **{name: str(value) for name, value in settings.items()},
+        }
+        command = [sys.executable, "-P", "-c", _GUNICORN, "-c", str(_HOME / "server" / "gunicorn.conf.py")]
+        command += ["--bind", f"fd://{listener.fileno()}", "server:app"]
+        fds = (listener.fileno(), lifeline)
+        host, port = listener.getsockname()[:2]
+        with server_process("The server", command, environment, pass_fds=fds) as process:
+            listener.close()  # this copy would keep the port open after the server's end
+            server = LocalServer(model, count, process, port, host)
+            server.wait_until_ready(timeout_s)
+            yield server
     finally:
         os.close(kept)
         os.close(lifeline)
+
+
+def _url(host: str, port: int) -> str:
+    """Where this machine reaches what listens there."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound to here
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

@@ -1,10 +1,13 @@
 """Experiments: plans in randomised blocks, runs on disk, and what they show."""
 
-from ruo.experiment.compare_runs import RunsCompared, compare_runs
-from ruo.experiment.costs import Costs, flops_per_row, measure_costs, measure_network, slow_network
-from ruo.experiment.results import Sweep, read_sweep
-from ruo.experiment.scaling import balance, law, pays, speed_ups, verdict_on_scaling
-from ruo.experiment.sweep import sweep
+from ruo.errors import needs
+
+with needs("notebooks"):
+    from ruo.experiment.compare_runs import RunsCompared, compare_runs
+    from ruo.experiment.costs import Costs, flops_per_row, measure_costs, measure_network, slow_network
+    from ruo.experiment.results import Sweep, read_sweep
+    from ruo.experiment.scaling import balance, law, pays, speed_ups, verdict_on_scaling
+    from ruo.experiment.sweep import sweep
 
 __all__ = [
     "Costs",

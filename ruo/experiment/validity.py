@@ -108,7 +108,7 @@ def _drift(good: pd.DataFrame) -> float | None:
 def _uneven(good: pd.DataFrame) -> list[str]:
     """What makes a comparison of replicas invalid: others answered, some had no connection, or much less work."""
     reasons = []
-    scaled = good[good["replicas"].notna()]
+    scaled = good.dropna(subset=["replicas", "rows_by_worker"])
     answered = scaled["rows_by_worker"].map(len)
     is_other = (answered > scaled["replicas"]) | (answered < scaled[["replicas", "requests"]].min(axis=1))
     if is_other.any():

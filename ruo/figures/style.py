@@ -3,6 +3,7 @@
 Lines have colours (those of Okabe and Ito), markers and dashes, for print and for colour-blind readers.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ def label_ends(axes: Any, ends: Iterable[End]) -> None:
 
 
 def log_ticks(axes: Any, low: float, high: float) -> None:
-    """Set ticks at 1, 2 and 5 times the powers of ten, for a logarithmic vertical axis."""
-    ticks = [step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5)]
+    """Set ticks at 1, 2 and 5 times the powers of ten, or at powers alone where many, for a logarithmic axis."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) < 6 else (1,)
+    ticks = [step * 10.0**power for power in powers[:: math.ceil(len(powers) / 10)] for step in steps]
     shown = [tick for tick in ticks if low <= tick <= high]
     axes.set_yticks(shown, [f"{tick:g}" for tick in shown])

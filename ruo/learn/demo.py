@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.errors import ArgumentError
+from ruo.errors import ArgumentError, needs
 from ruo.wire.messages import Array
 
 _MODELS = ("mlp", "cnn")
@@ -27,6 +27,7 @@ class Demo(NamedTuple):
     accuracy: dict[str, float]
 
 
+@needs("server,notebooks")
 def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = _MODELS) -> Demo:
     """Write ``testset.csv`` and NAME.keras for each model; the same seed gives the same demo."""
     if unknown := [name for name in models if name not in _MODELS]:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from ruo.client.scores import Scores
-from ruo.errors import ArgumentError, TableError
+from ruo.errors import ArgumentError, TableError, needs
 from ruo.stats import Interval, mean_interval
 from ruo.table import Source, open_table
 from ruo.wire.messages import Array
@@ -99,6 +99,7 @@ class Evaluation:
         return f"Evaluation({_rows(self.rows)}, {len(self.classes)} classes, accuracy {self.accuracy})"
 
 
+@needs("server,notebooks")
 def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation:
     """Compare the predictions of a table with its labels.
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ruo.errors import ArgumentError, TableError
+from ruo.errors import ArgumentError, TableError, needs
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
 from ruo.table import NO_LABEL, Block, Labels, Source, Table, open_table
@@ -120,6 +120,7 @@ class Trained:
         return f"Trained({shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy.value)})"
 
 
+@needs("server,notebooks")
 def train(
     source: Source,
     *,

@@ -61,14 +61,19 @@ def parse_fixed(pairs: Iterable[tuple[str, str]], texts: Iterable[str] = ()) -> 
     return parameters | {name: parse_value(text) for name, text in pairs}
 
 
-def parse_swept(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Read the parameters of a sweep; return those with several values, and those with one."""
-    levels: dict[str, list[Any]] = {}
+def parse_swept(
+    pairs: Iterable[tuple[str, str]], texts: Iterable[str] = ()
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Read the parameters of a sweep, as `parse_fixed` does, where a list is its values; return the several, and the one."""
+    mapping = parse_fixed((), texts)
+    levels = {name: value if isinstance(value, list) else [value] for name, value in mapping.items()}
+    given: dict[str, list[Any]] = {}
     for name, text in pairs:
-        if name in levels:
+        if name in given:
             raise ArgumentError(f"{name} is given twice; write all its values at once, such as -p {name} 1,2.")
-        levels[name] = parse_levels(text)
-    grid = {name: values for name, values in levels.items() if len(values) > 1}
+        given[name] = parse_levels(text)
+    levels |= given
+    grid = {name: values for name, values in levels.items() if len(values) != 1}
     return grid, {name: values[0] for name, values in levels.items() if len(values) == 1}
 
 

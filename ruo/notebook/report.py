@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ruo.errors import ExperimentError
+from ruo.errors import ExperimentError, needs
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -67,6 +67,7 @@ def page(title: str, body: str) -> str:
 """
 
 
+@needs("notebooks")
 def bind(results: str | os.PathLike[str]) -> Path:
     """Write the newest finished run of each notebook to ``report.html`` in the folder `results`; return its path."""
     folder = Path(results)

@@ -3,6 +3,7 @@
 results/model=mlp,workers=2/   what `run_notebook` leaves, and parameters.json once the run has finished
 results/gathered.csv           every summary.csv, with the grid's parameters as the first columns
 results/verdicts.md            every verdict, or the error instead
+results/ranking.md             which combination is best, with a figure beside it
 """
 
 import hashlib
@@ -22,9 +23,10 @@ from urllib.parse import quote
 import click
 import pandas as pd
 
-from ruo.errors import ArgumentError, RuoError
+from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
+from ruo.notebook.ranking import write_ranking
 from ruo.notebook.report import page, to_body
 
 GATHERED = "gathered.csv"
@@ -33,6 +35,7 @@ _RECORD = "parameters.json"  # marks a finished run
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 
 
+@needs("notebooks")
 def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
 ) -> str:
@@ -142,6 +145,7 @@ class _Combination:
         return f"## {str(self).replace(',', ', ')}{link}\n\n{text}"
 
 
+@needs("notebooks")
 def run_grid(
     notebook: str | os.PathLike[str],
     results: str | os.PathLike[str],
@@ -167,6 +171,7 @@ def run_grid(
         failed = f"; FAILED: {combination.error}" if combination.error else ""
         click.echo(f"{label} {_span(seconds[-1])}{left}{failed}", err=True)
         _gather(folder, combinations)  # after each run, so that an interrupted grid leaves its results
+    write_ranking(folder, [(str(one), one.rows(), _verdict(one.folder)) for one in combinations if not one.error])
     return _gather(folder, combinations)
 
 

@@ -79,7 +79,7 @@ def to_array(data: object, name: str) -> Array:
 
 def _holds_numbers(data: object) -> bool:
     cells: list[Any] = data if isinstance(data, list) else [data]
-    for _ in range(MAX_DIMENSIONS):
+    for _ in range(MAX_DIMENSIONS - 1):
         if not cells or not isinstance(cells[0], list):
             break
         if set(map(type, cells)) != {list}:

@@ -67,28 +67,16 @@ def test_failed_runs_and_what_was_not_measured_are_no_figures() -> None:
 
 def test_every_target_stands_in_the_table() -> None:
     """With samples of every job there is a row for each target, and a line in Markdown."""
-    names = {f"{backend} mlp {rows}" for backend in ("tensorflow", "openvino") for rows in (100, *SIZES)}
-    names |= {f"bound {backend} {model}" for backend in ("tensorflow", "openvino") for model in ("mlp", "cnn")}
-    names |= {f"bare socket {backend} mlp" for backend in ("tensorflow", "openvino")}
+    backends = ("tensorflow", "openvino")
+    names = {f"{backend} mlp {rows}" for backend in backends for rows in (100, *SIZES)}
+    names |= {f"bound {backend} {model}" for backend in backends for model in ("mlp", "cnn")}
     names |= {
-        "bound tensorflow mlp labels",
-        "paper mlp 10000",
-        "paper client mlp 10000",
-        "tensorflow mlp whole",
-        "tensorflow cnn 10000",
+        f"{what} {backend}{model}" for backend in backends for what, model in (("bare socket", " mlp"), ("ready", ""))
     }
     names |= {f"{who} cnn {rows}" for who in ("one worker", "2 workers") for rows in SCALING_SIZES}
-    names |= {
-        "peers MLServer",
-        "peers PyTriton",
-        "peers ruo",
-        "server memory",
-        "client memory",
-        "import ruo",
-        "from ruo import score_csv",
-        "ready tensorflow",
-        "ready openvino",
-    }
+    names |= {"bound tensorflow mlp labels", "paper mlp 10000", "paper client mlp 10000", "tensorflow mlp whole"}
+    names |= {"tensorflow cnn 10000", "peers MLServer", "peers PyTriton", "peers ruo", "server memory", "client memory"}
+    names |= {"import ruo", "from ruo import score_csv"}
     samples = [sample for name in names for sample in job(name, 1.0, client_cpu_s=0.1, off_mean_percent=1.0, mb=100.0)]
     table = judge(samples, 2)
     assert len(table) == len(read_targets(2)[1])

@@ -224,12 +224,19 @@ def run(loop: LoopThread, folder: Path, seed: int) -> str:
     return ends[-1]
 
 
-def runs(loop: LoopThread, folder: Path, seeds: range) -> None:
-    """Many runs, of which most end well; the seed of one that does not is printed."""
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param(range(40), marks=pytest.mark.slow),
+        pytest.param(range(1_000, 2_200), marks=[pytest.mark.soak, pytest.mark.timeout(1200)]),
+    ],
+)
+def test_runs_under_chaos(loop: LoopThread, tmp_path: Path, seeds: range) -> None:
+    """They lose no row and give none another's value, and most of them end well; the seed of one that fails is printed."""
 
     def one(seed: int) -> str:
         try:
-            return run(loop, folder, seed)
+            return run(loop, tmp_path, seed)
         except BaseException:
             print(f"seed {seed}")
             raise
@@ -238,16 +245,3 @@ def runs(loop: LoopThread, folder: Path, seeds: range) -> None:
         ends = list(pool.map(one, seeds))
     print({end: ends.count(end) for end in set(ends)})
     assert ends.count("whole") > len(ends) / 3
-
-
-@pytest.mark.slow
-def test_runs_under_chaos(loop: LoopThread, tmp_path: Path) -> None:
-    """40 runs lose no row and give none another's value."""
-    runs(loop, tmp_path, range(40))
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(1200)
-def test_many_runs_under_chaos(loop: LoopThread, tmp_path: Path) -> None:
-    """1,200 more runs do not either."""
-    runs(loop, tmp_path, range(1_000, 2_200))

@@ -39,12 +39,12 @@ def collected_from(*answers: Answer, expected: int | None = None) -> Collected:
 
 def test_every_row_is_scored_or_failed() -> None:
     """The sums are checked exactly: one row too few or too many is an error that names all three numbers."""
-    collected = collected_from(sent(4, 6), sent(0, 3), sent(3, 1, failed=True))
+    collected = collected_from(sent(4, 6), sent(1, 2), sent(0, 1, failed=True), sent(3, 1, failed=True))
 
     collected.account_for(10)
-    assert collected.scored == 9
+    assert collected.scored == 8
     for rows in (9, 11):
-        with pytest.raises(ScoringError, match=f"^{rows} rows were read, 9 scored and 1 failed: some are lost.$"):
+        with pytest.raises(ScoringError, match=f"^{rows} rows were read, 8 scored and 2 failed: some are lost.$"):
             collected.account_for(rows)
 
 

@@ -5,17 +5,14 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,6 +22,8 @@ from ruo import ScoringError, iter_scores, local_server, score_csv
 from ruo.client.scores import Scores
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo, make_demo
+from tests.client.conftest import Scripted, late, python, signalled
+from tests.conftest import Reply, ScriptedServer, row_sums
 from tests.proxy import UNAVAILABLE, Fault, Proxy
 
 pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
@@ -74,47 +73,52 @@ def workers_of(server: LocalServer) -> list[int]:
 
 
 @contextmanager
-def every_second(act: Callable[[], None]) -> Iterator[list[float]]:
-    """Do something every second, for as long as the block runs; the times at which it was done."""
-    stop, times = threading.Event(), []
-
-    def go_on() -> None:
-        while not stop.wait(1):
-            act()
-            times.append(time.monotonic())
-
-    thread = threading.Thread(target=go_on)
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do some work in a thread; it ends by itself, or soon after the event that says that the block has ended."""
+    is_over = threading.Event()
+    thread = threading.Thread(target=work, args=(is_over,))
     thread.start()
     try:
-        yield times
+        yield
     finally:
-        stop.set()
+        is_over.set()
         thread.join()
+
+
+def repeated(big: Demo, times: int, path: Path) -> Path:
+    """The demo's table, several times over."""
+    header, body = big.testset.read_bytes().split(b"\n", 1)
+    with path.open("wb") as table:
+        table.write(header + b"\n")
+        for _ in range(times):
+            table.write(body)
+    return path
 
 
 def test_a_worker_is_killed_every_second(big: Demo, truth: dict[str, np.ndarray]) -> None:
     """`kill -9` of one of four workers each second, for the whole run: others take over, new ones come up."""
     draw = random.Random(1)
+    killed: list[int] = []
     with local_server(big.models["cnn"], workers=4) as server:
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
 
-        def kill() -> None:
-            workers = [int(pid) for pid in children.read_text().split()]
-            if workers:
-                os.kill(draw.choice(workers), signal.SIGKILL)
+        def kill(is_over: threading.Event) -> None:
+            while not is_over.wait(1):
+                if workers := [int(pid) for pid in children.read_text().split()]:
+                    killed.append(draw.choice(workers))
+                    os.kill(killed[-1], signal.SIGKILL)
 
-        with every_second(kill) as times:
+        with beside(kill):
             scores = score_csv(big.testset, server.url, chunk_size=2_000, retries=30, progress=False)
 
-    assert len(times) >= 5
+    assert len(killed) >= 5
     assert scores.requests["attempts"].max() > 1
     check(scores, truth["cnn"])
 
 
-def test_the_server_is_away_for_five_seconds(big: Demo, truth: dict[str, np.ndarray]) -> None:
+def test_the_server_is_away_for_five_seconds(big: Demo, truth: dict[str, np.ndarray], gone: str) -> None:
     """The whole server is stopped in mid-run and started again on the same port five seconds later."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = gone.rpartition(":")[2]
 
     def start() -> subprocess.Popen[bytes]:
         settings = {"MODEL_PATH": str(big.models["cnn"]), "WEB_CONCURRENCY": "4", "LOG_LEVEL": "warning"}
@@ -123,26 +127,21 @@ def test_the_server_is_away_for_five_seconds(big: Demo, truth: dict[str, np.ndar
         return subprocess.Popen([*command, "server:app"], cwd=root, env={**os.environ, **settings})
 
     running = [start()]
-    began = time.monotonic()
-    while time.monotonic() - began < 60:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5).close()
+    for _ in range(600):
+        with suppress(OSError), urllib.request.urlopen(f"{gone}/v2/health/ready", timeout=5):
             break
-        except OSError:
-            time.sleep(0.1)
+        time.sleep(0.1)
 
-    def restart() -> None:
+    def restart(is_over: threading.Event) -> None:
         time.sleep(2)
         running[0].terminate()
         running[0].wait()
         time.sleep(5)
         running.append(start())
 
-    thread = threading.Thread(target=restart)
-    thread.start()
     try:
-        scores = score_csv(big.testset, f"http://127.0.0.1:{port}", chunk_size=2_000, progress=False)
-        thread.join()
+        with beside(restart):
+            scores = score_csv(big.testset, gone, chunk_size=2_000, progress=False)
     finally:
         for process in running:
             process.terminate()
@@ -158,63 +157,44 @@ def test_the_server_stands_still_for_five_seconds(big: Demo, truth: dict[str, np
     with local_server(big.models["cnn"], workers=4) as server:
         pids = [server.pid, *workers_of(server)]
 
-        def pause() -> None:
-            time.sleep(2)
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            time.sleep(5)
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+        def pause(is_over: threading.Event) -> None:
+            for wait_s, number in ((2, signal.SIGSTOP), (5, signal.SIGCONT)):
+                time.sleep(wait_s)
+                for pid in pids:
+                    os.kill(pid, number)
 
-        thread = threading.Thread(target=pause)
-        thread.start()
-        scores = score_csv(big.testset, server.url, chunk_size=2_000, progress=False)
-        thread.join()
+        with beside(pause):
+            scores = score_csv(big.testset, server.url, chunk_size=2_000, progress=False)
 
     assert scores.timings.total_s > 7
     check(scores, truth["cnn"])
 
 
-def resets(seed: int) -> Callable[[int], Fault]:
+def reset(draw: random.Random) -> Fault:
     """A tenth of the connections is reset somewhere in the request, a tenth somewhere in the answer."""
-    draw = random.Random(seed)
-
-    def fault(number: int) -> Fault:
-        what = draw.random()
-        if what < 0.1:
-            return Fault(reset_request_after=draw.randrange(512_000))
-        return Fault(reset_answer_after=draw.randrange(80_000)) if what < 0.2 else Fault()
-
-    return fault
+    what = draw.random()
+    if what < 0.1:
+        return Fault(reset_request_after=draw.randrange(512_000))
+    return Fault(reset_answer_after=draw.randrange(80_000)) if what < 0.2 else Fault()
 
 
-def delays(seed: int) -> Callable[[int], Fault]:
-    """Every answer comes late, by up to a second."""
-    draw = random.Random(seed)
-    return lambda number: Fault(delay_s=draw.random())
+NETWORKS = {
+    "resets": (reset, 2_000),
+    "three of ten refused": (lambda draw: UNAVAILABLE if draw.random() < 0.3 else Fault(), 2_000),
+    "late by up to a second": (lambda draw: Fault(delay_s=draw.random()), 5_000),
+}
 
 
-def refusals(seed: int) -> Callable[[int], Fault]:
-    """Three of ten answers are 503."""
-    draw = random.Random(seed)
-    return lambda number: UNAVAILABLE if draw.random() < 0.3 else Fault()
-
-
-@pytest.mark.parametrize(("network", "chunk_size"), [(resets, 2_000), (refusals, 2_000), (delays, 5_000)])
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_bad_network(
-    big: Demo,
-    light: LocalServer,
-    truth: dict[str, np.ndarray],
-    network: Callable[[int], Callable[[int], Fault]],
-    chunk_size: int,
-    seed: int,
-) -> None:
+def test_a_bad_network(big: Demo, light: LocalServer, truth: dict[str, np.ndarray], name: str, seed: int) -> None:
     """Connections reset in mid-body, answers late by up to a second, three of ten refused: nothing is lost."""
-    with Proxy(light.url, network(seed)) as proxy:
+    fault, chunk_size = NETWORKS[name]
+    draw = random.Random(seed)
+    with Proxy(light.url, lambda number: fault(draw)) as proxy:
         scores = score_csv(big.testset, proxy.url, chunk_size=chunk_size, progress=False)
 
-    assert (scores.requests["attempts"] > 1).any() == (network is not delays)
+    assert (scores.requests["attempts"] > 1).any() == ("late" not in name)
     check(scores, truth["mlp"])
 
 
@@ -228,12 +208,7 @@ def test_the_client_is_killed_at_half(big: Demo, light: LocalServer, tmp_path: P
                 print("half", flush=True)
                 import time; time.sleep(60)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    signalled(program, signal.SIGKILL, wait_s=0.5)
 
     whole = score_csv(big.testset, light.url, progress=False)
     with Proxy(light.url) as proxy:  # counts what is sent
@@ -246,25 +221,23 @@ def test_the_client_is_killed_at_half(big: Demo, light: LocalServer, tmp_path: P
     assert resumed.predictions.tobytes() == whole.predictions.tobytes()
 
 
-def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[..., Any], right_answer: Any) -> None:
+def test_three_servers_one_ten_times_slower(long_csv: Path, scripted: Scripted) -> None:
     """The whole job takes no more than 1.25 of the ideal share-out, and no server is idle while chunks wait.
 
     Each server does one request after the other and takes as long as it has rows, so the ideal is known.
     """
-    table = tmp_path / "table.csv"
-    table.write_text("a,b,c\n" + "1,2,3\n" * 60_000)
-    speeds = [50e-6, 50e-6, 500e-6]  # seconds per row
+    speeds = [150e-6, 150e-6, 1500e-6]  # seconds per row
     busy: list[list[tuple[float, float]]] = [[] for _ in speeds]
-    ideal = 60_000 / sum(1 / speed for speed in speeds)
+    ideal = 20_000 / sum(1 / speed for speed in speeds)
 
-    def server(which: int) -> Any:
+    def server(which: int) -> ScriptedServer:
         turn = threading.Lock()
 
-        def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-            answer = right_answer(body, headers)
+        def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+            answer = row_sums(body, headers)
             with turn:
                 began = time.monotonic()
-                time.sleep(speeds[which] * 200)
+                time.sleep(speeds[which] * 67)
                 busy[which].append((began, time.monotonic()))
             return answer
 
@@ -274,7 +247,7 @@ def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[.
     for _ in range(3):  # what else this machine does can only lengthen a run
         for times in busy:
             times.clear()
-        scores = score_csv(table, [server.url for server in servers], chunk_size=200, progress=False)
+        scores = score_csv(long_csv, [server.url for server in servers], chunk_size=67, progress=False)
         assert (scores.predictions == 6).all()
         if scores.timings.sending_s < 1.25 * ideal:
             break
@@ -285,19 +258,13 @@ def test_three_servers_one_ten_times_slower(tmp_path: Path, scripted: Callable[.
         assert sum(gaps) < 0.2 * ideal
 
 
-def test_names_come_and_go(tmp_path: Path, scripted: Callable[..., Any], right_answer: Any) -> None:
+def test_names_come_and_go(scripted: Scripted) -> None:
     """An address that is added to /etc/hosts in mid-run is used, and one that is taken out is left."""
     hosts = Path("/etc/hosts")
     if not os.access(hosts, os.W_OK):
         pytest.skip("this test writes to /etc/hosts, so it must run as root")
-    table = tmp_path / "table.csv"
-    table.write_text("a,b,c\n" + "1,2,3\n" * 4_000)
-
-    def slow(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        time.sleep(0.05)
-        return right_answer(body, headers)
-
-    target = scripted(slow).url
+    table = pl.DataFrame({"a": [1] * 4_000, "b": 2, "c": 3})
+    target = scripted(late(lambda number: 0.05)).url
     before = hosts.read_text()
 
     def names(*addresses: str) -> None:
@@ -330,13 +297,7 @@ def test_names_come_and_go(tmp_path: Path, scripted: Callable[..., Any], right_a
 
 def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> None:
     """The peak of memory stays under 700 MB, and the second half of the run needs no more than the first."""
-    table = tmp_path / "long.csv"
-    with big.testset.open("rb") as rows, table.open("wb") as long:
-        header = rows.readline()
-        body = rows.read()
-        long.write(header)
-        for _ in range(10):
-            long.write(body)
+    table = repeated(big, 10, tmp_path / "long.csv")
     program = f"""
         from ruo import iter_scores
         from ruo.machine import peak_rss_mb
@@ -348,10 +309,7 @@ def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> Non
                 halfway = peak_rss_mb()
         print(rows, int(halfway), int(peak_rss_mb()))
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
-    rows, halfway, peak = map(int, result.stdout.split())
+    rows, halfway, peak = map(int, python(program).split())
 
     assert rows == 10 * ROWS
     assert peak < 700, f"{peak} MB"
@@ -360,13 +318,7 @@ def test_five_million_rows(big: Demo, light: LocalServer, tmp_path: Path) -> Non
 
 def test_a_body_of_hundreds_of_megabytes(big: Demo, light: LocalServer, tmp_path: Path) -> None:
     """A table whose one request is above the server's limit is cut to fit, or is an error if it must not be cut."""
-    table = tmp_path / "wide.csv"
-    with big.testset.open("rb") as rows, table.open("wb") as wide:
-        header = rows.readline()
-        body = rows.read()
-        wide.write(header)
-        for _ in range(3):
-            wide.write(body)
+    table = repeated(big, 3, tmp_path / "wide.csv")
 
     scores = score_csv(table, light.url, chunk_size=None, progress=False)
     assert len(scores) == 3 * ROWS

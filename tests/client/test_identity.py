@@ -1,7 +1,7 @@
 """What counts as the same model: a run keeps to one name, version and file, and one address names one model."""
 
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,23 @@ import pytest
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.client.servers import model_address
 from ruo.errors import CheckpointError
-from ruo.wire import WIRES, InferResponse
-from tests.conftest import METADATA, Reply, row_sums
+from ruo.wire import WIRES
+from tests.client.conftest import Scoring, Scripted
+from tests.conftest import METADATA, Reply, Script, ScriptedServer, row_sums
 
-Scripted = Callable[[Callable[[int, bytes, dict[str, str]], Any]], Any]
-
+CALLS = pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
 A, B = "a" * 64, "b" * 64
 
 
 def sums(body: bytes, headers: dict[str, str], sha256: str = "", version: str = "1") -> Reply:
     """The right answer, from a file with this fingerprint."""
     answer = row_sums(body, headers, version)
-    return Reply(200, answer.body, {**answer.headers, "Ruo-Model-Sha256": sha256} if sha256 else answer.headers)
+    return replace(answer, headers=answer.headers | ({"Ruo-Model-Sha256": sha256} if sha256 else {}))
+
+
+def replaced(place: int, before: tuple[str, str] = (A, "1"), after: tuple[str, str] = (B, "1")) -> Script:
+    """The right answers, from another file or version from this request on."""
+    return lambda number, body, headers: sums(body, headers, *(before if number < place else after))
 
 
 def sums_v1(body: bytes, headers: dict[str, str]) -> Reply:
@@ -48,7 +53,7 @@ MIXED = (
 
 def test_two_servers_with_different_files_of_one_version_are_not_mixed(small_csv: Path, scripted: Scripted) -> None:
     """The version's number is the same, the file is not: the error names both files and holds what one scored."""
-    urls = [scripted(lambda n, body, headers, sha=sha: sums(body, headers, sha)).url for sha in (A, B)]
+    urls = [scripted(replaced(place)).url for place in (99, 0)]
 
     with pytest.raises(ScoringError, match=MIXED) as caught:
         score_csv(small_csv, urls, chunk_size=2, concurrency=1)
@@ -56,12 +61,24 @@ def test_two_servers_with_different_files_of_one_version_are_not_mixed(small_csv
     assert len({record.sha256 for record in caught.value.scores.records if record.version}) == 2
 
 
-@pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
-def test_a_file_replaced_in_mid_run_is_noticed(small_csv: Path, scripted: Scripted, call: Any) -> None:
-    """A server that comes back with another file under the same version does not end in a mixed result."""
-    server = scripted(lambda n, body, headers: sums(body, headers, A if n < 2 else B))
+@CALLS
+@pytest.mark.parametrize("has_addresses", [True, False])
+@pytest.mark.parametrize(
+    ("after", "sentence"),
+    [
+        ((B, "1"), MIXED),
+        ((A, "2"), r"were answered by version 2 .* of the model, the run began with version 1 .*again"),
+    ],
+)
+def test_a_model_replaced_in_mid_run_is_noticed(
+    small_csv: Path, scripted: Scripted, call: Any, has_addresses: bool, after: tuple[str, str], sentence: str
+) -> None:
+    """Another file or another version does not end in a mixed result, nor in mixed blocks."""
+    server = scripted(replaced(2, after=after))
+    if not has_addresses:
+        del server.pages["/v2/models/model/versions/1"]
 
-    with pytest.raises(ScoringError, match="Rows 4 to 5 " + MIXED) as caught:
+    with pytest.raises(ScoringError, match=f"Rows 4 to 5 {sentence}") as caught:
         call(small_csv, server.url, chunk_size=2, concurrency=1)
 
     assert (caught.value.start, caught.value.stop) == (4, 6)
@@ -69,21 +86,24 @@ def test_a_file_replaced_in_mid_run_is_noticed(small_csv: Path, scripted: Script
 
 def test_the_first_answer_has_to_fit_the_metadata(small_csv: Path, scripted: Scripted) -> None:
     """A file replaced between the metadata and the first answer is noticed."""
-    server = scripted(lambda n, body, headers: sums(body, headers, B))
+    server = scripted(replaced(0))
     server.pages["/v2/models/model/versions/1"] = json.dumps({**METADATA, "parameters": {"sha256": A}}).encode()
 
     with pytest.raises(ScoringError, match="Rows 0 to 9 " + MIXED):
         score_csv(small_csv, server.url)
 
 
-def test_another_file_may_be_allowed(small_csv: Path, small_sums: np.ndarray, scripted: Scripted) -> None:
-    """With allow_version_change the records tell which file gave which rows."""
-    server = scripted(lambda n, body, headers: sums(body, headers, A if n < 2 else B))
+@pytest.mark.parametrize(("before", "after"), [((A, "1"), (B, "1")), (("", "1"), ("", "2"))])
+def test_a_change_may_be_allowed(
+    right_scores: Scoring, scripted: Scripted, before: tuple[str, str], after: tuple[str, str]
+) -> None:
+    """With allow_version_change the records tell which file and version gave which rows."""
+    server = scripted(replaced(2, before, after))
 
-    scores = score_csv(small_csv, server.url, chunk_size=2, concurrency=1, allow_version_change=True)
+    requests = right_scores(server.url, chunk_size=2, concurrency=1, allow_version_change=True).requests
 
-    np.testing.assert_array_equal(small_sums, scores.predictions)
-    assert scores.requests["sha256"].tolist() == [A, A, B, B, B]
+    assert list(zip(requests["sha256"], requests["version"], strict=True)) == [before] * 2 + [after] * 3
+    assert set(server.paths) == {"/v2/models/model/infer"}
 
 
 @pytest.mark.parametrize("change", ["version", "sha256"])
@@ -128,12 +148,10 @@ def test_an_answer_of_another_model_is_refused(small_csv: Path, scripted: Script
     """A V2 answer that names another model than was asked is no answer."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        request = WIRES["v2"].decode_request(headers, body)
-        outputs = {"y": request.inputs["x"].sum(axis=1, keepdims=True)}
-        encoded = WIRES["v2"].encode_response(InferResponse(outputs, "cats", "1", request.id), request)
-        return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+        answer = row_sums(body, headers)
+        return replace(answer, body=answer.body.replace(b'"model"', b'"other"'))
 
-    with pytest.raises(ScoringError, match="did not answer with these predictions: they are of another model, 'cats'"):
+    with pytest.raises(ScoringError, match="did not answer with these predictions: they are of another model, 'other'"):
         score_csv(small_csv, scripted(script).url)
 
 
@@ -141,27 +159,27 @@ def test_an_answer_of_another_model_is_refused(small_csv: Path, scripted: Script
 
 
 @pytest.fixture
-def v1(scripted: Scripted) -> Any:
+def v1(scripted: Scripted) -> ScriptedServer:
     """A server on V1 with version 7, and no page for each version."""
     server = scripted(lambda n, body, headers: sums_v1(body, headers))
     server.pages["/v1/models/model"] = statuses("7", "6")
     return server
 
 
-def test_a_run_on_v1_keeps_to_one_version(small_csv: Path, small_sums: np.ndarray, v1: Any) -> None:
-    """The version that is available is asked for at its own address, as in TensorFlow Serving."""
-    v1.pages["/v1/models/model/versions/7"] = statuses("7")
+@pytest.mark.parametrize("has_addresses", [True, False])
+def test_a_run_on_v1_keeps_to_one_version(right_scores: Scoring, v1: ScriptedServer, has_addresses: bool) -> None:
+    """The version that is available is asked for at its own address, as in TensorFlow Serving, if it has one."""
+    if has_addresses:
+        v1.pages["/v1/models/model/versions/7"] = statuses("7")
 
-    scores = score_csv(small_csv, v1.url, wire="v1", chunk_size=5)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(v1.url, wire="v1", chunk_size=5)
     assert (scores.model.version, scores.model.identity) == ("7", "version")
-    assert set(v1.paths) == {"/v1/models/model/versions/7:predict"}
+    assert set(v1.paths) == {f"/v1/models/model{'/versions/7' if has_addresses else ''}:predict"}
 
 
 @pytest.mark.parametrize("has_addresses", [True, False])
 def test_several_servers_with_different_versions_on_v1(
-    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, has_addresses: bool
+    small_csv: Path, right_scores: Scoring, scripted: Scripted, has_addresses: bool
 ) -> None:
     """Only those that have the run's version are used; where versions have no addresses, the run is an error."""
 
@@ -177,17 +195,16 @@ def test_several_servers_with_different_versions_on_v1(
         return server
 
     urls = [serve(version).url for version in ("7", "8", "9")]
+    options: dict[str, Any] = {"wire": "v1", "chunk_size": 2, "concurrency": 1}
     if not has_addresses:
         with pytest.raises(ScoringError, match="The model changed from version . to version . during the run"):
-            score_csv(small_csv, urls, wire="v1", chunk_size=2, concurrency=1)
+            score_csv(small_csv, urls, **options)
         return
-    scores = score_csv(small_csv, urls, wire="v1", chunk_size=2, concurrency=1)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(urls, **options)
     assert len(set(scores.requests["server"])) == 1
 
 
-@pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
+@CALLS
 @pytest.mark.parametrize("then", [statuses("8", "7"), statuses(), b"{}"])
 def test_a_version_that_changes_on_v1_is_noticed_at_the_end(
     small_csv: Path, scripted: Scripted, call: Any, then: bytes
@@ -208,31 +225,23 @@ def test_a_version_that_changes_on_v1_is_noticed_at_the_end(
         assert score_csv(small_csv, server.url, wire="v1").model.version in ("8", "")
 
 
-def test_a_version_that_stays_on_v1_is_well(small_csv: Path, small_sums: np.ndarray, v1: Any) -> None:
-    """Where versions have no addresses and none changes, identity rests on the version."""
-    scores = score_csv(small_csv, v1.url, wire="v1", chunk_size=5)
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
-    assert (scores.model.version, scores.model.identity) == ("7", "version")
-
-
 @pytest.mark.parametrize("page", [None, b"<html>", b"[]", b'{"name": "model", "ready": true}', statuses()])
 def test_without_a_version_on_v1_identity_is_the_name(
-    small_csv: Path, small_sums: np.ndarray, scripted: Scripted, page: bytes | None
+    right_scores: Scoring, v1: ScriptedServer, page: bytes | None
 ) -> None:
     """Servers that tell no version are scored with as before, and the result says so."""
-    server = scripted(lambda n, body, headers: sums_v1(body, headers))
+    del v1.pages["/v1/models/model"]
     if page is not None:
-        server.pages["/v1/models/model"] = page
+        v1.pages["/v1/models/model"] = page
 
-    scores = score_csv(small_csv, server.url, wire="v1")
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
+    scores = right_scores(v1.url, wire="v1")
     assert (scores.model.version, scores.model.identity) == ("", "name")
 
 
 @pytest.mark.parametrize("then", [statuses("8"), statuses("7", sha256=B)])
-def test_a_checkpoint_on_v1_is_of_one_version_and_file(small_csv: Path, tmp_path: Path, v1: Any, then: bytes) -> None:
+def test_a_checkpoint_on_v1_is_of_one_version_and_file(
+    small_csv: Path, tmp_path: Path, v1: ScriptedServer, then: bytes
+) -> None:
     """A checkpoint of another version or file is not resumed."""
     v1.pages["/v1/models/model"] = statuses("7", sha256=A)
     keep = {"wire": "v1", "checkpoint": tmp_path / "checkpoint"}
@@ -302,31 +311,25 @@ def test_what_is_behind_a_models_name_is_refused(small_csv: Path, path: str) -> 
 
 
 def test_a_version_in_the_address_is_the_version_that_is_asked(
-    small_csv: Path, small_sums: np.ndarray, scripted: Scripted
+    right_scores: Scoring, scripted: Scripted, v1: ScriptedServer
 ) -> None:
     """It is asked for, on both protocols, even where another one is current, and with allow_version_change as well."""
-    server = scripted(lambda n, body, headers: row_sums(body, headers, "7"))
-    server.pages["/v2/models/model/versions/7"] = json.dumps({**METADATA, "versions": ["7"]}).encode()
-    v1 = scripted(lambda n, body, headers: sums_v1(body, headers))
+    v2 = scripted(lambda n, body, headers: row_sums(body, headers, "7"))
+    v2.pages["/v2/models/model/versions/7"] = json.dumps({**METADATA, "versions": ["7"]}).encode()
     v1.pages |= {"/v1/models/model": statuses("8"), "/v1/models/model/versions/7": statuses("7")}
 
-    scores = score_csv(small_csv, f"{server.url}/v2/models/model/versions/7", allow_version_change=True)
-    other = score_csv(small_csv, f"{v1.url}/v1/models/model/versions/7")
-
-    np.testing.assert_array_equal(small_sums, scores.predictions)
-    np.testing.assert_array_equal(small_sums, other.predictions)
-    assert (scores.model.version, other.model.version, other.choices.wire) == ("7", "7", "v1")
-    assert set(server.paths) == {"/v2/models/model/versions/7/infer"}
+    for server, protocol, how in ((v2, "v2", {"allow_version_change": True}), (v1, "v1", {})):
+        scores = right_scores(f"{server.url}/{protocol}/models/model/versions/7", **how)
+        assert (scores.model.version, scores.choices.wire) == ("7", protocol)
+    assert set(v2.paths) == {"/v2/models/model/versions/7/infer"}
     assert set(v1.paths) == {"/v1/models/model/versions/7:predict"}
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])
-def test_a_version_that_does_not_exist_is_an_error(small_csv: Path, scripted: Scripted, protocol: str) -> None:
+def test_a_version_that_does_not_exist_is_an_error(small_csv: Path, well: ScriptedServer, protocol: str) -> None:
     """The error is the server's 404."""
-    server = scripted(lambda n, body, headers: row_sums(body, headers))
-
     with pytest.raises(ScoringError, match="/versions/8 answered 404: no such page") as caught:
-        score_csv(small_csv, f"{server.url}/{protocol}/models/model/versions/8")
+        score_csv(small_csv, f"{well.url}/{protocol}/models/model/versions/8")
 
     assert caught.value.status == 404
-    assert server.requests == []
+    assert well.requests == []

@@ -5,22 +5,29 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from ruo import score_csv
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import RequestRecord
 from ruo.wire import WIRES
-
-Script = Callable[[int, bytes, dict[str, str]], Any]
+from tests.client.conftest import Scoring, Scripted
+from tests.conftest import Reply, row_sums
 
 
 def answered(pace: Pace, rows: int, seconds: float, bytes_per_row: int = 256) -> None:
     """A request came back."""
     pace.observe(RequestRecord(0, rows, rows * bytes_per_row, seconds=seconds))
+
+
+def learnt(pace: Pace, seconds: Callable[[int], float], bytes_per_row: int = 256, left: int | None = None) -> list[int]:
+    """The rows of 30 requests, one after the other, each of which takes so many seconds."""
+    sizes = []
+    for _ in range(30):
+        sizes.append(pace.next_rows(left) or 0)
+        answered(pace, sizes[-1], seconds(sizes[-1]), bytes_per_row)
+    return sizes
 
 
 @pytest.mark.parametrize(
@@ -34,49 +41,33 @@ def answered(pace: Pace, rows: int, seconds: float, bytes_per_row: int = 256) ->
 )
 def test_the_size_follows_the_cost(fixed_s: float, per_row_s: float, least: int, most: int) -> None:
     """After some answers a request takes a tenth of a second, or so long that its fixed part is small."""
-    pace = Pace("auto", 8)
-    for _ in range(30):
-        rows = pace.next_rows(10_000_000)
-        assert rows is not None
-        answered(pace, rows, fixed_s + per_row_s * rows)
+    sizes = learnt(Pace("auto", 8), lambda rows: fixed_s + per_row_s * rows, left=10_000_000)
 
-    rows = pace.next_rows(10_000_000)
-    assert rows is not None
-    assert least <= rows <= most
+    assert least <= sizes[-1] <= most
 
 
 def test_the_size_grows_step_by_step() -> None:
     """No request has more than twice the rows of the largest that was answered."""
-    pace, largest = Pace("auto", 8), 0
-    for _ in range(10):
-        rows = pace.next_rows(None)
-        assert rows is not None
-        assert not largest or rows <= 2 * largest
-        largest = max(largest, rows)
-        answered(pace, rows, 1e-7 * rows)
+    sizes = learnt(Pace("auto", 8), lambda rows: 1e-7 * rows)
+
+    assert 0 < sizes[0] < sizes[-1]
+    assert all(rows <= 2 * max(sizes[:place]) for place, rows in enumerate(sizes) if place)
 
 
 def test_wide_rows_make_short_requests() -> None:
     """All requests in flight together stay within a few hundred megabytes."""
-    pace = Pace("auto", 8)
-    for _ in range(30):
-        rows = pace.next_rows(None)
-        assert rows is not None
-        answered(pace, rows, 1e-7 * rows, bytes_per_row=100_000)
+    sizes = learnt(Pace("auto", 8), lambda rows: 1e-7 * rows, bytes_per_row=100_000)
 
-    assert (pace.next_rows(None) or 0) * 100_000 * 8 <= 256 << 20
+    assert 0 < sizes[-1] * 100_000 * 8 <= 256 << 20
 
 
 def test_the_end_is_shared() -> None:
     """Towards the end requests get smaller, so that no server has a long one left."""
     pace = Pace("auto", 4)
-    for _ in range(30):
-        answered(pace, pace.next_rows(None) or 0, 1e-7 * (pace.next_rows(None) or 0))
+    learnt(pace, lambda rows: 1e-7 * rows)
 
-    large, small = pace.next_rows(10_000_000), pace.next_rows(20_000)
-    assert large is not None
-    assert small is not None
-    assert small < large / 2
+    sizes = [pace.next_rows(rows) for rows in (10_000_000, 200_000, 80_000, 1)]
+    assert sizes == [50_000, 25_000, 10_000, 6_250]  # half of an equal share, and an eighth at least
 
 
 def test_what_is_given_stays() -> None:
@@ -90,35 +81,94 @@ def test_what_is_given_stays() -> None:
     assert Pace(None, 1).next_rows(10) is None
 
 
-def test_many_servers_begin_with_many_requests() -> None:
-    """Each server has something to do from the start."""
-    assert Pace("auto", "auto", servers=20).in_flight == 40
-    assert Pace("auto", "auto", servers=100).in_flight == 64
+@pytest.mark.parametrize(("servers", "in_flight"), [(1, 8), (4, 8), (20, 40), (100, 64)])
+def test_many_servers_begin_with_many_requests(servers: int, in_flight: int) -> None:
+    """Each server has something to do from the start, and one has eight requests."""
+    pace = Pace("auto", "auto", servers)
+    assert (pace.in_flight, pace.most_in_flight) == (in_flight, 64)
 
 
-def test_an_overloaded_server_gets_fewer_at_once(
-    tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
-) -> None:
+class Run:
+    """Requests in flight to servers that answer `capacity` requests of 100 rows at once, each in a second of a clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capacity: int) -> None:
+        self.now = 1000.0
+        self.capacity = capacity
+        monkeypatch.setattr("ruo.client.pace.time", self)
+        self.pace = Pace(1_000, "auto")
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def limits(self, answers: int) -> list[int]:
+        """The limits after these answers, without those that did not change."""
+        limits = [self.pace.in_flight]
+        for _ in range(answers):
+            self.now += 1 / min(self.pace.in_flight, self.capacity)
+            answered(self.pace, 100, 1.0)
+            if self.pace.in_flight != limits[-1]:
+                limits.append(self.pace.in_flight)
+        return limits
+
+
+def test_requests_in_flight_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many answers as requests judge each limit; half as many more are tried while they bring 5 % more."""
+    assert Run(monkeypatch, 1000).limits(15) == [8]
+    assert Run(monkeypatch, 1000).limits(16) == [8, 12]
+    assert Run(monkeypatch, 1000).limits(16 + 24) == [8, 12, 18]
+    limits = Run(monkeypatch, 1000).limits(1_000)
+    assert limits[:7] == [8, 12, 18, 27, 41, 62, 64]
+    assert max(limits) == 64
+
+
+def test_what_does_not_pay_is_taken_back_and_tried_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit goes back to the one before; the next try comes after 4, 16 and at most 32 rounds of two each."""
+    run = Run(monkeypatch, 8)
+    assert run.limits(16) == [8, 12]
+    assert run.limits(24) == [12, 8]
+    for rounds in (4, 16, 32, 32):
+        assert run.limits(16 * rounds - 1) == [8]
+        assert run.limits(1) == [8, 12]
+        assert run.limits(24) == [12, 8]
+
+
+def test_a_refusal_halves_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals within half a second are one, down to one request; nothing more is tried for 4 rounds, then 16, then 32."""
+    once = Run(monkeypatch, 1000)
+    once.pace.overloaded()
+    assert once.limits(4 * 8 - 1) == [4]  # four rounds
+    assert once.limits(1) == [4, 6]
+
+    run = Run(monkeypatch, 1000)
+    for seconds, limit in ((0, 4), (0.4, 4), (0.2, 2), (1, 1), (1, 1)):
+        run.now += seconds
+        run.pace.overloaded()
+        assert run.pace.in_flight == limit
+    assert run.limits(2 * 32 - 1) == [1]
+    assert run.limits(1) == [1, 2]
+
+
+def test_recent_answers_weigh_more() -> None:
+    """Where servers become ten times slower in mid-run, requests soon have a fifth of the rows."""
+    pace = Pace("auto", 8)
+    assert learnt(pace, lambda rows: 1e-5 * rows)[-1] == pytest.approx(10_000, rel=0.05)
+    assert learnt(pace, lambda rows: 1e-4 * rows)[15] < 2_000
+
+
+def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scripted) -> None:
     """A server that accepts two requests at a time scores everything, with few refusals in the end."""
-    table = tmp_path / "table.csv"
-    table.write_text("a,b,c\n" + "1,2,3\n" * 40_000)
-    lock, inside, refused = threading.Lock(), [0], []
+    places, refused = threading.Semaphore(2), []
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        with lock:
-            if inside[0] >= 2:
-                refused.append(number)
-                return reply(503, headers={"Retry-After": "0"})
-            inside[0] += 1
-        try:
-            time.sleep(0.01)
-            return right_answer(body, headers)
-        finally:
-            with lock:
-                inside[0] -= 1
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        if not places.acquire(blocking=False):
+            refused.append(number)
+            return Reply(503, headers={"Retry-After": "0"})
+        time.sleep(0.01)
+        places.release()
+        return row_sums(body, headers)
 
     server = scripted(script)
-    scores = score_csv(table, server.url, chunk_size=200, concurrency="auto")
+    scores = score_csv(long_csv, server.url, chunk_size=100, concurrency="auto")
 
     assert (scores.predictions == 6).all()
     assert scores.choices is not None
@@ -126,55 +176,47 @@ def test_an_overloaded_server_gets_fewer_at_once(
     assert len(refused) < len(server.requests) / 2
 
 
-def test_auto_stays_within_the_servers_limit(
-    tmp_path: Path, scripted: Callable[[Script], Any], right_answer: Any, reply: Any
-) -> None:
+def test_auto_stays_within_the_servers_limit(long_csv: Path, scripted: Scripted) -> None:
     """Adapted sizes are cut to what the server accepts."""
-    table = tmp_path / "table.csv"
-    table.write_text("a,b,c\n" + "1,2,3\n" * 30_000)
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         rows = len(WIRES["v2"].decode_request(headers, body).inputs["x"])
-        return reply(413) if rows > 2_500 else right_answer(body, headers)
+        return Reply(413) if rows > 1_500 else row_sums(body, headers)
 
-    scores = score_csv(table, scripted(script).url, chunk_size="auto", concurrency="auto")
+    scores = score_csv(long_csv, scripted(script).url, chunk_size="auto", concurrency="auto")
 
     assert (scores.predictions == 6).all()
-    assert scores.requests["rows"].max() <= 2_500
+    assert scores.requests["rows"].max() <= 1_500
 
 
-def test_auto_gives_what_fixed_sizes_give(demo: Any, server: Any, expected: np.ndarray) -> None:
+def test_auto_gives_what_fixed_sizes_give(demo_scores: Scoring) -> None:
     """Predictions do not depend on how the table was cut; the scores name what was chosen."""
-    scores = score_csv(demo.testset, server.url, chunk_size="auto", concurrency="auto")
+    choices = demo_scores(chunk_size="auto", concurrency="auto").choices
 
-    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert scores.choices is not None
-    assert scores.choices.wire == "v2"
-    assert 1 <= scores.choices.chunk_size <= 2_500
-    assert scores.choices.concurrency >= 1
+    assert choices is not None
+    assert choices.wire == "v2"
+    assert 1 <= choices.chunk_size <= 2_500
+    assert choices.concurrency >= 1
 
 
 def test_a_gate_follows_its_limit() -> None:
     """No more than the limit are inside, even if the limit changes."""
-    limit, inside, most = [2], [0], []
+    limit, inside, most = 2, 0, 0
 
     async def visit(gate: Gate) -> None:
+        nonlocal inside, most
         async with gate:
-            inside[0] += 1
-            most.append(inside[0])
+            inside += 1
+            most = max(most, inside)
             await asyncio.sleep(0.001)
-            inside[0] -= 1
+            inside -= 1
 
     async def main() -> None:
-        gate = Gate(lambda: limit[0])
-        await asyncio.gather(*(visit(gate) for _ in range(20)))
-        assert max(most) == 2
-        limit[0] = 5
-        await asyncio.gather(*(visit(gate) for _ in range(20)))
-        assert max(most) == 5
-        limit[0] = 1
-        most.clear()
-        await asyncio.gather(*(visit(gate) for _ in range(5)))
-        assert max(most) == 1
+        nonlocal limit, most
+        gate = Gate(lambda: limit)
+        for limit in (2, 5, 1):
+            most = 0
+            await asyncio.gather(*(visit(gate) for _ in range(20)))
+            assert most == limit
 
     asyncio.run(main())

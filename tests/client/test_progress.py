@@ -2,11 +2,17 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
@@ -20,14 +26,9 @@ def _seen(program: str, terminal: bool) -> str:
     with subprocess.Popen([sys.executable, "-c", program], stderr=theirs) as process:
         os.close(theirs)
         text = b""
-        while True:
-            try:
-                piece = os.read(ours, 10_000)
-            except OSError:  # how a terminal ends
-                break
-            if not piece:
-                break
-            text += piece
+        with suppress(OSError):  # how a terminal ends
+            while piece := os.read(ours, 10_000):
+                text += piece
     os.close(ours)
     assert process.returncode == 0, text
     return text.decode()
@@ -58,3 +59,46 @@ def test_the_bar_is_drawn_in_a_terminal_only(
         assert "Scoring: 100%" in text
         assert "2.50k/2.50k" in text
         assert "rows/s]" in text
+
+
+STUCK = r"5\.00/10\.0 \[00:0(\d)<00:0\d, *(\d\.\d+) ?rows/s\]"
+
+
+def test_rate_and_clock_are_those_of_the_whole_run(small_csv: Path, scripted: Any, right_answer: Any) -> None:
+    """Between answers the clock goes on, and the rate is the average, whatever the last answers were like."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        answer = right_answer(body, headers)
+        answer.wait_s = 2.2 if number == 5 else 0.0
+        return answer
+
+    url = scripted(script).url
+    text = _seen(
+        f"from ruo import score_csv\nscore_csv({str(small_csv)!r}, {url!r}, chunk_size=1, concurrency=1)", True
+    )
+
+    stuck = [(int(seconds), float(rate)) for seconds, rate in re.findall(STUCK, text)]
+    assert {seconds for seconds, _ in stuck} >= {1, 2}, text
+    assert all(rate <= 5 / seconds for seconds, rate in stuck)
+    assert "10.0/10.0" in text
+
+
+@pytest.mark.slow
+def test_a_notebook_has_the_right_total_and_one_line_for_an_error(small_csv: Path, scripted: Any, answers: Any) -> None:
+    """In a notebook the bar is as wide as its cell and full at the end only; an error of ruo is one sentence."""
+    calls = [f"scores = score_csv({str(small_csv)!r}, {url!r})" for url in (scripted(answers).url, "127.0.0.1:9")]
+    sources = [f"from ruo import score_csv\n{calls[0]}", calls[1]]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+
+    NotebookClient(notebook, allow_errors=True, kernel_name="python3", store_widget_state=True).execute()
+
+    states = [
+        model["state"]
+        for model in notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+    ]
+    [bar] = [state for state in states if state.get("_model_name") == "FloatProgressModel"]
+    assert (bar["max"], bar["value"], bar["bar_style"]) == (10, 10, "success")
+    assert not any(state.get("width") == "20px" for state in states)
+    [error] = notebook.cells[1].outputs
+    [line] = error.traceback
+    assert line.startswith("ArgumentError: '127.0.0.1:9' is not the address of a server; write it as")

@@ -18,16 +18,10 @@ from ruo.client.retry import (
 class Clock:
     """A clock that a test sets."""
 
-    def __init__(self) -> None:
-        self.now = 1000.0
+    now = 1000.0
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def tries(retry: Retry, error: RequestError, servers: int = 1) -> int:
@@ -57,8 +51,9 @@ def test_each_other_server_has_one_try(kind: type[RequestError], repeats: int, s
     assert tries(Retry(10, repeats, True), kind(""), servers) == count
 
 
-def test_patience_counts_from_the_first_failure(clock: Clock) -> None:
+def test_patience_counts_from_the_first_failure() -> None:
     """A request that fails late still has a minute for its other tries."""
+    clock = Clock()
     retry = Retry(10, 1, True, clock)
     clock.now += 50
     assert retry.allows(BrokenError(""), 1)
@@ -72,8 +67,9 @@ def test_patience_counts_from_the_first_failure(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("has_answered", "seconds"), [(False, 3), (True, 60)])
-def test_a_wrong_address_is_an_error_soon(clock: Clock, has_answered: bool, seconds: int) -> None:
+def test_a_wrong_address_is_an_error_soon(has_answered: bool, seconds: int) -> None:
     """An address that never answered gets three seconds; a server that did answer may come back."""
+    clock = Clock()
     retry = Retry(10, 1, has_answered, clock)
     assert retry.allows(AbsentError(""), 1)
     assert retry.until == clock.now + seconds

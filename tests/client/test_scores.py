@@ -12,7 +12,7 @@ import pytest
 
 from ruo import Scores, ScoringError
 from ruo.client.records import ModelInfo, RequestRecord
-from ruo.client.scores import Timings
+from ruo.client.scores import Timings, difference
 
 
 def record(start: int, rows: int, server: str, **others: Any) -> RequestRecord:
@@ -98,7 +98,8 @@ def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:
     scores.to_csv(tmp_path / "p.csv")
     scores.to_parquet(tmp_path / "p.parquet")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "p.csv", dtype=dict(frame.dtypes)), frame)
-    assert pl.read_parquet(tmp_path / "p.parquet").to_numpy()[:7].tolist() == frame.to_numpy()[:7].tolist()
+    columns = {column.name: column.to_numpy() for column in pl.read_parquet(tmp_path / "p.parquet")}
+    pd.testing.assert_frame_equal(pd.DataFrame(columns), frame)
     assert "label" not in dataclasses.replace(scores, labels=None).to_pandas()
 
 
@@ -126,3 +127,17 @@ def test_the_repr_says_what_is_missing(scores: Scores) -> None:
     unversioned = dataclasses.replace(scores, model=ModelInfo("m", "", ""))
     assert "model 'm', 2 rows" in repr(unversioned)
     assert len(scores) == 10
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ({"wire": "v2"}, {"wire": "v2"}, None),
+        ({"wire": "v2"}, {"wire": "v1"}, "another wire (v2, not v1)"),
+        ({}, {"output": "y" * 16}, f"another output (none, not {'y' * 16})"),
+        ({"output": "y" * 17}, {"output": 0}, "another output (yyyyyyyyyyyy..., not 0)"),
+    ],
+)
+def test_a_difference_is_named(one: dict[str, Any], other: dict[str, Any], what: str | None) -> None:
+    """Both values are shown, long ones by their beginning."""
+    assert difference(one, other) == what

@@ -1,15 +1,10 @@
 """A whole table to its predictions, against a real server with a real model."""
 
 import asyncio
-import gzip
-import re
 import signal
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,105 +15,86 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from ruo import ArgumentError, Scores, ScoringError, ascore_csv, iter_scores, score_csv
+from ruo import ArgumentError, ScoringError, ascore_csv, iter_scores, score_csv
 from ruo import wire as codec
 from ruo.__main__ import main
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.wire.v2 import DATATYPES
+from tests.client.conftest import Scoring, Scripted, always, as_source, signalled, sometimes
+from tests.conftest import ROWS, Reply, Script, ScriptedServer
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize("chunk_size", [7, 999, None])
+@pytest.mark.parametrize(("chunk_size", "rows"), [(1, 50), (7, 200), (999, ROWS), (None, ROWS)])
 def test_predictions_are_the_models_own(
-    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, wire: str, chunk_size: int | None
+    demo: Demo, demo_scores: Scoring, labels: np.ndarray, wire: str, chunk_size: int | None, rows: int
 ) -> None:
     """Every wire and request size gives the predictions of the model in-process, in row order."""
-    rows = len(expected) if chunk_size != 7 else 200
-    source = pl.read_csv(demo.testset, n_rows=rows)
+    scores = demo_scores(pl.read_csv(demo.testset, n_rows=rows), rows, wire=wire, chunk_size=chunk_size)
 
-    scores = score_csv(source, server.url, wire=wire, chunk_size=chunk_size)
-
-    np.testing.assert_allclose(scores.predictions, expected[:rows], atol=1e-5)
     np.testing.assert_array_equal(labels[:rows], scores.labels)
     assert scores.predictions.dtype == np.float32
+    assert len(scores.requests) == -(-rows // (chunk_size or rows))
 
 
-def test_one_row_a_request(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """Requests of a single row give the same predictions."""
-    scores = score_csv(pl.read_csv(demo.testset, n_rows=50), server.url, chunk_size=1)
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_the_two_phases_of_2023_give_the_same(demo_scores: Scoring, labels: np.ndarray, pipelined: bool) -> None:
+    """Forming all requests before the first is sent changes nothing but the time, which is that of the two phases."""
+    scores = demo_scores(chunk_size=100, pipelined=pipelined)
 
-    np.testing.assert_allclose(scores.predictions, expected[:50], atol=1e-5)
-    assert len(scores.requests) == 50
+    np.testing.assert_array_equal(labels, scores.labels)
+    forming_s, sending_s, total_s, rows_per_s = scores.timings[:4]
+    assert min(forming_s, sending_s) > 0
+    assert pipelined or forming_s + sending_s <= total_s
+    assert rows_per_s == pytest.approx(2_500 / total_s)
 
 
-@pytest.mark.parametrize("entry", ["score_csv", "ascore_csv", "iter_scores", "two phases"])
+@pytest.mark.parametrize("is_in_loop", [True, False])
 def test_every_entry_point_gives_the_same(
-    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, entry: str
+    demo: Demo, server: LocalServer, demo_scores: Scoring, expected: np.ndarray, labels: np.ndarray, is_in_loop: bool
 ) -> None:
-    """The three entry points, and the two phases of 2023, give the same predictions and labels."""
-    source = demo.testset
-    if entry == "iter_scores":
-        blocks = list(iter_scores(source, server.url, chunk_size=300))
-        assert [block.start for block in blocks] == list(range(0, len(expected), 300))
-        found = np.concatenate([block.predictions for block in blocks])
-        classes = np.concatenate([block.labels for block in blocks])
-    else:
-        if entry == "ascore_csv":
-            scores = asyncio.run(ascore_csv(source, server.url, chunk_size=300))
-        else:
-            scores = score_csv(source, server.url, chunk_size=300, pipelined=entry == "score_csv")
-        found, classes = scores.predictions, scores.labels
+    """All three give the same predictions and labels; the synchronous ones inside a running event loop, too."""
 
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_array_equal(labels, classes)
+    async def main() -> list[Any]:
+        demo_scores()
+        return list(iter_scores(demo.testset, server.url, chunk_size=300))
+
+    blocks = asyncio.run(main()) if is_in_loop else list(iter_scores(demo.testset, server.url, chunk_size=300))
+    scores = asyncio.run(ascore_csv(demo.testset, server.url, chunk_size=300))
+
+    assert [block.start for block in blocks] == list(range(0, len(expected), 300))
+    predictions = np.concatenate([block.predictions for block in blocks])
+    for found, classes in (
+        (predictions, np.concatenate([block.labels for block in blocks])),
+        (scores.predictions, scores.labels),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_array_equal(labels, classes)
 
 
-@pytest.mark.parametrize("kind", ["str", "csv.gz", "parquet", "pandas", "polars"])
-def test_every_kind_of_source_gives_the_same(
-    demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "pandas", "polars"])
+def test_every_kind_of_source_gives_the_same(demo: Demo, demo_scores: Scoring, tmp_path: Path, kind: str) -> None:
     """Files and DataFrames of the same table give the same predictions."""
-    path = tmp_path / f"table.{kind}"
-    source: Any = path
-    if kind == "str":
-        source = str(demo.testset)
-    elif kind == "csv.gz":
-        path.write_bytes(gzip.compress(demo.testset.read_bytes(), 1))
-    elif kind == "parquet":
-        pl.read_csv(demo.testset).write_parquet(path)
-    else:
-        source = pd.read_csv(demo.testset) if kind == "pandas" else pl.read_csv(demo.testset)
-
-    np.testing.assert_allclose(score_csv(source, server.url).predictions, expected, atol=1e-5)
+    source = as_source(pl.read_csv(demo.testset), kind, tmp_path)
+    demo_scores(str(source) if kind == "csv" else source)
 
 
-@pytest.mark.parametrize("place", ["none", "between"])
-def test_labels_may_be_absent_or_between_features(
-    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, place: str
-) -> None:
+def test_labels_may_be_absent_or_between_features(demo: Demo, demo_scores: Scoring, labels: np.ndarray) -> None:
     """Label columns are left out wherever they are, and are optional."""
     frame = pl.read_csv(demo.testset)
-    names = frame.columns
-    features, classes = names[:64], names[64:]
-    order = features if place == "none" else [*features[:5], *classes[:3], *features[5:], *classes[3:]]
-
-    scores = score_csv(frame.select(order), server.url)
-
-    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    if place == "none":
-        assert scores.labels is None
-    else:
-        np.testing.assert_array_equal(labels, scores.labels)
+    features, classes = frame.columns[:64], frame.columns[64:]
+    assert demo_scores(frame.select(features)).labels is None
+    between = demo_scores(frame.select(features[:5] + classes[:3] + features[5:] + classes[3:]))
+    np.testing.assert_array_equal(labels, between.labels)
 
 
 def test_rows_without_one_class_give_no_labels(demo: Demo, server: LocalServer) -> None:
     """Where a row names no class, or two, labels are None and the row is named."""
-    frame = pl.read_csv(demo.testset, n_rows=20).with_columns(Label_0=pl.lit(1))
-    frame = frame.with_columns(Label_1=pl.lit(1))
+    frame = pl.read_csv(demo.testset, n_rows=20).with_columns(Label_0=pl.lit(1), Label_1=pl.lit(1))
 
     for entry in (score_csv, lambda *given: asyncio.run(ascore_csv(*given))):
         with pytest.warns(UserWarning, match="Row 0: its label columns do not name exactly one class") as warned:
@@ -129,18 +105,18 @@ def test_rows_without_one_class_give_no_labels(demo: Demo, server: LocalServer) 
 
 
 @pytest.fixture
-def sent_to(scripted: Callable[..., Any], reply: Any) -> Callable[..., np.ndarray]:
+def sent_to(scripted: Scripted) -> Callable[..., np.ndarray]:
     """Score a table with a scripted model of a datatype; gives what the model got."""
 
     def score(source: Any, datatype: str, wire: str) -> np.ndarray:
         inputs: list[np.ndarray] = []
 
-        def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
             request = codec.WIRES[wire].decode_request(headers, body)
             inputs.append(request.inputs["x"])
             zeros = codec.InferResponse({"y": np.zeros((len(inputs[-1]), 1), np.float32)}, "model", "1")
             encoded = codec.WIRES[wire].encode_response(zeros, request)
-            return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+            return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
 
         server = scripted(script)
         for page in ("/v2/models/model", "/v2/models/model/versions/1"):
@@ -159,19 +135,8 @@ def test_whole_numbers_reach_the_model_digit_by_digit(
     """An INT64 model gets 2**62 + 1 and 16,777,217 as they are, from every source and on both wires with datatypes."""
     numbers = [[16_777_217, -1, 0], [2**62 + 1, 3, -(2**63)]]
     frame = pl.DataFrame(numbers, ["a", "b", "c"], orient="row")
-    path = tmp_path / f"table.{kind}"
-    source: Any = path
-    if kind == "csv":
-        frame.write_csv(path)
-    elif kind == "csv.gz":
-        path.write_bytes(gzip.compress(frame.write_csv().encode()))
-    elif kind == "parquet":
-        frame.write_parquet(path)
-    else:
-        source = frame if kind == "polars" else pd.DataFrame(frame.to_dict(as_series=False))
-        source = source.astype("Int64") if kind == "nullable" else source
 
-    sent = sent_to(source, "INT64", wire)
+    sent = sent_to(as_source(frame, kind, tmp_path), "INT64", wire)
 
     assert sent.dtype == np.int64
     assert sent.tolist() == numbers
@@ -220,11 +185,11 @@ def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells
     assert scores.predictions.tolist() == [[1, 1], [0, 1]]
 
 
-def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(scripted, answers) -> None:
+def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(well: ScriptedServer) -> None:
     """The v2 wire carries NaN and Infinity as they are; what comes out of them depends on the model."""
     rows = np.array([[1, np.nan, 2], [1, np.inf, 2], [1, -np.inf, 2], [1, 2, 3]], np.float32)
 
-    scores = score_csv(pl.DataFrame(rows, ["a", "b", "c"]), scripted(answers).url)
+    scores = score_csv(pl.DataFrame(rows, ["a", "b", "c"]), well.url)
 
     np.testing.assert_array_equal(scores.predictions, rows.sum(axis=1, keepdims=True))
 
@@ -275,72 +240,64 @@ def test_the_named_output_is_scored(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("wire", "output", "sentence"),
+    ("wires", "output", "sentence"),
     [
-        ("v2", None, "has several outputs; choose one of left, right, as in output='left'"),
-        ("v2-json", None, "has several outputs; choose one of left, right"),
-        ("v1", None, "has several outputs; choose one of left, right"),
-        ("paper", None, r"has several outputs \(left, right\); this protocol carries one only"),
-        ("v2", "middle", "has no output 'middle'; choose one of left, right"),
-        ("v1", "middle", "has no output 'middle'; choose one of left, right"),
+        (["v2", "v2-json", "v1"], None, "has several outputs; choose one of left, right, as in output='left'"),
+        (["paper"], None, r"has several outputs \(left, right\); this protocol carries one only"),
+        (["v2", "v1"], "middle", "has no output 'middle'; choose one of left, right"),
     ],
 )
 def test_an_output_that_is_not_clear_is_an_error(
-    small_csv: Path, two_outputs: LocalServer, wire: str, output: str | None, sentence: str
+    small_csv: Path, two_outputs: LocalServer, wires: list[str], output: str | None, sentence: str
 ) -> None:
     """With several outputs and none named, or an unknown one, the error lists those of the model; nothing is dropped."""
-    with pytest.raises(ScoringError, match=sentence):
-        score_csv(small_csv, two_outputs.url, wire=wire, output=output)
+    for wire in wires:
+        with pytest.raises(ScoringError, match=sentence):
+            score_csv(small_csv, two_outputs.url, wire=wire, output=output)
 
 
-def test_outputs_do_not_mix_on_v1(small_csv: Path, scripted: Callable[..., Any], reply: Any) -> None:
+def test_outputs_do_not_mix_on_v1(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:
     """The order of an answer's outputs does not matter, and a run keeps to the name of the first answer."""
 
-    def script(names: Callable[[int], list[str]]) -> Callable[..., Any]:
-        def answer(number: int, body: bytes, headers: dict[str, str]) -> Any:
+    def script(names: Callable[[int], str]) -> Script:
+        def answer(number: int, body: bytes, headers: dict[str, str]) -> Reply:
             rows = orjson.loads(body)["instances"]
             predictions = [{name: sum(row) * (1 if name == "y" else -1) for name in names(number)} for row in rows]
-            return reply(200, orjson.dumps({"predictions": predictions}))
+            return Reply(200, orjson.dumps({"predictions": predictions}))
 
         return answer
 
     options: dict[str, Any] = {"wire": "v1", "chunk_size": 2, "concurrency": 1}
-    turning = scripted(script(lambda number: ["y", "z"] if number % 2 else ["z", "y"]))
-    scores = score_csv(small_csv, turning.url, output="y", **options)
-    assert scores.predictions[:, 0].tolist() == [2 * i + 1.5 for i in range(10)]
+    turning = scripted(script(lambda number: "yz" if number % 2 else "zy"))
+    right_scores(turning.url, output="y", **options)
 
-    changing = scripted(script(lambda number: ["y"] if number < 3 else ["z"]))
+    changing = scripted(script(lambda number: "y" if number < 3 else "z"))
     with pytest.raises(ScoringError, match="Rows 6 to 7 .* the model has no output 'y'; choose one of z"):
         score_csv(small_csv, changing.url, **options)
 
 
-def test_metadata_without_outputs_is_no_obstacle(
-    small_csv: Path, scripted: Callable[..., Any], answers: Any, small_sums: np.ndarray
-) -> None:
+def test_metadata_without_outputs_is_no_obstacle(right_scores: Scoring, well: ScriptedServer) -> None:
     """Where a server does not list its outputs, the answers name them."""
-    server = scripted(answers)
     for page in ("/v2/models/model", "/v2/models/model/versions/1"):
-        server.pages[page] = orjson.dumps({**orjson.loads(server.pages[page]), "outputs": []})
+        well.pages[page] = orjson.dumps({**orjson.loads(well.pages[page]), "outputs": []})
 
     for output in (None, "y"):
-        scores = score_csv(small_csv, server.url, chunk_size=3, output=output)
-        np.testing.assert_array_equal(scores.predictions, small_sums)
-        assert scores.model.output_name == "y"
+        assert right_scores(well.url, chunk_size=3, output=output).model.output_name == "y"
 
 
-def test_rows_that_are_not_finite_are_counted(tmp_path: Path, scripted: Callable[..., Any], answers: Any) -> None:
+def test_rows_that_are_not_finite_are_counted(tmp_path: Path, well: ScriptedServer) -> None:
     """Rows with NaN, Infinity or an empty cell are counted, in a resumed run too, and the command line says so last."""
-    path, server = tmp_path / "table.csv", scripted(answers)
+    path = tmp_path / "table.csv"
     path.write_text("a,b,c\n" + "1,2,3\n" * 8 + "nan,,3\n1,inf,3\n1,2,3\n,2,-inf\n")
 
     for _ in range(2):
-        scores = score_csv(path, server.url, chunk_size=5, checkpoint=tmp_path / "run.ruo")
+        scores = score_csv(path, well.url, chunk_size=5, checkpoint=tmp_path / "run.ruo")
         assert scores.not_finite == 3
         assert repr(scores).endswith(", all rows scored, 3 rows with NaN or Infinity)")
-    result = CliRunner().invoke(main, ["score", str(path), server.url, "-o", str(tmp_path / "p.csv")])
+    result = CliRunner().invoke(main, ["score", str(path), well.url, "-o", str(tmp_path / "p.csv")])
     assert result.output.splitlines()[-1].endswith("3 rows with NaN or Infinity)")
     path.write_text("a,b,c\n1,2,3\n")
-    scores = score_csv(path, server.url)
+    scores = score_csv(path, well.url)
     assert scores.not_finite == 0
     assert repr(scores).endswith(", all rows scored)")
 
@@ -348,30 +305,27 @@ def test_rows_that_are_not_finite_are_counted(tmp_path: Path, scripted: Callable
 @pytest.mark.parametrize("shard", [None, (1, 3)])
 @pytest.mark.parametrize("labels", [[5, 3, 9, 0, 1], [1, 1, 0, 1, 0], list("edcba")])
 def test_results_keep_the_index_of_a_frame(
-    scripted: Callable[..., Any], answers: Any, labels: list[Any], shard: tuple[int, int] | None
+    well: ScriptedServer, labels: list[Any], shard: tuple[int, int] | None
 ) -> None:
     """After a shuffle, predictions that are put beside the features stand in their own rows, whatever the index."""
     frame = pd.DataFrame({"a": [1.0, 2, 3, 4, 5], "b": 1.0, "c": 2.0}, index=pd.Index(labels, name="who"))
     part = frame if shard is None else frame.iloc[1:3]
 
-    scores = score_csv(frame, scripted(answers).url, chunk_size=2, shard=shard).to_pandas()
+    scores = score_csv(frame, well.url, chunk_size=2, shard=shard).to_pandas()
 
     pd.testing.assert_index_equal(scores.index, part.index)
     beside = part.assign(sum=scores["prediction_0"])
     assert beside["sum"].tolist() == (part["a"] + 3).tolist()
 
 
-def test_other_sources_count_their_rows(
-    small_csv: Path, scripted: Callable[..., Any], answers: Any, right_answer: Any, reply: Any
-) -> None:
+def test_other_sources_count_their_rows(small_csv: Path, well: ScriptedServer, scripted: Scripted) -> None:
     """Without an index in the source, rows count from 0; a run that failed has the index of the rows it got to."""
-    server = scripted(answers)
     for source in (small_csv, pl.read_csv(small_csv)):
-        pd.testing.assert_index_equal(score_csv(source, server.url).to_pandas().index, pd.RangeIndex(10))
+        pd.testing.assert_index_equal(score_csv(source, well.url).to_pandas().index, pd.RangeIndex(10))
 
-    failing = scripted(lambda number, body, headers: right_answer(body, headers) if number < 2 else reply(500))
+    failing = scripted(sometimes(Reply(500), 2))
     with pytest.raises(ScoringError) as caught:
-        score_csv(pd.read_csv(small_csv).iloc[::-1], failing.url, chunk_size=2, concurrency=1, retries=0)
+        score_csv(pd.read_csv(small_csv).iloc[::-1], failing.url, chunk_size=2, concurrency=1)
     scored = caught.value.scores.to_pandas()
     assert scored.index.tolist() == list(range(9, 9 - len(scored), -1))
 
@@ -401,16 +355,6 @@ def test_a_wrong_number_of_features_is_an_error(demo: Demo, server: LocalServer,
     assert "64" in str(caught.value)
 
 
-def test_timings_are_of_the_two_phases(demo: Demo, server: LocalServer) -> None:
-    """With two phases the first request starts after all are formed, and the phases fit into the whole."""
-    timings = score_csv(demo.testset, server.url, chunk_size=100, pipelined=False).timings
-
-    assert timings.forming_s > 0
-    assert timings.sending_s > 0
-    assert timings.forming_s + timings.sending_s <= timings.total_s
-    assert timings.rows_per_s == pytest.approx(2_500 / timings.total_s)
-
-
 def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None:
     """`requests` has the server, the clock and the size of each request, in row order."""
     requests = score_csv(demo.testset, server.url, chunk_size=1_000).requests
@@ -426,66 +370,12 @@ def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None
     assert requests["began_s"].min() == 0
 
 
-def test_the_repr_answers_in_one_line(demo: Demo, server: LocalServer) -> None:
-    """A scores object prints rows, seconds, requests, model and losses on one line."""
-    text = repr(score_csv(demo.testset, server.url))
-
-    assert text.startswith("Scores(2,500 rows x 10 outputs, ")
-    assert re.search(r"1 requests, model 'model' version [0-9a-f]{12}, all rows scored", text)
-    assert "\n" not in text
-
-
-def test_scores_can_be_written_and_read(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
-    """The predictions and labels are the same from pandas, CSV and Parquet."""
-    scores = score_csv(demo.testset, server.url)
-    scores.to_csv(tmp_path / "p.csv")
-    scores.to_parquet(tmp_path / "p.parquet")
-
-    frame = scores.to_pandas()
-    assert [*(f"prediction_{i}" for i in range(10)), "label"] == list(frame.columns)
-    pd.testing.assert_frame_equal(frame, pd.read_csv(tmp_path / "p.csv", dtype=dict(frame.dtypes)))
-    assert pl.read_parquet(tmp_path / "p.parquet").equals(pl.DataFrame(frame.to_dict("series")))
-
-
-def test_it_works_where_a_loop_is_running(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """As in a notebook: the synchronous calls may be made inside a running event loop."""
-
-    async def main() -> tuple[Scores, int]:
-        return score_csv(demo.testset, server.url), sum(
-            1 for _ in iter_scores(demo.testset, server.url, chunk_size=500)
-        )
-
-    scores, blocks = asyncio.run(main())
-    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert blocks == 5
-
-
-def test_it_works_in_threads(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
+def test_it_works_in_threads(demo_scores: Scoring) -> None:
     """Two threads score at the same time, and each gets its own whole result."""
-    found: dict[int, Scores] = {}
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda size: demo_scores(chunk_size=size), (100, 101)))
 
-    def work(number: int) -> None:
-        found[number] = score_csv(demo.testset, server.url, chunk_size=100 + number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    for scores in found.values():
-        np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert len(found) == 2
-
-
-def test_several_servers_share_the_work(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """A list of addresses is used as one: every address gets requests, every row comes back."""
-    urls = [server.url, server.url.replace("127.0.0.1", "localhost")]
-
-    scores = score_csv(demo.testset, urls, chunk_size=100, concurrency=4)
-
-    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert set(urls) == set(scores.requests["server"])
+    assert [scores.choices.chunk_size for scores in found] == [100, 101]
 
 
 def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> None:
@@ -498,14 +388,10 @@ def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> No
         score_csv(demo.testset, f"{server.url}/v2/models/other")
 
 
-@pytest.mark.parametrize("mark", ["Label_", "pixel_7"])
-def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer, mark: str) -> None:
+def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
     """Columns with the prefix are not sent: with the wrong prefix the number of features is wrong."""
-    if mark == "Label_":
-        assert len(score_csv(demo.testset, server.url, label_prefix=mark)) == 2_500
-    else:
-        with pytest.raises(TableError, match="has 66 feature columns, model 'model' takes 64"):
-            score_csv(demo.testset, server.url, label_prefix=mark)
+    with pytest.raises(TableError, match="has 66 feature columns, model 'model' takes 64"):
+        score_csv(demo.testset, server.url, label_prefix="pixel_7")
 
 
 @pytest.mark.parametrize(
@@ -533,26 +419,18 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(
     assert sentence in str(caught.value)
 
 
-def test_iter_scores_reads_no_further_than_a_few_chunks(
-    tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
-) -> None:
+def test_iter_scores_reads_no_further_than_a_few_chunks(long_csv: Path, well: ScriptedServer) -> None:
     """While the first block is in hand, no more than the window of chunks is sent."""
-    path = tmp_path / "long.csv"
-    path.write_text("a,b,c\n" + "1,2,3\n" * 10_000)
-    server = scripted(answers)
-
-    blocks = iter_scores(path, server.url, chunk_size=10, concurrency=2)
+    blocks = iter_scores(long_csv, well.url, chunk_size=10, concurrency=2)
     next(blocks)
     time.sleep(0.3)
-    sent = len(server.requests)
+    sent = len(well.requests)
     blocks.close()  # type: ignore[attr-defined]
 
     assert sent <= 6
 
 
-def test_a_table_whose_rows_get_shorter_is_scored_whole(
-    tmp_path: Path, scripted: Callable[..., Any], answers: Callable[..., Any]
-) -> None:
+def test_a_table_whose_rows_get_shorter_is_scored_whole(tmp_path: Path, well: ScriptedServer) -> None:
     """The number of rows is estimated from the first ones; an estimate that is too low loses none."""
     rows = np.arange(40_000)
     long = 14_000  # rows of 600 bytes: more than are read at once
@@ -561,26 +439,22 @@ def test_a_table_whose_rows_get_shorter_is_scored_whole(
         "a,b,c\n" + "".join(f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in rows)
     )
 
-    scores = score_csv(path, scripted(answers).url, chunk_size=3000)
+    scores = score_csv(path, well.url, chunk_size=3000)
 
     np.testing.assert_array_equal(scores.predictions[:, 0], rows + 1)
 
 
-def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Callable[..., Any], reply: Any) -> None:
+def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Scripted) -> None:
     """An interrupt in mid-run is a KeyboardInterrupt at once, and no thread is left behind."""
-    server = scripted(lambda number, body, headers: reply(wait_s=30))
+    server = scripted(always(Reply(wait_s=30)))
     program = f"""
         import threading
         from ruo import score_csv
+        print("begin", flush=True)
         try:
             score_csv({str(small_csv)!r}, {server.url!r}, chunk_size=1)
         except KeyboardInterrupt:
             print("interrupted", [thread.name for thread in threading.enumerate()])
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
-    while not server.requests:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=10)
-
-    assert output == "interrupted ['MainThread']\n"
+    assert signalled(program, signal.SIGINT, wait_s=1) == "interrupted ['MainThread']\n"
+    assert server.requests

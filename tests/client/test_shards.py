@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -18,6 +17,8 @@ from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.table import open_table
+from tests.client.conftest import Scripted, always, as_source
+from tests.conftest import Reply, ScriptedServer
 
 
 def rows_of(source: Any, of: int) -> list[list[float]]:
@@ -27,22 +28,18 @@ def rows_of(source: Any, of: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 10, 50])
-@pytest.mark.parametrize("kind", ["csv", "crlf", "no newline at the end", "parquet", "DataFrame"])
+@pytest.mark.parametrize("kind", ["csv", "crlf", "no newline at the end", "parquet", "polars"])
 def test_the_parts_are_the_table(small_csv: Path, tmp_path: Path, kind: str, of: int) -> None:
     """However a table is cut, each row is in exactly one part, in order, also where there are more parts than rows."""
-    whole = [[i, i + 0.5, 1] for i in range(10)]
     source: Any = small_csv
     if kind == "crlf":
         small_csv.write_bytes(small_csv.read_bytes().replace(b"\n", b"\r\n"))
     elif kind == "no newline at the end":
         small_csv.write_bytes(small_csv.read_bytes().rstrip(b"\n"))
-    elif kind == "parquet":
-        source = tmp_path / "small.parquet"
-        pl.read_csv(small_csv).write_parquet(source)
-    elif kind == "DataFrame":
-        source = pl.read_csv(small_csv)
+    else:
+        source = as_source(pl.read_csv(small_csv), kind, tmp_path)
 
-    assert rows_of(source, of) == whole
+    assert rows_of(source, of) == [[i, i + 0.5, 1] for i in range(10)]
 
 
 def test_rows_of_any_length_are_cut_between(tmp_path: Path) -> None:
@@ -79,12 +76,8 @@ def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_be_cut_is_an_error(small_csv: Path, tmp_path: Path) -> None:
     """A compressed file, and a cut inside a quoted cell, are errors that say what to do."""
-    import gzip
-
-    packed = tmp_path / "small.csv.gz"
-    packed.write_bytes(gzip.compress(small_csv.read_bytes()))
     with pytest.raises(TableError, match="is compressed and cannot be read in parts; unpack it first: gunzip"):
-        open_table(packed, shard=(0, 2))
+        open_table(as_source(pl.read_csv(small_csv), "csv.gz", tmp_path), shard=(0, 2))
 
     quoted = tmp_path / "quoted.csv"
     quoted.write_text("a,Label_x\n" + '1,"b\nb\nb\nb\nb\nb\nb\nb\nb\nb"\n' * 3)
@@ -126,87 +119,72 @@ def test_the_merged_parts_are_the_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
 
 
-def test_parts_without_rows_are_joined_too(small_csv: Path, scripted: Any, answers: Any, tmp_path: Path) -> None:
+def test_parts_without_rows_are_joined_too(small_csv: Path, well: ScriptedServer, tmp_path: Path) -> None:
     """More parts than rows: some files are empty, and the whole is whole."""
-    server = scripted(answers)
     paths = [tmp_path / f"{part}.parquet" for part in range(20)]
     for part, path in enumerate(paths):
-        score_csv(small_csv, server.url, shard=(part, 20)).to_parquet(path)
+        score_csv(small_csv, well.url, shard=(part, 20)).to_parquet(path)
 
     assert merge(paths, tmp_path / "whole.parquet") == 10
     assert pl.read_parquet(tmp_path / "whole.parquet")["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
 
 
-def test_parts_that_do_not_make_a_whole_are_refused(
-    demo: Demo, server: LocalServer, small_csv: Path, scripted: Any, answers: Any, reply: Any, parts: list[Path],
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    """Missing, double, foreign and unfinished parts are named, and nothing is written."""
-    out = tmp_path / "whole.parquet"
-    other, half, whole = (tmp_path / f"{name}.parquet" for name in ("other", "half", "all"))
-    score_csv(small_csv, scripted(answers).url, shard=(2, 3)).to_parquet(other)
-    failing = scripted(lambda number, body, headers: reply(500))
-    score_csv(small_csv, failing.url, shard=(2, 3), errors="collect").to_parquet(half)
-    score_csv(small_csv, scripted(answers).url).to_parquet(whole)
-    (tmp_path / "rubbish.parquet").write_bytes(b"rubbish")
-    a, b, c = parts
-
-    for given, sentence in [
-        ([], "There are no rows to merge; name the Parquet file of each part"),
-        ([a, c], "Of 3 parts, counted from 0, number 1 is missing"),
-        ([a, b, b, c], "Part 1 is given twice"),
-        ([a, b, other], "other.parquet does not fit .*0.parquet: it is of other data"),
-        ([a, b, half], r"half.parquet lacks 3 of its 3 rows; score this part again"),
-        ([a, b, whole], "all.parquet is of a whole table"),
-        ([a, b, tmp_path / "rubbish.parquet"], "rubbish.parquet is not a part"),
-        ([a, b, tmp_path / "none.parquet"], "There is no .*none.parquet; score this part first, or correct its name"),
-    ]:
-        with pytest.raises(CheckpointError, match=sentence):
-            merge(given, out)
-    with pytest.raises(ArgumentError, match="is one of the parts"):
-        merge(parts, a)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet", "pandas", "polars"])
-def test_a_table_that_changed_in_between_is_refused(
-    small_csv: Path, scripted: Any, answers: Any, tmp_path: Path, kind: str
-) -> None:
-    """Two equally long rows that changed places between the parts are one lost and one double: another table."""
-    lines = small_csv.read_text().splitlines()
-    swapped = [*lines[:2], lines[9], *lines[3:9], lines[2], *lines[10:]]
-    server = scripted(answers)
-    for part, text in enumerate((lines, swapped)):
-        small_csv.write_text("\n".join(text) + "\n")
-        source: Any = small_csv
-        if kind == "parquet":
-            source = tmp_path / "table.parquet"
-            pl.read_csv(small_csv).write_parquet(source)
-        elif kind != "csv":
-            source = pd.read_csv(small_csv) if kind == "pandas" else pl.read_csv(small_csv)
-        score_csv(source, server.url, shard=(part, 2)).to_parquet(tmp_path / f"{part}.parquet")
-
-    with pytest.raises(
-        CheckpointError, match=r"1.parquet does not fit .*0.parquet: it is of other data \([0-9a-f]{12}"
-    ):
-        merge([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "whole.parquet")
-
-
 def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) -> Path:
     """A part with two rows, written as `score_csv` would."""
-    key = {
-        "data": "f" * 64,
-        "shard": span,
-        "model": "model",
-        "version": "1",
-        "sha256": "a" * 64,
-        "output": "y",
-        **changes,
-    }
+    named = {"model": "model", "version": "1", "sha256": "a" * 64, "output": "y"}
+    key = {"data": "f" * 64, "shard": span, **named, **changes}
     model = ModelInfo(key["model"], key["version"], "test", sha256=key["sha256"], output_name=key["output"])
     labels = np.zeros(2, np.int64) if has_labels else None
     Scores(np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, key=key).to_parquet(path)
     return path
+
+
+def parts_of(folder: Path, of: int) -> list[Path]:
+    """All parts of a table, of two rows each."""
+    spans = [(part, of, 2 * part, 2 * part + 2, 2 * of) for part in range(of)]
+    return [part_of(folder / f"{span[0]}.parquet", *span) for span in spans]
+
+
+def test_parts_that_do_not_make_a_whole_are_refused(
+    small_csv: Path, scripted: Scripted, well: ScriptedServer, tmp_path: Path
+) -> None:
+    """Foreign and unfinished parts, and what is no part, are named, and nothing is written."""
+    parts, out = parts_of(tmp_path, 3), tmp_path / "whole.parquet"
+    other, half, whole, rubbish = (tmp_path / f"{name}.parquet" for name in ("other", "half", "all", "rubbish"))
+    score_csv(small_csv, well.url, shard=(2, 3)).to_parquet(other)
+    score_csv(small_csv, scripted(always(Reply(500))).url, shard=(2, 3), errors="collect").to_parquet(half)
+    score_csv(small_csv, well.url).to_parquet(whole)
+    rubbish.write_bytes(b"rubbish")
+
+    for given, sentence in [
+        ([], "There are no rows to merge; name the Parquet file of each part"),
+        ([*parts[:2], other], "other.parquet does not fit .*0.parquet: it is of other data"),
+        ([*parts[:2], half], r"half.parquet lacks 3 of its 3 rows; score this part again"),
+        ([*parts[:2], whole], "all.parquet is of a whole table"),
+        ([*parts[:2], rubbish], "rubbish.parquet is not a part"),
+        (
+            [*parts[:2], tmp_path / "none.parquet"],
+            "There is no .*none.parquet; score this part first, or correct its name",
+        ),
+    ]:
+        with pytest.raises(CheckpointError, match=sentence):
+            merge(given, out)
+    with pytest.raises(ArgumentError, match="is one of the parts"):
+        merge(parts, parts[0])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "pandas", "polars"])
+def test_a_table_that_changed_in_between_is_refused(well: ScriptedServer, tmp_path: Path, kind: str) -> None:
+    """Two equally long rows that changed places between the parts are one lost and one double: another table."""
+    frame = pl.DataFrame({"a": range(10), "b": 0, "c": 1})
+    for part, rows in enumerate((range(10), [0, 8, 2, 3, 4, 5, 6, 7, 1, 9])):
+        source = as_source(frame[list(rows)], kind, tmp_path)
+        score_csv(source, well.url, shard=(part, 2)).to_parquet(tmp_path / f"{part}.parquet")
+
+    sentence = r"1.parquet does not fit .*0.parquet: it is of other data \([0-9a-f]{12}"
+    with pytest.raises(CheckpointError, match=sentence):
+        merge([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "whole.parquet")
 
 
 @pytest.mark.parametrize(
@@ -229,17 +207,18 @@ def test_parts_that_do_not_belong_together_are_refused(
     tmp_path: Path, span: tuple[int, ...], changes: dict[str, Any], sentence: str
 ) -> None:
     """The error names what differs: the table, the model, an option, the columns or the place of the rows."""
-    first = part_of(tmp_path / "0.parquet", 0, 2, 0, 2, 4)
-    assert merge([first, part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4)], tmp_path / "whole.csv") == 4
+    parts = parts_of(tmp_path, 2)
+    assert merge(parts, tmp_path / "whole.csv") == 4
+    part_of(parts[1], *span, **changes)
 
     with pytest.raises(CheckpointError, match=sentence):
-        merge([first, part_of(tmp_path / "1.parquet", *span, **changes)], tmp_path / "whole.parquet")
+        merge(parts, tmp_path / "whole.parquet")
     assert not (tmp_path / "whole.parquet").exists()
 
 
 def test_missing_and_double_parts_are_named(tmp_path: Path) -> None:
     """Every part has to be there once, the first and the last too."""
-    a, b, c = (part_of(tmp_path / f"{part}.parquet", part, 3, 2 * part, 2 * part + 2, 6) for part in range(3))
+    a, b, c = parts_of(tmp_path, 3)
     for given, sentence in [
         ([b, c], "Of 3 parts, counted from 0, number 0 is missing."),
         ([c, a], "Of 3 parts, counted from 0, number 1 is missing."),
@@ -255,7 +234,7 @@ def test_missing_and_double_parts_are_named(tmp_path: Path) -> None:
 
 def test_a_part_whose_rows_were_changed_is_refused(tmp_path: Path) -> None:
     """A part that lost rows after it was written, or whose data are damaged, is named, and nothing is left behind."""
-    parts = [part_of(tmp_path / f"{part}.parquet", part, 2, 2 * part, 2 * part + 2, 4) for part in range(2)]
+    parts = parts_of(tmp_path, 2)
     facts = pl.read_parquet_metadata(parts[1])
     whole = parts[1].read_bytes()
     pl.read_parquet(parts[1])[:1].write_parquet(parts[1], metadata={"ruo": facts["ruo"]})
@@ -270,11 +249,8 @@ def test_a_part_whose_rows_were_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_parts_path_is_no_pattern(tmp_path: Path) -> None:
     """A path with brackets or stars names that file, not those that match."""
-    (tmp_path / "1.parquet").write_bytes(b"")
-    parts = [
-        part_of(tmp_path / f"{name}.parquet", part, 2, 2 * part, 2 * part + 2, 4) for part, name in enumerate("*1")
-    ]
-    bracketed = parts[1].rename(tmp_path / "[1].parquet")
+    parts = parts_of(tmp_path, 2)
+    starred, bracketed = parts[0].rename(tmp_path / "*.parquet"), parts[1].rename(tmp_path / "[1].parquet")
     part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4, version="2")
 
-    assert merge([parts[0], bracketed], tmp_path / "whole.parquet") == 4
+    assert merge([starred, bracketed], tmp_path / "whole.parquet") == 4

@@ -16,11 +16,12 @@ import pytest
 
 import ruo
 from ruo.compare.systems import PaperServer, paper_server
-from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
 
 # looked for and not imported: grequests would replace the sockets of this process
 pytestmark = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
+
+Client = Callable[[Path, str, int], tuple[subprocess.CompletedProcess[str], dict[str, Any], np.ndarray]]
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,37 @@ def paper(demo: Demo) -> Iterator[PaperServer]:
         yield running
 
 
-def client(csv: Path, url: str, *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    """Run the paper's client: the ended process, and what it measured."""
-    command = [sys.executable, "-m", "ruo.compare.paper.client", str(csv), url, *options]
-    environment = {**os.environ, "PYTHONPATH": str(Path(ruo.__file__).parent.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-    return done, json.loads(done.stdout)
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    """Run the paper's client: the ended process, what it measured, and the answers that it wrote."""
+
+    def run(
+        csv: Path, url: str, chunk_size: int
+    ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any], np.ndarray]:
+        options = ["--chunk-size", str(chunk_size), "--answers", str(tmp_path / "answers.npy")]
+        command = [sys.executable, "-m", "ruo.compare.paper.client", str(csv), url, *options]
+        environment = {**os.environ, "PYTHONPATH": str(Path(ruo.__file__).parent.parent)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        assert done.returncode == 0
+        return done, json.loads(done.stdout), np.load(tmp_path / "answers.npy")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("system", "chunk_size", "requests"),
+    [("paper", 400, 7), ("paper", 0, 1), ("server", 400, 7)],
+    ids=["in chunks", "the whole set in one request", "with ruo's server"],
+)
+def test_every_row_is_scored_in_request_order(
+    demo: Demo, client: Client, expected: np.ndarray, request: pytest.FixtureRequest, system: str, chunk_size: int,
+    requests: int,
+) -> None:  # fmt: skip
+    """The unchanged client gets the model's prediction for each row, from its own server and from ruo's."""
+    url = request.getfixturevalue(system).url.removesuffix("/test") + "/test"
+    _, measured, answers = client(demo.testset, url, chunk_size)
+    assert [measured[name] for name in ("requests", "responses", "ok_responses")] == [requests] * 3
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-5)
 
 
 def post(url: str, body: bytes) -> Any:
@@ -44,40 +70,16 @@ def post(url: str, body: bytes) -> Any:
         return json.load(answer)
 
 
-def test_paper_system_scores_every_row_in_request_order(
-    demo: Demo, paper: PaperServer, expected: np.ndarray, tmp_path: Path
-) -> None:
-    """The paper's client and server give the model's prediction for each row, in the order of the requests."""
-    answers = tmp_path / "answers.npy"
-    done, measured = client(demo.testset, paper.url, "--chunk-size", "400", "--answers", str(answers))
-    assert done.returncode == 0
-    assert (measured["requests"], measured["responses"], measured["ok_responses"]) == (7, 7, 7)
-    np.testing.assert_allclose(np.load(answers), expected, rtol=0, atol=1e-5)
-
-
-def test_client_forms_every_request_before_it_sends_the_first(demo: Demo, paper: PaperServer) -> None:
+def test_client_forms_every_request_before_it_sends_the_first(demo: Demo, client: Client, paper: PaperServer) -> None:
     """In the log every request is formed, numbered from 0, before there is any response."""
-    done, measured = client(demo.testset, paper.url, "--chunk-size", "1000")
-    lines = [
-        line.rpartition(":ruo.compare.paper.client:")[2]
-        for line in done.stderr.splitlines()
-        if "ruo.compare.paper.client" in line
-    ]
+    done, measured, _ = client(demo.testset, paper.url, 1000)
+    logged = [line.rpartition(":ruo.compare.paper.client:") for line in done.stderr.splitlines()]
+    lines = [line for _, client, line in logged if client]
     assert lines[:3] == [f"Forming request for chunk {number}..." for number in range(3)]
     assert len(lines) == 6
     assert all(line.startswith("Response") for line in lines[3:])
     assert measured["total_s"] == pytest.approx(measured["forming_s"] + measured["sending_s"])
     assert measured["peak_rss_mb"] > 10
-
-
-def test_chunk_size_0_sends_the_whole_set_in_one_request(
-    demo: Demo, paper: PaperServer, expected: np.ndarray, tmp_path: Path
-) -> None:
-    """With --chunk-size 0 there is one request, and it holds all rows."""
-    answers = tmp_path / "answers.npy"
-    _, measured = client(demo.testset, paper.url, "--chunk-size", "0", "--answers", str(answers))
-    assert measured["requests"] == measured["ok_responses"] == 1
-    np.testing.assert_allclose(np.load(answers), expected, rtol=0, atol=1e-5)
 
 
 def test_paper_server_decodes_twice(paper: PaperServer, features: np.ndarray, expected: np.ndarray) -> None:
@@ -88,35 +90,29 @@ def test_paper_server_decodes_twice(paper: PaperServer, features: np.ndarray, ex
         post(paper.url, json.dumps(features[:3].tolist()).encode())  # JSON, but only once
 
 
-def test_body_is_json_within_json_and_without_labels(
-    scripted: Callable[..., Any], reply: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_body_is_json_within_json_and_without_labels(scripted: Callable, reply: Callable, client: Client, tmp_path: Path) -> None:  # fmt: skip
     """A request is a JSON string whose text is an array of rows, without the columns that have Label_ in their name."""
     csv = tmp_path / "labelled.csv"
     csv.write_text("a,Label_0,b,old_Label_1\n1,0,2.5,1\n3,1,4,0\n")
     server = scripted(lambda number, body, headers: reply(body=b"[[0.0]]"))
-    client(csv, f"{server.url}/test", "--chunk-size", "10")
+    client(csv, f"{server.url}/test", 10)
     [body] = server.requests
     text = json.loads(body)
     assert isinstance(text, str)
     assert json.loads(text) == [[1, 2.5], [3, 4.0]]
 
 
-def test_no_more_than_ten_requests_are_under_way(
-    scripted: Callable[..., Any], reply: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_no_more_than_ten_requests_are_under_way(scripted: Callable, reply: Callable, client: Client, tmp_path: Path) -> None:  # fmt: skip
     """The client has ten requests under way where there are more, and never eleven."""
     csv = tmp_path / "many.csv"
     csv.write_text("a\n" + "1\n" * 24)
     server = scripted(lambda number, body, headers: reply(body=b"[[0.0]]", wait_s=0.3))
-    client(csv, f"{server.url}/test", "--chunk-size", "1")
+    client(csv, f"{server.url}/test", 1)
     assert len(server.requests) == 24
     assert server.most_at_once == 10
 
 
-def test_failed_requests_vanish_without_a_word(
-    scripted: Callable[..., Any], reply: Callable[..., Any], small_csv: Path, tmp_path: Path
-) -> None:
+def test_failed_requests_vanish_without_a_word(scripted: Callable, reply: Callable, client: Client, small_csv: Path) -> None:  # fmt: skip
     """A broken connection is no response, a 500 one like any other: the exit status is 0, and their rows are missing."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -125,32 +121,14 @@ def test_failed_requests_vanish_without_a_word(
             return reply(body=b"[[0.0]]" * 100, cut_after=10)
         return reply(status=500) if rows[0][0] == 4 else reply(body=json.dumps([[sum(row)] for row in rows]).encode())
 
-    answers = tmp_path / "answers.npy"
-    server = scripted(script)
-    done, measured = client(small_csv, f"{server.url}/test", "--chunk-size", "2", "--answers", str(answers))
-    assert done.returncode == 0
+    done, measured, answers = client(small_csv, f"{scripted(script).url}/test", 2)
     assert (measured["requests"], measured["responses"], measured["ok_responses"]) == (5, 4, 3)
     assert "Error" not in done.stderr
-    np.testing.assert_allclose(np.load(answers)[:, 0], [2 * row + 1.5 for row in (2, 3, 6, 7, 8, 9)])
-
-
-def test_all_requests_may_be_lost(small_csv: Path, tmp_path: Path) -> None:
-    """Where nobody listens the client still ends with exit status 0, with no response and no predictions."""
-    answers = tmp_path / "answers.npy"
-    done, measured = client(small_csv, "http://127.0.0.1:9/test", "--chunk-size", "5", "--answers", str(answers))
-    assert done.returncode == 0
+    np.testing.assert_allclose(answers[:, 0], [2 * row + 1.5 for row in (2, 3, 6, 7, 8, 9)])
+    # where nobody listens
+    _, measured, answers = client(small_csv, "http://127.0.0.1:9/test", 5)
     assert (measured["requests"], measured["responses"], measured["ok_responses"]) == (2, 0, 0)
-    assert len(np.load(answers)) == 0
-
-
-def test_unchanged_paper_client_works_with_ruos_server(
-    demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path
-) -> None:
-    """The paper's client works with ruo's server, and every row has the model's prediction."""
-    answers = tmp_path / "answers.npy"
-    _, measured = client(demo.testset, f"{server.url}/test", "--chunk-size", "400", "--answers", str(answers))
-    assert measured["ok_responses"] == 7
-    np.testing.assert_allclose(np.load(answers), expected, rtol=0, atol=1e-5)
+    assert len(answers) == 0
 
 
 def test_demo_has_labels_that_must_be_dropped(demo: Demo) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from ruo import machine
 from ruo.__main__ import main
@@ -28,54 +28,40 @@ from ruo.provenance import Provenance
 needs_paper = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
 
 
+def compare(demo: Demo, results: Path, *options: str) -> Result:
+    """`ruo compare` of one run at 1,000 rows in a request, with its results in this folder."""
+    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
+    usual = ["--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"]
+    return CliRunner().invoke(main, ["compare", *files, *usual, *options])
+
+
 @pytest.fixture(scope="module")
 def compared(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of one run of every system on the demo, 1,000 rows in a request."""
     results = tmp_path_factory.mktemp("compare") / "results"
-    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
-    options = ["--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"]
-    done = CliRunner().invoke(main, ["compare", *files, *options])
+    done = compare(demo, results)
     assert done.exit_code == 0, done.output
     (results / "printed.txt").write_text(done.stdout)
     return results
 
 
-@pytest.fixture
-def lines(compared: Path) -> list[dict[str, Any]]:
-    """The raw lines of that comparison."""
-    return [json.loads(line) for line in (compared / "runs.jsonl").read_text().splitlines()]
-
-
 @needs_paper
 @pytest.mark.soak
-def test_every_system_scores_every_row_rightly(lines: list[dict[str, Any]]) -> None:
-    """Each system has one line, with all rows, a time, and answers within the tolerance of the model's own."""
+def test_every_system_scores_every_row_rightly(compared: Path) -> None:
+    """A line per system, in order: all rows, the right answers, its time and CPU time; servers not measured are idle."""
+    lines = [json.loads(line) for line in (compared / "runs.jsonl").read_text().splitlines()]
     assert sorted(line["system"] for line in lines) == sorted(SYSTEMS)
+    assert [line["position"] for line in lines] == list(range(1, len(SYSTEMS) + 1))
+    assert {line["rows_per_request"] for line in lines if line["system"] != BOUND} == {1_000}
     for line in lines:
-        assert line["error"] is None
+        assert (line["error"], line["block"]) == (None, 1)
         assert line["rows"] == line["rows_wanted"] == 2_500
         assert line["max_abs_difference"] <= TOLERANCE
         assert line["total_s"] > 0
+        assert line["client_cpu_s"] > 0
         assert line["peak_rss_mb"] > 10
-
-
-@needs_paper
-@pytest.mark.soak
-def test_a_line_says_what_was_run_and_in_which_order(lines: list[dict[str, Any]]) -> None:
-    """Lines are in the order of their positions, and have the block, the request size and the CPU time of the run."""
-    assert [line["position"] for line in lines] == list(range(1, len(SYSTEMS) + 1))
-    assert {line["block"] for line in lines} == {1}
-    assert {line["rows_per_request"] for line in lines if line["system"] != BOUND} == {1_000}
-    assert all(line["client_cpu_s"] > 0 for line in lines)
-
-
-@needs_paper
-@pytest.mark.soak
-@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux counts it")
-def test_servers_that_are_not_measured_are_idle(lines: list[dict[str, Any]]) -> None:
-    """While a job runs, the servers that do not serve it use a small part of the CPU time that the job does."""
-    for line in lines:
-        assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
+        if machine.busy_cpu_s() is not None:  # only Linux counts it
+            assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
 
 
 @needs_paper
@@ -102,12 +88,10 @@ def test_an_interrupted_comparison_is_resumed(compared: Path, demo: Demo, tmp_pa
     (results / "verdict.txt").unlink()
     lines = (results / "runs.jsonl").read_text().splitlines(keepends=True)
     (results / "runs.jsonl").write_text("".join(lines[:-1]))
-    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(results)]
-    options = ["--sizes", "1000", "--runs", "1", "--workers", "1", "--patience", "0"]
-    other = CliRunner().invoke(main, ["compare", *files, *options, "--seed", "1"])
+    other = compare(demo, results, "--seed", "1")
     assert other.exit_code == 1
     assert "holds runs of another plan" in other.output
-    again = CliRunner().invoke(main, ["compare", *files, *options])
+    again = compare(demo, results)
     assert again.exit_code == 0, again.output
     assert (results / "runs.jsonl").read_text().splitlines(keepends=True)[:-1] == lines[:-1]
     assert read_systems(results).runs["system"].tolist() == read_systems(compared).runs["system"].tolist()
@@ -131,9 +115,10 @@ def jobs_of(plan: Plan, block: int) -> list[tuple[str, int | None]]:
 
 
 def test_each_block_holds_every_system_once() -> None:
-    """A block holds each system once at each size, and the bound once."""
-    plan = plan_systems((1_000, None), runs=4)
-    wanted = [(BOUND, None), *((name, size) for name in SYSTEMS if name != BOUND for size in (1_000, None))]
+    """A block has each system, also another server of the same model, once at each size, and the bound once."""
+    systems = (*SYSTEMS, "MLServer")
+    plan = plan_systems((1_000, None), runs=4, systems=systems)
+    wanted = [(BOUND, None), *((name, size) for name in systems if name != BOUND for size in (1_000, None))]
     for block in range(1, 5):
         assert sorted(map(str, wanted)) == sorted(map(str, jobs_of(plan, block)))
 
@@ -154,12 +139,6 @@ def test_paper_system_may_run_once_per_size() -> None:
     assert sum(levels["system"] == PAPER_CLIENT for levels in jobs) == 5 * len(ALL_SIZES)
 
 
-@pytest.fixture
-def reference() -> np.ndarray:
-    """The model's predictions for four rows."""
-    return np.arange(8, dtype=np.float32).reshape(4, 2)
-
-
 @pytest.mark.parametrize(
     ("answers", "error"),
     [
@@ -173,16 +152,13 @@ def reference() -> np.ndarray:
     ],
     ids=["right", "rounded", "rows lost", "all lost", "other order", "NaN", "other shape"],
 )
-def test_answers_are_checked(answers: Any, error: str | None, reference: np.ndarray) -> None:
-    """Answers count only where every row came back, in its place, within the tolerance."""
+def test_answers_are_checked(answers: Any, error: str | None) -> None:
+    """Answers count only where every row came back, in its place, within the tolerance; a known reason is named."""
+    reference = np.arange(8, dtype=np.float32).reshape(4, 2)
     assert check_answers(None, answers(reference), reference)["error"] == error
-
-
-def test_missing_answers_have_a_reason(reference: np.ndarray) -> None:
-    """Without answers, the error says how many rows are missing, and why where the reason is known."""
-    checked = check_answers("too large", np.empty(0), reference)
-    error = "no result: 0 of 4 rows came back (too large)"
-    assert checked == {"rows": 0, "rows_wanted": 4, "max_abs_difference": None, "error": error}
+    lost = {"rows": 0, "rows_wanted": 4, "max_abs_difference": None}
+    lost["error"] = "no result: 0 of 4 rows came back (too large)"
+    assert check_answers("too large", np.empty(0), reference) == lost
 
 
 def results(lines: list[dict[str, Any]]) -> SystemsCompared:
@@ -192,15 +168,9 @@ def results(lines: list[dict[str, Any]]) -> SystemsCompared:
     return SystemsCompared(runs.astype({"total_s": float}), Provenance(facts), Path("results"))
 
 
-def run(system: str, size: int, total_s: float | None, error: str | None = None) -> dict[str, Any]:
-    return {
-        "system": system,
-        "rows_per_request": size,
-        "total_s": total_s,
-        "error": error,
-        "rows": 5,
-        "rows_wanted": 100,
-    }
+def run(system: str, size: int, total_s: float | None, error: str | None = None, **more: Any) -> dict[str, Any]:
+    done = {"system": system, "rows_per_request": size, "total_s": total_s, "error": error}
+    return {**done, "rows": 5, "rows_wanted": 100, **more}
 
 
 def test_ratios_are_of_medians() -> None:
@@ -238,18 +208,13 @@ def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
 def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
     """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
     work = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process, process.stdin, process.stdout:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", work], **pipes, start_new_session=True) as process:
         process.stdout.readline()
         worked = machine.session_cpu_s(process.pid)
         time.sleep(0.1)
         assert machine.session_cpu_s(process.pid) == worked
         process.stdin.write(b"\n")
-    assert worked is not None
     assert worked >= 0.25
 
 
@@ -257,7 +222,6 @@ def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
 def test_waiting_for_a_quiet_machine_ends() -> None:
     """The wait for a machine that never gets quiet ends with the patience, and its load is returned."""
     share, waited_s = machine.wait_until_quiet(limit=-1.0, patience_s=0.5)
-    assert share is not None
     assert share >= 0
     assert waited_s >= 0.5
 
@@ -268,38 +232,21 @@ def test_a_missing_client_is_an_error_in_one_sentence(demo: Demo, tmp_path: Path
         "import importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'grequests' else find(name, *rest)\n"
     )
-    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"])]
+    files = ["--testset", str(demo.testset), "--model", str(demo.models["mlp"]), "--results", str(tmp_path / "results")]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(machine.__file__).parent.parent}"}
     command = [sys.executable, "-m", "ruo", "compare", *files]
-    paths = os.pathsep.join([str(tmp_path), str(Path(machine.__file__).parent.parent)])
-    done = subprocess.run(
-        [*command, "--results", str(tmp_path / "results")],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "pip install 'ruo[paper]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-# ---- the verdict ----
-
-
-def blocks(seconds: dict[str, float], count: int = 6, **more: object) -> list[dict[str, Any]]:
-    """Runs of several systems in blocks, with a little noise."""
+def blocks(seconds: dict[str, float], **more: Any) -> list[dict[str, Any]]:
+    """Runs of several systems in six blocks, with a little noise."""
     noise = np.random.default_rng(0)
     return [
-        {
-            "system": name,
-            "rows_per_request": 1_000,
-            "block": block,
-            "total_s": mean * noise.normal(1, 0.01),
-            "error": None,
-            "others_cpus": 0.01,
-            **more,
-        }
-        for block in range(count)
+        {**run(name, 1_000, mean * noise.normal(1, 0.01), block=block, others_cpus=0.01), **more}
+        for block in range(6)
         for name, mean in seconds.items()
     ]
 
@@ -321,12 +268,6 @@ def test_the_verdict_says_what_is_wrong() -> None:
     wrong = [*blocks({BOUND: 1.0}), *blocks({V2: 1.0}, total_s=None, error="wrong: answers differ by up to 0.1")]
     assert results(wrong).verdict().startswith("INVALID: 6 runs failed (wrong: answers differ")
     assert "busy with something else in 6 of 6" in results(blocks({V2: 1.0}, others_cpus=2.0)).verdict()
-
-
-def test_peers_are_asked_by_the_same_client() -> None:
-    """Another server of the same model is one more system, with runs of its own."""
-    trials = plan_systems((1_000,), runs=2, systems=(*SYSTEMS, "MLServer")).trials()
-    assert sum(trial.levels["system"] == "MLServer" for trial in trials) == 2
 
 
 def test_a_job_loads_nothing_for_figures_and_statistics() -> None:

@@ -66,18 +66,19 @@ class Cluster:
             "/api/v1/namespaces/ruo/pods": {"items": [self.pod(number) for number in range(self.replicas)]},
             "/api/v1/namespaces/ruo/services": {"items": self.services},
             "/v2/health/ready": {"workers": self.slow_workers.pop(0) if self.slow_workers else 2, "of": 2},
-            "/api/v1/nodes": {"items": [self.node(address) for address in self.addresses]},
+            "/api/v1/nodes": {"items": [node(address) for address in self.addresses]},
         }
         return resources.get(path)
 
     def patch(self, path: str, body: Any) -> Any:
         """Merge the patch, and keep the replicas within the autoscaler's bounds, as a real one does within seconds."""
+        if path.removesuffix("/scale") != APPS and path != f"{AUTOSCALERS}/ruo":
+            return None
         self.patches.append((path.rpartition("/")[2], copy.deepcopy(body)))
         target = self.autoscalers[0] if path == f"{AUTOSCALERS}/ruo" else self.deployment
         merge(target, body)
-        bounds = self.autoscalers[0]["spec"]
-        wanted = min(max(self.replicas, bounds["minReplicas"]), bounds["maxReplicas"])
-        self.deployment["spec"]["replicas"] = wanted
+        least, most = bounds(self)
+        self.deployment["spec"]["replicas"] = min(max(self.replicas, least), most)
         return target
 
     @property
@@ -102,9 +103,9 @@ class Cluster:
             },
         }
 
-    def node(self, address: str) -> dict[str, Any]:
-        """A node."""
-        return {"metadata": {"name": address}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
+
+def node(address: str) -> dict[str, Any]:
+    return {"metadata": {"name": address}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
 
 
 @pytest.fixture
@@ -118,9 +119,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
         def do_PATCH(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            path = urlsplit(self.path).path
-            known = path.removesuffix("/scale") == APPS or path == f"{AUTOSCALERS}/ruo"
-            self.answer(state.patch(path, body) if known else None)
+            self.answer(state.patch(urlsplit(self.path).path, body))
 
         def answer(self, resource: Any) -> None:
             text = json.dumps(resource or {"message": f"{self.path} not found"}).encode()
@@ -138,14 +137,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     config = {
-        "apiVersion": "v1",
-        "kind": "Config",
         "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{http.server_port}"}}],
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "c",
     }
-    (tmp_path / "config").write_text(json.dumps(config))
+    (tmp_path / "config").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **config}))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -162,31 +159,26 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     thread.join()
 
 
+def is_as_before(cluster: Cluster) -> bool:
+    return (cluster.replicas, bounds(cluster)) == (2, (2, 10)) and cluster.deployment["metadata"]["annotations"] == {}
+
+
 def bounds(cluster: Cluster) -> tuple[int, int]:
     spec = cluster.autoscalers[0]["spec"]
     return spec["minReplicas"], spec["maxReplicas"]
 
 
 def test_scaling_holds_the_autoscaler_and_restores_it(cluster: Cluster) -> None:
-    """Within the block there are as many replicas as asked for, whatever the autoscaler says; then all is as before."""
-    with KubernetesDeployment("ruo-server", "ruo") as servers:
+    """In the block there are as many replicas as asked for, whatever the autoscaler says; after it, or an error, as before."""
+    with pytest.raises(ZeroDivisionError), KubernetesDeployment("ruo-server", "ruo") as servers:
         for replicas in (1, 4, 3):
             servers.scale(replicas)
             assert cluster.replicas == replicas
             assert bounds(cluster) == (replicas, replicas)
-
-    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
-    assert cluster.deployment["metadata"]["annotations"] == {}
-    assert {name for name, _ in cluster.patches} == {"ruo", "ruo-server", "scale"}  # and not the other one's
-
-
-def test_a_failure_restores_everything_too(cluster: Cluster) -> None:
-    """An error in the block reaches the caller, and the cluster is as before."""
-    with pytest.raises(ZeroDivisionError), KubernetesDeployment() as servers:
-        servers.scale(5)
         _ = 1 / 0
 
-    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+    assert is_as_before(cluster)
+    assert {name for name, _ in cluster.patches} == {"ruo", "ruo-server", "scale"}  # and not the other one's
 
 
 def test_after_a_crash_it_can_be_restored(cluster: Cluster) -> None:
@@ -194,8 +186,7 @@ def test_after_a_crash_it_can_be_restored(cluster: Cluster) -> None:
     KubernetesDeployment().scale(7)  # and no end of a block
     with KubernetesDeployment() as servers:
         servers.scale(1)
-
-    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+    assert is_as_before(cluster)
     KubernetesDeployment().restore()  # nothing to do is no error
 
 
@@ -205,8 +196,7 @@ def test_the_error_says_why_a_pod_is_not_ready(cluster: Cluster) -> None:
     sentence = "ruo-server has 2 of 3 servers ready after 0.2 s. ruo-server-2: ImagePullBackOff: no such image"
     with pytest.raises(DeploymentError, match=sentence), KubernetesDeployment() as servers:
         servers.scale(3, timeout_s=0.2)
-
-    assert (cluster.replicas, bounds(cluster)) == (2, (2, 10))
+    assert is_as_before(cluster)
 
 
 def test_mistakes_are_sentences(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,15 +219,12 @@ def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, ans
     server = scripted(answers)
     server.pages["/v2/health/ready"] = b"{}"
     port = int(server.url.rpartition(":")[2])
-    other = {**service("other", type="NodePort", ports=[{"port": 8000, "nodePort": 1}]), "metadata": {"name": "other"}}
-    other["spec"]["selector"] = {"app": "other"}
     cluster.services = [
-        other,
+        service("other", type="NodePort", ports=[{"port": 8000, "nodePort": 1}], selector={"app": "other"}),
         service("ruo-headless", clusterIP="None"),
         service("ruo", ports=[{"port": 8000, "nodePort": port}]),
     ]
     cluster.addresses = ["127.0.0.1", "127.0.0.77"]
-
     assert KubernetesDeployment().urls == [server.url]
 
 

@@ -51,10 +51,8 @@ def test_verdict_names_the_lead() -> None:
 
 def test_the_two_ways_are_judged_apart() -> None:
     """Two phases and the pipelined job each get their own verdict; two phases count forming and sending."""
-    two = frame({100: 2.0, 1000: 1.0}, pipelined=False)
-    two["total_s"] = 77.0
-    text = verdict_on_sizes(pd.concat([two, frame({100: 1.0, 1000: 2.0})]))
-    phases, whole_job = text.split("\n\n")
+    two = frame({100: 2.0, 1000: 1.0}, pipelined=False).assign(total_s=77.0)
+    phases, whole_job = verdict_on_sizes(pd.concat([two, frame({100: 1.0, 1000: 2.0})])).split("\n\n")
     assert phases.startswith("Two phases, as in 2023")
     assert "(2023): reproduced" in phases
     assert "77" not in phases
@@ -80,14 +78,15 @@ def test_nothing_measured() -> None:
 
 
 def test_the_cost_of_a_request_and_of_a_row_is_recovered() -> None:
-    """Runs that cost 1 ms a request and 2 µs a row say so."""
+    """Runs that cost 1 ms a request and 2 µs a row say so; one size alone cannot tell the two apart."""
     requests = np.array([500, 100, 50, 10, 5] * 5)
     seconds = (requests * 1e-3 + 500_000 * 2e-6) * np.random.default_rng(0).normal(1, 0.01, len(requests))
     cost = fit_request_cost(requests, 500_000, seconds)
-
     assert cost.request_s == pytest.approx(1e-3, rel=0.05)
     assert cost.row_s == pytest.approx(2e-6, rel=0.05)
     assert "a request's own cost is under a tenth" in cost.sentence()
+    with pytest.raises(ExperimentError, match="measure two or more"):
+        fit_request_cost([50, 50], 500_000, [1.0, 1.1])
 
 
 def test_requests_that_cost_nothing() -> None:
@@ -96,9 +95,3 @@ def test_requests_that_cost_nothing() -> None:
 
     assert cost.request_s == 0
     assert "no more than large ones" in cost.sentence()
-
-
-def test_one_size_tells_no_cost() -> None:
-    """One request size cannot tell the two costs apart."""
-    with pytest.raises(ExperimentError, match="measure two or more"):
-        fit_request_cost([50, 50], 500_000, [1.0, 1.1])

@@ -1,5 +1,6 @@
 """The request-size sweep against a real server, and what it leaves on disk."""
 
+import html
 import json
 import shutil
 import socket
@@ -66,25 +67,22 @@ def order(runs: pd.DataFrame | Iterable[dict]) -> list:
     return frame[columns].to_numpy().tolist()
 
 
-# ---- the sweep ----
+ROWS = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
+
+
+ONE_SIZE = {"chunk_sizes": [10], "runs": 2, "warmup": 0, "pipelined": [True]}  # two runs of two requests each, of ROWS
 
 
 def test_a_line_per_run(swept: Sweep) -> None:
-    """Every run of the plan has its line on disk and its row, with every column."""
+    """Every run of the plan has its line and its row, with every column, as many requests as its size asks for."""
     assert len(lines_of(swept.results_dir)) == len(swept.runs) == 18
     assert list(swept.runs.columns) == COLUMNS
     assert set(lines_of(swept.results_dir)[0]) == set(COLUMNS)
-    assert len(swept.measured) == 12
     assert swept.runs["warmup"].tolist() == [True] * 6 + [False] * 12
-
-
-def test_levels_take_effect(swept: Sweep) -> None:
-    """The requests of a run are as many as its size asks for, and the two phases never overlap."""
+    assert swept.measured["run"].tolist() == list(range(7, 19))
     requests = dict(zip(swept.runs["rows_per_request"], swept.runs["requests"], strict=True))
     assert requests == {500: 5, 1000: 3, 2500: 1}
     assert (swept.runs["chunk_size"].isna() == (swept.runs["rows_per_request"] == 2500)).all()
-    phases = swept.runs[~swept.runs["pipelined"]]
-    assert (phases["forming_s"] + phases["sending_s"] <= phases["total_s"]).all()
 
 
 def test_what_a_run_measures(swept: Sweep, server: LocalServer) -> None:
@@ -93,6 +91,7 @@ def test_what_a_run_measures(swept: Sweep, server: LocalServer) -> None:
     assert (runs["rows"] == 2500).all()
     np.testing.assert_allclose(runs["rows_per_s"], 2500 / runs["total_s"])
     assert (runs["request_median_s"] <= runs["request_max_s"]).all()
+    assert (runs["forming_s"] + runs["sending_s"] <= runs["total_s"])[~runs["pipelined"]].all()
     assert (runs["client_cpu_s"] > 0).all()
     np.testing.assert_allclose(runs["client_cpu_share"], runs["client_cpu_s"] / runs["total_s"])
     assert (runs["peak_rss_mb"] > 10).all()
@@ -122,19 +121,13 @@ def test_provenance_is_written_once(swept: Sweep, demo: Demo) -> None:
     assert str(demo.testset.parent) not in json.dumps(facts)
 
 
-@pytest.mark.parametrize(
-    ("changed", "column", "value"), [({"wire": "v1"}, "wire", "v1"), ({"concurrency": 3}, "concurrency", 3)]
-)
-def test_keywords_take_effect(demo: Demo, server: LocalServer, tmp_path: Path, changed: dict, column: str, value: Any) -> None:  # fmt: skip
+def test_keywords_take_effect(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """The wire, the concurrency, the ways of sending and the number of warm-ups are those that were asked for."""
-    swept = sweep(
-        demo.testset, server.url, chunk_sizes=[1000], runs=1, warmup=0, pipelined=[False], model=demo.models["mlp"],
-        results_dir=tmp_path, **changed,
-    )  # fmt: skip
-    assert len(swept.runs) == 1
-    assert swept.runs[column].item() == value
-    assert not swept.runs["pipelined"].item()
-    assert swept.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(demo.models["mlp"])}
+    model = demo.models["mlp"]
+    how = {"runs": 1, "warmup": 0, "pipelined": [False], "wire": "v1", "concurrency": 3}
+    swept = sweep(demo.testset, server.url, chunk_sizes=[1000], model=model, results_dir=tmp_path, **how)
+    assert swept.runs[["wire", "concurrency", "pipelined"]].to_numpy().tolist() == [["v1", 3, False]]
+    assert swept.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(model)}
 
 
 def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
@@ -145,27 +138,33 @@ def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, repl
         tokens.append(headers.get("Authorization"))
         return reply(wait_s=1.0) if number == 1 else right_answer(body, headers)
 
-    rows = pl.DataFrame({name: np.arange(4.0) for name in ("a", "b", "c", "class_1")})
-    swept = sweep(
-        rows, scripted(script).url, chunk_sizes=[None], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path,
-        label_prefix="class_", token="word", timeout=0.3,
-    )  # fmt: skip
+    rows = ROWS.with_columns(class_1=1.0)
+    how = {"label_prefix": "class_", "token": "word", "timeout": 0.3, "concurrency": 1}
+    swept = sweep(rows, scripted(script).url, **ONE_SIZE, results_dir=tmp_path, **how)
     assert set(tokens) == {"Bearer word"}
     assert "gave no answer within 0.3 s" in swept.runs["error"].iloc[0]
     assert swept.runs["error"].isna().tolist() == [False, True]
     assert "word" not in (tmp_path / "provenance.json").read_text()
 
 
-def test_progress_counts_runs(demo: Demo, server: LocalServer, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_progress_counts_runs(tmp_path: Path, scripted: Callable, answers: Callable, capfd: pytest.CaptureFixture) -> None:  # fmt: skip
     """A bar counts the runs where it is asked for, and is silent where nobody looks."""
-    few_rows = pl.read_csv(demo.testset, n_rows=100)
-    sweep(few_rows, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "a")
+    url = scripted(answers).url
+    sweep(ROWS, url, **ONE_SIZE, results_dir=tmp_path / "a")
     assert capfd.readouterr().err == ""
-    sweep(few_rows, server.url, chunk_sizes=[50], runs=1, results_dir=tmp_path / "b", progress=True)
-    assert "4/4" in capfd.readouterr().err
+    sweep(ROWS, url, **ONE_SIZE, results_dir=tmp_path / "b", progress=True)
+    assert "2/2" in capfd.readouterr().err
 
 
-# ---- interrupted and resumed ----
+def test_a_notebook_shows_summary_and_verdict(copy: Path) -> None:
+    """A notebook shows the summary and the verdict, which judges the claim of 2023 in both ways; two runs cannot tell."""
+    swept = calm(copy)
+    shown = swept._repr_html_()
+    assert shown.count("<tr") == 7
+    assert shown.endswith(f"<pre>{html.escape(swept.verdict())}</pre>")
+    assert swept.verdict().startswith("VALID: every run scored every row alike.")
+    assert swept.verdict().count('"The whole set in one request is fastest" (2023): cannot tell') == 2
+    assert repr(swept) == "Sweep(12 runs of 3 request sizes, VALID, in copy)"
 
 
 @pytest.mark.parametrize("left", [b"", b'{"run": 8, "block": 1, "warm'])
@@ -192,9 +191,7 @@ def test_finished_sweep_is_read_and_not_run(arguments: dict, copy: Path) -> None
     assert (copy / "runs.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "other", [{"runs": 3}, {"seed": 8}, {"wire": "v1"}, {"concurrency": 2}, {"chunk_sizes": [500]}]
-)
+@pytest.mark.parametrize("other", [{"runs": 3}, {"seed": 8}, {"wire": "v1"}, {"concurrency": 2}, {"chunk_sizes": [500]}])  # fmt: skip
 def test_another_plan_is_refused(arguments: dict, copy: Path, other: dict) -> None:
     """A folder with runs of another plan is left as it is."""
     before = (copy / "runs.jsonl").read_bytes()
@@ -211,15 +208,14 @@ def test_other_data_is_refused(arguments: dict, demo: Demo, copy: Path, tmp_path
         sweep(**{**arguments, "source": other}, results_dir=copy)
 
 
-def test_another_model_is_refused(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
+def test_another_model_is_refused(tmp_path: Path, scripted: Callable, answers: Callable) -> None:
     """Runs that were measured with another model's file are not continued."""
-    model = tmp_path / "mlp.keras"
-    how = {"chunk_sizes": [25], "runs": 1, "model": model, "results_dir": tmp_path / "results"}
+    model, url = tmp_path / "mlp.keras", scripted(answers).url
     model.write_text("one")
-    sweep(pl.read_csv(demo.testset, n_rows=50), server.url, **how)
+    sweep(ROWS, url, **ONE_SIZE, model=model, results_dir=tmp_path / "results")
     model.write_text("two")
     with pytest.raises(ExperimentError, match=r"holds runs of another model \(model.sha256 was"):
-        sweep(pl.read_csv(demo.testset, n_rows=50), server.url, **how)
+        sweep(ROWS, url, **ONE_SIZE, model=model, results_dir=tmp_path / "results")
 
 
 def test_another_machine_is_refused(copy: Path, arguments: dict) -> None:
@@ -231,7 +227,7 @@ def test_another_machine_is_refused(copy: Path, arguments: dict) -> None:
         sweep(**arguments, results_dir=copy)
 
 
-def test_damaged_results_are_refused(copy: Path, arguments: dict, tmp_path: Path) -> None:
+def test_damaged_results_are_refused(copy: Path, arguments: dict) -> None:
     """A damaged line, a run that is gone, and a folder without provenance are refused with a sentence."""
     lines = (copy / "runs.jsonl").read_text().splitlines(keepends=True)
     (copy / "runs.jsonl").write_text("".join(lines[:3] + lines[4:]))
@@ -240,29 +236,24 @@ def test_damaged_results_are_refused(copy: Path, arguments: dict, tmp_path: Path
     (copy / "runs.jsonl").write_text(lines[0] + "{broken\n" + lines[2])
     with pytest.raises(ExperimentError, match="line 2, is damaged"):
         read_sweep(copy)
+    (copy / "runs.jsonl").write_text(lines[0])
     (copy / "provenance.json").write_text("{")
     with pytest.raises(ExperimentError, match="is damaged"):
         read_sweep(copy)
     (copy / "provenance.json").unlink()
-    (copy / "runs.jsonl").write_text(lines[0])
-    with pytest.raises(ExperimentError, match=r"has no provenance.json"):
-        sweep(**arguments, results_dir=copy)
-    with pytest.raises(ExperimentError, match=r"has no provenance.json"):
-        read_sweep(tmp_path)
+    for read in (read_sweep, lambda folder: sweep(**arguments, results_dir=folder)):
+        with pytest.raises(ExperimentError, match=r"has no provenance.json"):
+            read(copy)
 
 
-# ---- what goes wrong ----
-
-
-def test_failed_runs_are_kept(demo: Demo, tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
+def test_failed_runs_are_kept(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:
     """A run that fails is kept with the server's sentence, and the sweep continues."""
 
     def script(number: int, body: bytes, headers: dict) -> Any:
-        # the demo's rows are three floats here; ten of them are more than this server takes
+        # twenty rows of three floats are more than this server takes
         return reply(413, b'{"error": "too large"}') if len(body) > 420 else right_answer(body, headers)
 
-    rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
-    swept = sweep(rows, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
+    swept = sweep(ROWS, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
     failed = swept.measured[swept.measured["error"].notna()]
     assert failed["rows_per_request"].tolist() == [20, 20]
     assert failed["error"].str.contains("answered 413: too large").all()
@@ -280,9 +271,7 @@ def test_nothing_is_sent_again_in_a_timed_run(tmp_path: Path, scripted: Callable
     def script(number: int, body: bytes, headers: dict) -> Any:
         return reply(503, b'{"error": "busy"}') if number == 3 else right_answer(body, headers)
 
-    rows = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
-    server = scripted(script)
-    swept = sweep(rows, server.url, chunk_sizes=[10], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
+    swept = sweep(ROWS, scripted(script).url, **ONE_SIZE, results_dir=tmp_path)
     assert swept.runs["error"].notna().tolist() == [False, True]
     assert "busy" in swept.runs["error"].iloc[1]
 
@@ -293,12 +282,10 @@ def test_other_answers_are_invalid(tmp_path: Path, scripted: Callable, right_ans
     def script(number: int, body: bytes, headers: dict) -> Any:
         if number < 3:
             return right_answer(body, headers)
-        values = np.frombuffer(body[-60:], np.float32) + 0.001
-        return right_answer(body[:-60] + values.tobytes(), headers)
+        values = np.frombuffer(body[-120:], np.float32) + 0.001
+        return right_answer(body[:-120] + values.tobytes(), headers)
 
-    rows = pl.DataFrame({name: np.arange(10.0) for name in "abc"})
-    url = scripted(script).url
-    swept = sweep(rows, url, chunk_sizes=[5], runs=2, warmup=0, pipelined=[True], results_dir=tmp_path)
+    swept = sweep(ROWS, scripted(script).url, **ONE_SIZE, results_dir=tmp_path)
     assert swept.runs["answers_equal"].tolist() == [True, False]
     assert swept.runs["max_abs_difference"].tolist() == pytest.approx([0, 0.003], abs=1e-5)
     assert "INVALID: 1 run gave other predictions than the first" in swept.verdict()
@@ -312,12 +299,12 @@ def test_a_retry_is_invalid(copy: Path) -> None:
     assert changed.verdict().startswith("INVALID: 1 run sent a request again.")
 
 
-def test_no_server_raises_at_once(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
+def test_no_server_raises_at_once(tmp_path: Path, scripted: Callable, answers: Callable) -> None:
     """A sweep without a server fails before its first run, and the folder may then be used for any plan."""
     with pytest.raises(ArgumentError, match="is not the address of a server"):
-        sweep(demo.testset, "nowhere", chunk_sizes=[100], runs=2, results_dir=tmp_path)
+        sweep(ROWS, "nowhere", **ONE_SIZE, results_dir=tmp_path)
     assert not lines_of(tmp_path)
-    swept = sweep(demo.testset, server.url, chunk_sizes=[1250], runs=1, results_dir=tmp_path)
+    swept = sweep(ROWS, scripted(answers).url, chunk_sizes=[5], runs=1, results_dir=tmp_path)
     assert len(swept.runs) == 4
     assert calm(tmp_path).verdict().startswith("VALID")
 
@@ -330,9 +317,6 @@ def test_sizes_that_cannot_be(arguments: dict, tmp_path: Path, sizes: list, sent
     """Sizes that are no number of rows, or all too large, are refused before anything is measured."""
     with pytest.raises(ArgumentError, match=sentence):
         sweep(**{**arguments, "chunk_sizes": sizes}, results_dir=tmp_path)
-
-
-# ---- what it says ----
 
 
 def test_summary_is_of_the_measured_runs(swept: Sweep) -> None:
@@ -363,22 +347,6 @@ def test_saved_and_read_back(swept: Sweep, copy: Path) -> None:
     again.save()
     pd.testing.assert_frame_equal(pd.read_csv(copy / "summary.csv"), swept.summary())
     assert (copy / "verdict.txt").read_text() == swept.verdict() + "\n"
-
-
-def test_notebook_shows_summary_and_verdict(copy: Path) -> None:
-    """A notebook shows the summary as a table and the verdict; the repr is one line with the word that counts."""
-    swept = calm(copy)
-    shown = swept._repr_html_()
-    assert shown.count("<tr") == 7
-    assert "VALID" in shown
-    assert repr(swept) == "Sweep(12 runs of 3 request sizes, VALID, in copy)"
-
-
-def test_verdict_judges_the_claim_twice(copy: Path) -> None:
-    """The verdict judges the claim of 2023 on the two phases and on the pipelined job; two runs cannot tell."""
-    swept = calm(copy)
-    assert swept.verdict().startswith("VALID: every run scored every row alike.")
-    assert swept.verdict().count('"The whole set in one request is fastest" (2023): cannot tell') == 2
 
 
 @pytest.mark.parametrize("late", [0, 1])

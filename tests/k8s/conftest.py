@@ -38,9 +38,15 @@ class Objects(list):
 
     def pods(self):
         """The pod templates, by the name of what makes the pods."""
-        return {
-            each["metadata"]["name"]: each["spec"]["template"] for each in self if "template" in each.get("spec", {})
-        }
+        made = [each for each in self if "template" in each.get("spec", {})]
+        return {each["metadata"]["name"]: each["spec"]["template"] for each in made}
+
+    def server(self):
+        """The server's Deployment, its pod, and the pod's only container."""
+        deployment = self.one("Deployment", "ruo-server")["spec"]
+        pod = deployment["template"]["spec"]
+        (container,) = pod["containers"]
+        return deployment, pod, container
 
 
 def _renderer():
@@ -128,11 +134,8 @@ def lets(policies, direction, pod, peer, port, protocol="TCP"):
 
     A peer is {"ip": "1.2.3.4"}, or {"namespace": name, "pod": labels}.
     """
-    chosen = [
-        policy["spec"]
-        for policy in policies
-        if matches(policy["spec"]["podSelector"], pod) and direction in policy["spec"]["policyTypes"]
-    ]
+    specs = [policy["spec"] for policy in policies]
+    chosen = [spec for spec in specs if matches(spec["podSelector"], pod) and direction in spec["policyTypes"]]
     rules = [rule for spec in chosen for rule in spec.get(direction.lower(), [])]
     side = "from" if direction == "Ingress" else "to"
     return not chosen or any(
@@ -160,26 +163,8 @@ def _is_peer(rule, peer):
     return in_namespace and matches(rule.get("podSelector", {}), peer["pod"])
 
 
-@pytest.fixture(scope="session")
-def allowed():
-    """`lets`, for the tests."""
-    return lets
-
-
-@pytest.fixture(scope="session")
-def chooses():
-    """`matches`, for the tests."""
-    return matches
-
-
 def amount(quantity):
     """A Kubernetes quantity as a number."""
     units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
     digits = quantity.rstrip("".join(units))
     return float(digits) * units.get(quantity[len(digits) :], 1)
-
-
-@pytest.fixture(scope="session")
-def number():
-    """`amount`, for the tests."""
-    return amount

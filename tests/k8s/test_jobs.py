@@ -12,16 +12,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def job(render, name):
-    """A Job's spec, and its only container."""
+    """A Job's spec, its only container, and what the pod of each index runs, as Kubernetes fills it in."""
     spec = render(f"jobs/{name}").one("Job")["spec"]
     (container,) = spec["template"]["spec"]["containers"]
-    return spec, container
-
-
-def arguments(render, index):
-    """What the pod of an index runs, as Kubernetes fills it in."""
-    _, container = job(render, "score")
-    return [each.replace("$(JOB_COMPLETION_INDEX)", str(index)) for each in container["args"]]
+    indexes = range(spec.get("completions", 1))
+    filled = [[each.replace("$(JOB_COMPLETION_INDEX)", str(index)) for each in container["args"]] for index in indexes]
+    return spec, container, filled
 
 
 def given(arguments, option):
@@ -32,91 +28,66 @@ def given(arguments, option):
 
 @pytest.mark.parametrize("name", ["score", "merge", "measure"])
 def test_the_command_is_one_that_ruo_has(render, name):
-    """It parses as ruo's own command line; click would end with status 2 where it does not."""
-    _, container = job(render, name)
+    """It parses as ruo's own command line, which reads its variables; only Kubernetes' own name is to be filled in."""
+    _, container, (filled, *_) = job(render, name)
     *start, verb = container["command"]
-    filled = [each.replace("$(JOB_COMPLETION_INDEX)", "0") for each in container["args"]]
-
     assert ["python3", "-m", "ruo"] == start
-    assert main.commands[verb].make_context(verb, filled).params
+    assert main.commands[verb].make_context(verb, filled).params  # click would end with status 2
+    read = {parameter.envvar for parameter in main.commands[verb].params} | {"RUO_TOKEN"}
+    assert {each["name"] for each in container.get("env", [])} <= read
+    named = set(re.findall(r"\$\(([^)]+)\)", " ".join(container["args"])))
+    assert named == ({"JOB_COMPLETION_INDEX"} if name == "score" else set())
 
 
 def test_the_shards_are_the_whole_table(render):
-    """There are as many shards as indexes, each is scored by one pod, and all at the same time."""
-    spec, _ = job(render, "score")
-    shards = [given(arguments(render, index), "--shard") for index in range(spec["completions"])]
-
+    """There are as many shards as indexes, each scored by one pod at the same time; the merge takes them in order."""
+    spec, _, pods = job(render, "score")
+    count = spec["completions"]
     assert "Indexed" == spec["completionMode"]
-    assert [f"{index}/{spec['completions']}" for index in range(spec["completions"])] == shards
-    assert spec["completions"] == spec["parallelism"]
+    assert [f"{index}/{count}" for index in range(count)] == [given(arguments, "--shard") for arguments in pods]
+    assert count == spec["parallelism"]
+    parts = [given(arguments, "--output") for arguments in pods]
+    whole, *merged = job(render, "merge")[1]["args"]
+    assert parts == merged
+    assert whole not in parts
 
 
 def test_every_pod_has_its_own_files(render):
     """No two pods write the same part or checkpoint, and both outlive the pod."""
-    spec, container = job(render, "score")
-    options = ("--output", "--checkpoint")
-    files = [given(arguments(render, index), option) for index in range(spec["completions"]) for option in options]
+    spec, container, pods = job(render, "score")
+    files = [given(arguments, option) for arguments in pods for option in ("--output", "--checkpoint")]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in spec["template"]["spec"]["volumes"]}
-
     assert len(set(files)) == len(files)
     assert all(file.startswith("/data/") for file in files)
     assert "ruo-data" == volumes[mounts["/data"]]["persistentVolumeClaim"]["claimName"]
 
 
-def test_the_merge_takes_the_parts_in_order(render):
-    """The merge names every part of the score, in order, after the file that it writes."""
-    spec, _ = job(render, "score")
-    parts = [given(arguments(render, index), "--output") for index in range(spec["completions"])]
-    _, merge = job(render, "merge")
-    whole, *merged = merge["args"]
-
-    assert parts == merged
-    assert whole not in parts
-
-
 def test_the_servers_address_is_a_service(render):
     """The pods are sent to the headless Service, at its port."""
-    (url,) = (each for each in arguments(render, 0) if "://" in each)
+    (url,) = (each for each in job(render, "score")[2][0] if "://" in each)
     name, port = re.fullmatch(r"http://([a-z-]+):(\d+)", url).groups()
     service = render("overlays/local").one("Service", name)["spec"]
-
     assert "None" == service["clusterIP"]
     assert int(port) in {each["port"] for each in service["ports"]}
 
 
-def test_only_variables_that_are_there_are_filled_in(render):
-    """The only name to be filled in is the one that Kubernetes gives the pods of an indexed Job."""
-    _, container = job(render, "score")
-
-    assert {"JOB_COMPLETION_INDEX"} == set(re.findall(r"\$\(([^)]+)\)", " ".join(container["args"])))
-
-
 @pytest.mark.parametrize("name", ["score", "merge", "measure"])
 def test_failures_are_tried_again_but_not_for_ever(render, name):
-    """Each try is a pod of its own, there are some, and what has ended is cleared away."""
-    spec, _ = job(render, name)
-
+    """Each try is a pod of its own, there are some, a drained node is no failure, and what has ended is cleared away."""
+    spec, _, _ = job(render, name)
     assert "Never" == spec["template"]["spec"]["restartPolicy"]
     assert spec.get("completions", 1) <= spec["backoffLimit"] <= 10
     assert spec["ttlSecondsAfterFinished"] >= 3600
-
-
-@pytest.mark.parametrize("name", ["score", "measure"])
-def test_a_drained_node_is_no_failure(render, name):
-    """A pod that a drain ended does not count as a failed one."""
-    spec, _ = job(render, name)
-    (rule,) = spec["podFailurePolicy"]["rules"]
-
-    assert {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]} == rule
+    if name != "merge":
+        drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        assert [drained] == spec["podFailurePolicy"]["rules"]
 
 
 def test_the_notebook_takes_what_the_job_gives(render):
     """The measuring Job runs a notebook that is there, with names that are its parameters, and keeps the results."""
-    _, container = job(render, "measure")
-    notebook, results, *pairs = container["args"]
+    _, _, ((notebook, results, *pairs),) = job(render, "measure")
     cells = json.loads((ROOT / notebook).read_text())["cells"]
     (parameters,) = ("".join(cell["source"]) for cell in cells if cell["metadata"].get("tags") == ["parameters"])
-
     assert results.startswith("--results=/data/")
     assert {"deployment", "testset"} <= set(pairs[1::3]) <= set(re.findall(r"^(\w+):", parameters, re.MULTILINE))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.k8s.conftest import amount
+
 ROOT = Path(__file__).parents[2]
 NODES = ["10.10.3.80", "10.10.3.81", "10.10.3.82"]
 WITH_VOLUMES = ["overlays/faculty", "overlays/local", "components/nfs-models", "jobs/data-nfs", "jobs/data-local"]
@@ -21,7 +23,7 @@ def exports():
 
 
 @pytest.mark.parametrize("folder", WITH_VOLUMES)
-def test_claims_find_their_volumes(render, number, folder):
+def test_claims_find_their_volumes(render, folder):
     """Claim and volume name each other, agree in size and access, and no provisioner comes between them."""
     objects = render(folder)
     for claim in objects.all("PersistentVolumeClaim"):
@@ -29,7 +31,7 @@ def test_claims_find_their_volumes(render, number, folder):
         assert {"namespace": "ruo", "name": claim["metadata"]["name"]} == volume["claimRef"]
         assert "" == claim["spec"]["storageClassName"] == volume["storageClassName"]
         assert set(claim["spec"]["accessModes"]) <= set(volume["accessModes"])
-        assert number(claim["spec"]["resources"]["requests"]["storage"]) <= number(volume["capacity"]["storage"])
+        assert amount(claim["spec"]["resources"]["requests"]["storage"]) <= amount(volume["capacity"]["storage"])
         assert "Retain" == volume["persistentVolumeReclaimPolicy"]
     assert objects.all("PersistentVolumeClaim")
 
@@ -43,26 +45,27 @@ def test_the_claim_of_the_model_is_there(overlay):
 
 
 def test_the_claim_of_the_data_is_there(render):
-    """Both sources of the data have the claim that the Jobs name."""
-    claims = {
-        volume["persistentVolumeClaim"]["claimName"]
-        for job in ("score", "merge", "measure")
-        for template in render(f"jobs/{job}").pods().values()
-        for volume in template["spec"]["volumes"]
+    """Both sources of the data have the claim that the Jobs name; their pods' group gets the disk once, not by file."""
+    jobs = [render(f"jobs/{job}") for job in ("score", "merge", "measure")]
+    pods = [template["spec"] for job in jobs for template in job.pods().values()]
+    claims = [
+        volume["persistentVolumeClaim"]
+        for pod in pods
+        for volume in pod["volumes"]
         if "persistentVolumeClaim" in volume
-    }
-
-    assert {"ruo-data"} == claims
+    ]
+    assert {"ruo-data"} == {claim["claimName"] for claim in claims}
     for source in ("data-nfs", "data-local"):
-        assert ["ReadWriteMany"] == render(f"jobs/{source}").one("PersistentVolumeClaim", "ruo-data")["spec"][
-            "accessModes"
-        ]
+        claim = render(f"jobs/{source}").one("PersistentVolumeClaim", "ruo-data")
+        assert ["ReadWriteMany"] == claim["spec"]["accessModes"]
+    for pod in pods:
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+        assert "OnRootMismatch" == pod["securityContext"]["fsGroupChangePolicy"]
 
 
 def test_the_model_is_mounted_read_only(server):
-    """The pod takes the claim read-only and the container mounts it so, where MODEL_PATH points."""
-    pod = server.one("Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+    """The pod takes the claim read-only and the container mounts it so, where MODEL_PATH points, with no new owner."""
+    _, pod, container = server.server()
     (volume,) = (each for each in pod["volumes"] if "persistentVolumeClaim" in each)
     (mount,) = (each for each in container["volumeMounts"] if each["name"] == volume["name"])
     (path,) = (each["value"] for each in container["env"] if each["name"] == "MODEL_PATH")
@@ -71,6 +74,7 @@ def test_the_model_is_mounted_read_only(server):
     assert mount["readOnly"] is True
     assert mount["mountPath"] == path
     assert "subPath" not in mount
+    assert "fsGroup" not in pod["securityContext"]  # on a read-only volume the change of owner could only fail
 
 
 @pytest.mark.parametrize("folder", ["overlays/faculty", "components/nfs-models"])
@@ -82,20 +86,6 @@ def test_nfs_models_are_read_only(render, folder):
     assert {"ro", "nfsvers=4.1", "hard"} <= set(volume["mountOptions"])
     (remembered,) = (int(each.partition("=")[2]) for each in volume["mountOptions"] if each.startswith("actimeo="))
     assert remembered <= 10
-
-
-def test_no_owner_is_changed_on_the_model(server):
-    """The server's pods have no fsGroup: on a read-only volume the change of owner could only fail."""
-    assert "fsGroup" not in server.one("Deployment")["spec"]["template"]["spec"]["securityContext"]
-
-
-@pytest.mark.parametrize("job", ["score", "merge", "measure"])
-def test_a_jobs_disk_is_given_to_its_user_once(render, job):
-    """A provided disk becomes writable by the pods' group, and not file by file at each start."""
-    for template in render(f"jobs/{job}").pods().values():
-        context = template["spec"]["securityContext"]
-        assert context["fsGroup"] == context["runAsGroup"]
-        assert "OnRootMismatch" == context["fsGroupChangePolicy"]
 
 
 def test_what_is_mounted_is_exported(render):

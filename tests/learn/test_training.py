@@ -1,13 +1,13 @@
 """Training on a labelled table: the parts, the model, and the verdict."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 
 from ruo import local_server, score_csv
@@ -47,17 +47,17 @@ def trained(csv: Path) -> Trained:
 
 
 def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
-    """Most unseen rows are classified correctly; the verdict has the interval of the accuracy and the baseline."""
+    """Most unseen rows are classified correctly; the verdict has the accuracy's interval, the baseline and no more."""
     assert trained.accuracy.value > 0.85
     assert trained.classes == ("no", "yes")
     assert trained.features == tuple(FEATURES)
     assert trained.accuracy.low < trained.accuracy.value < trained.accuracy.high
+    assert repr(trained).startswith("Trained(400 rows, 3 features, 2 classes, ")
     words = trained.verdict()
     assert words.startswith("We see that:\n- ")
-    assert f"{trained.right} of 80 unseen test rows" in words
-    assert "95 % interval" in words
-    assert "better than always answering class" in words
-    assert "What may not be concluded:" in words
+    said = ("95 % interval", "better than always answering class", "No overfitting is seen", "of a later time")
+    for sentence in (f"{trained.right} of 80 unseen test rows", *said, "What may not be concluded:"):
+        assert sentence in words
 
 
 def test_the_history_has_a_row_per_epoch(trained: Trained) -> None:
@@ -70,14 +70,9 @@ def test_the_history_has_a_row_per_epoch(trained: Trained) -> None:
 
 
 def test_the_parts_are_disjoint_and_all(trained: Trained) -> None:
-    """Every row is in one part, three fifths in the training part."""
+    """Every row is in one part, three fifths in the training part; the accuracy is that of the test part."""
     assert [len(part) for part in trained.parts] == [240, 80, 80]
     assert sorted(np.concatenate(trained.parts)) == list(range(400))
-    assert repr(trained).startswith("Trained(400 rows, 3 features, 2 classes, ")
-
-
-def test_the_accuracy_is_that_of_the_test_part(trained: Trained) -> None:
-    """The model's accuracy on the test rows, computed again, is the reported one."""
     frame = table().iloc[trained.parts.test]
     answers = trained.model.predict(raw(frame), verbose=0).argmax(axis=1)
     assert trained.accuracy.value == pytest.approx((answers == frame["Label_yes"]).mean())
@@ -106,12 +101,6 @@ def test_the_verdict_on_overfitting_and_early_stopping() -> None:
     assert "No overfitting" not in words
 
 
-def test_the_verdict_without_overfitting(trained: Trained) -> None:
-    """If the curves stay together, the verdict says so, and no more than that."""
-    assert "No overfitting is seen" in trained.verdict()
-    assert "of a later time" in trained.verdict()
-
-
 def test_labels_that_mean_nothing_do_not_beat_the_baseline() -> None:
     """The verdict does not call a model that has learnt nothing better than the baseline."""
     frame = table(300)
@@ -124,14 +113,13 @@ def test_the_scaling_does_not_see_what_is_held_out(trained: Trained) -> None:
     """The scaling is that of the training rows; other values in the held-out rows do not change it."""
     frame = table()
     part = raw(frame.iloc[trained.parts.training]).astype(float)
-    scaling = trained.model.get_layer("scaling")
-    np.testing.assert_allclose(np.ravel(scaling.mean), part.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(np.ravel(scaling.variance), part.var(axis=0), rtol=1e-4)
+    scaling = trained.scaling()
+    assert scaling["feature"].tolist() == FEATURES
+    np.testing.assert_allclose(scaling["mean"], part.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scaling["deviation"], part.std(axis=0), rtol=1e-4)
     held = np.concatenate([trained.parts.validation, trained.parts.test])
     frame.loc[held, FEATURES] = frame.loc[held, FEATURES] * 1000
-    other = train(frame, units=[16], epochs=1).model.get_layer("scaling")
-    np.testing.assert_array_equal(other.mean, scaling.mean)
-    np.testing.assert_array_equal(other.variance, scaling.variance)
+    pd.testing.assert_frame_equal(train(frame, units=[16], epochs=1).scaling(), scaling, check_exact=True)
 
 
 @pytest.mark.soak
@@ -142,29 +130,15 @@ def test_a_column_that_never_changed_does_no_harm_when_it_does() -> None:
     assert (result.model.predict(rows, verbose=0).argmax(axis=1) == table()["Label_yes"]).mean() > 0.8
 
 
-def test_it_predicts_the_rows_of_a_table(trained: Trained, csv: Path) -> None:
-    """`predict` gives the model's probabilities for the raw rows of a table, in their order."""
-    expected = trained.model.predict(raw(table()), verbose=0)
-    np.testing.assert_allclose(trained.predict(csv), expected, atol=1e-6)
-
-
-def test_the_scaling_has_a_row_per_feature(trained: Trained) -> None:
-    """The means and deviations are those of the training rows."""
-    part = raw(table().iloc[trained.parts.training]).astype(float)
-    scaling = trained.scaling()
-    assert scaling["feature"].tolist() == FEATURES
-    np.testing.assert_allclose(scaling["mean"], part.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(scaling["deviation"], part.std(axis=0), rtol=1e-4)
-
-
 def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: Path) -> None:
-    """The file loads in safe mode and predicts the raw rows of the CSV as the model in memory does."""
+    """The file, loaded in safe mode, and `predict` give the probabilities of the model in memory for the raw rows."""
     import keras
 
+    expected = trained.model.predict(raw(table()), verbose=0)
+    np.testing.assert_allclose(trained.predict(csv), expected, atol=1e-6)
     trained.save(tmp_path, ["It was served too."])
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    rows = pl.read_csv(csv).select(FEATURES).to_numpy().astype(np.float32)
-    np.testing.assert_allclose(loaded.predict(rows, verbose=0), trained.model.predict(rows, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(loaded.predict(raw(pd.read_csv(csv)), verbose=0), expected, atol=1e-6)
     assert (tmp_path / "verdict.txt").read_text() == trained.verdict(["It was served too."]) + "\n"
     assert "\n- It was served too.\n" in trained.verdict(["It was served too."])
     assert len(pd.read_csv(tmp_path / "history.csv")) == len(trained.history)
@@ -258,10 +232,8 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
 )
 def test_tables_that_cannot_be_learnt_from(frame: pd.DataFrame, sentence: str) -> None:
     """One sentence says what is wrong with the table, and where."""
-    with pytest.raises(TableError) as error:
+    with pytest.raises(TableError, match=rf"^[^\n]*{re.escape(sentence)}[^\n]*$"):
         train(frame, epochs=1)
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_the_row_count_is_the_one_that_is_needed() -> None:
@@ -285,26 +257,14 @@ def test_the_row_count_is_the_one_that_is_needed() -> None:
 )
 def test_wrong_keywords(options: dict, sentence: str) -> None:
     """One sentence says which keyword is wrong."""
-    with pytest.raises(RuoError) as error:
+    with pytest.raises(RuoError, match=re.escape(sentence)):
         train(table(100), **options)
-    assert sentence in str(error.value)
 
 
 def test_another_backend_is_refused(csv: Path) -> None:
     """A KERAS_BACKEND that cannot train is refused in one sentence."""
-    program = f"""
-from ruo.learn.training import train
-try:
-    train({str(csv)!r}, epochs=1)
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "KERAS_BACKEND": "numpy"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "ArgumentError KERAS_BACKEND=numpy cannot train; unset it to train with TensorFlow.\n", (
-        done.stderr[-2000:]
-    )
+    program = f"from ruo.learn.training import train; train({str(csv)!r}, epochs=1)"
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    said = "ArgumentError: KERAS_BACKEND=numpy cannot train; unset it to train with TensorFlow."
+    assert done.stderr.splitlines()[-1].endswith(said)

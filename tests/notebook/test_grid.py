@@ -1,6 +1,7 @@
 """A notebook run for a grid of parameters: small notebooks that really run, each in its own folder."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,11 @@ def results(gathered: pd.DataFrame, notebook: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(notebook.parent / "results", tmp_path / "results"))
 
 
+def run_one(folder: Path, *cells: str, **grid: list) -> pd.DataFrame:
+    """The results of a notebook with these cells for size 1, in the folder r."""
+    return run_grid(write_notebook(folder / "work.ipynb", *cells), folder / "r", grid or {"size": [1]})
+
+
 def folders(results: Path) -> list[str]:
     return sorted(path.name for path in results.iterdir() if path.is_dir())
 
@@ -76,34 +82,25 @@ def times_run(folder: Path) -> int:
     return (folder / "log.txt").read_text().count("ran")
 
 
-# ---- results ----
-
-
 def test_every_combination_has_its_folder(gathered: pd.DataFrame, results: Path) -> None:
-    """Each combination leaves its notebook and its results in a folder named after its values."""
+    """Each combination leaves its notebook and its results in a folder named after its values, even if it failed."""
     assert len(folders(results)) == 4
     assert {"size=2,name=a", "size=13,name=a"} < set(folders(results))
-    verdict = (results / "size=2,name=a" / "verdict.txt").read_text()
-    assert verdict == "VALID: 2 of a, [1, None].\n"
+    assert (results / "size=2,name=a" / "verdict.txt").read_text() == "VALID: 2 of a, [1, None].\n"
     assert (results / "size=2,name=a" / "work.html").exists()
+    assert (results / "size=13,name=a" / "work.ipynb").exists()
 
 
 def test_gathered_has_the_grid_in_front(gathered: pd.DataFrame, results: Path) -> None:
-    """The summaries are stacked, with the grid's parameters as the first columns; whole numbers stay whole."""
+    """The summaries are stacked behind the grid's parameters; a failed combination has its error and no numbers."""
     assert list(gathered.columns) == ["size", "name", "error", "n", "summary_size", "seconds"]
-    good = gathered[gathered["error"].isna()]
+    good, failed = gathered[gathered["error"].isna()], gathered[gathered["error"].notna()]
     assert good[["size", "name", "n"]].to_numpy().tolist() == [[2, "a", 1], [2, "a", 2], [2, "b/c", 1], [2, "b/c", 2]]
-    assert (results / GATHERED).read_text().splitlines()[1] == "2,a,,1,2,0.5"
-    assert len(pd.read_csv(results / GATHERED)) == len(gathered) == 6
-
-
-def test_a_failure_does_not_end_the_grid(gathered: pd.DataFrame, results: Path) -> None:
-    """A failed combination has a row with its error and no numbers; the next ones still run."""
-    failed = gathered[gathered["error"].notna()]
     assert failed["size"].tolist() == [13, 13]
     assert failed["error"].str.contains("ValueError: thirteen is unlucky").all()
     assert failed["seconds"].isna().all()
-    assert (results / "size=13,name=a" / "work.ipynb").exists()
+    assert (results / GATHERED).read_text().splitlines()[1] == "2,a,,1,2,0.5"  # whole numbers stay whole
+    assert len(pd.read_csv(results / GATHERED)) == len(gathered) == 6
 
 
 def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> None:
@@ -114,18 +111,17 @@ def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> 
     assert "## size=13, name=b/c\n\nFAILED: Cell" in text
 
 
-def test_a_kernel_that_dies_does_not_end_the_grid(notebook: Path, tmp_path: Path) -> None:
+def test_a_kernel_that_dies_does_not_end_the_grid(tmp_path: Path) -> None:
     """A killed kernel is a failure like any other."""
-    frame = run_grid(notebook, tmp_path, {"size": [99, 1]}, {})
+    frame = run_one(tmp_path, WORK, size=[99, 1])
     assert frame["error"].notna().tolist() == [True, False, False]
     assert "The kernel of work.ipynb died" in frame["error"].iloc[0]
 
 
 def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
     """A combination without summary and verdict still has a row and a section, and is not run twice."""
-    notebook = write_notebook(tmp_path / "quiet.ipynb", "open(results_dir + '/log.txt', 'a').write('ran ')")
     for _ in range(2):
-        frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
+        frame = run_one(tmp_path, "open(results_dir + '/log.txt', 'a').write('ran ')")
     assert frame.to_dict("records") == [{"size": 1, "error": None}]
     assert "It wrote no verdict." in (tmp_path / "r" / VERDICTS).read_text()
     assert times_run(tmp_path / "r" / "size=1") == 1
@@ -133,25 +129,22 @@ def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
 
 def test_an_unreadable_summary_is_an_error(tmp_path: Path) -> None:
     """A summary that is not a table is reported as the error of its combination."""
-    notebook = write_notebook(tmp_path / "odd.ipynb", "open(results_dir + '/summary.csv', 'w').close()")
-    frame = run_grid(notebook, tmp_path / "r", {"size": [1]})
+    frame = run_one(tmp_path, "open(results_dir + '/summary.csv', 'w').close()")
     assert "summary.csv cannot be read" in frame["error"].item()
 
 
-# ---- resumed ----
-
-
-def test_finished_combinations_are_taken_as_they_are(
-    notebook: Path, results: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """A second call runs only what failed or is new, and gathers everything."""
+def test_finished_combinations_are_taken_as_they_are(notebook: Path, results: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    """A second call runs only what failed or is new, says so with the time left, and gathers everything."""
     frame = run_grid(notebook, results, {"size": [2, 13, 3], "name": ["a"]}, {"levels": [1, None]})
     assert times_run(results / "size=2,name=a") == 1
     assert times_run(results / "size=13,name=a") == 2
     assert frame["size"].tolist() == [2, 2, 13, 3, 3]
-    progress = capsys.readouterr().err
-    assert "1/3 size=2,name=a ... is finished already\n" in progress
-    assert "3/3 size=3,name=a ...\n" in progress
+    lines = [line for line in capsys.readouterr().err.splitlines() if line[1:3] == "/3"]
+    assert lines[0] == "1/3 size=2,name=a ... is finished already"
+    assert lines[1] == "2/3 size=13,name=a ..."
+    assert re.fullmatch(r"2/3 size=13,name=a \.\.\. \d+ s, about \d+ s left; FAILED: Cell .*", lines[2])
+    assert lines[3] == "3/3 size=3,name=a ..."
+    assert re.fullmatch(r"3/3 size=3,name=a \.\.\. \d+ s", lines[4])
 
 
 def test_other_parameters_are_another_result(notebook: Path, results: Path) -> None:
@@ -188,55 +181,18 @@ def test_an_interrupted_grid_is_resumed(tmp_path: Path) -> None:
     assert "VALID: 3 of x" in done.stdout
 
 
-def test_progress_has_the_time_left(notebook: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Each combination is announced as it starts and as it ends, with an estimate of the time left."""
-    run_grid(notebook, tmp_path, {"size": [1, 2]})
-    lines = [line for line in capsys.readouterr().err.splitlines() if line[1:3] == "/2"]
-    assert lines[0] == "1/2 size=1 ..."
-    assert lines[1].startswith("1/2 size=1 ... ")
-    assert lines[1].endswith(" s left")
-    assert lines[2] == "2/2 size=2 ..."
-    assert lines[3].endswith(" s")
+ALIKE = [1, 1.0, "1", True, "true", "True", None, "none", "a/b", "a_b", "a b", "A_B", [1, 2], "1,2", "[1,2]", [1, "2"]]
 
 
-# ---- names of folders ----
-
-ALIKE = [
-    1,
-    1.0,
-    "1",
-    True,
-    "true",
-    "True",
-    None,
-    "none",
-    "a/b",
-    "a_b",
-    "a b",
-    "A_B",
-    [1, 2],
-    "1,2",
-    "[1,2]",
-    [1, "2"],
-    [],
-    "",
-    "..",
-    "a.",
-    "-",
-    1e300,
-    -1,
-    "-1",
-    "x" * 300,
-    "x" * 301,
-    "ü",
-    "u",
-]
+ALIKE += [[], "", "..", "a.", "-", 1e300, -1, "-1", "x" * 300, "x" * 301, "ü", "u"]
 
 
 def test_different_values_never_share_a_folder() -> None:
-    """Values that look alike have different folders, even if the file system ignores case."""
+    """Values that look alike have different folders, even if the file system ignores case; equal ones have the same."""
     assert len({folder_name({"name": value}).lower() for value in ALIKE}) == len(ALIKE)
     assert folder_name({"name": "a,b=c"}) != folder_name({"name": "a", "b": "c"})
+    numpy_and_paths = {"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}
+    assert folder_name(numpy_and_paths) == folder_name({"a": "x.csv", "b": 3, "c": [1, 2]})
 
 
 def test_names_of_folders_are_portable() -> None:
@@ -247,16 +203,6 @@ def test_names_of_folders_are_portable() -> None:
     assert max(map(len, names)) <= 120
     assert not [name for name in names if name.endswith(".")]
     assert {"name=1", "name=1.0", "name=true", "name=none", "name=a_b", "name=-1"} <= set(names)
-
-
-def test_paths_and_numbers_of_numpy_are_values() -> None:
-    """A path counts as its text and a NumPy number as the number."""
-    assert folder_name({"a": Path("x.csv"), "b": np.int64(3), "c": (1, 2)}) == folder_name(
-        {"a": "x.csv", "b": 3, "c": [1, 2]}
-    )
-
-
-# ---- mistakes ----
 
 
 @pytest.mark.parametrize(
@@ -271,30 +217,21 @@ def test_paths_and_numbers_of_numpy_are_values() -> None:
         ({"size": [1, 2]}, {"size": 3}, "size cannot vary and be fixed"),
     ],
 )
-def test_mistakes_are_found_before_anything_runs(
-    notebook: Path, tmp_path: Path, grid: dict, fixed: dict, sentence: str
-) -> None:
+def test_mistakes_are_found_before_anything_runs(notebook: Path, tmp_path: Path, grid: dict, fixed: dict, sentence: str) -> None:  # fmt: skip
     """An impossible grid is refused with a sentence, and nothing is written."""
     with pytest.raises(RuoError, match=sentence):
         run_grid(notebook, tmp_path / "r", grid, fixed)
+    with pytest.raises(RuoError, match=r"There is no notebook at .*nothing\.ipynb"):
+        run_grid(tmp_path / "nothing.ipynb", tmp_path / "r", {"size": [1, 2]})
     assert not (tmp_path / "r").exists()
 
 
-def test_a_missing_notebook(tmp_path: Path) -> None:
-    """A notebook that does not exist is an error."""
-    with pytest.raises(RuoError, match=r"There is no notebook at .*nothing\.ipynb"):
-        run_grid(tmp_path / "nothing.ipynb", tmp_path / "r", {"size": [1, 2]})
-
-
-# ---- the command line ----
-
-
 def test_the_exit_status(notebook: Path, results: Path) -> None:
-    """The command prints the verdicts; its status is 3 if a combination failed, and 1 if nothing could run."""
+    """The command says where the verdicts are; its status is 3 if a combination failed, and 1 if nothing could run."""
     arguments = ["sweep", str(notebook), "--results", str(results), "-p", "levels", "[1,none]", "-p", "name", "a,b/c"]
     done = CliRunner().invoke(main, [*arguments, "-p", "size", "2,13"])
     assert done.exit_code == 3
-    assert "VALID: 2 of a" in done.output
+    assert "verdicts.md" in done.output
     assert "FAILED: Cell" in done.output
     done = CliRunner().invoke(main, [*arguments, "-p", "sise", "2,13"])
     assert done.exit_code == 1

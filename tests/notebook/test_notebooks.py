@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 
 import ruo
@@ -28,27 +29,13 @@ def code_of(path: Path) -> list[str]:
     return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
-def parameters_of(path: Path) -> dict:
-    cells = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
-    assert len(cells) == 1
-    body = ast.parse(cells[0].source).body
-    return {name_of(node): ast.literal_eval(node.value) for node in body}
+def parameters_of(path: Path) -> list[ast.stmt]:
+    [cell] = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    return ast.parse(cell.source).body
 
 
 def name_of(node: ast.stmt) -> str:
     return node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id
-
-
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
-    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_there_are_notebooks() -> None:
@@ -74,72 +61,51 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
     """A cell has at most 20 lines and no function, class, magic or absolute path; what repeats is in the library."""
     for source in code_of(path):
         assert len(source.splitlines()) <= 20
-        tree = ast.parse(source)  # a magic would not parse
-        assert not any(
-            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in ast.walk(tree)
-        )
-        words = [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        assert not any(word.startswith("/") for word in words)
+        for node in ast.walk(ast.parse(source)):  # a magic would not parse
+            assert not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            assert not (isinstance(node, ast.Constant) and str(node.value).startswith("/"))
 
 
 @every_notebook
 def test_prose_leads_and_imports_are_few(path: Path) -> None:
     """At least 45 % of the cells are prose, half of the others have 4 lines or fewer, and ruo is imported a few times."""
-    cells = nbformat.read(path, 4).cells
+    cells, sources = nbformat.read(path, 4).cells, code_of(path)
     assert sum(cell.cell_type == "markdown" for cell in cells) >= 0.45 * len(cells)
-    assert statistics.median(len(source.splitlines()) for source in code_of(path)) <= 4
-    imports = [line for source in code_of(path) for line in source.splitlines() if line.startswith("from ruo")]
-    assert len(imports) <= 5
+    assert statistics.median(len(source.splitlines()) for source in sources) <= 4
+    assert "\n".join(["", *sources]).count("\nfrom ruo") <= 5
 
 
 @every_notebook
 def test_parameters_are_literals_on_a_line_each(path: Path) -> None:
-    """Parameters are literals, with one equals sign to the line, so that papermill reads every one of them."""
-    import papermill
-
-    names = parameters_of(path)
-    assert list(papermill.inspect_notebook(str(path))) == list(names)
-    source = next(source for source in code_of(path) if next(iter(names)) in source)
-    assert all(line.count("=") == 1 for line in source.splitlines())
-
-
-@every_notebook
-def test_the_readme_names_every_parameter(path: Path) -> None:
-    """The table of the notebooks has each of them and each of its parameters."""
+    """Parameters are literals of a line each, so that papermill reads every one; the notebooks' table names them."""
+    parameters = parameters_of(path)
+    names = [name_of(node) for node in parameters]
+    assert list(papermill.inspect_notebook(str(path))) == names
+    for node in parameters:
+        ast.literal_eval(node.value)  # raises where it is none
+        assert node.lineno == node.end_lineno
     text = (HOME / "notebooks" / "README.md").read_text()
     assert f"({path.name})" in text
-    assert all(f"`{name}`" in text for name in parameters_of(path))
+    assert all(f"`{name}`" in text for name in names)
 
 
 def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """Relative paths are those of the caller, numbers may come as text or floats, and the figure is in the notebook."""
     (tmp_path / "mine.csv").write_bytes(demo.testset.read_bytes())
-    done = run(
-        "-m",
-        "papermill",
-        str(HOME / "notebooks" / "benchmark.ipynb"),
-        "out.ipynb",
-        "--no-progress-bar",
-        "-p",
-        "server_url",
-        server.url,
-        "-p",
-        "testset",
-        "mine.csv",
-        "-p",
-        "chunk_sizes",
-        "1e3",
-        "-p",
-        "runs",
-        "1.0",
-        "-p",
-        "results_dir",
-        "results",
-        cwd=tmp_path,
+    parameters = {
+        "server_url": server.url,
+        "testset": "mine.csv",
+        "chunk_sizes": "1e3",
+        "runs": "1.0",
+        "results_dir": "r",
+    }
+    command = ["-m", "papermill", str(HOME / "notebooks" / "benchmark.ipynb"), "out.ipynb", "--no-progress-bar"]
+    options = [part for pair in parameters.items() for part in ("-p", *pair)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len((tmp_path / "results" / "runs.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "r" / "runs.jsonl").read_text().splitlines()) == 4
     cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))

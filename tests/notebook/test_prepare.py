@@ -1,5 +1,6 @@
 """What a notebook starts with: tables, servers and folders, and errors that say what to do."""
 
+import contextlib
 import json
 import urllib.request
 from pathlib import Path
@@ -70,12 +71,10 @@ def test_the_number_of_workers_is_as_asked(demo: Demo, tmp_path: Path) -> None:
 def test_replicas_are_servers_by_the_names_of_their_models(demo: Demo, tmp_path: Path) -> None:
     """Each model has its own server, which can be scaled, and reached over a slower network."""
     work = prepare_replicas(testset=demo.testset, models=str(demo.models["mlp"]), results_dir=tmp_path)
-    try:
+    with contextlib.closing(work.running):
         assert list(work.targets) == list(work.models) == ["mlp"]
         assert work.targets["mlp"].urls == [work.url]
         assert work.network(1.0, 1000.0) != work.url
-    finally:
-        work.running.close()
 
 
 def test_no_cluster(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

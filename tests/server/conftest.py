@@ -1,25 +1,11 @@
-"""Real Keras models, made once, the application around them, and real Gunicorn servers."""
-
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
-from types import SimpleNamespace
+"""Real Keras models, made once, the application around them, and a real server."""
 
 import numpy as np
 import pytest
 
-import server as package
-from ruo import local_server
-from ruo.wire import WIRES, InferRequest
 from server.application import create_app
 from tests.models import FEATURES, keras, models
+from tests.server.serving import serve
 
 __all__ = ["keras", "models"]  # fixtures
 
@@ -60,94 +46,8 @@ def client(make_app):
 
 
 @pytest.fixture(scope="session")
-def serve():
-    """Start a real server with settings: ``with serve(path, workers=2, MAX_WAITING=1) as server:``.
-
-    OpenVINO computes unless another KERAS_BACKEND is named: it starts in half the time.
-    """
-
-    @contextmanager
-    def start(model, workers=1, **settings):
-        with local_server(model, workers=workers, settings={"KERAS_BACKEND": "openvino", **settings}) as server:
-            yield server
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def gunicorn(tmp_path_factory):
-    """Start Gunicorn as a user does, with options and settings; gives the process, and its log in a file."""
-
-    @contextmanager
-    def start(*options, **settings):
-        home = str(Path(package.__file__).parent.parent)
-        log = tmp_path_factory.mktemp("gunicorn") / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *options, "server:app"],
-                env={**os.environ, "KERAS_BACKEND": "openvino", "PYTHONPATH": home, **settings},
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            yield SimpleNamespace(process=process, log=log)
-        finally:
-            process.terminate()
-            process.wait(60)
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def free_port():
-    """Give a port that nobody listens on."""
-
-    def find():
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return listener.getsockname()[1]
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def four_workers(serve, models):
+def four_workers(models):
     """A real server of the model "mlp" with four workers."""
-    with serve(
-        models["mlp"], workers=4, LOG_LEVEL="info", LOG_FORMAT="json", POD_NAME="pod-7", KERAS_BACKEND="tensorflow"
-    ) as server:
+    settings = {"LOG_LEVEL": "info", "LOG_FORMAT": "json", "POD_NAME": "pod-7", "KERAS_BACKEND": "tensorflow"}
+    with serve(models["mlp"], workers=4, **settings) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def body_of():
-    """A request's headers and its body in one piece, on a wire: ``body_of("v2", x=array)``."""
-
-    def encode(wire, **tensors):
-        encoded = WIRES[wire].encode_request(InferRequest(tensors))
-        return SimpleNamespace(headers=encoded.headers, data=b"".join(bytes(buffer) for buffer in encoded.buffers))
-
-    return encode
-
-
-@pytest.fixture(scope="session")
-def ask():
-    """One request on a connection of its own: status, headers, body, and the seconds that it took."""
-
-    def request(url, data=None, headers=(), timeout=60):
-        began = time.monotonic()
-        question = urllib.request.Request(url, data, dict(headers))
-        try:
-            with urllib.request.urlopen(question, timeout=timeout) as answer:
-                status, given, body = answer.status, answer.headers, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                status, given, body = error.code, error.headers, error.read()
-        return SimpleNamespace(
-            status=status,
-            headers=given,
-            body=body,
-            json=lambda: json.loads(body),
-            seconds=time.monotonic() - began,
-        )
-
-    return request

@@ -9,10 +9,9 @@ import pytest
 import zstandard
 
 from ruo.wire import v2
+from tests.server.asking import INFER, RAW, message
 
-V2_INFER = "/v2/models/model/infer"
 V1_PREDICT = "/v1/models/model:predict"
-RAW = {v2.HEADER_LENGTH: "0"}
 
 
 def v2_body(rows, **changes):
@@ -31,31 +30,20 @@ def two(make_app):
 
 
 @pytest.fixture
-def sha256(client):
-    """The fingerprint of the model that is served."""
-    return client.serving.get().sha256
-
-
-@pytest.fixture
-def version(client):
-    """Its version."""
-    return client.serving.get().version
+def served(client):
+    """The model that is served, with its version and fingerprint."""
+    return client.serving.get()
 
 
 # --- what the server says of itself
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v2/"])
-def test_server_metadata(client, path):
-    """The server says its name, its version and the extensions that it speaks, with or without the last slash."""
-    about = client.get(path).json
-    assert about["name"] == "ruo"
-    assert isinstance(about["version"], str)
+def test_the_server_says_what_it_is(client):
+    """Its name, version and extensions, with or without the last slash; the probes answer as KServe's client reads them."""
+    about = client.get("/v2").json
+    assert client.get("/v2/").json == about
+    assert (about["name"], type(about["version"])) == ("ruo", str)
     assert "binary_tensor_data" in about["extensions"]
-
-
-def test_health(client):
-    """The probes answer in the words of the protocol, which KServe's client reads."""
     assert client.get("/v2/health/live").json == {"live": True}
     assert client.get("/v2/health/ready").json == {"live": True, "ready": True, "workers": 1, "of": 1}
     assert client.get("/v2/models/model/ready").json == {"name": "model", "ready": True}
@@ -63,8 +51,9 @@ def test_health(client):
     assert client.get("/v1/models").json == {"models": ["model"]}
 
 
-def test_model_metadata(client, sha256, version):
+def test_model_metadata(client, served):
     """The model's metadata name its tensors, its version, its fingerprint and the largest request."""
+    _, version, sha256 = served
     about = client.get("/v2/models/model").json
     assert about == {
         "name": "model",
@@ -77,8 +66,9 @@ def test_model_metadata(client, sha256, version):
     assert client.get(f"/v2/models/model/versions/{version}").json == about
 
 
-def test_v1_model_status(client, version, sha256):
+def test_v1_model_status(client, served):
     """A V1 model's status is KServe's and TensorFlow Serving's in one; a header has the fingerprint."""
+    _, version, sha256 = served
     for path in ("/v1/models/model", f"/v1/models/model/versions/{version}"):
         answer = client.get(path)
         about = answer.json
@@ -97,9 +87,9 @@ def test_config_for_perf_analyzer(client):
     assert config["max_batch_size"] == 256 * 2**20 // 32
 
 
-def test_repository_index(client, version):
+def test_repository_index(client, served):
     """The index lists the model; `ready` in the request leaves out what is not."""
-    entry = {"name": "model", "version": version, "state": "READY", "reason": ""}
+    entry = {"name": "model", "version": served.version, "state": "READY", "reason": ""}
     assert client.post("/v2/repository/index").json == [entry]
     assert client.post("/v2/repository/index", json={"ready": True}).json == [entry]
     assert client.post("/v2/repository/models/model/load").status_code == 400
@@ -113,7 +103,7 @@ def test_a_server_whose_model_is_broken_lives_and_is_not_ready(make_app, rows):
         answer = broken.get(path)
         assert answer.status_code == 503
         assert "cannot be loaded" in answer.json["error"]
-    answer = broken.post(V2_INFER, json=v2_body(rows))
+    answer = broken.post(INFER, json=v2_body(rows))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert broken.post("/v2/repository/index").json[0]["state"] == "UNAVAILABLE"
     assert broken.post("/v2/repository/index", json={"ready": True}).json == []
@@ -122,24 +112,10 @@ def test_a_server_whose_model_is_broken_lives_and_is_not_ready(make_app, rows):
 # --- predictions
 
 
-@pytest.mark.parametrize("wire", ["v2", "v2-json", "v1", "paper"])
-def test_every_wire_gives_the_models_predictions(client, body_of, rows, expected, wire):
-    """On every wire the predictions are those of the model in this process."""
-    path = {"v1": V1_PREDICT, "paper": "/test"}.get(wire, V2_INFER)
-    body = body_of(wire, x=rows)
-    answer = client.post(path, data=body.data, headers=body.headers)
-    assert answer.status_code == 200
-    predictions = next(iter(decoded(answer).values())) if wire == "v2" else answer.json
-    if wire == "v2-json":
-        predictions = np.reshape(predictions["outputs"][0]["data"], (-1, 3))
-    if wire == "v1":
-        predictions = predictions["predictions"]
-    np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
-
-
-def test_answers_say_who_made_them(client, rows, sha256, version):
+def test_answers_say_who_made_them(client, rows, served):
     """Every answer carries the version and fingerprint of its model, the worker and the server's own times."""
-    answer = client.post(V2_INFER, json=v2_body(rows, id="7"))
+    _, version, sha256 = served
+    answer = client.post(INFER, json=v2_body(rows, id="7"))
     assert (answer.json["model_name"], answer.json["model_version"], answer.json["id"]) == ("model", version, "7")
     assert answer.headers["Ruo-Model-Sha256"] == sha256
     assert answer.headers["Ruo-Model-Version"] == version
@@ -149,19 +125,13 @@ def test_answers_say_who_made_them(client, rows, sha256, version):
 
 
 @pytest.mark.parametrize("path", ["/v2/models/model/versions/{}/infer", "/v1/models/model/versions/{}:predict"])
-def test_a_version_can_be_asked_for(client, rows, version, path):
+def test_a_version_can_be_asked_for(client, rows, served, path):
     """The version in the address is the one that answers; another is 404."""
     body = {**v2_body(rows)} if "infer" in path else {"instances": rows.tolist()}
-    assert client.post(path.format(version), json=body).status_code == 200
+    assert client.post(path.format(served.version), json=body).status_code == 200
     answer = client.post(path.format("7"), json=body)
     assert answer.status_code == 404
-    assert version in answer.json["error"]
-
-
-def test_binary_in_binary_out(client, rows, expected):
-    """A raw binary request, whose JSON has no length, is answered in binary."""
-    answer = client.post(V2_INFER, data=rows.tobytes(), headers=RAW)
-    np.testing.assert_allclose(decoded(answer)["y"], expected["mlp"], atol=1e-6)
+    assert served.version in answer.json["error"]
 
 
 def test_outputs_are_chosen_and_mixed(two):
@@ -170,10 +140,10 @@ def test_outputs_are_chosen_and_mixed(two):
         {"name": "b", "shape": [1, 3], "datatype": "INT64", "data": [1, 2, 3]},
         {"name": "a", "shape": [1, 2], "datatype": "FP64", "data": [[0.5, 1]]},
     ]
-    everything = two.post(V2_INFER, json={"inputs": inputs}).json["outputs"]
+    everything = two.post(INFER, json={"inputs": inputs}).json["outputs"]
     assert [output["name"] for output in everything] == ["left", "right"]
     wanted = [{"name": "right", "parameters": {"binary_data": True}}, {"name": "left"}]
-    answer = two.post(V2_INFER, json={"inputs": inputs, "outputs": wanted})
+    answer = two.post(INFER, json={"inputs": inputs, "outputs": wanted})
     head = json.loads(answer.data[: int(answer.headers[v2.HEADER_LENGTH])])
     assert [("data" in output, output["name"]) for output in head["outputs"]] == [(False, "right"), (True, "left")]
     outputs = decoded(answer)
@@ -195,7 +165,7 @@ def test_an_image_of_four_dimensions(make_app):
     """Tensors of rank four go through V2 and V1, and flat rows fill them on the paper's wire."""
     image = make_app("image")
     pixels = np.arange(32, dtype="f4").reshape(2, 4, 4, 1)
-    by_v2 = np.reshape(image.post(V2_INFER, data=pixels.tobytes(), headers={**RAW, "X": "1"}).data[-16:], -1)
+    by_v2 = np.reshape(image.post(INFER, data=pixels.tobytes(), headers={**RAW, "X": "1"}).data[-16:], -1)
     by_v1 = image.post(V1_PREDICT, json={"instances": pixels.tolist()}).json["predictions"]
     by_paper = image.post("/test", json=json.dumps(pixels.reshape(2, 16).tolist())).json
     assert by_v1 == by_paper
@@ -205,7 +175,7 @@ def test_an_image_of_four_dimensions(make_app):
 def test_content_type_is_never_asked_for(client, rows):
     """Official clients send no Content-Type, or a wrong one; the body counts."""
     for content_type in (None, "text/plain", "application/x-www-form-urlencoded"):
-        answer = client.post(V2_INFER, data=json.dumps(v2_body(rows)), content_type=content_type)
+        answer = client.post(INFER, data=json.dumps(v2_body(rows)), content_type=content_type)
         assert answer.status_code == 200
 
 
@@ -220,22 +190,22 @@ def test_compressed_requests(make_app, client, rows, coding, pack):
     """gzip, deflate and zstd bodies are read; a broken one is 400, and one that unpacks to too much is 413."""
     plain = json.dumps(v2_body(rows)).encode()
     packed, headers = pack(plain), {"Content-Encoding": coding}
-    assert client.post(V2_INFER, data=packed, headers=headers).status_code == 200
-    assert client.post(V2_INFER, data=packed[:-9], headers=headers).status_code == 400
-    assert client.post(V2_INFER, data=b"plain", headers=headers).status_code == 400
-    bomb = make_app(MAX_REQUEST_MB=1).post(V2_INFER, data=pack(b" " * 50_000_000), headers=headers)
+    assert client.post(INFER, data=packed, headers=headers).status_code == 200
+    assert client.post(INFER, data=packed[:-9], headers=headers).status_code == 400
+    assert client.post(INFER, data=b"plain", headers=headers).status_code == 400
+    bomb = make_app(MAX_REQUEST_MB=1).post(INFER, data=pack(b" " * 50_000_000), headers=headers)
     assert bomb.status_code == 413
 
 
 @pytest.mark.parametrize(("coding", "unpack"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
 def test_answers_are_compressed_for_those_who_want_nothing_else(client, rows, coding, unpack):
     """A client that names one coding gets it; one that lists what it knows gets the plain answer, which is faster."""
-    plain = client.post(V2_INFER, json=v2_body(rows))
-    packed = client.post(V2_INFER, json=v2_body(rows), headers={"Accept-Encoding": coding})
+    plain = client.post(INFER, json=v2_body(rows))
+    packed = client.post(INFER, json=v2_body(rows), headers={"Accept-Encoding": coding})
     assert packed.headers["Content-Encoding"] == coding
     assert unpack(packed.data) == plain.data
     for listed in ("gzip, deflate", "gzip, deflate, br, zstd", "identity", "*"):
-        answer = client.post(V2_INFER, json=v2_body(rows), headers={"Accept-Encoding": listed})
+        answer = client.post(INFER, json=v2_body(rows), headers={"Accept-Encoding": listed})
         assert "Content-Encoding" not in answer.headers
 
 
@@ -245,16 +215,15 @@ def test_answers_are_compressed_for_those_who_want_nothing_else(client, rows, co
 def test_a_token_closes_everything_but_the_probes(make_app, rows):
     """With RUO_TOKEN set, whoever has no token gets 401, except for the probes."""
     closed = make_app(RUO_TOKEN="säcret")
-    for path in ("/", "/v2/health/live", "/v2/health/ready", "/v2/models/model/ready"):
-        assert closed.get(path).status_code == 200
-    for path in ("/v2", "/v2/models/model", "/metrics", "/openapi.json", "/v1/models", "/nothing"):
+    assert closed.get("/v2/health/ready").status_code == 200  # for every route see test_openapi.py
+    for path in ("/v2", "/nothing"):
         answer = closed.get(path)
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="ruo"')
     for given in ("Bearer wrong", "Bearer", "Basic säcret", "säcret", "Bearer säcret2"):
         headers = {"Authorization": given.encode().decode("latin-1")}
-        assert closed.post(V2_INFER, json=v2_body(rows), headers=headers).status_code == 401
+        assert closed.post(INFER, json=v2_body(rows), headers=headers).status_code == 401
     headers = {"Authorization": "bearer säcret".encode().decode("latin-1")}
-    assert closed.post(V2_INFER, json=v2_body(rows), headers=headers).status_code == 200
+    assert closed.post(INFER, json=v2_body(rows), headers=headers).status_code == 200
 
 
 def test_the_model_has_the_name_it_is_given(make_app, rows):
@@ -264,7 +233,7 @@ def test_the_model_has_the_name_it_is_given(make_app, rows):
     assert named.get("/v2/models/model").status_code == 404
 
 
-# --- whatever is wrong with a request
+# --- whatever is wrong with a request; how a message can be malformed is told in tests/wire
 
 TENSOR = {"name": "x", "shape": [1, 8], "datatype": "FP32", "data": [0] * 8}
 
@@ -289,69 +258,31 @@ MALFORMED = [
     ("POST", "/v1/models/model:classify", {}, 404, "nothing"),
     ("POST", "/v2/repository/models/other/unload", {}, 404, 'no model "other"'),
     # the verb
-    ("GET", V2_INFER, None, 405, "does not take GET"),
-    ("PUT", V2_INFER, {}, 405, "does not take PUT"),
+    ("GET", INFER, None, 405, "does not take GET"),
     ("DELETE", "/v2/models/model", None, 405, "does not take DELETE"),
     ("POST", "/v2/health/live", {}, 405, "does not take POST"),
-    ("GET", "/test", None, 405, "does not take GET"),
-    ("GET", V1_PREDICT, None, 405, "does not take GET"),
-    ("GET", "/v2/repository/index", None, 405, "does not take GET"),
     ("PATCH", "/", None, 405, "does not take PATCH"),
     ("OPTIONS", "/v2", None, 405, "does not take OPTIONS"),
     # V2
-    ("POST", V2_INFER, b"", 400, "not JSON"),
-    ("POST", V2_INFER, b"{", 400, "not JSON"),
-    ("POST", V2_INFER, b"\xff\xfe\x00", 400, "not JSON"),
-    ("POST", V2_INFER, b"[" * 200_000, 400, "not JSON"),
-    ("POST", V2_INFER, [], 400, "JSON object"),
-    ("POST", V2_INFER, {}, 400, "at least one tensor"),
-    ("POST", V2_INFER, {"inputs": []}, 400, "at least one tensor"),
-    ("POST", V2_INFER, {"inputs": [None]}, 400, "JSON object"),
-    ("POST", V2_INFER, tensor(name="z"), 400, 'no input "z"'),
-    ("POST", V2_INFER, tensor(name=None), 400, '"name"'),
-    ("POST", V2_INFER, tensor(name="\ud800\n"), 400, ""),
+    ("POST", INFER, b"{", 400, "not JSON"),
+    ("POST", INFER, tensor(name="z"), 400, 'no input "z"'),
+    ("POST", INFER, tensor(name="\ud800\n"), 400, ""),
     ("POST", V1_PREDICT, {"instances": [{"\udfff": [1] * 8}]}, 400, ""),
     ("GET", "/v2/models/%ed%a0%80", None, 404, "no model"),
-    ("POST", V2_INFER, tensor(datatype="BYTES"), 400, "BYTES"),
-    ("POST", V2_INFER, tensor(datatype="fp32"), 400, "fp32"),
-    ("POST", V2_INFER, tensor(shape=[8]), 400, "model takes"),
-    ("POST", V2_INFER, tensor(shape=[1, 9]), 400, "takes 9 values"),
-    ("POST", V2_INFER, tensor(shape=[-1, 8]), 400, '"shape"'),
-    ("POST", V2_INFER, tensor(shape=[]), 400, "takes 1 values"),
-    ("POST", V2_INFER, tensor(shape=[], data=[1]), 400, "single number"),
-    ("POST", V2_INFER, tensor(shape=[10**18, 10**18]), 400, "values"),
-    ("POST", V2_INFER, tensor(shape=[2, 4]), 400, "[2, 4]"),
-    ("POST", V2_INFER, tensor(shape=[0, 7], data=[]), 400, "[0, 7]"),
-    ("POST", V2_INFER, tensor(data=["a"] * 8), 400, 'data[0] is "a"'),
-    ("POST", V2_INFER, tensor(data=None), 400, "must be a list"),
-    ("POST", V2_INFER, tensor(data=[[0] * 8, 0]), 400, "not rectangular"),
-    ("POST", V2_INFER, tensor(data=[10**400] * 8), 400, ""),
-    ("POST", V2_INFER, tensor(parameters={"binary_data_size": 32}), 400, "either"),
-    ("POST", V2_INFER, tensor(parameters="x"), 400, "parameters"),
-    ("POST", V2_INFER, {"inputs": [TENSOR, TENSOR]}, 400, "given twice"),
-    ("POST", V2_INFER, {**tensor(), "outputs": [{"name": "z"}]}, 400, 'no output "z"'),
-    ("POST", V2_INFER, {**tensor(), "outputs": [1]}, 400, "outputs[0]"),
-    ("POST", V2_INFER, {**tensor(), "id": 1}, 400, '"id"'),
-    ("POST", V2_INFER, {**tensor(), "parameters": {"binary_data_output": 1}}, 400, "binary_data_output"),
+    ("POST", INFER, tensor(shape=[8]), 400, "model takes"),
+    ("POST", INFER, tensor(shape=[], data=[1]), 400, "single number"),
+    ("POST", INFER, tensor(shape=[2, 4]), 400, "[2, 4]"),
+    ("POST", INFER, tensor(shape=[0, 7], data=[]), 400, "[0, 7]"),
+    ("POST", INFER, {**tensor(), "outputs": [{"name": "z"}]}, 400, 'no output "z"'),
     # V1
     ("POST", V1_PREDICT, b"", 400, "not JSON"),
-    ("POST", V1_PREDICT, [], 400, '"instances" or "inputs"'),
-    ("POST", V1_PREDICT, {"instances": [], "inputs": []}, 400, '"instances" or "inputs"'),
-    ("POST", V1_PREDICT, {"instances": 1}, 400, "must be a list"),
     ("POST", V1_PREDICT, {"instances": [1, 2]}, 400, "model takes"),
     ("POST", V1_PREDICT, {"instances": [[1] * 7]}, 400, "[1, 7]"),
-    ("POST", V1_PREDICT, {"instances": [[1] * 8, [1]]}, 400, "element 1"),
     ("POST", V1_PREDICT, {"instances": [{"z": [1] * 8}]}, 400, 'no input "z"'),
-    ("POST", V1_PREDICT, {"instances": [{"x": [1] * 8}, {"y": [1] * 8}]}, 400, "Row 1"),
-    ("POST", V1_PREDICT, {"inputs": {"x": "abc"}}, 400, "not a number"),
     ("POST", V1_PREDICT, {"inputs": 7}, 400, "single number"),
-    ("POST", V1_PREDICT, {"instances": [[1] * 8], "signature_name": "z"}, 400, "signature"),
     # the paper's
-    ("POST", "/test", b"", 400, "not JSON"),
-    ("POST", "/test", {"a": 1}, 400, "array of rows"),
     ("POST", "/test", "no json", 400, "not JSON"),
     ("POST", "/test", "[[1, 2]]", 400, "model takes"),
-    ("POST", "/test", [["a"] * 8], 400, "not a number"),
     ("POST", "/test", [], 400, "model takes"),
     # the repository
     ("POST", "/v2/repository/index", [], 400, "JSON object"),
@@ -363,8 +294,6 @@ BAD_HEADERS = [
     ({"Content-Encoding": "br"}, 415, "'br' is not known"),
     ({"Content-Encoding": "gzip, gzip"}, 415, "not known"),
     ({"Content-Encoding": "gzip"}, 400, "not gzip"),
-    ({v2.HEADER_LENGTH: "-1"}, 400, v2.HEADER_LENGTH),
-    ({v2.HEADER_LENGTH: "1e3"}, 400, v2.HEADER_LENGTH),
     ({v2.HEADER_LENGTH: "99999999"}, 400, v2.HEADER_LENGTH),
     ({v2.HEADER_LENGTH: "0"}, 400, "32 bytes a row"),
     ({v2.HEADER_LENGTH: "10"}, 400, "not JSON"),
@@ -372,46 +301,39 @@ BAD_HEADERS = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "says"), MALFORMED)
-def test_malformed_requests(client, method, path, body, status, says):
-    """Whatever is wrong with a request, the answer is its status and one JSON sentence that names it."""
-    data = body if body is None or isinstance(body, bytes) else json.dumps(body)
+def test_malformed_requests(client, rows, expected, method, path, body, status, says):
+    """The answer is a status and one JSON sentence that names what is wrong; the next request gets its predictions."""
+    data = body if isinstance(body, bytes | None) else json.dumps(body)
     answer = client.open(path, method=method, data=data)
     assert answer.status_code == status
     assert list(answer.json) == ["error"]
     assert says in answer.json["error"]
     assert ("Allow" in answer.headers) == (status == 405)
+    predictions = client.post("/test", json=json.dumps(rows.tolist())).json
+    np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-5)
 
 
 @pytest.mark.parametrize(("headers", "status", "says"), BAD_HEADERS)
 def test_malformed_headers(client, headers, status, says):
     """A header that makes no sense is refused in the same way."""
-    answer = client.post(V2_INFER, json=tensor(), headers=headers)
+    answer = client.post(INFER, json=tensor(), headers=headers)
     assert answer.status_code == status
     assert says in answer.json["error"]
-
-
-def test_after_all_that_it_still_serves(client, rows, expected):
-    """After every malformed request there is, a good one gets its predictions."""
-    for method, path, body, *_ in MALFORMED:
-        client.open(path, method=method, data=body if isinstance(body, bytes | None) else json.dumps(body))
-    predictions = client.post("/test", json=json.dumps(rows.tolist())).json
-    np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-5)
 
 
 def test_errors_of_our_own_are_in_the_log_only(make_app, rows, caplog):
     """A failure inside the server is a 500 that tells the client nothing of its inside; the log has it all."""
     app = make_app()
     app.serving._current = app.serving._current._replace(model=None)
-    answer = app.post(V2_INFER, json=v2_body(rows))
+    answer = app.post(INFER, json=v2_body(rows))
     assert answer.status_code == 500
     assert answer.json == {"error": "The server failed on this request; its log says why."}
     assert "AttributeError" in caplog.text
 
 
 @pytest.mark.parametrize("length", ["gzip", "-1", "²", "0"])
-def test_the_wires_without_binary_tensors_take_no_heed_of_their_header(client, body_of, rows, length):
+def test_the_wires_without_binary_tensors_take_no_heed_of_their_header(client, rows, length):
     """What V2 says in a header means nothing to V1 and to the wire of 2023."""
-    for wire, path in (("v1", "/v1/models/model:predict"), ("paper", "/test")):
-        body = body_of(wire, x=rows)
-        headers = {**body.headers, "Inference-Header-Content-Length": length}
-        assert client.post(path, data=body.data, headers=headers).status_code == 200
+    for wire, path in (("v1", V1_PREDICT), ("paper", "/test")):
+        data, headers = message(wire, x=rows)
+        assert client.post(path, data=data, headers={**headers, v2.HEADER_LENGTH: length}).status_code == 200

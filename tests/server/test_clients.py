@@ -37,8 +37,8 @@ def tensor(rows, binary=True):
     return triton.InferInput("x", list(rows.shape), "FP32").set_data_from_numpy(rows, binary_data=binary)
 
 
-def test_triton_asks_what_it_asks(sync):
-    """Health, metadata, configuration, statistics and index are what Triton's client understands."""
+def test_triton_asks_what_it_asks(sync, rows):
+    """Health, metadata, configuration, statistics, index and versions are what Triton's client understands."""
     assert sync.is_server_live()
     assert sync.is_server_ready()
     assert sync.is_model_ready("model")
@@ -49,53 +49,36 @@ def test_triton_asks_what_it_asks(sync):
     assert sync.get_model_config("model")["max_batch_size"] > 0
     assert sync.get_inference_statistics("model")["model_stats"][0]["version"] == version
     assert sync.get_model_repository_index()[0]["state"] == "READY"
-
-
-@pytest.mark.parametrize("binary_in", [True, False])
-@pytest.mark.parametrize("binary_out", [True, False, None])
-def test_triton_infers(sync, rows, expected, binary_in, binary_out):
-    """Predictions are right for binary and JSON in both directions."""
-    outputs = None if binary_out is None else [triton.InferRequestedOutput("y", binary_data=binary_out)]
-    result = sync.infer("model", [tensor(rows, binary_in)], outputs=outputs, request_id="7")
-    np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
-    assert result.get_response()["id"] == "7"
-
-
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_triton_compresses(sync, rows, expected, coding):
-    """Requests and answers may be compressed by Triton's client."""
-    result = sync.infer(
-        "model", [tensor(rows)], request_compression_algorithm=coding, response_compression_algorithm=coding
-    )
-    np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
-
-
-def test_triton_asks_for_a_version(sync, rows, expected):
-    """The version that Triton's client names answers; an unknown one is its exception, with our sentence."""
-    version = sync.get_model_metadata("model")["versions"][-1]
-    result = sync.infer("model", [tensor(rows)], model_version=version)
-    assert result.get_response()["model_version"] == version
+    assert sync.infer("model", [tensor(rows)], model_version=version).get_response()["model_version"] == version
     with pytest.raises(triton.InferenceServerException, match='no version "99"'):
         sync.infer("model", [tensor(rows)], model_version="99")
 
 
-def test_triton_async_infer(sync, rows, expected):
-    """Several requests at once from Triton's client come back right."""
+@pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False, None])
+def test_triton_infers(sync, rows, expected, binary_in, binary_out, coding):
+    """Predictions are right for binary and JSON in both directions, compressed or not."""
+    outputs = None if binary_out is None else [triton.InferRequestedOutput("y", binary_data=binary_out)]
+    codings = {"request_compression_algorithm": coding, "response_compression_algorithm": coding}
+    result = sync.infer("model", [tensor(rows, binary_in)], outputs=outputs, request_id="7", **codings)
+    np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
+    assert result.get_response()["id"] == "7"
+
+
+def test_triton_asks_several_at_once(sync, address, rows, expected):
+    """In threads of Triton's client, and by its asyncio client."""
     asked = [sync.async_infer("model", [tensor(rows[start : start + 10])]) for start in range(0, 100, 10)]
     predictions = np.concatenate([each.get_result().as_numpy("y") for each in asked])
     np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
 
-
-def test_triton_aio(address, rows, expected):
-    """Triton's asyncio client gets its predictions."""
-
     async def infer():
         async with triton_aio.InferenceServerClient(address) as client:
             assert await client.is_server_ready()
-            result = await client.infer("model", [tensor(rows)])
-            return result.as_numpy("y")
+            pieces = (client.infer("model", [tensor(rows[start : start + 10])]) for start in range(0, 100, 10))
+            return [result.as_numpy("y") for result in await asyncio.gather(*pieces)]
 
-    np.testing.assert_allclose(asyncio.run(infer()), expected["mlp"], atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(asyncio.run(infer())), expected["mlp"], atol=1e-6)
 
 
 # --- perf_analyzer

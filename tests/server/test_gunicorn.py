@@ -4,95 +4,42 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-import server as package
-from ruo.deploy.local import LocalServer, ServerProcess
 from ruo.model.store import publish
-
-INFER = "/v2/models/model/infer"
-RAW = {"Inference-Header-Content-Length": "0"}
-
-
-def total(text, name, **labels):
-    """The sum of the samples of that name and labels in Prometheus' text."""
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+from ruo.wire import WIRES
+from tests.server.asking import INFER, RAW, ask, clients_without_a_pause, message, predictions, total, wait_for
+from tests.server.serving import gunicorn, serve
 
 
-def lines_of(server):
-    return [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-
-
-def test_every_wire_over_http(four_workers, ask, body_of, rows, expected):
-    """Over HTTP every wire gives the predictions of the model in this process."""
-    for wire, path in (("v1", "/v1/models/model:predict"), ("paper", "/test")):
-        body = body_of(wire, x=rows)
-        answer = ask(four_workers.url + path, body.data, body.headers).json()
-        predictions = answer["predictions"] if wire == "v1" else answer
-        np.testing.assert_allclose(predictions, expected["mlp"], atol=1e-6)
-    body = body_of("v2", x=rows)
-    answer = ask(four_workers.url + INFER, body.data, body.headers)
-    np.testing.assert_allclose(np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3), expected["mlp"], atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["binary", "raw", "doubles", "JSON beside it"])
-def test_a_large_body_is_scored(four_workers, ask, body_of, rows, expected, kind):
-    """Megabytes of rows give the predictions of each row, in whatever way a request may carry them."""
-    times = 2700
-    many = np.tile(rows, (times, 1)).astype("f8" if kind == "doubles" else "f4")
-    if kind == "raw":
-        answer = ask(four_workers.url + INFER, many.tobytes(), RAW)
-    else:
-        body = body_of("v2", x=many)
-        head = int(body.headers["Inference-Header-Content-Length"])
-        message = json.loads(body.data[:head])
-        if kind == "JSON beside it":  # a tensor of no use to the model, so that what is asked for is refused
-            message["inputs"].append({"name": "y", "shape": [1], "datatype": "FP32", "data": [1.0]})
-        text = json.dumps(message).encode()
-        headers = {**body.headers, "Inference-Header-Content-Length": str(len(text))}
-        answer = ask(four_workers.url + INFER, text + body.data[head:], headers)
-    if kind == "JSON beside it":
-        assert answer.status == 400
-        assert 'no input "y"' in answer.json()["error"]
-        return
+@pytest.mark.parametrize("wire", WIRES)
+def test_every_wire_gives_the_models_predictions(four_workers, rows, expected, wire):
+    """Over HTTP, on every wire, the predictions are those of the model in this process."""
+    path = {"v1": "/v1/models/model:predict", "paper": "/test"}.get(wire, INFER)
+    answer = ask(four_workers.url + path, *message(wire, x=rows))
     assert answer.status == 200
-    predictions = np.frombuffer(answer.body[-len(many) * 12 :], "f4").reshape(-1, 3)
-    np.testing.assert_allclose(predictions, np.tile(expected["mlp"], (times, 1)), atol=1e-6)
+    (output,) = WIRES[wire].decode_response(answer.headers, answer.body).outputs.values()
+    np.testing.assert_allclose(output.reshape(-1, 3), expected["mlp"], atol=1e-6)
 
 
-def test_a_large_body_that_breaks_off_holds_nobody_up(four_workers, ask, rows, expected):
-    """A client that is gone after half of its rows leaves workers that answer the next one."""
-    host, port = four_workers.url.removeprefix("http://").split(":")
-    for _ in range(8):
-        with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\nContent-Length: {10 << 20}\r\n\r\n"
-            connection.sendall(head.encode() + bytes(5 << 20))
-    for _ in range(8):
-        answer = ask(four_workers.url + INFER, rows.tobytes(), RAW)
-        assert answer.status == 200
-        np.testing.assert_allclose(
-            np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3), expected["mlp"], atol=1e-6
-        )
+@pytest.mark.parametrize("kind", ["binary", "raw", "doubles"])
+def test_a_large_body_is_scored(four_workers, rows, expected, kind):
+    """Megabytes of rows give the predictions of each row, in whatever way a request may carry them."""
+    many = np.tile(rows, (2700, 1)).astype("f8" if kind == "doubles" else "f4")
+    answer = ask(four_workers.url + INFER, *((many.tobytes(), RAW) if kind == "raw" else message("v2", x=many)))
+    assert answer.status == 200
+    np.testing.assert_allclose(predictions(answer.body, len(many)), np.tile(expected["mlp"], (2700, 1)), atol=1e-6)
 
 
-def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
+def test_numbers_are_those_of_all_workers(four_workers, rows):
     """Whichever worker is asked, its metrics and statistics are the sums over all of them, and never fall."""
-    until = time.monotonic() + 10
-    while total(text := ask(four_workers.url + "/metrics").body.decode(), "ruo_requests_in_flight"):
-        assert time.monotonic() < until  # those of the tests before, whose clients have gone, end soon
-        time.sleep(0.05)
-    before = total(text, "ruo_rows_total")
+    before = total(ask(four_workers.url + "/metrics").body.decode(), "ruo_rows_total")
     workers, requests = set(), 0
     with ThreadPoolExecutor(8) as pool:
         while len(workers) < 4 and requests < 4000:  # quick requests may all find the same few of them idle
@@ -106,32 +53,26 @@ def test_numbers_are_those_of_all_workers(four_workers, ask, rows):
     assert total(texts[0], "ruo_requests_in_flight") == 0
     memory = [line for line in texts[0].splitlines() if line.startswith("ruo_worker_memory_bytes{")]
     assert len(memory) == 4
-    counts = [
-        ask(four_workers.url + "/v2/models/model/stats").json()["model_stats"][0]["inference_count"] for _ in range(8)
-    ]
-    assert len(set(counts)) == 1
+    stats = [ask(four_workers.url + "/v2/models/model/stats").json()["model_stats"][0] for _ in range(8)]
+    assert len({each["inference_count"] for each in stats}) == 1
 
 
-def test_a_line_in_the_log_for_every_request(four_workers, ask, rows):
-    """With LOG_FORMAT=json a request for predictions is one JSON object with its status, size, times and version."""
+def test_every_request_leaves_a_line_and_says_who_answers(four_workers, rows):
+    """As JSON the line has the status, size, times and version; the answer names the pod and the process that made it."""
     answer = ask(four_workers.url + INFER + "?mark", rows.tobytes(), RAW)
     ask(four_workers.url + "/v2/health/live")
     time.sleep(0.2)
-    line = lines_of(four_workers)[-1]
+    line = json.loads([line for line in four_workers.log.read_text().splitlines() if line.startswith("{")][-1])
     assert (line["method"], line["path"], line["status"], line["level"]) == ("POST", INFER, 200, "info")
     assert (line["bytes_in"], line["version"]) == (3200, answer.headers["Ruo-Model-Version"])
     assert line["timing"] == answer.headers["Server-Timing"]
     assert line["ms"] > 0
-
-
-def test_answers_name_the_pod_and_the_process(four_workers, ask, rows):
-    """With POD_NAME set, answers carry it and the process that made them."""
-    pod, pid = ask(four_workers.url + INFER, rows.tobytes(), RAW).headers["Ruo-Worker"].split("/")
+    pod, pid = answer.headers["Ruo-Worker"].split("/")
     assert pod == "pod-7"
     os.kill(int(pid), 0)
 
 
-def test_a_worker_that_dies_is_replaced(serve, models, ask, rows):
+def test_a_worker_that_dies_is_replaced(models, rows):
     """Killing one of two workers leaves the other serving, until a new one is ready; what it had counted stays."""
     with serve(models["mlp"], workers=2) as server:
         before = ask(server.url + INFER, rows.tobytes(), RAW)
@@ -145,7 +86,7 @@ def test_a_worker_that_dies_is_replaced(serve, models, ask, rows):
         assert total(text, "ruo_model_loaded") == 2
 
 
-def test_the_end_waits_for_what_is_under_way(serve, models, ask):
+def test_the_end_waits_for_what_is_under_way(models):
     """After SIGTERM requests under way are finished, new ones are not taken, and the exit status is 0."""
     with serve(models["slow"], workers=2) as server, ThreadPoolExecutor(4) as pool:
         work = [pool.submit(ask, server.url + INFER, bytes(32) * 20000, RAW) for _ in range(4)]
@@ -158,54 +99,34 @@ def test_the_end_waits_for_what_is_under_way(serve, models, ask):
             ask(server.url + "/v2/health/live")
 
 
-def test_new_versions_reach_all_workers(serve, models, ask, rows, expected, tmp_path):
+def test_new_versions_reach_all_workers(models, rows, expected, tmp_path):
     """While clients ask without a pause, a published version takes over in every worker, and no request fails."""
     publish(models["mlp"], tmp_path)
-    with serve(tmp_path, workers=2, MODEL_POLL_SECONDS=0.2) as server, ThreadPoolExecutor(4) as pool:
-        stop = threading.Event()
+    with serve(tmp_path, workers=2, MODEL_POLL_SECONDS=0.2) as server:
 
-        def client(_):
-            answers = []
-            while not stop.is_set():
-                answers.append(ask(server.url + INFER, rows.tobytes(), RAW))
-            return answers
+        def ask_once():
+            return ask(server.url + INFER, rows.tobytes(), RAW)
 
-        clients = [pool.submit(client, number) for number in range(4)]
-        publish(models["other"], tmp_path)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            answers = [ask(server.url + INFER, rows.tobytes(), RAW) for _ in range(8)]
-            if {answer.headers["Ruo-Model-Version"] for answer in answers} == {"2"}:
-                break
-        stop.set()
-        answers += [answer for each in clients for answer in each.result()]
+        with clients_without_a_pause(4, ask_once) as answers:
+            publish(models["other"], tmp_path)
+            wait_for(lambda: {ask_once().headers["Ruo-Model-Version"] for _ in range(8)} == {"2"})
+        answers += [ask_once() for _ in range(8)]
         pinned = ask(f"{server.url}/v2/models/model/versions/1/infer", rows.tobytes(), RAW)
     assert {answer.status for answer in answers} == {200}
     assert {answer.headers["Ruo-Model-Version"] for answer in answers} == {"1", "2"}
     for answer in [*answers, pinned]:
         name = {"1": "mlp", "2": "other"}[answer.headers["Ruo-Model-Version"]]
-        predictions = np.frombuffer(answer.body[-100 * 12 :], "f4").reshape(-1, 3)
-        np.testing.assert_allclose(predictions, expected[name], atol=1e-6)
+        np.testing.assert_allclose(predictions(answer.body), expected[name], atol=1e-6)
     assert pinned.headers["Ruo-Model-Version"] == "1"
 
 
-def command(*options):
-    settings = Path(package.__file__).with_name("gunicorn.conf.py")
-    return [sys.executable, "-m", "gunicorn", "-c", str(settings), *options, "server:app"]
-
-
-def test_a_wrong_setting_ends_the_server_at_once():
+def test_a_wrong_setting_ends_the_server_at_once(models):
     """A setting that makes no sense is told before any worker starts."""
-    done = subprocess.run(
-        command("-b", "127.0.0.1:0"),
-        env={**os.environ, "MAX_WAITING": "lots"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "MAX_WAITING='lots'" in done.stderr
+    with gunicorn(models["mlp"], MAX_WAITING="lots") as server:
+        assert server._process.process.wait(60) != 0
+        text = server.log.read_text()
+    assert "MAX_WAITING='lots'" in text
+    assert "Booting worker" not in text
 
 
 @pytest.mark.parametrize(
@@ -230,35 +151,38 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
 
 
 @pytest.mark.parametrize("options", [[], ["-k", "gthread", "--threads", "4"]])
-def test_plain_gunicorn(gunicorn, free_port, models, ask, rows, expected, options):
+def test_plain_gunicorn(models, rows, expected, options):
     """With Gunicorn's own workers and settings, as in 2023, every protocol is answered."""
-    port = free_port()
-    with gunicorn("-w", "2", "-b", f"127.0.0.1:{port}", *options, MODEL_PATH=str(models["mlp"])) as running:
-        url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 60
-        while True:
-            assert time.monotonic() < until, running.log.read_text()
-            with contextlib.suppress(OSError):
-                answer = ask(url + "/test", json.dumps(rows.tolist()).encode())
-                break
-            time.sleep(0.05)
-        # a client of 2023 does not try again: its first request waits for the model
-        np.testing.assert_allclose(answer.json(), expected["mlp"], atol=1e-5)
-        until = time.monotonic() + 60
+    with gunicorn(models["mlp"], *options, config=(), WEB_CONCURRENCY="2") as server:
 
-        def ask_until_loaded(*request):
+        def listens():
+            with contextlib.suppress(OSError):
+                return ask(server.url + "/test", json.dumps(rows.tolist()).encode())
+
+        # a client of 2023 does not try again: its first request waits for the model
+        np.testing.assert_allclose(wait_for(listens).json(), expected["mlp"], atol=1e-5)
+
+        def ask_loaded(*request):
             # each worker stands alone, so any answer may come from one that is still loading
-            while (answer := ask(*request)).status == 503:
-                assert "being loaded" in answer.json()["error"]
-                assert time.monotonic() < until, running.log.read_text()
-                time.sleep(0.1)
-            return answer
+            answer = ask(*request)
+            assert answer.status != 503 or "being loaded" in answer.json()["error"]
+            return answer if answer.status != 503 else None
 
         for _ in range(8):
-            assert ask_until_loaded(url + INFER, rows.tobytes(), RAW).status == 200
-        health = ask_until_loaded(url + "/v2/health/ready")
-        assert (health.status, health.json()) == (200, {"live": True, "ready": True, "workers": 1, "of": 1})
-        assert ask(url + "/metrics").status == 200
+            assert wait_for(lambda: ask_loaded(server.url + INFER, rows.tobytes(), RAW)).status == 200
+        health = wait_for(lambda: ask_loaded(server.url + "/v2/health/ready"))
+        assert health.json() == {"live": True, "ready": True, "workers": 1, "of": 1}
+        assert ask(server.url + "/metrics").status == 200
+
+
+def serves_and_counts(server):
+    """Ten requests are answered and counted, and the server ends well; gives its log."""
+    server.wait_until_ready(60)
+    assert [ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)] == [200] * 10
+    assert total(ask(server.url + "/metrics").body.decode(), "ruo_rows_total") == 10
+    server._process.process.terminate()
+    assert server._process.process.wait(30) == 0
+    return server.log.read_text()
 
 
 SANDBOX = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
@@ -266,59 +190,28 @@ FULL_DISK = [*SANDBOX, 'mount -t tmpfs -o size=64k tmpfs "$PROMETHEUS_MULTIPROC_
 NO_LARGE_FILES = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh"]
 
 
-def test_a_full_folder_of_metrics(models, ask, tmp_path, free_port):
+def test_a_full_folder_of_metrics(models, tmp_path):
     """Where the workers' counters find no room, the server says so, serves on, and loses no worker."""
     has_namespaces = subprocess.run([*SANDBOX, "true"], check=False, capture_output=True).returncode == 0
-    port, folder = free_port(), tmp_path / "counters"
-    folder.mkdir()
-    settings = {"MODEL_PATH": str(models["mlp"]), "WEB_CONCURRENCY": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*(FULL_DISK if has_namespaces else NO_LARGE_FILES), *command("-b", f"127.0.0.1:{port}")],
-            env={**os.environ, "KERAS_BACKEND": "openvino", **settings},
-            stdout=log,
-            stderr=log,
-        )
-    server = LocalServer(models["mlp"], 1, ServerProcess("The server", process, tmp_path / "log"), port)
-    try:
-        server.wait_until_ready(60)
-        assert {ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)} == {200}
-        assert total(ask(server.url + "/metrics").body.decode(), "ruo_rows_total") == 10
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
-    text = server.log.read_text()
-    assert text.count(f"There is no room for metrics in {folder}") == 1
+    before = FULL_DISK if has_namespaces else NO_LARGE_FILES
+    with gunicorn(models["mlp"], before=before, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as server:
+        text = serves_and_counts(server)
+    assert text.count(f"There is no room for metrics in {tmp_path}") == 1
     assert text.count("Booting worker") == 1
 
 
 @pytest.mark.soak
-def test_a_read_only_file_system(models, ask, tmp_path):
+def test_a_read_only_file_system(models, tmp_path):
     """Where one folder is all that can be written to, /dev/shm included, the server serves and counts."""
-    writable = tmp_path / "tmp"
-    writable.mkdir()
-    mounts = f"mount --bind {writable} {writable}; for each in / /dev/shm; do mount -o remount,bind,ro $each; done"
-    script = f'set -e; {mounts}; ! touch {tmp_path}/a /dev/shm/a 2>/dev/null; touch {writable}/a; exec "$@"'
+    mounts = f"mount --bind {tmp_path} {tmp_path}; for each in / /dev/shm; do mount -o remount,bind,ro $each; done"
+    script = f'set -e; {mounts}; ! touch {tmp_path.parent}/a /dev/shm/a 2>/dev/null; touch {tmp_path}/a; exec "$@"'
     sandbox = [*SANDBOX, script, "sh"]
     try:
         subprocess.run([*sandbox, "true"], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no user namespaces here: {error}")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {"MODEL_PATH": str(models["mlp"]), "WEB_CONCURRENCY": "2", "TMPDIR": str(writable)}
-    settings["MPLCONFIGDIR"] = str(writable)  # Keras imports matplotlib where a notebook's environment has it
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*sandbox, *command("-b", f"127.0.0.1:{port}")], env={**os.environ, **settings}, stdout=log, stderr=log
-        )
-    server = LocalServer(models["mlp"], 2, ServerProcess("The server", process, tmp_path / "log"), port)
-    try:
-        server.wait_until_ready(60)
-        assert [ask(server.url + INFER, bytes(32), RAW).status for _ in range(10)] == [200] * 10
-        assert total(ask(server.url + "/metrics").body.decode(), "ruo_rows_total") == 10
-    finally:
-        process.terminate()
-        status = process.wait(30)
-    assert status == 0
-    assert "Traceback" not in server.log.read_text()
+    # Keras imports matplotlib where a notebook's environment has it
+    settings = {"WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
+    with gunicorn(models["mlp"], before=sandbox, KERAS_BACKEND="tensorflow", **settings) as server:
+        text = serves_and_counts(server)
+    assert "Traceback" not in text

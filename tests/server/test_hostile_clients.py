@@ -17,17 +17,16 @@ import psutil
 import pytest
 import zstandard
 
+from tests.server.asking import INFER, LIVE, RAW, ask, clients_without_a_pause, head, wait_for
+from tests.server.serving import serve
+
 pytestmark = pytest.mark.slow
 
-INFER = "/v2/models/model/infer"
-RAW = {"Inference-Header-Content-Length": "0"}
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: 0\r\n"
 MB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def server(serve, models):
+def server(models):
     """A real server with one worker, and 64 MB for the bodies of all requests."""
     with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8) as running:
         running.worker = worker_of(running)
@@ -49,6 +48,7 @@ def connect(server):
             return made
 
         yield open_many
+    wait_for(lambda: ask(server.url + INFER, bytes(32), RAW).status == 200)  # there is room again
 
 
 def worker_of(running):
@@ -72,22 +72,20 @@ def memory_within(server, most_mb):
 # --- probes are answered
 
 CROWDS = {
-    "GETs with a length and no body": (20, LIVE[:-2] + b"Content-Length: 100000\r\n\r\n"),
-    "GETs that announce chunks": (20, LIVE[:-2] + b"transfer-encoding: chunked\r\n\r\n"),
     "half a head": (100, LIVE[:40]),
-    "no body": (100, POST + b"Content-Length: 100\r\n\r\n"),
-    "answers that are not read": (50, POST + b"Content-Length: %d\r\n\r\n" % (32 * 100_000) + bytes(32 * 100_000)),
+    "no body": (100, head(100)),
+    "answers that are not read": (50, head(32 * 100_000) + bytes(32 * 100_000)),
     "probes whose answers are not read": (50, LIVE * 20_000),
     "documents that are not read": (50, LIVE.replace(b"/v2/health/live", b"/openapi.json") * 1_000),
     "nothing": (1100, b""),
     "one request, and then nothing": (1100, LIVE),
-    "no body, from more than there is room for": (1100, POST + b"Content-Length: 100\r\n\r\n"),
+    "no body, from more than there is room for": (1100, head(100)),
 }
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
-    """Whatever many other clients do or leave undone, a probe has its answer within a second; so has a request later."""
+def test_probes_are_answered_within_a_second(server, connect, crowd):
+    """Whatever many other clients do or leave undone, a probe has its answer within a second."""
     count, sent = CROWDS[crowd]
     for connection in connect(count):
         connection.setblocking(False)
@@ -96,7 +94,7 @@ def test_probes_are_answered_within_a_second(server, connect, ask, crowd):
     if sent == LIVE:
         connection.settimeout(20)
         connection.recv(12)
-    for path in ("/v2/health/live", "/v2/health/ready", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/v2/health/live", "/v2/health/ready") * 2:
         answer = ask(server.url + path)
         assert (answer.status, answer.seconds < 1) == (200, True), answer.seconds
     assert worker_of(server) == server.worker
@@ -127,7 +125,7 @@ def is_closed(connection):
 
 
 @pytest.mark.parametrize("path", ["/test", "/v1/models/model:predict", INFER])
-def test_a_long_string_in_json_takes_no_memory(server, ask, path):
+def test_a_long_string_in_json_takes_no_memory(server, path):
     """50 KB of JSON with one long string among numbers are refused within a few megabytes."""
     values = [0] * 20_000 + ["x" * 10_000]
     body = {"/test": values, INFER: {"inputs": [{"name": "x", "shape": [20_001], "datatype": "FP32", "data": values}]}}
@@ -136,15 +134,11 @@ def test_a_long_string_in_json_takes_no_memory(server, ask, path):
     assert answer.status == 400
 
 
-def test_a_shape_with_50000_dimensions_is_refused_at_once(server, ask):
+def test_a_shape_with_50000_dimensions_is_refused_at_once(server):
     """A tensor of more dimensions than there can be is 400, before its size is computed."""
     tensor = {"name": "x", "shape": [2**63 - 1] * 50_000, "datatype": "FP32", "data": []}
     answer = ask(server.url + INFER, json.dumps({"inputs": [tensor]}).encode())
     assert (answer.status, answer.seconds < 1) == (400, True)
-
-
-def in_chunks(body):
-    yield from (body[start : start + MB] for start in range(0, len(body), MB))
 
 
 PACK = {
@@ -157,16 +151,14 @@ PACK = {
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("coding", PACK)
-def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is_chunked):
-    """Of eight requests of 48 MB where 64 MB may wait, one is read, as its own error shows; the others get 503 with
-    Retry-After, and the worker takes no more than the limit and one body.
-    """
+def test_waiting_bodies_are_counted_as_they_are_unpacked(server, coding, is_chunked):
+    """Of eight times 48 MB where 64 MB may wait, one is read; the others get 503, and memory is the limit and one body."""
     body = PACK[coding](bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
     at_once = threading.Barrier(8)
 
     def request(_):
         at_once.wait()
-        sent = in_chunks(body) if is_chunked else body
+        sent = (body[start : start + MB] for start in range(0, len(body), MB)) if is_chunked else body
         return ask(server.url + INFER, sent, {**RAW, "Content-Encoding": coding}, timeout=120)
 
     with memory_within(server, 64 + 48 + 20), ThreadPoolExecutor(8) as pool:
@@ -180,7 +172,7 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(server, ask, coding, is
 # --- file descriptors
 
 
-def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask):
+def test_without_a_free_descriptor_connections_wait(models, connect):
     """Where the system gives no descriptor, what is under way is answered, the rest waits, and the log says so once."""
     with serve(models["slow"], LOG_LEVEL="error") as short, ThreadPoolExecutor(8) as pool:
         worker = worker_of(short)
@@ -202,34 +194,19 @@ def test_without_a_free_descriptor_connections_wait(serve, models, connect, ask)
 # --- an old worker goes when its successor is ready
 
 
-def test_no_request_fails_while_workers_are_replaced(serve, models, ask):
-    """Under load, with one worker and without retries, each request is answered by the old worker or its successor: at
-    --max-requests, which answers before a worker is ready do not count for, and at SIGHUP.
-    """
+def test_no_request_fails_while_workers_are_replaced(models):
+    """Under load, with one worker and without retries, each request is answered, at --max-requests and at SIGHUP."""
     settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
-    with serve(models["mlp"], **settings) as server, ThreadPoolExecutor(3) as pool:
-        stop = threading.Event()
-
-        def client(_):
-            answers = []
-            while not stop.is_set():
-                answers.append(ask(server.url + INFER, bytes(32), RAW))
-            return answers
-
-        clients = [pool.submit(client, number) for number in range(3)]
-        by_requests = wait_for_the_end_of(worker_of(server))
+    with (
+        serve(models["mlp"], **settings) as server,
+        clients_without_a_pause(3, lambda: ask(server.url + INFER, bytes(32), RAW)) as answers,
+    ):
+        wait_for_the_end_of(worker_of(server))
         psutil.Process(server.pid).send_signal(signal.SIGHUP)
-        by_signal = wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
-        stop.set()
-        answers = [answer for each in clients for answer in each.result()]
-    assert by_requests
-    assert by_signal
+        wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
     assert {answer.status for answer in answers} == {200}
     assert len({answer.headers["Ruo-Worker"] for answer in answers}) >= 3
 
 
 def wait_for_the_end_of(pid):
-    until = time.monotonic() + 60
-    while psutil.pid_exists(pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    return not psutil.pid_exists(pid)
+    wait_for(lambda: not psutil.pid_exists(pid))

@@ -5,59 +5,38 @@ import logging
 import socket
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-import server as package
 from server.logs import REQUESTS, JsonFormatter, LineFormatter
-
-
-@pytest.fixture
-def lines(monkeypatch):
-    """What the log of the requests gets."""
-    records = []
-
-    class Keep(logging.Handler):
-        def emit(self, record):
-            records.append(record)
-
-    monkeypatch.setattr(REQUESTS, "handlers", [Keep()])
-    monkeypatch.setattr(REQUESTS, "propagate", False)
-    yield records
-    REQUESTS.setLevel(logging.NOTSET)
+from tests.server.asking import INFER
+from tests.server.serving import gunicorn
 
 
 @pytest.mark.parametrize(("level", "expected"), [("WARNING", 0), ("INFO", 2), ("DEBUG", 4)])
-def test_the_level_decides(client, rows, lines, level, expected):
+def test_the_level_decides(client, rows, caplog, level, expected):
     """At warning no request is in the log, at info those with a body, at debug the questions too."""
-    REQUESTS.setLevel(level)
+    caplog.set_level(level, REQUESTS.name)
     for path in ("/v2/health/live", "/metrics"):
         client.get(path)
     client.post("/test", json=rows.tolist())
     client.post("/test", data=b"{")
-    assert len(lines) == expected
+    assert [record.name for record in caplog.records] == [REQUESTS.name] * expected
 
 
-def test_a_line_says_what_happened(client, rows, lines):
-    """The line has the path, the status, the milliseconds and the sizes."""
-    REQUESTS.setLevel("INFO")
+def test_a_line_says_what_happened(client, rows, caplog):
+    """The line has the path, the status, the milliseconds, the sizes and the times, whatever the protocol."""
+    caplog.set_level("INFO", REQUESTS.name)
     client.post("/test", data=b"no json")
-    message = lines[0].getMessage()
+    message = caplog.messages[0]
     assert message.startswith("POST /test 400 in ")
     assert "7 bytes in" in message
-    answer = client.post("/test", json=rows.tolist())
-    assert f", {len(answer.data)} out (decode;dur=" in lines[1].getMessage()
-
-
-def test_a_line_of_a_prediction_on_v2_says_the_same(client, rows, lines):
-    """Its sizes and its times are in the line, whatever the protocol."""
-    REQUESTS.setLevel("INFO")
-    body = {"inputs": [{"name": "x", "shape": [1, 8], "datatype": "FP32", "data": rows[0].tolist()}]}
-    answer = client.post("/v2/models/model/infer", json=body)
-    message = lines[0].getMessage()
-    assert message.startswith("POST /v2/models/model/infer 200 in ")
-    assert f"{len(json.dumps(body))} bytes in, {len(answer.data)} out (decode;dur=" in message
+    tensor = {"name": "x", "shape": [1, 8], "datatype": "FP32", "data": rows[0].tolist()}
+    for path, body in (("/test", rows.tolist()), (INFER, {"inputs": [tensor]})):
+        answer = client.post(path, json=body)
+        message = caplog.messages[-1]
+        assert message.startswith(f"POST {path} 200 in ")
+        assert f"{len(json.dumps(body))} bytes in, {len(answer.data)} out (decode;dur=" in message
 
 
 @pytest.fixture
@@ -91,25 +70,22 @@ def test_lines_of_text_show_what_cannot_be_printed(record):
 FORGED = ["/a%0a[2000-01-01]%20[1]%20[INFO]%20FORGED", "/a%1b[31mred", "/a%e2%80%a8b", "/%ff%0d%0aFORGED", "/a%00b"]
 
 
-def test_nobody_writes_a_line_of_their_own(gunicorn, free_port, models):
+def test_nobody_writes_a_line_of_their_own(models):
     """Line breaks and escapes, in a path, a header or instead of a head, are shown as such in every line of the log."""
-    port = free_port()
-    settings = Path(package.__file__).with_name("gunicorn.conf.py")
-    options = ["-c", str(settings), "-b", f"127.0.0.1:{port}", "--access-logfile", "-", "--log-level", "debug"]
-    options += ["--access-logformat", "ACCESS %(U)s %(a)s %({x-evil}i)s"]
-    with gunicorn(*options, MODEL_PATH=str(models["mlp"]), WEB_CONCURRENCY="1") as running:
-        until = time.monotonic() + 60
-        while "ready after" not in running.log.read_text():
-            assert time.monotonic() < until, running.log.read_text()
-            time.sleep(0.05)
-        heads = [f"POST {path} HTTP/1.1\r\nHost: a\r\nX-Evil: \x9b31m\r\nContent-Length: 0\r\n\r\n" for path in FORGED]
-        for head in [
-            *heads,
-            "GET /\x1b[31m\x9b HTTP/1.1\r\n\r\n",
-            "\x1b[31m\n\nFORGED\r\n\r\n",
-            "GET / HTTP/9.\x1b\r\n\r\n",
-        ]:
-            with socket.create_connection(("127.0.0.1", port)) as connection:
+    options = [
+        "--access-logfile",
+        "-",
+        "--log-level",
+        "debug",
+        "--access-logformat",
+        "ACCESS %(U)s %(a)s %({x-evil}i)s",
+    ]
+    heads = [f"POST {path} HTTP/1.1\r\nHost: a\r\nX-Evil: \x9b31m\r\nContent-Length: 0\r\n\r\n" for path in FORGED]
+    heads += ["GET /\x1b[31m\x9b HTTP/1.1\r\n\r\n", "\x1b[31m\n\nFORGED\r\n\r\n", "GET / HTTP/9.\x1b\r\n\r\n"]
+    with gunicorn(models["mlp"], *options) as running:
+        running.wait_until_ready(60)
+        for head in heads:
+            with socket.create_connection(("127.0.0.1", int(running.url.rsplit(":")[-1]))) as connection:
                 connection.sendall(head.encode("latin-1"))
                 assert b"application/json" in connection.recv(1000)
         time.sleep(0.2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-V2_INFER = "/v2/models/model/infer"
+from tests.server.asking import INFER, RAW
 
 
 def samples(text):
@@ -20,31 +20,25 @@ def app(make_app):
 
 
 def test_requests_rows_and_seconds_are_counted(app, rows):
-    """Every request is counted by route and status, the rows by version, the seconds part by part."""
+    """Every request by route and status, the rows and the model by version, the seconds part by part."""
     for _ in range(3):
-        app.post(V2_INFER, data=rows.tobytes(), headers={"Inference-Header-Content-Length": "0"})
-    app.post(V2_INFER, data=b"")
+        app.post(INFER, data=rows.tobytes(), headers=RAW)
+    app.post(INFER, data=b"")
     app.get("/nowhere")
     counted = samples(app.get("/metrics").text)
     route = "/v2/models/<model>/infer"
-    version = app.serving.get().version
+    _, version, sha256 = app.serving.get()
     assert counted["ruo_requests_total", route, "200"] == 3
     assert counted["ruo_requests_total", route, "400"] == 1
     assert counted["ruo_requests_total", "404", "none"] == 1
     assert counted["ruo_rows_total", version] == 300
     assert counted["ruo_infer_failures_total",] == 1
-    for stage in ("decode", "queue", "predict", "encode"):
+    for stage in ("request", "decode", "queue", "predict", "encode"):
         assert counted[f"ruo_{stage}_seconds_count",] == 3
     assert counted["ruo_predict_seconds_sum",] > 0
-    assert counted["ruo_requests_in_flight",] == counted["ruo_requests_waiting",] == 0
-
-
-def test_the_model_is_named(app):
-    """The loaded version, its fingerprint and the seconds that loading it took are there."""
-    served = app.serving.get()
-    counted = samples(app.get("/metrics").text)
-    assert counted["ruo_model_loaded", *sorted(("model", served.version, served.sha256))] == 1
+    assert counted["ruo_model_loaded", *sorted(("model", version, sha256))] == 1
     assert counted["ruo_model_load_seconds",] > 0
+    assert counted["ruo_requests_in_flight",] == counted["ruo_requests_waiting",] == 0
 
 
 def test_a_name_that_somebody_makes_up_is_no_label(app):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.environments import make_environment
+from tests.server.serving import serve
 
 TEXT = st.text(st.characters(), max_size=8) | st.text(st.characters(exclude_categories=()), max_size=8)
 FORMAT = {"string": TEXT, "boolean": st.booleans(), "number": st.floats(), "object": st.just({})}
@@ -17,6 +18,9 @@ SURPRISES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
+NAMES = ["model", "model", "model", "1", "ä", "%00", "a b", "..", "%ed%a0%80", "%ff"]
+HEADERS = ["Inference-Header-Content-Length", "Content-Encoding", "Accept-Encoding", "Content-Type", "Accept"]
+HEADER_VALUES = ["0", "5", "-1", "gzip", "zstd", "deflate", "identity", "\x80\xff", "x" * 100]
 
 
 @pytest.fixture(scope="module")
@@ -52,52 +56,25 @@ def requests(draw, document):
     method = draw(st.sampled_from(sorted(document["paths"][path])))
     operation = document["paths"][path][method]
     for parameter in operation["parameters"]:
-        name = draw(st.sampled_from(["model", "model", "model", "1", "ä", "%00", "a b", "..", "%ed%a0%80", "%ff"]))
-        path = path.replace("{" + parameter["name"] + "}", name)
+        path = path.replace("{" + parameter["name"] + "}", draw(st.sampled_from(NAMES)))
     body = None
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         body = draw(values(schema).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=64))
-    headers = draw(
-        st.dictionaries(
-            st.sampled_from(
-                ["Inference-Header-Content-Length", "Content-Encoding", "Accept-Encoding", "Content-Type", "Accept"]
-            ),
-            st.sampled_from(["0", "5", "-1", "gzip", "zstd", "deflate", "identity", "\x80\xff", "x" * 100]),
-            max_size=2,
-        )
-    )
+    headers = draw(st.dictionaries(st.sampled_from(HEADERS), st.sampled_from(HEADER_VALUES), max_size=2))
     return operation, method.upper(), path, body, headers
 
 
-def check(client, document, request):
-    """The answer is one that the document names, and never a failure of the server."""
-    operation, method, path, body, headers = request
-    answer = client.open(path, method=method, data=body, headers=headers)
-    assert str(answer.status_code) in operation["responses"], (answer.status_code, answer.text)
-    assert answer.status_code < 500
-    if answer.status_code >= 400:
-        assert list(answer.json) == ["error"]
-        assert answer.json["error"].strip()
-
-
 def test_every_route_is_described_and_nothing_else(client, document):
-    """The document has exactly the routes that the server answers, each with a name of its own."""
+    """The document has exactly the server's routes, each with a name of its own and the parts of its path as parameters."""
     rules = client.application.url_map.iter_rules()
     served = {(method, rule.rule.replace("<", "{").replace(">", "}")) for rule in rules for method in rule.methods}
     served = {(method.lower(), path) for method, path in served if method not in ("HEAD", "OPTIONS")}
     assert served == {(method, path) for path, item in document["paths"].items() for method in item}
-    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
-    assert len(names) == len(set(names))
-
-
-def test_what_the_paths_name_is_declared(document):
-    """Every part of a path in braces is a parameter of its operations."""
-    for path, item in document["paths"].items():
-        for operation in item.values():
-            assert {"{" + each["name"] + "}" for each in operation["parameters"]} == {
-                part.split(":")[0] for part in path.split("/") if part.startswith("{")
-            }
+    described = [(path, operation) for path, item in document["paths"].items() for operation in item.values()]
+    assert len({operation["operationId"] for _, operation in described}) == len(described)
+    for path, operation in described:
+        assert {each["name"] for each in operation["parameters"]} == set(re.findall(r"{(.*?)}", path))
 
 
 def test_a_token_is_in_the_document(make_app):
@@ -112,30 +89,28 @@ def test_a_token_is_in_the_document(make_app):
     assert "security" not in make_app().get("/openapi.json").json
 
 
-def run(client, document, count):
+@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.soak)])
+def test_requests_made_from_the_document(client, document, count):
+    """Whatever the document allows, and a little more, is answered as it says, never by a failure of the server."""
+
     @settings(
         max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
     )
     @given(requests(document))
-    def each(request):
-        check(client, document, request)
+    def check(request):
+        operation, method, path, body, headers = request
+        answer = client.open(path, method=method, data=body, headers=headers)
+        assert str(answer.status_code) in operation["responses"], (answer.status_code, answer.text)
+        assert answer.status_code < 500
+        if answer.status_code >= 400:
+            assert list(answer.json) == ["error"]
+            assert answer.json["error"].strip()
 
-    each()
-
-
-def test_requests_made_from_the_document(client, document):
-    """Whatever the document allows, and a little more, is answered as it says, never by a failure of the server."""
-    run(client, document, 150)
-
-
-@pytest.mark.soak
-def test_thousands_of_requests_made_from_the_document(client, document):
-    """The same for 2,000 requests."""
-    run(client, document, 2000)
+    check()
 
 
 @pytest.mark.soak
-def test_schemathesis(serve, models, tmp_path):
+def test_schemathesis(models, tmp_path):
     """Schemathesis, with 2,000 requests that it makes from the document, finds no 5xx and nothing undescribed."""
     program = make_environment("schemathesis", "schemathesis>=4,<5") / "bin" / "schemathesis"
     with serve(models["mlp"], workers=2, LOG_LEVEL="warning") as server:

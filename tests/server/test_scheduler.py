@@ -2,6 +2,8 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -50,10 +52,14 @@ def calls():
     return Calls(Scheduler())
 
 
-def finish(calls, threads):
+def finish(calls, *threads):
     calls.go.set()
+    join(threads)
+
+
+def join(threads):
     for thread in threads:
-        thread.join()
+        thread.join(30)
 
 
 @pytest.mark.parametrize("rows", [0, 1, ROWS_PER_CALL - 1, ROWS_PER_CALL, ROWS_PER_CALL + 1, 3 * ROWS_PER_CALL])
@@ -69,58 +75,38 @@ def test_pieces_are_put_together(calls, rows):
 def test_one_call_at_a_time(calls):
     """Two requests never compute at the same time, since the threads of one call use all CPUs; waiting is counted."""
     calls.pause = 0.2
-    waits = []
-    threads = [
-        threading.Thread(target=lambda: waits.append(calls.scheduler.run(calls, [np.ones((1, 1))])[1]))
-        for _ in range(3)
-    ]
     began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        waits = list(pool.map(lambda _: calls.scheduler.run(calls, [np.ones((1, 1))])[1], range(3)))
     assert time.monotonic() - began >= 0.6
     assert min(waits) < 0.1 < max(waits)
 
 
-def test_requests_of_one_size_finish_one_after_the_other(calls):
-    """The second begins when the first is done, whatever the number of calls."""
+@pytest.mark.parametrize(
+    ("known_s", "requests", "wait_s", "later", "order"),
+    [
+        ([], [(1, 3 * ROWS_PER_CALL), (2, 3 * ROWS_PER_CALL)], 0, [], [1, 1, 1, 2, 2, 2]),
+        ([1.0], [(1, 5 * ROWS_PER_CALL), (2, 1)], 0, [], [1, 2, 1, 1, 1, 1]),
+        ([0.02], [(1, 1), (2, 3 * ROWS_PER_CALL)], 0.2, [(3, 1)], [1, 2, 2, 2, 3]),
+        ([0.001, 0.5], [(1, 1), (2, 20 * ROWS_PER_CALL)], 0.5, [(3, 1)], [1, *20 * [2], 3]),
+    ],
+    ids=[
+        "of one size they finish one after the other",
+        "a short one waits for one call of a long one, since alone it would have finished first",
+        "a long one comes before a short one that arrives when the long one would have finished alone",
+        "a single slow call, which may have waited for a CPU, does not change how long a long one takes",
+    ],
+)
+def test_who_would_have_finished_first_computes_next(calls, known_s, requests, wait_s, later, order):
+    """Alone on the server; what is known are the seconds of full calls."""
+    for seconds in known_s:
+        calls.learn(seconds)
     calls.go.clear()
-    threads = [calls.start(value, 3 * ROWS_PER_CALL) for value in (1, 2)]
-    finish(calls, threads)
-    assert calls.values == [1, 1, 1, 2, 2, 2]
-
-
-def test_a_short_request_waits_for_one_call_of_a_long_one(calls):
-    """Alone it would have finished first."""
-    calls.learn(1.0)
-    calls.go.clear()
-    threads = [calls.start(1, 5 * ROWS_PER_CALL), calls.start(2, 1)]
-    finish(calls, threads)
-    assert calls.values == [1, 2, 1, 1, 1, 1]
-
-
-def test_a_long_request_is_not_delayed_for_ever(calls):
-    """A short request that comes after the time in which the long one would have finished alone comes after it."""
-    calls.learn(0.02)
-    calls.go.clear()
-    threads = [calls.start(1, 1), calls.start(2, 3 * ROWS_PER_CALL)]
-    time.sleep(0.2)
-    threads.append(calls.start(3, 1))
-    finish(calls, threads)
-    assert calls.values == [1, 2, 2, 2, 3]
-
-
-def test_a_single_slow_call_is_no_measure(calls):
-    """It may have waited for a CPU: what a long request takes is still known from the call before it."""
-    calls.learn(0.001)
-    calls.learn(0.5)
-    calls.go.clear()
-    threads = [calls.start(1, 1), calls.start(2, 20 * ROWS_PER_CALL)]
-    time.sleep(0.5)
-    threads.append(calls.start(3, 1))
-    finish(calls, threads)
-    assert calls.values == [1, *20 * [2], 3]
+    threads = [calls.start(*request) for request in requests]
+    time.sleep(wait_s)
+    threads += [calls.start(*request) for request in later]
+    finish(calls, *threads)
+    assert calls.values == order
 
 
 def test_a_new_model_is_not_delayed_by_the_requests_of_the_old_one(calls):
@@ -130,30 +116,22 @@ def test_a_new_model_is_not_delayed_by_the_requests_of_the_old_one(calls):
     new.values = calls.values
     calls.go.clear()
     threads = [calls.start(1, ROWS_PER_CALL), calls.start(2, 60 * ROWS_PER_CALL), new.start(3, 1)]
-    finish(calls, threads)
+    finish(calls, *threads)
     assert calls.values[:3] == [1, 3, 2]
 
 
-def test_a_deadline_ends_the_waiting(calls):
-    """A request that does not get its turn before its deadline is refused as 503, and the turn goes on."""
+def test_the_turn_goes_on(calls):
+    """Past a request that does not get it before its deadline, which is refused as 503, and past a model that fails."""
     calls.go.clear()
     busy = calls.start(1, 1)
     with pytest.raises(WireError, match="in time") as refusal:
         calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 0.1)
-    finish(calls, [busy])
+    finish(calls, busy)
     assert refusal.value.status == 503
-    assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
-
-
-def test_a_model_that_fails_gives_its_turn_back(calls):
-    """The next request computes."""
-
-    class Broken:
-        def run(self, arrays):
-            raise ArithmeticError
-
-    with pytest.raises(ArithmeticError):
-        calls.scheduler.run(Broken(), [np.ones((1, 1))])
+    calls.run = None
+    with pytest.raises(TypeError):
+        calls.scheduler.run(calls, [np.ones((1, 1))])
+    del calls.run
     assert calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 10)
 
 
@@ -173,7 +151,7 @@ def begin(lock, due, done, name=""):
 
     def work():
         assert lock.acquire(due)
-        done.append(name or due)
+        done.append(name)
         lock.release()
 
     before = len(lock._waiting)
@@ -184,46 +162,31 @@ def begin(lock, due, done, name=""):
     return thread
 
 
-def test_the_earliest_due_is_the_next(lock):
-    """In whatever order they came."""
+@pytest.mark.parametrize("arrivals", [[(3.0, "c"), (1.0, "a"), (2.0, "b")], [(1.0, "c"), (1.0, "a"), (1.0, "b")]])
+def test_the_earliest_due_is_the_next(lock, arrivals):
+    """In whatever order they came; of those due at once the first to come."""
     done = []
-    threads = [begin(lock, due, done) for due in (3.0, 1.0, 2.0)]
+    threads = [begin(lock, due, done, name) for due, name in arrivals]
     assert not done
     lock.release()
-    for thread in threads:
-        thread.join()
-    assert done == [1.0, 2.0, 3.0]
+    join(threads)
+    assert done == [name for _, name in sorted(arrivals, key=itemgetter(0))]
     assert lock.acquire(0.0)  # it is free now
 
 
-def test_of_those_due_at_once_the_first_to_come_is_the_next(lock):
-    """They keep their order."""
-    done = []
-    threads = [begin(lock, 1.0, done, name) for name in "cab"]
-    lock.release()
-    for thread in threads:
-        thread.join()
-    assert done == ["c", "a", "b"]
-
-
-def test_whether_somebody_is_due_before(lock):
-    """Only those who wait count."""
+def test_only_those_who_wait_are_due(lock):
+    """Not one that has waited too long, which is told so."""
+    assert not lock.acquire(1.0, time.monotonic() + 0.05)
     assert not lock.is_wanted_before(10.0)
     thread = begin(lock, 5.0, [])
     assert lock.is_wanted_before(10.0)
     assert not lock.is_wanted_before(5.0)
     lock.release()
     thread.join()
-
-
-def test_a_thread_that_waits_too_long_gives_up(lock):
-    """It is told so, and the lock goes to others."""
-    assert not lock.acquire(1.0, time.monotonic() + 0.05)
-    assert not lock.is_wanted_before(10.0)
-    lock.release()
     assert lock.acquire(2.0)
 
 
+@pytest.mark.timeout(30)
 def test_no_release_is_lost():
     """Many threads with and without deadlines, and never two at once."""
     lock, inside, most = EarliestDue(), [], []
@@ -237,10 +200,7 @@ def test_no_release_is_lost():
                 inside.remove(number)
                 lock.release()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
     assert set(most) == {1}
     assert lock.acquire(0.0, time.monotonic() + 1)

@@ -2,20 +2,13 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-import server as package
 from server.scratch import make_scratch
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
+from tests.server.asking import wait_for
+from tests.server.serving import gunicorn
 
 
 def kill(process):
@@ -28,20 +21,19 @@ def kill(process):
 
 
 @pytest.mark.slow
-def test_what_a_killed_server_leaves_is_removed_by_the_next(gunicorn, models, tmp_path, monkeypatch):
+def test_what_a_killed_server_leaves_is_removed_by_the_next(models, tmp_path, monkeypatch):
     """Its counters and its copy of the model; the folder of one that is still there stays."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    options = ["-c", str(Path(package.__file__).with_name("gunicorn.conf.py")), "-b", "127.0.0.1:0"]
-    settings = {"MODEL_PATH": str(models["mlp"]), "TMPDIR": str(tmp_path), "WEB_CONCURRENCY": "1"}
-    kept = make_scratch()
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(tmp_path))
+        kept = make_scratch()
 
-    with gunicorn(*options, **settings) as killed:
+    with gunicorn(models["mlp"], TMPDIR=str(tmp_path)) as killed:
         wait_for(lambda: any(tmp_path.glob("ruo-scratch-*/ruo-model-*/mlp.keras")))
-        kill(killed.process)
+        kill(killed._process.process)
         (left,) = set(tmp_path.glob("ruo-*")) - {kept}
         assert any(left.glob("counters/*.db"))
-    with gunicorn(*options, **settings) as running:
-        wait_for(lambda: "ready after" in running.log.read_text())
+    with gunicorn(models["mlp"], TMPDIR=str(tmp_path)) as running:
+        running.wait_until_ready(60)
         assert not left.exists()
         assert len(list(tmp_path.glob("ruo-*"))) == 2
 

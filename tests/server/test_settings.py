@@ -34,16 +34,15 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
     assert Settings.read({"MODEL_NAME": "config"}).model_name == "config"
 
 
-@pytest.mark.parametrize("value", ["many", "-1", "nan", "1.5x"])
-def test_what_is_no_number_is_refused_by_name(monkeypatch, value):
-    """A setting that makes no sense stops the server with the variable's name and its default."""
-    monkeypatch.setenv("BODY_TIMEOUT", value)
-    with pytest.raises(RuoError, match="BODY_TIMEOUT=.*the default is 60"):
-        Settings.read()
-
-
-def test_an_unknown_precision_is_refused(monkeypatch):
-    """bfloat16 is a choice by its name; no other word is taken for float32."""
-    monkeypatch.setenv("MODEL_PRECISION", "fp16")
-    with pytest.raises(RuoError, match="MODEL_PRECISION='fp16' is neither f32, the default, nor bf16"):
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        *(("BODY_TIMEOUT", value, "BODY_TIMEOUT=.*the default is 60") for value in ("many", "-1", "nan", "1.5x")),
+        ("MODEL_PRECISION", "fp16", "MODEL_PRECISION='fp16' is neither f32, the default, nor bf16"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(monkeypatch, name, value, says):
+    """The error has the variable's name and its default; no word is taken for another."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RuoError, match=says):
         Settings.read()

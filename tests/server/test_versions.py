@@ -15,6 +15,7 @@ from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
 from server.versions import NotReadyError, Serving, number_of
+from tests.server.asking import wait_for
 
 POLL_S = 0.05
 
@@ -32,13 +33,6 @@ def serving():
     yield make
     for each in made:
         object.__setattr__(each._settings, "model_poll_seconds", 0)
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def current(serving):
@@ -63,7 +57,7 @@ def test_ready_only_after_warm_up(serving, models):
     assert slots.is_ready(slot)
 
 
-@pytest.mark.parametrize("name", ["mlp", "mlp.h5", "saved"])
+@pytest.mark.parametrize("name", ["mlp.h5", "saved"])
 def test_every_format_is_served_from_a_copy_that_is_gone(serving, models, rows, expected, name):
     """A model of any format needs none of its files once it is loaded."""
     served = current(serving(models[name], RUO_TRUST_MODEL="1"))
@@ -110,19 +104,8 @@ def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_pa
     wait_for(lambda: inside() is None)
 
 
-def test_a_file_replaced_in_place_is_taken(serving, models, rows, expected, tmp_path):
-    """A single file that is overwritten is loaded anew, under a new version."""
-    path = tmp_path / "m.keras"
-    shutil.copy(models["mlp"], path)
-    serving = serving(path)
-    old = current(serving)
-    shutil.copy(models["other"], path)
-    wait_for(lambda: serving.get().version != old.version)
-    np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
-
-
-def test_a_half_written_file_is_never_served(serving, models, tmp_path):
-    """While a file grows the old model serves; when the file is whole it is taken."""
+def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, tmp_path):
+    """While a file is overwritten the old model serves; then the new one is taken, under a new version."""
     path = tmp_path / "m.keras"
     shutil.copy(models["mlp"], path)
     serving = serving(path)
@@ -135,21 +118,19 @@ def test_a_half_written_file_is_never_served(serving, models, tmp_path):
             time.sleep(2 * POLL_S)
             assert serving.get().version == old or file.tell() == len(content)
     wait_for(lambda: serving.get().version != old)
+    np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["broken", "wrong fingerprint", "manifest"])
-def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, damage):
-    """A new version that cannot be loaded is counted and logged; the old one goes on until a good one comes."""
+@pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "its manifest says")])
+def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, name, says):
+    """A new version that is damaged, or not that of its manifest, is counted; the old one serves until a good one comes."""
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path)
     current(serving)
-    publish(models["broken" if damage == "broken" else "other"], tmp_path / "aside")
-    if damage == "wrong fingerprint":
-        shutil.copy(models["mlp"], tmp_path / "aside" / "1" / "model.keras")
-    if damage == "manifest":
-        (tmp_path / "aside" / "1" / "MANIFEST.json").write_text("{")
+    publish(models["broken"], tmp_path / "aside")
+    shutil.copy(models[name], tmp_path / "aside" / "1" / "model.keras")
     (tmp_path / "aside" / "1").rename(tmp_path / "2")
-    wait_for(lambda: serving._error)
+    assert says in wait_for(lambda: serving._error)
     assert serving.get().version == "1"
     assert serving._metrics.totals()["ruo_model_load_failures_total"] == 1
     with pytest.raises((WireError, NotReadyError)):
@@ -158,53 +139,35 @@ def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, 
     wait_for(lambda: serving.get().version == "3")
 
 
-def test_removing_the_newest_version_goes_back(serving, models, tmp_path):
-    """Where the newest version is taken away the one before it serves again."""
-    publish(models["mlp"], tmp_path)
-    publish(models["other"], tmp_path)
-    serving = serving(tmp_path)
-    assert current(serving).version == "2"
-    (tmp_path / "2").rename(tmp_path / "withdrawn")
-    wait_for(lambda: serving.get().version == "1")
-
-
-def test_a_version_that_is_just_coming_is_worth_another_try(serving, models, tmp_path):
-    """Asked for a version that another worker has already, a worker says 503 rather than 404, and goes to look."""
+@pytest.mark.parametrize(("newest", "is_broken"), [(2, False), (4, False), (4, True)])
+def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, newest, is_broken):
+    """Asked for one that another worker has, a worker says 503 rather than 404, and goes to look; it takes all in between."""
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
     current(serving)
-    publish(models["other"], tmp_path)
-    with pytest.raises(NotReadyError, match="being loaded"):
-        serving.get("2")
-    wait_for(lambda: serving.get().version == "2")
-    serving._look.set()
-
-
-@pytest.mark.parametrize("is_broken", [False, True])
-def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, is_broken):
-    """A run that another worker's version 2 was given can go on here, although 3 came before this worker looked."""
-    publish(models["mlp"], tmp_path)
-    serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
-    current(serving)
-    for name in ("other", "mlp", "mlp"):
+    for name in ("other", "mlp", "mlp")[: newest - 1]:
         publish(models[name], tmp_path)
     if is_broken:
         (tmp_path / "3" / "MANIFEST.json").write_text("{")
     with pytest.raises(NotReadyError, match="being loaded"):
         serving.get("2")
-    wait_for(lambda: serving.get().version == "4")
-    assert serving.versions() == (["1", "2", "4"] if is_broken else ["1", "2", "3", "4"])
+    wait_for(lambda: serving.get().version == str(newest))
+    kept = [str(version) for version in range(1, newest + 1) if not (is_broken and version == 3)]
+    assert serving.versions() == kept
     serving._look.set()
 
 
-def test_a_model_that_comes_later_is_taken(serving, models, tmp_path):
-    """A server may start before its model is there; it says what is missing and takes the model when it comes."""
-    serving = serving(tmp_path / "store")
+def test_models_come_and_go(serving, models, tmp_path):
+    """A server may start before its model is there; without its newest version the one before it serves again."""
+    store = tmp_path / "store"
+    serving = serving(store)
     with pytest.raises(NotReadyError, match="There is no model at"):
         serving.get(wait_s=10)
-    publish(models["mlp"], tmp_path / "store")
-    wait_for(lambda: serving.ready_workers() == 1)
-    assert serving.get().version == "1"
+    for name in ("mlp", "other"):
+        publish(models[name], store)
+    wait_for(lambda: serving.ready_workers() == 1 and serving.get().version == "2")
+    (store / "2").rename(store / "withdrawn")
+    wait_for(lambda: serving.get().version == "1")
 
 
 def test_only_the_pinned_model_is_loaded(serving, models):

@@ -1,6 +1,5 @@
 """Cells as values of the model's datatype: exactly, or an error that names the cell."""
 
-import gzip
 import math
 from pathlib import Path
 from typing import Any
@@ -14,44 +13,27 @@ from ruo.errors import TableError
 from ruo.table import open_table
 from ruo.table.csvtext import PIECE_BYTES
 from ruo.wire.v2 import DATATYPES
+from tests.table.forms import FORMS, as_form, read_rows, write_csv
 
-SOURCES = ["csv", "csv.gz", "parquet", "pandas", "nullable", "polars"]
+ALL_FORMS = [*FORMS, "nullable"]
 
 
-def _source(tmp_path: Path, kind: str, values: list[Any], dtype: pl.DataType) -> Any:
-    """A table of one column "a" in every form."""
-    frame = pl.DataFrame({"a": pl.Series(values, dtype=dtype)})
-    path = tmp_path / f"table.{kind}"
-    if kind == "csv":
-        frame.write_csv(path)
-    elif kind == "csv.gz":
-        path.write_bytes(gzip.compress(frame.write_csv().encode()))
-    elif kind == "parquet":
-        frame.write_parquet(path)
-    elif kind == "polars":
-        return frame
-    else:
-        column = pd.Series(frame["a"].to_numpy())
-        return pd.DataFrame({"a": column.convert_dtypes() if kind == "nullable" else column})
-    return path
+def _table(tmp_path: Path, form: str, values: list[Any], dtype: pl.DataType) -> Any:
+    """A table of one column "a"."""
+    return as_form(pl.DataFrame({"a": pl.Series(values, dtype=dtype)}), form, tmp_path)
 
 
 def _read(source: Any, dtype: Any) -> np.ndarray:
-    features = np.concatenate([block.features for block in open_table(source).blocks(1_000, dtype)])
-    assert features.dtype == dtype
-    assert features.flags.c_contiguous
-    return features[:, 0]
+    return read_rows(source, dtype=dtype)[:, 0]
 
 
 def _csv(tmp_path: Path, *cells: str) -> Path:
-    path = tmp_path / "table.csv"
-    path.write_text("a,b\n" + "".join(f"{cell},1\n" for cell in cells))
-    return path
+    return write_csv(tmp_path, "a,b\n" + "".join(f"{cell},1\n" for cell in cells))
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("form", ALL_FORMS)
 @pytest.mark.parametrize("datatype", DATATYPES)
-def test_every_datatype_keeps_its_extremes(tmp_path: Path, kind: str, datatype: str) -> None:
+def test_every_datatype_keeps_its_extremes(tmp_path: Path, form: str, datatype: str) -> None:
     """The least and the greatest value of a type, and those that float32 would round, arrive digit by digit."""
     dtype = DATATYPES[datatype]
     if dtype.kind == "f":
@@ -66,7 +48,7 @@ def test_every_datatype_keeps_its_extremes(tmp_path: Path, kind: str, datatype: 
         pl.Float64() if dtype.kind == "f" else pl.UInt8() if dtype.kind == "b" else pl.Series(np.empty(0, dtype)).dtype
     )
 
-    read = _read(_source(tmp_path, kind, values, column), dtype)
+    read = _read(_table(tmp_path, form, values, column), dtype)
 
     assert read.tolist() == values
 
@@ -121,7 +103,7 @@ def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str
     assert (caught.value.row, caught.value.column) == (1, "a")
 
 
-@pytest.mark.parametrize("kind", ["parquet", "pandas", "polars"])
+@pytest.mark.parametrize("form", ["parquet", "pandas", "polars"])
 @pytest.mark.parametrize(
     ("value", "column", "dtype", "why"),
     [
@@ -134,13 +116,13 @@ def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str
     ],
 )
 def test_a_value_of_a_frame_that_does_not_fit_is_named(
-    tmp_path: Path, kind: str, value: float, column: pl.DataType, dtype: str, why: str
+    tmp_path: Path, form: str, value: float, column: pl.DataType, dtype: str, why: str
 ) -> None:
     """Frames and Parquet files name the row, the column, the value and the reason, over all pieces."""
     values = [1] * 50_000 + [value, 1]
 
     with pytest.raises(TableError, match='row 50,000, column "a"') as caught:
-        _read(_source(tmp_path, kind, values, column), np.dtype(dtype))
+        _read(_table(tmp_path, form, values, column), np.dtype(dtype))
 
     assert why in str(caught.value)
     assert (caught.value.row, caught.value.column) == (50_000, "a")
@@ -171,20 +153,20 @@ def test_whole_numbers_in_float_columns_are_whole_numbers() -> None:
 
 
 def test_infinities_of_the_table_are_kept(tmp_path: Path) -> None:
-    """An infinity that stands in the table is no fault, in any piece and in any spelling."""
-    cells = ["1", "inf", "-Infinity", "NaN", ""]
+    """An infinity or NaN that stands in the table is no fault in any spelling, and an empty cell is NaN."""
+    cells = ["1", "inf", "Infinity", "-Infinity", "NaN", ""]
 
+    values = [1, np.inf, np.inf, -np.inf, np.nan, np.nan]
     for dtype in (np.float16, np.float32, np.float64):
-        np.testing.assert_array_equal([1, np.inf, -np.inf, np.nan, np.nan], _read(_csv(tmp_path, *cells), dtype))
-        frame = pl.DataFrame({"a": [1.0, np.inf, -np.inf, np.nan, None]})
-        np.testing.assert_array_equal([1, np.inf, -np.inf, np.nan, np.nan], _read(frame, dtype))
+        np.testing.assert_array_equal(values, _read(_csv(tmp_path, *cells), dtype))
+        np.testing.assert_array_equal(values, _read(pl.DataFrame({"a": [*values[:-1], None]}, strict=False), dtype))
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("form", ALL_FORMS)
 @pytest.mark.parametrize(("value", "dtype"), [(1e39, "float32"), (-70_000, "float16")])
-def test_a_number_beyond_a_floating_point_type_is_infinite(tmp_path: Path, kind: str, value: float, dtype: str) -> None:
+def test_a_number_beyond_a_floating_point_type_is_infinite(tmp_path: Path, form: str, value: float, dtype: str) -> None:
     """It becomes the infinity of its sign in every form of table, also beside another notation."""
-    source = _source(tmp_path, kind, [1, value], pl.Float64() if value == 1e39 else pl.Int64())
+    source = _table(tmp_path, form, [1, value], pl.Float64() if value == 1e39 else pl.Int64())
 
     np.testing.assert_array_equal([1, np.copysign(np.inf, value)], _read(source, np.dtype(dtype)))
     np.testing.assert_array_equal([np.inf, 1, np.inf], _read(_csv(tmp_path, "1e400", "1 ", '" 1e39"'), np.float32))

@@ -11,33 +11,27 @@ import pytest
 from ruo.errors import TableError
 from ruo.table import open_table
 from ruo.table.csvtext import cut_between_rows
+from tests.table.forms import read_rows, write_csv
 
 
-def _csv(tmp_path: Path, text: str | bytes) -> Path:
-    path = tmp_path / "table.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
-    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
-
-
-def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
+def test_a_file_of_many_pieces_keeps_itsread_rows(tmp_path: Path) -> None:
     """A file that is cut into several pieces gives the same rows as one that is not."""
     numbers = np.random.default_rng(0).normal(size=(300_000, 6)).astype(np.float32)
     path = tmp_path / "long.csv"
     pl.DataFrame(numbers, [f"x{i}" for i in range(6)]).write_csv(path)
 
     assert path.stat().st_size > 2 * 8 << 20
-    np.testing.assert_array_equal(numbers, _rows(path, 7_919))
+    blocks = list(open_table(path).blocks(7_919))
+    assert len(blocks) == 38
+    for block in blocks:
+        np.testing.assert_array_equal(numbers[block.start : block.start + 7_919], block.features)
 
 
 @pytest.mark.parametrize("size", range(1, 40))
 def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
     """A newline in a quoted cell ends no row, however the pieces fall."""
     text = b'1,"a\nb"\n2,"c""\n"\n3,d\n\n\n'
-    with _csv(tmp_path, text).open("rb") as stream:
+    with write_csv(tmp_path, text).open("rb") as stream:
         pieces = list(cut_between_rows(stream, size, "the CSV"))
 
     assert b"".join(pieces) == text.rstrip(b"\n") + b"\n"
@@ -61,7 +55,7 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
 )
 def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> None:
     """Line ends, quotes, a byte order mark, names that count, other encodings: the numbers are the same."""
-    np.testing.assert_array_equal([[1, 2], [3, 4]], _rows(_csv(tmp_path, text)))
+    np.testing.assert_array_equal([[1, 2], [3, 4]], read_rows(write_csv(tmp_path, text)))
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 5])
@@ -69,7 +63,7 @@ def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> No
 @pytest.mark.parametrize("is_gzip", [False, True])
 def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: int, end: str, is_gzip: bool) -> None:
     """They are rows wherever they stand, as in pandas' skip_blank_lines=False, also at the end of a file or a part."""
-    path = _csv(tmp_path, f"x{end}1{end}{end}3{end}{end}{end}".encode())
+    path = write_csv(tmp_path, f"x{end}1{end}{end}3{end}{end}{end}".encode())
     expected = pd.read_csv(path, skip_blank_lines=False).to_numpy()
     if is_gzip:
         path.write_bytes(gzip.compress(path.read_bytes()))
@@ -84,19 +78,12 @@ def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: in
 
 def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path) -> None:
     """A blank line within a table of several columns is refused, also where a part ends behind it."""
-    path = _csv(tmp_path, "a,b\n1,2\n\n3,4\n\n")
+    path = write_csv(tmp_path, "a,b\n1,2\n\n3,4\n\n")
 
     with pytest.raises(TableError, match="has 0 cells"):
         list(open_table(path, shard=(0, 2)).blocks(None))
     (block,) = open_table(path, shard=(1, 2)).blocks(None)
     assert block.features.tolist() == [[3, 4]]
-
-
-def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
-    """NaN and Infinity are passed on as they are, and an empty cell is NaN, as pandas writes it."""
-    rows = _rows(_csv(tmp_path, "a,b\nNaN,inf\n-inf,Infinity\n,1\n2,\n"))
-
-    np.testing.assert_array_equal([[np.nan, np.inf], [-np.inf, np.inf], [np.nan, 1], [2, np.nan]], rows)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +96,10 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
         ("Label_0,Label_1\n1,0\n", "no feature columns", None, None),
         ("a,b,a\n1,2,3\n", "has the column 'a' twice", None, None),
         ("0.5,1.5\n2.5,3.5\n", "begins with a row of data (0.5,1.5)", None, None),
-        ("6,148,72\n1,2,3\n", "begins with a row of data (6,148,72); add a header line", None, None),
         ("0.5,,3\n1,2,3\n", "begins with a row of data", None, None),
         ("1.5,?,2\n1,2,3\n", "begins with a row of data", None, None),
         ('" 1 ",NaN,N/A\n1,2,3\n', "begins with a row of data", None, None),
-        ("1,0,2\n1,2,3\n", "begins with a row of data", None, None),
+        ("1,0,2\n1,2,3\n", "begins with a row of data (1,0,2); add a header line", None, None),
         ("a,b\r1,2\r3,4\r", "end lines with LF", None, None),
         ('a,"b"c\n1,2\n', "no readable first row", None, None),
         ('a,b\n1,2\n3,"4"5\n', "row 1 is not CSV", 1, None),
@@ -122,8 +108,6 @@ def test_nan_infinity_and_empty_cells_are_kept(tmp_path: Path) -> None:
         (b"a,b\n1,2\n3,\xff\xfe\n", "column \"b\": '\ufffd\ufffd' is not a number", 1, "b"),
         ("a,b\n1,2\n".encode("utf-16"), "is not a text file", None, None),
         ("a,b\n1,2\nx,3\n", "row 1 (line 3), column \"a\": 'x' is not a number", 1, "a"),
-        ("a,b\n1,2\n3,1_000\n", "column \"b\": '1_000' is not a number", 1, "b"),
-        ("a,b\n1,2\n3,n/a\n", "row 1 (line 3), column \"b\": 'n/a'", 1, "b"),
         ("a,b\n1,2\n3\n5,6\n", "row 1 (line 3) has 1 cells, the header has 2", 1, None),
         ("a,b\n1\n3,4\n", "row 0 (line 2) has 1 cells, the header has 2", 0, None),
         ("a,b\n1,2\n3,4,5\n", "row 1 (line 3) has 3 cells, the header has 2", 1, None),
@@ -139,7 +123,7 @@ def test_a_wrong_cell_of_a_csv_is_named(
 ) -> None:
     """The error names the file, the row, the line, the column and the cell."""
     with pytest.raises(TableError) as caught:
-        _rows(_csv(tmp_path, text))
+        read_rows(write_csv(tmp_path, text))
 
     assert sentence in str(caught.value)
     assert (row, column) == (caught.value.row, caught.value.column)
@@ -147,19 +131,18 @@ def test_a_wrong_cell_of_a_csv_is_named(
 
 def test_a_wrong_cell_far_down_is_named_by_its_row(tmp_path: Path) -> None:
     """Rows are counted over all pieces of the file."""
-    path = tmp_path / "long.csv"
-    path.write_text("a,b\n" + "1.2345678,2.3456789\n" * 500_000 + "oops,1\n" + "1,2\n" * 10)
+    path = write_csv(tmp_path, "a,b\n" + "1.2345678,2.3456789\n" * 500_000 + "oops,1\n" + "1,2\n" * 10)
 
     with pytest.raises(TableError, match=r"row 500,000 \(line 500,002\), column \"a\": 'oops'"):
-        _rows(path, 10_000)
+        read_rows(path, 10_000)
 
 
 def test_a_stray_quote_is_an_error(tmp_path: Path) -> None:
     """A quote that is never closed does not turn the rest of a long file into one cell."""
-    path = _csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 4_500_000)
+    path = write_csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 4_500_000)
 
     with pytest.raises(TableError, match="is opened and not closed within 64 MB"):
-        _rows(path)
+        read_rows(path)
 
 
 @pytest.mark.parametrize("row", ['1,"2.5', '1,"', '",1\n', '1,""2"5"\n', '1,"2"5\n', '"1,2\n3,"4'])
@@ -167,16 +150,15 @@ def test_a_malformed_quote_changes_no_value(tmp_path: Path, row: str) -> None:
     """A cell with unbalanced quotes is an error, never the number without them."""
     for dtype in (np.float16, np.float32, np.float64, np.int64):
         with pytest.raises(TableError, match="table.csv"):
-            list(open_table(_csv(tmp_path, f"a,b\n1,2\n{row}")).blocks(None, dtype))
+            read_rows(write_csv(tmp_path, f"a,b\n1,2\n{row}"), dtype=dtype)
 
 
 def test_quoted_cells_are_numbers_in_every_notation(tmp_path: Path) -> None:
     """Quotes, blanks and line ends around numbers change nothing."""
-    path = _csv(tmp_path, 'a,b,Label_x\n"1"," 2 ","cat"\n"3.0","4\n","a ""dog"""\n')
+    path = write_csv(tmp_path, 'a,b,Label_x\n"1"," 2 ","cat"\n"3.0","4\n","a ""dog"""\n')
 
-    np.testing.assert_array_equal([[1, 2], [3, 4]], _rows(path))
-    (block,) = open_table(path).blocks(None, np.int64)
-    assert block.features.tolist() == [[1, 2], [3, 4]]
+    for dtype in (np.float32, np.int64):
+        np.testing.assert_array_equal([[1, 2], [3, 4]], read_rows(path, dtype=dtype))
 
 
 def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
@@ -189,7 +171,7 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
         path.write_bytes(data)
 
         with pytest.raises(TableError, match="cut.csv.gz is damaged or cannot be read after 0 rows"):
-            _rows(path)
+            read_rows(path)
 
 
 def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """DataFrames of pandas and polars."""
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,37 +11,16 @@ import pytest
 
 from ruo.errors import TableError
 from ruo.table import NO_LABEL, open_table
-
-
-def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
-    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
-
-
-def test_boolean_and_integer_columns_are_features() -> None:
-    """Columns that hold numbers of any kind become float32."""
-    frame = pd.DataFrame({"a": [True, False], "b": np.array([1, 2], np.int8), "c": np.array([1, 2], np.uint64)})
-
-    np.testing.assert_array_equal([[1, 1, 1], [0, 2, 2]], _rows(frame))
-
-
-def test_a_wrong_cell_of_a_dataframe_is_named() -> None:
-    """A cell of a DataFrame that is not a number is named like a cell of a file."""
-    with pytest.raises(TableError, match="the DataFrame, row 2, column \"b\": 'x' is not a number") as caught:
-        open_table(pd.DataFrame({"a": [1, 2, 3], "b": ["1", "2", "x"]}))
-
-    assert (caught.value.row, caught.value.column) == (2, "b")
+from tests.table.forms import read_rows
 
 
 def test_a_dataframe_and_its_csv_give_the_same_rows(tmp_path: Path) -> None:
     """A pandas DataFrame with NaN gives what the file that pandas makes of it gives."""
-    frame = pd.DataFrame(
-        {"a": [1.25, np.nan, 3.0], "b": pd.array([1, None, 3], dtype="Int64"), "c": [True, False, True]}
-    )
-    frame["c"] = frame["c"].astype(int)
-    path = tmp_path / "pandas.csv"
-    frame.to_csv(path, index=False)
+    whole = pd.array([1, None, 3], dtype="Int64")
+    frame = pd.DataFrame({"a": [1.25, np.nan, 3.0], "b": whole, "c": [1, 0, 1]})
+    frame.to_csv(tmp_path / "pandas.csv", index=False)
 
-    np.testing.assert_array_equal(_rows(frame), _rows(path))
+    np.testing.assert_array_equal(read_rows(frame), read_rows(tmp_path / "pandas.csv"))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +42,7 @@ def test_a_dataframe_and_its_csv_give_the_same_rows(tmp_path: Path) -> None:
         (pd.to_timedelta(["1D", None]), "'1 days 00:00:00' is not a number"),
         (pd.Series([pd.NA, "1"], dtype=object), "the type String"),
         (["\ud800", "1"], "'?' is not a number"),
+        (["1", "x"], "the DataFrame, row 1, column \"b\": 'x' is not a number"),
     ],
 )
 def test_a_column_that_is_no_column_of_numbers_is_refused(values: object, says: str) -> None:
@@ -73,6 +54,8 @@ def test_a_column_that_is_no_column_of_numbers_is_refused(values: object, says: 
 
     assert says in str(caught.value)
     assert "leave the column out." in str(caught.value)
+    row = re.search(r"row (\d+)", says)
+    assert row is None or (caught.value.row, caught.value.column) == (int(row[1]), "b")
 
 
 @pytest.mark.parametrize(
@@ -82,23 +65,26 @@ def test_a_column_that_is_no_column_of_numbers_is_refused(values: object, says: 
         np.array([1, 2], "f2"),
         np.array([1, 9, 2, 9])[::2],
         pd.array([1, 2], "Int8"),
+        np.array([1, 2], np.int8),
+        np.array([1, 2], np.uint64),
         pl.Series([1, 2], dtype=pl.Int128),
         pl.Series([1, 2], dtype=pl.Decimal(10, 2)),
         pl.Series([1, 2], dtype=pl.Float16),
     ],
 )
 def test_unusual_numbers_are_numbers(values: object) -> None:
-    """Byte orders, strides and types beyond the processor's own are read."""
+    """Byte orders, strides and types beyond the processor's own are read, beside fractions and truth values."""
     frame = pl.DataFrame if isinstance(values, pl.Series) else pd.DataFrame
 
-    np.testing.assert_array_equal([[0.5, 1], [0.5, 2]], _rows(frame({"a": [0.5, 0.5], "b": values})))
+    np.testing.assert_array_equal([[0.5, 1], [0.5, 2]], read_rows(frame({"a": [0.5, 0.5], "b": values})))
+    np.testing.assert_array_equal([[1, 1], [0, 2]], read_rows(frame({"a": [True, False], "b": values})))
 
 
 def test_names_of_any_kind_are_names() -> None:
     """Numbers, tuples, None and half a surrogate pair name columns; two that read alike are refused."""
     frame = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=pd.Index([0, ("a", "b"), None, "\ud800"], dtype=object))
 
-    assert _rows(frame).tolist() == [[1, 2, 3, 4]]
+    assert read_rows(frame).tolist() == [[1, 2, 3, 4]]
     with pytest.raises(TableError, match="has the column '0' twice"):
         open_table(pd.DataFrame([[1, 2]], columns=[0, "0"]))
 

@@ -21,22 +21,8 @@ from ruo.errors import TableError
 from ruo.table import open_table
 
 SOAK = [pytest.mark.soak, pytest.mark.timeout(1_800)]
-NUMBERS = [
-    "0",
-    "7",
-    "-3",
-    "+5",
-    "1.5",
-    "-0.0",
-    "3.0",
-    "1e3",
-    "2.5E-3",
-    ".5",
-    "5.",
-    "16777217",
-    "9007199254740993",
-    "1e39",
-]
+PLAIN = ["0", "7", "-3", "+5", "1.5", "-0.0"]
+NUMBERS = [*PLAIN, "3.0", "1e3", "2.5E-3", ".5", "5.", "16777217", "9007199254740993", "1e39"]
 WORDS = ["NaN", "nan", "inf", "-Infinity", "1e-400", "9223372036854775808", "-1e400"]
 BAD = ["x", "1_0", "0x10", "1 2", "--1", "1e", "\0", "é"]
 
@@ -48,7 +34,7 @@ def random_csv(rng: random.Random) -> tuple[bytes, bool]:
         names.insert(rng.randint(0, len(names)), "Label_x")
     end = rng.choice(["\n", "\n", "\r\n"])
     quoting, strange = rng.random() < 0.5, rng.random() < 0.3
-    cells = NUMBERS[:6] if rng.random() < 0.3 else NUMBERS + WORDS + ["", " ", " 4 "]
+    cells = PLAIN if rng.random() < 0.3 else NUMBERS + WORDS + ["", " ", " 4 "]
 
     def cell(name: str) -> str:
         text = rng.choice([*cells, repr(rng.uniform(-1e6, 1e6)), str(rng.randint(-999, 999))])
@@ -162,9 +148,7 @@ def test_every_table_holds_what_pythons_csv_reads(
     """Every value equals float() of the cell that csv reads, in pieces of any size; what csv refuses is refused."""
     outcomes = [compare(seed, tmp_path, monkeypatch) for seed in seeds]
 
-    counts = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
-    assert counts["equal"] > len(seeds) / 2, counts
-    print(counts)
+    assert outcomes.count("equal") > len(seeds) / 2
 
 
 def damage(rng: random.Random, data: bytes) -> bytes:

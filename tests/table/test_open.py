@@ -1,9 +1,8 @@
 """Any table to blocks of rows."""
 
-import gzip
-import io
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,9 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.table import open_table
+from ruo.table import NO_LABEL, open_table
+from ruo.table.csvtext import PIECE_BYTES
+from tests.table.forms import FORMS, as_form, read_rows
 
 FRAME = pl.DataFrame(
     {
@@ -25,33 +26,24 @@ FEATURES = np.array([[0.5, 10], [1.5, 20], [2.5, 30], [3.5, 40], [4.5, 50]], np.
 LABELS = np.array([0, 1, 1, 0, 1])
 
 
-def _rows(source: object, chunk_size: int | None = 1000, label_prefix: str = "Label_") -> np.ndarray:
-    return np.concatenate([block.features for block in open_table(source, label_prefix).blocks(chunk_size)])  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["csv", "csv.gz", "parquet", "pandas", "polars"])
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> object:
-    path = tmp_path / f"table.{request.param}"
-    if request.param == "csv":
-        FRAME.write_csv(path)
-    elif request.param == "csv.gz":
-        path.write_bytes(gzip.compress(FRAME.write_csv().encode()))
-    elif request.param == "parquet":
-        FRAME.write_parquet(path)
-    else:
-        return FRAME if request.param == "polars" else pd.DataFrame(FRAME.to_dict(as_series=False))
-    return path
-
-
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 7, None])
-def test_blocks_hold_every_row_in_order(source: object, chunk_size: int | None) -> None:
-    """Whatever the source and the block size, the blocks joined are the table."""
-    blocks = list(open_table(source).blocks(chunk_size))  # type: ignore[arg-type]
+def test_blocks_hold_every_row_in_order(tmp_path: Path, form: str, chunk_size: int | None) -> None:
+    """Whatever the form and the block size, the blocks joined are the table."""
+    blocks = list(open_table(as_form(FRAME, form, tmp_path)).blocks(chunk_size))
 
     assert [block.start for block in blocks] == list(range(0, 5, chunk_size or 5))
     np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
     np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
     assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "pandas", "polars"])
+def test_the_parts_of_a_table_are_the_table(tmp_path: Path, form: str) -> None:
+    """Whatever the form, no row is in two parts or in none."""
+    source = as_form(FRAME, form, tmp_path)
+    blocks = [block for part in range(3) for block in open_table(source, shard=(part, 3)).blocks(1)]
+    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET", "pq"])
@@ -61,51 +53,93 @@ def test_a_path_is_no_pattern(tmp_path: Path, name: str, suffix: str, monkeypatc
     for number, other in enumerate([name, "run1", "ab", "a", "b", "x"]):
         frame = pl.DataFrame({"x": [number]})
         path = tmp_path / f"{other}.{suffix}"
-        frame.write_csv(path) if suffix == "csv" else path.write_bytes(parquet(frame))
+        if suffix == "csv":
+            frame.write_csv(path)
+        else:
+            with path.open("wb") as file:  # polars would take the path for a pattern
+                frame.write_parquet(file)
     monkeypatch.chdir(tmp_path)
 
     for source in (f"{name}.{suffix}", Path(f"{name}.{suffix}"), tmp_path / f"{name}.{suffix}"):
-        assert _rows(source).tolist() == [[0]]
+        assert read_rows(source).tolist() == [[0]]
 
 
-def parquet(frame: pl.DataFrame) -> bytes:
-    """A Parquet file."""
-    file = io.BytesIO()
-    frame.write_parquet(file)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet", "polars"])
-def test_ten_thousand_columns_open_at_once(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("form", ["csv", "parquet", "polars"])
+def test_ten_thousand_columns_open_at_once(tmp_path: Path, form: str) -> None:
     """The time grows with the number of columns, not with its square, and the columns keep their order."""
     names = [f"Label_{number}" if number % 10 == 7 else f"x{number}" for number in range(10_000)]
-    frame = pl.DataFrame([[number, -number] for number in range(10_000)], names)
-    source: object = frame
-    if kind != "polars":
-        source = tmp_path / f"wide.{kind}"
-        frame.write_csv(source) if kind == "csv" else frame.write_parquet(source)
+    source = as_form(pl.DataFrame([[number, -number] for number in range(10_000)], names), form, tmp_path)
 
     started = time.process_time()
-    table = open_table(source)  # type: ignore[arg-type]
+    table = open_table(source)
     elapsed = time.process_time() - started
 
     assert elapsed < 0.5  # a search for each column in a list takes seconds
     assert table.features == [name for name in names if name[0] == "x"]
-    assert _rows(source)[0].tolist() == [int(name[1:]) for name in table.features]
+    assert read_rows(source)[0].tolist() == [int(name[1:]) for name in table.features]
 
 
-@pytest.mark.parametrize("source", [pd.DataFrame({"a": []}), pl.DataFrame({"a": []}, schema={"a": pl.Float64})])
-def test_a_table_without_rows_is_refused(source: object) -> None:
-    """The error says that there is nothing to score."""
-    with pytest.raises(TableError, match="has no rows"):
-        _rows(source)
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("nothing.csv", "does not exist"),
+        (".", "is a folder"),
+        ([[1, 2]], "A list is not a table"),
+        (pd.DataFrame({"a": []}), "has no rows"),
+        (pl.DataFrame({"a": []}, schema={"a": pl.Float64}), "has no rows"),
+    ],
+)
+def test_what_is_no_table_is_refused(source: Any, says: str) -> None:
+    """A missing file, a folder, an object of another kind and a table without rows are different errors."""
+    with pytest.raises(TableError, match=says):
+        read_rows(source)
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    """A missing file, a folder and an object of another kind are different errors."""
-    with pytest.raises(TableError, match="does not exist"):
-        open_table(tmp_path / "nothing.csv")
-    with pytest.raises(TableError, match="is a folder"):
-        open_table(tmp_path)
-    with pytest.raises(TableError, match="A list is not a table"):
-        open_table([[1, 2]])  # type: ignore[arg-type]
+# --- labels
+
+
+@pytest.mark.parametrize(
+    ("columns", "indices"),
+    [
+        ({"Label_0": [1, 0], "Label_1": [0, 1]}, [0, 1]),
+        ({"Label_class": [3, 0]}, [3, 0]),
+        ({"Label_class": [2**24 - 1, 2**24]}, [2**24 - 1, NO_LABEL]),
+        ({"Label_0": [0, 1], "Label_1": [0, 1]}, [NO_LABEL, NO_LABEL]),
+        ({"Label_name": ["cat", "dog"]}, [NO_LABEL, NO_LABEL]),
+        ({"Label_x": [0.5, -1]}, [NO_LABEL, NO_LABEL]),
+    ],
+)
+def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object]], indices: list[int]) -> None:
+    """One-hot columns and a single column of whole numbers give indices; anything else gives none."""
+    frame = pl.DataFrame({"a": [1.0, 2.0], **columns})
+    frame.write_csv(tmp_path / "labels.csv")
+
+    for source in (frame, tmp_path / "labels.csv"):
+        (block,) = open_table(source).blocks(None)
+        np.testing.assert_array_equal(indices, block.labels)
+
+
+@pytest.mark.parametrize(
+    ("later", "index"),
+    [("1", 1), ("1.0", 1), ("300", 300), ("-1", NO_LABEL), ("", NO_LABEL), ("NaN", NO_LABEL), ("cat", NO_LABEL)],
+)
+def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later: str, index: int) -> None:
+    """Whole numbers first, and far below a fraction, a large number, an empty cell or text: no row is lost or changed."""
+    count = 2 * PIECE_BYTES // len("0.25,7\n")
+    path = tmp_path / "labels.csv"
+    path.write_text("a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count)
+
+    blocks = list(open_table(path).blocks(None))
+
+    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
+    assert blocks[0].labels is not None
+    np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
+
+
+def test_label_prefix_says_what_is_a_label() -> None:
+    """Another prefix makes other columns labels; a table without any has none."""
+    (block,) = open_table(FRAME, "b").blocks(None)
+    assert block.features.shape == (5, 3)
+    table = open_table(FRAME, "class_")
+    assert table.labels == []
+    assert next(table.blocks(None)).labels is None

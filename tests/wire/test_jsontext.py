@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 
 from ruo.wire import WireError
 from ruo.wire.jsontext import dumps, loads, require_finite, to_array
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=12,
-)
+from tests.wire.shared import json_values
 
 
 def whole_or_float(text):
@@ -40,26 +35,17 @@ def test_anything_is_json_or_refused(text):
         value = loads(text)
     except WireError:
         with pytest.raises((ValueError, RecursionError)):
-            json.loads(text.decode()).encode()
+            json.dumps(json.loads(text.decode()), ensure_ascii=False).encode()
     else:
         assert json.dumps(value) == json.dumps(json.loads(text, parse_int=whole_or_float))
 
 
 def test_words_that_json_lacks():
-    """NaN and Infinity are read as TensorFlow Serving writes them, and written again."""
+    """NaN and Infinity are read and written as TensorFlow Serving writes them, a float32 with its own digits."""
+    assert dumps(np.array([0.1], "f4")) == b"[0.1]"
     array = to_array(loads(b"[NaN, Infinity, -Infinity, null]"), "x")
     np.testing.assert_array_equal(array, [np.nan, np.inf, -np.inf, np.nan])
     assert dumps({"x": array[:2]}) == b'{"x":[NaN,Infinity]}'
-
-
-def test_whole_numbers_stay_whole():
-    """Integers and truth values keep their kind; a float among them makes floats."""
-    assert [to_array(data, "x").dtype.kind for data in ([1], [True], [1.0], [1, 0.5])] == ["i", "b", "f", "f"]
-
-
-def test_floats_are_written_in_full():
-    """A float32 is written with the digits that bring it back, not those of its float64 neighbour."""
-    assert dumps(np.array([0.1], "f4")) == b"[0.1]"
 
 
 def test_the_first_missing_value_is_named():
@@ -73,14 +59,19 @@ def test_the_first_missing_value_is_named():
     assert (refusal.value.row, refusal.value.column) == (2, 2)
 
 
-def test_unequal_lists_deep_down():
-    """Lists that are unequal below the first level are refused as well."""
+def test_unequal_and_deep_lists():
+    """Lists that are unequal below the first level are refused, and those that are nested deeper than arrays are."""
     with pytest.raises(WireError, match="element 0, 1 has 1 values, element 0, 0 has 2"):
         to_array([[[1, 2], [3]], [[1, 2], [3, 4]]], "x")
+    assert to_array(loads(b"[" * 32 + b"1" + b"]" * 32), "x").shape == (1,) * 32
+    for depth in (33, 64, 65):
+        with pytest.raises(WireError, match="x is nested deeper than 32 lists"):
+            to_array(loads(b"[" * depth + b"1" + b"]" * depth), "x")
 
 
-def test_huge_numbers():
-    """A whole number that no datatype holds becomes the nearest float, one beyond all floats is refused."""
+def test_numbers_keep_their_kind():
+    """A float among them makes floats; so does a whole number that no datatype holds, and one beyond all floats is refused."""
+    assert [to_array(data, "x").dtype.kind for data in ([1], [True], [1.0], [1, 0.5])] == ["i", "b", "f", "f"]
     assert to_array([10**30], "x")[0] == 1e30
     with pytest.raises(WireError, match="too large"):
         to_array([10**400], "x")

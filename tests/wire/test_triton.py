@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 
 from ruo.wire import InferRequest, InferResponse, v2
+from tests.wire.shared import body_of
 
 triton = pytest.importorskip("tritonclient.http")
-
-
-def body_of(encoded):
-    return b"".join(bytes(buffer) for buffer in encoded.buffers)
 
 
 # the official client does not write FP16 as JSON

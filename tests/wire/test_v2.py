@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from ruo.wire import ONLY, InferRequest, InferResponse, WireError, v2
+from tests.wire.shared import body_of
 
 # Made by hand from the text of the extension, with struct.
 REQUEST_HEAD = (
@@ -22,31 +20,11 @@ RESPONSE_HEAD = (
 RESPONSE_TENSOR = bytes.fromhex("0000003f0000803e")
 
 CASES = {
-    "one tensor": InferRequest({"x": np.arange(6, dtype="f4").reshape(2, 3)}),
-    "an id": InferRequest({"x": np.ones((1, 2), "f4")}, id="chunk 7"),
     "two inputs of different kinds": InferRequest({"a": np.ones((2, 2), "f8"), "b": np.array([[1], [2]], "i4")}),
-    "chosen outputs": InferRequest({"x": np.ones((1, 1), "f4")}, outputs={"y": True, "z": False}),
-    "an image": InferRequest({"x": np.arange(24, dtype="u1").reshape(2, 3, 4, 1)}),
+    "chosen outputs": InferRequest({"x": np.ones((1, 1), "f4")}, id="7", outputs={"y": True, "z": False}),
     "no rows": InferRequest({"x": np.empty((0, 5), "f4")}),
-    "truth values": InferRequest({"x": np.array([[True, False]])}),
-    "half precision": InferRequest({"x": np.array([[0.1, 65504]], "f2")}),
     "the largest integers": InferRequest({"x": np.array([[2**64 - 1, 1]], "u8"), "y": np.array([-(2**63)], "i8")}),
 }
-
-any_tensor = st.sampled_from(sorted(v2.DATATYPES)).flatmap(
-    lambda name: hnp.arrays(v2.DATATYPES[name], hnp.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4))
-)
-finite_tensor = st.sampled_from(sorted(v2.DATATYPES)).flatmap(
-    lambda name: hnp.arrays(
-        v2.DATATYPES[name],
-        hnp.array_shapes(min_dims=1, max_dims=4, max_side=4),
-        elements={"allow_nan": False, "allow_infinity": False} if name.startswith("FP") else None,
-    )
-)
-
-
-def body_of(encoded):
-    return b"".join(bytes(buffer) for buffer in encoded.buffers)
 
 
 def request_with(**changes):
@@ -54,10 +32,9 @@ def request_with(**changes):
     return {"inputs": [{key: value for key, value in tensor.items() if value is not None}]}
 
 
-def decode(message, tail=b"", length=None):
+def decode(message, tail=b""):
     text = message if isinstance(message, bytes) else json.dumps(message).encode()
-    headers = {v2.HEADER_LENGTH: str(len(text) if length is None else length)} if tail or length is not None else {}
-    return v2.decode_request(headers, text + tail)
+    return v2.decode_request({v2.HEADER_LENGTH: str(len(text))} if tail else {}, text + tail)
 
 
 def test_golden_request():
@@ -92,59 +69,12 @@ def test_requests_go_both_ways(encode, case):
         np.testing.assert_array_equal(asked.inputs[name], array)
 
 
-@settings(deadline=None)
-@given(any_tensor)
-def test_every_tensor_survives_the_binary_wire(array):
-    """Any datatype, shape and value, NaN and Infinity among them, comes out bit for bit."""
-    encoded = v2.encode_request(InferRequest({"x": array}))
-    back = v2.decode_request(encoded.headers, body_of(encoded)).inputs["x"]
-    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
-
-
-@settings(deadline=None)
-@given(finite_tensor)
-def test_every_finite_tensor_survives_json(array):
-    """Written as JSON, any finite value of any datatype is read back exactly."""
-    encoded = v2.encode_json_request(InferRequest({"x": array}))
-    back = v2.decode_request(encoded.headers, body_of(encoded)).inputs["x"]
-    assert (back.dtype, back.shape) == (array.dtype, array.shape)
-    np.testing.assert_array_equal(back, array)
-
-
-def test_every_truncation_is_a_wire_error():
-    """A request or answer cut anywhere is a WireError, never another error and never a shorter tensor."""
-    for decoder, head, tensor in (
-        (v2.decode_request, REQUEST_HEAD, REQUEST_TENSOR),
-        (v2.decode_response, RESPONSE_HEAD, RESPONSE_TENSOR),
-    ):
-        body = head + tensor
-        for end in range(len(body)):
-            with pytest.raises(WireError):
-                decoder({v2.HEADER_LENGTH: str(len(head))}, body[:end])
-            with pytest.raises(WireError):
-                decoder({}, body[:end])
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=200), st.integers(0, 210))
-def test_noise_is_a_wire_error_or_raw_bytes(body, length):
-    """Random bytes are refused with a WireError; only a header length of 0 takes them, as one raw tensor."""
-    try:
-        asked = v2.decode_request({v2.HEADER_LENGTH: str(length)}, body)
-    except WireError:
-        return
-    assert length == 0
-    assert asked.inputs[ONLY].tobytes() == body
-
-
 @pytest.mark.parametrize(
     ("message", "says"),
     [
         (b"", "not JSON"),
         (b"[]", "JSON object"),
-        (b"[" * 100_000, "not JSON"),
         ({}, "at least one tensor"),
-        ({"inputs": []}, "at least one tensor"),
         ({"inputs": {"x": 1}}, '"inputs" must be a list'),
         ({"inputs": [1]}, "inputs[0] must be a JSON object"),
         ({"inputs": [{}]}, 'needs a "name"'),
@@ -152,21 +82,15 @@ def test_noise_is_a_wire_error_or_raw_bytes(body, length):
         (request_with(name=""), 'needs a "name"'),
         (request_with(datatype=None), "datatype None"),
         (request_with(datatype="FP128"), "FP128"),
-        (request_with(datatype="BYTES", data=["a"] * 4), "BYTES"),
         (request_with(datatype=["FP32"]), "datatype"),
         (request_with(shape=None), '"shape"'),
-        (request_with(shape="2,2"), '"shape"'),
         (request_with(shape=[-1, 2]), '"shape"'),
         (request_with(shape=[2.0, 2]), '"shape"'),
         (request_with(shape=[True, 4]), '"shape"'),
-        (request_with(shape=[2**63]), '"shape"'),
-        (request_with(shape=[0, 2**62, 2**62], data=[]), "shape"),
-        (request_with(shape=[1] * 100, data=[1]), "shape"),
         (request_with(shape=[3, 2]), "takes 6 values, data has 4"),
         (request_with(shape=[2**40, 2**40]), '"shape" of at most'),
         (request_with(data=None), "either"),
         (request_with(data=5), "must be a list"),
-        (request_with(data={"0": 1}), "must be a list"),
         (request_with(data=[1, 2, 3]), "takes 4 values"),
         (request_with(data=[[1, 2], [3]]), "element 1 has 1 values"),
         (request_with(data=[1, 2, 3, "4"]), 'data[3] is "4"'),
@@ -183,7 +107,6 @@ def test_noise_is_a_wire_error_or_raw_bytes(body, length):
         (request_with(data=None, parameters={"binary_data_size": 16}), "the body has 0 left"),
         (request_with(data=None, parameters={"binary_data_size": 15}), "takes 16 bytes"),
         (request_with(data=None, parameters={"binary_data_size": -16}), "whole number"),
-        (request_with(data=None, parameters={"binary_data_size": "16"}), "whole number"),
         (request_with(data=None, parameters={"binary_data_size": True}), "whole number"),
         ({"inputs": request_with()["inputs"] * 2}, "given twice"),
         ({**request_with(), "id": 7}, '"id" must be a string'),
@@ -209,17 +132,14 @@ def test_header_length_must_be_a_number_within_the_body(length):
         v2.decode_request({v2.HEADER_LENGTH: length}, REQUEST_HEAD + REQUEST_TENSOR)
 
 
-def test_bytes_left_over_are_refused():
-    """A body that is longer than its tensors is refused: what the rest means nobody knows."""
-    with pytest.raises(WireError, match="end at byte 159"):
-        v2.decode_request({v2.HEADER_LENGTH: "135"}, REQUEST_HEAD + REQUEST_TENSOR + b"\0")
-
-
-def test_bool_bytes_are_zero_or_one():
-    """A BOOL byte other than 0 and 1 is refused; numpy would keep it as a third truth value."""
-    message = request_with(datatype="BOOL", data=None, parameters={"binary_data_size": 4})
-    with pytest.raises(WireError, match="other than 0 and 1"):
-        decode(message, b"\1\0\2\0")
+@pytest.mark.parametrize(
+    ("datatype", "tail", "says"),
+    [("BOOL", b"\1\0\2\0", "other than 0 and 1"), ("UINT8", b"\1\0\2\0\0", "109 bytes, its tensors end at byte 108")],
+)
+def test_bytes_that_mean_nothing_are_refused(datatype, tail, says):
+    """A third truth value, which numpy would keep, and bytes behind the last tensor."""
+    with pytest.raises(WireError, match=says):
+        decode(request_with(datatype=datatype, data=None, parameters={"binary_data_size": 4}), tail)
 
 
 def test_json_and_binary_tensors_mix():
@@ -238,15 +158,10 @@ def test_raw_binary_request():
     assert asked.binary
 
 
-def test_flat_and_nested_data_are_the_same():
-    """Both forms of `data` that the protocol allows give the same tensor."""
-    flat, nested = decode(request_with()), decode(request_with(data=[[1, 2], [3, 4]]))
-    np.testing.assert_array_equal(flat.inputs["x"], nested.inputs["x"])
-
-
-def test_null_is_nan():
-    """What pandas writes for NaN is null, so null is read as NaN where the datatype has one."""
-    assert np.isnan(decode(request_with(data=[1, 2, 3, None])).inputs["x"][1, 1])
+@pytest.mark.parametrize("data", [[1, 2, 3, None], [[1, 2], [3, None]]])
+def test_data_may_be_flat_or_nested(data):
+    """Both forms give the same tensor, with NaN for null, which is what pandas writes for it."""
+    np.testing.assert_array_equal(decode(request_with(data=data)).inputs["x"], [[1, 2], [3, np.nan]])
 
 
 def test_every_output_is_sent_as_it_was_asked_for():
@@ -267,13 +182,6 @@ def test_large_arrays_are_not_copied():
     array = np.zeros((1000, 10), "f4")
     buffer = v2.encode_request(InferRequest({"x": array})).buffers[1]
     assert np.shares_memory(np.frombuffer(buffer, "f4"), array)
-
-
-def test_json_refuses_what_it_cannot_carry():
-    """NaN is refused by the JSON encoder, with its row and column."""
-    with pytest.raises(WireError, match="v2") as refusal:
-        v2.encode_json_request(InferRequest({"x": np.array([[1, 2], [3, np.nan]])}))
-    assert (refusal.value.row, refusal.value.column) == (1, 1)
 
 
 def test_numpy_types_without_a_name_are_refused():

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from ruo.wire import ONLY, WIRES, InferRequest, InferResponse, WireError, v2
+from ruo.wire import ONLY, WIRES, Encoded, InferRequest, InferResponse, Wire, WireError, v2
+from tests.wire.shared import body_of, json_values
+
+every_wire = pytest.mark.parametrize("wire", WIRES.values(), ids=list(WIRES))
 
 LONG = "x" * 20_000
 NUMBERS = [0.5] * 2_000
@@ -94,16 +98,6 @@ def test_a_shape_that_no_array_has_is_refused(shape: list[object]) -> None:
         assert peak < 60 * len(body) + 100_000
 
 
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from(["\ud800", "x" * 500]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=12,
-)
 tensors = st.fixed_dictionaries(
     {"name": st.just("x") | json_values, "shape": st.lists(st.integers(-1, 3), max_size=4) | json_values},
     optional={
@@ -155,32 +149,77 @@ def test_a_name_that_cannot_be_written_is_refused(word: str) -> None:
         v2.decode_request({}, (text % ("\\ud800", word)).encode())
 
 
-@pytest.mark.parametrize("wire", WIRES.values(), ids=list(WIRES))
-def test_an_answer_names_its_request_where_the_table_says_so(wire) -> None:
-    """The client shares a connection among requests on these wires only."""
-    request = InferRequest({"x": np.ones((2, 3), np.float32)}, id="rows 0-1")
-    sent = wire.encode_request(request)
-    asked = wire.decode_request(sent.headers, b"".join(bytes(buffer) for buffer in sent.buffers))
-    encoded = wire.encode_response(InferResponse({"y": np.ones((2, 1), np.float32)}, id=asked.id), asked)
-    answer = wire.decode_response(encoded.headers, b"".join(bytes(buffer) for buffer in encoded.buffers))
+def tensors_of(wire: Wire) -> st.SearchStrategy[np.ndarray]:
+    """Whatever tensor a wire carries: of any datatype, rank and value, except what JSON cannot say."""
+    datatypes = st.sampled_from(sorted(v2.DATATYPES) if wire.has_metadata else ["FP32", "FP64"])
+    shapes = hnp.array_shapes(
+        min_dims=1, max_dims=5 if wire.is_binary else 4, min_side=0 if wire.is_binary else 1, max_side=4
+    )
+    finite = {"allow_nan": False, "allow_infinity": False}
+    return datatypes.flatmap(
+        lambda name: hnp.arrays(
+            v2.DATATYPES[name], shapes, elements=finite if name.startswith("FP") and not wire.is_binary else None
+        )
+    )
 
+
+def both_ways(wire: Wire, array: np.ndarray) -> tuple[Encoded, InferRequest, Encoded]:
+    """A request with the array, what the server reads of it, and an answer with the same array."""
+    name = "x" if wire.has_metadata else ONLY
+    sent = wire.encode_request(InferRequest({name: array}, id="rows 0-1"))
+    asked = wire.decode_request(sent.headers, body_of(sent))
+    return sent, asked, wire.encode_response(InferResponse({name: array}, "m", id=asked.id), asked)
+
+
+@every_wire
+@settings(deadline=None)
+@given(st.data())
+def test_tensors_go_both_ways(wire: Wire, data: st.DataObject) -> None:
+    """They come out of a request, and out of its answer, bit for bit; the answer names its request where the table says so."""
+    array = data.draw(tensors_of(wire))
+    _, asked, encoded = both_ways(wire, array)
+    answer = wire.decode_response(encoded.headers, body_of(encoded))
     assert answer.id == ("rows 0-1" if wire.has_request_id else None)
+    for back in (*asked.inputs.values(), *answer.outputs.values()):
+        assert back.dtype == array.dtype or not wire.has_metadata
+        assert (back.shape, back.astype(array.dtype).tobytes()) == (array.shape, array.tobytes())
 
 
-@pytest.mark.parametrize("wire", WIRES.values(), ids=list(WIRES))
-def test_paths_have_what_the_table_says(wire) -> None:
-    """A wire that has models names one in its path; one with metadata has versions."""
+@every_wire
+def test_every_truncation_is_a_wire_error(wire: Wire) -> None:
+    """A request or answer cut anywhere is a WireError, never another error and never a shorter tensor."""
+    sent, _, answered = both_ways(wire, np.array([[1.5, 2], [3, 4]], np.float32))
+    for decode, message in ((wire.decode_request, sent), (wire.decode_response, answered)):
+        for end in range(message.size):
+            for headers in (message.headers, {}):
+                with pytest.raises(WireError):
+                    decode(headers, body_of(message)[:end])
+
+
+@every_wire
+@pytest.mark.parametrize(
+    "body", [b"null", b"{}", b'{"predictions": 1}', b'{"error": "no"}', b"Internal Server Error", b""]
+)
+def test_other_answers_are_refused(wire: Wire, body: bytes) -> None:
+    """An answer without predictions is a WireError."""
+    with pytest.raises(WireError):
+        wire.decode_response({}, body)
+
+
+@every_wire
+def test_the_table_says_what_a_wire_is(wire: Wire) -> None:
+    """A wire of models names one in its path, and one of bytes sends the array's own, or there is one without bytes."""
+    features = np.ones((2, 3), np.float32)
     assert ("{model}" in wire.path) == wire.has_models
     assert not wire.has_metadata or "{version}" in wire.versioned_path
-
-
-@pytest.mark.parametrize("wire", WIRES.values(), ids=list(WIRES))
-def test_binary_wires_send_the_arrays_own_bytes(wire) -> None:
-    """The others send text, and one of these is the way out where a server takes no bytes."""
-    features = np.ones((2, 3), np.float32)
-    name = "x" if wire.has_metadata else ONLY
-    body = b"".join(bytes(buffer) for buffer in wire.encode_request(InferRequest({name: features})).buffers)
-
-    assert (features.tobytes() in body) == wire.is_binary
+    assert (features.tobytes() in body_of(both_ways(wire, features)[0])) == wire.is_binary
     assert wire.is_binary == (wire.fallback is not None)
     assert wire.fallback is None or not WIRES[wire.fallback].is_binary
+
+
+@pytest.mark.parametrize("wire", [name for name, wire in WIRES.items() if not wire.is_binary])
+def test_text_refuses_what_it_cannot_carry(wire: str) -> None:
+    """NaN is refused with its row and column, rather than sent as null."""
+    with pytest.raises(WireError, match="v2") as refusal:
+        WIRES[wire].encode_request(InferRequest({ONLY: np.array([[1, 2], [3, np.nan]])}))
+    assert (refusal.value.row, refusal.value.column) == (1, 1)

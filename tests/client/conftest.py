@@ -1,0 +1,212 @@
+"""What the client's tests share: scripts of servers that fail now and then, and tables."""
+
+import gzip
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ruo import Scores, score_csv
+from ruo.deploy.local import LocalServer
+from ruo.learn.demo import Demo
+from tests.conftest import ROWS, Reply, Script, ScriptedServer, row_sums
+
+Scoring = Callable[..., Scores]
+Speak = Callable[[socket.socket, int], None]
+Scripted = Callable[[Script], ScriptedServer]
+
+
+def always(reply: Reply) -> Script:
+    """Give the same answer to every request."""
+    return lambda number, body, headers: reply
+
+
+def sometimes(reply: Reply, *numbers: int) -> Script:
+    """Give this answer to the requests with these numbers, the right one to all others."""
+    return lambda number, body, headers: reply if number in numbers else row_sums(body, headers)
+
+
+def late(seconds: Callable[[int], float]) -> Script:
+    """Give the right answers, so late as each request's number says."""
+    return lambda number, body, headers: replace(row_sums(body, headers), wait_s=seconds(number))
+
+
+def python(program: str) -> str:
+    """Return what a program prints, warnings too."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
+def signalled(program: str, number: int, wait_s: float) -> str:
+    """Return what a program prints after its first line, if it gets a signal so long after that line."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(wait_s)
+        process.send_signal(number)
+        return process.communicate(timeout=10)[0]
+
+
+class BareServer:
+    """Gives these answers on each connection, or runs `script(connection, number)` for it, and then closes it."""
+
+    def __init__(self, *script: bytes | Speak, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.connections = 0
+        self.requests: list[bytes] = []  # those that got one of the answers
+        self._script: Any = script[0] if callable(script[0]) else self._answer
+        self._answers: Any = script
+        self._tls: ssl.SSLContext | None = None
+        self._listener = socket.create_server((host, port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def encrypt(self, certificates: dict[str, Path]) -> None:
+        """Speak https from now on."""
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificates["me.pem"], certificates["me.key"])
+
+    def close(self) -> None:
+        with suppress(OSError):  # it may be closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        self._open.append(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent last is not held back
+        with suppress(OSError), connection:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            with connection:
+                self._script(connection, number)
+
+    def _answer(self, connection: socket.socket, number: int) -> None:
+        for answer in self._answers:
+            if not (request := read_request(connection)):
+                return
+            self.requests.append(request)
+            connection.sendall(answer)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a whole request; empty where the client has closed the connection."""
+    data, length = b"", 0
+    while (not length or len(data) < length) and (piece := connection.recv(1 << 20)):
+        data += piece
+        if not length and (end := data.find(b"\r\n\r\n")) >= 0:
+            stated = re.search(rb"Content-Length: (\d+)", data[:end])
+            length = end + 4 + (int(stated[1]) if stated else 0)
+    return data
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., BareServer]]:
+    """Start a server that gives answers or runs a script."""
+    with ExitStack() as stack:
+
+        def start(*script: bytes | Speak, **where: Any) -> BareServer:
+            server = BareServer(*script, **where)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def right_scores(small_csv: Path, small_sums: np.ndarray) -> Scoring:
+    """Score `small_csv`, every row of which comes back right."""
+
+    def scoring(url: str, **options: Any) -> Scores:
+        scores = score_csv(small_csv, url, **options)
+        np.testing.assert_array_equal(scores.predictions, small_sums)
+        return scores
+
+    return scoring
+
+
+@pytest.fixture
+def demo_scores(demo: Demo, server: LocalServer, expected: np.ndarray) -> Scoring:
+    """Score the demo's table, or its first `rows` in another form, every row of which comes back as in this process."""
+
+    def scoring(source: Any = demo.testset, rows: int = ROWS, url: Any = server.url, **options: Any) -> Scores:
+        scores = score_csv(source, url, **options)
+        np.testing.assert_allclose(scores.predictions, expected[:rows], atol=1e-5)
+        return scores
+
+    return scoring
+
+
+def as_source(frame: pl.DataFrame, kind: str, folder: Path) -> Any:
+    """Return a table as a source of some kind: a file's format, or a class of DataFrames."""
+    path = folder / f"table.{kind}"
+    match kind:
+        case "csv":
+            frame.write_csv(path)
+        case "csv.gz":
+            path.write_bytes(gzip.compress(frame.write_csv().encode(), 1))
+        case "parquet":
+            frame.write_parquet(path)
+        case "polars":
+            return frame
+        case "pandas" | "nullable":
+            rows = pd.DataFrame(frame.to_dict(as_series=False))
+            return rows.astype("Int64") if kind == "nullable" else rows
+    return path
+
+
+@pytest.fixture
+def well(scripted: Scripted, answers: Script) -> ScriptedServer:
+    """A server that answers rightly."""
+    return scripted(answers)
+
+
+@pytest.fixture
+def long_csv(tmp_path: Path) -> Path:
+    """20,000 rows whose sums are 6."""
+    path = tmp_path / "long.csv"
+    path.write_text("a,b,c\n" + "1,2,3\n" * 20_000)
+    return path
+
+
+@pytest.fixture
+def labelled_csv(tmp_path: Path) -> Path:
+    """Ten rows whose sums are 2, 3, ..., 11, and whose labels are 1, 0, 1, 0, ..."""
+    path = tmp_path / "labelled.csv"
+    path.write_text("a,b,c,Label_0,Label_1\n" + "".join(f"{i},1,1,{i % 2},{1 - i % 2}\n" for i in range(10)))
+    return path
+
+
+@pytest.fixture
+def gone() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"

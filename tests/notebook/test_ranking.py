@@ -1,0 +1,86 @@
+"""Which combination of a sweep is best."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from ruo.__main__ import main
+from ruo.notebook.ranking import RANKING, write_ranking
+
+
+def setting(rows_per_s: float, spread: float = 0.01, rows_per_request: int = 1000) -> dict[str, Any]:
+    """A row of a sweep's summary, of a job of 10,000 rows."""
+    mean = 10_000 / rows_per_s
+    times = {"total_mean": mean, "total_low": mean * (1 - spread), "total_high": mean * (1 + spread)}
+    return {"rows_per_request": rows_per_request, "rows_per_s": rows_per_s, **times}
+
+
+SLOW, FAST, FASTER = setting(1000), setting(2000, rows_per_request=500), setting(4000)
+
+
+@pytest.mark.parametrize(
+    ("combinations", "sentence"),
+    [
+        (
+            [("a", [SLOW, FAST], "VALID.\nx"), ("b", [FASTER], "VALID: y")],
+            "Best: b with 1,000 rows per request, 4,000 rows/s. The next, a, is 50 % slower.",
+        ),
+        ([("a", [FAST], "VALID."), ("b", [FASTER], "INVALID:\n")], "Best: a with 500 rows per request, 2,000 rows/s."),
+        (
+            [("a", [setting(1000, 0.2)], ""), ("b", [setting(1100, 0.2)], "")],
+            "is 9 % slower, which may be chance: the intervals overlap, or there are too few runs for one.",
+        ),
+        (
+            [("a", [{"rows_per_s": 2.0}], ""), ("b", [{"rows_per_s": 1.0}], "")],
+            "Best: a, 2 rows/s. The next, b, is 50 %",
+        ),
+        ([("a", [FAST], "INVALID:\n- busy")], "No combination is VALID, so none is best"),
+        ([("a", [{"seconds": 1}, {"rows_per_s": float("nan")}], "VALID")], "so none is ranked."),
+        ([], "so none is ranked."),
+    ],
+)
+def test_the_best_is_named(tmp_path: Path, combinations: Any, sentence: str) -> None:
+    """The fastest whose runs can be relied on is best, and whether its lead may be chance is said."""
+    write_ranking(tmp_path, combinations)
+
+    assert sentence in (tmp_path / RANKING).read_text()
+    assert (tmp_path / "ranking.png").exists() == ("none is ranked" not in sentence)
+
+
+def test_every_combination_is_in_the_table(tmp_path: Path) -> None:
+    """A combination counts with its fastest setting; the table is in the order of speed, as text and as data."""
+    write_ranking(tmp_path, [("a", [SLOW, FAST], "VALID."), ("b", [FASTER], "INVALID:")])
+
+    table = pd.read_csv(tmp_path / "ranking.csv")
+    assert table[["combination", "rows_per_request", "rows_per_s", "verdict"]].to_numpy().tolist() == [
+        ["b", 1000, 4000, "INVALID"],
+        ["a", 500, 2000, "VALID"],
+    ]
+    assert [line.split()[0] for line in (tmp_path / RANKING).read_text().splitlines()[:3]] == ["combination", "b", "a"]
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_its_ranking(tmp_path: Path) -> None:
+    """Parameters come from -f, -y and -p, the later ones first; the ranking and the paths of all files are printed."""
+    cells = [
+        nbformat.v4.new_code_cell("size = 1\nfactor = 1\nresults_dir = None", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "open(results_dir + '/summary.csv', 'w').write(f'rows_per_s\\n{size * factor}\\n');"
+            "open(results_dir + '/verdict.txt', 'w').write('VALID.')"
+        ),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "work.ipynb")
+    (tmp_path / "parameters.yml").write_text("size: [1, 2, 3]\nfactor: 5\n")
+    arguments = ["sweep", str(tmp_path / "work.ipynb"), "--results", str(tmp_path / "r"), "-f"]
+    arguments += [str(tmp_path / "parameters.yml"), "-y", "{factor: 10}", "-p", "size", "3,4"]
+
+    result = CliRunner().invoke(main, arguments)
+
+    assert result.exit_code == 0, result.output
+    assert "Best: size=4, 40 rows/s. The next, size=3, is 25 % slower" in result.output
+    assert f"  {tmp_path / 'r' / 'ranking.png'}\n" in result.output
