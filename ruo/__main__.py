@@ -85,14 +85,15 @@ def demo(rows: int, out: Path, seed: int) -> None:
 @main.command()
 @click.argument("model", type=Path)
 @click.argument("store", type=Path)
-def publish(model: Path, store: Path) -> None:
+@click.option("--check/--no-check", default=True, help="Whether to load and try MODEL first, as a server does.")
+def publish(model: Path, store: Path, check: bool) -> None:
     """Copy MODEL into the folder STORE as its next version.
 
     A server that reads STORE loads it by itself.
     """
     from ruo.model.store import publish as publish_model
 
-    click.echo(f"{store}: version {publish_model(model, store)}")
+    click.echo(f"{store}: version {publish_model(model, store, check)}")
 
 
 def _number(value: str) -> int | str:

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from ruo.wire import WIRES, WireError
+from ruo.wire.v2 import HEADER_LENGTH
 from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
@@ -48,6 +49,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
     app.before_request(partial(_admit, settings))
     app.after_request(partial(_record, metrics))
+    app.after_request(partial(_allow, settings))
     app.register_error_handler(Exception, _answer_error)
     return app
 
@@ -73,6 +75,7 @@ def _routes(settings: Settings, serving: Serving, inference: Inference, metrics:
         ("GET", "/v2", views.server),
         *((method, path.format(""), view) for method, path, view in of_a_model),
         *((method, path.format("/versions/<version>"), view) for method, path, view in of_a_model),
+        ("GET", "/v2/models", lambda: {"models": [serving.name]}),
         ("POST", "/v2/repository/index", views.index),
         ("POST", "/v2/repository/models/<model>/load", views.control),
         ("POST", "/v2/repository/models/<model>/unload", views.control),
@@ -89,14 +92,30 @@ class _Name(BaseConverter):
     regex = "[^/:]+"
 
 
-def _admit(settings: Settings) -> None:
+def _admit(settings: Settings) -> Response | None:
     """Before every request: check its token, and the name of its model, which the views do not take."""
     g.began = time.perf_counter()
+    if request.method == "OPTIONS" and settings.cors_origins:
+        return Response(status=204)  # a browser asks before it asks, without the token
     if settings.ruo_token and str(request.url_rule) not in _PROBES:
         check_token(settings.ruo_token, request.headers.get("Authorization"))
     model = (request.view_args or {}).pop("model", settings.model_name)
     if model != settings.model_name:
         raise WireError(f'There is no model "{model}" here; this server has "{settings.model_name}".', 404)
+    return None
+
+
+def _allow(settings: Settings, response: Response) -> Response:
+    """After every request: tell a browser whether its page may read the answer (CORS)."""
+    origin, allowed = request.headers.get("Origin"), settings.cors_origins.replace(",", " ").split()
+    if allowed:
+        response.vary.add("Origin")
+    if origin and ("*" in allowed or origin in allowed):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = "*"
+        response.headers["Access-Control-Allow-Headers"] = f"Authorization, Content-Type, {HEADER_LENGTH}"
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+    return response
 
 
 def _record(metrics: Metrics, response: Response) -> Response:

@@ -109,6 +109,8 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them; take the room for its counters."""
+    for number in (signal.SIGTERM, signal.SIGQUIT):  # else the copy of the master's handler would swallow them
+        signal.signal(number, signal.SIG_DFL)  # until the worker has its own
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[(worker.slot * _cores + core) % len(usable)] for core in range(_cores)})

@@ -9,12 +9,13 @@ from typing import cast
 
 from flask import Request, Response
 
+from ruo.model.signature import Model, decode_raw
 from ruo.wire import ONLY, InferRequest, InferResponse, Wire, WireError
 from ruo.wire.messages import Buffer
+from ruo.wire.v1 import SIGNATURE
 from server.body import read_body
 from server.limits import Gate
 from server.metrics import Metrics, Timing
-from server.model import Model, decode_raw
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Served, Serving
@@ -80,6 +81,8 @@ def _decode(wire: Wire, model: Model, request: Request, body: Buffer) -> InferRe
         if len(model.inputs) > 1:
             raise WireError("A raw binary request fits a model with one input only.")
         message.inputs[ONLY] = decode_raw(message.inputs[ONLY], model.inputs[0])
+    if message.signature not in ("", SIGNATURE, model.signature):
+        raise WireError(f'There is no signature "{message.signature:.60}" here; the only one is "{model.signature}".')
     known = [spec.name for spec in model.outputs]
     for name in message.outputs or ():
         if name not in known:

@@ -4,7 +4,10 @@
 is served. The server fingerprints and loads a copy, which cannot change in between.
 """
 
+import errno
 import json
+import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ruo.errors import ModelError
-from ruo.model.store import MANIFEST, SUFFIXES, is_saved_model, version_folders
+from ruo.model.formats import SUFFIXES, is_model_folder, is_weights
+from ruo.model.store import MANIFEST, version_folders
 from ruo.provenance import fingerprint
 
 MOST_REPLACED = 3  # how many replaced versions a worker keeps; each holds the memory of a model
@@ -28,18 +32,21 @@ class StoredModel(NamedTuple):
     stamp: tuple[object, ...]
 
 
-def newest(path: Path, after: int = 0) -> StoredModel:
+def newest(path: Path, after: int = 0, before: float = math.inf) -> StoredModel:
     """The model to serve; raises ModelError if there is none, and OSError if it cannot be read.
 
     Of a store's versions after `after` it is not the last but the first, so that none is left out, as long as a worker
-    can keep those that follow.
+    can keep those that follow. Versions from `before` on do not count.
     """
     if not path.exists():
         raise ModelError(
             f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
             "or a folder of versions."
         )
-    versions = [] if path.is_file() or is_saved_model(path) else version_folders(path)
+    versions = [] if path.is_file() or is_model_folder(path) else version_folders(path)
+    versions, has_versions = [folder for folder in versions if int(folder.name) < before], bool(versions)
+    if has_versions and not versions:
+        raise ModelError(f"There is no version before {before} in {path}.")
     if not versions:
         model = _model_in(path)
         return StoredModel(model, None, None, _stamp(model))
@@ -54,11 +61,7 @@ def newest(path: Path, after: int = 0) -> StoredModel:
 def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
     """A private copy for a block, and its fingerprint; raises ModelError if that is not the manifest's."""
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
-        copy = Path(folder) / stored.path.name
-        if stored.path.is_dir():
-            shutil.copytree(stored.path, copy, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(stored.path, copy)
+        copy = _copy(stored.path, Path(folder))
         if _stamp(stored.path) != stored.stamp:
             raise ModelError(f"The model at {stored.path} is being written; it is loaded once it has stopped changing.")
         sha256 = fingerprint(copy)
@@ -70,11 +73,29 @@ def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
         yield copy, sha256
 
 
+def _copy(path: Path, folder: Path) -> Path:
+    copy = folder / path.name
+    try:
+        if path.is_dir():
+            shutil.copytree(path, copy, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, copy)
+    except OSError as error:  # that of a folder lists its files'
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            room = f"There is no room in {folder.parent} for a copy of the model at {path}"
+            raise ModelError(f"{room}; free some, or set TMPDIR to another folder.") from error
+        raise
+    return copy
+
+
 def _model_in(path: Path) -> Path:
-    """A path that is a model, or the only model in a folder."""
-    if path.is_file() or is_saved_model(path):
+    """A path that is a model, or the only model in a folder, which may be MLflow's; weights beside it do not count."""
+    if path.is_file() or is_model_folder(path):
         return path
-    models = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES or is_saved_model(file)]
+    if (path / "MLmodel").is_file():
+        path /= "data"
+    files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+    models = [file for file in files if is_model_folder(file) or (file.suffix in SUFFIXES and not is_weights(file))]
     if len(models) != 1:
         count = f"{len(models)} models" if models else "no model"
         raise ModelError(f"There is {count} in {path}; put in one, or publish versions with: python -m ruo publish")

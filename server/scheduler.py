@@ -1,6 +1,6 @@
 """Which request computes next: one call of a model at a time, since the threads inside a call use all CPUs.
 
-A request is split into calls of `ROWS_PER_CALL` rows. The next call belongs to the request that would have finished
+A request is split into calls of as many rows as the model takes well. The next call belongs to the request that would have finished
 first on an idle server (earliest due date first). So requests of one size finish one after the other, a short request
 waits for one call of a long one, and a long request is not delayed forever, since later requests are due after it.
 """
@@ -14,10 +14,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ruo.model.compiled import ROWS_PER_CALL
+from ruo.model.signature import Model
 from ruo.wire import WireError
 from ruo.wire.messages import Array
-from server.model import Model
 
 
 class Scheduler:
@@ -25,19 +24,19 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._turn = EarliestDue()
-        self._call_s: WeakKeyDictionary[Model, float] = WeakKeyDictionary()  # seconds of a call of ROWS_PER_CALL rows
+        self._call_s: WeakKeyDictionary[Model, float] = WeakKeyDictionary()  # seconds of a full call
 
     def run(self, model: Model, arrays: list[Array], deadline: float = math.inf) -> tuple[list[Array], float]:
         """The outputs for any number of rows, and the seconds spent waiting for other requests.
 
         Raises WireError (503) if the deadline, a time of `time.monotonic`, passes before the last call begins.
         """
-        rows = len(arrays[0])
+        rows, most = len(arrays[0]), model.rows_per_call(arrays)
         # a model that has not been called yet is due at once, or a busy server would never warm it up
-        due = time.monotonic() + rows / ROWS_PER_CALL * self._call_s.get(model, 0.0)
+        due = time.monotonic() + rows / most * self._call_s.get(model, 0.0)
         pieces, waited, has_turn = [], 0.0, False
         try:
-            for start in range(0, max(1, rows), ROWS_PER_CALL):
+            for start in range(0, max(1, rows), most):
                 if has_turn and self._turn.is_wanted_before(due):
                     self._turn.release()
                     has_turn = False
@@ -46,8 +45,9 @@ class Scheduler:
                     has_turn = self._turn.acquire(due, deadline)
                     waited += time.monotonic() - began
                 if not has_turn:
-                    raise WireError("This request was not computed in time; try again, or add replicas.", 503)
-                pieces.append(self._call(model, [array[start : start + ROWS_PER_CALL] for array in arrays]))
+                    message = "The server did not get to compute this request in time; try again, or add replicas."
+                    raise WireError(message, 503)
+                pieces.append(self._call(model, [array[start : start + most] for array in arrays], most))
         finally:
             if has_turn:
                 self._turn.release()
@@ -55,10 +55,10 @@ class Scheduler:
             return pieces[0], waited
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
 
-    def _call(self, model: Model, arrays: list[Array]) -> list[Array]:
+    def _call(self, model: Model, arrays: list[Array], most: int) -> list[Array]:
         began = time.monotonic()
         outputs = model.run(arrays)
-        if len(arrays[0]) == ROWS_PER_CALL:  # shorter calls say little about a long request
+        if len(arrays[0]) == most:  # shorter calls say little about a long request
             # a single slow call may have waited for a CPU, so the estimate grows slowly
             self._call_s[model] = min(time.monotonic() - began, 1.2 * self._call_s.get(model, math.inf))
         return outputs

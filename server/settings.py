@@ -21,13 +21,16 @@ class Settings:
     model_poll_seconds: float = 5.0  # how often to look for a new model; 0 looks once, at the start
     model_grace_seconds: float = 300.0  # how long a replaced version can still be requested by its number
     model_precision: str = "f32"  # bf16: OpenVINO computes in bfloat16, exact to two digits, faster on some CPUs
-    ruo_trust_model: bool = False  # load .h5 and SavedModel too, which can run their author's code
+    model_modules: str = ""  # imported before a model is loaded, with RUO_TRUST_MODEL: names, with commas between them
+    model_signature: str = ""  # of a SavedModel that has several
+    ruo_trust_model: bool = False  # load .h5, SavedModel and Lambda layers too, which can run their author's code
     ruo_token: str = ""  # if set, every request except probes must carry it
     max_request_mb: float = 256.0  # the largest body, before and after decompression
     max_waiting: int = 32  # requests that may wait in one worker; more are refused at once
     max_waiting_mb: float = 1024.0  # the size of their bodies together
     request_timeout: float = 120.0  # seconds for one request to wait and compute
     body_timeout: float = 60.0  # seconds for one request's body to arrive
+    cors_origins: str = ""  # of web pages that may ask, with commas between them, or *
     pod_name: str = ""  # sent in answers, so that a client can see which pod answered
 
     @property
@@ -44,6 +47,10 @@ class Settings:
         settings = cls(**{name: _convert(name, value, getattr(defaults, name)) for name, value in values.items()})
         if settings.model_precision not in ("f32", "bf16"):
             raise SettingsError(f"MODEL_PRECISION={settings.model_precision!r} is neither f32, the default, nor bf16.")
+        if not settings.model_name or set("/:") & set(settings.model_name):
+            raise SettingsError(f"MODEL_NAME={settings.model_name!r} cannot be part of an address; leave out / and :.")
+        if settings.model_modules and not settings.ruo_trust_model:
+            raise SettingsError("MODEL_MODULES names code to run; set RUO_TRUST_MODEL=1 too, or leave it out.")
         return settings
 
 

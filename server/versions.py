@@ -12,9 +12,11 @@ from typing import NamedTuple
 from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.errors import ModelError
+from ruo.model.loading import load_model
+from ruo.model.signature import Model
+from ruo.model.store import version_folders
 from ruo.wire import WireError
 from server.metrics import Metrics
-from server.model import Model, load_model
 from server.repository import MOST_REPLACED, StoredModel, fetch, newest
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -50,6 +52,8 @@ class Serving:
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
         self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
         self._error: str | None = None
+        self.behind: str | None = None  # why an older version than the newest is served
+        self._served_stamp: tuple[object, ...] = ()
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
         self.slots, self._slot = WorkerSlots(), 0
@@ -113,6 +117,8 @@ class Serving:
         """Load a new model on disk; returns the stored model, for comparison the next time."""
         try:
             stored = newest(self._settings.model_path, self._after)
+            if stored.stamp == self._served_stamp:
+                self._set_behind(None)
             # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
                 self._load(stored)
@@ -124,11 +130,31 @@ class Serving:
                 log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
                 self._metrics.load_failures.inc()
             self._error = sentence
+            if self._current is None:
+                self._fall_back()
+            if isinstance(error, ModelError):
+                self._set_behind(sentence if self._current else None)
             return None
         except Exception:
             log.exception("Looking for a new model failed; trying again")
             return None
         return stored
+
+    def _fall_back(self) -> None:
+        """At the start, load the newest version that can be; the one that failed is tried again when it changes."""
+        path, failed, seen = self._settings.model_path, self._error, (self._after, self._stamp)
+        numbers = [int(folder.name) for folder in version_folders(path)] if path.is_dir() else []
+        for number in reversed(numbers):
+            if self._current is None and number != seen[0]:
+                with suppress(ModelError, OSError):
+                    self._load(newest(path, before=number + 1))
+        if self._current:
+            log.error("Version %s is served, since the newest cannot be loaded.", self._current.version)
+        (self._after, self._stamp), self._error = seen, failed
+
+    def _set_behind(self, why: str | None) -> None:
+        self.behind = why
+        self._metrics.is_behind.set(why is not None)
 
     def _is_new(self, stored: StoredModel) -> bool:
         if self._current is None:
@@ -148,9 +174,13 @@ class Serving:
                 model = current.model  # the same content with another name or time
             else:
                 run = self._scheduler.run
-                model = load_model(path, settings.ruo_trust_model, stored.path, settings.model_precision, run)
+                trusted, precision = settings.ruo_trust_model, settings.model_precision
+                modules, signature = settings.model_modules, settings.model_signature
+                model = load_model(path, trusted, stored.path, precision, run, modules, signature)
                 _free_memory()
         self._swap(Served(model, version, sha256))
+        self._served_stamp = stored.stamp
+        self._set_behind(None)
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
         self.slots.set(self._slot, "is_ready", 1)

@@ -10,13 +10,12 @@ from typing import Any
 import yaml
 from flask import Response, request
 
+from ruo.model.signature import TensorSpec
 from ruo.wire import WireError
 from ruo.wire.jsontext import loads
-from ruo.wire.v1 import SIGNATURE
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
 from server.metrics import Metrics
-from server.model import TensorSpec
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
@@ -49,7 +48,10 @@ class Views:
         """Whether a worker is ready, and how many of how many are."""
         workers = self.serving.ready_workers()
         state = {"live": True, "ready": workers > 0, "workers": workers, "of": self.serving.slots.expected()}
-        return state if workers else ({**state, "error": self.serving.why_not_ready()}, 503)
+        if workers:
+            behind = self.serving.behind
+            return state if behind is None else {**state, "version": self.serving.get().version, "error": behind}
+        return {**state, "error": self.serving.why_not_ready()}, 503
 
     def model_ready(self, version: str | None = None) -> Message:
         """Whether the model, or one version of it, is ready."""
@@ -132,7 +134,7 @@ class Views:
         }
         return {
             "model_spec": {"name": self.serving.name, "signature_name": "", "version": served.version},
-            "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
+            "metadata": {"signature_def": {"signature_def": {served.model.signature: signature}}},
         }
 
     def prometheus(self) -> Response:
@@ -157,12 +159,14 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
 
 def _configure(spec: TensorSpec) -> dict[str, Any]:
     # max_batch_size stands for the first dimension
-    return {"name": spec.name, "data_type": f"TYPE_{datatype_of(spec.dtype)}", "dims": list(spec.shape[1:])}
+    datatype = datatype_of(spec.dtype).replace("BYTES", "STRING")
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape[1:])}
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     dtype = {"f": "DT_FLOAT", "b": "DT_BOOL"}.get(spec.dtype.kind, f"DT_{spec.dtype.name.upper()}")
-    dtype = {"float16": "DT_HALF", "float64": "DT_DOUBLE"}.get(spec.dtype.name, dtype)
+    others = {"float16": "DT_HALF", "float64": "DT_DOUBLE", "object": "DT_STRING"}
+    dtype = others.get(spec.dtype.name, dtype)
     dimensions = [{"size": str(size), "name": ""} for size in spec.shape]
     return {"name": spec.name, "dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}}
 

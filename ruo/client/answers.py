@@ -51,6 +51,8 @@ def predictions_of(
     if answer.id and answer.id != request_id(chunk.start, chunk.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
     output = answer.outputs[chosen_output(answer.outputs, model.output_name)]
+    if output.dtype == object:
+        raise WireError("the predictions are text")
     if output.ndim == 0:
         raise WireError("the predictions are a single number")
     if len(output) != chunk.rows:

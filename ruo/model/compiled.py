@@ -12,38 +12,52 @@ from typing import Any
 
 import numpy as np
 
+from ruo.model.signature import Function
 from ruo.wire import WireError
 from ruo.wire.messages import Array
 
-Function = Callable[[list[Array]], list[Array]]
-
-# So many rows still fit the CPU's cache. Calls of 50,000 rows of a convolutional model take twice as long per row, and
-# gigabytes; Keras' own `predict`, with 32 rows per call, takes a hundred times as long.
-ROWS_PER_CALL = 2048
-
 
 def exported_dtype(dtype: Any) -> str:
-    """The name of an output's datatype for the caller: neither numpy nor JSON has bfloat16."""
+    """The name of a tensor's datatype for the caller: neither numpy nor JSON has bfloat16."""
     name = str(getattr(dtype, "name", dtype))
     return "float32" if name == "bfloat16" else name
 
 
-def output_names(loaded: Any) -> list[str]:
-    """The names of a Keras model's outputs; those of a layer that has two are numbered."""
+def input_names(keras: Any, loaded: Any) -> list[str]:
+    """The names of a Keras model's inputs: their keys where it takes a dict."""
+    return _names(keras, _nested(loaded, "input"), [tensor.name for tensor in loaded.inputs])
+
+
+def output_names(keras: Any, loaded: Any) -> list[str]:
+    """The names of a Keras model's outputs: their keys where it gives a dict; those of a layer that has two are numbered."""
     # a Sequential model has one output, named after its last layer as in a functional model
     names = getattr(loaded, "output_names", None) or [loaded.layers[-1].name]
+    return _names(keras, _nested(loaded, "output"), names)
+
+
+def _nested(loaded: Any, side: str) -> Any:
+    """A model's tensors as it nests them, in a dict or a list; a Sequential model does not say."""
+    tensors = getattr(loaded, f"{side}s")
+    return getattr(loaded, side, tensors[0] if len(tensors) == 1 else tensors)
+
+
+def _names(keras: Any, struct: Any, own: list[str]) -> list[str]:
+    paths = [path for path, _ in keras.tree.flatten_with_path(struct)]
+    keyed = [any(isinstance(part, str) for part in path) for path in paths]
+    names = [".".join(map(str, path)) if key else name for path, key, name in zip(paths, keyed, own, strict=True)]
     return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
 
 
 def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
     """A Keras model, compiled by Keras' backend; only OpenVINO uses `precision`."""
+    structure = _nested(loaded, "input")
 
     def forward(*tensors: Any) -> list[Any]:
-        inputs = tensors[0] if len(tensors) == 1 else list(tensors)
+        inputs = keras.tree.pack_sequence_as(structure, list(tensors))
         outputs: list[Any] = keras.tree.flatten(loaded(inputs, training=False))
         return outputs
 
-    names = output_names(loaded)
+    names = output_names(keras, loaded)
     if keras.backend.backend() == "openvino":
         return _compile_openvino(keras, loaded.inputs, forward, names, precision)
     return _call_graph(_trace_keras(keras, loaded, forward), names, loaded)
@@ -95,10 +109,13 @@ def _trace(forward: Callable[..., list[Any]], inputs: Iterable[Any]) -> Any:
     """TensorFlow's graph of a function of tensors, for any number of rows."""
     import tensorflow as tf
 
-    def exported(*tensors: Any) -> list[Any]:
-        return [tf.cast(output, exported_dtype(output.dtype)) for output in forward(*tensors)]
+    inputs = list(inputs)
 
-    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
+    def exported(*tensors: Any) -> list[Any]:
+        given = [tf.cast(tensor, own.dtype) for tensor, own in zip(tensors, inputs, strict=True)]
+        return [tf.cast(output, exported_dtype(output.dtype)) for output in forward(*given)]
+
+    signature = [tf.TensorSpec(tensor.shape, exported_dtype(tensor.dtype)) for tensor in inputs]
     # autograph would leave a file with the function's code in the temporary folder
     return tf.function(exported, input_signature=signature, autograph=False).get_concrete_function()
 
@@ -148,8 +165,11 @@ def _compile_openvino(
     import openvino as ov
     from openvino import opset13 as graph
 
-    nodes = [graph.parameter([size or -1 for size in tensor.shape], np.dtype(tensor.dtype)) for tensor in inputs]
-    outputs = forward(*(keras.ops.convert_to_tensor(node.output(0)) for node in nodes))
+    shapes = [[-1 if size is None else size for size in tensor.shape] for tensor in inputs]
+    types = [np.dtype(exported_dtype(tensor.dtype)) for tensor in inputs]
+    nodes = [graph.parameter(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
+    given = [keras.ops.convert_to_tensor(node.output(0)) for node in nodes]
+    outputs = forward(*(keras.ops.cast(tensor, own.dtype) for tensor, own in zip(given, inputs, strict=True)))
     dtypes = [np.dtype(exported_dtype(keras.backend.standardize_dtype(output.dtype))).type for output in outputs]
     results = [graph.convert(output.output, dtype) for output, dtype in zip(outputs, dtypes, strict=True)]
     lookups = _lookups(ov.Model(results, nodes))

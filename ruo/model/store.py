@@ -8,28 +8,41 @@ a rename is atomic.
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ruo.errors import ModelError
+from ruo.model.formats import SUFFIXES, is_model_folder, refuse_foreign
 from ruo.provenance import fingerprint
 
 MANIFEST = "MANIFEST.json"
-SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
 
 
-def publish(model: Any, store: str | os.PathLike[str]) -> str:
+def publish(model: Any, store: str | os.PathLike[str], check: bool = False) -> str:
     """Add a model to a store as its newest version and return the version's number, "1" for the first.
 
-    `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``.
+    `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``. With
+    `check` it has to load and answer first, as in a server with these environment variables, in a process of its own.
     """
     store = Path(store)
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"The store {store} cannot be made ({error.strerror}); give a folder.") from error
     with tempfile.TemporaryDirectory(prefix=".publishing-", dir=store, ignore_cleanup_errors=True) as work:
         folder = Path(work) / "version"
         folder.mkdir()
         copy = _copy(model, folder)
+        origin = str(model) if isinstance(model, (str, os.PathLike)) else "the model in memory"
+        try:
+            refuse_foreign(copy)
+        except ModelError as error:
+            raise ModelError(f"{origin} cannot be published: {error}") from error
+        if check:
+            _try(copy, origin)
         manifest = {"model": copy.name, "sha256": fingerprint(copy)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for path in [*folder.rglob("*"), folder]:
@@ -44,9 +57,17 @@ def version_folders(store: Path) -> list[Path]:
     return sorted(numbered, key=lambda path: int(path.name))
 
 
-def is_saved_model(path: Path) -> bool:
-    """Whether a path is a SavedModel directory."""
-    return (path / "saved_model.pb").is_file()
+def _try(copy: Path, origin: str) -> None:
+    command = [sys.executable, "-m", "ruo.model.loading", str(copy), origin]
+    home = str(Path(__file__).parents[2])
+    paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [
+            f"{origin} cannot be loaded: its process ended by {done.returncode}."
+        ]
+        raise ModelError(lines[-1])
 
 
 def _copy(model: Any, folder: Path) -> Path:
@@ -54,7 +75,7 @@ def _copy(model: Any, folder: Path) -> Path:
         model.save(folder / "model.keras")
         return folder / "model.keras"
     path = Path(model)
-    if is_saved_model(path):
+    if is_model_folder(path):
         return Path(shutil.copytree(path, folder / "model", copy_function=shutil.copyfile))
     if path.is_file() and path.suffix in SUFFIXES:
         return Path(shutil.copyfile(path, folder / f"model{path.suffix}"))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ruo.wire.messages import Array, Buffer, Encoded, WireError
+from ruo.wire.messages import ONLY, Array, Buffer, Encoded, WireError
+from ruo.wire.text import as_tensor
 
 MAX_DIMENSIONS = 32
 _NUMBERS = {bool, int, float, type(None)}
@@ -51,17 +52,19 @@ def encode_json(message: dict[str, Any] | list[Any] | Array) -> Encoded:
     return Encoded({"Content-Type": "application/json"}, [dumps(message)])
 
 
-def require_finite(array: Array) -> None:
+def require_finite(array: Array, tensor: str = ONLY) -> None:
     """Raise WireError with the row and column of the first NaN or Infinity in a float array (rows, ...)."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
     column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
-    raise WireError(f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2.", row=row, column=column)
+    raise WireError(
+        f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2.", 400, row, column, tensor
+    )
 
 
-def to_array(data: object, name: str) -> Array:
-    """A nested list of numbers as an array; the WireError for anything else says which element of `name` it is."""
+def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
+    """A nested list of numbers, or of text, as an array; the WireError for others says which element of `name` it is."""
     if _holds_numbers(data):  # beside a text, numpy would give each number as much memory as the text
         with contextlib.suppress(ValueError):  # lists of unequal length
             array = np.asarray(data)
@@ -69,6 +72,8 @@ def to_array(data: object, name: str) -> Array:
                 return array
     array = np.asarray(data, dtype=object)
     cells = array.ravel().tolist()
+    if may_be_text and cells and set(map(type, cells)) <= {str, bytes}:
+        return as_tensor(cells).reshape(array.shape)
     if array.ndim > MAX_DIMENSIONS or not set(map(type, cells)) <= _NUMBERS:
         raise WireError(_why_no_array(array.shape, cells, name))
     try:

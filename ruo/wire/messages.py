@@ -14,13 +14,21 @@ ONLY = ""
 
 
 class WireError(ValueError):
-    """A message that breaks its protocol, with the status for the answer; `row` and `column` name a cell at fault."""
+    """A message that breaks its protocol, with the status for the answer; the others name a cell at fault."""
 
-    def __init__(self, message: str, status: int = 400, row: int | None = None, column: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: int = 400,
+        row: int | None = None,
+        column: int | None = None,
+        tensor: str = ONLY,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.row = row
         self.column = column
+        self.tensor = tensor
 
 
 class Encoded(NamedTuple):
@@ -44,6 +52,7 @@ class InferRequest:
     outputs: dict[str, bool] | None = None
     binary: bool = False
     columnar: bool = False
+    signature: str = ""  # of the model; empty for its default
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ tensors by name) and is answered by ``outputs``. The comments quote the rule bes
 Serving, "RESTful API"; KServe's "V1 protocol" is the same with ``instances`` only.
 """
 
+import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,48 +14,52 @@ import numpy as np
 
 from ruo.wire.jsontext import encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
+from ruo.wire.text import as_texts
 
 SIGNATURE = "serving_default"  # TensorFlow Serving's name for a model's default function
 
 
 def encode_request(request: InferRequest) -> Encoded:
-    """The only tensor, (rows, ...), as `instances`; raises WireError for NaN and Infinity."""
-    (array,) = request.inputs.values()
-    require_finite(array)
-    return encode_json({"instances": array})
+    """The tensors as `instances`, in rows that name them where there are several, or columnar as `inputs`.
+
+    Raises WireError for NaN and Infinity.
+    """
+    for name, array in request.inputs.items():
+        require_finite(array, name)
+    return encode_json(
+        {"inputs": _columns(request.inputs)} if request.columnar else {"instances": _rows(request.inputs)}
+    )
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors from `instances` (rows) or from `inputs` (columns)."""
     message = loads(body)
+    if re.search(rb'"b64"', body):
+        message = _binary(message)
     # [TFS] 'Input Tensors in row ("instances") or columnar ("inputs") format. A request can have either of them but NOT both.'
     if not isinstance(message, dict) or ("instances" in message) == ("inputs" in message):
         raise WireError('The body must be a JSON object with either "instances" or "inputs".')
     # [TFS] "If unspecifed default serving signature is used."
-    if message.get("signature_name", SIGNATURE) != SIGNATURE:
-        raise WireError(f'There is no signature {message["signature_name"]!r:.60}; the only one is "{SIGNATURE}".')
+    signature = message.get("signature_name") or ""
+    if not isinstance(signature, str):
+        raise WireError('"signature_name" must be a string.')
     if "inputs" in message:
-        return InferRequest(_by_name(message["inputs"], "inputs"), columnar=True)
+        inputs = _by_name(message["inputs"], "inputs", may_be_text=True)
+        return InferRequest(inputs, columnar=True, signature=signature)
     instances = message["instances"]
     if not isinstance(instances, list):
         raise WireError('"instances" must be a list with one element per row.')
     # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
     if instances and all(isinstance(instance, dict) for instance in instances):
-        return InferRequest(_rows_by_name(instances))
-    return InferRequest({ONLY: to_array(instances, "instances")})
+        return InferRequest(_rows_by_name(instances, may_be_text=True), signature=signature)
+    return InferRequest({ONLY: to_array(instances, "instances", may_be_text=True)}, signature=signature)
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     """The outputs in the request's format: a single one without its name, several with their names."""
-    outputs = response.outputs
     if request.columnar:
-        return encode_json({"outputs": _single(outputs)})
-    # [TFS] "If the output of the model contains only one named tensor, we omit the name [...]. If the model outputs
-    # multiple named tensors, we output a list of objects instead"
-    if len(outputs) == 1:
-        return encode_json({"predictions": _single(outputs)})
-    rows = [dict(zip(outputs, map(np.asarray, row), strict=True)) for row in zip(*outputs.values(), strict=True)]
-    return encode_json({"predictions": rows})
+        return encode_json({"outputs": _columns(response.outputs)})
+    return encode_json({"predictions": _rows(response.outputs)})
 
 
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
@@ -69,23 +75,55 @@ def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     raise WireError('The answer is not a JSON object with "predictions".')
 
 
-def _single(tensors: dict[str, Array]) -> Any:
-    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+def _columns(tensors: dict[str, Array]) -> Any:
+    """The only tensor, or several by their names."""
+    named = {name: _nested(array) for name, array in tensors.items()}
+    return next(iter(named.values())) if len(named) == 1 else named
 
 
-def _by_name(tensors: object, what: str) -> dict[str, Array]:
+def _rows(tensors: dict[str, Array]) -> Any:
+    """The only tensor, or rows that hold one object each."""
+    # [TFS] "If the output of the model contains only one named tensor, we omit the name [...]. If the model outputs
+    # multiple named tensors, we output a list of objects instead"; and so for inputs
+    columns = _columns(tensors)
+    if len(tensors) == 1:
+        return columns
+    arrays = [map(np.asarray, column) if isinstance(column, np.ndarray) else column for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*arrays, strict=True)]
+
+
+def _nested(array: Array) -> Array | list[Any]:
+    """What JSON holds: an array of numbers, or lists of text."""
+    return as_texts(array).tolist() if array.dtype == object else array
+
+
+def _binary(value: Any) -> Any:
+    """[TFS] "use a JSON object with key b64 and the base64 encoded string as the value"; here it becomes bytes."""
+    if isinstance(value, list):
+        return [_binary(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"b64"}:
+        return {key: _binary(part) for key, part in value.items()}
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (TypeError, ValueError):
+        raise WireError(f'{{"b64": {value["b64"]!r:.40}}} is not base64.') from None
+
+
+def _by_name(tensors: object, what: str, may_be_text: bool = False) -> dict[str, Array]:
     if isinstance(tensors, dict):
         if not tensors:
             raise WireError(f'"{what}" names no tensor.')
-        return {name: to_array(data, f'{what}["{name}"]') for name, data in tensors.items()}
-    return {ONLY: to_array(tensors, what)}
+        return {name: to_array(data, f'{what}["{name}"]', may_be_text) for name, data in tensors.items()}
+    return {ONLY: to_array(tensors, what, may_be_text)}
 
 
-def _rows_by_name(rows: list[dict[str, Any]]) -> dict[str, Array]:
+def _rows_by_name(rows: list[dict[str, Any]], may_be_text: bool = False) -> dict[str, Array]:
     first = rows[0]
     if not first:
         raise WireError("Row 0 names no tensor.")
     for index, row in enumerate(rows):
         if row.keys() != first.keys():
             raise WireError(f"Row {index} names {sorted(row)}, row 0 names {sorted(first)}.")
-    return {name: to_array([row[name] for row in rows], f'"{name}"') for name in first}
+    return {name: to_array([row[name] for row in rows], f'"{name}"', may_be_text) for name in first}

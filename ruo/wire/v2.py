@@ -12,10 +12,11 @@ import numpy as np
 
 from ruo.wire.jsontext import MAX_DIMENSIONS, dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
+from ruo.wire.text import as_texts, from_bytes, to_bytes
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-# [BIN] "little-endian byte order, row major, without stride or padding between elements"
+# of numbers: [BIN] "little-endian byte order, row major, without stride or padding between elements"
 # [BIN] "For BOOL type element true is a single byte with value 1 and false is a single byte with value 0."
 DATATYPES = {
     "BOOL": np.dtype("?"),
@@ -31,7 +32,11 @@ DATATYPES = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+# text: [BIN] "For BYTES type each element is represented by a 4-byte unsigned integer giving the length followed by the
+# actual bytes."
+BYTES = np.dtype(object)
+TENSORS = {**DATATYPES, "BYTES": BYTES}
+_NAMES = {dtype: name for name, dtype in TENSORS.items()}
 _KINDS: dict[type, str] = {dict: "a JSON object", list: "a list", str: "a string", bool: "true or false"}
 
 T = TypeVar("T")
@@ -40,6 +45,8 @@ D = TypeVar("D")
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
     """The protocol's name of a numpy dtype; raises WireError where it has none."""
+    if dtype.kind in "SU":
+        return "BYTES"
     try:
         return _NAMES[np.dtype(dtype).newbyteorder("<")]
     except KeyError:
@@ -56,8 +63,8 @@ def encode_request(request: InferRequest) -> Encoded:
 
 def encode_json_request(request: InferRequest) -> Encoded:
     """All inputs as JSON `data`; raises WireError for NaN and Infinity."""
-    for array in request.inputs.values():
-        require_finite(array)
+    for name, array in request.inputs.items():
+        require_finite(array, name)
     return _encode(_request_head(request), "inputs", request.inputs, dict.fromkeys(request.inputs, False))
 
 
@@ -132,15 +139,13 @@ def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], bin
         datatype = datatype_of(tensor.dtype)
         # [OIP] "the shape and data must represent the full shape and contents of the entire batch"
         entry: dict[str, Any] = {"name": name, "shape": list(tensor.shape), "datatype": datatype}
-        array = np.ascontiguousarray(tensor, dtype=DATATYPES[datatype])
+        array = np.ascontiguousarray(tensor, dtype=TENSORS[datatype])
         if binary[name]:
+            buffers.append(_bytes_of(array))
             # [BIN] "int64 parameter indicating the size of the tensor binary data, in bytes"
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-            buffers.append(array.data.cast("B") if array.size else b"")  # a view of no bytes cannot be cast
+            entry["parameters"] = {"binary_data_size": len(buffers[-1])}
         else:
-            # [OIP] "data" may be nested or flat, in row-major order; flat is shorter. orjson does not write FP16, and
-            # FP32 is read back to the same value.
-            entry["data"] = array.ravel().astype(np.float32) if datatype == "FP16" else array.ravel()
+            entry["data"] = _json_of(array)
         entries.append(entry)
     message = {**message, key: entries}
     if not any(binary.values()):
@@ -150,6 +155,20 @@ def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], bin
     text = dumps(message)
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
     return Encoded(headers, [text, *buffers])
+
+
+def _bytes_of(array: Array) -> Buffer:
+    if array.dtype == BYTES:
+        return to_bytes(array)
+    return array.data.cast("B") if array.size else b""  # a view of no bytes cannot be cast
+
+
+def _json_of(array: Array) -> Array | list[Any]:
+    """[OIP] "data" may be nested or flat, in row-major order; flat is shorter."""
+    if array.dtype == BYTES:
+        return as_texts(array).ravel().tolist()
+    # orjson does not write FP16, and FP32 is read back to the same value
+    return array.ravel().astype(np.float32) if array.dtype == np.float16 else array.ravel()
 
 
 class _Entry(NamedTuple):
@@ -191,27 +210,33 @@ def _tensors(message: object, key: str, body: Buffer, offset: int) -> dict[str, 
 def _entry(fields: dict[str, Any], where: str) -> _Entry:
     name = _name(fields, where)
     datatype = fields.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; use one of {", ".join(DATATYPES)}.')
+    if not isinstance(datatype, str) or datatype not in TENSORS:
+        raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; use one of {", ".join(TENSORS)}.')
     shape = fields.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
     # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well
     if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**59:
         raise WireError(f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**59 values.')
-    return _Entry(where, name, DATATYPES[datatype], tuple(shape))
+    return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 
 def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array:
     if type(size) is not int or size < 0:
         raise WireError(f"{entry}: binary_data_size must be a whole number from 0 up.")
-    expected = math.prod(entry.shape) * entry.dtype.itemsize
+    count = math.prod(entry.shape)
+    expected = size if entry.dtype == BYTES else count * entry.dtype.itemsize
     if size != expected:
         raise WireError(f"{entry} takes {expected} bytes, binary_data_size says {size}.")
     left = memoryview(body).nbytes - offset
     if size > left:
         raise WireError(f"{entry} takes {size} bytes, the body has {left} left for it.")
-    array = np.frombuffer(body, dtype=entry.dtype, count=math.prod(entry.shape), offset=offset)
+    if entry.dtype == BYTES:
+        texts = from_bytes(memoryview(body)[offset : offset + size], count)
+        if texts is None:
+            raise WireError(f"{entry}: its {size} bytes are not {count} elements, each behind its length.")
+        return texts.reshape(entry.shape)
+    array = np.frombuffer(body, dtype=entry.dtype, count=count, offset=offset)
     # numpy does not define what a bool of any other byte is
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
@@ -221,7 +246,9 @@ def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array
 def _from_json(data: object, entry: _Entry) -> Array:
     if not isinstance(data, list):
         raise WireError(f"{entry}: data must be a list.")
-    array = to_array(data, f"{entry.where}.data")
+    array = to_array(data, f"{entry.where}.data", may_be_text=entry.dtype == BYTES)
+    if array.size and (entry.dtype == BYTES) != (array.dtype == BYTES):
+        raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
     if array.size != math.prod(entry.shape):
         raise WireError(f"{entry} takes {math.prod(entry.shape)} values, data has {array.size}.")
     if array.dtype.kind == "f" and entry.dtype.kind != "f":

@@ -58,7 +58,7 @@ ANSWERS = {
     "a shape that is astronomical": (output(shape=[10, 10**18]), r"at most 32 dimensions and 2\*\*59 values"),
     "no datatype": (output(datatype=None), "datatype"),
     "another datatype": (output(datatype="FP31"), "datatype"),
-    "text for numbers": (output(datatype="BYTES", data=["a"] * 10), "has datatype 'BYTES'"),
+    "text for numbers": (output(datatype="BYTES", data=["a"] * 10), "the predictions are text"),
     "numbers as text": (output(data=["1"] * 10), r'is "1", which is not a number'),
     "no data": (output(data=None), "data"),
     "too little data": (output(data=[1.0]), "takes 10 values, data has 1"),

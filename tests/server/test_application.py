@@ -279,6 +279,8 @@ MALFORMED = [
     ("POST", V1_PREDICT, {"instances": [1, 2]}, 400, "model takes"),
     ("POST", V1_PREDICT, {"instances": [[1] * 7]}, 400, "[1, 7]"),
     ("POST", V1_PREDICT, {"instances": [{"z": [1] * 8}]}, 400, 'no input "z"'),
+    ("POST", V1_PREDICT, {"inputs": {"x": "abc"}}, 400, "holds text"),
+    ("POST", V1_PREDICT, {"instances": [[1] * 8], "signature_name": "z"}, 400, "signature"),
     ("POST", V1_PREDICT, {"inputs": 7}, 400, "single number"),
     # the paper's
     ("POST", "/test", "no json", 400, "not JSON"),

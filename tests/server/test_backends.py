@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.model import load_model
+from ruo.model.loading import load_model
 from tests.server.serving import HOME
 
 PROGRAM = """

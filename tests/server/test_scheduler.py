@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 import pytest
 
-from ruo.model.compiled import ROWS_PER_CALL
+from ruo.model.signature import ROWS_PER_CALL
 from ruo.wire import WireError
 from server.scheduler import EarliestDue, Scheduler
 
@@ -20,6 +20,9 @@ class Calls:
         self.scheduler, self.pause, self.go = scheduler, pause, threading.Event()
         self.values, self.rows = [], []
         self.go.set()
+
+    def rows_per_call(self, arrays):
+        return ROWS_PER_CALL
 
     def run(self, arrays):
         self.rows.append(len(arrays[0]))

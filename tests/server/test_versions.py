@@ -127,8 +127,10 @@ def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, 
     publish(models["mlp"], tmp_path)
     serving = serving(tmp_path)
     current(serving)
-    publish(models["broken"], tmp_path / "aside")
+    publish(models["other"], tmp_path / "aside")
     shutil.copy(models[name], tmp_path / "aside" / "1" / "model.keras")
+    if name == "broken":  # which cannot be published
+        (tmp_path / "aside" / "1" / "MANIFEST.json").unlink()
     (tmp_path / "aside" / "1").rename(tmp_path / "2")
     assert says in wait_for(lambda: serving._error)
     assert serving.get().version == "1"

@@ -1,0 +1,196 @@
+"""A model from disk, compiled and warmed up. ``python -m ruo.model.loading PATH`` tries whether it can be served."""
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ruo.errors import ModelError
+from ruo.model.compiled import compile_keras, compile_signature, exported_dtype, input_names, output_names
+from ruo.model.formats import is_saved_model, refuse_foreign
+from ruo.model.keras2 import without_old_arguments
+from ruo.model.reasons import reason_of
+from ruo.model.signature import BYTES_PER_CALL, ROWS_PER_CALL, Model, TensorSpec
+from ruo.wire import WireError
+from ruo.wire.messages import Array
+
+_SHORT_S = 0.05  # a call that takes no longer than this delays nobody
+_LENGTHS = (32, 64, 128, 256, 16, 8, 4, 2, 1)  # of inputs of any length, until one is right for the model's windows
+
+Run = Callable[[Model, list[Array]], object]
+
+
+def load_model(
+    path: Path,
+    trusted: bool = False,
+    origin: Path | None = None,
+    precision: str = "f32",
+    run: Run = lambda model, arrays: model.run(arrays),
+    modules: str = "",
+    signature: str = "",
+) -> Model:
+    """Load a model, compile it, and warm it up by `run`; errors say that it comes from `origin`.
+
+    Every format but ``.keras`` can run code while it is loaded, and so can Lambda layers and `modules`, which are imported
+    first (names with commas between them); so they are refused unless `trusted`. `signature` is the one of a SavedModel.
+    """
+    origin = origin or path
+    try:
+        refuse_foreign(path)
+        is_keras = path.suffix == ".keras" or (path / "config.json").is_file()
+        if not is_keras and not trusted:
+            raise ModelError(
+                ".h5 and SavedModel can run their author's code; set RUO_TRUST_MODEL=1 if you trust the author, "
+                "or save the model as .keras."
+            )
+        if is_saved_model(path):
+            model = _load_saved_model(path, signature)
+        else:
+            model = _load_keras(path, precision, trusted, _import(modules) if trusted else {})
+        return _warm_up(model, run)
+    except Exception as error:
+        raise ModelError(f"The model at {origin} cannot be loaded: {reason_of(error, path, origin)}") from error
+
+
+def _import(modules: str) -> dict[str, Any]:
+    """What the modules define, for models that were saved without registering it."""
+    defined: dict[str, Any] = {}
+    for name in filter(None, map(str.strip, modules.split(","))):
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise ModelError(f"MODEL_MODULES names {name}, which cannot be imported ({error}).") from error
+        defined |= {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    return defined
+
+
+def _load_keras(path: Path, precision: str, trusted: bool, custom_objects: Mapping[str, Any]) -> Model:
+    import keras
+
+    with without_old_arguments(path) as readable:
+        loaded = keras.saving.load_model(readable, custom_objects, compile=False, safe_mode=not trusted)
+    if not getattr(loaded, "inputs", None):
+        raise ModelError("it has no input shape; build it before it is saved, or export it as a SavedModel.")
+    inputs = _specs(zip(input_names(keras, loaded), loaded.inputs, strict=True))
+    outputs = _specs(zip(output_names(keras, loaded), loaded.outputs, strict=True))
+    _require_free_rows(inputs)
+    if stateful := [layer.name for layer in loaded.layers if getattr(layer, "stateful", False)]:
+        raise ModelError(f'its layer "{stateful[0]}" is stateful, so that a row would depend on other requests.')
+    backend = keras.backend.backend()
+    if backend == "openvino" and any(spec.dtype == object for spec in inputs):
+        raise ModelError("it takes text, which OpenVINO cannot; set KERAS_BACKEND=tensorflow.")
+    kind = "h5" if path.suffix in (".h5", ".hdf5") else "keras"
+    return Model(f"{backend}_{kind}", inputs, outputs, compile_keras(keras, loaded, precision))
+
+
+def _load_saved_model(path: Path, wanted: str) -> Model:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    names = list(loaded.signatures)
+    # TensorFlow names its default signature "serving_default", Keras' export "serve"
+    preferred = [wanted] if wanted else ["serving_default", "serve", *(names if len(names) == 1 else [])]
+    name = next((name for name in preferred if name in names), None)
+    if name is None:
+        known = f"it has the signatures {', '.join(names)}" if names else "it has no signature"
+        lacks = f", not {wanted}; set MODEL_SIGNATURE to one of them." if wanted else "; name one in MODEL_SIGNATURE."
+        raise ModelError(known + (lacks if names else "; export it with model.export()."))
+    signature = loaded.signatures[name]
+    inputs = _specs(signature.structured_input_signature[1].items())
+    _require_free_rows(inputs)
+    outputs = _specs(signature.structured_outputs.items())
+    function = compile_signature(signature, loaded)
+    return Model("tensorflow_savedmodel", inputs, outputs, function, signature=name)
+
+
+def _specs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
+    return [_spec(name, tensor) for name, tensor in tensors]
+
+
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    kind = exported_dtype(tensor.dtype)
+    if getattr(tensor.shape, "rank", 0) is None:
+        raise ModelError(f'its tensor "{name}" may have any number of dimensions; export it with an input_signature.')
+    dtype = np.dtype(object if kind == "string" else kind)
+    return TensorSpec(name, dtype, tuple(-1 if size is None else int(size) for size in tensor.shape))
+
+
+def _require_free_rows(inputs: list[TensorSpec]) -> None:
+    for name, _, shape in inputs:
+        if not shape:
+            raise ModelError(f'its input "{name}" is a single value and has no rows.')
+        if shape[0] != -1:
+            raise ModelError(
+                f'its input "{name}" takes exactly {shape[0]} rows; build it with any number of rows (batch_size=None).'
+            )
+
+
+def _warm_up(model: Model, run: Run) -> Model:
+    """Call the model with one row and more, since the first call takes long; and learn how many rows a call should have."""
+    has_any_length = any(-1 in spec.shape[1:] for spec in model.inputs)
+    is_choosy = has_any_length or any(spec.dtype == object for spec in model.inputs)
+    for length in _LENGTHS if has_any_length else (1,):
+        try:
+            return _measure(model, length, run)
+        except WireError as error:
+            if not is_choosy or error.status == 500:
+                raise
+    return model  # which values it takes is known to its clients only
+
+
+def _measure(model: Model, length: int, run: Run) -> Model:
+    """The model with its bytes per call: more rows as long as a call is short, or each row takes less than before."""
+    seconds: list[float] = []
+
+    def timed(arrays: list[Array]) -> list[Array]:
+        began = time.perf_counter()
+        outputs = model.run(arrays)
+        seconds.append(time.perf_counter() - began)
+        return outputs
+
+    def cost_of(rows: int) -> float:
+        for _ in range(2):  # the first of a size is slower
+            run(trial, _blank(model, rows, length))
+        return min(seconds[-2:])
+
+    trial = replace(model, run=timed)
+    row_bytes = max(1, sum(array.nbytes for array in _blank(model, 1, length)))
+    rows, cost, most = 1, cost_of(1), max(1, min(ROWS_PER_CALL, BYTES_PER_CALL // row_bytes))
+    while rows < most:
+        more = min(4 * rows, most)
+        longer = cost_of(more)
+        if longer > max(_SHORT_S, 0.9 * cost * more / rows):
+            break
+        rows, cost = more, longer
+    measured = replace(model, call_bytes=rows * row_bytes)
+    run(measured, _blank(model, rows, length))
+    return measured
+
+
+def _blank(model: Model, rows: int, length: int) -> list[Array]:
+    shapes = [(rows, *(length if size == -1 else size for size in spec.shape[1:])) for spec in model.inputs]
+    fill = [b"" if spec.dtype == object else 0 for spec in model.inputs]
+    specs = zip(shapes, fill, model.inputs, strict=True)
+    return [np.full(shape, value, spec.dtype) for shape, value, spec in specs]
+
+
+if __name__ == "__main__":
+    settings = {
+        name: os.environ.get(name.upper(), "") for name in ("model_modules", "model_signature", "ruo_trust_model")
+    }
+    try:
+        load_model(
+            Path(sys.argv[1]),
+            trusted=settings.pop("ruo_trust_model") in ("1", "true", "yes", "on"),
+            origin=Path(sys.argv[2]),
+            modules=settings["model_modules"],
+            signature=settings["model_signature"],
+        )
+    except ModelError as error:
+        sys.exit(str(error))

@@ -1,0 +1,184 @@
+"""Files that are no model, or cannot be served: each is refused in one sentence with its cause."""
+
+import gzip
+import importlib
+import io
+import json
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from ruo.errors import ModelError
+from ruo.model.loading import load_model
+from ruo.model.store import publish
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Keras and TensorFlow, about what such models are
+
+
+@pytest.fixture(scope="module")
+def parts(keras, tmp_path_factory):
+    """Models in every format, in one folder, to be broken."""
+    folder, layers = tmp_path_factory.mktemp("parts"), keras.layers
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(64, "relu"), layers.Dense(2)])
+    model.save(folder / "good.keras")
+    model.save(folder / "good.h5")
+    model.save_weights(folder / "good.weights.h5")
+    model.export(folder / "saved", verbose=False)
+    keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x)]).save(folder / "code.keras")
+    keras.Sequential([keras.Input(batch_shape=(3, 4)), layers.Dense(1)]).save(folder / "fixed.keras")
+    keras.Sequential([keras.Input(batch_shape=(1, 5, 2)), layers.LSTM(2, stateful=True)]).save(
+        folder / "stateful.keras"
+    )
+    inner = importlib.import_module("tests.server.models.own")
+    keras.Sequential([keras.Input((3,)), inner.Scale(3.0)]).save(folder / "own.keras")
+    keras.Sequential([keras.Input((3,)), layers.Dense(1, inner.cubed)]).save(folder / "activation.keras")
+    tf = importlib.import_module("tensorflow")
+    module = tf.Module()
+    spec = tf.TensorSpec((None, 1), tf.float32)
+    functions = {name: tf.function(lambda x: {"y": 2 * x}, input_signature=[spec]) for name in ("first", "second")}
+    module.first, module.second = functions.values()
+    tf.saved_model.save(module, str(folder / "several"), signatures=functions)
+    tf.saved_model.save(tf.Module(), str(folder / "none"))
+    return folder
+
+
+def zipped(parts, **changed):
+    """The good .keras file with other contents; None leaves a file out."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(parts / "good.keras") as old, zipfile.ZipFile(data, "w") as new:
+        for name in old.namelist():
+            content = changed.get(name.split(".")[0], old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return data.getvalue()
+
+
+def config(parts, old, new):
+    with zipfile.ZipFile(parts / "good.keras") as file:
+        return file.read("config.json").replace(old, new)
+
+
+def without(parts, path):
+    def copy(target):
+        shutil.copytree(parts / "saved", target)
+        gone = target / path
+        shutil.rmtree(gone) if gone.is_dir() else gone.write_bytes(gone.read_bytes()[:40])
+
+    return copy
+
+
+FILES = {
+    "empty.keras": (lambda p: b"", "empty"),
+    "empty.h5": (lambda p: b"", "empty"),
+    "cut.keras": (lambda p: (p / "good.keras").read_bytes()[:3000], "cut off or damaged"),
+    "cut.h5": (lambda p: (p / "good.h5").read_bytes()[:3000], "cut off or damaged"),
+    "changed.keras": (lambda p: zipped(p).replace(b"HDF", b"XXX"), "cut off or damaged"),
+    "page.keras": (lambda p: b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
+    "page.h5": (lambda p: b"<html>404</html>", "web page"),
+    "pointer.keras": (lambda p: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "hdf5.keras": (lambda p: (p / "good.h5").read_bytes(), "name it .h5"),
+    "zip.h5": (lambda p: (p / "good.keras").read_bytes(), "name it .keras"),
+    "text.keras": (lambda p: b"hello", "not a .keras file"),
+    "text.h5": (lambda p: b"hello", "not an HDF5 file"),
+    "model.onnx": (lambda p: b"\x08\x07\x12\x07pytorch", "ONNX"),
+    "onnx.keras": (lambda p: b"\x08\x07\x12\x08tf2onnx:", "ONNX"),
+    "model.tflite": (lambda p: b"\x1c\0\0\0TFL3\x14\0", "TensorFlow Lite"),
+    "joblib.keras": (lambda p: pickle.dumps({"model": 1}), "pickle"),
+    "compressed.pkl": (lambda p: b"x\x9cabc", "joblib"),
+    "archive.keras": (lambda p: gzip.compress(b"tar"), "unpack it"),
+    "array.npy": (lambda p: b"\x93NUMPY\x01\0", "NumPy"),
+    "model.json": (lambda p: b'{"class_name": "Sequential"}', "no weights"),
+    "saved_model.pb": (lambda p: (p / "saved" / "saved_model.pb").read_bytes(), "give the folder"),
+    "model.txt": (lambda p: b"hello", "must end in"),
+    "good.weights.h5": (lambda p: (p / "good.weights.h5").read_bytes(), "weights only"),
+    "weights.h5": (lambda p: (p / "good.weights.h5").read_bytes(), "weights only"),
+    "half.keras": (lambda p: zipped(p, config=None), "no config.json"),
+    "unweighted.keras": (lambda p: zipped(p, model=None), "model.weights.h5"),
+    "json.keras": (lambda p: zipped(p, config=b"{"), "config.json"),
+    "keras2.keras": (lambda p: zipped(p, metadata=json.dumps({"keras_version": "2.12.0"})), "tf_keras"),
+    "layer.keras": (lambda p: zipped(p, config=config(p, b'"Dense"', b'"Gone"')), 'class "Gone"'),
+    "argument.keras": (lambda p: zipped(p, config=config(p, b'"units"', b'"unitz"')), "'units'"),
+    "function.keras": (lambda p: zipped(p, config=config(p, b'"relu"', b'"gone"')), '"gone"'),
+    "units.keras": (lambda p: zipped(p, config=config(p, b'"units": 64', b'"units": 63')), "64"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_no_model_is_told_from_one(parts, tmp_path, name):
+    """One sentence, with the file's own path and the cause; and it cannot be published either if its kind is wrong."""
+    content, says = FILES[name]
+    (tmp_path / name).write_bytes(content(parts))
+    refuse(tmp_path / name, says, trusted=True)
+
+
+FOLDERS = {
+    "empty": (lambda path: path.mkdir(), "saved_model.pb"),
+    "without-variables": ("variables", "variables/"),
+    "cut-graph": ("saved_model.pb", "saved_model.pb"),
+    "cut-values": ("variables/variables.data-00000-of-00001", "cut off or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
+    """With the part of it that is at fault."""
+    make, says = FOLDERS[name]
+    (without(parts, make) if isinstance(make, str) else make)(tmp_path / name)
+    refuse(tmp_path / name, says, trusted=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "says"),
+    [
+        ("good.h5", False, "RUO_TRUST_MODEL=1"),
+        ("saved", False, "RUO_TRUST_MODEL=1"),
+        ("code.keras", False, "RUO_TRUST_MODEL=1"),
+        ("fixed.keras", False, "exactly 3 rows"),
+        ("stateful.keras", False, "exactly 1 rows"),
+        ("own.keras", True, '"Scale"'),
+        ("activation.keras", True, '"cubed"'),
+        ("several", True, "first, second"),
+        ("none", True, "no signature"),
+    ],
+)
+def test_what_cannot_be_served_says_what_to_do(parts, name, trusted, says):
+    """Also the name of the variable, the class, the function or the signatures."""
+    refuse(parts / name, says, trusted)
+
+
+def refuse(path, says, trusted):
+    with pytest.raises(ModelError) as refusal:
+        load_model(path, trusted)
+    sentence = str(refusal.value)
+    assert sentence.startswith(f"The model at {path} cannot be loaded: ")
+    assert says in sentence
+    assert len(sentence) < 600
+    assert "\n" not in sentence
+
+
+def test_a_signature_is_chosen_by_its_name(parts):
+    """Where a SavedModel has several, none of which is the default."""
+    model = load_model(parts / "several", trusted=True, signature="second")
+    assert model.signature == "second"
+    assert model.run([np.ones((2, 1), np.float32)])[0].tolist() == [[2], [2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"<html>", "web page"), (b"PK\x03\x04cut", "cut off"), (None, "cannot be loaded")]
+)
+def test_what_cannot_be_loaded_is_not_published(parts, tmp_path, content, says):
+    """A wrong file never becomes a version; a model that Keras refuses only where that is not tried."""
+    path, store = tmp_path / "model.keras", tmp_path / "store"
+    path.write_bytes(content or zipped(parts, config=config(parts, b'"units"', b'"unitz"')))
+    with pytest.raises(ModelError, match=says) as refusal:
+        publish(path, store, check=True)
+    assert str(path) in str(refusal.value)
+    assert list(store.iterdir()) == []
+    if content is None:
+        assert publish(path, store) == "1"
+        assert publish(parts / "good.keras", store, check=True) == "2"
+    with pytest.raises(ModelError, match="cannot be made"):
+        publish(parts / "good.keras", path)

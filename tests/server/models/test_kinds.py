@@ -1,0 +1,70 @@
+"""The kinds of models that people have: what is served is what `predict` says, on every wire and with both backends."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import server
+from tests.server.models.answers import answers
+from tests.server.models.kinds import NAMES, TENSORFLOW_ONLY, make
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore"),
+]  # of Keras and TensorFlow, about what people's models are
+LOOSE = {"bfloat16": 1e-2, "half": 2e-3, "mixed-bfloat16": 2e-2, "quantized": 2e-2}
+
+
+@pytest.fixture(scope="module")
+def made(keras, tmp_path_factory):
+    """Every kind: its path, rows for it, and what `predict` says of them."""
+    folder, kinds = tmp_path_factory.mktemp("kinds"), {}
+    for name in NAMES:
+        model, path, rows = make(keras, name, folder / name)
+        model.run_eagerly = True  # which takes less time than to compile so many
+        given = keras.tree.pack_sequence_as(getattr(model, "input", model.inputs[0]), list(rows.values()))
+        given = keras.tree.map_structure(keras.ops.convert_to_tensor, given)
+        kinds[name] = path, rows, [np.asarray(part) for part in keras.tree.flatten(model.predict(given, verbose=0))]
+    return kinds
+
+
+@pytest.fixture(scope="module")
+def openvino(made):
+    """What a process with OpenVINO answers for every kind that it can compute."""
+    given = [(name, *made[name][:2]) for name in NAMES if name not in TENSORFLOW_ONLY]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.server.models.answers"],
+        input=pickle.dumps(given),
+        env={**os.environ, "KERAS_BACKEND": "openvino"},
+        cwd=Path(server.__file__).parent.parent,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return pickle.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensorflow_answers_as_predict_does(made, name):
+    """Binary and JSON, V2 and V1."""
+    path, rows, expected = made[name]
+    compare(answers(path, rows), expected, LOOSE.get(name, 1e-5))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TENSORFLOW_ONLY])
+def test_openvino_answers_as_predict_does(made, openvino, name):
+    """The same, computed by OpenVINO."""
+    if isinstance(openvino[name], Exception):
+        raise openvino[name]
+    compare(openvino[name], made[name][2], LOOSE.get(name, 1e-5))
+
+
+def compare(found, expected, tolerance):
+    for wire in ("v2", "v2-json", "v1"):
+        for answer, values in zip(found[wire].values(), expected, strict=True):
+            np.testing.assert_allclose(answer, values.astype("f4"), rtol=tolerance, atol=tolerance, err_msg=wire)

@@ -1,0 +1,71 @@
+"""Tensors of text: BYTES of V2, strings of V1, and several inputs with them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ruo.wire import ONLY, InferRequest, WireError, v1, v2
+
+TEXT = np.array([["TCP", "ü"], ["", "a,b"]], object)
+BACK = np.array([[b"TCP", "ü".encode()], [b"", b"a,b"]], object)
+NUMBERS = np.array([[0.1, 2], [3, 4]], np.float32)
+
+
+def body(encoded):
+    return b"".join(bytes(buffer) for buffer in encoded.buffers)
+
+
+@pytest.mark.parametrize("array", [TEXT, BACK, TEXT.astype(str)])
+@pytest.mark.parametrize("encode", [v2.encode_request, v2.encode_json_request])
+def test_text_and_numbers_go_both_ways_on_v2(encode, array):
+    """Text arrives as bytes in its shape, binary or JSON, with the inputs before and behind it unharmed."""
+    encoded = encode(InferRequest({"a": NUMBERS, "s": array, "b": NUMBERS}))
+    inputs = v2.decode_request(encoded.headers, body(encoded)).inputs
+    assert inputs["s"].tolist() == BACK.tolist()
+    np.testing.assert_array_equal([inputs["a"], inputs["b"]], [NUMBERS, NUMBERS])
+
+
+def test_the_protocols_example_of_bytes():
+    """Each element stands behind its length, in four little-endian bytes, as the specification has it."""
+    encoded = v2.encode_request(InferRequest({"s": np.array([b"a\xff", b""], object)}))
+    assert bytes(encoded.buffers[1]) == b"\x02\0\0\0a\xff\0\0\0\0"
+    assert json.loads(bytes(encoded.buffers[0]))["inputs"][0]["parameters"] == {"binary_data_size": 10}
+    assert v2.decode_request(encoded.headers, body(encoded)).inputs["s"].tolist() == [b"a\xff", b""]
+
+
+@pytest.mark.parametrize("columnar", [False, True])
+def test_several_inputs_go_both_ways_on_v1(columnar):
+    """Rows name their tensors; the columnar form holds each tensor whole; one tensor goes without its name."""
+    inputs = {"a": NUMBERS, "s": TEXT, "n": np.array([7, 8])}
+    back = v1.decode_request({}, body(v1.encode_request(InferRequest(inputs, columnar=columnar)))).inputs
+    assert back["s"].tolist() == BACK.tolist()
+    np.testing.assert_array_equal(back["a"].astype(np.float32), NUMBERS)
+    assert back["n"].tolist() == [7, 8]
+    one = json.loads(body(v1.encode_request(InferRequest({"s": TEXT}, columnar=columnar))))
+    assert one == {"inputs" if columnar else "instances": TEXT.tolist()}
+    assert v1.decode_request({}, json.dumps(one).encode()).inputs[ONLY].tolist() == BACK.tolist()
+
+
+@pytest.mark.parametrize("encode", [v1.encode_request, v2.encode_json_request])
+def test_what_json_cannot_hold_is_named_by_tensor_row_and_column(encode):
+    """NaN in the second input is named with its input; bytes that are no text, and cells that are none, are refused."""
+    with pytest.raises(WireError, match="nan cannot be written") as refusal:
+        encode(InferRequest({"a": NUMBERS, "b": np.array([[1.0, 2], [3, np.nan]])}))
+    assert (refusal.value.tensor, refusal.value.row, refusal.value.column) == ("b", 1, 1)
+    with pytest.raises(WireError, match="not UTF-8") as refusal:
+        encode(InferRequest({"s": np.array([[b"a", b"b"], [b"\xff", b"c"]], object)}))
+    assert (refusal.value.row, refusal.value.column) == (1, 0)
+    with pytest.raises(WireError, match="holds None, which is not text"):
+        encode(InferRequest({"s": np.array(["a", None], object)}))
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"\0\0\0", b"\1\0\0\0", b"\1\0\0\0ab", b"\xff\xff\xff\xffa", b"\0\0\0\0\0\0\0\0"]
+)
+def test_lengths_that_do_not_fit_are_refused(tail):
+    """A length that leads beyond the tensor, or leaves bytes over, is a WireError and takes no memory."""
+    tensor = {"name": "s", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(WireError, match="not 1 elements"):
+        v2.decode_request({v2.HEADER_LENGTH: str(len(text))}, text + tail)
