@@ -1,8 +1,10 @@
-# ruo in containers: the server with TensorFlow (the default), the server with OpenVINO (lean), and the client.
+# ruo in containers: the server with TensorFlow (the default), the server with OpenVINO (lean), the client, and the client
+# with the notebooks and the Kubernetes client, which measures.
 #
 #   docker build -t ruo-server:0.1.0 .
 #   docker build -t ruo-server:0.1.0-openvino --target openvino .
 #   docker build -t ruo-client:0.1.0 --target client .
+#   docker build -t ruo-measure:0.1.0 --target measure .
 #
 #   docker run -p 8000:8000 -v "$PWD/store":/app/model:ro --cpus 2 --stop-timeout 75 ruo-server:0.1.0
 #
@@ -21,6 +23,13 @@ COPY constraints.txt pyproject.toml ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     >requirements.txt \
  && pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt \
+ && find /opt/venv -depth -type d -name tests -exec rm -r {} +
+
+FROM client-builder AS measure-builder
+COPY notebooks/requirements.txt notebooks.txt
+COPY k8s/requirements.txt cluster.txt
+RUN sed -i '/^jupyterlab/d' notebooks.txt \
+ && pip --python /opt/venv/bin/python install -c constraints.txt -r notebooks.txt -r cluster.txt \
  && find /opt/venv -depth -type d -name tests -exec rm -r {} +
 
 FROM builder AS openvino-builder
@@ -61,6 +70,12 @@ ARG VERSION=dev
 LABEL org.opencontainers.image.title=ruo-client \
       org.opencontainers.image.description="Scores a table with a model that is served over HTTP" \
       org.opencontainers.image.version=${VERSION}
+
+FROM client AS measure
+COPY --from=measure-builder /opt/venv /opt/venv
+COPY notebooks notebooks
+LABEL org.opencontainers.image.title=ruo-measure \
+      org.opencontainers.image.description="Runs ruo's notebooks against servers whose number it changes"
 
 # Gunicorn is process 1: it passes signals on, waits for requests under way, and takes in every child that ends.
 FROM base AS server

@@ -89,12 +89,13 @@ serve: setup $(filter data/%,$(MODEL)) ## serve MODEL (data/mlp.keras) on port 8
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-image: ## build the container images: the server (TensorFlow and OpenVINO) and the client
+image: ## build the container images: the server (TensorFlow and OpenVINO), the client, and what measures
 	@command -v docker >/dev/null || { echo "Docker is needed; on Debian and Ubuntu: apt-get install docker.io" >&2; exit 1; }
 	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && build="docker build --network $(NETWORK) --build-arg VERSION=$$version" && \
 	  $$build -t ruo-server:$$version . && \
 	  $$build -t ruo-server:$$version-openvino --target openvino . && \
-	  $$build -t ruo-client:$$version --target client . && docker images --filter 'reference=ruo-*'
+	  $$build -t ruo-client:$$version --target client . && \
+	  $$build -t ruo-measure:$$version --target measure . && docker images --filter 'reference=ruo-*'
 
 constraints: setup ## pin in constraints.txt the newest versions that go together
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report .venv/resolved.json \

@@ -27,10 +27,19 @@ _EPILOG = (
 _RESUMED = "the same command goes on from there"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a verb as Ctrl-C does; by default the first process of a container ignores it."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 class _Verbs(click.Group):
     """Shows an error of ruo as one sentence."""
 
     def invoke(self, context: click.Context) -> object:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             with needs("server,notebooks"):
                 return super().invoke(context)
@@ -38,16 +47,19 @@ class _Verbs(click.Group):
             raise click.UsageError(str(error)) from error
         except RuoError as error:
             raise click.ClickException(str(error)) from error
+        except _Terminated:
+            sys.exit(128 + signal.SIGTERM)
 
 
 @contextmanager
 def _interruptible(hint: str) -> Iterator[None]:
-    """On Ctrl-C, say how to continue and exit with the status of an interrupted program."""
+    """On Ctrl-C and SIGTERM, say how to continue and exit with the status of an interrupted program."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         click.echo(f"Interrupted; {hint}.", err=True)
-        sys.exit(130)  # as in a shell: 128 plus the number of the signal
+        # as in a shell: 128 plus the number of the signal
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
 
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"show_default": True})
@@ -101,7 +113,7 @@ def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) ->
     SOURCE is the table (- reads standard input), URL is where the model is; several are servers with the same model.
 
     Exits with status 0 when all rows were scored, 1 when the run failed, 2 when an option is wrong, 3 when --errors
-    collect left out some rows, 130 when it was interrupted; with --checkpoint, the same command then resumes.
+    collect left out some rows, 130 or 143 when it was interrupted; with --checkpoint, the same command then resumes.
     """
     from ruo.client.scoring import score_csv, score_to_file
 
@@ -177,8 +189,8 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
     -p chunk_sizes '[1000,5000],[none]'. In YAML, a list varies. After an interruption, the same command resumes.
 
-    Exits with status 0, 1 when nothing could be run, 2 when a parameter is wrong, 3 when some combinations failed, or 130
-    when it was interrupted.
+    Exits with status 0, 1 when nothing could be run, 2 when a parameter is wrong, 3 when some combinations failed, 130
+    or 143 when it was interrupted.
     """
     from ruo.notebook.parameters import parse_swept
     from ruo.notebook.ranking import RANKING
@@ -225,8 +237,6 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
     from ruo.experiment.carry_out import put_aside_finished
     from ruo.notebook.parameters import request_sizes
 
-    # so that SIGTERM stops the servers, too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     once = sizes.strip().lower() == "all"
     chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes(sizes, "--sizes")))
     systems = Systems(testset, model, workers)

@@ -1,12 +1,15 @@
 """CPUs, load and memory of this machine and its processes. Load is read from /proc on Linux and is None elsewhere."""
 
+import atexit
 import os
 import re
 import resource
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -82,3 +85,23 @@ def peak_rss_mb() -> float:
             return int(match[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+@cache  # a second time would read what the first has written
+def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> None:
+    """Rewrite each line that this process and its children write to standard error, libraries in C included."""
+    (lines, pipe), stderr = os.pipe(), os.dup(2)
+
+    def copy() -> None:
+        for line in os.fdopen(lines, "rb"):
+            os.write(stderr, rewrite(line))
+
+    def end() -> None:
+        os.dup2(stderr, 2)  # the last copy of the pipe's end, so the thread sees its end
+        thread.join(5)
+
+    os.dup2(pipe, 2)
+    os.close(pipe)
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    atexit.register(end)

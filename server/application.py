@@ -42,8 +42,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     inference = Inference(settings, serving, scheduler, metrics)
     app = Flask("server", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
     for method, path, view in _routes(settings, serving, inference, metrics):

@@ -47,8 +47,7 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float, grow: Callabl
         connection = environ.get("gunicorn.socket")
         with _cut_off(connection, deadline) if connection else contextlib.nullcontext():
             body = _collect(_pieces(environ, limit, deadline), limit, grow, 0)
-    unpack = CODINGS[coding]
-    if unpack is None:
+    if (unpack := CODINGS[coding]) is None:
         return body
     try:
         return _collect(unpack(memoryview(body)), limit, grow, len(body))
@@ -93,8 +92,7 @@ def _receive(environ: dict[str, Any], length: int, deadline: float) -> memoryvie
     try:
         while at < length:
             _limit_waiting(connection, deadline - time.monotonic())
-            received = connection.recv_into(body[at:], length - at, socket.MSG_WAITALL)
-            if not received:
+            if not (received := connection.recv_into(body[at:], length - at, socket.MSG_WAITALL)):
                 raise WireError(f"The body ended {length - at} bytes before the end that Content-Length names.")
             at += received
     except (BlockingIOError, TimeoutError):
@@ -142,8 +140,7 @@ def _cut_off(connection: socket.socket, deadline: float) -> Iterator[None]:
 
 
 def _too_large(limit: int) -> WireError:
-    limit_mb = limit / 2**20
-    return WireError(f"The body is larger than {limit_mb:g} MB, this server's limit; send fewer rows at once.", 413)
+    return WireError(f"The body is larger than {limit / 2**20:g} MB, the server's limit; send fewer rows at once.", 413)
 
 
 def _inflate(body: memoryview) -> Iterator[bytes]:

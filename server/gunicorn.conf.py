@@ -19,11 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ruo.machine import cpu_limit
+from ruo.machine import cpu_limit, rewrite_stderr
+from server.logs import IS_JSON, as_json
 from server.scratch import make_scratch
 from server.settings import Settings
 from server.slots import WorkerSlots, manage_workers
 
+if IS_JSON:
+    rewrite_stderr(as_json)
 _settings = Settings.read()  # a wrong setting ends the server before any worker starts
 _cpus = cpu_limit()
 
@@ -87,8 +90,7 @@ def when_ready(server: Any) -> None:
     with contextlib.suppress(ImportError):  # every worker will report it as the reason why it is not ready
         import keras  # noqa: F401
     gc.freeze()  # the collector leaves these objects alone, so that their memory stays shared
-    lifeline = os.environ.pop("RUO_LIFELINE_FD", None)
-    if lifeline is not None:
+    if lifeline := os.environ.pop("RUO_LIFELINE_FD", None):
         threading.Thread(target=_stop_at_end_of, args=[int(lifeline)], daemon=True).start()
 
 
@@ -111,8 +113,7 @@ def post_fork(server: Any, worker: Any) -> None:
         signal.signal(number, signal.SIG_DFL)  # until the worker has its own
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
-        first = worker.slot * _cores
-        os.sched_setaffinity(0, {usable[(first + core) % len(usable)] for core in range(_cores)})
+        os.sched_setaffinity(0, {usable[(worker.slot * _cores + core) % len(usable)] for core in range(_cores)})
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     try:
         # prometheus_client writes to its files as to memory, and a process that does so on a full disk is killed
@@ -120,8 +121,7 @@ def post_fork(server: Any, worker: Any) -> None:
             with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
                 file.write(bytes(1 << 17))  # several times what all labels need
     except OSError as error:
-        message = "There is no room for metrics in %s (%s); /metrics is of one worker only until a restart with room."
-        server.log.error(message, folder, error.strerror)
+        server.log.error("There is no room for metrics in %s (%s); /metrics is of one worker.", folder, error.strerror)
         _remove(folder.glob(f"*_{os.getpid()}.db"))
         del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 

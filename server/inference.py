@@ -25,10 +25,7 @@ class Inference:
     """Answers requests for predictions on every wire."""
 
     def __init__(self, settings: Settings, serving: Serving, scheduler: Scheduler, metrics: Metrics) -> None:
-        self._serving = serving
-        self._settings = settings
-        self._scheduler = scheduler
-        self._metrics = metrics
+        self._settings, self._serving, self._scheduler, self._metrics = settings, serving, scheduler, metrics
         self._gate = Gate(settings.max_waiting, settings.max_waiting_mb * 2**20)
         self._worker = f"{settings.pod_name or socket.gethostname()}/{os.getpid()}"
 

@@ -8,12 +8,11 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 REQUESTS = logging.getLogger("ruo.requests")
+IS_JSON = os.environ.get("LOG_FORMAT", "").lower() == "json"
 
 
 def printable(text: str) -> str:
     """The text with control characters, line breaks and lone surrogates as escapes."""
-    if text.isprintable():
-        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -50,11 +49,18 @@ class ServerLogger(Logger):  # type: ignore[misc]  # gunicorn is not typed
     def setup(self, cfg: Any) -> None:
         """Set handlers, formats and levels; Gunicorn calls it at its start and after each fork."""
         super().setup(cfg)
-        is_json = os.environ.get("LOG_FORMAT", "").lower() == "json"
         for handler in self.error_log.handlers:
-            handler.setFormatter(JsonFormatter() if is_json else LineFormatter(self.error_fmt, self.datefmt))
+            handler.setFormatter(JsonFormatter() if IS_JSON else LineFormatter(self.error_fmt, self.datefmt))
         for handler in self.access_log.handlers:
             handler.setFormatter(LineFormatter(self.access_fmt))
         REQUESTS.handlers = self.error_log.handlers
         REQUESTS.setLevel(self.error_log.level)
         REQUESTS.propagate = False
+
+
+def as_json(line: bytes) -> bytes:
+    """A line of others, such as TensorFlow, as JSON; a line that `JsonFormatter` has made stays."""
+    if line.startswith(b'{"time": '):
+        return line
+    record = logging.makeLogRecord({"msg": line.decode(errors="replace").rstrip(), "levelname": "WARNING"})
+    return JsonFormatter().format(record).encode() + b"\n"

@@ -42,6 +42,10 @@ class WorkerSlots:
         """How many workers are ready."""
         return int(self._slots["is_ready"].sum())
 
+    def expected(self) -> int:
+        """How many workers there are when all that were started are ready."""
+        return max(1, int((self._slots["is_taken"] > self._slots["is_retiring"]).sum()))  # 1 without Gunicorn
+
     def is_ready(self, slot: int) -> bool:
         """Whether this worker's model is ready."""
         return bool(self._slots["is_ready"][slot])

@@ -47,9 +47,7 @@ class Serving:
 
     def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
         self.name = settings.model_name
-        self._settings = settings
-        self._metrics = metrics
-        self._scheduler = scheduler
+        self._settings, self._metrics, self._scheduler = settings, metrics, scheduler
         self._current: Served | None = None
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
         self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
@@ -58,15 +56,14 @@ class Serving:
         self._served_stamp: tuple[object, ...] = ()
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
-        self._slots, self._slot = WorkerSlots(), 0
-        self._tried = threading.Event()
-        self._look = threading.Event()
+        self.slots, self._slot = WorkerSlots(), 0
+        self._tried, self._look = threading.Event(), threading.Event()
         self._not_started = threading.Lock()
 
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
         """Start to load, once; through the slots the other workers see when this one is ready."""
         if self._not_started.acquire(blocking=False):
-            self._slots, self._slot = slots or self._slots, slot
+            self.slots, self._slot = slots or self.slots, slot
             threading.Thread(target=self._watch, name="models", daemon=True).start()
 
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
@@ -101,11 +98,7 @@ class Serving:
     def ready_workers(self) -> int:
         """How many workers of this server are ready; without slots, this one is the only worker."""
         self.start()
-        return self._slots.ready()
-
-    def states(self) -> list[tuple[int, ...]]:
-        """What `WorkerSlots.states` says of this server's workers; nothing without slots."""
-        return self._slots.states()
+        return self.slots.ready()
 
     def _watch(self) -> None:
         seen = self._check(None)
@@ -175,8 +168,7 @@ class Serving:
         self._after, self._stamp = int(stored.version or 0), stored.stamp
         with fetch(stored) as (path, sha256):
             if settings.model_sha256 and sha256 != settings.model_sha256.lower():
-                reason = f"its fingerprint is {sha256}, not MODEL_SHA256"
-                raise ModelError(f"The model at {stored.path} cannot be loaded: {reason}.")
+                raise ModelError(f"The model at {stored.path} has the fingerprint {sha256}, not that in MODEL_SHA256.")
             version = stored.version or number_of(sha256)
             if current and (current.sha256, current.version) == (sha256, version):
                 model = current.model  # the same content with another name or time
@@ -191,7 +183,7 @@ class Serving:
         self._set_behind(None)
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
-        self._slots.set(self._slot, "is_ready", 1)
+        self.slots.set(self._slot, "is_ready", 1)
 
     def _swap(self, served: Served) -> None:
         old = self._current

@@ -19,8 +19,8 @@ from server.metrics import Metrics
 from server.settings import Settings
 from server.versions import NotReadyError, Serving
 
-# the JSON of an answer, with the status of an error, or with headers
 _PAGE = Path(__file__).with_name("status.html").read_text()
+# the JSON of an answer, with the status of an error, or with headers
 Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | tuple[dict[str, Any], dict[str, str]]
 
 
@@ -40,17 +40,14 @@ class Views:
 
     def server(self) -> Message:
         """The server's version and protocol extensions."""
-        try:
-            version = metadata.version("ruo")
-        except metadata.PackageNotFoundError:  # an image holds the sources only
-            version = "unknown"
+        version = next((found.version for found in metadata.distributions(name="ruo")), "unknown")  # as in an image
         extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
         return {"name": "ruo", "version": version, "extensions": extensions}
 
     def ready(self) -> Message:
-        """Whether a worker is ready, and how many are."""
+        """Whether a worker is ready, and how many of how many are."""
         workers = self.serving.ready_workers()
-        state = {"live": True, "ready": workers > 0, "workers": workers}
+        state = {"live": True, "ready": workers > 0, "workers": workers, "of": self.serving.slots.expected()}
         if workers:
             behind = self.serving.behind
             return state if behind is None else {**state, "version": self.serving.get().version, "error": behind}
@@ -142,7 +139,7 @@ class Views:
 
     def prometheus(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(self.metrics.text(self.serving.states()), content_type="text/plain; version=0.0.4")
+        return Response(self.metrics.text(self.serving.slots.states()), content_type="text/plain; version=0.0.4")
 
 
 @cache
@@ -186,8 +183,7 @@ def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str,
         "compute_input": duration("decode"),
         "compute_infer": duration("predict"),
         "compute_output": duration("encode"),
-        "cache_hit": {"count": 0, "ns": 0},  # there is no cache, but perf_analyzer reads these
-        "cache_miss": {"count": 0, "ns": 0},
+        **{name: {"count": 0, "ns": 0} for name in ("cache_hit", "cache_miss")},  # which perf_analyzer reads
     }
     return {
         "name": model,

@@ -49,10 +49,8 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     exchange_s: float  # the time limit of a request and its answer
     worker_connections: int  # of Gunicorn
     max_requests: int  # of Gunicorn
-    _gave_way_since = 0.0
-    _gave_way_last = 0.0
-    _has_no_descriptor = False
-    _has_warned = False
+    _gave_way_since = _gave_way_last = 0.0
+    _has_no_descriptor = _has_warned = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -118,8 +116,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait in the poller until its client sends something."""
         self._count(conn, True)
-        begin = _begin(conn)
-        if begin is None:
+        if (begin := _begin(conn)) is None:
             conn.sock.setblocking(False)
             conn.timeout = time.monotonic() + _HEAD_S
             self.pending_conns.append(conn)
@@ -207,10 +204,8 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def _close_idle(self, now: float) -> None:
         """Let the connection that has been idle longest be closed."""
         queues = (self.keepalived_conns, self.pending_conns, self._lingering)
-        limits_s = (self.cfg.keepalive, _HEAD_S, _LINGER_S)
-        idle = [
-            (queue[0].timeout - limit_s, queue[0]) for queue, limit_s in zip(queues, limits_s, strict=True) if queue
-        ]
+        with_limits = zip(queues, (self.cfg.keepalive, _HEAD_S, _LINGER_S), strict=True)
+        idle = [(queue[0].timeout - limit_s, queue[0]) for queue, limit_s in with_limits if queue]
         for since, conn in sorted(idle, key=itemgetter(0))[:1]:
             if since <= now - _IDLE_S:
                 conn.timeout = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -95,11 +96,12 @@ def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("has_checkpoint", [True, False])
 def test_an_interrupted_run_resumes_from_its_checkpoint(
-    small_csv: Path, scripted: Any, right_answer: Any, tmp_path: Path, has_checkpoint: bool
+    small_csv: Path, scripted: Any, right_answer: Any, tmp_path: Path, has_checkpoint: bool, ending: signal.Signals
 ) -> None:
-    """Ctrl-C ends with status 130 and one line; with a checkpoint, the same command then scores only the rest."""
+    """Ctrl-C and SIGTERM, the latter as process 1 too, end a run at once; with a checkpoint, it then goes on from there."""
     stuck = threading.Event()
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -114,18 +116,34 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(
     command = [sys.executable, "-m", "ruo", "score", str(small_csv), server.url, "-o", str(out)]
     command += ["--chunk-size=2", "--concurrency=1"]
     command += [f"--checkpoint={tmp_path / 'run.ruo'}"] if has_checkpoint else []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]  # as in a container
+    is_first = ending == signal.SIGTERM and subprocess.run([*first, "true"], capture_output=True).returncode == 0
+    process = psutil.Popen([*first * is_first, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert stuck.wait(30)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=20)
+    [*children] = process.children()
+    (children or [process])[0].send_signal(ending)
+    output, _ = process.communicate(timeout=5)
 
     kept = "the same command goes on from there" if has_checkpoint else "nothing is kept without --checkpoint"
-    assert (process.returncode, output) == (130, f"Interrupted; {kept}.\n")
+    assert (process.returncode, output) == (128 + ending, f"Interrupted; {kept}.\n")
     before = len(server.requests)
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
     assert len(server.requests) - before == (2 if has_checkpoint else 5)
     assert pl.read_csv(out)["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--output=p.csv", "--output=p.parquet", "--checkpoint=c"])
+def test_a_full_disk_is_one_sentence(small_csv: Path, scripted: Any, answers: Any, tmp_path: Path, option: str) -> None:
+    """Where nothing more can be written, the command says so in a sentence, and leaves no part of its predictions."""
+    program = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (10, 10)); from ruo.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "score", str(small_csv), scripted(answers).url, option]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: .* cannot be written \(.*\); make room, or name another file\.\n", done.stderr)
+    assert not [*tmp_path.glob("p.*")]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """`ruo status`: how a server is, in a terminal."""
 
 import re
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -29,6 +32,17 @@ def test_it_says_how_the_server_is(demo: Demo, server: LocalServer) -> None:
         r"(  \d+ +yes +\d+  [\d,]+ MB\n){2}",
         result.output,
     ), result.output
+
+
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_watching_ends_with_ctrl_c(server: LocalServer, ending: signal.Signals, status: int) -> None:
+    """`--watch` goes on until Ctrl-C, which is no error; SIGTERM has its own status, as with every verb."""
+    command = [sys.executable, "-m", "ruo", "status", server.url, "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert "2 of 2 workers ready" in process.stdout.readline()
+        process.send_signal(ending)
+        process.communicate(timeout=10)
+    assert process.returncode == status
 
 
 def test_what_is_no_server_of_ruo_is_one_sentence(scripted: Any, answers: Any) -> None:

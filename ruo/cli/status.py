@@ -31,6 +31,8 @@ def status(url: str, watch: bool, token: str | None, ca: str | None) -> None:
             if not watch:
                 break
             before = now
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if not watch or type(error) is not KeyboardInterrupt:  # nothing was said yet, or SIGTERM
+            raise
         return
     sys.exit(not now.ready_workers)

@@ -102,9 +102,12 @@ class Outcome:
         return frame.sort_values("start", ignore_index=True)
 
     def balance(self) -> pd.DataFrame:
-        """A row per server and worker: the rows and requests it answered, the seconds they took, its share of the rows."""
+        """A row per worker: the rows and requests it answered, the seconds they took, its share of the rows.
+
+        A server that names no worker counts as one, by its address.
+        """
         answered = self.requests[(self.requests["status"] == 200) & ~self.requests["resumed"]]
-        groups = answered.groupby(["server", "worker"])
+        groups = answered.groupby(answered["worker"].where(answered["worker"] != "", answered["server"]))
         shares = groups.agg(rows=("rows", "sum"), requests=("rows", "size"), seconds=("seconds", "sum")).reset_index()
         shares["share"] = shares["rows"] / shares["rows"].sum()
         return shares
@@ -253,6 +256,8 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
 
 def _open(path: Path) -> _Part:
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}; score this part first, or correct its name.")
     try:
         facts = json.loads(pl.read_parquet_metadata(path)[METADATA])
         frame = pl.scan_parquet(path, glob=False)

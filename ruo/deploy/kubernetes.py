@@ -4,26 +4,32 @@ Source: Kubernetes API, "apps/v1 Deployment", "autoscaling/v2 HorizontalPodAutos
 maximum are equal keeps the Deployment at that number, whatever its metrics say.
 """
 
+import atexit
 import json
 import os
 import re
+import shutil
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from subprocess import DEVNULL, PIPE, STDOUT, Popen
+from contextlib import suppress
+from subprocess import PIPE, STDOUT, Popen
 from typing import Any, Self
 
+from ruo.deploy.local import fetch
 from ruo.errors import DeploymentError
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
+# Runs a command until it ends or standard input is closed, as at the end of this process, however that comes.
+_TIED = 'exec 3<&0; "$@" & child=$!; { cat <&3; kill $child; } >/dev/null 2>&1 & wait $child; kill $! 2>/dev/null'
 
 
 class KubernetesDeployment:
     """A Deployment of servers in a Kubernetes cluster.
 
     The end of the block restores the replicas and the autoscaler, even after an error. After a crash `restore` does so,
-    from an annotation of the Deployment. A cluster that cannot be reached is a DeploymentError.
+    from an annotation of the Deployment. The autoscaler then reads the load of the last minutes, those of the run.
+    A cluster that cannot be reached is a DeploymentError.
 
     Parameters
     ----------
@@ -67,9 +73,7 @@ class KubernetesDeployment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process, _url in self._forwards.values():
-            _end(process)
-        self._forwards.clear()
+        self._end_forwards()
         self.restore()
 
     def __repr__(self) -> str:
@@ -77,10 +81,13 @@ class KubernetesDeployment:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses for requests: in the cluster the headless Service, which resolves to all pods.
+        """The addresses for requests: in the cluster those of the ready pods, since its name server knows them late.
 
-        From outside, the node port of every reachable node, or else a forwarded local port for each ready pod.
+        From outside, the node port of every reachable node, or else a local port for each ready pod, which is forwarded
+        until the end of the block, or of this process.
         """
+        if self._is_inside:
+            return list(self._pod_urls().values())
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = [
             service
@@ -88,16 +95,13 @@ class KubernetesDeployment:
             if service.spec.selector and service.spec.selector.items() <= labels
         ]
         for service in services:
-            if self._is_inside and service.spec.cluster_ip == "None":
-                return [f"http://{service.metadata.name}.{self.namespace}:{service.spec.ports[0].port}"]
-        for service in services:
             port = service.spec.ports[0].node_port
             if port and (reachable := [url for url in self._node_urls(port) if _answers(url)]):
                 return reachable
-        return self._forward()
+        return list(self._pod_urls().values())
 
     def scale(self, replicas: int, timeout_s: float = 300.0) -> None:
-        """Run `replicas` servers and return when all are ready; an autoscaler is held at that number until `restore`.
+        """Run `replicas` servers and return when all workers of all are ready; autoscalers are held until `restore`.
 
         Raises DeploymentError, with the reason that Kubernetes gives, if that takes longer than `timeout_s` seconds.
         """
@@ -109,10 +113,15 @@ class KubernetesDeployment:
             self._annotate(json.dumps(before))
         self._set(replicas, dict.fromkeys(autoscalers, (replicas, replicas)))
         deadline = time.monotonic() + timeout_s
-        while not (len(pods := self._pods()) == replicas and all(map(_is_ready, pods))):
+        while True:
+            pods = self._pods()
+            are_ready = len(pods) == replicas and all(map(_is_ready, pods))
+            loading = self._loading() if are_ready else []
+            if are_ready and not loading:
+                return
             if time.monotonic() > deadline:
                 ready = f"{sum(map(_is_ready, pods))} of {replicas} servers ready after {timeout_s:g} s"
-                raise DeploymentError(f"{self.name} has {ready}. {self._reason(pods)}")
+                raise DeploymentError(f"{self.name} has {ready}. {' '.join(loading) or self._reason(pods)}")
             time.sleep(_LOOK_S)
 
     def restore(self) -> None:
@@ -165,7 +174,19 @@ class KubernetesDeployment:
     def _pods(self) -> list[Any]:
         labels = self._deployment().spec.selector.match_labels
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
-        return list(self._ask(self._core.list_namespaced_pod, label_selector=selector).items)
+        pods = self._ask(self._core.list_namespaced_pod, label_selector=selector).items
+        return [pod for pod in pods if pod.status.phase not in ("Succeeded", "Failed")]  # as an evicted one stays
+
+    def _loading(self) -> list[str]:
+        """The pods of which a worker is still loading, each with a sentence; a pod is ready with its first worker."""
+        loading = []
+        for name, url in self._pod_urls().items():
+            answer, health = fetch(f"{url}/v2/health/ready"), {"workers": 0, "of": 1}
+            with suppress(ValueError):  # of another kind of server, which says no more than that it is ready
+                health = json.loads(answer[1] or b"{}") if answer else health
+            if health.get("workers", 0) < health.get("of", 0):
+                loading.append(f"{name} has {health['workers']} of {health['of']} workers ready.")
+        return loading
 
     def _reason(self, pods: list[Any]) -> str:
         """Why the first pod that is not ready is not."""
@@ -187,28 +208,33 @@ class KubernetesDeployment:
             return []
         entries = [entry for node in nodes for entry in node.status.addresses]
         addresses = [entry.address for entry in entries if entry.type == "InternalIP"]
-        hosts = [f"[{address}]" if ":" in address else address for address in addresses]
-        return [f"http://{host}:{port}" for host in hosts]
+        return [f"http://{_host(address)}:{port}" for address in addresses]
 
-    def _forward(self) -> list[str]:
-        pods = filter(_is_ready, self._pods())
-        ready = {pod.metadata.name: pod.spec.containers[0].ports[0].container_port for pod in pods}
+    def _pod_urls(self) -> dict[str, str]:
+        """The address of each ready pod: its own in the cluster, a forwarded local port outside."""
+        ready = {pod.metadata.name: pod for pod in self._pods() if _is_ready(pod)}
+        ports = {name: pod.spec.containers[0].ports[0].container_port for name, pod in ready.items()}
+        if self._is_inside:
+            return {name: f"http://{_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
         for name in list(self._forwards):
             if name not in ready or self._forwards[name][0].poll() is not None:
                 _end(self._forwards.pop(name)[0])
-        for name, port in ready.items():
-            if name not in self._forwards:
-                self._forwards[name] = self._forward_to(name, port)
-        return [url for _, url in self._forwards.values()]
+        for name in ready.keys() - self._forwards.keys():
+            self._forwards[name] = self._forward_to(name, ports[name])
+        return {name: self._forwards[name][1] for name in ready}
+
+    def _end_forwards(self) -> None:
+        while self._forwards:
+            _end(self._forwards.popitem()[1][0])
 
     def _forward_to(self, pod: str, port: int) -> tuple[Popen[str], str]:
-        command = ["kubectl", "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
-        if self._context:
-            command[1:1] = ["--context", self._context]
-        try:
-            process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
-        except FileNotFoundError:
-            raise DeploymentError("kubectl is not installed, and no node can be reached from here.") from None
+        if shutil.which("kubectl") is None:
+            raise DeploymentError("kubectl is not installed, and only it reaches the pods from here.")
+        context = ["--context", self._context] if self._context else []
+        command = ["kubectl", *context, "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
+        tied = ["sh", "-c", _TIED, "sh", *command]
+        process = Popen(tied, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
+        atexit.register(self._end_forwards)
         assert process.stdout is not None
         line = process.stdout.readline()
         match = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
@@ -219,8 +245,11 @@ class KubernetesDeployment:
 
 
 def _end(process: Popen[str]) -> None:
-    process.terminate()
-    process.communicate()
+    process.communicate()  # which closes its input
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _is_ready(pod: Any) -> bool:
@@ -229,11 +258,7 @@ def _is_ready(pod: Any) -> bool:
 
 
 def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2):  # noqa: S310  of a node
-            return True
-    except OSError:
-        return False
+    return (answer := fetch(f"{url}/v2/health/ready", timeout_s=2)) is not None and answer[0] == 200
 
 
 def _one_line(error: BaseException) -> str:

@@ -145,7 +145,9 @@ def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0)
     arguments = map(str, (parts.hostname, parts.port or 80, round_trip_ms, megabits))
     script = Path(__file__).with_name("slow_link.py")  # run by its path, since importing its package takes a second
     command = [sys.executable, "-P", str(script), *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # at its end a kernel of Jupyter waits for children of its process group until it is killed, and restores no cluster
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
         try:
             assert process.stdout is not None
             port = process.stdout.readline().strip()

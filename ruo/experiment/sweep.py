@@ -12,7 +12,7 @@ import polars as pl
 
 from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
-from ruo.deploy import Deployment
+from ruo.deploy import Deployment, LocalServer
 from ruo.errors import ArgumentError, DeploymentError, RuoError
 from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_combinations, carry_out, max_difference
 from ruo.experiment.results import Sweep, read_sweep
@@ -151,7 +151,7 @@ class _TableMeasurement(Measurement):
         cpu_s = time.process_time() - began
         peak_mb = peak_rss_mb()
         difference = max_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
-        return _facts(scores, replicas) | {
+        return _facts(scores, replicas, isinstance(self._servers[model], LocalServer)) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
             "peak_rss_mb": peak_mb,
@@ -160,13 +160,15 @@ class _TableMeasurement(Measurement):
         }
 
 
-def _facts(scores: Scores, replicas: int | None) -> dict[str, Any]:
+def _facts(scores: Scores, replicas: int | None, is_local: bool) -> dict[str, Any]:
     records, timings = scores.records, scores.timings
     # without the decoding, during which the server waits for the body; NaN where it reports no times
     server_s = sum(record.predict_s + record.encode_s for record in records)
     balance = scores.balance()
-    pods = balance["worker"].str.rpartition("/")[0]  # a worker is named HOST/PROCESS; on Kubernetes, a pod is a host
-    rows = balance.groupby(pods if pods.nunique() > 1 else "worker")["rows"].sum()
+    # a worker is named HOST/PROCESS, and on Kubernetes a pod is a host; a server that names none is an address
+    pods = balance["worker"].str.replace(r"^([^/]*)/[^/]*$", r"\1", regex=True)
+    is_process = is_local or (replicas is None and pods.nunique() == 1)
+    rows = balance.groupby("worker" if is_process else pods)["rows"].sum()
     workers = replicas or len(rows)
     return {
         "requests": len(records),

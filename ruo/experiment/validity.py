@@ -106,9 +106,17 @@ def _drift(good: pd.DataFrame) -> float | None:
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:
-    """What makes a comparison of replicas invalid: some had no connection, or much less work than others."""
-    several = good[good["replicas"].fillna(1) > 1]
+    """What makes a comparison of replicas invalid: others answered, some had no connection, or much less work."""
     reasons = []
+    scaled = good.dropna(subset=["replicas", "rows_by_worker"])
+    answered = scaled["rows_by_worker"].map(len)
+    is_other = (answered > scaled["replicas"]) | (answered < scaled[["replicas", "requests"]].min(axis=1))
+    if is_other.any():
+        some = f"such as {answered[is_other].iloc[0]} for {scaled['replicas'][is_other].iloc[0]:g}"
+        reasons.append(
+            f"in {count(int(is_other.sum()), 'run')} not as many servers answered as there were replicas, {some}"
+        )
+    several = scaled[(scaled["replicas"] > 1) & ~is_other]
     if few := int((several["concurrency"] < several["replicas"]).sum()):
         reasons.append(f"{count(few, 'run')} had fewer connections than replicas; raise concurrency")
     enough = several[several["requests"] >= 10 * several["replicas"]]  # of fewer, no even share is to be expected

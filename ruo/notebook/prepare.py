@@ -91,7 +91,8 @@ class Workbench:
     def network(self, round_trip_ms: Any, megabits: Any) -> str:
         """Start a slower, simulated network in front of the server, and return its address."""
         delay, rate = positive("round_trip_ms", round_trip_ms), positive("megabits", megabits)
-        return self.running.enter_context(slow_network(self.url, delay, rate))
+        url = next((target.urls[0] for target in self.targets.values()), self.url)  # of a pod that is there now
+        return self.running.enter_context(slow_network(url, delay, rate))
 
     def seconds_in_process(self, runs: int = 1) -> float | None:
         """Return the mean time of the whole job in one process, without a network; None without a CSV and a .keras."""

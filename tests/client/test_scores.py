@@ -70,13 +70,24 @@ def test_failures_are_in_row_order(scores: Scores) -> None:
 def test_balance_is_of_what_was_answered_now(scores: Scores) -> None:
     """Failed and resumed requests do not count, and the shares add up to 1."""
     assert scores.balance().to_dict("list") == {
-        "server": ["a", "b"],
         "worker": ["a/1", "b/1"],
         "rows": [4, 3],
         "requests": [1, 1],
         "seconds": [0.5, 0.5],
         "share": [4 / 7, 3 / 7],
     }
+
+
+def test_a_printed_balance_fits_a_terminal(scores: Scores) -> None:
+    """With the names of pods as long as Kubernetes makes them, it is one block of at most 80 columns."""
+    server = "http://10.244.123.123:8000"
+    records = [
+        dataclasses.replace(each, server=server, worker="ruo-server-5f6d8c9b7d-x2x7q/31") for each in scores.records
+    ]
+    text = str(dataclasses.replace(scores, records=records).balance())
+
+    assert {"rows", "requests"} < set(text.splitlines()[0].split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_slow_server_gets_less(takes: Takes) -> None:
     fast, other, slow = takes(0.02), takes(0.02), takes(0.2)
 
     scores = score([fast.url, other.url, slow.url], chunk_size=5, concurrency=6)
-    rows = scores.balance().set_index("server")["rows"].to_dict()
+    rows = scores.balance().set_index("worker")["rows"].to_dict()
     assert rows[slow.url] < 0.5 * rows[fast.url]
     assert 0.5 < rows[fast.url] / rows[other.url] < 2
 
@@ -169,7 +169,7 @@ def test_the_addresses_of_a_name_are_servers(takes: Takes, names: Names) -> None
         ):
             names.addresses = ["127.0.0.2", "127.0.0.3"]
             scores = score(f"http://ruo-headless.test:{port}", chunk_size=10, concurrency=4)
-            balance = scores.balance().set_index("server")["rows"]
+            balance = scores.balance().set_index("worker")["rows"]
             assert {f"http://127.0.0.2:{port}", f"http://127.0.0.3:{port}"} == set(balance.index)
             assert balance.min() > 90
 

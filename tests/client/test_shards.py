@@ -162,7 +162,10 @@ def test_parts_that_do_not_make_a_whole_are_refused(
         ([*parts[:2], half], r"half.parquet lacks 3 of its 3 rows; score this part again"),
         ([*parts[:2], whole], "all.parquet is of a whole table"),
         ([*parts[:2], rubbish], "rubbish.parquet is not a part"),
-        ([*parts[:2], tmp_path / "none.parquet"], "none.parquet is not a part"),
+        (
+            [*parts[:2], tmp_path / "none.parquet"],
+            "There is no .*none.parquet; score this part first, or correct its name",
+        ),
     ]:
         with pytest.raises(CheckpointError, match=sentence):
             merge(given, out)

@@ -2,13 +2,20 @@
 
 import copy
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from ruo.deploy.kubernetes import KubernetesDeployment
@@ -47,6 +54,8 @@ class Cluster:
         self.services: list[dict[str, Any]] = []
         self.addresses: list[str] = []
         self.most_ready = 100
+        self.port = 0  # of this API server, which also answers for the pods
+        self.slow_workers: list[int] = []  # how many workers a pod says are ready, one answer after the other; then all
         self.patches: list[tuple[str, Any]] = []
 
     def get(self, path: str) -> Any:
@@ -56,6 +65,7 @@ class Cluster:
             AUTOSCALERS: {"items": self.autoscalers},
             "/api/v1/namespaces/ruo/pods": {"items": [self.pod(number) for number in range(self.replicas)]},
             "/api/v1/namespaces/ruo/services": {"items": self.services},
+            "/v2/health/ready": {"workers": self.slow_workers.pop(0) if self.slow_workers else 2, "of": 2},
             "/api/v1/nodes": {"items": [node(address) for address in self.addresses]},
         }
         return resources.get(path)
@@ -84,8 +94,13 @@ class Cluster:
         status = {"name": "server", "image": "i", "imageID": "i", "ready": ready, "restartCount": 0, "state": state}
         return {
             "metadata": {"name": f"ruo-server-{number}", "labels": LABELS},
-            "spec": {"containers": [{"name": "server", "ports": [{"containerPort": 8000}]}]},
-            "status": {"conditions": [{"type": "Ready", "status": str(ready)}], "containerStatuses": [status]},
+            "spec": {"containers": [{"name": "server", "ports": [{"containerPort": self.port}]}]},
+            "status": {
+                "phase": "Running",
+                "podIP": f"127.0.0.{number + 1}",
+                "conditions": [{"type": "Ready", "status": str(ready)}],
+                "containerStatuses": [status],
+            },
         }
 
 
@@ -117,7 +132,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         def log_message(self, *args: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("", 0), Handler)  # on each address of 127.0.0.0/8, as pods have one each
+    state.port = http.server_port
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     config = {
@@ -131,6 +147,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("ruo.deploy.kubernetes._LOOK_S", 0.01)
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.parent.mkdir()
+    line = f"Forwarding from 127.0.0.1:{http.server_port} -> 8000"
+    kubectl.write_text(f'#!/bin/sh\necho $$ >>{tmp_path}/forwards\necho "{line}"\nexec sleep 60\n')
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kubectl.parent}:/usr/bin:/bin")
     yield state
     http.shutdown()
     http.server_close()
@@ -206,37 +228,87 @@ def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, ans
     assert KubernetesDeployment().urls == [server.url]
 
 
+def forwards(folder: Path, count: int) -> list[int]:
+    """The process ids of the forwards that run, once there are so many."""
+    until = time.monotonic() + 10
+    while True:
+        started = map(int, (folder / "forwards").read_text().split())
+        running = [pid for pid in started if psutil.pid_exists(pid)]
+        if len(running) == count or time.monotonic() > until:
+            return running
+        time.sleep(0.02)
+
+
 def test_kubectl_forwards_where_no_node_is_reached(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A port of this machine for each ready pod, for as long as the block runs."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    kubectl = programs / "kubectl"
-    kubectl.write_text('#!/bin/sh\necho "Forwarding from 127.0.0.1:$((40000 + ${4##*-})) -> 8000"\nexec sleep 60\n')
-    kubectl.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     cluster.services = [service("ruo")]
 
     with KubernetesDeployment() as servers:
-        assert servers.urls == ["http://127.0.0.1:40000", "http://127.0.0.1:40001"]
+        assert servers.urls == [f"http://127.0.0.1:{cluster.port}"] * 2
         servers.scale(3)
-        assert len(servers.urls) == 3
+        assert len(servers.urls) == len(forwards(tmp_path, 3)) == 3
         servers.scale(1)
-        assert servers.urls == ["http://127.0.0.1:40000"]
+        assert len(servers.urls) == len(forwards(tmp_path, 1)) == 1
+        os.kill(forwards(tmp_path, 1)[0], signal.SIGKILL)
+        forwards(tmp_path, 0)
+        assert len(servers.urls) == len(forwards(tmp_path, 1)) == 1
+    assert forwards(tmp_path, 0) == []
 
-    kubectl.write_text('#!/bin/sh\necho "error: pods not found"\n')
-    with pytest.raises(DeploymentError, match="kubectl cannot forward a port to ruo-server-0: error: pods not found"):
+    (tmp_path / "bin" / "kubectl").write_text('#!/bin/sh\necho "error: pods not found"\n')
+    with pytest.raises(
+        DeploymentError, match="kubectl cannot forward a port to ruo-server-[01]: error: pods not found"
+    ):
         _ = KubernetesDeployment().urls
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DeploymentError, match="kubectl is not installed, and no node can be reached from here"):
+    with pytest.raises(DeploymentError, match="kubectl is not installed, and only it reaches the pods from here"):
         _ = KubernetesDeployment().urls
 
 
-def test_in_the_cluster_the_headless_service_is_all_pods(cluster: Cluster) -> None:
-    """Within the cluster the address is a name that resolves to every pod."""
-    cluster.services = [service("ruo"), service("ruo-headless", clusterIP="None")]
+@pytest.mark.parametrize("end", ["", "import os; os.kill(os.getpid(), 9)"], ids=["its end", "a kill"])
+def test_forwards_without_a_block_end_with_the_process(cluster: Cluster, tmp_path: Path, end: str) -> None:
+    """Addresses that were taken without `with` last as long as the process that took them, however that ends."""
+    cluster.services = [service("ruo")]
+    program = f"""
+        from ruo import KubernetesDeployment
+        urls = KubernetesDeployment().urls
+        print(len(urls), len(open({str(tmp_path / "forwards")!r}).readlines()))
+        input()
+        {end}
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "2 2\n"
+        assert len(forwards(tmp_path, 2)) == 2
+        process.communicate("\n")
+
+    assert forwards(tmp_path, 0) == []
+
+
+@pytest.fixture
+def inside(cluster: Cluster) -> KubernetesDeployment:
+    """A deployment as a pod of the cluster has it."""
     servers = KubernetesDeployment()
     servers._is_inside = True  # a pod's account cannot be had here
+    return servers
 
-    assert servers.urls == ["http://ruo-headless.ruo:8000"]
+
+def test_in_the_cluster_the_addresses_are_the_pods(cluster: Cluster, inside: KubernetesDeployment) -> None:
+    """Within the cluster the addresses are the ready pods' own, at once, since names are known late; an evicted one has none."""
+    cluster.services = [service("ruo"), service("ruo-headless", clusterIP="None")]
+    inside.scale(3)
+    assert inside.urls == [f"http://127.0.0.{number}:{cluster.port}" for number in (1, 2, 3)]
+    cluster.most_ready = 1
+    assert inside.urls == [f"http://127.0.0.1:{cluster.port}"]
+
+
+def test_scaling_waits_for_all_workers(cluster: Cluster, inside: KubernetesDeployment) -> None:
+    """A pod is ready with its first worker, and scaling waits for the others; the error says which are late."""
+    cluster.slow_workers = [2, 1, 0, 2, 1, 1]
+    inside.scale(2)
+    assert cluster.slow_workers == []
+    cluster.slow_workers = [1] * 1000
+    with pytest.raises(DeploymentError, match=r"2 of 2 servers ready .* ruo-server-0 has 1 of 2 workers ready\."):
+        inside.scale(2, timeout_s=0.2)

@@ -1,5 +1,6 @@
 """A server on this machine, for as long as it is needed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -131,3 +132,27 @@ def test_a_proxy_is_not_asked_for_this_machine(demo: Demo, monkeypatch: pytest.M
     monkeypatch.delenv("no_proxy", raising=False)
     with local_server(demo.models["mlp"], workers=1, settings=OPENVINO) as server:
         assert server.workers == 1
+
+
+@pytest.mark.parametrize("precision", ["f32", "wrong"])
+def test_every_line_of_the_log_is_json(demo: Demo, precision: str) -> None:
+    """With LOG_FORMAT=json all lines are, from TensorFlow's first to the last of all, and those of a failed start."""
+    settings = {"LOG_FORMAT": "json", "KERAS_BACKEND": "tensorflow", "MODEL_PRECISION": precision}
+    program = f"""
+        import sys
+        from ruo import local_server
+        with local_server({str(demo.models["mlp"])!r}, workers=1, settings={settings!r}) as server:
+            log = server.log.open()
+        sys.stdout.write(log.read())
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, env=environment)
+    if precision == "wrong":
+        [log] = [line for line in done.stderr.decode().splitlines() if "Its log says: " in line]
+        lines = log.partition("Its log says: ")[2].split(" | ")
+    else:
+        lines = done.stdout.decode().splitlines()
+    messages = [json.loads(line)["message"] for line in lines]
+
+    expected = ["oneDNN", "ready after", "Shutting down"] if precision == "f32" else ["MODEL_PRECISION='wrong'"]
+    assert all(any(words in message for message in messages) for words in expected)

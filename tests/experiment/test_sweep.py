@@ -3,6 +3,7 @@
 import html
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ruo.experiment import Sweep, read_sweep, sweep
 from ruo.experiment.results import COLUMNS
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
+from tests.proxy import Proxy
 
 SIZES = [500, 1000, None]
 
@@ -345,3 +347,30 @@ def test_saved_and_read_back(swept: Sweep, copy: Path) -> None:
     again.save()
     pd.testing.assert_frame_equal(pd.read_csv(copy / "summary.csv"), swept.summary())
     assert (copy / "verdict.txt").read_text() == swept.verdict() + "\n"
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_name_server_that_lags_makes_no_second_replica(
+    small_csv: Path, scripted: Any, answers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """Where a name still stands for one address after a scaling to two, the runs are not called runs of two."""
+    target, known, real = scripted(answers), ["127.0.0.2"], socket.getaddrinfo
+
+    def look_up(host: Any, *rest: Any, **options: Any) -> Any:
+        names = known if host == "ruo-headless.test" else [host]
+        return [entry for name in names for entry in real(name, *rest, **options)]
+
+    class Cluster:
+        def scale(self, replicas: int) -> None:
+            known[:] = ["127.0.0.2", "127.0.0.3"][: replicas - late * (replicas > 1)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with Proxy(target.url, host="127.0.0.2") as one:
+        port = int(one.url.rpartition(":")[2])
+        Cluster.urls = [f"http://ruo-headless.test:{port}"]
+        with Proxy(target.url, host="127.0.0.3", port=port):
+            options = {"replicas": [1, 2], "runs": 1, "pipelined": [True], "concurrency": 2, "results_dir": tmp_path}
+            reasons = sweep(small_csv, Cluster(), chunk_sizes=[1], **options).validity().reasons
+
+    sentence = "in 1 run not as many servers answered as there were replicas, such as 1 for 2"
+    assert (sentence in reasons) == bool(late)

@@ -39,7 +39,8 @@ def test_what_is_no_fault() -> None:
     warm = runs()
     assert judge(warm.assign(retries=warm["warmup"].astype(int))).valid
     assert not judge(warm.assign(answers_equal=~warm["warmup"])).valid
-    assert judge(runs(sizes=(100_000,)).assign(rows_by_worker=[{"0": 200_000, "1": 200_000, "2": 100_000}] * 12)).valid
+    shares = [{"0": 500_000}, {"0": 200_000, "1": 100_000, "2": 100_000, "3": 100_000}]  # of one replica, and of four
+    assert judge(runs(sizes=(100_000,)).assign(rows_by_worker=shares * 6)).valid
 
 
 def changed(**values: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -75,7 +76,14 @@ def last(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
             last("rows_by_worker", {"0": 275_000, "1": 75_000, "2": 75_000, "3": 75_000}),
             "in 1 run the replicas were unbalanced (up to 120% off an even share)",
         ),
-        (last("rows_by_worker", {"0": 500_000}), "in 1 run the replicas were unbalanced (up to 300% off an even"),
+        (
+            last("rows_by_worker", {"0": 500_000}),
+            "in 1 run not as many servers answered as there were replicas, such as 1 for 4",
+        ),
+        (
+            last("rows_by_worker", dict.fromkeys("abcde", 100_000)),
+            "in 1 run not as many servers answered as there were replicas",
+        ),
     ],
 )
 def test_one_thing_is_wrong(change: Callable[[pd.DataFrame], pd.DataFrame], reason: str) -> None:

@@ -25,7 +25,9 @@ def server(request: pytest.FixtureRequest, run: Callable[..., Any]) -> Any:
         yield container
 
 
-@pytest.mark.parametrize(("target", "most"), [("tensorflow", 1.5e9), ("openvino", 0.7e9), ("client", 0.6e9)])
+@pytest.mark.parametrize(
+    ("target", "most"), [("tensorflow", 1.5e9), ("openvino", 0.7e9), ("client", 0.6e9), ("measure", 1.2e9)]
+)
 def test_an_image_is_small(image: Callable[[str], str], target: str, most: float) -> None:
     """Its size, with the base image, is bounded."""
     assert int(docker("inspect", "-f", "{{.Size}}", image(target))) < most
@@ -148,3 +150,14 @@ def test_the_client_scores(run: Callable[..., Any], image: Callable[[str], str],
         command = ["python3", "-m", "ruo", "score", "/data/testset.csv", server.url]
         options = ["--shard=1/4", "--output=/tmp/1.parquet"]
         assert "all rows scored" in docker("run", "--rm", *confined, *table, name, *command, *options)
+
+
+def test_what_measures_has_the_notebooks_and_the_cluster(image: Callable[[str], str]) -> None:
+    """The measuring image runs notebooks and scales a cluster, without JupyterLab, Keras and a server."""
+    program = (
+        "import ruo.notebook.run, kubernetes, papermill, ipykernel, importlib.util as u; "
+        "print([n for n in ('tensorflow', 'keras', 'flask', 'jupyterlab') if u.find_spec(n)])"
+    )
+    confined = ["--rm", "--read-only", "--tmpfs", "/tmp", image("measure"), "python3"]
+    assert docker("run", *confined, "-c", program) == "[]"
+    assert "round_trip_ms" in docker("run", *confined, "-m", "papermill", "--help-notebook", "notebooks/scaling.ipynb")

@@ -105,7 +105,7 @@ def _run(command):
     return objects
 
 
-@pytest.fixture(params=[*OVERLAYS, *COMPONENTS, *JOBS])
+@pytest.fixture(params=["namespace", *OVERLAYS, *COMPONENTS, *JOBS])
 def objects(request, render):
     """The objects of each folder in turn."""
     return render(request.param)

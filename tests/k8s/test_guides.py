@@ -41,7 +41,9 @@ def test_its_commands_are_ruos():
 
 def test_names_are_those_of_the_manifests(render):
     """What kubectl is told to look at, by kind and name, is what the manifests make."""
-    made = [each for folder in ("overlays/faculty", "jobs/score", "jobs/merge") for each in render(folder)]
+    made = [
+        each for folder in ("overlays/faculty", "jobs/score", "jobs/merge", "jobs/measure") for each in render(folder)
+    ]
     names = {(each["kind"].lower(), each["metadata"]["name"]) for each in made}
     used = set(re.findall(r"\b(deployment|service|job)/([a-z-]+)", EVERYTHING))
 
@@ -53,7 +55,8 @@ def test_names_are_those_of_the_manifests(render):
 def test_its_patches_fit(block, render):
     """Each piece of YAML can be read, and what it patches is made by a component."""
     for patch in yaml.safe_load(block)["patches"]:
-        render("components/monitoring").one(patch["target"]["kind"], patch["target"]["name"])
+        made = render("overlays/local", "components/monitoring", "components/measurer")
+        made.one(patch["target"]["kind"], patch["target"]["name"])
         for step in yaml.safe_load(patch["patch"]):
             assert {"op", "path", "value"} == set(step)
 

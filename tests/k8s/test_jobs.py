@@ -1,10 +1,14 @@
 """Scoring with several pods: the Job's shards are all of the table, and the merge takes exactly their parts."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from ruo.__main__ import main
+
+ROOT = Path(__file__).parents[2]
 
 
 def job(render, name):
@@ -22,14 +26,14 @@ def given(arguments, option):
     return value
 
 
-@pytest.mark.parametrize("name", ["score", "merge"])
+@pytest.mark.parametrize("name", ["score", "merge", "measure"])
 def test_the_command_is_one_that_ruo_has(render, name):
     """It parses as ruo's own command line, which reads its variables; only Kubernetes' own name is to be filled in."""
     _, container, (filled, *_) = job(render, name)
     *start, verb = container["command"]
     assert ["python3", "-m", "ruo"] == start
     assert main.commands[verb].make_context(verb, filled).params  # click would end with status 2
-    read = {parameter.envvar for parameter in main.commands[verb].params}
+    read = {parameter.envvar for parameter in main.commands[verb].params} | {"RUO_TOKEN"}
     assert {each["name"] for each in container.get("env", [])} <= read
     named = set(re.findall(r"\$\(([^)]+)\)", " ".join(container["args"])))
     assert named == ({"JOB_COMPLETION_INDEX"} if name == "score" else set())
@@ -68,13 +72,22 @@ def test_the_servers_address_is_a_service(render):
     assert int(port) in {each["port"] for each in service["ports"]}
 
 
-@pytest.mark.parametrize("name", ["score", "merge"])
+@pytest.mark.parametrize("name", ["score", "merge", "measure"])
 def test_failures_are_tried_again_but_not_for_ever(render, name):
     """Each try is a pod of its own, there are some, a drained node is no failure, and what has ended is cleared away."""
     spec, _, _ = job(render, name)
     assert "Never" == spec["template"]["spec"]["restartPolicy"]
     assert spec.get("completions", 1) <= spec["backoffLimit"] <= 10
     assert spec["ttlSecondsAfterFinished"] >= 3600
-    if name == "score":
+    if name != "merge":
         drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert [drained] == spec["podFailurePolicy"]["rules"]
+
+
+def test_the_notebook_takes_what_the_job_gives(render):
+    """The measuring Job runs a notebook that is there, with names that are its parameters, and keeps the results."""
+    _, _, ((notebook, results, *pairs),) = job(render, "measure")
+    cells = json.loads((ROOT / notebook).read_text())["cells"]
+    (parameters,) = ("".join(cell["source"]) for cell in cells if cell["metadata"].get("tags") == ["parameters"])
+    assert results.startswith("--results=/data/")
+    assert {"deployment", "testset"} <= set(pairs[1::3]) <= set(re.findall(r"^(\w+):", parameters, re.MULTILINE))

@@ -26,8 +26,23 @@ def test_requests_and_limits(objects):
     """Every container says how much CPU and memory it needs and may take, and the first is not above the second."""
     for name, container in containers(objects):
         resources = container["resources"]
-        for what in ("cpu", "memory"):
+        for what in ("cpu", "memory", "ephemeral-storage"):
             assert 0 < amount(resources["requests"][what]) <= amount(resources["limits"][what]), (name, what)
+
+
+def test_the_disk_that_may_be_filled_is_within_the_limit(objects):
+    """Each container may take more of its node's disk than the volumes hold that end with the pod, for its log."""
+    for template in objects.pods().values():
+        sizes = [amount(each["emptyDir"]["sizeLimit"]) for each in template["spec"]["volumes"] if "emptyDir" in each]
+        for container in template["spec"]["containers"]:
+            assert sum(sizes) < amount(container["resources"]["limits"]["ephemeral-storage"])
+
+
+def test_jobs_fit_small_nodes(render):
+    """A pod of a Job asks for no more of a node of two CPUs than what the servers and the system leave."""
+    for job in ("score", "merge", "measure"):
+        for _, container in containers(render(f"jobs/{job}")):
+            assert amount(container["resources"]["requests"]["cpu"]) <= 0.25
 
 
 def test_pods_are_restricted(objects):
@@ -57,18 +72,18 @@ def test_pods_are_restricted(objects):
 
 
 def test_no_pod_can_speak_to_kubernetes(objects):
-    """No pod gets a token of its service account; and no addresses of Services among its variables."""
+    """No pod but the measuring one gets a token of its account; and none Services' addresses among its variables."""
     for name, template in objects.pods().items():
-        assert template["spec"]["automountServiceAccountToken"] is False, name
+        assert template["spec"]["automountServiceAccountToken"] is (name == "ruo-measure"), name
         assert template["spec"]["enableServiceLinks"] is False, name
     for account in objects.all("ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
 
 
-def test_namespace_and_account_are_there(server):
+def test_namespace_and_account_are_there(server, render):
     """The pods' account is applied with them; the namespace enforces the restricted standard, and warns of it."""
     server.one("ServiceAccount", server.server()[1]["serviceAccountName"])
-    labels = server.one("Namespace")["metadata"]["labels"]
+    labels = render("namespace").one("Namespace")["metadata"]["labels"]
     for mode in ("enforce", "audit", "warn"):
         assert "restricted" == labels[f"pod-security.kubernetes.io/{mode}"]
 
@@ -111,7 +126,8 @@ def test_the_servers_variables_are_read(server):
     assert set(env) <= known
     Settings.read({name: each.get("value", "") for name, each in env.items()})
     assert "metadata.name" == env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"]
-    token = {"name": "ruo-token", "key": "token", "optional": True}  # a Secret that need not be there
+    is_open = any(each["spec"]["type"] == "NodePort" for each in server.all("Service"))
+    token = {"name": "ruo-token", "key": "token", "optional": not is_open}  # the Secret must be there where it is open
     assert token == env["RUO_TOKEN"]["valueFrom"]["secretKeyRef"]
 
 
@@ -140,6 +156,6 @@ def test_images_have_the_version_of_ruo(objects):
     """Images are named without a registry, tagged with the version in pyproject.toml, and not pulled where they are."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for name, container in containers(objects):
-        image = "ruo-server" if name.startswith("ruo-server/") else "ruo-client"
+        image = {"server": "ruo-server", "measure": "ruo-measure"}.get(name.partition("/")[2], "ruo-client")
         assert f"{image}:{version}" == container["image"], name
         assert "IfNotPresent" == container["imagePullPolicy"], name

@@ -46,7 +46,8 @@ def test_the_claim_of_the_model_is_there(overlay):
 
 def test_the_claim_of_the_data_is_there(render):
     """Both sources of the data have the claim that the Jobs name; their pods' group gets the disk once, not by file."""
-    pods = [template["spec"] for job in ("score", "merge") for template in render(f"jobs/{job}").pods().values()]
+    jobs = [render(f"jobs/{job}") for job in ("score", "merge", "measure")]
+    pods = [template["spec"] for job in jobs for template in job.pods().values()]
     claims = [
         volume["persistentVolumeClaim"]
         for pod in pods

@@ -11,7 +11,8 @@ from tests.k8s.conftest import amount, lets, matches
 
 ROOT = Path(__file__).parents[2]
 SERVER = {"app.kubernetes.io/name": "ruo", "app.kubernetes.io/component": "server"}
-SCORE = SERVER | {"app.kubernetes.io/component": "score"}
+COMPONENT = {name: {"app.kubernetes.io/component": name} for name in ("score", "measure")}
+SCORE = SERVER | COMPONENT["score"]
 DNS = {"namespace": "kube-system", "pod": {"k8s-app": "kube-dns"}}
 STRANGERS = [{"ip": "10.10.3.81"}, {"ip": "203.0.113.9"}, {"namespace": "default", "pod": {}}, {"namespace": "ruo", "pod": {}}]  # fmt: skip
 
@@ -61,10 +62,25 @@ def test_the_budget_lets_a_drain_and_a_rollout_go_on(server):
     assert "minAvailable" not in budget
     assert "AlwaysAllow" == budget["unhealthyPodEvictionPolicy"]
     assert rolling["maxSurge"] + rolling["maxUnavailable"] >= 1
-    # either an autoscaler or the Deployment says how many
-    assert len(autoscalers) == ("replicas" not in deployment)
-    replicas = deployment.get("replicas") or autoscalers[0]["spec"]["minReplicas"]
+    replicas = max([1, *(each["spec"]["minReplicas"] for each in autoscalers)])
     assert replicas - rolling["maxUnavailable"] >= 1
+
+
+def test_no_manifest_says_how_many(server):
+    """No Deployment has replicas of its own: an autoscaler that is added later would find one that has fallen to 1."""
+    assert len(server.all("HorizontalPodAutoscaler")) <= 1
+    assert "replicas" not in server.server()[0]
+
+
+def test_what_is_deleted_takes_nothing_else_with_it(render):
+    """The namespace, the servers, the data and each Job are apart: no two folders have an object in common."""
+    folders = [["namespace"], ["overlays/local", "overlays/faculty"], ["jobs/data-local", "jobs/data-nfs"]]
+    folders += [[f"jobs/{job}"] for job in ("score", "merge", "measure")]
+    names = [
+        {(each["kind"], each["metadata"]["name"]) for target in targets for each in render(target)}
+        for targets in folders
+    ]
+    assert sum(map(len, names)) == len(set().union(*names))
 
 
 def test_every_autoscaled_folder_is_tested(render):
@@ -108,23 +124,25 @@ def test_the_metric_of_the_autoscaler_is_one_of_ours(render):
 
 def test_components_go_together(render):
     """The two autoscalers exclude each other; all the others can be added to one overlay."""
-    others = ("components/autoscaling-requests", "components/monitoring", "components/external-ip")
+    others = ("components/autoscaling-requests", "components/monitoring", "components/measurer")
     objects = render("overlays/local", *others)
-    assert {"HorizontalPodAutoscaler", "ServiceMonitor"} <= {each["kind"] for each in objects}
+    assert {"HorizontalPodAutoscaler", "ServiceMonitor", "Role"} <= {each["kind"] for each in objects}
     with pytest.raises(AssertionError, match="ruo-server"):
         render("components/autoscaling", "components/autoscaling-requests")
 
 
 def test_the_server_is_reached_at_its_port_and_reaches_dns_only(server):
-    """From anywhere, at the one port; names may be looked up, and nothing else goes out. Other pods reach nothing."""
+    """At the one port, from anywhere or, where nodes open a port, from whom a policy names; only names are looked up."""
     policies, other = server.all("NetworkPolicy"), {"app": "other"}
+    is_open = any(each["spec"]["type"] == "NodePort" for each in server.all("Service"))
+    known = [STRANGERS[0], *({"namespace": "ruo", "pod": SERVER | COMPONENT[name]} for name in ("score", "measure"))]
     for protocol in ("UDP", "TCP"):
         assert lets(policies, "Egress", SERVER, DNS, 53, protocol)
         assert lets(policies, "Egress", SERVER, {"ip": "169.254.20.10"}, 53, protocol)
     assert not lets(policies, "Egress", SERVER, DNS, 443)
     assert not lets(policies, "Egress", SERVER, {"ip": "10.10.3.80"}, 2049)  # the NFS server
-    for peer in STRANGERS:
-        assert lets(policies, "Ingress", SERVER, peer, 8000)  # a node port's requests come from a node's address
+    for peer in [*known, *STRANGERS]:
+        assert lets(policies, "Ingress", SERVER, peer, 8000) == (peer in known or not is_open)
         assert not lets(policies, "Ingress", SERVER, peer, 8001)
         assert not lets(policies, "Ingress", SERVER, peer, 8000, "UDP")
     for port in (53, 443, 8000):
@@ -170,6 +188,49 @@ def test_scoring_pods_reach_the_servers_and_dns_only(render):
             assert not lets(policies, "Ingress", labels[name], peer, 8000)
 
 
+def test_only_the_measuring_pod_reaches_kubernetes(render):
+    """It reaches the API, the servers and DNS, and nobody reaches it; no other pod reaches the API."""
+    objects = render("jobs/measure")
+    labels = objects.pods()["ruo-measure"]["metadata"]["labels"]
+    policies = [*render("overlays/local").all("NetworkPolicy"), *objects.all("NetworkPolicy")]
+    policies += render("jobs/score").all("NetworkPolicy")
+
+    for peer, port in (
+        (STRANGERS[0], 6443),
+        (STRANGERS[1], 443),
+        ({"namespace": "ruo", "pod": SERVER}, 8000),
+        (DNS, 53),
+    ):
+        assert lets(policies, "Egress", labels, peer, port)
+        assert not lets(policies, "Ingress", labels, peer, port)
+    assert not lets(policies, "Egress", labels, STRANGERS[1], 80)
+    for other in (SERVER, SCORE, {"app": "other"}):
+        assert not lets(policies, "Egress", other, STRANGERS[0], 6443)
+
+
+def test_who_measures_may_do_what_scaling_takes(render):
+    """The account is the pod's own, and may change one Deployment and the autoscalers of one namespace, and look."""
+    objects = render("jobs/measure")
+    binding = objects.one("RoleBinding")
+    (subject,) = binding["subjects"]
+    rights = {
+        (resource, verb): rule.get("resourceNames")
+        for rule in objects.one("Role", binding["roleRef"]["name"])["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    changes = {resource: names for (resource, verb), names in rights.items() if verb not in ("get", "list")}
+
+    assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
+    assert "ruo" == subject["namespace"]
+    assert {
+        "deployments": ["ruo-server"],
+        "deployments/scale": ["ruo-server"],
+        "horizontalpodautoscalers": None,
+    } == changes
+    assert {("deployments", "get"), ("pods", "list"), ("services", "list"), ("endpointslices", "list")} <= set(rights)
+
+
 def test_the_faculty_is_the_cluster_of_2023(render):
     """Its ports, addresses, replicas and memory, and where the model lies, are those of the paper."""
     objects = render("overlays/faculty")
@@ -179,16 +240,16 @@ def test_the_faculty_is_the_cluster_of_2023(render):
     nfs = objects.one("PersistentVolume")["spec"]["nfs"]
 
     assert (8000, "http", 30001) == (port["port"], port["targetPort"], port["nodePort"])
-    assert ["10.10.3.81"] == service["externalIPs"]
+    # else the policy would see a node's address and not the client's
+    assert "Local" == service["externalTrafficPolicy"]
     assert ("2Gi", "5Gi") == (resources["requests"]["memory"], resources["limits"]["memory"])
     assert amount(resources["requests"]["cpu"]) < 2  # a node has two, and its own pods need some of them
     assert ("10.10.3.80", "/var/nfs/public") == (nfs["server"], nfs["path"])
 
 
 def test_local_is_small(render):
-    """One replica that fits a laptop's cluster beside other things, on one node."""
-    deployment, pod, container = render("overlays/local").server()
-    assert 1 == deployment["replicas"]
+    """It fits a laptop's cluster beside other things, on one node."""
+    _, pod, container = render("overlays/local").server()
     assert "topologySpreadConstraints" not in pod
     assert amount(container["resources"]["requests"]["cpu"]) <= 0.5
     assert amount(container["resources"]["requests"]["memory"]) <= 2**30

@@ -45,7 +45,7 @@ def test_the_server_says_what_it_is(client):
     assert (about["name"], type(about["version"])) == ("ruo", str)
     assert "binary_tensor_data" in about["extensions"]
     assert client.get("/v2/health/live").json == {"live": True}
-    assert client.get("/v2/health/ready").json == {"live": True, "ready": True, "workers": 1}
+    assert client.get("/v2/health/ready").json == {"live": True, "ready": True, "workers": 1, "of": 1}
     assert client.get("/v2/models/model/ready").json == {"name": "model", "ready": True}
     assert client.get("/").json == {"status": "alive"}
     assert client.get("/v1/models").json == {"models": ["model"]}

@@ -171,7 +171,7 @@ def test_plain_gunicorn(models, rows, expected, options):
         for _ in range(8):
             assert wait_for(lambda: ask_loaded(server.url + INFER, rows.tobytes(), RAW)).status == 200
         health = wait_for(lambda: ask_loaded(server.url + "/v2/health/ready"))
-        assert health.json() == {"live": True, "ready": True, "workers": 1}
+        assert health.json() == {"live": True, "ready": True, "workers": 1, "of": 1}
         assert ask(server.url + "/metrics").status == 200
 
 

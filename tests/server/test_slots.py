@@ -27,7 +27,9 @@ def test_slots_are_given_out_once_and_again_after_clearing(slots):
     assert slots.take() == 1
     assert not slots.is_ready(1)
     slots.set(0, "is_ready", 0)
-    assert slots.ready() == 1
+    assert (slots.ready(), slots.expected()) == (1, 4)
+    slots.set(1, "is_retiring", 1)
+    assert (slots.ready(), slots.expected()) == (1, 3)
 
 
 def test_the_least_loaded_takes_the_next(slots):

@@ -4,19 +4,16 @@ import errno
 import json
 import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import server
 from ruo.errors import ModelError, SettingsError
 from ruo.model.signature import Model
 from ruo.model.store import publish
 from server.repository import fetch, newest
 from server.settings import Settings
-
-CONFIG = Path(server.__file__).with_name("gunicorn.conf.py")
+from tests.server.serving import gunicorn
 
 
 def test_what_lies_beside_a_model_is_left_alone(models, tmp_path):
@@ -111,19 +108,13 @@ def test_text_goes_in_and_out_as_v1_says(keras, make_app, tmp_path):
     assert (refused.status_code, "takes text" in refused.json["error"]) == (400, True)
 
 
-def test_a_server_that_is_ended_while_it_starts_leaves_nothing(gunicorn, models, tmp_path, free_port):
+def test_a_server_that_is_ended_while_it_starts_leaves_nothing(models, tmp_path):
     """Neither a worker that has not heard of it, nor a temporary folder."""
-    settings = {
-        "MODEL_PATH": str(models["mlp"]),
-        "TMPDIR": str(tmp_path),
-        "PORT": str(free_port()),
-        "WEB_CONCURRENCY": "2",
-    }
-    with gunicorn("-c", str(CONFIG), **settings) as started:
+    with gunicorn(models["mlp"], TMPDIR=str(tmp_path), WEB_CONCURRENCY="2") as started:
         while b"Listening at" not in started.log.read_bytes():
             time.sleep(0.01)
-        started.process.terminate()
-        assert started.process.wait(30) == 0
+        started._process.process.terminate()
+        assert started._process.process.wait(30) == 0
     assert list(tmp_path.iterdir()) == []
 
 
