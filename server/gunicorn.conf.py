@@ -42,6 +42,7 @@ graceful_timeout = 60
 loglevel = os.environ.get("LOG_LEVEL", "info").lower()
 logger_class = "server.logs.ServerLogger"
 control_socket_disable = True
+_ENDS = (signal.SIGTERM, signal.SIGQUIT)
 preload_app = False  # every worker loads its own model: TensorFlow does not survive a fork once it has computed
 
 try:
@@ -90,8 +91,17 @@ def when_ready(server: Any) -> None:
     with contextlib.suppress(ImportError):  # every worker will report it as the reason why it is not ready
         import keras  # noqa: F401
     gc.freeze()  # the collector leaves these objects alone, so that their memory stays shared
+    # a worker's copy of the master's handler would swallow a signal that comes before the worker has its own
+    hold, let_go = (partial(signal.pthread_sigmask, how, _ENDS) for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK))
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=_end_at_signals)
     if lifeline := os.environ.pop("RUO_LIFELINE_FD", None):
         threading.Thread(target=_stop_at_end_of, args=[int(lifeline)], daemon=True).start()
+
+
+def _end_at_signals() -> None:
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
 
 
 def on_reload(server: Any) -> None:
@@ -109,8 +119,6 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them; take the room for its counters."""
-    for number in (signal.SIGTERM, signal.SIGQUIT):  # else the copy of the master's handler would swallow them
-        signal.signal(number, signal.SIG_DFL)  # until the worker has its own
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[(worker.slot * _cores + core) % len(usable)] for core in range(_cores)})
