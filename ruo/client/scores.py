@@ -99,6 +99,13 @@ class Scores:
         The index of a pandas source, which `to_pandas` keeps.
     key : dict
         What was scored, where it is a part of a table: the data, the part, the model and the options.
+
+    Examples
+    --------
+    >>> scores = score_csv("testset.csv", ["http://one:8000", "http://two:8000"], errors="collect")
+    >>> scores.failures
+    >>> scores.balance()
+    >>> scores.to_parquet("scores.parquet")
     """
 
     predictions: Predictions
