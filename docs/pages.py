@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
+WIDGET = "application/vnd.jupyter.widget-view+json"
 EXECUTED = ROOT / "results" / "docs"
 GUIDES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("k8s/**/README.md"), *ROOT.glob("CONTRIBUTING.md")])
 # in the order in which notebooks/README.md tells to read them
@@ -52,6 +53,13 @@ def _notebook(name: str) -> dict[str, str | bytes]:
     """The pages and pictures of an executed notebook; as it is committed, where nobody has executed it."""
     executed = EXECUTED / f"{name}.ipynb"
     notebook = nbformat.read(executed if executed.exists() else ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:  # without progress bars, and what is written to stderr
+        shown = [
+            each
+            for each in cell.get("outputs", ())
+            if each.get("name") != "stderr" and WIDGET not in each.get("data", ())
+        ]
+        cell.update({"outputs": shown} if cell.cell_type == "code" else {})
     resources = {"unique_key": name, "output_files_dir": f"{name}_files"}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
     pictures = {f"tutorial/{path}": content for path, content in resources["outputs"].items()}
@@ -69,6 +77,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return link[0]
         found = normpath(source.parent / target)
         there = PAGES.get(found) or PAGES.get(f"{found}/README.md")
-        return f"[{text}]({relpath(there, here.parent)}{anchor})" if there else text
+        if there is None:
+            return text if (ROOT / found).exists() else link[0]
+        return f"[{text}]({relpath(there, here.parent)}{anchor or ''})"
 
     return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)]*)?\)", point, markdown)
