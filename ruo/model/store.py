@@ -23,6 +23,11 @@ def publish(model: Any, store: str | os.PathLike[str]) -> str:
     """Add a model to a store as its newest version and return the version's number, "1" for the first.
 
     `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``.
+
+    Examples
+    --------
+    >>> publish("model.keras", "store")
+    '1'
     """
     store = Path(store)
     store.mkdir(parents=True, exist_ok=True)
