@@ -98,7 +98,9 @@ def _result(function: Any) -> type | None:
 
 def _members(thing: Any) -> Iterator[str]:
     """The public methods and properties of a class."""
-    for name, member in vars(thing).items() if isinstance(thing, type) else ():
+    bases = [base for base in getattr(thing, "__mro__", ()) if base.__module__.startswith("ruo")]
+    members = {name: member for base in bases for name, member in vars(base).items()}
+    for name, member in members.items():
         text = _one_line(inspect.getdoc(member) or "")
         if not name.startswith("_") and inspect.isfunction(member):
             yield f"- `{_call(f'.{name}', member)}`: {text}"
