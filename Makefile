@@ -95,7 +95,7 @@ image: ## build the container images: the server (TensorFlow and OpenVINO) and t
 	  $$build -t ruo-server:$$version-openvino --target openvino . && \
 	  $$build -t ruo-client:$$version --target client . && docker images --filter 'reference=ruo-*'
 
-docs: setup $(patsubst notebooks/%,results/docs/%,$(wildcard notebooks/*.ipynb)) ## docs/reference.md, and all of docs/ and the notebooks as pages in results/site (five minutes the first time)
+docs: setup $(patsubst notebooks/%,results/docs/%,$(wildcard notebooks/*.ipynb)) ## docs/reference.md, and a site with the notebooks executed in results/site (five minutes the first time)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r docs/requirements.txt
 	@$(BIN)/python docs/reference.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
