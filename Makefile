@@ -1,7 +1,7 @@
 # Everything starts here. `make` lists what there is; each target does its own set-up.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark scaling bench report check test soak lint compare serve lab image clean constraints
+.PHONY: help setup demo benchmark scaling bench report check test soak lint compare serve lab image docs clean constraints
 
 PYTHON ?= python3
 TESTSET ?= data/testset.csv
@@ -37,14 +37,13 @@ setup: .venv/installed ## make .venv and install everything (the others do it wh
 
 demo: data/.rows-$(ROWS) ## a test set of ROWS (500000) rows and two models, in data
 
-# made anew when ROWS changes or the last try was broken off; a data/testset.csv that make did not make is never replaced
+# made anew when ROWS changes or the last try was broken off; a data/testset.csv of someone's own is never replaced
 data/.rows-$(ROWS): | .venv/installed
 	@if [ -e data/testset.csv ] && ! ls data/.rows-* >/dev/null 2>&1; then \
 	  echo "data/testset.csv is not the demo's, so it stays; measure it with TESTSET=./data/testset.csv MODEL=..." >&2; exit 1; fi
 	@echo "Making the demo: $(ROWS) rows and two models ..."
-	@mkdir -p data && rm -f data/.rows-* && touch data/.rows-unfinished
+	@mkdir -p data && touch data/.rows-unfinished
 	@$(BIN)/python -m ruo demo --rows $(ROWS) --out data
-	@mv data/.rows-unfinished $@
 
 data/%.keras: | .venv/installed
 	@$(MAKE) --no-print-directory demo
@@ -97,9 +96,19 @@ image: ## build the container images: the server (TensorFlow and OpenVINO), the 
 	  $$build -t ruo-client:$$version --target client . && \
 	  $$build -t ruo-measure:$$version --target measure . && docker images --filter 'reference=ruo-*'
 
+docs: setup $(patsubst notebooks/%,results/docs/%,$(wildcard notebooks/*.ipynb)) ## docs/reference.md, and a site with the notebooks executed in results/site (five minutes the first time)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r docs/requirements.txt
+	@$(BIN)/python docs/reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open results/site/index.html"
+
+results/docs/%.ipynb: notebooks/%.ipynb | .venv/installed
+	@echo "Running $< ..."
+	@mkdir -p results/docs && $(BIN)/papermill --log-level WARNING --no-progress-bar -k python3 $< $@.part.ipynb && mv $@.part.ipynb $@
+
 constraints: setup ## pin in constraints.txt the newest versions that go together
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report .venv/resolved.json \
-	  '.[server,notebooks,paper,cluster,test]'
+	  '.[server,notebooks,paper,cluster,test,docs]'
 	@$(BIN)/python -c "$$WRITE_CONSTRAINTS"
 
 define WRITE_CONSTRAINTS

@@ -83,7 +83,12 @@ def demo(rows: int, out: Path, seed: int) -> None:
     """
     from ruo.learn.demo import make_demo
 
+    unfinished = out / ".rows-unfinished"  # by such names make knows a demo, its size, and that it is whole
+    for marker in out.glob(".rows-*"):
+        marker.replace(unfinished)
     made = make_demo(out, rows, seed)
+    unfinished.unlink(missing_ok=True)
+    (out / f".rows-{rows}").touch()
     click.echo(f"{made.testset}: {rows:,} rows, {made.testset.stat().st_size / 1e6:,.0f} MB")
     for name, path in made.models.items():
         click.echo(f"{path}: accuracy {made.accuracy[name]:.3f} on digits it has not seen")

@@ -91,6 +91,10 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
     ------
     ArgumentError
         `runs` is less than 1, `warmup` is negative, or `function` is a coroutine function.
+
+    Examples
+    --------
+    >>> time_runs(lambda: score_csv("testset.csv", "http://localhost:8000"), runs=5).median
     """
     if runs < 1:
         raise ArgumentError(f"runs={runs} must be at least 1.")

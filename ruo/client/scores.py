@@ -162,6 +162,13 @@ class Scores(Outcome):
         What was scored, where it is a part of a table: the data, the part, the model and the options.
     classes : list of str or None
         The names of the classes that `labels` number: those of one-hot columns, or of a text column, in sorted order.
+
+    Examples
+    --------
+    >>> scores = score_csv("testset.csv", ["http://one:8000", "http://two:8000"], errors="collect")
+    >>> scores.failures
+    >>> scores.balance()
+    >>> scores.to_parquet("scores.parquet")
     """
 
     predictions: Predictions

@@ -45,6 +45,11 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
         If rows were not scored; it names them and the server's reason, and `.scores` holds what was scored.
     CheckpointError
         If the checkpoint is of another run, in use, damaged, or cannot be written.
+
+    Examples
+    --------
+    >>> scores = score_csv("testset.csv", "http://localhost:8000")
+    >>> scores.predictions.argmax(axis=1)
     """
     run = Run(source, url, ScoreOptions(**options))
     with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
@@ -63,6 +68,10 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
         As in `score_csv`.
     url : str or sequence of str
     **options
+
+    Examples
+    --------
+    >>> scores = await ascore_csv("testset.csv", "http://localhost:8000")
     """
     run = await asyncio.to_thread(Run, source, url, ScoreOptions(**options))
     with Progress(run.options.progress, run.table.expected_rows) as bar:
@@ -87,6 +96,11 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
         As in `score_csv`.
     url : str or sequence of str
     **options
+
+    Examples
+    --------
+    >>> for block in iter_scores("testset.csv", "http://localhost:8000"):
+    ...     print(block.start, block.predictions.shape)
     """
     return Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).iterate()
 

@@ -26,6 +26,11 @@ def publish(model: Any, store: str | os.PathLike[str], check: bool = False) -> s
 
     `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``. With
     `check` it has to load and answer first, as in a server with these environment variables, in a process of its own.
+
+    Examples
+    --------
+    >>> publish("model.keras", "store")
+    '1'
     """
     store = Path(store)
     try:
