@@ -207,7 +207,7 @@ def report(results: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
 @click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 @click.option("--seed", default=0, help="The same seed gives the same order of runs.")
-@click.option("--patience", "patience_s", default=10.0, help="Seconds to wait for a busy machine before a run.")
+@click.option("--patience", "patience_s", default=60.0, help="Seconds that noise may cost: waiting, and further runs.")
 def compare(testset: Path, model: Path, sizes: str, workers: int | None, results: Path, **options: Any) -> None:
     """Compare the system of 2023 with ruo and with no network at all. With --sizes all, the former runs once per size.
 

@@ -1,5 +1,6 @@
 """CPUs, load and memory of this machine and its processes. Load is read from /proc on Linux and is None elsewhere."""
 
+import ctypes
 import os
 import re
 import resource
@@ -82,3 +83,12 @@ def peak_rss_mb() -> float:
             return int(match[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def reset_peak_rss() -> float:
+    """Begin the peak of memory anew (Linux, proc(5)), with nothing kept that is free; return the memory in megabytes."""
+    with suppress(OSError, AttributeError):  # AttributeError: a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        (_PROC / "self/clear_refs").write_text("5")
+    return peak_rss_mb()

@@ -3,7 +3,6 @@
 The verdict says which request size is fastest, and whether the claim of 2023 holds: "the whole set in one request".
 """
 
-import html
 import math
 import os
 from dataclasses import dataclass
@@ -14,18 +13,28 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from ruo.answer import Answer, cell
 from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
-from ruo.experiment.validity import Validity, by_setting, judge
+from ruo.experiment.validity import (
+    Validity,
+    by_setting,
+    columns_of_setting,
+    confidence_of,
+    judge,
+    name_of,
+    that_count,
+)
 from ruo.provenance import Provenance
-from ruo.stats import MIN_RUNS, Comparison, Values, compare, count, digits, mean_interval, r_squared
+from ruo.stats import MIN_RUNS, Comparison, Values, compare, count, digits, in_words, r_squared, time_interval, to_noise
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
-_LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
+_LEVELS = ["system", "model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
 _SECONDS = ["forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s", "loop_lag_s", "request_median_s"]
 _WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share"]
-_NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "peak_rss_mb", "max_abs_difference"]
+_NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "memory_mb", "max_abs_difference"]
 _OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
+_FITS = 0.5  # of the variance, which the costs have to explain
 COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 
 
@@ -34,11 +43,12 @@ class Sweep:
     """The results of a request-size sweep.
 
     `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of it,
-    `chunk_size` is None for the whole set, `model` and `replicas` where there is one model or nothing was scaled;
-    `loop_lag_s` is the largest delay of the client's event loop; `server_s` the work that the servers report, and
-    `server_busy` its share of their time; `client_cpu_share` the CPU seconds of this process per second; `machine_busy`
-    the share of all CPUs in use just before the run, after `waited_s` of waiting for a quiet machine; and
-    `max_abs_difference` that to the predictions of the model's first run.
+    `system` is what scored the table in place of ruo, such as no network at all, and None for ruo; `chunk_size` is None
+    for the whole set, `model` and `replicas` where there is one model or nothing was scaled; `loop_lag_s` is the largest
+    delay of the client's event loop; `server_s` the work that the servers report, and `server_busy` its share of their
+    time; `client_cpu_share` the CPU seconds of this process per second; `memory_mb` the memory that the run added to
+    the client's; `machine_busy` the share of all CPUs in use just before the run, after `waited_s` of waiting for a
+    quiet machine; and `max_abs_difference` that to the predictions of the model's first run.
     """
 
     runs: pd.DataFrame
@@ -47,8 +57,26 @@ class Sweep:
 
     @property
     def measured(self) -> pd.DataFrame:
-        """The runs without the warm-ups, failed ones included."""
-        return self.runs[~self.runs["warmup"]].reset_index(drop=True)
+        """The runs of ruo that count, failed ones included: no warm-ups, and no noisy blocks that were repeated."""
+        return self._of(self.runs["system"].isna())
+
+    def others(self) -> dict[str, pd.DataFrame]:
+        """The runs of each other system that count, by its name."""
+        return {name: self._of(self.runs["system"] == name) for name in self.runs["system"].dropna().unique()}
+
+    def _of(self, which: pd.Series) -> pd.DataFrame:
+        measured = self.runs[~self.runs["warmup"]]
+        counted = that_count(measured, self._blocks)
+        return counted[which[counted.index]].reset_index(drop=True).infer_objects()
+
+    @property
+    def _blocks(self) -> int:
+        return int(self.provenance.facts["plan"].get("runs", 1))
+
+    @property
+    def confidence(self) -> float:
+        """That of the intervals: 0.95, and more where it took more blocks than planned."""
+        return confidence_of(self.runs[~self.runs["warmup"]], self._blocks)
 
     def summary(self) -> pd.DataFrame:
         """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
@@ -56,42 +84,93 @@ class Sweep:
 
     def validity(self) -> Validity:
         """Whether the runs can be relied on, and for what."""
-        return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
+        # that another system cannot score the table is a result; ruo must not fail
+        runs = self.runs.assign(error=self.runs["error"].mask(self.runs["system"].notna()))
+        return judge(runs, int(self.provenance.facts["plan"]["trials"]), blocks=self._blocks)
+
+    def answer(self) -> str:
+        """The fastest setting, how fast it is, and how far it is from each other system, in one sentence."""
+        good = self.measured[self.measured["error"].isna()]
+        if good.empty:
+            return "No run succeeded, so there is no fastest request size."
+        setting, runs = min(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))
+        mean = time_interval(runs["total_s"])
+        rows = int(runs["rows"].iloc[0])
+        seconds = to_noise(*mean[:3])[0]
+        way = "" if good["pipelined"].nunique() > 1 else name_of({**setting, "pipelined": None}, good)
+        name = (way or name_of(setting, good)).replace(f"{rows:,} rows", "the whole set in one request", 1)
+        text = f"{name} is fastest: {rows:,} rows in {seconds} s, {digits(rows / mean.value, 2)} rows/s"
+        for other, times in self.others().items():
+            if (theirs := times["total_s"].dropna()).size:
+                ratio = mean.value / time_interval(theirs).value
+                text += f"; {in_words(ratio)} {other} ({to_noise(*time_interval(theirs)[:3])[0]} s)"
+        return f"{text[:1].upper()}{text[1:]}."
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
         parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
-        names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
+        runs, confidence = self.measured, self.confidence
+        names = [name for name in ("model", "replicas", "wire", "concurrency") if runs[name].nunique() > 1]
         if not names:
-            parts.append(verdict_on_sizes(self.runs))
+            parts.append(verdict_on_sizes(runs, confidence))
         elif "replicas" not in names:  # a sweep over replicas asks how many servers are best
-            for key, runs in self.runs.groupby(names):
+            for key, group in runs.groupby(names):
                 setting = ", ".join(f"{name} {level}" for name, level in zip(names, key, strict=True))
-                parts.append(f"{setting}\n{verdict_on_sizes(runs)}")
+                parts.append(f"{setting}\n{verdict_on_sizes(group, confidence)}")
+        for name, group in self.others().items():
+            if len(errors := group["error"].dropna()):
+                parts.append(f"{name[:1].upper()}{name[1:]} could not be measured: {errors.iloc[0]}")
         return "\n\n".join(parts)
 
     def cost_of_requests(self) -> str:
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
         runs = self.measured
-        good = runs[runs["error"].isna() & runs["pipelined"] & (runs["requests"] > 1)]
+        good = runs[runs["error"].isna() & runs["pipelined"].astype(bool) & (runs["requests"] > 1)]
         try:
             return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
         except ExperimentError as error:
             return f"No cost is fitted: {error}"
 
+    def costs_by_size(self) -> pd.DataFrame:
+        """What a request size costs besides time: medians of the pipelined runs, and the rows that one failure loses."""
+        names = {
+            "first_result_s": "first result, s",
+            "memory_mb": "memory added, MB",
+            "request_max_s": "longest request, s",
+        }
+        runs = self.measured
+        costs = runs[runs["pipelined"].astype(bool)].groupby("rows_per_request")[list(names)].median()
+        costs = costs.rename(columns=names).assign(**{"rows lost by one failure": costs.index})
+        return costs.reset_index().map(cell).set_index("rows_per_request")
+
     def save(self, *more: str) -> None:
         """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        (self.results_dir / "verdict.txt").write_text("\n\n".join([self.verdict(), *more]) + "\n", encoding="utf-8")
+        text = "\n\n".join([f"{self.answer()}\n{self.verdict()}", *more])
+        (self.results_dir / "verdict.txt").write_text(f"{text}\n", encoding="utf-8")
 
     def __repr__(self) -> str:
-        sizes = self.runs["rows_per_request"].nunique()
+        sizes = self.measured["rows_per_request"].nunique()
         word = "VALID" if self.validity().valid else "INVALID"
         return f"Sweep({count(len(self.measured), 'run')} of {sizes} request sizes, {word}, in {self.results_dir.name})"
 
+    def __str__(self) -> str:
+        return self._shown().text()
+
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, float_format=lambda number: f"{number:,.3f}")
-        return f"{table}<pre>{html.escape(self.verdict())}</pre>"
+        return self._shown().html()
+
+    def _shown(self) -> Answer:
+        summary = self.summary()
+        table = summary[[*columns_of_setting(self.measured), "n"]].copy()
+        for name in ("forming", "sending", "total"):
+            table[f"{name}, s"] = summary[f"{name}_mean"]
+        table["rows/s"] = summary["rows_per_s"]
+        validity, folded = (
+            self.validity(),
+            {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()},
+        )
+        return Answer(self.answer(), validity.head, table, "total, s", folded)
 
 
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
@@ -108,21 +187,23 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in ("forming", "sending", "total"):
-        value, low, high, _, std = mean_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
+        value, low, high, _, std = time_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
         summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
     summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates
     return summary
 
 
-def verdict_on_sizes(runs: pd.DataFrame) -> str:
+def verdict_on_sizes(runs: pd.DataFrame, confidence: float = 0.95) -> str:
     """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending."""
     runs = runs[~runs["warmup"]]
     if not len(runs):
         return "Nothing was measured, so nothing can be said."
     names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
     ways = runs.groupby("pipelined")
-    return "\n\n".join(f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way)).text()}" for way, of_way in ways)
+    return "\n\n".join(
+        f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way), confidence).text()}" for way, of_way in ways
+    )
 
 
 class RequestCost(NamedTuple):
@@ -134,12 +215,16 @@ class RequestCost(NamedTuple):
 
     def sentence(self) -> str:
         """The cost in words, with the number of rows whose cost is ten times that of their request."""
-        request_ms, row_us = 1e3 * self.request_s, 1e6 * self.row_s
-        text = f"A request costs {request_ms:.3g} ms and a row {row_us:.3g} µs (R² {self.r_squared:.2f})"
         if self.request_s <= 0:
-            return f"{text}: in these runs small requests cost no more than large ones."
-        rows = 10 * self.request_s / self.row_s
-        return f"{text}: from {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
+            return "In these runs small requests cost no more than large ones."
+        if self.r_squared < _FITS:
+            return (
+                f"No cost is fitted: the times vary for other reasons than requests and rows (R² {self.r_squared:.2f})."
+            )
+        request_ms, row_us = digits(1e3 * self.request_s, 2), digits(1e6 * self.row_s, 2)
+        text = f"A request costs {request_ms} ms and a row {row_us} µs (R² {self.r_squared:.2f})"
+        rows = float(f"{10 * self.request_s / self.row_s:.1g}")
+        return f"{text}: from about {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
 
 
 def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCost:
@@ -159,7 +244,8 @@ def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCos
 class _SizeTimes:
     """The times of the runs of one way of sending: a column per request size, a row per block."""
 
-    def __init__(self, runs: pd.DataFrame, pipelined: bool) -> None:
+    def __init__(self, runs: pd.DataFrame, pipelined: bool, confidence: float) -> None:
+        self.confidence = confidence
         self.rows = int(runs["rows"].max())
         failed = runs["error"].notna()
         self.failed = runs[failed].groupby("rows_per_request").size()
@@ -182,15 +268,15 @@ class _SizeTimes:
         if not len(self.means):
             return ["No run succeeded."]
         fastest, *others = self.means.index
-        mean = mean_interval(self.seconds[fastest].dropna())
-        interval = f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
+        mean = time_interval(self.seconds[fastest].dropna())
+        value, *bounds = to_noise(*mean[:3])
+        interval = "" if mean.n < MIN_RUNS else f", 95 % interval {' to '.join(bounds)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
-        rate = f"{digits(mean.value)} s ({runs}), {self.rows / mean.value:,.0f} rows/s"
+        rate = f"{value} s ({runs}), {digits(self.rows / mean.value)} rows/s"
         lines = [f"{self._name(fastest)} is fastest: {rate}."]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
-            lead = self.means[size] / self.means[fastest] - 1
-            comparison = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
-            lines.append(f"The {which}, {self._name(size)}, takes {digits(100 * lead)} % longer. {comparison}")
+            sentence = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
+            lines.append(f"The {which} is {self._name(size)}. {sentence}")
         return lines
 
     def _verdict_on_claim(self) -> tuple[str, str]:
@@ -202,7 +288,10 @@ class _SizeTimes:
         comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
         if not comparisons:
             return "cannot tell", "no smaller request was measured"
-        faster = next((size for size, comparison in comparisons.items() if comparison.word == "slower"), None)
+        # the fastest first, so that it is named and not just any that is faster
+        faster = next(
+            (size for size in self.means.index if size in comparisons and comparisons[size].word == "slower"), None
+        )
         if faster is not None:
             return "not reproduced", f"{self._name(faster)} is faster"
         unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
@@ -216,7 +305,7 @@ class _SizeTimes:
     def _compare(self, a: Any, b: Any) -> Comparison:
         if not len(self.seconds[[a, b]].dropna()):
             return Comparison(float(self.means[a] / self.means[b]), math.nan, math.nan, 0, 0, is_paired=True)
-        return compare(self.seconds[a], self.seconds[b])
+        return compare(self.seconds[a], self.seconds[b], confidence=self.confidence)
 
     def _name(self, size: Any) -> str:
         return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

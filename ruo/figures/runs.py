@@ -1,5 +1,6 @@
 """The figures of runs: seconds against the rows per request; what replicas gained, and what more would gain."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import cycle
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.patches import Rectangle
 from ruo.experiment import Costs
 from ruo.figures import style
 from ruo.figures.style import BLACK, BOLD, ORANGE, End, Line
-from ruo.stats import digits, mean_interval
+from ruo.stats import digits, time_interval
 
 # name: its look, whether requests are sent while others are formed, and the column of seconds
 _TIMES = {
@@ -27,10 +28,10 @@ _GREY = "#777777"
 
 
 @style.house_style
-def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
+def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> Figure:
     """Seconds against rows per request in the measured runs of a `Sweep`, as in the figure of 2023.
 
-    `bound_s` are the seconds that the job takes without a network, drawn as a bound.
+    `others` are the runs of systems without a request size, such as no network at all: a level line each.
     """
     rows = int(runs["rows"].max())
     title = f"Time to score {rows:,} rows against the rows that a request carries"
@@ -39,9 +40,10 @@ def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
     ends: list[End] = []
     for name, (look, pipelined, column) in _TIMES.items():
         ends += _draw_line(axes, runs[runs["pipelined"].astype(bool) == pipelined], column, name, look)
-    if bound_s is not None:
-        axes.axhline(bound_s, **style.DOTTED)
-        ends.append((bound_s, "without a network", BLACK))
+    for name, times in (others or {}).items():
+        if (seconds := float(times["total_s"].mean())) > 0:
+            axes.axhline(seconds, **style.DOTTED)
+            ends.append((seconds, name, BLACK))
     # show intervals whole, except the very wide ones of few runs, which would press the points together
     highest = float(runs["total_s"].max())
     axes.set_ylim(0, min(1.08 * max(highest, axes.get_ylim()[1]), 1.8 * highest))
@@ -101,7 +103,7 @@ def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line
     if runs.empty:
         return []
     groups = runs.groupby("rows_per_request")[column]
-    means = pd.DataFrame([mean_interval(seconds) for _, seconds in groups])
+    means = pd.DataFrame([time_interval(seconds) for _, seconds in groups])
     # a single run has no interval; on a logarithmic axis none may reach 0
     below = (means["value"] - means["low"]).fillna(0).clip(upper=0.9 * means["value"])
     above = (means["high"] - means["value"]).fillna(0)

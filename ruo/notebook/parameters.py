@@ -117,6 +117,14 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def seconds(name: str, value: Any) -> float:
+    """Read a number of seconds, from 0 up."""
+    number = _number(value)
+    if not number >= 0:
+        raise ArgumentError(f"{name}: {value!r} is not a number of seconds from 0 up.")
+    return number
+
+
 def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, str):
         value = _load(value) if value.strip().startswith("[") else value.split(",")

@@ -5,7 +5,6 @@ Numbers and lists may come as papermill gives them: 5, 5.0, "5", "1000,5000,none
 
 import atexit
 import os
-import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,14 +12,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ruo.compare.jobs import time_in_process
-from ruo.compare.results import SystemsCompared
+from ruo.compare.jobs import in_process
+from ruo.compare.results import BOUND, SystemsCompared
 from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, TableError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
 from ruo.learn import Trained, make_demo, make_testset, train
-from ruo.notebook.parameters import optional_whole_number, parse_mapping, positive, request_sizes, strings, whole_number
+from ruo.notebook.parameters import (
+    optional_whole_number,
+    parse_mapping,
+    positive,
+    request_sizes,
+    seconds,
+    strings,
+    whole_number,
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -43,19 +50,38 @@ class Workbench:
         self.running = ExitStack()  # stops what was started, and restores a cluster's number of replicas
         atexit.register(self.running.close)
 
-    def sweep(self, chunk_sizes: Any, runs: Any, concurrency: Any = 8, replicas: Any = None, **options: Any) -> Sweep:
-        """Call `ruo.experiment.sweep` for this table, its servers and models; the runs are kept in `results_dir`."""
-        return sweep(
-            self.testset,
-            self.targets or self.url,
-            chunk_sizes=request_sizes(chunk_sizes),
-            runs=whole_number("runs", runs),
-            concurrency=whole_number("concurrency", concurrency),
-            replicas=None if replicas is None else [whole_number("replicas", number) for number in strings(replicas)],
-            model=self.models or self.model,
-            results_dir=self.results_dir,
-            **options,
-        )
+    def sweep(
+        self,
+        chunk_sizes: Any,
+        runs: Any,
+        concurrency: Any = 8,
+        replicas: Any = None,
+        patience: Any = 0,
+        **options: Any,
+    ) -> Sweep:
+        """Call `ruo.experiment.sweep` for this table, its servers and models; the runs are kept in `results_dir`.
+
+        Where the model's file is at hand, the job without a network is measured too, in each block.
+        """
+        with ExitStack() as bound:
+            others = {}
+            if replicas is None and self.model and self.model.suffix == ".keras" and self.testset.suffix == ".csv":
+                others[BOUND] = bound.enter_context(in_process(self.testset, self.model))
+            return sweep(
+                self.testset,
+                self.targets or self.url,
+                chunk_sizes=request_sizes(chunk_sizes),
+                runs=whole_number("runs", runs),
+                concurrency=whole_number("concurrency", concurrency),
+                replicas=None
+                if replicas is None
+                else [whole_number("replicas", number) for number in strings(replicas)],
+                model=self.models or self.model,
+                others=others,
+                patience=seconds("patience", patience),
+                results_dir=self.results_dir,
+                **options,
+            )
 
     def measure_costs(self, result: Sweep) -> dict[str | None, Costs]:
         """Call `ruo.experiment.measure_costs` for each model of a sweep over replicas."""
@@ -69,13 +95,16 @@ class Workbench:
         }
 
     def compare_systems(
-        self, chunk_sizes: Any, runs: Any, peers: Any = None, *, seed: int = 0, patience: float = 10.0
+        self, chunk_sizes: Any, runs: Any, peers: Any = None, *, seed: Any = 0, patience: Any = 0
     ) -> SystemsCompared:
         """Call `ruo.compare.systems.compare_systems` for this table and model, with all servers on this machine."""
         assert self.model is not None  # prepare_files requires one
         sizes, count = request_sizes(chunk_sizes), whole_number("runs", runs)
+        patience_s = seconds("patience", patience)
         systems = Systems(self.testset, self.model, peers=parse_mapping("peers", peers))
-        return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
+        return compare_systems(
+            systems, sizes, count, self.results_dir, seed=int(seed), patience_s=patience_s, log=print
+        )
 
     def train(self, units: Any, epochs: Any, max_rows: Any = None, **options: Any) -> Trained:
         """Call `ruo.learn.train` for this table."""
@@ -92,12 +121,6 @@ class Workbench:
         """Start a slower, simulated network in front of the server, and return its address."""
         delay, rate = positive("round_trip_ms", round_trip_ms), positive("megabits", megabits)
         return self.running.enter_context(slow_network(self.url, delay, rate))
-
-    def seconds_in_process(self, runs: int = 1) -> float | None:
-        """Return the mean time of the whole job in one process, without a network; None without a CSV and a .keras."""
-        if self.model is None or self.model.suffix != ".keras" or self.testset.suffix != ".csv":
-            return None
-        return statistics.fmean(time_in_process(self.testset, self.model, runs))
 
     def __repr__(self) -> str:
         model = f"the model {self.model.name}" if self.model else ", ".join(self.models) or "its model"
@@ -125,7 +148,9 @@ def prepare(
     workers : int, optional
         The processes of the server that is started; by default one for each CPU.
     """
-    work = Workbench(testset, results_dir, _model_or_demo(model, testset))
+    # what a running server loaded is not known unless it is named
+    known = None if server_url and model is None else _model_or_demo(model, testset)
+    work = Workbench(testset, results_dir, known)
     processes = optional_whole_number("workers", workers)
     if server_url:
         work.url = server_url
