@@ -16,7 +16,7 @@ _BADGE = "color: #fff; background: {}; padding: .1em .5em; border-radius: .25em;
 _BEST = ' style="font-weight: bold; background: rgba(0, 114, 178, .18)"'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """What is shown of a result, as HTML in a notebook and as text in a terminal."""
 
@@ -46,6 +46,9 @@ class Answer:
         parts = [wrapped(self.sentence), wrapped(self.status), shown]
         parts += [f"{title}:\n{wrapped(text)}" for title, text in self.folded.items()]
         return "\n\n".join(part for part in parts if part)
+
+    __str__ = __repr__ = text
+    _repr_html_ = html
 
     def _best(self) -> int | None:
         values = self.table[self.least].reset_index(drop=True) if self.least else None

@@ -181,3 +181,8 @@ def to_noise(value: float, low: float, high: float) -> list[str]:
 def in_words(ratio: float) -> str:
     """A ratio of times as a verb: "is 22 times as fast as" or "takes 1.1 times as long as"."""
     return f"is {digits(1 / ratio, 2)} times as fast as" if ratio < 1 else f"takes {digits(ratio, 2)} times as long as"
+
+
+def about(number: float) -> str:
+    """A number to two significant digits: "150,000"."""
+    return f"{float(f'{number:.2g}'):,.0f}"

@@ -26,7 +26,19 @@ from ruo.experiment.validity import (
     that_count,
 )
 from ruo.provenance import Provenance
-from ruo.stats import MIN_RUNS, Comparison, Values, compare, count, digits, in_words, r_squared, time_interval, to_noise
+from ruo.stats import (
+    MIN_RUNS,
+    Comparison,
+    Values,
+    about,
+    compare,
+    count,
+    digits,
+    in_words,
+    r_squared,
+    time_interval,
+    to_noise,
+)
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["system", "model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
@@ -67,7 +79,9 @@ class Sweep:
     def _of(self, which: pd.Series) -> pd.DataFrame:
         measured = self.runs[~self.runs["warmup"]]
         counted = that_count(measured, self._blocks)
-        return counted[which[counted.index]].reset_index(drop=True).infer_objects()
+        runs = counted[which[counted.index]].reset_index(drop=True).infer_objects()
+        whole = [name for name in ("rows_per_request", "concurrency") if runs[name].notna().all()]
+        return runs.astype(dict.fromkeys(whole, int))
 
     @property
     def _blocks(self) -> int:
@@ -99,11 +113,11 @@ class Sweep:
         seconds = to_noise(*mean[:3])[0]
         way = "" if good["pipelined"].nunique() > 1 else name_of({**setting, "pipelined": None}, good)
         name = (way or name_of(setting, good)).replace(f"{rows:,} rows", "the whole set in one request", 1)
-        text = f"{name} is fastest: {rows:,} rows in {seconds} s, {digits(rows / mean.value, 2)} rows/s"
+        text = f"{name} is fastest: {rows:,} rows in {seconds} s, {about(rows / mean.value)} rows/s"
         for other, times in self.others().items():
             if (theirs := times["total_s"].dropna()).size:
                 ratio = mean.value / time_interval(theirs).value
-                text += f"; {in_words(ratio)} {other} ({to_noise(*time_interval(theirs)[:3])[0]} s)"
+                text += f"; it {in_words(ratio)} {other} ({to_noise(*time_interval(theirs)[:3])[0]} s)"
         return f"{text[:1].upper()}{text[1:]}."
 
     def verdict(self) -> str:
@@ -162,7 +176,8 @@ class Sweep:
 
     def _shown(self) -> Answer:
         summary = self.summary()
-        table = summary[[*columns_of_setting(self.measured), "n"]].copy()
+        varied = [name for name in columns_of_setting(self.measured) if summary[name].nunique() > 1]
+        table = summary[[*varied, "n"]].copy()
         for name in ("forming", "sending", "total"):
             table[f"{name}, s"] = summary[f"{name}_mean"]
         table["rows/s"] = summary["rows_per_s"]
@@ -272,7 +287,7 @@ class _SizeTimes:
         value, *bounds = to_noise(*mean[:3])
         interval = "" if mean.n < MIN_RUNS else f", 95 % interval {' to '.join(bounds)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
-        rate = f"{value} s ({runs}), {digits(self.rows / mean.value)} rows/s"
+        rate = f"{value} s ({runs}), {about(self.rows / mean.value)} rows/s"
         lines = [f"{self._name(fastest)} is fastest: {rate}."]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             sentence = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))

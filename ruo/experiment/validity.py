@@ -141,7 +141,7 @@ def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
         "one replica" if (name, setting[name]) == ("replicas", 1) else words[name].format(setting[name])
         for name in varied
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) or str(setting.get("system", ""))
 
 
 def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> list[str]:
