@@ -174,7 +174,8 @@ def to_noise(value: float, low: float, high: float) -> list[str]:
     half = (high - low) / 2
     if not np.isfinite(half) or half <= 0:
         return [digits(number, 2 if np.isnan(half) else 3) for number in (value, low, high)]
-    decimals = max(0, -int(np.floor(np.log10(half))), -int(np.floor(np.log10(abs(value)))))
+    # from a leading 4 on, one digit of the noise is as fine as two of a smaller one
+    decimals = max(0, -int(np.floor(np.log10(half / 3.5))), -int(np.floor(np.log10(abs(value)))))
     return [f"{number:,.{decimals}f}" for number in (value, low, high)]
 
 

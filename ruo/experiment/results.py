@@ -157,10 +157,11 @@ class Sweep:
         costs = costs.rename(columns=names).assign(**{"rows lost by one failure": costs.index})
         return costs.reset_index().map(cell).set_index("rows_per_request")
 
-    def save(self, *more: str) -> None:
-        """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
+    def save(self, *more: str, answer: Answer | None = None) -> None:
+        """Write summary.csv and verdict.txt into `results_dir`: an answer, its own unless given, and `more` sentences."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        text = "\n\n".join([f"{self.answer()}\n{self.verdict()}", *more])
+        first = answer.sentence if answer else self.answer()
+        text = "\n\n".join([f"{first}\n{self.verdict()}", *(answer.folded.values() if answer else ()), *more])
         (self.results_dir / "verdict.txt").write_text(f"{text}\n", encoding="utf-8")
 
     def __repr__(self) -> str:

@@ -144,7 +144,8 @@ def answer_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs], status
     most, parts = int(table["replicas"].max()), []
     for name in costs if most > 1 else ():
         best = _best_with(table[table["model"].isin([name])], most)
-        parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}")
+        doubt = " (no difference is seen)" if best["n"] >= MIN_RUNS and best["low"] <= 1 <= best["high"] else ""
+        parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}{doubt}")
     sentence = f"{most} replicas are {' and '.join(parts)}." if parts else "Only one replica was measured."
     columns = {"speed_up": "times as fast as one", "n": "pairs", "bound": "at most"}
     shown = table.drop(columns=["ideal", *(["model"] if table["model"].nunique() < 2 else [])]).rename(columns=columns)
@@ -171,14 +172,13 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
     if most <= 1:
         return "\n".join([*lines, f"- {pays(costs)}"])
     best = _best_with(table, most)
-    gained, pairs = best["speed_up"], count(int(best["n"]), "pair")
-    if best["n"] < MIN_RUNS:
-        doubt = f" in {pairs}; {MIN_RUNS} would give an interval worth its name"
-    else:
-        value, low, high = to_noise(gained, best["low"], best["high"])
-        seen = "" if best["low"] > 1 or best["high"] < 1 else "; no difference is seen"
-        doubt = f" (95 % interval {low} to {high}, {pairs}{seen})"
-    value = digits(gained, 3 if best["n"] >= MIN_RUNS else 2)
+    few, pairs = best["n"] < MIN_RUNS, count(int(best["n"]), "pair")
+    value, low, high = to_noise(best["speed_up"], best["low"], best["high"])
+    seen = few or best["low"] > 1 or best["high"] < 1
+    gained = best["speed_up"] if seen else 1.0
+    doubt = f" (95 % interval {low} to {high}, {pairs}{'' if seen else '; no difference is seen'})"
+    if few:
+        value, doubt = digits(best["speed_up"], 2), f" in {pairs}; {MIN_RUNS} would rule out chance"
     lines.append(
         f"- {most} replicas are {value} times as fast as one at {best['rows_per_request']:,} rows per request{doubt}."
     )

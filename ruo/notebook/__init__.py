@@ -1,6 +1,6 @@
 """What notebooks need: tables, servers, folders, runs, sweeps and reports. It may import every other folder."""
 
-from ruo.notebook.prepare import prepare, prepare_files, prepare_replicas, prepare_tables
+from ruo.notebook.prepare import prepare
 from ruo.notebook.run import run_notebook
 
-__all__ = ["prepare", "prepare_files", "prepare_replicas", "prepare_tables", "run_notebook"]
+__all__ = ["prepare", "run_notebook"]

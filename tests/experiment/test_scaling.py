@@ -98,7 +98,7 @@ def test_the_verdict_names_gain_bound_and_reason() -> None:
     assert "no difference is seen" in light
     assert "the client's reading set the pace" in light or "share set the pace" in light
     few = verdict_on_scaling(runs(HEAVY, blocks=3), {"m": HEAVY})
-    assert "times as fast as one at 1,000 rows per request in 3 pairs; 5 would give an interval" in few
+    assert "times as fast as one at 1,000 rows per request in 3 pairs; 5 would rule out chance" in few
     answer = answer_on_scaling(runs(HEAVY), {"m": HEAVY}, "VALID: x.")
     assert answer.sentence.startswith("4 replicas are 3.")
     assert "Distributing pays" in answer.text()

@@ -35,7 +35,7 @@ def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFa
         patch.chdir(folder)
         shutil.copy(demo.testset, folder / "mine.csv")
         parameters = ["-p", "server_url", server.url, "-p", "testset", "mine.csv", "-p", "chunk_sizes", "500,none"]
-        done = command(Path("out"), "-y", "{runs: 1}", *parameters)
+        done = command(Path("out"), "-y", "{runs: 1, patience: 0}", *parameters)
     assert done.exit_code == 0, done.output
     assert "VALID" in done.output
     return folder / "out"
