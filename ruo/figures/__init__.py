@@ -3,7 +3,6 @@
 from ruo.figures.learning import figure_of_calibration, figure_of_confusion, figure_of_learning
 from ruo.figures.runs import (
     figure_of_outlook,
-    figure_of_seconds,
     figure_of_sizes,
     figure_of_speed_up,
     figure_of_systems,
@@ -16,7 +15,6 @@ __all__ = [
     "figure_of_confusion",
     "figure_of_learning",
     "figure_of_outlook",
-    "figure_of_seconds",
     "figure_of_sizes",
     "figure_of_speed_up",
     "figure_of_systems",

@@ -5,6 +5,7 @@ Lines have colours (those of Okabe and Ito), markers and dashes, for print and f
 
 import math
 import os
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 BOLD = {"weight": "bold", "fontsize": 9}
 _DOTS, _DASHES, _MIXED = (0, (1, 1.5)), (0, (5, 2)), (0, (3, 1, 1, 1))
 DOTTED = {"color": BLACK, "linestyle": _DOTS, "linewidth": 1.4}
+BOUND = {"color": "#777777", "linestyle": "solid", "linewidth": 1.2}
 IDEAL = {"color": "#999999", "linestyle": _DOTS, "linewidth": 1.2}
 SAMPLES = {"s": 14, "alpha": 0.35, "linewidths": 0}
 BLUE_LINE: Line = {"color": BLUE, "marker": "o", "linestyle": "solid"}
@@ -65,9 +67,9 @@ def save_figure(
 
 
 def one_panel(title: str) -> tuple[Figure, Any]:
-    """A figure with one pair of axes."""
+    """A figure with one pair of axes; a long title takes two lines."""
     figure = Figure()
-    return figure, figure.subplots(subplot_kw={"title": title})
+    return figure, figure.subplots(subplot_kw={"title": textwrap.fill(title, 58)})
 
 
 def label_ends(axes: Any, ends: Iterable[End]) -> None:
