@@ -1,5 +1,7 @@
 """The command line, ``python -m ruo --help``: each verb is a thin call of a public function."""
 
+import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -166,6 +168,13 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
     click.echo(f"\n{verdict}\n")
     for path in sorted(results.iterdir()):
         click.echo(f"  {path}")
+    if "\nINVALID" in verdict:
+        patience = 2 * float(parameters.get("patience") or 120)
+        given = {**parameters, "patience": f"{patience:g}"}
+        words = [word for name, value in given.items() for word in ("-y", f"{{{name}: {json.dumps(value)}}}")]
+        again = ["ruo", "run", str(notebook), "--results", str(results), *words]
+        click.echo(f"\nThe runs are not to be relied on. Once the machine is quiet, run: {shlex.join(again)}")
+    click.echo(f"\nOpen {(results / notebook.name).with_suffix('.html').resolve()}")
 
 
 @main.command()

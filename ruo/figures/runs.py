@@ -189,7 +189,8 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         ends.append((float(last["speed_up"]), setting, look["color"]))
         gains.append(f"{setting}, {last['speed_up']:.2f} times with {last['replicas']:,}")
     axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
-    axes.set(xlabel="replicas", ylabel="times as fast as one replica (95 % interval, every block)")
+    axes.set(xlabel="replicas (short bars: the most that the costs allow)")
+    axes.set(ylabel="times as fast as one replica (95 % interval)")
     style.label_ends(axes, ends)
     figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
     return figure
@@ -216,9 +217,6 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
     spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
     axes.errorbar(rows["replicas"] + shift, gains, yerr=spread, elinewidth=1, **look)
     axes.scatter(rows["replicas"] + shift, rows["bound"], marker="_", s=400, color=look["color"], linewidths=2)
-    if np.isfinite(bound := rows["bound"].iloc[-1]):
-        place = {"xytext": (-14, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate("at most", (rows["replicas"].iloc[-1] + shift, bound), color=look["color"], fontsize=8, **place)
 
 
 @style.house_style

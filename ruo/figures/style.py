@@ -3,11 +3,13 @@
 Lines have colours (those of Okabe and Ito), markers and dashes, for print and for colour-blind readers.
 """
 
+import base64
 import math
 import os
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +47,11 @@ class Picture:
 
     png: Path
     alt: str
+
+    def _repr_html_(self) -> str:
+        """The SVG, which is sharp at any width, as an image with its alternative text."""
+        data = base64.b64encode(self.png.with_suffix(".svg").read_bytes()).decode()
+        return f'<img alt="{escape(self.alt)}" src="data:image/svg+xml;base64,{data}" style="width: 100%; max-width: 900px">'
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         return self.png.read_bytes(), {"width": 900, "alt": self.alt}
