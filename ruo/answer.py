@@ -72,7 +72,7 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return digits(float(value)) if isinstance(value, float) else f"{value:,}"
+    return digits(float(f"{value:.3g}")) if isinstance(value, float) else f"{value:,}"
 
 
 def wrapped(text: str) -> str:

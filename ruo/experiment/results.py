@@ -107,13 +107,18 @@ class Sweep:
         good = self.measured[self.measured["error"].isna()]
         if good.empty:
             return "No run succeeded, so there is no fastest request size."
-        setting, runs = min(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))
-        mean = time_interval(runs["total_s"])
-        rows = int(runs["rows"].iloc[0])
-        seconds = to_noise(*mean[:3])[0]
-        way = "" if good["pipelined"].nunique() > 1 else name_of({**setting, "pipelined": None}, good)
-        name = (way or name_of(setting, good)).replace(f"{rows:,} rows", "the whole set in one request", 1)
-        text = f"{name} is fastest: {rows:,} rows in {seconds} s, {about(rows / mean.value)} rows/s"
+        fastest, *others = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))
+        runs = fastest[1]
+        mean, rows = time_interval(runs["total_s"]), int(runs["rows"].iloc[0])
+        text = f"{_name(fastest[0], good)} is fastest"
+        if others:
+            best = [of_setting[1].set_index("block")["total_s"] for of_setting in (fastest, others[0])]
+            if (few := len(set(best[0].index) & set(best[1].index))) < MIN_RUNS:
+                text += f" in {count(few, 'block')}, which cannot rule out chance"
+            elif not compare(*best, confidence=self.confidence).differs:
+                names = [_name(of_setting[0], good) for of_setting in (fastest, others[0])]
+                text = f"No difference is seen between the best two, {' and '.join(names)}"
+        text += f": {rows:,} rows in {to_noise(*mean[:3])[0]} s, {about(rows / mean.value)} rows/s"
         for other, times in self.others().items():
             if (theirs := times["total_s"].dropna()).size:
                 ratio = mean.value / time_interval(theirs).value
@@ -197,6 +202,13 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
     runs = runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers})
     return Sweep(runs, read_provenance(folder), folder)
+
+
+def _name(setting: dict[Any, Any], good: pd.DataFrame) -> str:
+    """A setting in words, without its way of sending where there is one only."""
+    shown = setting if good["pipelined"].nunique() > 1 else {**setting, "pipelined": None}
+    name = name_of(shown, good).replace(f"{good['rows'].iloc[0]:,.0f} rows", "the whole set in one request", 1)
+    return name if "request" in name else name.replace(" rows", " rows per request", 1)
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:

@@ -61,8 +61,8 @@ def _fastest_size(runs: pd.DataFrame, rows: int) -> str:
     if means.empty:
         return f"No request size scored the {rows:,} rows"
     size = means.index.get_level_values(0)[int(means.argmin())]
-    name = "The whole set in one request" if size == rows else f"{size:,.0f} rows per request"
-    return f"{name} is fastest: {rows:,} rows in {digits(float(means.min()), 2)} s"
+    name = "the whole set in one request" if size == rows else f"{size:,.0f} rows per request"
+    return f"Least time with {name}: {rows:,} rows in {digits(float(means.min()), 2)} s"
 
 
 def _extremes(runs: pd.DataFrame) -> str:
