@@ -187,3 +187,8 @@ def in_words(ratio: float) -> str:
 def about(number: float) -> str:
     """A number to two significant digits: "150,000"."""
     return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def in_seconds(mean: Interval) -> str:
+    """A mean time without the digits that its runs do not support."""
+    return f"{to_noise(*mean[:3])[0] if mean.n >= MIN_RUNS else digits(mean.value, 2)} s"

@@ -12,7 +12,7 @@ from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.validity import Validity, confidence_of, judge, that_count
 from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.provenance import Provenance
-from ruo.stats import compare, digits, in_words, time_interval, to_noise
+from ruo.stats import compare, digits, in_seconds, in_words, time_interval
 
 PAPER = "paper's system"
 V2 = "ruo, wire v2"
@@ -101,13 +101,12 @@ class SystemsCompared:
         seconds = {name: time_interval(times) for name, times in self._best().items()}
         if V2 not in seconds:
             return f"{V2} gave no result, so there is nothing to compare."
-        ours = to_noise(*seconds[V2][:3])[0]
         others = [
-            f"{in_words(seconds[V2].value / seconds[name].value)} {name} ({to_noise(*seconds[name][:3])[0]} s)"
+            f"{in_words(seconds[V2].value / seconds[name].value)} {name} ({in_seconds(seconds[name])})"
             for name in (PAPER, BOUND)
             if name in seconds
         ]
-        took = f"{V2} takes {ours} s for {int(self.runs['rows_wanted'].max()):,} rows"
+        took = f"{V2} takes {in_seconds(seconds[V2])} for {int(self.runs['rows_wanted'].max()):,} rows"
         return f"{'; it '.join([took, *others])}."
 
     def verdict(self) -> str:

@@ -34,6 +34,7 @@ from ruo.stats import (
     compare,
     count,
     digits,
+    in_seconds,
     in_words,
     r_squared,
     time_interval,
@@ -118,11 +119,11 @@ class Sweep:
             elif not compare(*best, confidence=self.confidence).differs:
                 names = [_name(of_setting[0], good) for of_setting in (fastest, others[0])]
                 text = f"No difference is seen between the best two, {' and '.join(names)}"
-        text += f": {rows:,} rows in {to_noise(*mean[:3])[0]} s, {about(rows / mean.value)} rows/s"
+        text += f": {rows:,} rows in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
         for other, times in self.others().items():
             if (theirs := times["total_s"].dropna()).size:
                 ratio = mean.value / time_interval(theirs).value
-                text += f"; it {in_words(ratio)} {other} ({to_noise(*time_interval(theirs)[:3])[0]} s)"
+                text += f"; it {in_words(ratio)} {other} ({in_seconds(time_interval(theirs))})"
         return f"{text[:1].upper()}{text[1:]}."
 
     def verdict(self) -> str:
@@ -297,10 +298,10 @@ class _SizeTimes:
             return ["No run succeeded."]
         fastest, *others = self.means.index
         mean = time_interval(self.seconds[fastest].dropna())
-        value, *bounds = to_noise(*mean[:3])
+        bounds = to_noise(*mean[:3])[1:]
         interval = "" if mean.n < MIN_RUNS else f", 95 % interval {' to '.join(bounds)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
-        rate = f"{value} s ({runs}), {about(self.rows / mean.value)} rows/s"
+        rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
         lines = [f"{self._name(fastest)} is fastest: {rate}."]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             sentence = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))

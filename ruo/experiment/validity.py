@@ -92,12 +92,14 @@ def is_enough(lines: list[dict[str, Any]], blocks: int) -> bool:
     """Whether the runs so far need no further block: enough quiet blocks, and a narrow interval of the best two.
 
     For each model and way of sending, the interval of the ratio of the two fastest settings has to be narrower than
-    5 %; fewer than five blocks were not meant to show a difference. It is the rule of fixed width: Chow and Robbins,
+    5 %; a sweep of fewer than five blocks is not meant to show a difference. It is the rule of fixed width: Chow and Robbins,
     "On the Asymptotic Theory of Fixed-Width Sequential Confidence Intervals for the Mean", Annals of Mathematical
     Statistics 1965. It looks at the width and never at the difference, so equal settings are not measured until they
     differ. To stop when the scatter happens to look small still raises the false alarms, from 5 to 7 % at worst, so a
     sweep with added blocks has intervals of 97.5 %, which brings them back to 5 % (simulated in the tests).
     """
+    if blocks < MIN_RUNS:
+        return True
     runs = pd.DataFrame(lines)
     measured = runs[~runs["warmup"]]
     if _quiet(measured)["block"].nunique() < blocks:
