@@ -76,7 +76,7 @@ def test_the_title_says_what_the_points_show() -> None:
 def test_the_title_of_the_sizes_is_the_finding() -> None:
     """The title names the size with the least mean that is drawn, and its seconds."""
     runs = sweep_runs(spread=0)
-    title = figure_of_sizes(runs).axes[0].get_title(loc="left")
+    title = figure_of_sizes(runs).axes[0].get_title(loc="left").replace("\n", " ")
     assert title == "Least time with 10,000 rows per request: 500,000 rows in 0.55 s"
     assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).axes[0].get_title(loc="left")
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ruo.errors import ExperimentError
-from ruo.experiment.results import fit_request_cost, verdict_on_sizes
+from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
 
 
 def frame(seconds: dict[int, float], runs: int = 6, pipelined: bool = True, rows: int = 1000) -> pd.DataFrame:
