@@ -4,18 +4,16 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from benchmarks.peers.servers import free_ports
+from ruo.deploy.local import fetch, server_process
 from tests.environments import cannot, make_environment
 
 HERE = Path(__file__).parent
@@ -48,47 +46,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     # else it asks, over the notebook, whether it may fetch news
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     own = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    running = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(), root)
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0",
-        f"--ServerApp.root_dir={root}",
-        f"--IdentityProvider.token={running.token}",
-    ]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=root, env={**os.environ, **own, "IPYTHONDIR": str(home / "ipython")}, stdout=log, stderr=log
-        )
-    try:
-        _wait_for(process, running, home / "log")
-        yield running
-    finally:
-        process.terminate()  # it ends its kernels
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(process: subprocess.Popen[bytes], running: Lab, log: Path) -> None:
-    until = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(f"{running.url}/api/status?token={running.token}", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            if process.poll() is not None or time.monotonic() > until:
-                pytest.fail(f"JupyterLab did not come up: {log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.2)
+    [port] = free_ports(1)
+    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(), root)
+    options = {"ip": "127.0.0.1", "port": port, "port_retries": 0, "root_dir": root}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
+    command += [f"--IdentityProvider.token={lab.token}"]
+    environment = {**os.environ, **own, "IPYTHONDIR": str(home / "ipython")}
+    with server_process("JupyterLab", command, environment, cwd=root) as process:  # it ends its kernels
+        process.wait_until(lambda: (fetch(f"{lab.url}/api/status?token={lab.token}") or [0])[0] == 200, 120)
+        yield lab
 
 
 @pytest.fixture(scope="session")

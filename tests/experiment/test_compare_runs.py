@@ -106,10 +106,12 @@ def test_the_comparison_in_words(compared: RunsCompared) -> None:
 
 def test_settings_of_one_alone_are_named(tmp_path: Path) -> None:
     """A setting that only one of the two has is named, and what makes it another one is."""
-    compared = compare_runs(write(tmp_path / "a", {100: 2.0, 500: 1.0}), write(tmp_path / "b", {500: 1.0, 1000: 1.0}))
-    assert compared.table["rows_per_request"].tolist() == [500]
+    a = write(tmp_path / "a", {100: 2.0, 500: 1.0, 700: 1.0})
+    compared = compare_runs(a, write(tmp_path / "b", {500: 1.0, 700: 1.0, 1000: 1.0}))
+    assert compared.table["rows_per_request"].tolist() == [500, 700]
     assert (compared.only_a, compared.only_b) == (["100 rows pipelined"], ["1,000 rows pipelined"])
     assert "Only A has 100 rows pipelined, so B cannot be compared there." in compared.sentences()
+    assert "Of 2 settings that did not change, one in twenty seems to" in compared.sentences()[-1]
 
 
 @pytest.mark.parametrize("level", [{"wire": "v1"}, {"concurrency": 2}, {"replicas": 3}, {"model": "cnn"}])

@@ -1,5 +1,6 @@
 """The images, built for real, and containers of them as Kubernetes runs them: no root, nothing to write to, no rights."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -35,16 +36,12 @@ def image() -> Callable[[str], str]:
     """Build a target of the Dockerfile and give the image's name."""
     if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
         cannot("The images' tests need a running Docker engine; on Debian and Ubuntu: apt-get install docker.io")
-    built: dict[str, str] = {}
 
+    @functools.cache
     def build(target: str) -> str:
-        if target not in built:
-            name = f"ruo-test-{target}"
-            docker(
-                "build", "--network", "host", "--target", target, "-t", name, "--build-arg", "VERSION=test", str(ROOT)
-            )
-            built[target] = name
-        return built[target]
+        name = f"ruo-test-{target}"
+        docker("build", "--network=host", "--target", target, "-t", name, "--build-arg=VERSION=test", str(ROOT))
+        return name
 
     return build
 

@@ -31,16 +31,21 @@ def _name(thing):
     return f"{thing['kind']} {thing['metadata']['name']}"
 
 
+def test_everything_is_ours(objects):
+    """What lives in a namespace lives in ours, and all of it, pods included, is labelled; the tool has no complaint."""
+    where = {_name(each): each["metadata"].get("namespace") for each in objects if each["kind"] not in CLUSTER_WIDE}
+    labels = [each["metadata"].get("labels", {}) for each in [*objects, *objects.pods().values()]]
+    assert {"ruo"} == set(where.values())
+    assert {"ruo"} == {each.get("app.kubernetes.io/part-of") for each in labels}
+    assert "" == objects.warnings  # such as of a deprecated field of the kustomizations
+
+
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_the_objects_fit_their_schemas(objects, version):
     """Each object has only fields that this Kubernetes knows, and all that it requires."""
     assert objects
-    faults = {
-        _name(each): _fault(json.dumps(each, sort_keys=True), version)
-        for each in objects
-        if each["kind"] not in OF_AN_OPERATOR
-    }
-
+    ours = [each for each in objects if each["kind"] not in OF_AN_OPERATOR]
+    faults = {_name(each): _fault(json.dumps(each, sort_keys=True), version) for each in ours}
     assert {} == {name: fault for name, fault in faults.items() if fault}
 
 
@@ -77,31 +82,12 @@ def test_addresses_that_are_on_their_way_out_are_in_one_component_only(render, o
     assert "CVE-2020-8554" in (ROOT / "k8s/components/external-ip/kustomization.yaml").read_text()
 
 
-def test_rendering_warns_of_nothing(objects):
-    """The tool has no complaint, such as of a field of the kustomizations that is deprecated."""
-    assert "" == objects.warnings
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "k8s").rglob("kustomization.yaml")), ids=lambda path: path.parent.name)
 def test_kustomizations_have_no_old_fields(path):
     """Fields that newer kustomize warns of are not there, whichever version renders here."""
     old = {"commonLabels", "patchesStrategicMerge", "patchesJson6902", "bases", "vars", "imageTags"}
 
     assert set() == old & set(yaml.safe_load(path.read_text()))
-
-
-def test_everything_is_in_one_namespace(objects):
-    """Whatever lives in a namespace lives in ours, whoever composes the overlay."""
-    where = {_name(each): each["metadata"].get("namespace") for each in objects if each["kind"] not in CLUSTER_WIDE}
-
-    assert {"ruo"} == set(where.values())
-
-
-def test_everything_is_labelled(objects):
-    """What belongs to ruo can be found by its labels, pods included."""
-    labels = [each["metadata"].get("labels", {}) for each in [*objects, *objects.pods().values()]]
-
-    assert {"ruo"} == {each.get("app.kubernetes.io/part-of") for each in labels}
 
 
 def _deprecated(thing):

@@ -32,9 +32,8 @@ def test_a_longer_test_set_begins_with_the_shorter(tmp_path: Path) -> None:
 
 
 def test_the_columns_are_pixels_and_one_hot_labels(demo: Demo) -> None:
-    """64 features with fractions, then ten one-hot label columns."""
+    """64 features with fractions, then ten one-hot label columns; the dense model is right of over 95 % of the rows."""
     frame = pl.read_csv(demo.testset)
-
     assert frame.columns[:2] == ["pixel_0_0", "pixel_0_1"]
     assert frame.columns[63:66] == ["pixel_7_7", "Label_0", "Label_1"]
     assert frame.shape == (2_500, 74)
@@ -43,6 +42,7 @@ def test_the_columns_are_pixels_and_one_hot_labels(demo: Demo) -> None:
     assert (labels.sum(axis=1) == 1).all()
     assert set(np.unique(labels)) == {0, 1}
     assert (labels.sum(axis=0) > 150).all()
+    assert demo.accuracy["mlp"] > 0.95
 
 
 def test_training_and_test_rows_come_from_disjoint_originals() -> None:
@@ -53,11 +53,6 @@ def test_training_and_test_rows_come_from_disjoint_originals() -> None:
 
     assert not {row.tobytes() for row in train} & {row.tobytes() for row in test}
     assert len(train) + len(test) == 1_797
-
-
-def test_the_dense_model_is_good(demo: Demo) -> None:
-    """It classifies more than 95 % of the unseen digits correctly."""
-    assert demo.accuracy["mlp"] > 0.95
 
 
 @pytest.mark.soak
@@ -87,8 +82,7 @@ def _multiplications(model: object) -> int:
 
 def test_a_half_written_test_set_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When writing fails, neither a partial CSV nor its draft is left."""
-    calls = []
-    write = pl.DataFrame.write_csv
+    write, calls = pl.DataFrame.write_csv, []
 
     def fail_at_second(frame: pl.DataFrame, *args: object, **kwargs: object) -> None:
         calls.append(1)
@@ -99,5 +93,4 @@ def test_a_half_written_test_set_is_never_left(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pl.DataFrame, "write_csv", fail_at_second)
     with pytest.raises(OSError, match="disk full"):
         make_testset(tmp_path / "t.csv", 120_000)
-
     assert list(tmp_path.iterdir()) == []
