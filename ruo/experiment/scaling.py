@@ -19,10 +19,12 @@ _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fas
 _MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
 
 
-def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
+def speed_ups(
+    runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None, confidence: float = 0.95
+) -> pd.DataFrame:
     """The speed-up over one replica in the measured runs of a sweep, by model, request size and number of replicas.
 
-    Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal, the
+    Its columns: seconds (mean); speed_up with its interval (low, high; paired by block); n, the pairs; ideal, the
     number of replicas; and bound, which no number of replicas can exceed: the seconds of one replica over those of the
     slowest part alone (NaN without the `costs` of the model, which go by its name).
     """
@@ -36,7 +38,7 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
             continue
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns):
-            gain = compare(blocks[1], blocks[replicas])
+            gain = compare(blocks[1], blocks[replicas], confidence=confidence)
             bound = math.nan
             if cost:
                 slowest_s = group["rows"].iloc[0] * max(cost.parts(replicas).values())
@@ -138,9 +140,11 @@ def _useful(costs: Costs) -> float:
     return costs.replica_s / max(costs.read_s, costs.row_bytes / costs.network.bytes_per_s)
 
 
-def answer_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs], status: str = "") -> Answer:
+def answer_on_scaling(
+    runs: pd.DataFrame, costs: dict[str | None, Costs], status: str = "", confidence: float = 0.95
+) -> Answer:
     """What the replicas gained, in one sentence, one table, and a paragraph for each model."""
-    table = speed_ups(runs, costs)
+    table = speed_ups(runs, costs, confidence)
     most, parts = int(table["replicas"].max()), []
     for name in costs if most > 1 else ():
         best = _best_with(table[table["model"].isin([name])], most)
@@ -149,15 +153,17 @@ def answer_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs], status
     sentence = f"{most} replicas are {' and '.join(parts)}." if parts else "Only one replica was measured."
     columns = {"speed_up": "times as fast as one", "n": "pairs", "bound": "at most"}
     shown = table.drop(columns=["ideal", *(["model"] if table["model"].nunique() < 2 else [])]).rename(columns=columns)
-    return Answer(sentence, status, shown, None, {"Model by model": verdict_on_scaling(runs, costs)})
+    return Answer(sentence, status, shown, None, {"Model by model": verdict_on_scaling(runs, costs, confidence)})
 
 
-def verdict_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs]) -> str:
+def verdict_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs], confidence: float = 0.95) -> str:
     """What the replicas gained for each model, what bounded it, and from when distributing pays, in words."""
-    table, parts = speed_ups(runs, costs), []
+    table, parts = speed_ups(runs, costs, confidence), []
     for name, cost in costs.items():
         fitted = law(runs[runs["model"].isin([name])])
-        parts.append(_on_model(name, table[table["model"].isin([name])], cost) + (f"\n- {fitted}" if fitted else ""))
+        parts.append(
+            _on_model(name, table[table["model"].isin([name])], cost, confidence) + (f"\n- {fitted}" if fitted else "")
+        )
     return "\n\n".join(parts)
 
 
@@ -166,7 +172,7 @@ def _best_with(table: pd.DataFrame, replicas: int) -> pd.Series:
     return table[table["replicas"] == replicas].sort_values("seconds").iloc[0]
 
 
-def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
+def _on_model(name: str | None, table: pd.DataFrame, costs: Costs, confidence: float) -> str:
     lines = [f"{name}:"] if name else []
     most = int(table["replicas"].max())
     if most <= 1:
@@ -176,7 +182,7 @@ def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
     value, low, high = to_noise(best["speed_up"], best["low"], best["high"])
     seen = few or best["low"] > 1 or best["high"] < 1
     gained = best["speed_up"] if seen else 1.0
-    doubt = f" (95 % interval {low} to {high}, {pairs}{'' if seen else '; no difference is seen'})"
+    doubt = f" ({100 * confidence:g} % interval {low} to {high}, {pairs}{'' if seen else '; no difference is seen'})"
     if few:
         value, doubt = digits(best["speed_up"], 2), f" in {pairs}; {MIN_RUNS} would rule out chance"
     lines.append(
