@@ -170,7 +170,7 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
         click.echo(f"  {path}")
     if "\nINVALID" in verdict:
         patience = 2 * float(parameters.get("patience") or 120)
-        given = {**parameters, "patience": f"{patience:g}"}
+        given = {**parameters, "patience": patience}
         words = [word for name, value in given.items() for word in ("-y", f"{{{name}: {json.dumps(value)}}}")]
         again = ["ruo", "run", str(notebook), "--results", str(results), *words]
         click.echo(f"\nThe runs are not to be relied on. Once the machine is quiet, run: {shlex.join(again)}")
