@@ -50,11 +50,11 @@ data/%.keras: | .venv/installed
 
 benchmark: setup $(DEMO) ## how many rows should a request carry? notebook, report and figure in results/benchmark
 	@$(BIN)/python -m ruo run notebooks/benchmark.ipynb --results results/benchmark \
-	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS)
+	  -p testset '$(TESTSET)' -p model '$(MODEL)' -p runs $(RUNS) -p patience 120
 
 scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report and figures in results/scaling (15 minutes)
 	@$(BIN)/python -m ruo run notebooks/scaling.ipynb --results results/scaling \
-	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS)
+	  -p testset '$(TESTSET)' -p models 'data/mlp.keras,data/cnn.keras' -p replicas '$(REPLICAS)' -p chunk_sizes 2000,10000 -p runs $(RUNS) -p patience 120
 
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
 	@$(BIN)/python -m ruo compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare

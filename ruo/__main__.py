@@ -1,5 +1,7 @@
 """The command line, ``python -m ruo --help``: each verb is a thin call of a public function."""
 
+import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -184,6 +186,13 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
     click.echo(f"\n{verdict}\n")
     for path in sorted(results.iterdir()):
         click.echo(f"  {path}")
+    if "\nINVALID" in verdict:
+        patience = 2 * float(parameters.get("patience") or 120)
+        given = {**parameters, "patience": patience}
+        words = [word for name, value in given.items() for word in ("-y", f"{{{name}: {json.dumps(value)}}}")]
+        again = ["ruo", "run", str(notebook), "--results", str(results), *words]
+        click.echo(f"\nThe runs are not to be relied on. Once the machine is quiet, run: {shlex.join(again)}")
+    click.echo(f"\nOpen {(results / notebook.name).with_suffix('.html').resolve()}")
 
 
 @main.command()
@@ -230,7 +239,7 @@ def report(results: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
 @click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 @click.option("--seed", default=0, help="The same seed gives the same order of runs.")
-@click.option("--patience", "patience_s", default=10.0, help="Seconds to wait for a busy machine before a run.")
+@click.option("--patience", "patience_s", default=60.0, help="Seconds that noise may cost: waiting, and further runs.")
 def compare(testset: Path, model: Path, sizes: str, workers: int | None, results: Path, **options: Any) -> None:
     """Compare the system of 2023, ruo and no network.
 

@@ -63,7 +63,7 @@ class Provenance:
             f"<tr><td>{html.escape(name)}</td><td>{html.escape(_words(value))}</td></tr>"
             for name, value in self.flat().items()
         )
-        return f"<table><caption>Provenance {self.digest}</caption>{cells}</table>"
+        return f"<details><summary>{html.escape(repr(self))}</summary><table>{cells}</table></details>"
 
 
 def machine() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Means, intervals and comparisons of repeated runs, in numbers and in words.
 
 Costs (seconds) are averaged by the arithmetic mean and rates (rows/s) by the harmonic mean, which is the rows over the
-mean seconds: Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
+mean seconds; comparisons are of logarithms, since times are skewed to the right: Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, rule 3.
 """
 
 import warnings
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The `ratio` of the times of A over those of B (geometric means) with its 95 % interval; below 1, A is faster."""
+    """The `ratio` of the times of A over those of B (geometric means) with its interval; below 1, A is faster."""
 
     ratio: float
     low: float
@@ -42,6 +42,7 @@ class Comparison(NamedTuple):
     n_a: int  # runs, or pairs of runs from the same block
     n_b: int
     is_paired: bool = False
+    confidence: float = 0.95
 
     @property
     def has_enough_runs(self) -> bool:
@@ -61,36 +62,56 @@ class Comparison(NamedTuple):
         return "faster" if self.ratio < 1 else "slower"
 
     def sentence(self, name_a: str, name_b: str) -> str:
-        """The comparison in words."""
-        ratio = "there is none to compare with" if np.isnan(self.ratio) else f"ratio of the times {digits(self.ratio)}"
-        runs = count(self.n_a, "pair") if self.is_paired else f"{self.n_a} and {self.n_b} runs"
-        interval = f"95 % interval {digits(self.low)} to {digits(self.high)}, {runs}"
-        no_difference = f"No difference seen between {name_a} and {name_b}"
+        """The comparison in words, with no digit that the runs do not support."""
+        a = name_a[:1].upper() + name_a[1:]
+        if not min(self.n_a, self.n_b) or np.isnan(self.ratio):
+            return f"{a} cannot be compared with {name_b}: there are {self._runs()}."
         if not self.has_enough_runs:
-            few, enough = (f"{runs} of runs", "or more") if self.is_paired else (runs, "or more of each")
-            return f"{no_difference}: {few} cannot show one, {MIN_RUNS} {enough} can ({ratio})."
+            one = self.is_paired and self.n_a == 1
+            measured, aim = ("the one pair measured", "give an interval") if one else (self._runs(), "rule out chance")
+            enough = "five" if self.is_paired else "five of each"
+            return f"{a} {in_words(self.ratio)} {name_b} in {measured}; {enough} would {aim}."
+        ratio, *bounds = to_noise(self.ratio, self.low, self.high)
+        interval = f"{100 * self.confidence:g} % interval {' to '.join(bounds)}, {self._runs()}"
         if not self.differs:
-            return f"{no_difference}: {ratio} ({interval})."
-        took = f"it takes {digits(self.ratio)} times as long ({interval})"
-        return f"{name_a[:1].upper()}{name_a[1:]} is {self.word} than {name_b}: {took}."
+            return f"No difference seen between {name_a} and {name_b}: ratio of the times {ratio} ({interval})."
+        return f"{a} is {self.word} than {name_b}: it takes {ratio} times as long ({interval})."
+
+    def _runs(self) -> str:
+        return count(self.n_a, "pair") if self.is_paired else f"{self.n_a} and {self.n_b} runs"
 
 
-def mean_interval(values: Values) -> Interval:
-    """The arithmetic mean with its 95 % interval by Student's t distribution, which assumes normal values."""
+def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
+    """The arithmetic mean with its interval by Student's t distribution, which assumes normal values."""
     array = _checked(values)
     n, mean = len(array), float(array.mean())
     if n == 1:
         return Interval(mean, nan, nan, 1, nan)
     std = float(array.std(ddof=1))
-    low, high = stats.t.interval(0.95, n - 1, mean, std / n**0.5) if std else (mean, mean)
+    low, high = stats.t.interval(confidence, n - 1, mean, std / n**0.5) if std else (mean, mean)
     return Interval(mean, float(low), float(high), n, std)
+
+
+def time_interval(times: Values) -> Interval:
+    """The arithmetic mean of times with its 95 % interval, which is computed of their logarithms and so never below 0.
+
+    Times are skewed to the right: Olsson, "Confidence Intervals for the Mean of a Log-Normal Distribution", Journal of
+    Statistics Education 2005, whose interval here always holds the mean itself.
+    """
+    array = _checked(times, above=0.0)
+    n, mean = len(array), float(array.mean())
+    if n == 1:
+        return Interval(mean, nan, nan, 1, nan)
+    variance = float(np.log(array).var(ddof=1))
+    error = float(stats.t.ppf(0.975, n - 1)) * (variance / n + variance**2 / (2 * (n - 1))) ** 0.5
+    return Interval(mean, mean * float(np.exp(-error)), mean * float(np.exp(error)), n, float(array.std(ddof=1)))
 
 
 def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
     """Compare the times `a` with the times `b` of runs in the same blocks; Series are paired by index.
 
-    The ratio is the geometric mean of a / b over the pairs, the interval a bootstrap with percentiles widened for few
-    pairs: Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015.
+    The ratio is the geometric mean of a / b over the pairs, the interval that of Student for the mean logarithm: what
+    slows down a block cancels out, and the ratio of two times is lognormal where the times are.
     """
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         a, b = pd.concat([a, b], axis=1, join="inner").dropna().to_numpy(float).T
@@ -100,15 +121,8 @@ def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
         raise ArgumentError(f"{n} values cannot be paired with {len(second)}; pass as many of each.")
     if not n:
         raise ArgumentError("There is nothing to compare; pass two settings that were run in the same blocks.")
-    logs = np.log(first / second)
-    ratio = float(np.exp(logs.mean()))
-    if n == 1:
-        return Comparison(ratio, nan, nan, 1, 1, is_paired=True)
-    draws = np.random.default_rng(0).integers(0, n, (20_000, n))  # the same runs always give the same interval
-    ratios = np.exp(logs[draws].mean(axis=1))
-    tail = float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5))
-    low, high = np.quantile(ratios, [tail, 1 - tail])
-    return Comparison(ratio, float(low), float(high), n, n, is_paired=True)
+    ratio, low, high = np.exp(mean_interval(np.log(first / second), confidence)[:3])
+    return Comparison(float(ratio), float(low), float(high), n, n, is_paired=True, confidence=confidence)
 
 
 def compare_unpaired(a: Values, b: Values) -> Comparison:
@@ -148,8 +162,33 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def digits(number: float) -> str:
-    """A number to three significant digits, with all its whole digits and never as a power of ten."""
+def digits(number: float, significant: int = 3) -> str:
+    """A number to some significant digits, with all its whole digits and never as a power of ten."""
     if not np.isfinite(number) or number == 0:
         return f"{number:g}"
-    return f"{number:,.{max(0, 2 - int(np.floor(np.log10(abs(number)))))}f}"
+    return f"{number:,.{max(0, significant - 1 - int(np.floor(np.log10(abs(number)))))}f}"
+
+
+def to_noise(value: float, low: float, high: float) -> list[str]:
+    """A value and its interval without the digits that the interval makes meaningless; NaN bounds leave two digits."""
+    half = (high - low) / 2
+    if not np.isfinite(half) or half <= 0:
+        return [digits(number, 2 if np.isnan(half) else 3) for number in (value, low, high)]
+    # from a leading 4 on, one digit of the noise is as fine as two of a smaller one
+    decimals = max(0, -int(np.floor(np.log10(half / 3.5))), -int(np.floor(np.log10(abs(value)))))
+    return [f"{number:,.{decimals}f}" for number in (value, low, high)]
+
+
+def in_words(ratio: float) -> str:
+    """A ratio of times as a verb: "is 22 times as fast as" or "takes 1.1 times as long as"."""
+    return f"is {digits(1 / ratio, 2)} times as fast as" if ratio < 1 else f"takes {digits(ratio, 2)} times as long as"
+
+
+def about(number: float) -> str:
+    """A number to two significant digits: "150,000"."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def in_seconds(mean: Interval) -> str:
+    """A mean time without the digits that its runs do not support."""
+    return f"{to_noise(*mean[:3])[0] if mean.n >= MIN_RUNS else digits(mean.value, 2)} s"

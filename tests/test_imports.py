@@ -20,7 +20,7 @@ SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_cl
 LAYERS = """
     errors
     wire stats machine
-    timing provenance deploy
+    answer timing provenance deploy
     model tables
     client
     learn experiment distributed

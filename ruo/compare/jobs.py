@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,34 @@ def check_answers(error: str | None, predictions: Array, reference: Array) -> di
     return {"rows": rows, "rows_wanted": wanted, "max_abs_difference": difference, "error": error}
 
 
-def time_in_process(testset: Path, model: Path, runs: int = 1) -> list[float]:
-    """Seconds of the same job without a network, each run in a new process: a bound for every client and server."""
-    bound = python_job("ruo.compare.score", "bound", str(testset), str(model))
-    jobs = [run_job(bound)[0] for _ in range(runs)]
-    if error := next((job["error"] for job in jobs if "error" in job), None):
-        raise ScoringError(f"The model cannot score {testset.name} in one process: {error}")
-    return [float(job["total_s"]) for job in jobs]
+@contextmanager
+def in_process(testset: Path, model: Path) -> Iterator[Callable[[], tuple[dict[str, Any], Array]]]:
+    """What does the same job without a network, once a call: a bound for every client and server.
+
+    It is a process of its own, which stays ready from its first job until the block ends.
+    """
+    command = [sys.executable, "-m", "ruo.compare.score", "bound", str(testset), str(model), "--again"]
+    with tempfile.TemporaryDirectory(prefix="ruo-bound-") as folder, Path(folder, "log").open("w+") as log:
+        answers = Path(folder, "answers.npy")
+        pipe, environment = subprocess.PIPE, job_environment()
+        with subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=log) as process:
+            asked, answered = process.stdin, process.stdout
+            assert asked is not None
+            assert answered is not None
+
+            def run() -> tuple[dict[str, Any], Array]:
+                with suppress(OSError):  # where it has ended, the log says why
+                    print(answers, file=asked, flush=True)
+                if line := answered.readline():
+                    return json.loads(line), np.load(answers)
+                log.seek(0)
+                reason = log.read().strip().rpartition("\n")[2]
+                return {"error": f"The model cannot score {testset.name} in one process: {reason[:300]}"}, np.empty(0)
+
+            try:
+                yield run
+            finally:
+                process.kill()
 
 
 def python_job(*arguments: str, timeout_s: float = 600.0, **variables: str) -> Job:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from ruo.answer import Answer, wrapped
 from ruo.experiment.carry_out import read_lines, read_provenance
-from ruo.experiment.validity import judge
+from ruo.experiment.validity import Validity, confidence_of, judge, that_count
 from ruo.figures import Picture, figure_of_systems, save_figure
 from ruo.provenance import Provenance
-from ruo.stats import compare, digits
+from ruo.stats import compare, digits, in_seconds, in_words, time_interval
 
 PAPER = "paper's system"
 V2 = "ruo, wire v2"
@@ -19,6 +20,11 @@ PAPER_CLIENT = "paper's client, ruo's server"
 BOUND = "no network at all"
 SYSTEMS = (PAPER, V2, "ruo, wire v2-json", "ruo, wire v1", "ruo, wire paper", PAPER_CLIENT, BOUND)
 
+_NAMES = {
+    "system": "system", "rows_per_request": "rows per request", "median_s": "median, s", "min_s": "min, s",
+    "max_s": "max, s", "times_faster": "times as fast as the paper's", "times_bound": "times the bound", "n": "n",
+    "note": "note",
+}  # fmt: skip
 _CLAIM = "every run of ruo's scored every row, and every answer is that of the model in one process"
 _HEADER = (
     "| system | rows per request | median, s | mean, s | min, s | max, s | times faster than the paper's "
@@ -34,12 +40,23 @@ class SystemsCompared:
     provenance: Provenance
     results_dir: Path
 
+    @property
+    def _blocks(self) -> int:
+        return int(self.provenance.facts["plan"].get("runs", self.runs["block"].nunique()))
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The runs without the noisy blocks that were repeated; what came in one block only is not repeated."""
+        counted = that_count(self.runs, self._blocks)
+        once = self.runs["system"].eq(PAPER) & bool(self.provenance.facts["plan"].get("once"))
+        return self.runs[once | self.runs.index.isin(counted.index)]
+
     def summary(self) -> pd.DataFrame:
         """A row per system and request size: seconds over the runs that gave a result, and two ratios of medians.
 
         `times_faster` compares with the paper's system at the same size, `times_bound` with the bound.
         """
-        groups = self.runs.groupby(["system", "rows_per_request"])
+        groups = self.counted.groupby(["system", "rows_per_request"])
         notes = groups["error"].agg(lambda errors: "; ".join(errors.dropna().unique()))
         table = groups["total_s"].agg(["median", "mean", "min", "max"]).add_suffix("_s").reset_index()
         is_bound = table["system"] == BOUND
@@ -65,26 +82,47 @@ class SystemsCompared:
         runs = self.runs.set_index("system").reindex(columns=columns).astype(float)
         return runs.groupby(level="system").median().sort_index(key=_in_order)
 
-    def verdict(self) -> str:
-        """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
-        # that the paper's system fails is a result; ruo must not fail
+    def validity(self) -> Validity:
+        """Whether the runs can be relied on: ruo must not fail; that another system does is a result."""
         may_fail = self.runs["system"].isin([PAPER, PAPER_CLIENT])
         runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
-        lines = [str(judge(runs, int(self.provenance.facts["plan"]["trials"]), _CLAIM))]
+        return judge(runs, int(self.provenance.facts["plan"]["trials"]), _CLAIM, self._blocks)
+
+    def _best(self) -> dict[str, pd.Series]:
+        """The seconds of each system at its fastest request size, by block."""
         seconds = {}
-        for name, group in self.runs.dropna(subset=["total_s"]).groupby("system"):
+        for name, group in self.counted.dropna(subset=["total_s"]).groupby("system"):
             best = group.groupby("rows_per_request")["total_s"].mean().idxmin()
-            seconds[name] = group[group["rows_per_request"] == best].set_index("block")["total_s"]
+            seconds[str(name)] = group[group["rows_per_request"] == best].set_index("block")["total_s"]
+        return seconds
+
+    def answer(self) -> str:
+        """How long ruo's fast wire takes at its best request size beside the paper's system and no network at all."""
+        seconds = {name: time_interval(times) for name, times in self._best().items()}
+        if V2 not in seconds:
+            return f"{V2} gave no result, so there is nothing to compare."
+        others = [
+            f"{in_words(seconds[V2].value / seconds[name].value)} {name} ({in_seconds(seconds[name])})"
+            for name in (PAPER, BOUND)
+            if name in seconds
+        ]
+        took = f"{V2} takes {in_seconds(seconds[V2])} for {int(self.runs['rows_wanted'].max()):,} rows"
+        return f"{'; it '.join([took, *others])}."
+
+    def verdict(self) -> str:
+        """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
+        lines, seconds = [str(self.validity())], self._best()
+        confidence = confidence_of(self.runs, self._blocks)
         for name in dict.fromkeys(self.runs["system"]):
             if name not in seconds:
                 lines.append(f"- {name}: no result at any request size.")
             elif name != V2 and V2 in seconds and set(seconds[name].index) & set(seconds[V2].index):
-                lines.append(f"- {compare(seconds[V2], seconds[name]).sentence(V2, name)}")
+                lines.append(f"- {compare(seconds[V2], seconds[name], confidence=confidence).sentence(V2, name)}")
         return "\n".join(lines)
 
     def runs_of_figure(self) -> pd.DataFrame:
         """The data of the figure, a row per run; `rows` are those of the test set."""
-        runs = self.runs[self.runs["system"] != PAPER_CLIENT].sort_values("system", key=_in_order, kind="stable")
+        runs = self.counted[self.counted["system"] != PAPER_CLIENT].sort_values("system", key=_in_order, kind="stable")
         runs = runs.assign(rows=runs["rows_wanted"]).reset_index(drop=True)
         return runs[["system", "rows_per_request", "rows", "total_s"]]
 
@@ -92,13 +130,18 @@ class SystemsCompared:
         """Write summary.csv, table.md, verdict.txt and the figure into `results_dir`; return the figure."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
         (self.results_dir / "table.md").write_text(self.table() + "\n", encoding="utf-8")
-        (self.results_dir / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
+        (self.results_dir / "verdict.txt").write_text(f"{self.answer()}\n{self.verdict()}\n", encoding="utf-8")
         runs = self.runs_of_figure()
         figure = figure_of_systems(runs, old=PAPER, new=V2, bound=BOUND)
         return save_figure(figure, self.results_dir / "systems", data=runs)
 
     def __repr__(self) -> str:
-        return f"{self.table()}\n\n{self.verdict()}"
+        return f"{wrapped(self.answer())}\n\n{self.table()}\n\n{wrapped(self.verdict())}"
+
+    def _repr_html_(self) -> str:
+        table = self.summary().rename(columns=_NAMES)[list(_NAMES.values())]
+        text = "\n".join(self.verdict().splitlines()[1:])
+        return Answer(self.answer(), self.validity().head, table, None, {"System by system": text}).html()
 
 
 def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:

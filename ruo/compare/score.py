@@ -4,6 +4,7 @@ The clock starts before the reading and stops when all predictions are in one ar
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -111,8 +112,11 @@ def client(testset: Path, url: str, chunk_size: int, wire: "WireName", answers: 
 @click.argument("model", type=_path)
 @click.option("--rows-per-call", default=50_000, show_default=True)
 @click.option("--labels", "reads_labels", is_flag=True, help="Read the label columns too, as ruo's client does.")
+@click.option("--again", is_flag=True, help="Score once for each line of standard input, which names the answers.")
 @_answers
-def bound(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, answers: Path | None) -> None:
+def bound(
+    testset: Path, model: Path, rows_per_call: int, reads_labels: bool, again: bool, answers: Path | None
+) -> None:
     """Score TESTSET with MODEL in this process, without a network: a bound for every client and server.
 
     It is the best of the simple ways that were tried: polars reads batches with all CPUs while Keras scores the batches
@@ -123,9 +127,10 @@ def bound(testset: Path, model: Path, rows_per_call: int, reads_labels: bool, an
     except TableError as error:
         raise click.ClickException(str(error)) from error
     function = compile_model(model, len(features), rows, rows_per_call)
-    began = time.perf_counter()
-    predictions = score_in_process(testset, features, labels if reads_labels else [], function, rows_per_call)
-    report(predictions, answers, total_s=time.perf_counter() - began)
+    for path in map(Path, map(str.strip, sys.stdin)) if again else [answers]:
+        began = time.perf_counter()
+        predictions = score_in_process(testset, features, labels if reads_labels else [], function, rows_per_call)
+        report(predictions, path, total_s=time.perf_counter() - began)
 
 
 if __name__ == "__main__":

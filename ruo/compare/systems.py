@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, Systems
 from ruo.deploy.local import ServerProcess, fetch, local_server, server_process
 from ruo.errors import MissingPackageError
 from ruo.experiment.carry_out import Plan, Trial, all_combinations, carry_out
+from ruo.experiment.validity import is_enough
 from ruo.machine import busy_cpu_s, session_cpu_s
 from ruo.provenance import Provenance, fingerprint, machine
 
@@ -121,7 +123,7 @@ def compare_systems(
     *,
     seed: int = 0,
     paper_once: bool = False,
-    patience_s: float = 10.0,
+    patience_s: float = 0.0,  # for waiting until the machine is quiet, and as many for further blocks
     log: Callable[[str], object] | None = None,
 ) -> SystemsCompared:
     """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does."""
@@ -131,7 +133,8 @@ def compare_systems(
     about = {"workers": systems.workers, "peers": systems.peers}
     provenance = Provenance({"plan": plan.facts(), **facts, "systems": about, "machine": machine()})
     with systems.servers():
-        carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, progress=False, log=log)
+        enough = partial(is_enough, blocks=runs)
+        carry_out(plan, systems, provenance, results_dir, patience_s=patience_s, enough=enough, progress=False, log=log)
     return read_systems(results_dir)
 
 

@@ -4,19 +4,19 @@ from ruo.errors import needs
 
 with needs("notebooks"):
     from ruo.experiment.compare_runs import RunsCompared, compare_runs
-    from ruo.experiment.costs import Costs, flops_per_row, measure_costs, measure_network, slow_network
+    from ruo.experiment.costs import Costs, flops_per_row, measure_costs, measure_network, slow_network, table_of_costs
     from ruo.experiment.results import Sweep, read_sweep
-    from ruo.experiment.scaling import balance, law, pays, speed_ups, verdict_on_scaling
+    from ruo.experiment.scaling import answer_on_scaling, balance, pays, speed_ups
     from ruo.experiment.sweep import sweep
 
 __all__ = [
     "Costs",
     "RunsCompared",
     "Sweep",
+    "answer_on_scaling",
     "balance",
     "compare_runs",
     "flops_per_row",
-    "law",
     "measure_costs",
     "measure_network",
     "pays",
@@ -24,5 +24,5 @@ __all__ = [
     "slow_network",
     "speed_ups",
     "sweep",
-    "verdict_on_scaling",
+    "table_of_costs",
 ]

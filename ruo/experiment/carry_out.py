@@ -9,7 +9,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf, isfinite
@@ -55,7 +55,7 @@ class Plan:
     seed: int = 0
     # a factor that takes long to change: within a block its levels come one after the other (a split-plot design)
     slow: str | None = None
-    # combinations with these levels come in one block only, drawn for each of them
+    # combinations with these levels come in one block of the plan only, drawn for each of them
     once: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -67,23 +67,28 @@ class Plan:
     def trials(self) -> list[Trial]:
         """All runs in the order of time."""
         trials: list[Trial] = []
-        once = self._only_blocks()
         for block in range(1 - self.warmup, self.runs + 1):
-            rng = random.Random(f"{self.seed}/{block}")  # noqa: S311  its random() is the same in every Python
-            selected = [levels for number, levels in enumerate(self.combinations) if once.get(number, block) == block]
-            shuffled = sorted(selected, key=lambda _: rng.random())
-            if slow := self.slow:
-                place = {level: rng.random() for level in dict.fromkeys(levels[slow] for levels in selected)}
-                shuffled.sort(key=lambda levels: place[levels[slow]])
-            for position, levels in enumerate(shuffled, 1):
-                trials.append(Trial(len(trials) + 1, block, block < 1, position, levels))
+            trials += self.block(block, len(trials))
         return trials
+
+    def block(self, block: int, before: int) -> list[Trial]:
+        """The runs of one block, numbered from `before` + 1; a block beyond the plan has what comes in every block."""
+        rng, once = random.Random(f"{self.seed}/{block}"), self._only_blocks()  # noqa: S311  the same in every Python
+        selected = [levels for number, levels in enumerate(self.combinations) if once.get(number, block) == block]
+        shuffled = sorted(selected, key=lambda _: rng.random())
+        if slow := self.slow:
+            place = {level: rng.random() for level in dict.fromkeys(levels.get(slow) for levels in selected)}
+            shuffled.sort(key=lambda levels: place[levels.get(slow)])
+        return [Trial(before + at, block, block < 1, at, levels) for at, levels in enumerate(shuffled, 1)]
 
     def facts(self) -> dict[str, Any]:
         """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
-        names = self.combinations[0]
+        names = dict.fromkeys(itertools.chain(*self.combinations))
         return {
-            "factors": {name: list(dict.fromkeys(levels[name] for levels in self.combinations)) for name in names},
+            "factors": {
+                name: list(dict.fromkeys(levels[name] for levels in self.combinations if name in levels))
+                for name in names
+            },
             "trials": len(self.trials()),
             **{name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")},
         }
@@ -126,32 +131,61 @@ def carry_out(
     provenance: Provenance,
     results_dir: str | os.PathLike[str],
     *,
-    patience_s: float = 0.0,
+    patience_s: float = 0.0,  # the most that a noisy machine may cost: in waiting, and again in further blocks
+    enough: Callable[[list[dict[str, Any]]], bool] | None = None,  # whether the runs so far say what they are to say
     progress: bool | None = None,  # None draws a bar only in a terminal or a notebook
     log: Callable[[str], object] | None = None,  # called with a line after each run
 ) -> None:
-    """Do the runs that `results_dir` does not hold yet, each after waiting up to `patience_s` for a quiet machine."""
+    """Do the runs that `results_dir` does not hold yet: those of the plan, each on a quiet machine if waiting helps.
+
+    Blocks are added until `enough`, at most as many as were planned. What is left of the patience is read from the
+    runs on disk, so a sweep that was interrupted goes on as if it had not been.
+    """
     folder = Path(results_dir)
     trials = plan.trials()
-    done = _resume(folder, trials, provenance)
-    if done == len(trials):
+    lines = _resume(folder, trials, provenance)
+    left = _to_do(plan, trials, lines, patience_s, enough)
+    first = next(left, None)
+    if first is None:
         return
     from tqdm.auto import tqdm  # slow to import
 
-    hidden = not (is_interactive() if progress is None else progress)
+    hidden, resumed = not (is_interactive() if progress is None else progress), len(lines)
     with (
         (folder / _RUNS).open("a", encoding="utf-8") as stream,
-        tqdm(total=len(trials), initial=done, unit="run", disable=hidden) as bar,
+        tqdm(total=max(len(trials), first.run), initial=resumed, unit="run", disable=hidden) as bar,
     ):
-        measurement.begin(resumed=done > 0)
-        for trial in trials[done:]:
-            line = {**_run(measurement, trial, patience_s), "provenance": provenance.digest}
+        measurement.begin(resumed=resumed > 0)
+        for trial in itertools.chain([first], left):
+            waited_s = sum(max(0.0, line["waited_s"] - 0.1) for line in lines)  # to look takes a tenth of a second
+            line = {**_run(measurement, trial, patience_s - waited_s), "provenance": provenance.digest}
             stream.write(json.dumps(line, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+            lines.append(line)
+            bar.total = max(len(trials), trial.run)
             bar.update()
             if log is not None:
-                log(f"{trial.run}/{len(trials)}  {_in_words(trial, line)}")
+                log(f"{trial.run}/{max(len(trials), trial.run)}  {_in_words(trial, line)}")
+
+
+def _to_do(
+    plan: Plan,
+    planned: list[Trial],
+    lines: list[dict[str, Any]],  # grows by one before the next trial is asked for
+    patience_s: float,
+    enough: Callable[[list[dict[str, Any]]], bool] | None,
+) -> Iterator[Trial]:
+    """The trials that are left: those of the plan, then further blocks."""
+    yield from planned[len(lines) :]
+    before = len(planned)
+    for number in range(plan.runs + 1, 2 * plan.runs + 1):
+        spent_s = sum(line.get("total_s") or 0.0 for line in lines if line["block"] > plan.runs)
+        trials = plan.block(number, before)
+        if len(lines) <= before and (spent_s >= patience_s or enough is None or enough(lines)):
+            return
+        yield from trials[max(0, len(lines) - before) :]
+        before += len(trials)
 
 
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
@@ -178,8 +212,8 @@ def _in_words(trial: Trial, line: dict[str, Any]) -> str:
     return f"{setting}: {line['total_s']:.3f} s" if line.get("total_s") is not None else setting
 
 
-def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> int:
-    """The number of runs that are done; writes the provenance where there are none, and cuts off a broken last line."""
+def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> list[dict[str, Any]]:
+    """The runs that are done; writes the provenance where there are none, and cuts off a broken last line."""
     folder.mkdir(parents=True, exist_ok=True)
     lines, size = read_lines(folder)
     if not lines:
@@ -189,9 +223,9 @@ def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> int:
     _require_same(folder, read_provenance(folder), provenance)
     if (folder / _RUNS).exists():
         os.truncate(folder / _RUNS, size)
-    if [line["run"] for line in lines] != [trial.run for trial in trials[: len(lines)]]:
+    if [line["run"] for line in lines] != list(range(trials[0].run, trials[0].run + len(lines))):
         raise ExperimentError(f"{folder / _RUNS} lacks runs in its middle; use another results_dir.")
-    return len(lines)
+    return lines
 
 
 def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:

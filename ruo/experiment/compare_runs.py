@@ -1,6 +1,5 @@
 """Two sweeps of the same data and model, at two times or of two versions: what became faster, and what slower."""
 
-import html
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from ruo.answer import Answer, wrapped
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import columns_of_setting, name_of
@@ -57,19 +57,23 @@ class RunsCompared:
         """The warnings, the table and the sentences, for a terminal."""
         table = self.table.to_string(index=False, float_format=digits, na_rep="-")
         warnings = [f"WARNING: {warning}" for warning in self.warnings]
-        parts = [f"A: {self.name_a}\nB: {self.name_b}", "\n".join(warnings), table, "\n".join(self.sentences())]
+        names, said = f"A: {self.name_a}\nB: {self.name_b}", "\n".join(map(wrapped, self.sentences()))
+        parts = [names, self.answer(), "\n".join(warnings), table, said]
         return "\n\n".join(part for part in parts if part)
 
-    def __repr__(self) -> str:
+    def answer(self) -> str:
+        """How many settings of B are faster, how many slower, and how many warnings there are, in one sentence."""
         counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen")
         words = ", ".join(f"{counts[word]} {word}" for word in in_order if word in counts)
-        warnings = f", {count(len(self.warnings), 'warning')}" if self.warnings else ""
-        return f"RunsCompared(B {self.name_b} against A {self.name_a}: {words}{warnings})"
+        warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
+        return f"B against A, by setting: {words}{warnings}."
+
+    def __repr__(self) -> str:
+        return f"RunsCompared(A {self.name_a}; B {self.name_b}; {self.answer()})"
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(index=False, float_format=digits, na_rep="-")
         text = "\n".join([*self.warnings, *self.sentences()])
-        return f"{table}<pre>{html.escape(text)}</pre>"
+        return Answer(self.answer(), "", self.table, None, {"What the table says": text}).html()
 
 
 def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCompared:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pandas as pd
 import polars as pl
 
+from ruo.answer import cell
 from ruo.client.scoring import score_csv
 from ruo.errors import ArgumentError, DeploymentError, ExperimentError
 from ruo.machine import cpu_limit
@@ -105,6 +106,22 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool,
         flops=flops,
     )
     return replace(costs, start_s=max(0.0, float(alone["total_s"].median()) - costs.seconds(1, rows)))
+
+
+def table_of_costs(costs: dict[str | None, Costs]) -> pd.DataFrame:
+    """What a row costs each part, a column per model: microseconds, bytes and operations."""
+    columns = {
+        name or "model": {
+            "one replica, µs": 1e6 * cost.replica_s,
+            "the client's reading, µs": 1e6 * cost.read_s,
+            "the client's CPU, µs": 1e6 * cost.client_cpu_s,
+            "the network, µs": 1e6 * cost.row_bytes / cost.network.bytes_per_s,
+            "bytes": cost.row_bytes,
+            "operations": cost.flops,
+        }
+        for name, cost in costs.items()
+    }
+    return pd.DataFrame(columns, dtype=object).map(cell).rename_axis("a row costs")
 
 
 def measure_network(

@@ -1,30 +1,42 @@
-"""The results of a sweep: its runs, their summary, and a verdict in words.
+"""The results of a sweep: its runs, their summary, the answer in one sentence, and a verdict in words."""
 
-The verdict says which request size is fastest, and whether the claim of 2023 holds: "the whole set in one request".
-"""
-
-import html
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import optimize
 
+from ruo.answer import Answer, cell
 from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
-from ruo.experiment.validity import Validity, by_setting, judge
+from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
+from ruo.experiment.validity import (
+    Validity,
+    by_setting,
+    columns_of_setting,
+    confidence_of,
+    judge,
+    name_of,
+    that_count,
+)
 from ruo.provenance import Provenance
-from ruo.stats import MIN_RUNS, Comparison, Values, compare, count, digits, mean_interval, r_squared
+from ruo.stats import (
+    MIN_RUNS,
+    about,
+    compare,
+    count,
+    in_seconds,
+    in_words,
+    time_interval,
+)
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
-_LEVELS = ["model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
+_LEVELS = ["system", "model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
 _SECONDS = ["forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s", "loop_lag_s", "request_median_s"]
 _WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share"]
-_NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "peak_rss_mb", "max_abs_difference"]
+_NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "memory_mb", "max_abs_difference"]
 _OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
 COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 
@@ -34,11 +46,12 @@ class Sweep:
     """The results of a request-size sweep.
 
     `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of it,
-    `chunk_size` is None for the whole set, `model` and `replicas` where there is one model or nothing was scaled;
-    `loop_lag_s` is the largest delay of the client's event loop; `server_s` the work that the servers report, and
-    `server_busy` its share of their time; `client_cpu_share` the CPU seconds of this process per second; `machine_busy`
-    the share of all CPUs in use just before the run, after `waited_s` of waiting for a quiet machine; and
-    `max_abs_difference` that to the predictions of the model's first run.
+    `system` is what scored the table in place of ruo, such as no network at all, and None for ruo; `chunk_size` is None
+    for the whole set, `model` and `replicas` where there is one model or nothing was scaled; `loop_lag_s` is the largest
+    delay of the client's event loop; `server_s` the work that the servers report, and `server_busy` its share of their
+    time; `client_cpu_share` the CPU seconds of this process per second; `memory_mb` the memory that the run added to
+    the client's; `machine_busy` the share of all CPUs in use just before the run, after `waited_s` of waiting for a
+    quiet machine; and `max_abs_difference` that to the predictions of the model's first run.
     """
 
     runs: pd.DataFrame
@@ -47,8 +60,28 @@ class Sweep:
 
     @property
     def measured(self) -> pd.DataFrame:
-        """The runs without the warm-ups, failed ones included."""
-        return self.runs[~self.runs["warmup"]].reset_index(drop=True)
+        """The runs of ruo that count, failed ones included: no warm-ups, and no noisy blocks that were repeated."""
+        return self._of(self.runs["system"].isna())
+
+    def others(self) -> dict[str, pd.DataFrame]:
+        """The runs of each other system that count, by its name."""
+        return {name: self._of(self.runs["system"] == name) for name in self.runs["system"].dropna().unique()}
+
+    def _of(self, which: pd.Series) -> pd.DataFrame:
+        measured = self.runs[~self.runs["warmup"]]
+        counted = that_count(measured, self._blocks)
+        runs = counted[which[counted.index]].reset_index(drop=True).infer_objects()
+        whole = [name for name in ("rows_per_request", "concurrency") if runs[name].notna().all()]
+        return runs.astype(dict.fromkeys(whole, int))
+
+    @property
+    def _blocks(self) -> int:
+        return int(self.provenance.facts["plan"].get("runs", 1))
+
+    @property
+    def confidence(self) -> float:
+        """That of the intervals: 0.95, and more where it took more blocks than planned."""
+        return confidence_of(self.runs[~self.runs["warmup"]], self._blocks)
 
     def summary(self) -> pd.DataFrame:
         """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
@@ -56,42 +89,100 @@ class Sweep:
 
     def validity(self) -> Validity:
         """Whether the runs can be relied on, and for what."""
-        return judge(self.runs, int(self.provenance.facts["plan"]["trials"]))
+        # that another system cannot score the table is a result; ruo must not fail
+        runs = self.runs.assign(error=self.runs["error"].mask(self.runs["system"].notna()))
+        return judge(runs, int(self.provenance.facts["plan"]["trials"]), blocks=self._blocks)
+
+    def answer(self) -> str:
+        """The fastest setting, how fast it is, and how far it is from each other system, in one sentence."""
+        good = self.measured[self.measured["error"].isna()]
+        if good.empty:
+            return "No run succeeded, so there is no fastest request size."
+        fastest, *others = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))
+        runs = fastest[1]
+        mean, rows = time_interval(runs["total_s"]), int(runs["rows"].iloc[0])
+        text = f"{_name(fastest[0], good)} is fastest"
+        if others:
+            best = [of_setting[1].set_index("block")["total_s"] for of_setting in (fastest, others[0])]
+            if (few := len(set(best[0].index) & set(best[1].index))) < MIN_RUNS:
+                text += f" in {count(few, 'block')}, which cannot rule out chance"
+            elif not compare(*best, confidence=self.confidence).differs:
+                names = [_name(of_setting[0], good) for of_setting in (fastest, others[0])]
+                text = f"No difference is seen between the best two, {' and '.join(names)}"
+        text += f": {rows:,} rows in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
+        for other, times in self.others().items():
+            if (theirs := times["total_s"].dropna()).size:
+                ratio = mean.value / time_interval(theirs).value
+                text += f"; it {in_words(ratio)} {other} ({in_seconds(time_interval(theirs))})"
+        return f"{text[:1].upper()}{text[1:]}."
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
         parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
-        names = [name for name in ("model", "replicas", "wire", "concurrency") if self.runs[name].nunique() > 1]
+        runs, confidence = self.measured, self.confidence
+        names = [name for name in ("model", "replicas", "wire", "concurrency") if runs[name].nunique() > 1]
         if not names:
-            parts.append(verdict_on_sizes(self.runs))
+            parts.append(verdict_on_sizes(runs, confidence))
         elif "replicas" not in names:  # a sweep over replicas asks how many servers are best
-            for key, runs in self.runs.groupby(names):
+            for key, group in runs.groupby(names):
                 setting = ", ".join(f"{name} {level}" for name, level in zip(names, key, strict=True))
-                parts.append(f"{setting}\n{verdict_on_sizes(runs)}")
+                parts.append(f"{setting}\n{verdict_on_sizes(group, confidence)}")
+        for name, group in self.others().items():
+            if len(errors := group["error"].dropna()):
+                parts.append(f"{name[:1].upper()}{name[1:]} could not be measured: {errors.iloc[0]}")
         return "\n\n".join(parts)
 
     def cost_of_requests(self) -> str:
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
         runs = self.measured
-        good = runs[runs["error"].isna() & runs["pipelined"] & (runs["requests"] > 1)]
+        good = runs[runs["error"].isna() & runs["pipelined"].astype(bool) & (runs["requests"] > 1)]
         try:
             return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
         except ExperimentError as error:
             return f"No cost is fitted: {error}"
 
-    def save(self, *more: str) -> None:
-        """Write summary.csv and verdict.txt, with `more` sentences, into `results_dir`."""
+    def costs_by_size(self) -> pd.DataFrame:
+        """What a request size costs besides time: medians of the pipelined runs, and the rows that one failure loses."""
+        names = {
+            "first_result_s": "first result, s",
+            "memory_mb": "memory added, MB",
+            "request_max_s": "longest request, s",
+        }
+        runs = self.measured
+        costs = runs[runs["pipelined"].astype(bool)].groupby("rows_per_request")[list(names)].median()
+        costs = costs.rename(columns=names).assign(**{"rows lost by one failure": costs.index})
+        return costs.reset_index().map(cell).set_index("rows_per_request")
+
+    def save(self, *more: str, answer: Answer | None = None) -> None:
+        """Write summary.csv and verdict.txt into `results_dir`: an answer, its own unless given, and `more` sentences."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        (self.results_dir / "verdict.txt").write_text("\n\n".join([self.verdict(), *more]) + "\n", encoding="utf-8")
+        first = answer.sentence if answer else self.answer()
+        text = "\n\n".join([f"{first}\n{self.verdict()}", *(answer.folded.values() if answer else ()), *more])
+        (self.results_dir / "verdict.txt").write_text(f"{text}\n", encoding="utf-8")
 
     def __repr__(self) -> str:
-        sizes = self.runs["rows_per_request"].nunique()
+        sizes = self.measured["rows_per_request"].nunique()
         word = "VALID" if self.validity().valid else "INVALID"
         return f"Sweep({count(len(self.measured), 'run')} of {sizes} request sizes, {word}, in {self.results_dir.name})"
 
+    def __str__(self) -> str:
+        return self._shown().text()
+
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, float_format=lambda number: f"{number:,.3f}")
-        return f"{table}<pre>{html.escape(self.verdict())}</pre>"
+        return self._shown().html()
+
+    def _shown(self) -> Answer:
+        summary = self.summary()
+        varied = [name for name in columns_of_setting(self.measured) if summary[name].nunique() > 1]
+        table = summary[[*varied, "n"]].copy()
+        for name in ("forming", "sending", "total"):
+            table[f"{name}, s"] = summary[f"{name}_mean"]
+        table["rows/s"] = summary["rows_per_s"]
+        validity, folded = (
+            self.validity(),
+            {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()},
+        )
+        return Answer(self.answer(), validity.head, table, "total, s", folded)
 
 
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
@@ -104,119 +195,19 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     return Sweep(runs, read_provenance(folder), folder)
 
 
+def _name(setting: dict[Any, Any], good: pd.DataFrame) -> str:
+    """A setting in words, without its way of sending where there is one only."""
+    shown = setting if good["pipelined"].nunique() > 1 else {**setting, "pipelined": None}
+    name = name_of(shown, good).replace(f"{good['rows'].iloc[0]:,.0f} rows", "the whole set in one request", 1)
+    return name if "request" in name else name.replace(" rows", " rows per request", 1)
+
+
 def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in ("forming", "sending", "total"):
-        value, low, high, _, std = mean_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
+        value, low, high, _, std = time_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
         summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
     summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates
     return summary
-
-
-def verdict_on_sizes(runs: pd.DataFrame) -> str:
-    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending."""
-    runs = runs[~runs["warmup"]]
-    if not len(runs):
-        return "Nothing was measured, so nothing can be said."
-    names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
-    ways = runs.groupby("pipelined")
-    return "\n\n".join(f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way)).text()}" for way, of_way in ways)
-
-
-class RequestCost(NamedTuple):
-    """What a job takes: `request_s` for every request and `row_s` for every row, in seconds of wall clock."""
-
-    request_s: float
-    row_s: float
-    r_squared: float
-
-    def sentence(self) -> str:
-        """The cost in words, with the number of rows whose cost is ten times that of their request."""
-        request_ms, row_us = 1e3 * self.request_s, 1e6 * self.row_s
-        text = f"A request costs {request_ms:.3g} ms and a row {row_us:.3g} µs (R² {self.r_squared:.2f})"
-        if self.request_s <= 0:
-            return f"{text}: in these runs small requests cost no more than large ones."
-        rows = 10 * self.request_s / self.row_s
-        return f"{text}: from {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
-
-
-def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCost:
-    """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
-
-    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
-    request, in which nothing overlaps.
-    """
-    counts, times = np.asarray(requests, float), np.asarray(seconds, float)
-    if len(np.unique(counts)) < 2:
-        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
-    columns = np.column_stack([counts, np.full(len(counts), float(rows))])
-    (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
-    return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))
-
-
-class _SizeTimes:
-    """The times of the runs of one way of sending: a column per request size, a row per block."""
-
-    def __init__(self, runs: pd.DataFrame, pipelined: bool) -> None:
-        self.rows = int(runs["rows"].max())
-        failed = runs["error"].notna()
-        self.failed = runs[failed].groupby("rows_per_request").size()
-        good = runs[~failed]
-        good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
-        self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
-        self.means = self.seconds.mean().sort_values(kind="stable")
-
-    def text(self) -> str:
-        """The fastest, its lead over the next and the slowest, what failed, and the verdict on the claim."""
-        verdict, reason = self._verdict_on_claim()
-        lines = [
-            *self._ranking(),
-            *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
-            f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
-        ]
-        return "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in lines)
-
-    def _ranking(self) -> list[str]:
-        if not len(self.means):
-            return ["No run succeeded."]
-        fastest, *others = self.means.index
-        mean = mean_interval(self.seconds[fastest].dropna())
-        interval = f", 95 % interval {digits(mean.low)} to {digits(mean.high)}"
-        runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
-        rate = f"{digits(mean.value)} s ({runs}), {self.rows / mean.value:,.0f} rows/s"
-        lines = [f"{self._name(fastest)} is fastest: {rate}."]
-        for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
-            lead = self.means[size] / self.means[fastest] - 1
-            comparison = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
-            lines.append(f"The {which}, {self._name(size)}, takes {digits(100 * lead)} % longer. {comparison}")
-        return lines
-
-    def _verdict_on_claim(self) -> tuple[str, str]:
-        whole = self.rows
-        if whole not in self.means.index:
-            if whole not in self.failed.index:
-                return "cannot tell", "the whole set was not sent in one request"
-            return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
-        comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
-        if not comparisons:
-            return "cannot tell", "no smaller request was measured"
-        faster = next((size for size, comparison in comparisons.items() if comparison.word == "slower"), None)
-        if faster is not None:
-            return "not reproduced", f"{self._name(faster)} is faster"
-        unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
-        if unclear is None:
-            return "reproduced", "it is faster than every other size"
-        reason = f"no difference is seen between it and {self._name(unclear)}"
-        if not comparisons[unclear].has_enough_runs:
-            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
-        return "cannot tell", reason
-
-    def _compare(self, a: Any, b: Any) -> Comparison:
-        if not len(self.seconds[[a, b]].dropna()):
-            return Comparison(float(self.means[a] / self.means[b]), math.nan, math.nan, 0, 0, is_paired=True)
-        return compare(self.seconds[a], self.seconds[b])
-
-    def _name(self, size: Any) -> str:
-        return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

@@ -9,19 +9,22 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from ruo.answer import Answer
 from ruo.errors import ExperimentError
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
-from ruo.stats import MIN_RUNS, Comparison, Values, compare, r_squared
+from ruo.stats import MIN_RUNS, Values, about, compare, count, digits, r_squared, to_noise
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
 _MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
 
 
-def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) -> pd.DataFrame:
+def speed_ups(
+    runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None, confidence: float = 0.95
+) -> pd.DataFrame:
     """The speed-up over one replica in the measured runs of a sweep, by model, request size and number of replicas.
 
-    Its columns: seconds (mean); speed_up with its 95 % interval (low, high; paired by block); n, the pairs; ideal, the
+    Its columns: seconds (mean); speed_up with its interval (low, high; paired by block); n, the pairs; ideal, the
     number of replicas; and bound, which no number of replicas can exceed: the seconds of one replica over those of the
     slowest part alone (NaN without the `costs` of the model, which go by its name).
     """
@@ -35,7 +38,7 @@ def speed_ups(runs: pd.DataFrame, costs: dict[str | None, Costs] | None = None) 
             continue
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns):
-            gain = compare(blocks[1], blocks[replicas])
+            gain = compare(blocks[1], blocks[replicas], confidence=confidence)
             bound = math.nan
             if cost:
                 slowest_s = group["rows"].iloc[0] * max(cost.parts(replicas).values())
@@ -97,56 +100,94 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
 
 
-def law(runs: pd.DataFrame, rows_per_request: int) -> str:
-    """The Universal Scalability Law of one model's runs at one request size, in words; or why none is fitted."""
-    good = runs[runs["error"].isna() & (runs["rows_per_request"] == rows_per_request)]
+def law(runs: pd.DataFrame) -> str | None:
+    """The Universal Scalability Law of one model's runs at their largest request size; None where none can be fitted."""
+    good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
     means = good.groupby("replicas")["rows_per_s"].mean()
-    try:
-        return fit_usl(means.index.to_numpy(), means).sentence()
-    except ExperimentError as error:
-        return f"No law is fitted: {error}"
+    return fit_usl(means.index.to_numpy(), means).sentence() if len(means) >= _MIN_POINTS else None
 
 
-def pays(costs: Costs, where: str = "this network") -> str:
-    """The number of rows from which distributing pays, or why it never does, in words."""
+def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:
+    """The number of rows from which distributing pays, or why it never does, in words.
+
+    The costs are measured apart; where the runs `gained` more than these allow, they decide.
+    """
     read_s, network_s = costs.read_s, costs.row_bytes / costs.network.bytes_per_s
     work = f", {costs.flops:,.0f} floating-point operations" if costs.flops else ""
+    times = [digits(1e6 * seconds, 2) for seconds in (costs.replica_s, read_s, network_s)]
     facts = (
-        f"a row ({costs.row_bytes:,.0f} bytes{work}) takes one replica {1e6 * costs.replica_s:.3g} µs, "
-        f"the client's reading {1e6 * read_s:.3g} µs and the network {1e6 * network_s:.3g} µs"
+        f"a row ({costs.row_bytes:,.0f} bytes{work}) takes one replica {times[0]} µs, "
+        f"the client's reading {times[1]} µs and the network {times[2]} µs"
     )
-    useful = costs.replica_s / max(read_s, network_s)  # replicas that one client keeps busy, where they share no CPU
+    useful = _useful(costs)
     slower = "the network" if network_s > read_s else "the client's reading"
+    if useful < _WORTH_IT and gained >= _WORTH_IT:
+        return f"Distributing paid on {where}, although the costs, measured apart, do not explain it: {facts}."
     if useful < _WORTH_IT:
-        return f"Distributing never pays on {where}, because {slower} takes as long as the work itself: {facts}."
+        return f"Distributing does not pay on {where}, because {slower} takes as long as the work itself: {facts}."
     begin = costs.start_s + costs.network.request_s
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
-    about = int(float(f"{max(rows, 1):.2g}"))
     return (
-        f"Distributing pays on {where} from about {about:,} rows on (two replicas are then "
-        f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {begin:.2g} s besides its rows. One client "
-        f"keeps up to {useful:,.1f} replicas busy: beyond them {slower} is the bottleneck, not they."
+        f"Distributing pays on {where} from about {about(max(rows, 1))} rows on (two replicas are then "
+        f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {digits(begin, 2)} s besides its rows. One client "
+        f"keeps up to {digits(useful, 2)} replicas busy: beyond them {slower} is the bottleneck, not they."
     )
 
 
-def verdict_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs]) -> str:
+def _useful(costs: Costs) -> float:
+    """The replicas that one client keeps busy, where they share no CPU."""
+    return costs.replica_s / max(costs.read_s, costs.row_bytes / costs.network.bytes_per_s)
+
+
+def answer_on_scaling(
+    runs: pd.DataFrame, costs: dict[str | None, Costs], status: str = "", confidence: float = 0.95
+) -> Answer:
+    """What the replicas gained, in one sentence, one table, and a paragraph for each model."""
+    table = speed_ups(runs, costs, confidence)
+    most, parts = int(table["replicas"].max()), []
+    for name in costs if most > 1 else ():
+        best = _best_with(table[table["model"].isin([name])], most)
+        doubt = " (no difference is seen)" if best["n"] >= MIN_RUNS and best["low"] <= 1 <= best["high"] else ""
+        parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}{doubt}")
+    sentence = f"{most} replicas are {' and '.join(parts)}." if parts else "Only one replica was measured."
+    columns = {"speed_up": "times as fast as one", "n": "pairs", "bound": "at most"}
+    shown = table.drop(columns=["ideal", *(["model"] if table["model"].nunique() < 2 else [])]).rename(columns=columns)
+    return Answer(sentence, status, shown, None, {"Model by model": verdict_on_scaling(runs, costs, confidence)})
+
+
+def verdict_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs], confidence: float = 0.95) -> str:
     """What the replicas gained for each model, what bounded it, and from when distributing pays, in words."""
-    table = speed_ups(runs, costs)
-    return "\n\n".join(_on_model(name, table[table["model"].isin([name])], costs[name]) for name in costs)
+    table, parts = speed_ups(runs, costs, confidence), []
+    for name, cost in costs.items():
+        fitted = law(runs[runs["model"].isin([name])])
+        parts.append(
+            _on_model(name, table[table["model"].isin([name])], cost, confidence) + (f"\n- {fitted}" if fitted else "")
+        )
+    return "\n\n".join(parts)
 
 
-def _on_model(name: str | None, table: pd.DataFrame, costs: Costs) -> str:
+def _best_with(table: pd.DataFrame, replicas: int) -> pd.Series:
+    """The row of the fastest request size with so many replicas."""
+    return table[table["replicas"] == replicas].sort_values("seconds").iloc[0]
+
+
+def _on_model(name: str | None, table: pd.DataFrame, costs: Costs, confidence: float) -> str:
     lines = [f"{name}:"] if name else []
     most = int(table["replicas"].max())
-    if most > 1:
-        best = table[table["replicas"] == most].sort_values("seconds").iloc[0]
-        gain = Comparison(best["speed_up"], best["low"], best["high"], best["n"], best["n"], is_paired=True)
-        few = f"; so few cannot show a difference, {MIN_RUNS} can"
-        doubt = "" if gain.differs else "; no difference is seen" if gain.has_enough_runs else few
-        lines.append(
-            f"- {most} replicas are {gain.ratio:.2f} times as fast as one at {best['rows_per_request']:,} rows per "
-            f"request (95 % interval {gain.low:.2f} to {gain.high:.2f}, {gain.n_a:.0f} pairs of runs{doubt}). At most "
-            f"{best['bound']:.2f} was to be had: {costs.bottleneck(most)} set the pace."
-        )
-    return "\n".join([*lines, f"- {pays(costs)}"])
+    if most <= 1:
+        return "\n".join([*lines, f"- {pays(costs)}"])
+    best = _best_with(table, most)
+    few, pairs = best["n"] < MIN_RUNS, count(int(best["n"]), "pair")
+    value, low, high = to_noise(best["speed_up"], best["low"], best["high"])
+    seen = few or best["low"] > 1 or best["high"] < 1
+    gained = best["speed_up"] if seen else 1.0
+    doubt = f" ({100 * confidence:g} % interval {low} to {high}, {pairs}{'' if seen else '; no difference is seen'})"
+    if few:
+        value, doubt = digits(best["speed_up"], 2), f" in {pairs}; {MIN_RUNS} would rule out chance"
+    lines.append(
+        f"- {most} replicas are {value} times as fast as one at {best['rows_per_request']:,} rows per request{doubt}."
+    )
+    if 1.05 * best["bound"] >= gained and (gained < _WORTH_IT or _useful(costs) >= _WORTH_IT):  # the costs explain it
+        lines.append(f"- At most {digits(best['bound'], 2)} was to be had: {costs.bottleneck(most)} set the pace.")
+    return "\n".join([*lines, f"- {pays(costs, gained=gained)}"])

@@ -1,10 +1,10 @@
 """The request-size sweep: a table scored again and again, in every combination of the settings."""
 
-import contextlib
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from ruo.deploy import Deployment, LocalServer
 from ruo.errors import ArgumentError, DeploymentError, RuoError
 from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_combinations, carry_out, max_difference
 from ruo.experiment.results import Sweep, read_sweep
-from ruo.machine import peak_rss_mb
+from ruo.experiment.validity import is_enough
+from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.provenance import Provenance, fingerprint, machine
 from ruo.tables import Source, TableOptions, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
+Job = Callable[[], tuple[dict[str, Any], Predictions]]  # scores the table: what it measured, or an `error`, and answers
 Servers = Sequence[str] | Deployment  # an address, addresses or a deployment
 
 
@@ -37,6 +39,8 @@ def sweep(
     seed: int = 0,  # sets the order of the runs
     warmup: int = 1,  # blocks before the measured ones
     model: ModelPath | Mapping[str, ModelPath] | None = None,  # what the server loaded, or by name; it is fingerprinted
+    others: Mapping[str, Job] | None = None,  # other systems, by name, which score the table once in each block
+    patience: float = 0.0,  # seconds for waiting until the machine is quiet, and as many for further blocks
     results_dir: str | os.PathLike[str],  # the folder for the runs; the same call resumes an interrupted sweep there
     label_prefix: str = "Label_",
     timeout: float = 600.0,
@@ -51,7 +55,7 @@ def sweep(
     servers = {name: [value] if isinstance(value, str) else value for name, value in by_name.items()}
     wires = [wire] if isinstance(wire, str) else list(wire)
     options = {"wire": wires[0] if wires else None, "label_prefix": label_prefix, "timeout": timeout, "token": token}
-    table = _TableMeasurement(source, servers, options)
+    table = _TableMeasurement(source, servers, options, others or {})
     sizes, notes = _sizes_below(table.rows, chunk_sizes)
     factors = {
         "model": list(servers),
@@ -61,7 +65,8 @@ def sweep(
         "chunk_size": sizes,
         "pipelined": list(pipelined),
     }
-    plan = Plan(all_combinations(factors), runs, warmup, seed, slow=None if replicas is None else "replicas")
+    combinations = [*all_combinations(factors), *({"system": name} for name in others or {})]
+    plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
     data = {"name": table.name, "rows": table.rows, "features": table.features, "label_prefix": label_prefix}
     facts = {
         "plan": {**plan.facts(), "timeout": timeout},
@@ -70,7 +75,8 @@ def sweep(
         "machine": machine(),
         "notes": notes,
     }
-    carry_out(plan, table, Provenance(facts), results_dir, progress=progress)
+    enough = partial(is_enough, blocks=runs)
+    carry_out(plan, table, Provenance(facts), results_dir, patience_s=patience, enough=enough, progress=progress)
     return read_sweep(results_dir)
 
 
@@ -96,10 +102,13 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
 class _TableMeasurement(Measurement):
     """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
 
-    def __init__(self, source: Source, servers: Mapping[Any, Servers], options: dict[str, Any]) -> None:
+    def __init__(
+        self, source: Source, servers: Mapping[Any, Servers], options: dict[str, Any], others: Mapping[str, Job]
+    ) -> None:
         self._source = source
         self._servers = servers
         self._options = options
+        self._others = others
         self._references: dict[str | None, Predictions] = {}
         self._replicas: dict[str | None, int] = {}
         table = open_table(source, TableOptions(label_prefix=options["label_prefix"]))
@@ -118,7 +127,7 @@ class _TableMeasurement(Measurement):
 
     def prepare(self, trial: Trial) -> None:
         """Scale the model's servers."""
-        model, replicas = trial.levels["model"], trial.levels["replicas"]
+        model, replicas = trial.levels.get("model"), trial.levels.get("replicas")
         if replicas is None or self._replicas.get(model) == replicas:
             return
         servers = self._servers[model]
@@ -129,6 +138,8 @@ class _TableMeasurement(Measurement):
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Score the table once; the result has the columns of a sweep."""
+        if "system" in trial.levels:
+            return {"rows": self.rows, **self._other(trial.levels["system"])}
         size = trial.levels["chunk_size"] or self.rows
         urls = self._urls(trial.levels["model"])
         setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
@@ -144,20 +155,26 @@ class _TableMeasurement(Measurement):
         return list(servers if isinstance(servers, Sequence) else servers.urls)
 
     def _score(self, urls: list[str], model: str | None, replicas: int | None, **levels: Any) -> dict[str, Any]:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory (Linux, proc(5))
+        before_mb = reset_peak_rss()
         began = time.process_time()
         scores = score_csv(self._source, urls, retries=0, progress=False, **{**self._options, **levels})
         cpu_s = time.process_time() - began
-        peak_mb = peak_rss_mb()
-        difference = max_difference(scores.predictions, self._references.setdefault(model, scores.predictions))
         return _facts(scores, replicas, isinstance(self._servers[model], LocalServer)) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
-            "peak_rss_mb": peak_mb,
-            "max_abs_difference": difference,
-            "answers_equal": difference <= TOLERANCE,
+            "memory_mb": max(0.0, peak_rss_mb() - before_mb),
+            **self._checked(model, scores.predictions),
         }
+
+    def _other(self, system: str) -> dict[str, Any]:
+        measured, predictions = self._others[system]()
+        return (
+            measured if measured.get("error") else {**measured, **self._checked(next(iter(self._servers)), predictions)}
+        )
+
+    def _checked(self, model: str | None, predictions: Predictions) -> dict[str, Any]:
+        difference = max_difference(predictions, self._references.setdefault(model, predictions))
+        return {"max_abs_difference": difference, "answers_equal": difference <= TOLERANCE}
 
 
 def _facts(scores: Scores, replicas: int | None, is_local: bool) -> dict[str, Any]:

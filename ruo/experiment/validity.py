@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.stats import count
+from ruo.stats import MIN_RUNS, compare, count
 
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
@@ -24,42 +24,126 @@ _UNEVEN = 0.25  # of an even share
 _WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
 
 
+_NARROW = 0.05  # of the ratio of two times
+_AGAIN = "Stop what else is running on this machine, and measure again with more patience"
+
+
 @dataclass(frozen=True)
 class Validity:
-    """The reasons against the runs, notes on how much they say, and what valid runs claim."""
+    """The reasons against the runs, notes on how much they say, what valid runs claim, and what to do about the rest."""
 
     reasons: list[str]
     notes: list[str]
     claim: str
+    advice: str = ""
 
     @property
     def valid(self) -> bool:
         """Whether there is no reason against the runs."""
         return not self.reasons
 
+    @property
+    def head(self) -> str:
+        """VALID with the claim, or INVALID with the reasons and what to do, in one line."""
+        if self.valid:
+            return f"VALID: {self.claim}."
+        return f"INVALID: {'; '.join(self.reasons)}. {self.advice}"
+
     def __str__(self) -> str:
-        head = f"VALID: {self.claim}." if self.valid else f"INVALID: {'; '.join(self.reasons)}."
-        return "\n".join([head, *self.notes])
+        return "\n".join([self.head, *self.notes])
 
 
-def judge(runs: pd.DataFrame, planned: int | None = None, claim: str = "every run scored every row alike") -> Validity:
-    """Judge runs, of which so many were `planned`; of warm-ups, only the answers count."""
+def judge(
+    runs: pd.DataFrame,
+    planned: int | None = None,
+    claim: str = "every run scored every row alike",
+    blocks: int | None = None,
+) -> Validity:
+    """Judge runs, of which so many runs and `blocks` were planned; of warm-ups, only the answers count."""
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
     measured = runs[~runs["warmup"].eq(True)]
-    good = measured[measured["error"].isna() & measured["total_s"].notna()]
-    reasons = [*_broken(runs, measured, planned), *_disturbed(measured, good), *_uneven(good)]
-    return Validity(reasons, _notes(good), claim)
+    counted = measured if blocks is None else that_count(measured, blocks)
+    good = counted[counted["error"].isna() & counted["total_s"].notna()]
+    broken, noisy = _broken(runs, measured, planned), _disturbed(counted, good)
+    uneven = _uneven(good)
+    advice = f"{_AGAIN}." if noisy and not broken and not uneven else "Mend that, and measure again."
+    return Validity([*broken, *noisy, *uneven], [*_took(measured, counted, blocks), *_notes(good)], claim, advice)
+
+
+def that_count(measured: pd.DataFrame, blocks: int) -> pd.DataFrame:
+    """The runs of the quiet blocks if these are as many as were planned, and of all blocks otherwise."""
+    quiet = _quiet(measured)
+    return quiet if quiet["block"].nunique() >= blocks else measured
+
+
+def _quiet(measured: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the blocks in which the machine was busy with something else before few runs or none."""
+    load = measured.get("machine_busy", pd.Series(np.nan, measured.index)).astype(float)
+    busy = (load > _BUSY).groupby(measured["block"]).transform("mean")
+    return measured[busy <= _DISTURBED]
+
+
+def confidence_of(measured: pd.DataFrame, blocks: int) -> float:
+    """The confidence of the intervals: more is asked of a sweep that took more blocks than planned, see `is_enough`."""
+    return 0.95 if measured["block"].nunique() <= blocks else 0.975
+
+
+def is_enough(lines: list[dict[str, Any]], blocks: int) -> bool:
+    """Whether the runs so far need no further block: enough quiet blocks, and a narrow interval of the best two.
+
+    For each model and way of sending, the interval of the ratio of the two fastest settings has to be narrower than
+    5 %; a sweep of fewer than five blocks is not meant to show a difference. It is the rule of fixed width: Chow and Robbins,
+    "On the Asymptotic Theory of Fixed-Width Sequential Confidence Intervals for the Mean", Annals of Mathematical
+    Statistics 1965. It looks at the width and never at the difference, so equal settings are not measured until they
+    differ. To stop when the scatter happens to look small still raises the false alarms, from 5 to 7 % at worst, so a
+    sweep with added blocks has intervals of 97.5 %, which brings them back to 5 % (simulated in the tests).
+    """
+    if blocks < MIN_RUNS:
+        return True
+    runs = pd.DataFrame(lines)
+    measured = runs[~runs["warmup"]]
+    if _quiet(measured)["block"].nunique() < blocks:
+        return False
+    good = that_count(measured, blocks)
+    good = good[good["error"].isna()]
+    kinds = [name for name in ("model", "pipelined") if name in good]
+    groups = [of_kind for _, of_kind in good.groupby(kinds, dropna=False)] if kinds else [good]
+    return all(_is_narrow(of_kind, confidence_of(measured, blocks)) for of_kind in groups)
+
+
+def _is_narrow(good: pd.DataFrame, confidence: float) -> bool:
+    times = [runs.set_index("block")["total_s"] for _, runs in by_setting(good)]
+    best = sorted(times, key=pd.Series.mean)[:2]
+    if len(best) < 2 or len(set(best[0].index) & set(best[1].index)) < MIN_RUNS:
+        return True
+    comparison = compare(*best, confidence=confidence)
+    return comparison.high - comparison.low < _NARROW
+
+
+def _took(measured: pd.DataFrame, counted: pd.DataFrame, blocks: int | None) -> list[str]:
+    """How many blocks it took, where that is more than planned."""
+    took, noisy = measured["block"].nunique(), measured["block"].nunique() - counted["block"].nunique()
+    if blocks is None or took <= blocks:
+        return []
+    which = "one of them, which does" if noisy == 1 else f"{noisy} of them, which do"
+    left_out = f"; the machine was busy in {which} not count" if noisy else ""
+    return [f"The times were noisy, so it took {count(took, 'block')} of runs instead of {blocks}{left_out}."]
 
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, how they were sent, and what else differs `among` the runs."""
     ways: dict[Any, str] = {True: " pipelined", False: " in two phases"}
     way = ways.get(setting.get("pipelined"), "")
-    parts = [f"{setting['rows_per_request']:,} rows{way}"] if "rows_per_request" in setting else []
+    size = setting.get("rows_per_request")
+    parts = [f"{size:,.0f} rows{way}"] if pd.notna(size) else []
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
-    parts += [words[name].format(setting[name]) for name in words if name in among and among[name].nunique() > 1]
-    return ", ".join(parts)
+    varied = [name for name in words if name in among and among[name].nunique() > 1 and pd.notna(setting.get(name))]
+    parts += [
+        "one replica" if (name, setting[name]) == ("replicas", 1) else words[name].format(setting[name])
+        for name in varied
+    ]
+    return ", ".join(parts) or str(setting.get("system", ""))
 
 
 def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> list[str]:

@@ -7,7 +7,6 @@ with needs("notebooks"):
     from ruo.figures.ranking import figure_of_ranking
     from ruo.figures.runs import (
         figure_of_outlook,
-        figure_of_seconds,
         figure_of_sizes,
         figure_of_speed_up,
         figure_of_systems,
@@ -21,7 +20,6 @@ __all__ = [
     "figure_of_learning",
     "figure_of_outlook",
     "figure_of_ranking",
-    "figure_of_seconds",
     "figure_of_sizes",
     "figure_of_speed_up",
     "figure_of_systems",

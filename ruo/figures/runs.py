@@ -1,5 +1,6 @@
 """The figures of runs: seconds against the rows per request; what replicas gained, and what more would gain."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import cycle
 from typing import Any
@@ -7,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from ruo.experiment import Costs
 from ruo.figures import style
-from ruo.figures.style import BLACK, BOLD, ORANGE, End, Line
-from ruo.stats import digits, mean_interval
+from ruo.figures.style import BLUE, BOLD, ORANGE, End, Line
+from ruo.stats import digits, time_interval
 
 # name: its look, whether requests are sent while others are formed, and the column of seconds
 _TIMES = {
@@ -24,32 +24,45 @@ _TIMES = {
 _OTHER_SYSTEMS = [style.LIGHT_BLUE_LINE, style.PINK_LINE, style.GREEN_LINE, style.BROWN_LINE]
 _MODELS = [style.BLUE_LINE, style.ORANGE_LINE, style.GREEN_LINE, style.PINK_LINE]
 _GREY = "#777777"
+_DODGE = 1.05  # lines stand beside one another by this factor, so that their bars can be told apart
 
 
 @style.house_style
-def figure_of_sizes(runs: pd.DataFrame, bound_s: float | None = None) -> Figure:
+def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> Figure:
     """Seconds against rows per request in the measured runs of a `Sweep`, as in the figure of 2023.
 
-    `bound_s` are the seconds that the job takes without a network, drawn as a bound.
+    `others` are the runs of systems without a request size, such as no network at all: a level line each.
     """
     rows = int(runs["rows"].max())
-    title = f"Time to score {rows:,} rows against the rows that a request carries"
+    title = _fastest_size(runs, rows)
     figure, axes = style.one_panel(title)
     axes.set_ylabel("seconds (mean, 95 % interval, every run)")
     ends: list[End] = []
-    for name, (look, pipelined, column) in _TIMES.items():
-        ends += _draw_line(axes, runs[runs["pipelined"].astype(bool) == pipelined], column, name, look)
-    if bound_s is not None:
-        axes.axhline(bound_s, **style.DOTTED)
-        ends.append((bound_s, "without a network", BLACK))
+    for place, (name, (look, pipelined, column)) in enumerate(_TIMES.items()):
+        of_way = runs[runs["pipelined"].astype(bool) == pipelined]
+        ends += _draw_line(axes, of_way, column, name, look, dodge=_DODGE ** (place - 1.5))
+    for name, times in (others or {}).items():
+        if (seconds := float(times["total_s"].mean())) > 0:
+            axes.axhline(seconds, **style.BOUND)
+            ends.append((seconds, name, _GREY))
     # show intervals whole, except the very wide ones of few runs, which would press the points together
-    highest = float(runs["total_s"].max())
+    highest = float(np.nan_to_num(runs["total_s"].max(), nan=1.0))  # also where no run succeeded
     axes.set_ylim(0, min(1.08 * max(highest, axes.get_ylim()[1]), 1.8 * highest))
     _mark_failures(axes, runs)
     style.label_ends(axes, ends)
     _size_axis(axes, runs, rows)
-    figure.set_label(f"{title}: {_extremes(runs)}.")
+    figure.set_label(f"Seconds to score {rows:,} rows against the rows per request: {_extremes(runs)}.")
     return figure
+
+
+def _fastest_size(runs: pd.DataFrame, rows: int) -> str:
+    """The finding: the size with the least mean, which is drawn, and its seconds."""
+    means = runs.groupby(["rows_per_request", runs["pipelined"].astype(bool)])["total_s"].mean().dropna()
+    if means.empty:
+        return f"No request size scored the {rows:,} rows"
+    size = means.index.get_level_values(0)[int(means.argmin())]
+    name = "the whole set in one request" if size == rows else f"{size:,.0f} rows per request"
+    return f"Least time with {name}: {rows:,} rows in {digits(float(means.min()), 2)} s"
 
 
 def _extremes(runs: pd.DataFrame) -> str:
@@ -77,6 +90,8 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
         best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min()
         bests = f"{best[old]:.1f} s with the system of 2023 at its best, {best[new]:.2f} s with ruo"
         title = f"The same {rows:,} rows: {bests}"
+    if sized["rows_per_request"].nunique() == 1:
+        return _dots_of_systems(runs, title, new)
     figure, axes = style.one_panel(title)
     axes.set(ylabel="seconds for the whole job (mean, every run)", yscale="log", ylim=(low, high))
     others = [name for name in dict.fromkeys(sized["system"]) if name not in (old, new)]
@@ -85,8 +100,8 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     for name, look in looks.items():
         ends += _draw_line(axes, runs[runs["system"] == name], "total_s", name, look)
     if (seconds := runs.loc[runs["system"] == bound, "total_s"].mean()) > 0:
-        axes.axhline(seconds, **style.DOTTED)
-        ends.append((float(seconds), bound, BLACK))
+        axes.axhline(seconds, **style.BOUND)
+        ends.append((float(seconds), bound, _GREY))
     _mark_failures(axes, runs[runs["system"] == old])
     style.label_ends(axes, ends)
     style.log_ticks(axes, low, high)
@@ -95,18 +110,40 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     return figure
 
 
-def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line) -> list[End]:
+def _dots_of_systems(runs: pd.DataFrame, title: str, new: str) -> Figure:
+    """A row for each system: every run, the mean, and how many times as long as `new` it takes."""
+    figure, axes = style.one_panel(title)
+    means = runs.groupby("system")["total_s"].mean().dropna().sort_values(ascending=False)
+    for place, (name, seconds) in enumerate(means.items()):
+        color, times = BLUE if name == new else _GREY, runs.loc[runs["system"] == name, "total_s"]
+        axes.scatter(times, [place] * len(times), color=color, **style.SAMPLES)
+        axes.scatter([seconds], [place], color=color, s=60, zorder=3)
+        ratio = f"  {digits(seconds / means[new], 2)}x" if new in means and name != new else ""
+        label = f"{digits(seconds, 2)} s{ratio}"
+        axes.annotate(label, (times.max(), place), xytext=(9, 0), textcoords="offset points", va="center", **BOLD)
+    axes.set(xscale="log", xlim=(means.min() / 1.5, means.max() * 4), ylim=(-0.6, len(means) - 0.4))
+    axes.set_yticks(range(len(means)), list(means.index))
+    ticks = [step * 10.0**power for power in range(-3, 4) for step in (1, 2, 5)]
+    shown = [tick for tick in ticks if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.minorticks_off()
+    axes.set_xlabel("seconds for the whole job (mean, every run)")
+    seconds_in_words = "; ".join(f"{name} {digits(seconds, 2)} s" for name, seconds in means.items())
+    figure.set_label(f"Seconds for the whole job: {seconds_in_words}.")
+    return figure
+
+
+def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line, dodge: float = 1.0) -> list[End]:
     """Draw `column` against the rows per request: every run, and a line through the means with their intervals."""
     runs = runs.dropna(subset=[column])
     if runs.empty:
         return []
     groups = runs.groupby("rows_per_request")[column]
-    means = pd.DataFrame([mean_interval(seconds) for _, seconds in groups])
-    # a single run has no interval; on a logarithmic axis none may reach 0
-    below = (means["value"] - means["low"]).fillna(0).clip(upper=0.9 * means["value"])
+    means = pd.DataFrame([time_interval(seconds) for _, seconds in groups])
+    below = (means["value"] - means["low"]).fillna(0)  # a single run has no interval
     above = (means["high"] - means["value"]).fillna(0)
-    axes.scatter(runs["rows_per_request"], runs[column], color=look["color"], **style.SAMPLES)
-    axes.errorbar(list(groups.groups), means["value"], yerr=[below, above], elinewidth=1, **look)
+    axes.scatter(runs["rows_per_request"] * dodge, runs[column], color=look["color"], **style.SAMPLES)
+    axes.errorbar(np.array(list(groups.groups)) * dodge, means["value"], yerr=[below, above], elinewidth=1, **look)
     return [(float(means["value"].iloc[-1]), name, look["color"])]
 
 
@@ -137,19 +174,23 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
     `table` is that of `ruo.experiment.speed_ups`; short bars show the bounds that the costs set.
     """
-    figure, axes = style.one_panel("How many times as fast as one replica?")
     most = int(table["replicas"].max())
+    best = {str(rows.iloc[-1]["model"] or "the model"): rows.iloc[-1]["speed_up"] for rows in _fastest(table)}
+    found = ", ".join(f"{digits(gain, 2)} times as fast with {name}" for name, gain in best.items())
+    figure, axes = style.one_panel(f"{most} replicas: {found}")
     axes.plot([1, most], [1, most], **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", _GREY)]
     gains = []
-    for look, rows in zip(_MODELS, _fastest(table), strict=False):
-        _draw_speed_up(axes, rows, runs, look)
+    of_models = _fastest(table)
+    for place, (look, rows) in enumerate(zip(_MODELS, of_models, strict=False)):
+        _draw_speed_up(axes, rows, runs, look, 0.02 * most * (place - (len(of_models) - 1) / 2))
         last = rows.iloc[-1]
         setting = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
         ends.append((float(last["speed_up"]), setting, look["color"]))
         gains.append(f"{setting}, {last['speed_up']:.2f} times with {last['replicas']:,}")
     axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
-    axes.set(xlabel="replicas", ylabel="times as fast as one replica (95 % interval, every block)")
+    axes.set(xlabel="replicas (short bars: the most that the costs allow)")
+    axes.set(ylabel="times as fast as one replica (95 % interval)")
     style.label_ends(axes, ends)
     figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
     return figure
@@ -163,38 +204,19 @@ def _fastest(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [of_model for _, of_model in rows.groupby("model", dropna=False, sort=False)]
 
 
-def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line) -> None:
+def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line, shift: float) -> None:
+    """Draw one model `shift` to the right, so that the bars of several can be told apart."""
     good = runs[runs["error"].isna() & runs["model"].isin([rows["model"].iloc[0]])]
     good = good[good["rows_per_request"] == rows["rows_per_request"].iloc[0]]
     blocks = good.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
     for replicas in blocks.columns:
-        axes.scatter([replicas] * len(blocks), blocks[1] / blocks[replicas], color=look["color"], **style.SAMPLES)
+        axes.scatter(
+            [replicas + shift] * len(blocks), blocks[1] / blocks[replicas], color=look["color"], **style.SAMPLES
+        )
     gains = rows["speed_up"]
     spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
-    axes.errorbar(rows["replicas"], gains, yerr=spread, elinewidth=1, **look)
-    axes.scatter(rows["replicas"], rows["bound"], marker="_", s=400, color=look["color"], linewidths=2)
-
-
-@style.house_style
-def figure_of_seconds(table: pd.DataFrame, model: str | None) -> Figure:
-    """A heat map of the seconds for the whole job over replicas and rows per request; the fastest cell has a frame."""
-    grid = table[table["model"].isin([model])].pivot(index="rows_per_request", columns="replicas", values="seconds")
-    title = f"Seconds for the whole job{f' of {model}' if model else ''}, by replicas and rows per request"
-    figure, axes = style.one_panel(title)
-    values = grid.to_numpy()
-    axes.grid(visible=False)
-    axes.imshow(values, cmap="cividis_r", aspect="auto", origin="lower", norm="log")
-    dark = (np.log(values) > np.log(values).mean()) & (values.max() > values.min())
-    for (row, column), seconds in np.ndenumerate(values):
-        color = "white" if dark[row, column] else BLACK
-        axes.text(column, row, f"{seconds:.3g} s", ha="center", va="center", color=color, weight="bold")
-    row, column = np.unravel_index(int(np.nanargmin(values)), values.shape)
-    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=ORANGE, linewidth=3))
-    axes.set_xticks(range(len(grid.columns)), [f"{replicas:,}" for replicas in grid.columns])
-    axes.set_yticks(range(len(grid.index)), [f"{size:,}" for size in grid.index])
-    axes.set(xlabel="replicas", ylabel="rows per request")
-    figure.set_label(f"{title}: from {np.nanmin(values):.3g} to {np.nanmax(values):.3g} s.")
-    return figure
+    axes.errorbar(rows["replicas"] + shift, gains, yerr=spread, elinewidth=1, **look)
+    axes.scatter(rows["replicas"] + shift, rows["bound"], marker="_", s=400, color=look["color"], linewidths=2)
 
 
 @style.house_style
@@ -203,19 +225,19 @@ def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Fig
     figure, axes = style.one_panel(f"Predicted, not measured: more replicas, each on its own machine ({rows:,} rows)")
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
-    ends: list[End] = []
+    ends: list[End] = [(float(most), "ideal", _GREY)]
     for look, (name, cost) in zip(_MODELS, costs.items(), strict=False):
         gains = [replace(cost, cores=None).speed_up(int(count), rows) for count in counts]
         axes.plot(counts, gains, color=look["color"], linestyle=look["linestyle"])
         ends.append((gains[-1], name, look["color"]))
-    highest = max(1.0, *(gain for gain, _, _ in ends))
     axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set(xlim=(1, most), ylim=(0, highest * 1.15))
+    axes.set(xlim=(1, most), ylim=(0.9, most * 1.1))
     axes.set(xlabel="replicas", ylabel="times as fast as one replica (predicted)")
     style.label_ends(axes, ends)
-    axes.annotate("ideal", (highest, highest), color=_GREY, **BOLD, ha="right", va="bottom")
-    last = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends)
+    last = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends[1:])
     figure.set_label(f"Predicted speed-up over one replica, each replica on a machine of its own: {last}.")
     return figure

@@ -3,10 +3,13 @@
 Lines have colours (those of Okabe and Ito), markers and dashes, for print and for colour-blind readers.
 """
 
+import base64
 import math
 import os
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +27,7 @@ BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 BOLD = {"weight": "bold", "fontsize": 9}
 _DOTS, _DASHES, _MIXED = (0, (1, 1.5)), (0, (5, 2)), (0, (3, 1, 1, 1))
 DOTTED = {"color": BLACK, "linestyle": _DOTS, "linewidth": 1.4}
+BOUND = {"color": "#777777", "linestyle": "solid", "linewidth": 1.2}
 IDEAL = {"color": "#999999", "linestyle": _DOTS, "linewidth": 1.2}
 SAMPLES = {"s": 14, "alpha": 0.35, "linewidths": 0}
 BLUE_LINE: Line = {"color": BLUE, "marker": "o", "linestyle": "solid"}
@@ -43,6 +47,11 @@ class Picture:
 
     png: Path
     alt: str
+
+    def _repr_html_(self) -> str:
+        """The SVG, which is sharp at any width, as an image with its alternative text."""
+        data = base64.b64encode(self.png.with_suffix(".svg").read_bytes()).decode()
+        return f'<img alt="{escape(self.alt)}" src="data:image/svg+xml;base64,{data}" style="width: 100%; max-width: 900px">'
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         return self.png.read_bytes(), {"width": 900, "alt": self.alt}
@@ -65,9 +74,9 @@ def save_figure(
 
 
 def one_panel(title: str) -> tuple[Figure, Any]:
-    """A figure with one pair of axes."""
+    """A figure with one pair of axes; a long title takes two lines."""
     figure = Figure()
-    return figure, figure.subplots(subplot_kw={"title": title})
+    return figure, figure.subplots(subplot_kw={"title": textwrap.fill(title, 58)})
 
 
 def label_ends(axes: Any, ends: Iterable[End]) -> None:

@@ -17,6 +17,7 @@ from ruo.wire.messages import Array
 
 _MODELS = ("mlp", "cnn")
 _ROWS_PER_PIECE = 50_000
+_NOISE = 0.5  # standard deviation, of pixels from 0 to 16
 
 
 class Demo(NamedTuple):
@@ -40,7 +41,7 @@ def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Seque
     return Demo(testset, paths, {name: _train(name, path, seed) for name, path in paths.items()})
 
 
-def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
+def make_testset(path: Path | str, rows: int, seed: int = 0, noise: float = _NOISE) -> None:
     """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9."""
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")
@@ -53,7 +54,9 @@ def make_testset(path: Path | str, rows: int, seed: int = 0) -> None:
     try:
         with draft.open("wb") as stream:
             for piece, start in enumerate(range(0, rows, _ROWS_PER_PIECE)):
-                pixels, classes = _resample(images, labels, _ROWS_PER_PIECE, np.random.default_rng((seed, piece)))
+                pixels, classes = _resample(
+                    images, labels, _ROWS_PER_PIECE, np.random.default_rng((seed, piece)), noise
+                )
                 columns = dict(zip(names, pixels.T, strict=True))
                 columns |= {f"Label_{digit}": (classes == digit).astype(np.int8) for digit in range(10)}
                 frame = pl.DataFrame(columns).head(rows - start)
@@ -80,9 +83,11 @@ def _originals(seed: int) -> list[Array]:
     return list(train_test_split(images, labels, test_size=0.5, stratify=labels, random_state=seed))
 
 
-def _resample(images: Array, labels: Array, rows: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def _resample(
+    images: Array, labels: Array, rows: int, rng: np.random.Generator, noise: float = _NOISE
+) -> tuple[Array, Array]:
     picked = rng.integers(len(images), size=rows)
-    return images[picked] + rng.normal(scale=0.5, size=(rows, images.shape[1])), labels[picked]
+    return images[picked] + rng.normal(scale=noise, size=(rows, images.shape[1])), labels[picked]
 
 
 def _train(name: str, path: Path, seed: int) -> float:

@@ -3,7 +3,7 @@
 from ruo.errors import needs
 
 with needs("notebooks"):
-    from ruo.notebook.prepare import prepare, prepare_files, prepare_replicas, prepare_tables
+    from ruo.notebook.prepare import prepare
     from ruo.notebook.run import run_notebook
 
-__all__ = ["prepare", "prepare_files", "prepare_replicas", "prepare_tables", "run_notebook"]
+__all__ = ["prepare", "run_notebook"]

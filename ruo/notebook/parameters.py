@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from ruo.errors import ArgumentError
+from ruo.wire import WIRES
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
@@ -100,12 +101,24 @@ def request_sizes(value: Any, name: str = "chunk_sizes") -> list[int | None]:
     return [optional_whole_number(name, None if item == "whole" else item) for item in _items(value)]
 
 
-def whole_number(name: str, value: Any) -> int:
-    """Read a whole number from 1 up: ``5``, ``5.0``, ``1e5`` or ``"5"``."""
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Read a whole number from `least` up: ``5``, ``5.0``, ``1e5`` or ``"5"``."""
     number = _number(value)
-    if not number >= 1 or not number.is_integer():
-        raise ArgumentError(f"{name}: {value!r} is not a whole number from 1 up.")
+    if not number >= least or not number.is_integer():
+        raise ArgumentError(f"{name}: {value!r} is not a whole number from {least} up.")
     return int(number)
+
+
+def whole_numbers(name: str, value: Any) -> list[int]:
+    """Read a list of whole numbers from 1 up: ``[1, 2]``, ``"1,2"`` or ``1``."""
+    return [whole_number(name, item) for item in _items(value)]
+
+
+def wire_name(name: str, value: Any) -> str:
+    """Read the name of a wire."""
+    if value not in WIRES:
+        raise ArgumentError(f"{name}: there is no wire {value!r}; choose {', '.join(WIRES)}.")
+    return str(value)
 
 
 def optional_whole_number(name: str, value: Any) -> int | None:
@@ -119,6 +132,14 @@ def positive(name: str, value: Any) -> float:
     number = _number(value)
     if not number > 0:
         raise ArgumentError(f"{name}: {value!r} is not a number above 0.")
+    return number
+
+
+def seconds(name: str, value: Any) -> float:
+    """Read a number of seconds, from 0 up."""
+    number = _number(value)
+    if not number >= 0:
+        raise ArgumentError(f"{name}: {value!r} is not a number of seconds from 0 up.")
     return number
 
 

@@ -1,40 +1,74 @@
-"""What a notebook starts with: a table, a server with a model, and a folder for the results.
+"""What a notebook starts with: a table, a server with a model, a folder for the results, and its other parameters.
 
-Numbers and lists may come as papermill gives them: 5, 5.0, "5", "1000,5000,none" or [1000, None].
+All of it may come as papermill gives it: 5, 5.0, "5", "1000,5000,none" or [1000, None]; and all of it is checked before
+anything starts.
 """
 
 import atexit
 import os
-import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ruo.compare.jobs import time_in_process
-from ruo.compare.results import SystemsCompared
+import polars as pl
+
+from ruo.client.scoring import score_csv
+from ruo.compare.jobs import in_process
+from ruo.compare.results import BOUND, SystemsCompared
 from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
-from ruo.errors import ArgumentError, TableError
+from ruo.errors import ArgumentError, ModelError, TableError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
 from ruo.learn import Trained, make_demo, make_testset, train
-from ruo.notebook.parameters import optional_whole_number, parse_mapping, positive, request_sizes, strings, whole_number
+from ruo.notebook.parameters import (
+    optional_whole_number,
+    parse_mapping,
+    positive,
+    request_sizes,
+    seconds,
+    strings,
+    whole_number,
+    whole_numbers,
+    wire_name,
+)
+from ruo.tables import TableOptions, open_table
 
 PathLike = str | os.PathLike[str]
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds
+_TRAINING_NOISE = 3.0  # so much that a model errs on some rows
+# how each parameter is read; one that is not here is not known to any notebook
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
+    "workers": optional_whole_number,
+    "chunk_sizes": lambda name, value: request_sizes(value, name),
+    "runs": whole_number,
+    "wire": wire_name,
+    "concurrency": whole_number,
+    "replicas": whole_numbers,
+    "patience": seconds,
+    "peers": parse_mapping,
+    "seed": lambda name, value: whole_number(name, value, least=0),
+    "round_trip_ms": seconds,
+    "megabits": positive,
+    "units": whole_numbers,
+    "epochs": whole_number,
+    "max_rows": optional_whole_number,
+    "worst": whole_number,
+}
 
 
 class Workbench:
     """The table, server and folder that a notebook works with; what it starts stops with the notebook's kernel."""
 
-    def __init__(self, testset: PathLike | None, results_dir: PathLike | None, model: Path | None = None) -> None:
-        self.testset = _table(testset)
+    def __init__(self, testset: Path, results_dir: PathLike | None, parameters: dict[str, Any]) -> None:
+        self.testset = testset
         self.results_dir = Path(results_dir or tempfile.mkdtemp(prefix="ruo-results-"))
         self.results_dir.mkdir(parents=True, exist_ok=True)
-        self.model = model  # the model's file; None where only the server has it
+        self.parameters = parameters  # the other ones, read and checked, by their names
+        self.model: Path | None = None  # the model's file; None where only the server has it
         self.url = ""  # the address of the server
         self.targets: dict[str, Deployment] = {}  # deployments to scale, by the names of their models
         self.models: dict[str, Path] = {}  # the files of those models
@@ -43,19 +77,20 @@ class Workbench:
         self.running = ExitStack()  # stops what was started, and restores a cluster's number of replicas
         atexit.register(self.running.close)
 
-    def sweep(self, chunk_sizes: Any, runs: Any, concurrency: Any = 8, replicas: Any = None, **options: Any) -> Sweep:
-        """Call `ruo.experiment.sweep` for this table, its servers and models; the runs are kept in `results_dir`."""
-        return sweep(
-            self.testset,
-            self.targets or self.url,
-            chunk_sizes=request_sizes(chunk_sizes),
-            runs=whole_number("runs", runs),
-            concurrency=whole_number("concurrency", concurrency),
-            replicas=None if replicas is None else [whole_number("replicas", number) for number in strings(replicas)],
-            model=self.models or self.model,
-            results_dir=self.results_dir,
-            **options,
-        )
+    def sweep(self, **options: Any) -> Sweep:
+        """Call `ruo.experiment.sweep` for this table, its servers and models; the runs are kept in `results_dir`.
+
+        Where the model's file is at hand, the job without a network is measured too, in each block.
+        """
+        names = ("chunk_sizes", "runs", "wire", "concurrency", "replicas", "patience")
+        known = {name: self.parameters[name] for name in names if name in self.parameters}
+        with ExitStack() as bound:
+            others = {}
+            if not self.targets and self.model and self.model.suffix == ".keras" and self.testset.suffix == ".csv":
+                others[BOUND] = bound.enter_context(in_process(self.testset, self.model))
+            servers, models = self.targets or self.url, self.models or self.model
+            where = {"model": models, "others": others, "results_dir": self.results_dir}
+            return sweep(self.testset, servers, **{**known, **where, **options})
 
     def measure_costs(self, result: Sweep) -> dict[str | None, Costs]:
         """Call `ruo.experiment.measure_costs` for each model of a sweep over replicas."""
@@ -68,42 +103,30 @@ class Workbench:
             for name, target in self.targets.items()
         }
 
-    def compare_systems(
-        self, chunk_sizes: Any, runs: Any, peers: Any = None, *, seed: int = 0, patience: float = 10.0
-    ) -> SystemsCompared:
+    def compare_systems(self) -> SystemsCompared:
         """Call `ruo.compare.systems.compare_systems` for this table and model, with all servers on this machine."""
-        assert self.model is not None  # prepare_files requires one
-        sizes, count = request_sizes(chunk_sizes), whole_number("runs", runs)
-        systems = Systems(self.testset, self.model, peers=parse_mapping("peers", peers))
-        return compare_systems(systems, sizes, count, self.results_dir, seed=seed, patience_s=patience, log=print)
+        assert self.model is not None  # prepare made sure of it
+        given = self.parameters
+        systems = Systems(self.testset, self.model, peers=given["peers"])
+        seed, patience_s = given["seed"], given["patience"]
+        sizes, runs = given["chunk_sizes"], given["runs"]
+        return compare_systems(systems, sizes, runs, self.results_dir, seed=seed, patience_s=patience_s, log=print)
 
-    def train(self, units: Any, epochs: Any, max_rows: Any = None, **options: Any) -> Trained:
+    def train(self, **options: Any) -> Trained:
         """Call `ruo.learn.train` for this table."""
-        return train(
-            self.testset,
-            units=[whole_number("units", number) for number in strings(units)],
-            epochs=whole_number("epochs", epochs),
-            max_rows=optional_whole_number("max_rows", max_rows),
-            label_prefix=self.label_prefix,
-            **options,
-        )
+        known = {name: self.parameters[name] for name in ("units", "epochs", "max_rows") if name in self.parameters}
+        return train(self.testset, label_prefix=self.label_prefix, **(known | options))
 
-    def network(self, round_trip_ms: Any, megabits: Any) -> str:
+    def network(self) -> str:
         """Start a slower, simulated network in front of the server, and return its address."""
-        delay, rate = positive("round_trip_ms", round_trip_ms), positive("megabits", megabits)
+        delay, rate = self.parameters["round_trip_ms"], self.parameters["megabits"]
         url = next((target.urls[0] for target in self.targets.values()), self.url)  # of a pod that is there now
         return self.running.enter_context(slow_network(url, delay, rate))
-
-    def seconds_in_process(self, runs: int = 1) -> float | None:
-        """Return the mean time of the whole job in one process, without a network; None without a CSV and a .keras."""
-        if self.model is None or self.model.suffix != ".keras" or self.testset.suffix != ".csv":
-            return None
-        return statistics.fmean(time_in_process(self.testset, self.model, runs))
 
     def __repr__(self) -> str:
         model = f"the model {self.model.name}" if self.model else ", ".join(self.models) or "its model"
         scored = f", scored by {model} at {self.url}" if self.url else ""
-        return f"Workbench: {self.testset.name}{scored}; results in {self.results_dir.name}"
+        return f"Workbench: {self.testset.name}{scored}; results in {self.results_dir}"
 
 
 def prepare(
@@ -111,9 +134,16 @@ def prepare(
     testset: PathLike | None = None,
     model: PathLike | None = None,
     results_dir: PathLike | None = None,
-    workers: Any = None,
+    *,
+    needs: Literal["server", "model", "table"] = "server",
+    models: Any = None,
+    deployment: str | None = None,
+    namespace: str = "ruo",
+    other: PathLike | None = None,
+    label_prefix: str = "Label_",
+    **parameters: Any,
 ) -> Workbench:
-    """Prepare a table and a server.
+    """Check all parameters of a notebook, and prepare what it needs; what is None is made.
 
     Parameters
     ----------
@@ -123,42 +153,55 @@ def prepare(
         The table and the folder for the results; by default a demo of 20,000 rows and a temporary folder.
     model : path, optional
         The model of the server that is started, or ``mlp`` or ``cnn`` for the demo's; by default mlp with the demo.
-    workers : int, optional
-        The processes of the server that is started; by default one for each CPU.
+    needs : {"server", "model", "table"}
+        What the notebook works with beside the table: a server, only a model's file, or nothing.
+    models, deployment, namespace : optional
+        Servers whose number of replicas can change: those of a Deployment, or one here for each of `models`.
+    other : path, optional
+        A second labelled table; where the table is the demo's and none is needed but it, the demo's second.
+    label_prefix : str
+        How the names of the label columns begin.
+    **parameters
+        The notebook's other parameters, such as ``runs`` and ``chunk_sizes``; its methods use them.
+
+    Raises
+    ------
+    ArgumentError, TableError, ModelError, ScoringError
+        A parameter cannot be read, a file is missing, or the server does not answer or does not take the table.
     """
-    work = Workbench(testset, results_dir, _model_or_demo(model, testset))
-    processes = optional_whole_number("workers", workers)
-    if server_url:
-        work.url = server_url
-    elif work.model:
-        work.url = work.running.enter_context(local_server(work.model, processes)).url
+    if unknown := set(parameters) - set(_READERS):
+        raise ArgumentError(f"prepare has no parameter {min(unknown)!r}; it has {', '.join(_READERS)}.")
+    read = {name: _READERS[name](name, value) for name, value in parameters.items()}
+    for path in (testset, other):
+        if path is not None:
+            _require_table(path)
+    scaled = models is not None or deployment is not None
+    named = [*strings(models or []), *([str(model)] if model else [])]
+    for name in named:
+        _require_model(name)
+    if testset is not None and not named and needs != "table" and not (server_url or deployment):
+        hint = "pass model (a file)" + ("" if needs == "model" else ", or server_url (a running server)")
+        raise ArgumentError(f"A table of your own needs a model: {hint}.")
+    work = Workbench(_table(testset, needs), results_dir, read)
+    work.label_prefix = label_prefix
+    if needs == "table":
+        work.other = _second_table(work, other) if other or testset is None else None
+    elif scaled:
+        _start_replicas(work, deployment, namespace, models)
     else:
-        raise ArgumentError("A table of your own needs a model: pass model (a file), or server_url (a running server).")
+        # what a running server loaded is not known unless it is named
+        work.model = _model(model or "mlp") if model or not server_url else None
+        work.url = server_url or ""
+        if needs == "server" and work.model and not server_url:
+            work.url = work.running.enter_context(local_server(work.model, read.get("workers"))).url
+    if work.url:  # the table fits the model, which is at hand: better said now than after minutes
+        table = open_table(work.testset, TableOptions(label_prefix=label_prefix))
+        first = pl.DataFrame(next(table.blocks(1)).features, schema=table.features)
+        score_csv(first, work.url, wire=read.get("wire", "v2"), retries=0, progress=False)
     return work
 
 
-def prepare_files(
-    testset: PathLike | None = None, model: PathLike | None = None, results_dir: PathLike | None = None
-) -> Workbench:
-    """Prepare the table and the model for an experiment that starts its servers itself; arguments as in `prepare`."""
-    path = _model_or_demo(model, testset)
-    if path is None:
-        raise ArgumentError("A table of your own needs a model: pass model (a file).")
-    return Workbench(testset, results_dir, path)
-
-
-def prepare_replicas(
-    deployment: str | None = None,
-    namespace: str = "ruo",
-    testset: PathLike | None = None,
-    models: Any = ("mlp", "cnn"),
-    results_dir: PathLike | None = None,
-) -> Workbench:
-    """Prepare a table and servers whose number of replicas can change; other arguments as in `prepare`.
-
-    The servers are those of a `deployment`, or else one here for each of `models` (files, ``mlp`` or ``cnn``).
-    """
-    work = Workbench(testset, results_dir)
+def _start_replicas(work: Workbench, deployment: str | None, namespace: str, models: Any) -> None:
     if deployment:
         work.targets = {deployment: work.running.enter_context(KubernetesDeployment(deployment, namespace))}
     else:
@@ -166,43 +209,39 @@ def prepare_replicas(
         for name, path in work.models.items():  # each worker is a replica with its own CPU
             work.targets[name] = work.running.enter_context(local_server(path, workers=1, cores=1))
     work.url = next(iter(work.targets.values())).urls[0]
-    return work
 
 
-def prepare_tables(
-    table: PathLike | None = None,
-    other: PathLike | None = None,
-    results_dir: PathLike | None = None,
-    label_prefix: str = "Label_",
-) -> Workbench:
-    """Prepare a labelled table to train with, and perhaps another to judge by; by default the demo's."""
-    work = Workbench(table, results_dir)
-    if table is None:
-        work.other = work.results_dir / "demo-other.csv"
-        make_testset(work.other, 5_000, seed=1)
-    else:
-        work.label_prefix = label_prefix
-        work.other = _table(other) if other else None
-    return work
+def _second_table(work: Workbench, other: PathLike | None) -> Path:
+    if other is not None:
+        return Path(other)
+    path = work.results_dir / "demo-other.csv"
+    make_testset(path, 5_000, seed=1, noise=_TRAINING_NOISE)
+    return path
 
 
-def _model_or_demo(model: PathLike | None, testset: PathLike | None) -> Path | None:
-    return None if model is None and testset is not None else _model(model or "mlp")
+def _require_table(path: PathLike) -> None:
+    if not Path(path).is_file():
+        raise TableError(f"There is no table at {path}; paths start in {Path.cwd().name}, where the notebook runs.")
+
+
+def _require_model(name: str) -> None:
+    if name not in ("mlp", "cnn") and not Path(name).exists():
+        raise ModelError(f"There is no model at {name}; pass a file, or mlp or cnn for the demo's.")
 
 
 def _model(model: PathLike) -> Path:
     path = Path(model)
-    if path.exists() or str(path) not in ("mlp", "cnn"):
+    if path.exists():
         return path
     return _made(f"{path}.keras", lambda folder: make_demo(folder, 1, models=[str(path)]))
 
 
-def _table(testset: PathLike | None) -> Path:
-    if testset is None:
-        return _made("testset.csv", lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS))
-    if not Path(testset).is_file():
-        raise TableError(f"There is no table at {testset}; paths start in {Path.cwd().name}, where the notebook runs.")
-    return Path(testset)
+def _table(testset: PathLike | None, needs: str) -> Path:
+    if testset is not None:
+        return Path(testset)
+    if needs == "table":
+        return _made("noisy.csv", lambda folder: make_testset(folder / "noisy.csv", _DEMO_ROWS, noise=_TRAINING_NOISE))
+    return _made("testset.csv", lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS))
 
 
 def _made(name: str, make: Callable[[Path], object]) -> Path:

@@ -27,7 +27,7 @@ from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
 from ruo.notebook.ranking import write_ranking
-from ruo.notebook.report import page, to_body
+from ruo.notebook.report import write_report
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
@@ -40,8 +40,6 @@ def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
 ) -> str:
     """Run a notebook, leave it, its page and its data in the folder `results`, and return the text of verdict.txt."""
-    import nbformat
-
     notebook, folder = Path(notebook), Path(results)
     known = _require_known(notebook, parameters or {})
     put_aside_finished(folder)
@@ -49,7 +47,7 @@ def run_notebook(
     executed = folder / notebook.name
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
     _execute(notebook, executed, {**(parameters or {}), **given})
-    executed.with_suffix(".html").write_text(page(*to_body(nbformat.read(executed, as_version=4))), encoding="utf-8")
+    write_report(executed)
     return _verdict(folder)
 
 

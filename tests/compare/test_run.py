@@ -17,10 +17,9 @@ from click.testing import CliRunner, Result
 
 from ruo import machine
 from ruo.__main__ import main
-from ruo.compare.jobs import check_answers, time_in_process
+from ruo.compare.jobs import check_answers, in_process
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.compare.systems import ALL_SIZES, plan_systems
-from ruo.errors import ScoringError
 from ruo.experiment.carry_out import TOLERANCE, Plan
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance
@@ -280,10 +279,16 @@ def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.soak
-def test_the_time_without_a_network(demo: Demo, tmp_path: Path) -> None:
-    """The job in one process takes seconds; a table that the model cannot score is an error in one sentence."""
-    assert 0 < time_in_process(demo.testset, demo.models["mlp"])[0] < 60
+@pytest.mark.slow
+def test_the_job_without_a_network(demo: Demo, expected: np.ndarray, tmp_path: Path) -> None:
+    """The job in one process, asked twice, has the right predictions; one that cannot be done has its reason."""
+    with in_process(demo.testset, demo.models["mlp"]) as job:
+        for _ in range(2):
+            measured, predictions = job()
+            assert 0 < measured["total_s"] < 60
+            np.testing.assert_allclose(predictions, expected, atol=1e-5)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ScoringError, match="cannot score other.csv in one process"):
-        time_in_process(tmp_path / "other.csv", demo.models["mlp"])
+    with in_process(tmp_path / "other.csv", demo.models["mlp"]) as job:
+        measured, predictions = job()
+    assert measured["error"].startswith("The model cannot score other.csv in one process: ")
+    assert not len(predictions)

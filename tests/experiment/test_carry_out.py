@@ -1,5 +1,6 @@
 """The plan of an experiment and the engine that carries it out."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def plan_of(factors: dict[str, list], runs: int = 1, warmup: int = 0, **options:
 class Recorder(Measurement):
     """Records what the engine asks of it; its run number `breaks_at` is interrupted once."""
 
-    def __init__(self, breaks_at: int = 0) -> None:
+    def __init__(self, breaks_at: int = 0, total_s: float = 1.0) -> None:
+        self._total_s = total_s
         self.calls: list[Any] = []
         self._breaks_at = breaks_at
 
@@ -35,7 +37,7 @@ class Recorder(Measurement):
             self._breaks_at = 0
             raise KeyboardInterrupt
         self.calls.append(("measure", trial.run))
-        return {"total_s": 1.0}
+        return {"total_s": self._total_s}
 
 
 def lines_of(folder: Path) -> list[dict]:
@@ -135,6 +137,26 @@ def test_a_line_has_the_run_the_levels_the_load_and_the_provenance(tmp_path: Pat
     }  # fmt: skip
     assert {"started_at", "machine_busy"} <= set(line)
     assert lines == ["1/1  5: 1.000 s"]
+
+
+@pytest.mark.parametrize(
+    ("enough_at", "patience_s", "runs"), [(99, 0.2, 8), (6, 0.2, 6), (4, 0.2, 4), (99, 0.01, 6), (99, 0.0, 4)]
+)
+def test_blocks_are_added_until_it_is_enough(tmp_path: Path, enough_at: int, patience_s: float, runs: int) -> None:
+    """Blocks are added until the runs are enough, the patience is spent, or there are twice as many as planned.
+
+    An experiment that was interrupted in an added block resumes in it, and one that ended has nothing left to do.
+    """
+    plan = plan_of({"size": [1, 2]}, runs=2)
+    how = {"patience_s": patience_s, "enough": lambda lines: len(lines) >= enough_at}
+    recorder = Recorder(breaks_at=6, total_s=0.02)
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt):
+            carry_out(plan, recorder, FACTS, tmp_path, **how)
+    assert [line["run"] for line in lines_of(tmp_path)] == list(range(1, runs + 1))
+    assert [line["block"] for line in lines_of(tmp_path)] == [1, 1, 2, 2, 3, 3, 4, 4][:runs]
+    measured = [call[1] for call in recorder.calls if call[0] == "measure"]
+    assert measured == list(range(1, runs + 1))
 
 
 def test_other_facts_are_refused(tmp_path: Path) -> None:

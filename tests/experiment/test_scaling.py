@@ -9,8 +9,8 @@ import pytest
 
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import ExperimentError
-from ruo.experiment.costs import Costs, Network, measure_costs
-from ruo.experiment.scaling import balance, fit_usl, law, pays, speed_ups, verdict_on_scaling
+from ruo.experiment.costs import Costs, Network, measure_costs, table_of_costs
+from ruo.experiment.scaling import answer_on_scaling, balance, fit_usl, law, pays, speed_ups, verdict_on_scaling
 from ruo.experiment.sweep import sweep
 from ruo.learn.demo import Demo
 
@@ -57,7 +57,7 @@ def test_a_heavy_model_pays_from_some_rows_on() -> None:
     assert sentence.startswith("Distributing pays on this network from about 210 rows on")
     assert apart.speed_up(2, 220) > 1.2 > apart.speed_up(2, 200)
     assert "3,500,000 floating-point operations" in sentence
-    assert "One client keeps up to 50.0 replicas busy: beyond them the client's reading is the bottleneck" in sentence
+    assert "One client keeps up to 50 replicas busy: beyond them the client's reading is the bottleneck" in sentence
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_heavy_model_pays_from_some_rows_on() -> None:
 )
 def test_where_moving_a_row_takes_as_long_as_scoring_it_distributing_never_pays(costs: Costs, slower: str) -> None:
     """A light model, or a slow network: no number of replicas helps, and the sentence says why."""
-    assert pays(costs, "a tunnel").startswith(f"Distributing never pays on a tunnel, because {slower} takes as long")
+    assert pays(costs, "a tunnel").startswith(f"Distributing does not pay on a tunnel, because {slower} takes as long")
 
 
 def test_speed_ups_are_paired_and_bounded() -> None:
@@ -96,7 +96,26 @@ def test_the_verdict_names_gain_bound_and_reason() -> None:
     assert "no difference is seen" in light
     assert "the client's reading set the pace" in light or "share set the pace" in light
     few = verdict_on_scaling(runs(HEAVY, blocks=3), {"m": HEAVY})
-    assert "3 pairs of runs; so few cannot show a difference, 5 can" in few
+    assert "times as fast as one at 1,000 rows per request in 3 pairs; 5 would rule out chance" in few
+    answer = answer_on_scaling(runs(HEAVY), {"m": HEAVY}, "VALID: x.")
+    assert answer.sentence.startswith("4 replicas are 3.")
+    assert "Distributing pays" in answer.text()
+
+
+def test_the_costs_do_not_overrule_the_runs() -> None:
+    """Where the runs gained what the costs do not allow, the verdict says so, and never that distributing cannot pay."""
+    verdict = verdict_on_scaling(runs(HEAVY), {"m": replace(LIGHT, cores=None)})
+    assert "4 replicas are 3." in verdict
+    assert "Distributing paid on this network, although" in verdict
+    assert "does not pay" not in verdict
+    assert "At most" not in verdict
+
+
+def test_costs_are_a_table() -> None:
+    """What a row costs is a table with a column per model; a thing that was not measured is a dash."""
+    table = table_of_costs({"m": HEAVY, "n": replace(LIGHT, flops=None)})
+    assert table.loc["one replica, µs"].tolist() == ["50.0", "1.00"]
+    assert table.loc["operations"].tolist() == ["3,500,000", "-"]
 
 
 def test_balance_is_the_worst_of_all_runs() -> None:
@@ -137,8 +156,10 @@ def test_the_law_needs_six_points() -> None:
     """Fewer than six different numbers of replicas give no law, however often each was run; more do."""
     with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):
         fit_usl([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
-    assert law(runs(HEAVY), 1_000).startswith("No law is fitted: 3 numbers of replicas cannot show a law")
-    assert "8 points" in law(runs(replace(HEAVY, cores=None), replicas=(1, 2, 3, 4, 6, 8, 12, 16)), 1_000)
+    assert law(runs(HEAVY)) is None
+    assert "law" not in verdict_on_scaling(runs(HEAVY), {"m": HEAVY})
+    many = runs(replace(HEAVY, cores=None), replicas=(1, 2, 3, 4, 6, 8, 12, 16))
+    assert "8 points" in verdict_on_scaling(many, {"m": HEAVY})
 
 
 @pytest.mark.soak

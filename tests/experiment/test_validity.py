@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from ruo.experiment.validity import judge
+from ruo.experiment.validity import confidence_of, is_enough, judge, that_count
+from ruo.stats import compare
 
 
 def runs(blocks: int = 5, sizes: tuple[int, ...] = (1_000, 10_000), replicas: tuple[int, ...] = (1, 4)) -> pd.DataFrame:
@@ -119,3 +121,88 @@ def test_unsteady_runs_are_named() -> None:
 
     [note] = judge(wild).notes
     assert note.startswith("The runs vary much, by their standard deviation over the mean: 1,000 rows")
+
+
+def lines(times: np.ndarray, busy: tuple[int, ...] = ()) -> list[dict]:
+    """The lines of a sweep whose blocks are the rows and whose settings are the columns of `times`."""
+    return [
+        {
+            "block": block, "warmup": False, "rows_per_request": size, "pipelined": True, "error": None, "total_s": seconds,
+            "machine_busy": 0.9 if block in busy else 0.0,
+        }
+        for block, of_block in enumerate(times, 1)
+        for size, seconds in enumerate(of_block, 1)
+    ]  # fmt: skip
+
+
+def noisy(blocks: int, sd: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).lognormal(0, sd, (blocks, 2))
+
+
+@pytest.mark.parametrize(
+    ("times", "busy", "enough"),
+    [
+        (noisy(5, 0.001), (), True),
+        (noisy(5, 0.2), (), False),
+        (noisy(3, 0.2), (), True),  # so few were never meant to show a difference
+        (noisy(5, 0.001), (2,), False),
+        (noisy(6, 0.001), (2,), True),
+    ],
+)
+def test_noise_asks_for_further_blocks(times: np.ndarray, busy: tuple[int, ...], enough: bool) -> None:
+    """A sweep is enough where as many quiet blocks as planned give the best two a narrow interval."""
+    assert is_enough(lines(times, busy), blocks=5 - 2 * (len(times) == 3)) == enough
+
+
+def test_noisy_blocks_are_left_out_once_they_are_replaced() -> None:
+    """The runs of a busy block do not count where enough quiet ones follow, and the verdict says how many it took."""
+    frame = pd.DataFrame(lines(noisy(6, 0.001), busy=(2,))).assign(run=range(1, 13), requests=1, rows_by_worker=None)
+    assert set(that_count(frame, 5)["block"]) == {1, 3, 4, 5, 6}
+    assert set(that_count(frame, 6)["block"]) == {1, 2, 3, 4, 5, 6}
+    validity = judge(frame, 10, blocks=5)
+    assert validity.valid
+    assert "it took 6 blocks of runs instead of 5; the machine was busy in one of them" in validity.notes[0]
+    assert judge(frame.assign(machine_busy=0.9), 10, blocks=5).head.endswith("measure again with more patience.")
+
+
+def simulated(factor: float, sd: float, sweeps: int, blocks: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sweeps of two settings, the second `factor` as slow: their times, the blocks they take, and who sees a difference."""
+    times = np.random.default_rng(0).lognormal(0, sd, (sweeps, 2 * blocks, 2)) * [1.0, factor]
+    logs = np.log(times[..., 0] / times[..., 1])
+    took, differ = np.zeros(sweeps, int), np.zeros(sweeps, bool)
+    for n in range(blocks, 2 * blocks + 1):
+        mean, error = logs[:, :n].mean(axis=1), logs[:, :n].std(axis=1, ddof=1) / n**0.5
+        half = stats.t.ppf(0.975 if n == blocks else 0.9875, n - 1) * error
+        ends = (took == 0) & ((np.exp(mean + half) - np.exp(mean - half) < 0.05) | (n == 2 * blocks))
+        took[ends], differ[ends] = n, (np.abs(mean) > half)[ends]
+    return times, took, differ
+
+
+@pytest.mark.parametrize("sd", [0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06])
+def test_added_blocks_do_not_raise_false_alarms(sd: float) -> None:
+    """Of 20,000 sweeps of equal settings one in twenty sees a difference, plus chance (three standard deviations).
+
+    Of 20 sweeps it is then at most 2, in more than nine of ten such twenties, also where blocks were added.
+    """
+    _, _, differ = simulated(1.0, sd, 20_000)
+    assert (differ.reshape(-1, 20).sum(axis=1) <= 2).mean() > 0.9
+    assert differ.mean() <= 0.05 + 3 * (0.05 * 0.95 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("sd", [0.01, 0.03, 0.05])
+def test_a_setting_that_is_a_tenth_slower_is_found(sd: float) -> None:
+    """Of 20 sweeps with one setting 10 % slower 18 or more find it, as nine of ten or more of 2,000 do."""
+    _, _, differ = simulated(1.1, sd, 2_000)
+    assert differ[:20].sum() >= 18
+    assert differ.mean() >= 0.9
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_the_simulation_is_of_what_sweeps_do(factor: float) -> None:
+    """A sweep stops where the simulated one does, and sees a difference where that one sees it."""
+    for times, took, differ in zip(*simulated(factor, 0.02, 5), strict=True):
+        if took < 10:
+            assert is_enough(lines(times[:took]), blocks=5)
+        assert took == 5 or not is_enough(lines(times[: took - 1]), blocks=5)
+        confidence = confidence_of(pd.DataFrame(lines(times[:took])), blocks=5)
+        assert compare(*times[:took].T, confidence=confidence).differs == differ

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ruo.figures import figure_of_sizes, save_figure
+from ruo.experiment import speed_ups
+from ruo.figures import figure_of_outlook, figure_of_sizes, figure_of_speed_up, save_figure
+from tests.experiment.test_scaling import HEAVY
+from tests.experiment.test_scaling import runs as replica_runs
 from tests.figures.made_up import SIZES, figure_of_systems, sweep_runs, systems, words
 
 
@@ -64,10 +67,36 @@ def test_the_title_says_what_the_points_show() -> None:
     runs = pd.concat([systems(), systems().assign(total_s=systems()["total_s"] * 1.5)])
     runs = pd.concat([runs, systems()])  # the mean of 1, 1.5 and 1 is not the median
     figure = figure_of_systems(runs)
-    title = figure.axes[0].get_title(loc="left")
+    title = figure.axes[0].get_title(loc="left").replace("\n", " ")
     assert title == "The same 500,000 rows: 15.2 s with the system of 2023 at its best, 0.82 s with ruo"
     means = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert min(means[0]) == pytest.approx(0.7 * 3.5 / 3)
+
+
+def test_the_title_of_the_sizes_is_the_finding() -> None:
+    """The title names the size with the least mean that is drawn, and its seconds."""
+    runs = sweep_runs(spread=0)
+    title = figure_of_sizes(runs).axes[0].get_title(loc="left").replace("\n", " ")
+    assert title == "Least time with 10,000 rows per request: 500,000 rows in 0.55 s"
+    assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).axes[0].get_title(loc="left")
+
+
+def test_one_size_is_drawn_as_dots() -> None:
+    """Systems at one size have a row each, with their seconds and how many times as long as ruo's they are."""
+    runs = systems()
+    figure = figure_of_systems(
+        runs[runs["rows_per_request"].isin([10_000, 500_000]) & (runs["total_s"] != 2.0)].dropna()
+    )
+    assert {"13 s  19x", "0.70 s", "0.65 s  0.93x", "paper's system"} <= set(words(figure))
+
+
+def test_the_speed_up_in_the_title_is_drawn(tmp_path: Path) -> None:
+    """The title has the speed-up of each model with the most replicas; the outlook is log-log, so ideal is a line."""
+    runs = replica_runs(HEAVY, replicas=(1, 2, 4), noise=0.0)
+    title = figure_of_speed_up(speed_ups(runs, {"m": HEAVY}), runs).axes[0].get_title(loc="left")
+    assert title == "4 replicas: 3.7 times as fast with m"
+    axes = figure_of_outlook({"m": HEAVY}, 500_000).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
 
 
 def test_a_figure_has_its_own_alternative_text(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path
         "testset": "mine.csv",
         "chunk_sizes": "1e3",
         "runs": "1.0",
+        "patience": "0",
         "results_dir": "r",
     }
     command = ["-m", "papermill", str(HOME / "notebooks" / "benchmark.ipynb"), "out.ipynb", "--no-progress-bar"]

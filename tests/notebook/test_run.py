@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -35,9 +36,11 @@ def results(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFa
         patch.chdir(folder)
         shutil.copy(demo.testset, folder / "mine.csv")
         parameters = ["-p", "server_url", server.url, "-p", "testset", "mine.csv", "-p", "chunk_sizes", "500,none"]
-        done = command(Path("out"), "-y", "{runs: 1}", *parameters)
+        done = command(Path("out"), "-y", "{runs: 1, patience: 0}", *parameters)
     assert done.exit_code == 0, done.output
     assert "VALID" in done.output
+    assert f"Open {folder / 'out' / 'benchmark.html'}" in done.output
+    assert ("INVALID" in done.output) == ("ruo run" in done.output)
     return folder / "out"
 
 
@@ -51,7 +54,10 @@ def test_everything_is_left_in_the_folder(results: Path) -> None:
 def test_the_page_needs_no_network(results: Path) -> None:
     """The page has the figure with its text and each cell's code folded; nothing of it comes from the network."""
     page = (results / "benchmark.html").read_text()
-    assert re.search(r'<img[^>]+src="data:image/png;base64,', page.replace("\n", " "))
+    assert re.search(r'<img[^>]+src="data:image/svg\+xml;base64,', page.replace("\n", " "))
+    answer, status = (results / "verdict.txt").read_text().splitlines()[:2]
+    assert f'<div class="summary"><p>{escape(answer)}</p><p>{escape(status)}</p></div>' in page
+    assert ".ipynb" not in re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)  # no link leads nowhere
     assert "No description has been provided for this image" not in page
     assert not re.search(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
     scripts = "".join(re.findall(r"<script.*?</script>", page, re.DOTALL))

@@ -1,0 +1,145 @@
+"""Request sizes in words: which is fastest, whether the claim of 2023 holds, and what a request costs.
+
+The claim of 2023 is that the whole set in one request is fastest.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+
+from ruo.errors import ExperimentError
+from ruo.stats import (
+    MIN_RUNS,
+    Comparison,
+    Values,
+    about,
+    compare,
+    count,
+    digits,
+    in_seconds,
+    r_squared,
+    time_interval,
+    to_noise,
+)
+
+_FITS = 0.5  # of the variance, which the costs have to explain
+
+
+def verdict_on_sizes(runs: pd.DataFrame, confidence: float = 0.95) -> str:
+    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending."""
+    runs = runs[~runs["warmup"]]
+    if not len(runs):
+        return "Nothing was measured, so nothing can be said."
+    names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
+    ways = runs.groupby("pipelined")
+    return "\n\n".join(
+        f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way), confidence).text()}" for way, of_way in ways
+    )
+
+
+class RequestCost(NamedTuple):
+    """What a job takes: `request_s` for every request and `row_s` for every row, in seconds of wall clock."""
+
+    request_s: float
+    row_s: float
+    r_squared: float
+
+    def sentence(self) -> str:
+        """The cost in words, with the number of rows whose cost is ten times that of their request."""
+        if self.request_s <= 0:
+            return "In these runs small requests cost no more than large ones."
+        if self.r_squared < _FITS:
+            return (
+                f"No cost is fitted: the times vary for other reasons than requests and rows (R² {self.r_squared:.2f})."
+            )
+        request_ms, row_us = digits(1e3 * self.request_s, 2), digits(1e6 * self.row_s, 2)
+        text = f"A request costs {request_ms} ms and a row {row_us} µs (R² {self.r_squared:.2f})"
+        rows = float(f"{10 * self.request_s / self.row_s:.1g}")
+        return f"{text}: from about {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
+
+
+def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCost:
+    """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
+
+    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
+    request, in which nothing overlaps.
+    """
+    counts, times = np.asarray(requests, float), np.asarray(seconds, float)
+    if len(np.unique(counts)) < 2:
+        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
+    columns = np.column_stack([counts, np.full(len(counts), float(rows))])
+    (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
+    return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))
+
+
+class _SizeTimes:
+    """The times of the runs of one way of sending: a column per request size, a row per block."""
+
+    def __init__(self, runs: pd.DataFrame, pipelined: bool, confidence: float) -> None:
+        self.confidence = confidence
+        self.rows = int(runs["rows"].max())
+        failed = runs["error"].notna()
+        self.failed = runs[failed].groupby("rows_per_request").size()
+        good = runs[~failed]
+        good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
+        self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
+        self.means = self.seconds.mean().sort_values(kind="stable")
+
+    def text(self) -> str:
+        """The fastest, its lead over the next and the slowest, what failed, and the verdict on the claim."""
+        verdict, reason = self._verdict_on_claim()
+        lines = [
+            *self._ranking(),
+            *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
+            f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
+        ]
+        return "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in lines)
+
+    def _ranking(self) -> list[str]:
+        if not len(self.means):
+            return ["No run succeeded."]
+        fastest, *others = self.means.index
+        mean = time_interval(self.seconds[fastest].dropna())
+        bounds = to_noise(*mean[:3])[1:]
+        interval = "" if mean.n < MIN_RUNS else f", 95 % interval {' to '.join(bounds)}"
+        runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
+        rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
+        lines = [f"{self._name(fastest)} is fastest: {rate}."]
+        for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
+            sentence = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
+            lines.append(f"The {which} is {self._name(size)}. {sentence}")
+        return lines
+
+    def _verdict_on_claim(self) -> tuple[str, str]:
+        whole = self.rows
+        if whole not in self.means.index:
+            if whole not in self.failed.index:
+                return "cannot tell", "the whole set was not sent in one request"
+            return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
+        comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
+        if not comparisons:
+            return "cannot tell", "no smaller request was measured"
+        # the fastest first, so that it is named and not just any that is faster
+        faster = next(
+            (size for size in self.means.index if size in comparisons and comparisons[size].word == "slower"), None
+        )
+        if faster is not None:
+            return "not reproduced", f"{self._name(faster)} is faster"
+        unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
+        if unclear is None:
+            return "reproduced", "it is faster than every other size"
+        reason = f"no difference is seen between it and {self._name(unclear)}"
+        if not comparisons[unclear].has_enough_runs:
+            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
+        return "cannot tell", reason
+
+    def _compare(self, a: Any, b: Any) -> Comparison:
+        if not len(self.seconds[[a, b]].dropna()):
+            return Comparison(float(self.means[a] / self.means[b]), math.nan, math.nan, 0, 0, is_paired=True)
+        return compare(self.seconds[a], self.seconds[b], confidence=self.confidence)
+
+    def _name(self, size: Any) -> str:
+        return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"
