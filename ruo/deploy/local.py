@@ -232,7 +232,7 @@ def serve_on(
             "RUO_LIFELINE_FD": str(lifeline),
             "WEB_CONCURRENCY": str(count),
             **({} if cores is None else {"WORKER_CORES": str(cores)}),
-            "PYTHONPATH": os.pathsep.join([str(_HOME), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(_HOME), os.environ.get("PYTHONPATH")])),
             **{name: str(value) for name, value in settings.items()},
         }
         command = [sys.executable, "-P", "-c", _GUNICORN, "-c", str(_HOME / "server" / "gunicorn.conf.py")]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     table: Path, scripted: Any, right_answer: Any, tmp_path: Path, suffix: str
 ) -> None:
     """After kill -9, the same command scores only the rest, and its file is that of a run without interruption."""
-    stuck, path = threading.Event(), tmp_path / f"p{suffix}"
+    stuck, path, checkpoint, size = threading.Event(), tmp_path / f"p{suffix}", tmp_path / "run.ruo", -1
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
         answer = right_answer(body, headers)
@@ -121,9 +122,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
     server = scripted(script)
     command = [sys.executable, "-m", "ruo", "score", str(table), server.url, "-o", str(path), "--keep", "id"]
-    command += ["--chunk-size=10", "--checkpoint", str(tmp_path / "run.ruo")]
+    command += ["--chunk-size=10", "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     assert stuck.wait(60)
+    while size != (size := checkpoint.stat().st_size):  # what was answered is written soon
+        time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not path.exists()

@@ -102,7 +102,7 @@ def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path
     }
     command = ["-m", "papermill", str(HOME / "notebooks" / "benchmark.ipynb"), "out.ipynb", "--no-progress-bar"]
     options = [part for pair in parameters.items() for part in ("-p", *pair)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(
         [sys.executable, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -41,7 +41,7 @@ def test_a_dataframe_and_its_csv_give_the_same_rows(tmp_path: Path) -> None:
         (pd.to_datetime(["2020-01-01", None]), "'2020-01-01 00:00:00' is not a number"),
         (pd.to_timedelta(["1D", None]), "'1 days 00:00:00' is not a number"),
         (pd.Series([pd.NA, "1"], dtype=object), "the type String"),
-        (["\ud800", "1"], "'?' is not a number"),
+        (pd.Series(["\ud800", "1"], dtype=object), "'?' is not a number"),
         (["1", "x"], "the DataFrame, row 1, column \"b\": 'x' is not a number"),
     ],
 )
