@@ -13,10 +13,10 @@ def answers(path, rows):
     app = create_app({**settings, "MODEL_MODULES": "tests.server.models.own"})
     serving = app.extensions["ruo"]
     inputs = [spec.name for spec in serving.get(wait_s=60).model.inputs]
-    tensors = rows
-    if set(rows) != set(inputs):  # as "layer_age" is "age"
-        of = {name: [key for key in rows if len(rows) == 1 or name.endswith(f"_{key}")] for name in inputs}
-        tensors = {name: rows[key] for name, [key] in of.items()}
+    tensors = rows if set(rows) == set(inputs) else dict(zip(inputs, rows.values(), strict=True))
+    by_end = {name: next((rows[key] for key in rows if name.endswith(f"_{key}")), None) for name in inputs}
+    if all(values is not None for values in by_end.values()):  # as "layer_age" is "age"
+        tensors = by_end
     client, found = app.test_client(), {}
     for name in ("v2", "v2-json", "v1"):
         wire = WIRES[name]

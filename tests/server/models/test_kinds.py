@@ -56,6 +56,7 @@ def test_tensorflow_answers_as_predict_does(made, name):
     compare(answers(path, rows), expected, LOOSE.get(name, 1e-5))
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in TENSORFLOW_ONLY])
 def test_openvino_answers_as_predict_does(made, openvino, name):
     """The same, computed by OpenVINO."""
