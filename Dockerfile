@@ -71,11 +71,15 @@ LABEL org.opencontainers.image.title=ruo-client \
       org.opencontainers.image.description="Scores a table with a model that is served over HTTP" \
       org.opencontainers.image.version=${VERSION}
 
-FROM client AS measure
+FROM base AS measure
 COPY --from=measure-builder /opt/venv /opt/venv
+COPY ruo ruo
 COPY notebooks notebooks
+CMD ["python3", "-m", "ruo", "--help"]
+ARG VERSION=dev
 LABEL org.opencontainers.image.title=ruo-measure \
-      org.opencontainers.image.description="Runs ruo's notebooks against servers whose number it changes"
+      org.opencontainers.image.description="Runs ruo's notebooks against servers whose number it changes" \
+      org.opencontainers.image.version=${VERSION}
 
 # Gunicorn is process 1: it passes signals on, waits for requests under way, and takes in every child that ends.
 FROM base AS server
