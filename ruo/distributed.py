@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Scorer:
 
     url: list[str]
     keep: list[str] | None
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)  # with the token and headers
     model: ModelInfo
 
     def __call__(self, batch: Any) -> Any:

@@ -104,7 +104,8 @@ async def _inputs_v1(ask: Ask, path: str) -> tuple[TensorInfo, ...]:
     """The inputs that TensorFlow Serving's metadata list; none where a server has no such metadata."""
     about = await _ask_if_known(ask, "GET", f"{path}/metadata", (*NO_SUCH_ROUTE, 200, 401, 403))
     try:
-        tensors = about["metadata"]["signature_def"]["signature_def"][SIGNATURE]["inputs"]
+        signatures = about["metadata"]["signature_def"]["signature_def"]
+        tensors = (next(iter(signatures.values())) if len(signatures) == 1 else signatures[SIGNATURE])["inputs"]
         return tuple(TensorInfo(str(name), _DTYPES[of["dtype"]], _shape_v1(of)) for name, of in tensors.items())
     except (AttributeError, KeyError, TypeError, ValueError):
         return ()

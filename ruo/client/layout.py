@@ -31,13 +31,16 @@ class Layout:
     classes: Sequence[str] | None = None
 
     def columns(self, outputs: int, kept: Sequence[str], has_label: bool) -> list[str]:
-        """The names of all columns; raises ArgumentError where they do not fit the outputs, or two are equal."""
-        if self.names is not None and len(self.names) != outputs:
+        """The names of all columns; raises ArgumentError where they do not fit the outputs, or two are equal.
+
+        Without outputs, where no row was scored, there are no predictions.
+        """
+        if outputs and self.names is not None and len(self.names) != outputs:
             raise ArgumentError(f"prediction_names has {len(self.names)} names, the model has {outputs} outputs a row.")
         if self.argmax and outputs == 1:
             raise ArgumentError("argmax=True needs an output for each class, the model has one; leave argmax out.")
         predictions = _ARGMAX if self.argmax else self.names or [f"prediction_{index}" for index in range(outputs)]
-        names = [*kept, *predictions, *(["label"] if has_label else [])]
+        names = [*kept, *(predictions if outputs else ()), *(["label"] if has_label else [])]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ArgumentError(
                 f"The predictions would have the column {twice!r} twice; rename the kept column or use prediction_names."

@@ -15,7 +15,7 @@ import polars as pl
 from ruo.errors import TableError
 from ruo.tables.cells import to_array
 from ruo.tables.columns import Columns, ModelInput, choose, match
-from ruo.tables.labels import Labels, class_indices, named_by
+from ruo.tables.labels import Labels, class_indices, first_name, named_by
 from ruo.tables.options import TableOptions
 from ruo.wire.messages import Array
 
@@ -179,7 +179,7 @@ class Table:
         for piece in pieces:
             labels = named_by(piece.labels, are_names=bool(are_names))
             if labels.dtype == np.object_ and are_names is False:
-                place, name = next(found for found in enumerate(labels) if not str(found[1]).isdecimal())
+                place, name = first_name(piece.labels)
                 message = (
                     f"{self.name}, row {start + place:,}: the label {name!r} is no whole number, as those above are"
                 )

@@ -48,16 +48,36 @@ def class_indices(columns: pl.DataFrame) -> Labels:
 
 def named_by(column: Any, *, are_names: bool = False) -> Labels:
     """A polars column of class numbers as indices, or of anything else as names; a missing cell is `NO_LABEL` or None."""
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        raise TableError(f'The label column "{column.name}" has the type {column.dtype}; make it text or numbers.')
-    names = column.cast(pl.String).str.strip_chars().replace("", None)
-    indices = class_indices(names.to_frame() if column.dtype == pl.String else column.to_frame())
-    if not are_names and ((indices == NO_LABEL) <= names.is_null().to_numpy()).all():
+    names, indices = _as_text(column), _as_indices(column)
+    if not are_names and not _is_other(names, indices).any():
         return indices
     each = names.drop_nulls().unique()
     codes = names.cast(pl.Enum(each)).to_physical().cast(pl.Int64).fill_null(-1)
     named: Labels = np.array([*each, None], np.object_)[codes.to_numpy()]
     return named
+
+
+def first_name(column: Any) -> tuple[int, str]:
+    """The place and the text of the first cell that is no class number."""
+    names = _as_text(column)
+    place = int(_is_other(names, _as_indices(column)).argmax())
+    return place, names[place]
+
+
+def _as_text(column: Any) -> Any:
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise TableError(f'The label column "{column.name}" has the type {column.dtype}; make it text or numbers.')
+    return column.cast(pl.String).str.strip_chars().replace("", None)
+
+
+def _as_indices(column: Any) -> Labels:
+    return class_indices((_as_text(column) if column.dtype == pl.String else column).to_frame())
+
+
+def _is_other(names: Any, indices: Labels) -> Array:
+    """Which cells are there, and no class numbers."""
+    others: Array = names.is_not_null().to_numpy() & (indices == NO_LABEL)
+    return others
 
 
 def _numbers(column: pl.Series) -> Array:

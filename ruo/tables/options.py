@@ -72,6 +72,8 @@ class TableOptions:
             object.__setattr__(self, "inputs", {name: _names("inputs", of) for name, of in self.inputs.items()})
             if self.columns is not None:
                 raise ArgumentError("columns and inputs are both given; name the features in one of them.")
+        if self.columns is not None and not len(self.columns):
+            raise ArgumentError("columns=[] names no features; name them, or leave columns out.")
         for option in ("columns", "drop", "keep"):
             if (names := getattr(self, option)) is not None:
                 object.__setattr__(self, option, _names(option, names))

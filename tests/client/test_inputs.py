@@ -19,21 +19,21 @@ WIRE = pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
 
 
 def metadata(tensors: dict[str, tuple[str, int]]) -> bytes:
-    inputs = [{"name": name, "datatype": of, "shape": [-1, width]} for name, (of, width) in tensors.items()]
+    inputs = [{"name": key, "datatype": of, "shape": [-1, width]} for key, (of, width) in tensors.items()]
     outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}]
     return json.dumps({"name": "model", "versions": ["1"], "inputs": inputs, "outputs": outputs}).encode()
 
 
-def metadata_v1(tensors: dict[str, tuple[str, int]]) -> bytes:
+def metadata_v1(tensors: dict[str, tuple[str, int]], name: str = "serving_default") -> bytes:
     types = {"FP32": "DT_FLOAT", "INT64": "DT_INT64", "BYTES": "DT_STRING", "FP64": "DT_DOUBLE"}
     inputs = {
-        name: {
+        key: {
             "dtype": types[of],
             "tensor_shape": {"dim": [{"size": "-1"}, {"size": str(width)}], "unknown_rank": False},
         }
-        for name, (of, width) in tensors.items()
+        for key, (of, width) in tensors.items()
     }
-    signature = {"serving_default": {"inputs": inputs, "outputs": {}}}
+    signature = {name: {"inputs": inputs, "outputs": {}}}
     return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
 
 
@@ -140,7 +140,8 @@ def test_a_keras_model_with_two_inputs(tmp_path: Path, wire: Any) -> None:
     np.testing.assert_allclose(scores.predictions, model.predict([cells[:, :3], cells[:, 3:]], verbose=0), atol=1e-5)
 
 
-def test_v1_metadata_give_the_datatype(several: Any, reply: Any, scripted: Any) -> None:
+@pytest.mark.parametrize("signature", ["serving_default", "the only one"])
+def test_v1_metadata_give_the_datatype(reply: Any, scripted: Any, signature: str) -> None:
     """A whole number that float32 cannot hold reaches an INT64 model on V1 as it is."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
@@ -148,7 +149,7 @@ def test_v1_metadata_give_the_datatype(several: Any, reply: Any, scripted: Any) 
         return reply(body=json.dumps({"predictions": (array % 1000).tolist()}).encode())
 
     server = scripted(script)
-    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", 1)})
+    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", 1)}, signature)
     frame = pl.DataFrame({"n": [2**53 + 1, 2**53 + 2]})
     assert score_csv(frame, f"{server.url}/v1/models/m").predictions.tolist() == [[993], [994]]
 

@@ -91,6 +91,13 @@ def test_names_that_do_not_fit_are_refused(layout: Layout, kept: pl.DataFrame | 
         Layout(argmax=True).columns(1, [], has_label=False)
 
 
+@pytest.mark.parametrize("layout", [Layout(), Layout(argmax=True), Layout(["a", "b"])])
+def test_where_no_row_was_scored_only_what_was_kept_is_there(layout: Layout) -> None:
+    """How many outputs a row has is not known then."""
+    frame = layout.frame(np.empty((2, 0), np.float32), np.array([0, 1]), pl.DataFrame({"id": [7, 8]}))
+    assert frame.to_dict(as_series=False) == {"id": [7, 8], "label": [0, 1]}
+
+
 def test_kept_cells_are_the_same_in_pandas() -> None:
     """Whole numbers and truth values beside missing ones stay exact, text stays text, and the index is the source's."""
     kept = KEPT.with_columns(

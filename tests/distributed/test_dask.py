@@ -30,11 +30,12 @@ def frame(demo) -> pd.DataFrame:
 @pytest.fixture
 def score(server: LocalServer) -> Scorer:
     """A scorer that keeps the number of the row."""
-    return scorer(server.urls, keep=["id"])
+    return scorer(server.urls, keep=["id"], token="secret")
 
 
 def test_a_pandas_batch_keeps_its_index(score: Scorer, frame: pd.DataFrame, expected: np.ndarray) -> None:
-    """Each row has its own predictions, beside the columns to keep, under its own label."""
+    """Each row has its own predictions, beside the columns to keep, under its own label; no secret is shown."""
+    assert "secret" not in repr(score)
     batch = pickle.loads(pickle.dumps(score))(frame)
     assert list(batch.columns) == ["id", *COLUMNS]
     assert batch.index.equals(frame.index)

@@ -93,6 +93,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
         ({"drop": ["Id", "Bytes"]}, TableError, "has no feature columns"),
         ({"columns": "Id"}, ArgumentError, 'columns="Id" must be a list of column names; write ["Id"]'),
+        ({"columns": []}, ArgumentError, "columns=[] names no features"),
         ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
         ({"columns": ["Id", "Id"]}, ArgumentError, "columns has the column 'Id' twice"),
         ({"columns": ["Id"], "inputs": {}}, ArgumentError, "columns and inputs are both given"),
@@ -224,9 +225,12 @@ def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], l
 def test_labels_are_of_one_kind_and_numbered_alike_in_every_part() -> None:
     """Names below numbers are an error; names that look like numbers stay names; given classes set the numbers."""
     frames = [pl.DataFrame({"x": [1, 2], "y": ["0", "1"]}), pl.DataFrame({"x": [3], "y": ["cat"]})]
-    with pytest.raises(TableError, match="row 2: the label 'cat' is no whole number, as those above are") as caught:
-        list(open_table(table(iter(frames), label="y")).blocks(None))
-    assert caught.value.row == 2
+    for later, place, name in ((["cat"], 2, "cat"), ([None, 1.0, 2.5], 4, "2.5"), ([1, 2**24], 3, "16777216")):
+        below = pl.DataFrame({"x": range(len(later)), "y": later})
+        sentence = f"row {place}: the label '{name}' is no whole number, as those above are"
+        with pytest.raises(TableError, match=sentence) as caught:
+            list(open_table(table(iter([frames[0], below]), label="y")).blocks(None))
+        assert caught.value.row == place
     (block,) = open_table(table(iter(frames[::-1]), label="y")).blocks(None)
     assert block.labels is not None
     assert number_classes(block.labels)[0].tolist() == [2, 0, 1]
