@@ -7,11 +7,13 @@ the environment, like the application's settings (server/settings.py). Command-l
 
 import contextlib
 import gc
+import logging
 import math
 import os
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -138,6 +140,14 @@ def post_worker_init(worker: Any) -> None:
     """Start to load the model in the new process."""
     worker.slots.set(worker.slot, "pid", os.getpid())
     worker.wsgi.extensions["ruo"].start(worker.slots, worker.slot)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """End the worker's process at once: a thread may be loading a model, and its C++ code can hang or abort at exit."""
+    error = sys.exc_info()[1]  # the master calls this, too, without a SystemExit
+    if isinstance(error, SystemExit):
+        logging.shutdown()
+        os._exit((error.code or 0) & 0xFF if isinstance(error.code, int | None) else 1)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -108,11 +108,13 @@ def test_text_goes_in_and_out_as_v1_says(keras, make_app, tmp_path):
     assert (refused.status_code, "takes text" in refused.json["error"]) == (400, True)
 
 
-def test_a_server_that_is_ended_while_it_starts_leaves_nothing(models, tmp_path):
-    """Neither a worker that has not heard of it, nor a temporary folder."""
+@pytest.mark.parametrize("later_s", [0.3, *(pytest.param(0.2 * n, marks=pytest.mark.soak) for n in range(10))])
+def test_a_server_that_is_ended_while_it_starts_leaves_nothing(models, tmp_path, later_s):
+    """Neither a worker that has not heard of it, or that ends while it loads the model, nor a temporary folder."""
     with gunicorn(models["mlp"], TMPDIR=str(tmp_path), WEB_CONCURRENCY="2") as started:
-        while b"Listening at" not in started.log.read_bytes():
+        while b"Booting worker" not in started.log.read_bytes():
             time.sleep(0.01)
+        time.sleep(later_s)
         started._process.process.terminate()
         assert started._process.process.wait(30) == 0
     assert list(tmp_path.iterdir()) == []
