@@ -10,6 +10,8 @@ import pytest
 
 from ruo.learn.demo import Demo
 
+pytestmark = pytest.mark.soak  # for developers, who run `make bench`
+
 BOUNDS = pytest.mark.parametrize(
     ("command", "option"),
     [(["benchmarks.bare_socket"], "--rows"), (["ruo.compare.score", "bound"], "--rows-per-call")],

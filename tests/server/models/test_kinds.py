@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import server
 from tests.server.models.answers import answers
-from tests.server.models.kinds import NAMES, TENSORFLOW_ONLY, make
+from tests.server.models.kinds import FORMS, GRAPHS, NAMES, STACKS, TENSORFLOW_ONLY, make
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -22,21 +23,24 @@ LOOSE = {"bfloat16": 1e-2, "half": 2e-3, "mixed-bfloat16": 2e-2, "quantized": 2e
 
 @pytest.fixture(scope="module")
 def made(keras, tmp_path_factory):
-    """Every kind: its path, rows for it, and what `predict` says of them."""
-    folder, kinds = tmp_path_factory.mktemp("kinds"), {}
-    for name in NAMES:
+    """A kind, made when it is asked for: its path, rows for it, and what `predict` says of them."""
+    folder = tmp_path_factory.mktemp("kinds")
+
+    @cache
+    def made(name):
         model, path, rows = make(keras, name, folder / name)
         model.run_eagerly = True  # which takes less time than to compile so many
         given = keras.tree.pack_sequence_as(getattr(model, "input", model.inputs[0]), list(rows.values()))
         given = keras.tree.map_structure(keras.ops.convert_to_tensor, given)
-        kinds[name] = path, rows, [np.asarray(part) for part in keras.tree.flatten(model.predict(given, verbose=0))]
-    return kinds
+        return path, rows, [np.asarray(part) for part in keras.tree.flatten(model.predict(given, verbose=0))]
+
+    return made
 
 
 @pytest.fixture(scope="module")
 def openvino(made):
     """What a process with OpenVINO answers for every kind that it can compute."""
-    given = [(name, *made[name][:2]) for name in NAMES if name not in TENSORFLOW_ONLY]
+    given = [(name, *made(name)[:2]) for name in NAMES if name not in TENSORFLOW_ONLY]
     done = subprocess.run(
         [sys.executable, "-m", "tests.server.models.answers"],
         input=pickle.dumps(given),
@@ -49,10 +53,10 @@ def openvino(made):
     return pickle.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*STACKS, *GRAPHS, *(pytest.param(name, marks=pytest.mark.soak) for name in FORMS)])
 def test_tensorflow_answers_as_predict_does(made, name):
-    """Binary and JSON, V2 and V1."""
-    path, rows, expected = made[name]
+    """Binary and JSON, V2 and V1; the same kinds in other forms on disk."""
+    path, rows, expected = made(name)
     compare(answers(path, rows), expected, LOOSE.get(name, 1e-5))
 
 
@@ -62,7 +66,7 @@ def test_openvino_answers_as_predict_does(made, openvino, name):
     """The same, computed by OpenVINO."""
     if isinstance(openvino[name], Exception):
         raise openvino[name]
-    compare(openvino[name], made[name][2], LOOSE.get(name, 1e-5))
+    compare(openvino[name], made(name)[2], LOOSE.get(name, 1e-5))
 
 
 def compare(found, expected, tolerance):
