@@ -1,9 +1,8 @@
 """An event loop in its own thread, so that a synchronous call works under a running loop; and the lag of a loop."""
 
 import asyncio
-import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -24,8 +23,8 @@ class LoopThread:
         self._thread.join()
         self._loop.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Wait for the coroutine's result, and call `meanwhile` ten times a second; an interrupt cancels the coroutine."""
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for the coroutine's result; an interrupt cancels it."""
         ended = threading.Event()
 
         async def watched() -> T:
@@ -36,8 +35,6 @@ class LoopThread:
 
         future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
-            while meanwhile and not concurrent.futures.wait([future], 0.1).done:
-                meanwhile()
             return future.result()
         except BaseException:
             future.cancel()

@@ -5,8 +5,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,20 +12,19 @@ import orjson
 import polars as pl
 
 from ruo.client.checkpoint import Checkpoint
-from ruo.client.collected import Collected, Consistency, Tally
+from ruo.client.collected import Collected, Tally
 from ruo.client.event_loop import LoopLag, LoopThread
 from ruo.client.layout import Layout, whole_file
 from ruo.client.options import ScoreOptions
 from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
+from ruo.client.records import Answer
 from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.client.writer import ScoredFile, Writer
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
-from ruo.tables import Labels, Source, open_table
-from ruo.tables.columns import ModelInput
-from ruo.tables.options import TableOptions
+from ruo.tables import Labels, ModelInput, Source, TableOptions, open_table
 
 
 class ScoredBlock(NamedTuple):
@@ -40,167 +37,152 @@ class ScoredBlock(NamedTuple):
 
 
 class Run:
-    """One table, the servers that score it, and how."""
+    """One table, the servers that score it, and how; for one call of `score`, `write` or `blocks`."""
 
     def __init__(self, source: Source, url: str | Sequence[str], options: ScoreOptions) -> None:
         self._began = time.perf_counter()
         self._unclear_label: int | None = None
-        self.options = options
+        self._key: asyncio.Task[dict[str, Any]] | None = None
+        self._options = options
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
             raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
-        self.client = Client(urls, options)
-        self.table = open_table(source, options.of_table, options.shard)
-        self._layout = Layout(options.prediction_names, options.argmax, self.table.classes)
+        self._client = Client(urls, options)
+        self._table = open_table(source, options.of_table, options.shard)
+        self._layout = Layout(options.prediction_names, options.argmax, self._table.classes)
+        self._tally = Tally(options.allow_version_change)
 
-    async def score(self, bar: Progress) -> Scores:
+    async def score(self) -> Scores:
         """Score the table and collect all answers."""
-        collected = Collected(self.options.allow_version_change, self.table.expected_rows)
-        async with LoopLag() as lag:
-            try:
-                async with self._running() as pipeline:
-                    self._check_layout()
-                    collected.model = self.client.model
-                    # the other parts are of the same table if its fingerprint is the same
-                    key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
-                    async for answer in pipeline.answers():
-                        bar.advance(answer.record)
-                        error = collected.add(answer)
-                        if error is not None and self.options.errors == "raise":
-                            raise error
-                    collected.account_for(pipeline.rows)
-                    scores = self._scores(collected, pipeline, lag, await key if key else {})
-            except (ScoringError, CheckpointError) as error:
-                if collected.records:
-                    error.scores = self._scores(collected, pipeline, lag, {})
-                raise
-        return scores
-
-    async def write(self, path: Path, bar: Progress) -> ScoredFile:
-        """Score the table and write its predictions while they come."""
-        tally = Tally(self.options.allow_version_change)
-        with whole_file(path) as unfinished:
-            async with LoopLag() as lag, self._running() as pipeline:
+        collected = Collected()
+        try:
+            async with self._answers() as answers:
                 self._check_layout()
-                tally.model = self.client.model
-                key = asyncio.create_task(asyncio.to_thread(self._key)) if self.table.span else None
+                async for answer in answers:
+                    collected.add(answer)
+                return await self._scores(collected)
+        except (ScoringError, CheckpointError) as error:
+            if self._tally.records:
+                error.scores = await self._scores(collected)
+            raise
+
+    async def write(self, path: Path) -> ScoredFile:
+        """Score the table and write its predictions while they come."""
+        with whole_file(path) as unfinished:
+            async with self._answers(in_order=True) as answers:
+                self._check_layout()
                 async with Writer(unfinished, path.suffix, self._layout, self._row_shape()) as writer:
-                    async for answer in pipeline.answers(in_order=True):
-                        bar.advance(answer.record)
-                        error = tally.add(answer)
-                        if error is not None and self.options.errors == "raise":
-                            raise error
-                        predictions = None if error is not None else answer.predictions
-                        await writer.put(answer.record.rows, predictions, answer.labels, answer.kept)
-                    tally.account_for(pipeline.rows)
-                    of_all = self._outcome(tally, pipeline, lag)
-                    shape, facts = writer.row_shape or (), await key if key else {}
-                    written = ScoredFile(path, pipeline.rows, shape, key=facts, **of_all)
-                    writer.facts = written.facts(written.rows)
-                    await writer.finish()
+                    async for answer in answers:
+                        await writer.put(answer)
+                    rows = self._pipeline.rows
+                    written = ScoredFile(path, rows, writer.row_shape or (), **await self._outcome())
+                    await writer.finish(written.facts(rows))
         return written
 
-    def iterate(self) -> Iterator[ScoredBlock]:
+    def blocks(self) -> Iterator[ScoredBlock]:
         """Score the table and yield it block by block."""
-        with Progress(self.options.progress, self.table.expected_rows) as bar, LoopThread() as loop:
-            blocks = self._blocks(bar)
+        with LoopThread() as loop:
+            blocks = self._blocks()
             try:
-                while (block := loop.run(_next(blocks), meanwhile=bar.refresh)) is not None:
+                while (block := loop.run(_next(blocks))) is not None:
                     yield block
             finally:
                 loop.run(blocks.aclose())
 
     def warn_of_labels(self) -> None:
         """Warn that there are no labels."""
-        if self._unclear_label is None:
-            return
-        row = self._unclear_label
-        warn(f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None.")
+        if (row := self._unclear_label) is not None:
+            warn(f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None.")
 
-    async def _blocks(self, bar: Progress) -> AsyncGenerator[ScoredBlock, None]:
-        consistency = Consistency(self.options.allow_version_change)
-        async with self._running() as pipeline:
-            consistency.model = self.client.model
-            async for answer in pipeline.answers(in_order=True):
-                bar.advance(answer.record)
-                if (error := consistency.error(answer)) is not None:
-                    raise error
-                assert answer.predictions is not None  # because there is no error
-                yield ScoredBlock(answer.record.start, answer.predictions, answer.labels, answer.kept)
+    async def _blocks(self) -> AsyncGenerator[ScoredBlock, None]:
+        async with self._answers(in_order=True) as answers:
+            async for answer in answers:
+                self._tally.records.clear()  # a table without end must not fill the memory
+                if answer.predictions is not None:
+                    yield ScoredBlock(answer.record.start, answer.predictions, answer.labels, answer.kept)
 
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[Pipeline]:
-        options = self.options
-        stored, client = Checkpoint(options.checkpoint) if options.checkpoint else nullcontext(), self.client
-        async with stored as checkpoint, client.http, client.servers:
+    async def _answers(self, in_order: bool = False) -> AsyncIterator[AsyncIterator[Answer]]:
+        """Every row once, checked and counted; where an error ends the run, its answer comes first."""
+        options, client, table = self._options, self._client, self._table
+        bar = Progress(options.progress, table.expected_rows)
+        stored = Checkpoint(options.checkpoint) if options.checkpoint else nullcontext()
+        async with bar, LoopLag() as self._lag, stored as checkpoint, client.http, client.servers:
             stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
-            model = await client.learn_model(stored_version, self.table.inputs or ())
-            self.table.match(model.name, [ModelInput(tensor.name, tensor.width) for tensor in model.inputs])
-            if checkpoint:
-                await checkpoint.begin(await asyncio.to_thread(self._key))
+            model = self._tally.model = await client.learn_model(stored_version, table.inputs or ())
+            table.match(model.name, [ModelInput(tensor.name, tensor.width) for tensor in model.inputs])
+            if checkpoint or table.span:
+                self._key = asyncio.create_task(asyncio.to_thread(self._describe))
+            if checkpoint and self._key:
+                await checkpoint.begin(await self._key)
             pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
-            async with Pipeline(self.table, client, pace, options.pipelined, checkpoint) as pipeline:
-                yield pipeline
+            async with Pipeline(table, client, pace, options.pipelined, checkpoint) as self._pipeline:
+                yield self._checked(self._pipeline.answers(in_order), bar)
                 await client.require_same_model()
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        return self.table.fingerprint()
+    async def _checked(self, answers: AsyncIterator[Answer], bar: Progress) -> AsyncIterator[Answer]:
+        async for given in answers:
+            bar.advance(given.record)
+            answer = self._tally.add(given)
+            yield answer
+            if answer.error is not None and self._options.errors == "raise":
+                raise answer.error
+        self._tally.account_for(self._pipeline.rows)
 
-    def _key(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
         """What must be the same for a run to resume an earlier one."""
-        options, model, span = self.options, self.client.model, self.table.span
-        of_table = {option.name: getattr(self.table.options, option.name) for option in fields(TableOptions)}
-        changed = {name: value for name, value in of_table.items() if value != getattr(TableOptions, name)}
-        described = {"input_name": options.input_name, "datatype": options.datatype}
+        options, of_table, model, span = self._options, self._table.options, self._client.model, self._table.span
         key = {
-            "data": self._fingerprint,
+            "data": self._table.fingerprint(),
             "shard": span and list(span),
             "model": model.name,
             "version": "" if options.allow_version_change else model.version,
             "sha256": "" if options.allow_version_change else model.sha256,
             "output": model.output_name,
-            "label_prefix": self.table.options.label_prefix,
+            "label_prefix": of_table.label_prefix,
             "chunk_size": options.chunk_size,
-            "wire": self.client.wire.name,
-            **{name: value for name, value in described.items() if value is not None},
-            **changed,
+            "wire": self._client.wire.name,
+            "input_name": options.input_name,
+            "datatype": options.datatype,
+            **{name: value for name, value in vars(of_table).items() if value != getattr(TableOptions, name)},
         }
         as_it_is_stored: dict[str, Any] = orjson.loads(orjson.dumps(key))
         return as_it_is_stored
 
     def _row_shape(self) -> tuple[int, ...] | None:
         """The shape of one prediction as far as the model's metadata tell it; (1,) for a single number."""
-        shape = (self.client.model.output_shape or (-1, -1))[1:] or (1,)
+        shape = (self._client.model.output_shape or (-1, -1))[1:] or (1,)
         return None if -1 in shape else shape
 
     def _check_layout(self) -> None:
         """Refuse names that do not fit before anything is sent."""
         if (shape := self._row_shape()) is not None:
-            self._layout.columns(math.prod(shape), self.table.kept, bool(self.table.labels))
+            self._layout.columns(math.prod(shape), self._table.kept, bool(self._table.labels))
 
-    def _scores(self, collected: Collected, pipeline: Pipeline, lag: LoopLag, key: dict[str, Any]) -> Scores:
-        labels, classes, self._unclear_label = collected.labels(pipeline.rows, self.options.prediction_names)
+    async def _scores(self, collected: Collected) -> Scores:
+        rows, table = self._pipeline.rows, self._table
+        labels, classes, self._unclear_label = collected.labels(rows, self._options.prediction_names)
         return Scores(
-            collected.predictions(pipeline.rows),
+            collected.predictions(rows, self._row_shape()),
             labels,
-            index=self.table.index,
-            classes=self.table.classes or classes,
-            kept_columns=collected.kept(pipeline.rows),
+            index=table.index,
+            classes=table.classes or classes,
+            kept_columns=collected.kept(rows),
             layout=self._layout,
-            key=key,
-            **self._outcome(collected, pipeline, lag),
+            **await self._outcome(),
         )
 
-    def _outcome(self, tally: Tally, pipeline: Pipeline, lag: LoopLag) -> dict[str, Any]:
+    async def _outcome(self) -> dict[str, Any]:
+        tally, pipeline, client = self._tally, self._pipeline, self._client
         return {
-            "timings": tally.timings(self._began, pipeline.rows, pipeline.forming_s, lag.seconds),
-            "model": tally.model_of_all()._replace(output_name=self.client.model.output_name),
+            "timings": tally.timings(self._began, pipeline.rows, pipeline.forming_s, self._lag.seconds),
+            "model": tally.model_of_all()._replace(output_name=client.model.output_name),
             "records": tally.records,
             "errors": tally.errors,
-            "choices": Choices(self.client.wire.name, tally.usual_rows(), pipeline.pace.in_flight),
+            "choices": Choices(client.wire.name, tally.usual_rows(), pipeline.pace.in_flight),
             "not_scored": pipeline.rows - tally.scored,
             "not_finite": pipeline.not_finite,
+            "key": await self._key if self._key and self._table.span else {},
         }
 
 

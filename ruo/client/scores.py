@@ -71,16 +71,18 @@ class Choices(NamedTuple):
     concurrency: int
 
 
+@dataclass(repr=False, kw_only=True)
 class Outcome:
     """What a run of any length leaves: the requests, the failures, and who answered."""
 
     timings: Timings
     model: ModelInfo
-    records: list[RequestRecord]
-    errors: list[ScoringError]
-    not_scored: int
-    not_finite: int
-    key: dict[str, Any]
+    records: list[RequestRecord] = field(default_factory=list)
+    errors: list[ScoringError] = field(default_factory=list)
+    choices: Choices | None = None
+    not_scored: int = 0
+    not_finite: int = 0
+    key: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -173,15 +175,7 @@ class Scores(Outcome):
 
     predictions: Predictions
     labels: Labels | None
-    timings: Timings
-    model: ModelInfo
-    records: list[RequestRecord] = field(default_factory=list)
-    errors: list[ScoringError] = field(default_factory=list)
-    choices: Choices | None = None
-    not_scored: int = 0
-    not_finite: int = 0
     index: pd.Index | None = None
-    key: dict[str, Any] = field(default_factory=dict)
     classes: list[str] | None = None
     kept_columns: pl.DataFrame | None = field(default=None, repr=False)
     layout: Layout = field(default_factory=Layout)

@@ -12,7 +12,6 @@ from typing import Unpack
 
 from ruo.client.event_loop import LoopThread
 from ruo.client.options import BlockKeywords, FileKeywords, FilePath, ScoreKeywords, ScoreOptions, takes_options
-from ruo.client.progress import Progress
 from ruo.client.run import Run, ScoredBlock
 from ruo.client.scores import Scores
 from ruo.client.writer import ScoredFile
@@ -52,8 +51,8 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     >>> scores.predictions.argmax(axis=1)
     """
     run = Run(source, url, ScoreOptions(**options))
-    with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
-        scores = loop.run(run.score(bar), meanwhile=bar.refresh)
+    with LoopThread() as loop:
+        scores = loop.run(run.score())
     run.warn_of_labels()
     return scores
 
@@ -74,12 +73,7 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
     >>> scores = await ascore_csv("testset.csv", "http://localhost:8000")
     """
     run = await asyncio.to_thread(Run, source, url, ScoreOptions(**options))
-    with Progress(run.options.progress, run.table.expected_rows) as bar:
-        ticker = asyncio.create_task(bar.keep_fresh())
-        try:
-            scores = await run.score(bar)
-        finally:
-            ticker.cancel()
+    scores = await run.score()
     run.warn_of_labels()
     return scores
 
@@ -102,7 +96,7 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     >>> for block in iter_scores("testset.csv", "http://localhost:8000"):
     ...     print(block.start, block.predictions.shape)
     """
-    return Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).iterate()
+    return Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).blocks()
 
 
 @takes_options("pipelined")
@@ -137,8 +131,8 @@ def score_to_file(
     file, all_options = Path(path), ScoreOptions(**options)
     _require_writable(file, source, all_options)
     run = Run(source, url, all_options)
-    with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
-        return loop.run(run.write(file, bar), meanwhile=bar.refresh)
+    with LoopThread() as loop:
+        return loop.run(run.write(file))
 
 
 def _require_writable(file: Path, source: object, options: ScoreOptions) -> None:

@@ -23,7 +23,9 @@ LABELS = np.array([1, 0, 1])
 
 def scores(**changes: Any) -> Scores:
     """Three rows, the last of which was not scored."""
-    made = Scores(PREDICTIONS, LABELS, Timings(1, 1, 1, 1), ModelInfo("m", "1", "test"), kept_columns=KEPT)
+    made = Scores(
+        PREDICTIONS, LABELS, timings=Timings(1, 1, 1, 1), model=ModelInfo("m", "1", "test"), kept_columns=KEPT
+    )
     return dataclasses.replace(made, **changes)
 
 

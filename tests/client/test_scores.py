@@ -34,7 +34,14 @@ def scores() -> Scores:
     predictions[7:9] = np.nan
     model = ModelInfo("m", "3", "test", output_name="y", sha256="abc")
     return Scores(
-        predictions, np.arange(10), Timings(1, 2, 4, 2.5), model, records, errors, not_scored=2, key={"data": "d"}
+        predictions,
+        np.arange(10),
+        timings=Timings(1, 2, 4, 2.5),
+        model=model,
+        records=records,
+        errors=errors,
+        not_scored=2,
+        key={"data": "d"},
     )
 
 

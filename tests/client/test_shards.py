@@ -135,7 +135,7 @@ def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) ->
     key = {"data": "f" * 64, "shard": span, **named, **changes}
     model = ModelInfo(key["model"], key["version"], "test", sha256=key["sha256"], output_name=key["output"])
     labels = np.zeros(2, np.int64) if has_labels else None
-    Scores(np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, key=key).to_parquet(path)
+    Scores(np.ones((2, 1), np.float32), labels, timings=Timings(0, 0, 1, 1), model=model, key=key).to_parquet(path)
     return path
 
 
