@@ -35,6 +35,8 @@ class LoopThread:
 
         future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
+            while not ended.wait(0.1):  # in short waits, since polars' handler of SIGINT lets none end a long one
+                pass
             return future.result()
         except BaseException:
             future.cancel()

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -180,13 +180,10 @@ def takes_options(*without: str) -> Callable[[F], F]:
     """Show the options in the signature and docstring of a function that takes them as `**options`."""
     documented = {name: entry for group in GROUPS.values() for name, entry in entries(group).items()}
     text = "\n".join(entry for name, entry in documented.items() if name not in without)
-    hints = get_type_hints(ScoreOptions)
     keywords = [
-        inspect.Parameter(
-            option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hints[option.name]
-        )
-        for option in fields(ScoreOptions)
-        if option.name not in without
+        option.replace(kind=option.KEYWORD_ONLY)
+        for name, option in inspect.signature(ScoreOptions, eval_str=True).parameters.items()
+        if name not in without
     ]
 
     def decorate(function: F) -> F:

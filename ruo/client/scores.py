@@ -242,17 +242,15 @@ def merge(parts: Sequence[Path], out: Path) -> int:
     _check_spans(opened, first.span.of)
     facts = {**first.facts, "rows": sum(part.facts["rows"] for part in filled)}
     del facts["shard"]
-    unfinished = out.with_name(out.name + ".unfinished")
-    try:
-        whole = pl.concat([part.frame for part in filled])
-        if out.suffix == ".csv":
-            whole.sink_csv(unfinished)
-        else:
-            whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
-        unfinished.replace(out)
-    except _UNREADABLE as error:
-        unfinished.unlink(missing_ok=True)
-        raise CheckpointError(f"The parts cannot be joined to {out}: {str(error).splitlines()[0]}.") from error
+    with whole_file(out) as unfinished:
+        try:
+            whole = pl.concat([part.frame for part in filled])
+            if out.suffix == ".csv":
+                whole.sink_csv(unfinished)
+            else:
+                whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
+        except _UNREADABLE as error:
+            raise CheckpointError(f"The parts cannot be joined to {out}: {str(error).splitlines()[0]}.") from error
     return int(facts["rows"])
 
 
@@ -267,8 +265,7 @@ def _open(path: Path) -> _Part:
         key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
         key["columns"] = ", ".join(frame.collect_schema())
     except _UNREADABLE:
-        message = f"{path} is not a part; parts are Parquet files written by `ruo score --shard`."
-        raise CheckpointError(message) from None
+        raise CheckpointError(f"{path} is not a part; `ruo score --shard` writes parts, as Parquet files.") from None
     if span is None:
         raise CheckpointError(f"{path} is of a whole table; there is nothing to merge.")
     if missing:
@@ -278,12 +275,10 @@ def _open(path: Path) -> _Part:
 
 def _check_spans(parts: list[_Part], of: int) -> None:
     numbers = [part.span.part for part in parts]
-    missing = next((number for number in range(of) if number not in numbers), None)
-    if missing is not None:
-        raise CheckpointError(f"Of {of} parts, counted from 0, number {missing} is missing.")
-    double = next((number for number in numbers if numbers.count(number) > 1), None)
-    if double is not None:
-        raise CheckpointError(f"Part {double} is given twice; name it once.")
+    for number in range(of):
+        if (count := numbers.count(number)) != 1:
+            what = "given twice; name it once" if count else "missing"
+            raise CheckpointError(f"Of {of} parts, counted from 0, number {number} is {what}.")
     for before, after in itertools.pairwise(parts):
         if before.span.end != after.span.begin:
             raise CheckpointError(f"{before.path} and {after.path} do not join: rows are missing or double.")

@@ -223,7 +223,7 @@ def test_missing_and_double_parts_are_named(tmp_path: Path) -> None:
         ([b, c], "Of 3 parts, counted from 0, number 0 is missing."),
         ([c, a], "Of 3 parts, counted from 0, number 1 is missing."),
         ([a, b], "Of 3 parts, counted from 0, number 2 is missing."),
-        ([a, b, c, b], "Part 1 is given twice; name it once."),
+        ([a, b, c, b], "Of 3 parts, counted from 0, number 1 is given twice; name it once."),
     ]:
         with pytest.raises(CheckpointError, match=f"^{sentence}$"):
             merge(given, tmp_path / "whole.parquet")
