@@ -42,8 +42,6 @@ def serve(context: click.Context, model: Path, host: str, port: int, workers: in
         try:
             server = _start(stack, model, host, port, takes_next, workers, token)
             click.echo(usage(server, token))
-            if not token and not _is_loopback(host):
-                click.echo("Whoever reaches this machine can use it; --token asks for one.", err=True)
             sys.stdout.flush()
             server.wait(sys.stderr)
         except KeyboardInterrupt:
@@ -57,17 +55,12 @@ def _start(
     settings = {name: os.environ.get(name, value) for name, value in quiet.items()} | {"RUO_TOKEN": token or ""}
     try:
         listener = stack.enter_context(listen(host, port, takes_next))
-        taken = listener.getsockname()[1]
+        address, taken, *_ = listener.getsockname()
         if port not in (0, taken):
             click.echo(f"Port {port} is in use by {holder(port)}, so it is {taken} now.", err=True)
+        if not token and not ip_address(address).is_loopback:
+            click.echo("Whoever reaches this machine can use it; --token asks for one.", err=True)
         click.echo(f"Loading {model} ...", err=True)
         return stack.enter_context(serve_on(listener, model, workers, None, math.inf, settings))
     except RuoError as error:
         raise _NotStartedError(str(error)) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

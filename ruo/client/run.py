@@ -23,7 +23,7 @@ from ruo.client.records import Answer
 from ruo.client.scores import Choices, Predictions, Scores
 from ruo.client.send import Client
 from ruo.client.writer import ScoredFile, Writer
-from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
+from ruo.errors import CheckpointError, ScoringError, warn
 from ruo.tables import Labels, ModelInput, Source, TableOptions, open_table
 
 
@@ -44,10 +44,7 @@ class Run:
         self._unclear_label: int | None = None
         self._key: asyncio.Task[dict[str, Any]] | None = None
         self._options = options
-        urls = [url] if isinstance(url, str) else list(url)
-        if not urls:
-            raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
-        self._client = Client(urls, options)
+        self._client = Client(url, options)
         self._table = open_table(source, options.of_table, options.shard)
         self._layout = Layout(options.prediction_names, options.argmax, self._table.classes)
         self._tally = Tally(options.allow_version_change)

@@ -69,6 +69,8 @@ def test_what_is_no_batch_and_what_is_for_whole_tables_is_refused(score: Scorer,
         score([1, 2])
     with pytest.raises(ArgumentError, match="checkpoint= is for a whole table"):
         scorer(server.urls, checkpoint="x")
+    with pytest.raises(ArgumentError, match="No server is given"):
+        scorer([])
 
 
 def test_another_model_is_refused_in_every_batch(scripted, right_answer) -> None:
