@@ -109,10 +109,9 @@ class Collected:
         names, labels, known = self._names.rows(rows), self._numbers.rows(rows), None
         if names is not None:
             labels, known = number_classes(names, classes if set(names) - {None} <= set(classes or ()) else None)
-        if labels is None or not rows:
+        if labels is None or not (labels == NO_LABEL).any():
             return labels, known, None
-        unclear = int((labels == NO_LABEL).argmax())
-        return (None, known, unclear) if labels[unclear] == NO_LABEL else (labels, known, None)
+        return None, known, int((labels == NO_LABEL).argmax())
 
     def kept(self, rows: int) -> pl.DataFrame | None:
         """The kept columns of the first `rows` rows; null for rows without an answer."""

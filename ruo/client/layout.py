@@ -68,19 +68,14 @@ class Layout:
     def _labels(self, labels: Labels, outputs: int) -> pl.Series:
         if labels.dtype == np.object_:
             return pl.Series(labels, dtype=pl.String)
-        return self._named(labels, outputs) if self.argmax else _numbered(labels)
+        return self._named(labels, outputs) if self.argmax else pl.Series(labels).replace(NO_LABEL, None)
 
     def _named(self, classes: Array, outputs: int) -> pl.Series:
         """The names of the classes where they are known, else their numbers."""
         names = self.names or self.classes
         if names is None or len(names) != outputs or classes.max(initial=0) >= outputs:
-            return _numbered(classes)
+            return pl.Series(classes).replace(NO_LABEL, None)
         return pl.Series(np.array([*names, None], np.object_)[classes], dtype=pl.String)  # the last one is NO_LABEL's
-
-
-def _numbered(classes: Array) -> pl.Series:
-    numbers = pl.Series(classes)
-    return numbers.set(numbers == NO_LABEL, None) if (classes == NO_LABEL).any() else numbers
 
 
 def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
