@@ -12,9 +12,7 @@ from typing import Any, TextIO
 
 import click
 
-from ruo.cli.serve import serve
-from ruo.cli.status import status
-from ruo.client.command import ScoreCommand, keywords
+from ruo.cli import ScoreCommand, keywords, serve, status
 from ruo.errors import ArgumentError, RuoError, needs
 
 _SOME_FAILED = 3

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from ruo import score_csv
 from ruo.__main__ import main
-from ruo.cli.status import Metrics, quantile
+from ruo.cli import Metrics, quantile
 from ruo.deploy.local import LocalServer, fetch
 from ruo.learn.demo import Demo
 
