@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, Self, TypeVar
+from collections.abc import Awaitable
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -23,13 +23,13 @@ class LoopThread:
         self._thread.join()
         self._loop.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for the coroutine's result; an interrupt cancels it."""
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Wait for the result of an awaitable on the loop; an interrupt cancels it."""
         ended = threading.Event()
 
         async def watched() -> T:
             try:
-                return await coroutine
+                return await awaitable
             finally:
                 ended.set()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,17 @@ def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
         else:
             columns[column.name] = column.to_list()
     return pd.DataFrame(columns, None if index is None else index[: len(frame)])
+
+
+def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
+    """Refuse a file that cannot hold predictions, or that is one of `others`, each with what it is."""
+    if file.suffix not in (".csv", ".parquet"):
+        raise ArgumentError(f"{file} must end in .csv or .parquet.")
+    if not file.parent.is_dir():
+        raise ArgumentError(f"The folder {file.parent} does not exist; make it, or name another file.")
+    for what, other in others:
+        if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == file.resolve():
+            raise ArgumentError(f"{file} is {what}; write to another file.")
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.layout import Layout, to_pandas, whole_file
+from ruo.client.layout import Layout, require_writable, to_pandas, whole_file
 from ruo.client.records import ModelInfo, RequestRecord
-from ruo.errors import ArgumentError, CheckpointError, ScoringError
+from ruo.errors import CheckpointError, ScoringError
 from ruo.tables import Labels, Span
 
 if TYPE_CHECKING:
@@ -69,6 +69,15 @@ class Choices(NamedTuple):
     wire: str
     chunk_size: int
     concurrency: int
+
+
+class ScoredBlock(NamedTuple):
+    """Consecutive rows, from row `start` on."""
+
+    start: int
+    predictions: Predictions  # (rows, outputs) float32
+    labels: Labels | None  # (rows,) class indices, or names of a text column; None if the table has no labels
+    kept: pl.DataFrame | None = None  # the kept columns
 
 
 @dataclass(repr=False, kw_only=True)
@@ -226,10 +235,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
     Raises CheckpointError for a part that is missing, double, not completely scored, or of another table, model or run.
     """
-    if out.suffix not in (".parquet", ".csv"):
-        raise ArgumentError(f"{out} must end in .parquet or .csv.")
-    if out.resolve() in {part.resolve() for part in parts}:
-        raise ArgumentError(f"{out} is one of the parts; write the whole to another file.")
+    require_writable(out, [("one of the parts", part) for part in parts])
     opened = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
     filled = [part for part in opened if part.facts["rows"]]
     if not filled:
