@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import psutil
 import pytest
@@ -17,8 +16,8 @@ from click.testing import CliRunner
 
 from ruo.__main__ import main
 from ruo.client.options import GROUPS
-from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
+from tests.client.conftest import late
 
 
 def test_help_is_quick_and_names_every_verb() -> None:
@@ -31,22 +30,6 @@ def test_help_is_quick_and_names_every_verb() -> None:
         assert f"\n  {verb} " in listed
     assert "..." not in listed.partition("Commands:")[2]  # each is told in a line that fits
     assert not {"numpy", "pandas", "polars", "yaml", "papermill"} & set(modules.split())
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_score_writes_the_predictions(
-    demo: Demo, server: LocalServer, expected: np.ndarray, tmp_path: Path, suffix: str
-) -> None:
-    """`ruo score` says what it did and writes a row of predictions per row of the table."""
-    path = tmp_path / f"p.{suffix}"
-
-    result = CliRunner().invoke(main, ["score", str(demo.testset), server.url, "-o", str(path), "--chunk-size", "500"])
-
-    assert result.exit_code == 0, result.output
-    assert "2,500 rows x 10 outputs" in result.output
-    assert "5 requests" in result.output
-    frame = pl.read_csv(path) if suffix == "csv" else pl.read_parquet(path)
-    np.testing.assert_allclose(frame.drop("label").to_numpy(), expected, atol=1e-5)
 
 
 def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
@@ -93,19 +76,17 @@ def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("has_checkpoint", [True, False])
 def test_an_interrupted_run_resumes_from_its_checkpoint(
-    small_csv: Path, scripted: Any, right_answer: Any, tmp_path: Path, has_checkpoint: bool, ending: signal.Signals
+    small_csv: Path, scripted: Any, tmp_path: Path, has_checkpoint: bool, ending: signal.Signals
 ) -> None:
     """Ctrl-C and SIGTERM, the latter as process 1 too, end a run at once; with a checkpoint, it then goes on from there."""
     stuck = threading.Event()
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        answer = right_answer(body, headers)
+    def wait_s(number: int) -> float:
         if number == 3:
             stuck.set()
-            answer.wait_s = 30
-        return answer
+        return 30 if number == 3 else 0
 
-    server, out = scripted(script), tmp_path / "p.csv"
+    server, out = scripted(late(wait_s)), tmp_path / "p.csv"
     command = [sys.executable, "-m", "ruo", "score", str(small_csv), server.url, f"-o{out}", "--chunk-size=2"]
     command += ["--concurrency=1", *([f"--checkpoint={tmp_path / 'run.ruo'}"] if has_checkpoint else [])]
     first = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]  # as in a container
@@ -192,6 +173,7 @@ def test_options_reach_the_run(scripted: Any, right_answer: Any, tmp_path: Path)
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Predictions: {out}\nScoredFile(2 rows x 1 outputs, ")
     assert out.read_text() == "id,sum\n007,6.0\n008,NaN\n"
     assert seen[0]["X-Key"] == "k:1"
 

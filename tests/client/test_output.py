@@ -16,7 +16,7 @@ import pytest
 from ruo import ArgumentError, ScoringError, score_csv, score_to_file
 from ruo.client.scores import merge
 from ruo.errors import OutputError
-from tests.client.conftest import python
+from tests.client.conftest import late, python
 from tests.conftest import ScriptedServer
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -102,20 +102,16 @@ def test_a_file_appears_when_it_is_whole(
 
 @pytest.mark.slow
 @SUFFIXES
-def test_a_killed_run_goes_on_to_the_same_bytes(
-    table: Path, scripted: Any, right_answer: Any, tmp_path: Path, suffix: str
-) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(table: Path, scripted: Any, tmp_path: Path, suffix: str) -> None:
     """After kill -9, the same command scores only the rest, and its file is that of a run without interruption."""
     stuck, path, checkpoint, size = threading.Event(), tmp_path / f"p{suffix}", tmp_path / "run.ruo", -1
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        answer = right_answer(body, headers)
+    def wait_s(number: int) -> float:
         if number == 60:
             stuck.set()
-        answer.wait_s = 30 if 60 <= number < 68 else 0
-        return answer
+        return 30 if 60 <= number < 68 else 0
 
-    server = scripted(script)
+    server = scripted(late(wait_s))
     command = [sys.executable, "-m", "ruo", "score", str(table), server.url, "-o", str(path), "--keep", "id"]
     command += ["--chunk-size=10", "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
