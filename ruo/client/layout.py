@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Layout:
             raise ArgumentError("argmax=True needs an output for each class, the model has one; leave argmax out.")
         predictions = _ARGMAX if self.argmax else self.names or [f"prediction_{index}" for index in range(outputs)]
         names = [*kept, *(predictions if outputs else ()), *(["label"] if has_label else [])]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
             raise ArgumentError(
                 f"The predictions would have the column {twice!r} twice; rename the kept column or use prediction_names."
             )

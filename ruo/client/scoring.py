@@ -30,7 +30,7 @@ from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
 from ruo.tables import ModelInput, Source, TableOptions, open_table
 
 
-@takes_options()
+@takes_options
 def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
     """Score every row of a table with the model on a server; the predictions come back in row order.
 
@@ -68,7 +68,7 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     return scores
 
 
-@takes_options()
+@takes_options
 async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
     """`score_csv` for use with `await`: the same result, without blocking the running loop.
 
@@ -89,7 +89,7 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
     return scores
 
 
-@takes_options("pipelined", "errors", "prediction_names", "argmax")
+@takes_options
 def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
     """Score a table of any length block by block, in row order and in bounded memory.
 
@@ -110,7 +110,7 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     return _Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).blocks()
 
 
-@takes_options("pipelined")
+@takes_options
 def score_to_file(
     source: Source, url: str | Sequence[str], path: FilePath, **options: Unpack[FileKeywords]
 ) -> ScoredFile:
