@@ -117,6 +117,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
         raise

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -18,14 +17,12 @@ class Progress:
         self._is_drawn = is_interactive() if wanted is None else wanted
         self._expected_rows = expected_rows
         self._rows = 0
-        self._drawn: tuple[int, ...] = ()
         self._bar: Any = None
 
     async def __aenter__(self) -> Self:
         if self._is_drawn:
             from tqdm.auto import tqdm  # slow to import, and seldom needed
 
-            self._began = time.monotonic()
             self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring")
             self._ticker = asyncio.create_task(self._keep_fresh())
         return self
@@ -48,12 +45,7 @@ class Progress:
             self._refresh()
 
     def _refresh(self) -> None:
-        """Draw the bar where a row, or a second, has come since."""
         total = self._expected_rows() or 0
-        shown = self._rows, total, int(time.monotonic() - self._began)
-        if shown == self._drawn:
-            return
-        self._drawn = shown
         if total and (abs(total - (self._bar.total or 0)) > total / 100 or total == self._rows != self._bar.total):
             began = self._bar.start_t
             self._bar.reset(total)  # the only way to tell a notebook's bar; it would start the clock anew

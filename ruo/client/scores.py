@@ -256,7 +256,8 @@ def merge(parts: Sequence[Path], out: Path) -> int:
             else:
                 whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
         except _UNREADABLE as error:
-            raise CheckpointError(f"The parts cannot be joined to {out}: {str(error).splitlines()[0]}.") from error
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"The parts cannot be joined to {out}: {reason}.") from error
     return int(facts["rows"])
 
 
