@@ -8,18 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 
-from ruo.cli.serve import serve
-from ruo.cli.status import status
-from ruo.client.command import ScoreCommand, keywords
+from ruo.cli import ScoreCommand, keywords, serve, status
 from ruo.errors import ArgumentError, RuoError, needs
-
-if TYPE_CHECKING:
-    from ruo.client.scores import Scores
-    from ruo.client.writer import ScoredFile
 
 _SOME_FAILED = 3
 _EPILOG = (
@@ -126,11 +120,9 @@ def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) ->
 
     options = keywords(given)
     with _interruptible(_RESUMED if given["checkpoint"] else "nothing is kept without --checkpoint"):
-        if path is None:
-            scores: Scores | ScoredFile = score_csv(source, list(url), **options)
-        else:
-            scores = score_to_file(source, list(url), path, **options)
-            click.echo(f"Predictions: {path}")
+        scores = score_to_file(source, url, path, **options) if path else score_csv(source, url, **options)
+    if path:
+        click.echo(f"Predictions: {path}")
     click.echo(repr(scores))
     for failure in scores.errors:
         click.echo(str(failure), err=True)

@@ -6,17 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from ruo.client.event_loop import LoopThread
-from ruo.client.layout import Layout, to_pandas
 from ruo.client.options import ScoreOptions
 from ruo.client.records import ModelInfo
 from ruo.client.scoring import score_csv
 from ruo.client.send import Client
 from ruo.errors import ArgumentError, ScoringError, TableError
-from ruo.tables import open_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,12 +51,14 @@ class Scorer:
         return type(batch).from_arrays(columns, names=[*kept.column_names, *predictions.columns])
 
     def _predict(self, frame: Any, names: Sequence[str]) -> pd.DataFrame:
-        if not len(frame):
-            predictions = self._of_no_rows(frame)
-        else:
-            scores = score_csv(frame, self.url, keep=self.keep or (), progress=False, **self.options)
-            self._require_same_model(scores.model)
-            predictions = scores.to_pandas().drop(columns=["label", *(self.keep or ())], errors="ignore")
+        only_part = None if len(frame) else (0, 1)  # a part may have no rows
+        keep = self.keep or ()
+        scores = score_csv(frame, self.url, keep=keep, progress=False, shard=only_part, **self.options)
+        self._require_same_model(scores.model)
+        if not scores.predictions.shape[1]:
+            message = "how many outputs its model has, which a batch without rows needs; leave such batches out"
+            raise ScoringError(f"The server does not say {message}.")
+        predictions = scores.to_pandas().drop(columns=["label", *keep], errors="ignore")
         if double := sorted(set(names) & set(predictions.columns)):
             raise TableError(f"The batch has a column {double[0]!r} already; pass keep= without it.")
         return predictions
@@ -71,16 +70,6 @@ class Scorer:
                 f"The scorer was made for {self.model.version_named()} of model {self.model.name!r}, and "
                 f"{model.version_named()} answered; make a new scorer and begin again."
             )
-
-    def _of_no_rows(self, frame: Any) -> pd.DataFrame:
-        shape, options = self.model.output_shape, ScoreOptions(keep=self.keep or (), **self.options)
-        if shape is None or -1 in shape[1:]:
-            message = (
-                "does not say how many outputs its model has, which a batch without rows needs; leave such batches out"
-            )
-            raise ScoringError(f"The server {message}.")
-        layout = Layout(options.prediction_names, options.argmax, open_table(frame, options.of_table).classes)
-        return to_pandas(layout.frame(np.empty((0, *shape[1:]), np.float32), None, None), None)
 
 
 def scorer(url: str | Sequence[str], *, keep: Sequence[str] | None = None, **options: Any) -> Scorer:
@@ -119,13 +108,12 @@ def scorer(url: str | Sequence[str], *, keep: Sequence[str] | None = None, **opt
     refused = [name for name in _OF_A_WHOLE_TABLE if name in options]
     if refused:
         raise ArgumentError(f"{refused[0]}= is for a whole table, and a scorer gets batches; leave it out.")
-    urls = [url] if isinstance(url, str) else list(url)
+    client = Client(url, ScoreOptions(keep=keep or (), **options))
+
+    async def learn_model() -> ModelInfo:
+        async with client.http, client.servers:
+            return await client.learn_model(None, list(options.get("inputs") or ()))
+
     with LoopThread() as loop:
-        client = Client(urls, ScoreOptions(keep=keep or (), **options))
-        model = loop.run(_learn_model(client, list(options.get("inputs") or ())))
+        model = loop.run(learn_model())
     return Scorer(client.addresses(), None if keep is None else list(keep), dict(options), model)
-
-
-async def _learn_model(client: Client, inputs: Sequence[str]) -> ModelInfo:
-    async with client.http, client.servers:
-        return await client.learn_model(None, inputs)

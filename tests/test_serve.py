@@ -87,6 +87,8 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path: Path) -> None:
             result = CliRunner().invoke(main, ["serve", *arguments])
             assert result.exit_code == 2
             assert re.fullmatch(rf"(Loading .* \.\.\.\n)?Error: {sentence}\n", result.output), result.output
+    result = CliRunner().invoke(main, ["serve", "nothing.keras", "--port=0", "--host=0.0.0.0"])
+    assert result.output.startswith("Whoever reaches this machine can use it; --token asks for one.\n")
 
 
 def test_the_next_free_port_is_taken() -> None:

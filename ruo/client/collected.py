@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -14,18 +14,32 @@ from ruo.tables import NO_LABEL, Labels, number_classes
 from ruo.wire.messages import Array
 
 
-class Consistency:
-    """Checks that all answers come from one version and one file of the model, unless it may change."""
+class Tally:
+    """The requests, failures and rows so far, all of one version and file of the model, unless it may change."""
 
     def __init__(self, allow_version_change: bool) -> None:
         self.model: ModelInfo  # as the server describes it before the first answer, then as the answers name it
+        self.records: list[RequestRecord] = []
+        self.errors: list[ScoringError] = []
+        self.scored = 0  # rows with predictions
         self._allow_version_change = allow_version_change
+        self._all_name_file = True
 
-    def error(self, answer: Answer) -> ScoringError | None:
-        """The answer's own error, or the error that another model gave it."""
-        if answer.predictions is None:
-            return answer.error
-        record, began = answer.record, self.model
+    def add(self, answer: Answer) -> Answer:
+        """Count an answer; gives it back, with an error in place of predictions that another model gave."""
+        record = answer.record
+        if answer.error is None and (error := self._of_another_model(record)) is not None:
+            answer = answer._replace(predictions=None, error=error)
+        self.records.append(record)
+        if answer.error is not None:
+            self.errors.append(answer.error)
+        else:
+            self.scored += record.rows
+            self._all_name_file &= bool(record.sha256)
+        return answer
+
+    def _of_another_model(self, record: RequestRecord) -> ScoringError | None:
+        began = self.model
         now = began._replace(version=record.version or began.version, sha256=record.sha256 or began.sha256)
         is_same = began.version in ("", now.version) and began.sha256 in ("", now.sha256)
         if not is_same and not self._allow_version_change:
@@ -35,28 +49,6 @@ class Consistency:
             )
             return ScoringError(message, record.start, record.start + record.rows)
         self.model = now
-        return None
-
-
-class Tally(Consistency):
-    """The requests, failures and rows so far, without the predictions."""
-
-    def __init__(self, allow_version_change: bool) -> None:
-        super().__init__(allow_version_change)
-        self.records: list[RequestRecord] = []
-        self.errors: list[ScoringError] = []
-        self.scored = 0  # rows with predictions
-        self._all_name_file = True
-
-    def add(self, answer: Answer) -> ScoringError | None:
-        """Count an answer, and return its error, if any."""
-        record = answer.record
-        self.records.append(record)
-        if (error := self.error(answer)) is not None:
-            self.errors.append(error)
-            return error
-        self._all_name_file &= bool(record.sha256)
-        self.scored += record.rows
         return None
 
     def account_for(self, rows: int) -> None:
@@ -84,32 +76,29 @@ class Tally(Consistency):
         return int(rows[np.searchsorted(rows.cumsum(), rows.sum() / 2)])
 
 
-class Collected(Tally):
-    """All answers so far; `expected_rows` gives the rows of the table, as far as they are known."""
+class Collected:
+    """The predictions, labels and kept columns of all answers, in row order."""
 
-    def __init__(self, allow_version_change: bool, expected_rows: Callable[[], int | None]) -> None:
-        super().__init__(allow_version_change)
-        self._predictions = _GrowingArray(np.float32, np.nan, expected_rows)
-        self._labels = _GrowingArray(np.int64, NO_LABEL, expected_rows)
-        self._label_names = _GrowingArray(np.object_, None, expected_rows)
+    def __init__(self) -> None:
+        self._predictions = _GrowingArray(np.nan)
+        self._numbers = _GrowingArray(NO_LABEL)
+        self._names = _GrowingArray(None)
         self._kept: dict[int, pl.DataFrame] = {}
 
-    def add(self, answer: Answer) -> ScoringError | None:
-        """Keep an answer, and return its error, if any."""
+    def add(self, answer: Answer) -> None:
+        """Keep what an answer has of its rows."""
         start, labels = answer.record.start, answer.labels
         if labels is not None:
-            (self._label_names if labels.dtype == np.object_ else self._labels).put(start, labels)
+            (self._names if labels.dtype == np.object_ else self._numbers).put(start, labels)
         if answer.kept is not None:
             self._kept[start] = answer.kept
-        error = super().add(answer)
-        if error is None and answer.predictions is not None:
+        if answer.predictions is not None:
             self._predictions.put(start, answer.predictions)
-        return error
 
-    def predictions(self, rows: int) -> Predictions:
-        """The predictions of the first `rows` rows; NaN for rows without an answer."""
+    def predictions(self, rows: int, row_shape: tuple[int, ...] | None) -> Predictions:
+        """The predictions of the first `rows` rows, NaN for rows without; of `row_shape` where no row has any."""
         predictions = self._predictions.rows(rows)
-        return np.full((rows, 0), np.nan, np.float32) if predictions is None else predictions
+        return np.full((rows, *(row_shape or (0,))), np.nan, np.float32) if predictions is None else predictions
 
     def labels(self, rows: int, classes: Sequence[str] | None) -> tuple[Labels | None, list[str] | None, int | None]:
         """The labels of the first `rows` rows as class indices, and the names of classes that are labelled by name.
@@ -117,13 +106,12 @@ class Collected(Tally):
         These are numbered as in `classes`, if all of them are there, else in sorted order. In place of the labels None,
         and the first row without exactly one class, if there is one.
         """
-        names, labels, known = self._label_names.rows(rows), self._labels.rows(rows), None
+        names, labels, known = self._names.rows(rows), self._numbers.rows(rows), None
         if names is not None:
             labels, known = number_classes(names, classes if set(names) - {None} <= set(classes or ()) else None)
-        if labels is None or not rows:
+        if labels is None or not (labels == NO_LABEL).any():
             return labels, known, None
-        unclear = int((labels == NO_LABEL).argmax())
-        return (None, known, unclear) if labels[unclear] == NO_LABEL else (labels, known, None)
+        return None, known, int((labels == NO_LABEL).argmax())
 
     def kept(self, rows: int) -> pl.DataFrame | None:
         """The kept columns of the first `rows` rows; null for rows without an answer."""
@@ -135,34 +123,27 @@ class Collected(Tally):
 
 
 class _GrowingArray:
-    """An array that grows by `put`, from the expected length; `fill` stands where nothing was put."""
+    """An array that grows by `put`, so that no answer is held twice; `fill` stands where nothing was put."""
 
-    def __init__(self, dtype: type[np.generic], fill: float | None, expected: Callable[[], int | None]) -> None:
-        self._dtype = dtype
+    def __init__(self, fill: float | None) -> None:
         self._fill = fill
-        self._expected = expected
         self._array: Array | None = None
-        self._end = 0  # nothing is written beyond it, so that the system has not provided that memory yet
 
     def put(self, start: int, values: Array) -> None:
         stop = start + len(values)
-        array = self._filled_up_to(start, stop, values.shape[1:])
-        array[start:stop] = values
-        self._end = max(self._end, stop)
+        if self._array is None:
+            self._array = np.full((stop, *values.shape[1:]), self._fill, values.dtype)
+        elif stop > len(self._array):
+            self._resize(self._array, stop * 9 // 8)
+        self._array[start:stop] = values
 
     def rows(self, count: int) -> Array | None:
         """The first `count` elements; None if nothing was put."""
-        return None if self._array is None else self._filled_up_to(count, count, self._array.shape[1:])[:count]
-
-    def _filled_up_to(self, end: int, size: int, shape: tuple[int, ...]) -> Array:
-        """The array, with at least `size` elements, of which those before `end` are defined."""
-        if self._array is None:
-            guess = (self._expected() or 0) * 33 // 32
-            self._array = np.empty((max(size, guess), *shape), self._dtype)
-        old = len(self._array)
-        if old < size:
-            self._array.resize((max(size, old + old // 8), *shape), refcheck=False)  # no view of it exists yet
-        if self._end < end:
-            self._array[self._end : end] = self._fill
-            self._end = end
+        if self._array is not None:
+            self._resize(self._array, count)
         return self._array
+
+    def _resize(self, array: Array, rows: int) -> None:
+        old = len(array)
+        array.resize((rows, *array.shape[1:]), refcheck=False)  # no view of it exists yet
+        array[old:] = self._fill

@@ -1,10 +1,9 @@
 """An event loop in its own thread, so that a synchronous call works under a running loop; and the lag of a loop."""
 
 import asyncio
-import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, Self, TypeVar
+from collections.abc import Awaitable
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -24,20 +23,20 @@ class LoopThread:
         self._thread.join()
         self._loop.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Wait for the coroutine's result, and call `meanwhile` ten times a second; an interrupt cancels the coroutine."""
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Wait for the result of an awaitable on the loop; an interrupt cancels it."""
         ended = threading.Event()
 
         async def watched() -> T:
             try:
-                return await coroutine
+                return await awaitable
             finally:
                 ended.set()
 
         future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
-            while meanwhile and not concurrent.futures.wait([future], 0.1).done:
-                meanwhile()
+            while not ended.wait(0.1):  # in short waits, since polars' handler of SIGINT lets none end a long one
+                pass
             return future.result()
         except BaseException:
             future.cancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,7 @@ class Layout:
             raise ArgumentError("argmax=True needs an output for each class, the model has one; leave argmax out.")
         predictions = _ARGMAX if self.argmax else self.names or [f"prediction_{index}" for index in range(outputs)]
         names = [*kept, *(predictions if outputs else ()), *(["label"] if has_label else [])]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
             raise ArgumentError(
                 f"The predictions would have the column {twice!r} twice; rename the kept column or use prediction_names."
             )
@@ -68,19 +70,14 @@ class Layout:
     def _labels(self, labels: Labels, outputs: int) -> pl.Series:
         if labels.dtype == np.object_:
             return pl.Series(labels, dtype=pl.String)
-        return self._named(labels, outputs) if self.argmax else _numbered(labels)
+        return self._named(labels, outputs) if self.argmax else pl.Series(labels).replace(NO_LABEL, None)
 
     def _named(self, classes: Array, outputs: int) -> pl.Series:
         """The names of the classes where they are known, else their numbers."""
         names = self.names or self.classes
         if names is None or len(names) != outputs or classes.max(initial=0) >= outputs:
-            return _numbered(classes)
+            return pl.Series(classes).replace(NO_LABEL, None)
         return pl.Series(np.array([*names, None], np.object_)[classes], dtype=pl.String)  # the last one is NO_LABEL's
-
-
-def _numbered(classes: Array) -> pl.Series:
-    numbers = pl.Series(classes)
-    return numbers.set(numbers == NO_LABEL, None) if (classes == NO_LABEL).any() else numbers
 
 
 def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
@@ -99,6 +96,17 @@ def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
     return pd.DataFrame(columns, None if index is None else index[: len(frame)])
 
 
+def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
+    """Refuse a file that cannot hold predictions, or that is one of `others`, each with what it is."""
+    if file.suffix not in (".csv", ".parquet"):
+        raise ArgumentError(f"{file} must end in .csv or .parquet.")
+    if not file.parent.is_dir():
+        raise ArgumentError(f"The folder {file.parent} does not exist; make it, or name another file.")
+    for what, other in others:
+        if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == file.resolve():
+            raise ArgumentError(f"{file} is {what}; write to another file.")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
@@ -109,6 +117,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
         raise

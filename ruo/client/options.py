@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -176,27 +176,17 @@ def entries(group: type) -> dict[str, str]:
     return {entry.partition(" : ")[0]: entry for entry in re.split(r"\n(?=\w)", text)}
 
 
-def takes_options(*without: str) -> Callable[[F], F]:
-    """Show the options in the signature and docstring of a function that takes them as `**options`."""
-    documented = {name: entry for group in GROUPS.values() for name, entry in entries(group).items()}
-    text = "\n".join(entry for name, entry in documented.items() if name not in without)
-    hints = get_type_hints(ScoreOptions)
-    keywords = [
-        inspect.Parameter(
-            option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hints[option.name]
-        )
-        for option in fields(ScoreOptions)
-        if option.name not in without
-    ]
-
-    def decorate(function: F) -> F:
-        signature = inspect.signature(function)
-        own = list(signature.parameters.values())[:-1]
-        function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
-        function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
-        return function
-
-    return decorate
+def takes_options(function: F) -> F:
+    """Show the keywords that a function takes as `**options` in its signature and docstring."""
+    signature = inspect.signature(function)
+    *own, options = signature.parameters.values()
+    taken = get_args(options.annotation)[0].__annotations__  # those of Unpack[...]
+    known = inspect.signature(ScoreOptions, eval_str=True).parameters
+    keywords = [option.replace(kind=option.KEYWORD_ONLY) for name, option in known.items() if name in taken]
+    text = "\n".join(entry for group in GROUPS.values() for name, entry in entries(group).items() if name in taken)
+    function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
+    function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
+    return function
 
 
 def _require_known(name: str, value: object, literal: Any) -> None:

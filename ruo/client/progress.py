@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -18,20 +17,20 @@ class Progress:
         self._is_drawn = is_interactive() if wanted is None else wanted
         self._expected_rows = expected_rows
         self._rows = 0
-        self._drawn: tuple[int, ...] = ()
         self._bar: Any = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         if self._is_drawn:
             from tqdm.auto import tqdm  # slow to import, and seldom needed
 
-            self._began = time.monotonic()
             self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring")
+            self._ticker = asyncio.create_task(self._keep_fresh())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.refresh()
+    async def __aexit__(self, *_: object) -> None:
         if self._bar is not None:
+            self._ticker.cancel()
+            self._refresh()
             self._bar.close()
 
     def advance(self, record: RequestRecord) -> None:
@@ -40,15 +39,13 @@ class Progress:
         if record.resumed and self._bar is not None:
             self._bar.initial += record.rows
 
-    def refresh(self) -> None:
-        """Draw the bar where a row, or a second, has come since."""
-        if self._bar is None:
-            return
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            self._refresh()
+
+    def _refresh(self) -> None:
         total = self._expected_rows() or 0
-        shown = self._rows, total, int(time.monotonic() - self._began)
-        if shown == self._drawn:
-            return
-        self._drawn = shown
         if total and (abs(total - (self._bar.total or 0)) > total / 100 or total == self._rows != self._bar.total):
             began = self._bar.start_t
             self._bar.reset(total)  # the only way to tell a notebook's bar; it would start the clock anew
@@ -56,12 +53,6 @@ class Progress:
         # not update(), which draws nothing between answers, and whose rate is that of the last burst of them
         self._bar.n = self._rows
         self._bar.refresh()
-
-    async def keep_fresh(self) -> None:
-        """Draw the bar ten times a second until cancelled."""
-        while True:
-            await asyncio.sleep(_REFRESH_S)
-            self.refresh()
 
 
 def is_interactive() -> bool:

@@ -1,20 +1,16 @@
 """What is sent and what comes back: a chunk of rows, the record of its request, its answer, and the model behind it."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import polars as pl
 
 from ruo.errors import ScoringError
+from ruo.tables import Labels
 from ruo.wire import ONLY, Encoded
 from ruo.wire.messages import Array
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from ruo.tables import Labels
 
 
 class TensorInfo(NamedTuple):
@@ -27,8 +23,7 @@ class TensorInfo(NamedTuple):
     @property
     def width(self) -> int | None:
         """The columns of a table that it takes, None for any number."""
-        is_known = self.shape is not None and -1 not in self.shape[1:]
-        return math.prod(self.shape[1:]) if self.shape and is_known else None
+        return math.prod(self.shape[1:]) if self.shape and -1 not in self.shape[1:] else None
 
 
 class ModelInfo(NamedTuple):

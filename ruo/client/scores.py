@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.layout import Layout, to_pandas, whole_file
+from ruo.client.layout import Layout, require_writable, to_pandas, whole_file
 from ruo.client.records import ModelInfo, RequestRecord
-from ruo.errors import ArgumentError, CheckpointError, ScoringError
+from ruo.errors import CheckpointError, ScoringError
 from ruo.tables import Labels, Span
 
 if TYPE_CHECKING:
@@ -71,16 +71,27 @@ class Choices(NamedTuple):
     concurrency: int
 
 
+class ScoredBlock(NamedTuple):
+    """Consecutive rows, from row `start` on."""
+
+    start: int
+    predictions: Predictions  # (rows, outputs) float32
+    labels: Labels | None  # (rows,) class indices, or names of a text column; None if the table has no labels
+    kept: pl.DataFrame | None = None  # the kept columns
+
+
+@dataclass(repr=False, kw_only=True)
 class Outcome:
     """What a run of any length leaves: the requests, the failures, and who answered."""
 
     timings: Timings
     model: ModelInfo
-    records: list[RequestRecord]
-    errors: list[ScoringError]
-    not_scored: int
-    not_finite: int
-    key: dict[str, Any]
+    records: list[RequestRecord] = field(default_factory=list)
+    errors: list[ScoringError] = field(default_factory=list)
+    choices: Choices | None = None
+    not_scored: int = 0
+    not_finite: int = 0
+    key: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -173,15 +184,7 @@ class Scores(Outcome):
 
     predictions: Predictions
     labels: Labels | None
-    timings: Timings
-    model: ModelInfo
-    records: list[RequestRecord] = field(default_factory=list)
-    errors: list[ScoringError] = field(default_factory=list)
-    choices: Choices | None = None
-    not_scored: int = 0
-    not_finite: int = 0
     index: pd.Index | None = None
-    key: dict[str, Any] = field(default_factory=dict)
     classes: list[str] | None = None
     kept_columns: pl.DataFrame | None = field(default=None, repr=False)
     layout: Layout = field(default_factory=Layout)
@@ -232,10 +235,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
     Raises CheckpointError for a part that is missing, double, not completely scored, or of another table, model or run.
     """
-    if out.suffix not in (".parquet", ".csv"):
-        raise ArgumentError(f"{out} must end in .parquet or .csv.")
-    if out.resolve() in {part.resolve() for part in parts}:
-        raise ArgumentError(f"{out} is one of the parts; write the whole to another file.")
+    require_writable(out, [("one of the parts", part) for part in parts])
     opened = sorted((_open(path) for path in parts), key=lambda part: part.span.part)
     filled = [part for part in opened if part.facts["rows"]]
     if not filled:
@@ -248,17 +248,16 @@ def merge(parts: Sequence[Path], out: Path) -> int:
     _check_spans(opened, first.span.of)
     facts = {**first.facts, "rows": sum(part.facts["rows"] for part in filled)}
     del facts["shard"]
-    unfinished = out.with_name(out.name + ".unfinished")
-    try:
-        whole = pl.concat([part.frame for part in filled])
-        if out.suffix == ".csv":
-            whole.sink_csv(unfinished)
-        else:
-            whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
-        unfinished.replace(out)
-    except _UNREADABLE as error:
-        unfinished.unlink(missing_ok=True)
-        raise CheckpointError(f"The parts cannot be joined to {out}: {str(error).splitlines()[0]}.") from error
+    with whole_file(out) as unfinished:
+        try:
+            whole = pl.concat([part.frame for part in filled])
+            if out.suffix == ".csv":
+                whole.sink_csv(unfinished)
+            else:
+                whole.sink_parquet(unfinished, metadata={METADATA: json.dumps(facts)})
+        except _UNREADABLE as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"The parts cannot be joined to {out}: {reason}.") from error
     return int(facts["rows"])
 
 
@@ -273,8 +272,7 @@ def _open(path: Path) -> _Part:
         key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
         key["columns"] = ", ".join(frame.collect_schema())
     except _UNREADABLE:
-        message = f"{path} is not a part; parts are Parquet files written by `ruo score --shard`."
-        raise CheckpointError(message) from None
+        raise CheckpointError(f"{path} is not a part; `ruo score --shard` writes parts, as Parquet files.") from None
     if span is None:
         raise CheckpointError(f"{path} is of a whole table; there is nothing to merge.")
     if missing:
@@ -284,12 +282,10 @@ def _open(path: Path) -> _Part:
 
 def _check_spans(parts: list[_Part], of: int) -> None:
     numbers = [part.span.part for part in parts]
-    missing = next((number for number in range(of) if number not in numbers), None)
-    if missing is not None:
-        raise CheckpointError(f"Of {of} parts, counted from 0, number {missing} is missing.")
-    double = next((number for number in numbers if numbers.count(number) > 1), None)
-    if double is not None:
-        raise CheckpointError(f"Part {double} is given twice; name it once.")
+    for number in range(of):
+        if (count := numbers.count(number)) != 1:
+            what = "given twice; name it once" if count else "missing"
+            raise CheckpointError(f"Of {of} parts, counted from 0, number {number} is {what}.")
     for before, after in itertools.pairwise(parts):
         if before.span.end != after.span.begin:
             raise CheckpointError(f"{before.path} and {after.path} do not join: rows are missing or double.")

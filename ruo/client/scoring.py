@@ -1,26 +1,36 @@
-"""A whole table to its predictions: `score_csv`, `ascore_csv`, `iter_scores` and `score_to_file` over one core.
+"""A whole table to its predictions: `score_csv`, `ascore_csv`, `iter_scores` and `score_to_file` over one run.
 
 The server describes its model first, since the table is read in the model's datatype. Then reading, sending and
 receiving overlap, with no more than a few chunks in memory.
 """
 
 import asyncio
-import os
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-from ruo.client.event_loop import LoopThread
+import orjson
+
+from ruo.client.checkpoint import Checkpoint
+from ruo.client.collected import Collected, Tally
+from ruo.client.event_loop import LoopLag, LoopThread
+from ruo.client.layout import Layout, require_writable, whole_file
 from ruo.client.options import BlockKeywords, FileKeywords, FilePath, ScoreKeywords, ScoreOptions, takes_options
+from ruo.client.pace import Pace
+from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
-from ruo.client.run import Run, ScoredBlock
-from ruo.client.scores import Scores
-from ruo.client.writer import ScoredFile
-from ruo.errors import ArgumentError
-from ruo.tables import Source
+from ruo.client.records import Answer
+from ruo.client.scores import Choices, ScoredBlock, Scores
+from ruo.client.send import Client
+from ruo.client.writer import ScoredFile, Writer
+from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
+from ruo.tables import ModelInput, Source, TableOptions, open_table
 
 
-@takes_options()
+@takes_options
 def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
     """Score every row of a table with the model on a server; the predictions come back in row order.
 
@@ -51,14 +61,14 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     >>> scores = score_csv("testset.csv", "http://localhost:8000")
     >>> scores.predictions.argmax(axis=1)
     """
-    run = Run(source, url, ScoreOptions(**options))
-    with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
-        scores = loop.run(run.score(bar), meanwhile=bar.refresh)
+    run = _Run(source, url, ScoreOptions(**options))
+    with LoopThread() as loop:
+        scores = loop.run(run.score())
     run.warn_of_labels()
     return scores
 
 
-@takes_options()
+@takes_options
 async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
     """`score_csv` for use with `await`: the same result, without blocking the running loop.
 
@@ -73,18 +83,13 @@ async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack
     --------
     >>> scores = await ascore_csv("testset.csv", "http://localhost:8000")
     """
-    run = await asyncio.to_thread(Run, source, url, ScoreOptions(**options))
-    with Progress(run.options.progress, run.table.expected_rows) as bar:
-        ticker = asyncio.create_task(bar.keep_fresh())
-        try:
-            scores = await run.score(bar)
-        finally:
-            ticker.cancel()
+    run = await asyncio.to_thread(_Run, source, url, ScoreOptions(**options))
+    scores = await run.score()
     run.warn_of_labels()
     return scores
 
 
-@takes_options("pipelined", "errors", "prediction_names", "argmax")
+@takes_options
 def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
     """Score a table of any length block by block, in row order and in bounded memory.
 
@@ -102,10 +107,10 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     >>> for block in iter_scores("testset.csv", "http://localhost:8000"):
     ...     print(block.start, block.predictions.shape)
     """
-    return Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).iterate()
+    return _Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).blocks()
 
 
-@takes_options("pipelined")
+@takes_options
 def score_to_file(
     source: Source, url: str | Sequence[str], path: FilePath, **options: Unpack[FileKeywords]
 ) -> ScoredFile:
@@ -134,21 +139,158 @@ def score_to_file(
     >>> written = score_to_file("flows.csv", "http://localhost:8000", "scored.parquet", keep=["Flow ID"])
     >>> written.rows, written.failures
     """
-    file, all_options = Path(path), ScoreOptions(**options)
-    _require_writable(file, source, all_options)
-    run = Run(source, url, all_options)
-    with Progress(run.options.progress, run.table.expected_rows) as bar, LoopThread() as loop:
-        return loop.run(run.write(file, bar), meanwhile=bar.refresh)
-
-
-def _require_writable(file: Path, source: object, options: ScoreOptions) -> None:
-    if file.suffix not in (".csv", ".parquet"):
-        raise ArgumentError(f"{file} must end in .csv or .parquet.")
-    if options.shard and file.suffix == ".csv":
+    file, given = Path(path), ScoreOptions(**options)
+    others = [("the table itself", getattr(source, "source", source)), ("the checkpoint itself", given.checkpoint)]
+    require_writable(file, others)
+    if given.shard and file.suffix == ".csv":
         raise ArgumentError(f"{file} is for a part of a table, which can only be merged as .parquet; name such a file.")
-    if not file.parent.is_dir():
-        raise ArgumentError(f"The folder {file.parent} does not exist; make it, or name another file.")
-    taken = {"the table": getattr(source, "source", source), "the checkpoint": options.checkpoint}
-    for what, other in taken.items():
-        if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == file.resolve():
-            raise ArgumentError(f"{file} is {what} itself; write the predictions to another file.")
+    run = _Run(source, url, given)
+    with LoopThread() as loop:
+        return loop.run(run.write(file))
+
+
+class _Run:
+    """One table, the servers that score it, and how; for one call of `score`, `write` or `blocks`."""
+
+    def __init__(self, source: Source, url: str | Sequence[str], options: ScoreOptions) -> None:
+        self._began = time.perf_counter()
+        self._unclear_label: int | None = None
+        self._key: asyncio.Task[dict[str, Any]] | None = None
+        self._options = options
+        self._client = Client(url, options)
+        self._table = open_table(source, options.of_table, options.shard)
+        self._layout = Layout(options.prediction_names, options.argmax, self._table.classes)
+        self._tally = Tally(options.allow_version_change)
+
+    async def score(self) -> Scores:
+        """Score the table and collect all answers."""
+        collected = Collected()
+        try:
+            async with self._answers() as answers:
+                self._check_layout()
+                async for answer in answers:
+                    collected.add(answer)
+                return await self._scores(collected)
+        except (ScoringError, CheckpointError) as error:
+            if self._tally.records:
+                error.scores = await self._scores(collected)
+            raise
+
+    async def write(self, path: Path) -> ScoredFile:
+        """Score the table and write its predictions while they come."""
+        with whole_file(path) as unfinished:
+            async with self._answers(in_order=True) as answers:
+                self._check_layout()
+                async with Writer(unfinished, path.suffix, self._layout, self._row_shape()) as writer:
+                    async for answer in answers:
+                        await writer.put(answer)
+                    rows = self._pipeline.rows
+                    written = ScoredFile(path, rows, writer.row_shape or (), **await self._outcome())
+                    await writer.finish(written.facts(rows))
+        return written
+
+    def blocks(self) -> Iterator[ScoredBlock]:
+        """Score the table and yield it block by block."""
+        with LoopThread() as loop:
+            blocks = self._blocks()
+            try:
+                while (block := loop.run(anext(blocks, None))) is not None:
+                    yield block
+            finally:
+                loop.run(blocks.aclose())
+
+    def warn_of_labels(self) -> None:
+        """Warn that there are no labels."""
+        if (row := self._unclear_label) is not None:
+            warn(f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None.")
+
+    async def _blocks(self) -> AsyncGenerator[ScoredBlock, None]:
+        async with self._answers(in_order=True) as answers:
+            async for answer in answers:
+                self._tally.records.clear()  # a table without end must not fill the memory
+                if answer.predictions is not None:
+                    yield ScoredBlock(answer.record.start, answer.predictions, answer.labels, answer.kept)
+
+    @asynccontextmanager
+    async def _answers(self, in_order: bool = False) -> AsyncIterator[AsyncIterator[Answer]]:
+        """Every row once, checked and counted; where an error ends the run, its answer comes first."""
+        options, client, table = self._options, self._client, self._table
+        bar = Progress(options.progress, table.expected_rows)
+        stored = Checkpoint(options.checkpoint) if options.checkpoint else nullcontext()
+        async with bar, LoopLag() as self._lag, stored as checkpoint, client.http, client.servers:
+            stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
+            model = self._tally.model = await client.learn_model(stored_version, table.inputs or ())
+            table.match(model.name, [ModelInput(tensor.name, tensor.width) for tensor in model.inputs])
+            if checkpoint or table.span:
+                self._key = asyncio.create_task(asyncio.to_thread(self._describe))
+            if checkpoint and self._key:
+                await checkpoint.begin(await self._key)
+            pace = Pace(options.chunk_size, options.concurrency, len(client.servers))
+            async with Pipeline(table, client, pace, options.pipelined, checkpoint) as self._pipeline:
+                yield self._checked(self._pipeline.answers(in_order), bar)
+                await client.require_same_model()
+
+    async def _checked(self, answers: AsyncIterator[Answer], bar: Progress) -> AsyncIterator[Answer]:
+        async for given in answers:
+            bar.advance(given.record)
+            answer = self._tally.add(given)
+            yield answer
+            if answer.error is not None and self._options.errors == "raise":
+                raise answer.error
+        self._tally.account_for(self._pipeline.rows)
+
+    def _describe(self) -> dict[str, Any]:
+        """What must be the same for a run to resume an earlier one."""
+        options, of_table, model, span = self._options, self._table.options, self._client.model, self._table.span
+        key = {
+            "data": self._table.fingerprint(),
+            "shard": span and list(span),
+            "model": model.name,
+            "version": "" if options.allow_version_change else model.version,
+            "sha256": "" if options.allow_version_change else model.sha256,
+            "output": model.output_name,
+            "label_prefix": of_table.label_prefix,
+            "chunk_size": options.chunk_size,
+            "wire": self._client.wire.name,
+            "input_name": options.input_name,
+            "datatype": options.datatype,
+            **{name: value for name, value in vars(of_table).items() if value != getattr(TableOptions, name)},
+        }
+        as_it_is_stored: dict[str, Any] = orjson.loads(orjson.dumps(key))
+        return as_it_is_stored
+
+    def _row_shape(self) -> tuple[int, ...] | None:
+        """The shape of one prediction as far as the model's metadata tell it; (1,) for a single number."""
+        shape = (self._client.model.output_shape or (-1, -1))[1:] or (1,)
+        return None if -1 in shape else shape
+
+    def _check_layout(self) -> None:
+        """Refuse names that do not fit before anything is sent."""
+        if (shape := self._row_shape()) is not None:
+            self._layout.columns(math.prod(shape), self._table.kept, bool(self._table.labels))
+
+    async def _scores(self, collected: Collected) -> Scores:
+        rows, table = self._pipeline.rows, self._table
+        labels, classes, self._unclear_label = collected.labels(rows, self._options.prediction_names)
+        return Scores(
+            collected.predictions(rows, self._row_shape()),
+            labels,
+            index=table.index,
+            classes=table.classes or classes,
+            kept_columns=collected.kept(rows),
+            layout=self._layout,
+            **await self._outcome(),
+        )
+
+    async def _outcome(self) -> dict[str, Any]:
+        tally, pipeline, client = self._tally, self._pipeline, self._client
+        return {
+            "timings": tally.timings(self._began, pipeline.rows, pipeline.forming_s, self._lag.seconds),
+            "model": tally.model_of_all()._replace(output_name=client.model.output_name),
+            "records": tally.records,
+            "errors": tally.errors,
+            "choices": Choices(client.wire.name, tally.usual_rows(), pipeline.pace.in_flight),
+            "not_scored": pipeline.rows - tally.scored,
+            "not_finite": pipeline.not_finite,
+            "key": await self._key if self._key and self._table.span else {},
+        }

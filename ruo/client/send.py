@@ -33,7 +33,7 @@ _processes: set[int] = set()  # that have scored, of which a forked process inhe
 class Client:
     """Sends chunks to one or several servers that hold the same model, while `http` and `servers` are open."""
 
-    def __init__(self, urls: Sequence[str], options: ScoreOptions) -> None:
+    def __init__(self, urls: str | Sequence[str], options: ScoreOptions) -> None:
         _processes.add(os.getpid())
         if len(_processes) > 1:
             raise ScoringError(

@@ -141,8 +141,11 @@ class Servers:
         self._changed.set()
 
 
-def model_address(urls: Sequence[str]) -> tuple[list[str], str, str, str, str]:
+def model_address(urls: str | Sequence[str]) -> tuple[list[str], str, str, str, str]:
     """The servers' own addresses, and the protocol, model, version and label that the addresses name, or "" for each."""
+    urls = [urls] if isinstance(urls, str) else urls
+    if not urls:
+        raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
     bases, *named = (list(dict.fromkeys(filter(None, parts))) for parts in zip(*map(_parts, urls), strict=True))
     for what, values in zip(("protocols", "models", "versions", "labels"), named, strict=True):
         if len(values) > 1:

@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from ruo.client.layout import Layout
-from ruo.client.records import ModelInfo, RequestRecord
-from ruo.client.scores import METADATA, Choices, Outcome, Timings
-from ruo.errors import ScoringError
-from ruo.tables import Labels
-from ruo.wire.messages import Array
+from ruo.client.records import Answer
+from ruo.client.scores import METADATA, Outcome
 
 _WAITING = 2  # chunks
 _SLICE_ROWS = 10_000  # the text of so many rows at once is in memory, for each thread of polars
@@ -25,21 +22,13 @@ _GROUP_ROWS = 100_000  # of Parquet, fewer where they are wide; set by the colum
 _GROUP_CELLS = 4_000_000
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False)
 class ScoredFile(Outcome):
     """A file of predictions that `score_to_file` wrote; `row_shape` is that of one row's. The rest is as in `Scores`."""
 
     path: Path
     rows: int
     row_shape: tuple[int, ...]
-    timings: Timings
-    model: ModelInfo
-    records: list[RequestRecord]
-    errors: list[ScoringError]
-    choices: Choices
-    not_scored: int
-    not_finite: int
-    key: dict[str, Any]
 
     def __len__(self) -> int:
         return self.rows
@@ -48,25 +37,16 @@ class ScoredFile(Outcome):
         return self._summary(self.rows, self.row_shape)
 
 
-class _Rows(NamedTuple):
-    """Rows that follow those before; `predictions` are None where they were not scored."""
-
-    rows: int
-    predictions: Array | None
-    labels: Labels | None
-    kept: pl.DataFrame | None
-
-
 class Writer:
-    """Writes what is `put` during an `async with` block, in a thread; `facts` are the file's metadata at its end."""
+    """Writes the answers that are `put` during an `async with` block, in a thread."""
 
     def __init__(self, path: Path, suffix: str, layout: Layout, row_shape: tuple[int, ...] | None) -> None:
-        self.facts = ""
         self.row_shape = row_shape
         self._path = path
         self._suffix = suffix
         self._layout = layout
-        self._held: list[_Rows] = []  # not scored, and the shape of a prediction is not known yet
+        self._facts = ""
+        self._held: list[Answer] = []  # not scored, and the shape of a prediction is not known yet
         self._queue: queue.Queue[pl.DataFrame | None] = queue.Queue(_WAITING)
         self._sink: asyncio.Task[None] | None = None
         self._is_stopped = False
@@ -75,38 +55,35 @@ class Writer:
         return self
 
     async def __aexit__(self, error: object, *_: object) -> None:
-        if error is None:
-            return
         self._is_stopped = True
-        if self._sink is not None:
+        if error is not None and self._sink is not None:
             with suppress(Exception):
                 await asyncio.shield(self._sink)
 
-    async def put(self, rows: int, predictions: Array | None, labels: Labels | None, kept: pl.DataFrame | None) -> None:
-        """Write these rows next; waits while too many wait, and raises what the writing raised."""
-        self._held.append(_Rows(rows, predictions, labels, kept))
-        if predictions is not None:
-            self.row_shape = predictions.shape[1:]
+    async def put(self, answer: Answer) -> None:
+        """Write the rows of an answer next; waits while too many wait, and raises what the writing raised."""
+        self._held.append(answer)
+        if answer.predictions is not None:
+            self.row_shape = answer.predictions.shape[1:]
         if self.row_shape is not None:
             await self._release(self.row_shape)
 
-    async def finish(self) -> None:
-        """Write the end of the file, with the `facts`."""
-        await self._release(self.row_shape or (0,))
+    async def finish(self, facts: str) -> None:
+        """Write the end of the file, with the facts as its metadata."""
+        row_shape = self.row_shape or (0,)
+        await self._release(row_shape)
         if self._sink is None:
-            await self._queue_frame(
-                self._layout.frame(np.empty((0, *(self.row_shape or (0,))), np.float32), None, None)
-            )
+            await self._queue_frame(self._layout.frame(np.empty((0, *row_shape), np.float32), None, None))
+        self._facts = facts
         await self._queue_frame(None)
         assert self._sink is not None
         await self._sink
 
     async def _release(self, row_shape: tuple[int, ...]) -> None:
-        for held in self._held:
-            predictions = held.predictions
+        for record, predictions, _, labels, kept in self._held:
             if predictions is None:
-                predictions = np.full((held.rows, *row_shape), np.nan, np.float32)
-            await self._queue_frame(self._layout.frame(predictions, held.labels, held.kept))
+                predictions = np.full((record.rows, *row_shape), np.nan, np.float32)
+            await self._queue_frame(self._layout.frame(predictions, labels, kept))
         self._held.clear()
 
     async def _queue_frame(self, frame: pl.DataFrame | None) -> None:
@@ -129,7 +106,7 @@ class Writer:
             if self._suffix == ".csv":
                 frames.sink_csv(self._path)
             else:
-                frames.sink_parquet(self._path, row_group_size=rows, metadata=lambda _: {METADATA: self.facts})
+                frames.sink_parquet(self._path, row_group_size=rows, metadata=lambda _: {METADATA: self._facts})
         except KeyboardInterrupt:  # polars raises it in each of its threads, and here it would end the event loop
             raise InterruptedError("interrupted") from None
 

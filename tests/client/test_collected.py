@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ruo.client.collected import Collected
+from ruo.client.collected import Collected, Tally
 from ruo.client.records import Answer, ModelInfo, RequestRecord
 from ruo.errors import ScoringError
 from ruo.tables import NO_LABEL
@@ -22,16 +22,18 @@ def sent(start: int, rows: int, labels: list[int] | None = None, failed: bool = 
     )
 
 
-def empty(may_change: bool = False, expected: int | None = None) -> Collected:
-    """A run without answers, of a model whose version nobody told."""
-    collected = Collected(may_change, lambda: expected)
-    collected.model = ModelInfo("model", "", "")
-    return collected
+def tally_of(*answers: Answer, may_change: bool = False) -> Tally:
+    """What is counted after these answers of a model whose version nobody told, in this order."""
+    tally = Tally(may_change)
+    tally.model = ModelInfo("model", "", "")
+    for answer in answers:
+        tally.add(answer)
+    return tally
 
 
-def collected_from(*answers: Answer, expected: int | None = None) -> Collected:
-    """What is known after these answers, in this order."""
-    collected = empty(expected=expected)
+def collected_from(*answers: Answer) -> Collected:
+    """What is kept of these answers, in this order."""
+    collected = Collected()
     for answer in answers:
         collected.add(answer)
     return collected
@@ -39,67 +41,61 @@ def collected_from(*answers: Answer, expected: int | None = None) -> Collected:
 
 def test_every_row_is_scored_or_failed() -> None:
     """The sums are checked exactly: one row too few or too many is an error that names all three numbers."""
-    collected = collected_from(sent(4, 6), sent(1, 2), sent(0, 1, failed=True), sent(3, 1, failed=True))
+    tally = tally_of(sent(4, 6), sent(1, 2), sent(0, 1, failed=True), sent(3, 1, failed=True))
 
-    collected.account_for(10)
-    assert collected.scored == 8
+    tally.account_for(10)
+    assert tally.scored == 8
+    assert [(record.start, record.rows) for record in tally.records] == [(4, 6), (1, 2), (0, 1), (3, 1)]
+    assert [(str(error), error.start) for error in tally.errors] == [("No.", 0), ("No.", 3)]
     for rows in (9, 11):
         with pytest.raises(ScoringError, match=f"^{rows} rows were read, 8 scored and 2 failed: some are lost.$"):
-            collected.account_for(rows)
-
-
-def test_an_error_is_returned_and_kept() -> None:
-    """A failed chunk's error comes back at once and stays in the list; its request is recorded."""
-    collected = empty()
-    assert collected.add(sent(0, 2)) is None
-    error = collected.add(sent(2, 2, failed=True))
-    assert (str(error), collected.errors) == ("No.", [error])
-    assert [record.start for record in collected.records] == [0, 2]
+            tally.account_for(rows)
 
 
 @pytest.mark.parametrize(
-    ("versions", "wrong"), [("1", None), ("11", None), ("12", 1), ("121", 1), ("112", 2), ("-1", None)]
+    ("versions", "wrong"), [("1", None), ("11", None), ("12", 1), ("121", 1), ("112", 2), ("-1", None), ("1-2", 2)]
 )
 @pytest.mark.parametrize("may_change", [False, True])
 def test_all_answers_are_of_one_version(versions: str, wrong: int | None, may_change: bool) -> None:
-    """The first answer of another version is an error that names its rows and both versions, unless it may change."""
-    collected = empty(may_change)
-    errors = [collected.add(sent(2 * place, 2, version=name.strip("-"))) for place, name in enumerate(versions)]
+    """The first answer of another version loses its predictions to an error that names its rows and both versions.
 
+    Unless it may change; an answer that names no version counts as one of those before.
+    """
+    tally = tally_of(may_change=may_change)
+    answers = [tally.add(sent(2 * place, 2, version=name.strip("-"))) for place, name in enumerate(versions)]
+
+    assert all((answer.error is None) is (answer.predictions is not None) for answer in answers)
     if wrong is None or may_change:
-        assert set(errors) == {None}
-        assert collected.model.version == versions[-1]
-        assert collected.scored == 2 * len(versions)
+        assert {answer.error for answer in answers} == {None}
+        assert tally.model.version == versions[-1]
+        assert tally.scored == 2 * len(versions)
     else:
-        error = errors[wrong]
+        error = answers[wrong].error
         assert error is not None
         assert str(error).startswith(f"Rows {2 * wrong} to {2 * wrong + 1} were answered by version 2 of the model, ")
         assert "version 1; score the table again" in str(error)
         assert (error.start, error.stop) == (2 * wrong, 2 * wrong + 2)
-        assert collected.errors == [error]
-        assert np.isnan(collected.predictions(2 * len(versions))[2 * wrong :][:2]).all()
+        assert tally.errors == [error]
 
 
-def test_an_unknown_version_changes_nothing() -> None:
-    """An answer that does not name its version counts as one of those before."""
-    collected = collected_from(sent(0, 2, version="1"), sent(2, 2))
-    assert collected.model.version == "1"
-    assert collected.add(sent(4, 2, version="2")) is not None
+def test_predictions_are_in_row_order() -> None:
+    """Whatever the order of the answers, each row has its own; NaN stands for the others."""
+    answers = [sent(60, 5), sent(0, 3), sent(20, 40), sent(3, 1, failed=True)]
+    for order in (answers, answers[::-1], sorted(answers, key=lambda answer: answer.record.start)):
+        predictions = collected_from(*order).predictions(70, None)[:, 0]
+
+        scored = [*range(3), *range(20, 65)]
+        np.testing.assert_array_equal(predictions[scored], scored)
+        assert np.isnan(np.delete(predictions, scored)).all()
+        assert predictions.dtype == np.float32
 
 
-@pytest.mark.parametrize("expected", [None, 1, 7, 100])
-def test_predictions_are_in_row_order(expected: int | None) -> None:
-    """Whatever the order of the answers and the estimate of rows, each row has its own; NaN stands for the others."""
-    collected = collected_from(sent(60, 5), sent(0, 3), sent(20, 40), sent(3, 1, failed=True), expected=expected)
-
-    predictions = collected.predictions(70)[:, 0]
-
-    scored = [*range(3), *range(20, 65)]
-    np.testing.assert_array_equal(predictions[scored], scored)
-    assert np.isnan(np.delete(predictions, scored)).all()
-    assert predictions.dtype == np.float32
-    assert collected_from().predictions(3).shape == (3, 0)
-    assert np.isnan(collected_from(sent(2, 1), expected=expected).predictions(4)[[0, 1, 3]]).all()
+@pytest.mark.parametrize(("row_shape", "shape"), [(None, (3, 0)), ((2,), (3, 2))])
+def test_without_an_answer_every_row_is_nan(row_shape: tuple[int, ...] | None, shape: tuple[int, ...]) -> None:
+    """As many for each row as the model says it has outputs, if it does."""
+    predictions = collected_from().predictions(3, row_shape)
+    assert (predictions.shape, predictions.dtype) == (shape, np.float32)
+    assert np.isnan(predictions).all()
 
 
 @pytest.mark.parametrize(
@@ -123,14 +119,14 @@ def test_timings_are_of_this_runs_requests() -> None:
     now = time.perf_counter()
     stored, slow, fast = sent(0, 1), sent(1, 1, began_s=now + 1, seconds=5.0), sent(2, 1, began_s=now + 2, seconds=1.0)
 
-    timings = collected_from(stored, slow, fast).timings(now - 2, 30, 0.5, 0.25)
+    timings = tally_of(stored, slow, fast).timings(now - 2, 30, 0.5, 0.25)
 
     assert (timings.forming_s, timings.loop_lag_s) == (0.5, 0.25)
     assert timings.sending_s == pytest.approx(5)
     assert timings.first_result_s == pytest.approx(5)
     assert 2 <= timings.total_s < 10
     assert timings.rows_per_s == pytest.approx(30 / timings.total_s)
-    resumed = collected_from(stored).timings(now, 1, 0, 0)
+    resumed = tally_of(stored).timings(now, 1, 0, 0)
     assert resumed.sending_s == 0
     assert math.isnan(resumed.first_result_s)
 
@@ -138,8 +134,4 @@ def test_timings_are_of_this_runs_requests() -> None:
 @pytest.mark.parametrize(("sizes", "usual"), [([], 0), ([5], 5), ([1, 1, 1, 10], 10), ([4, 4, 3], 4), ([2, 3, 4], 3)])
 def test_the_usual_size_holds_the_middle_row(sizes: list[int], usual: int) -> None:
     """Half of all rows were sent in requests of at most that size."""
-    starts = np.cumsum([0, *sizes])
-    assert (
-        collected_from(*(sent(int(start), size) for start, size in zip(starts, sizes, strict=False))).usual_rows()
-        == usual
-    )
+    assert tally_of(*(sent(0, size) for size in sizes)).usual_rows() == usual

@@ -19,47 +19,43 @@ NAN = np.nan
 KEPT = pl.DataFrame({"id": ["07", "8", None], "n": [2**60, None, 3]})
 PREDICTIONS = np.array([[0.25, 0.75], [0.5, 0.5], [NAN, NAN]], np.float32)
 LABELS = np.array([1, 0, 1])
+FLAT = {"prediction_0": [0.25, 0.5, NAN], "prediction_1": [0.75, 0.5, NAN]}
+LARGEST = {"probability": [0.75, 0.5, NAN]}
 
 
 def scores(**changes: Any) -> Scores:
     """Three rows, the last of which was not scored."""
-    made = Scores(PREDICTIONS, LABELS, Timings(1, 1, 1, 1), ModelInfo("m", "1", "test"), kept_columns=KEPT)
+    made = Scores(
+        PREDICTIONS, LABELS, timings=Timings(1, 1, 1, 1), model=ModelInfo("m", "1", "test"), kept_columns=KEPT
+    )
     return dataclasses.replace(made, **changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "columns"),
     [
-        ({}, {"prediction_0": [0.25, 0.5, NAN], "prediction_1": [0.75, 0.5, NAN], "label": [1, 0, 1]}),
+        ({}, {**FLAT, "label": [1, 0, 1]}),
         ({"labels": None, "layout": Layout(["no", "yes"])}, {"no": [0.25, 0.5, NAN], "yes": [0.75, 0.5, NAN]}),
-        (
-            {"layout": Layout(argmax=True)},
-            {"class": [1, 0, None], "probability": [0.75, 0.5, NAN], "label": [1, 0, 1]},
-        ),
+        ({"classes": ["A", "B"]}, {**FLAT, "label": ["B", "A", "B"]}),
+        ({"layout": Layout(argmax=True)}, {"class": [1, 0, None], **LARGEST, "label": [1, 0, 1]}),
         (
             {"layout": Layout(argmax=True, classes=["cat", "dog"]), "classes": ["cat", "dog"]},
-            {"class": ["dog", "cat", None], "probability": [0.75, 0.5, NAN], "label": ["dog", "cat", "dog"]},
+            {"class": ["dog", "cat", None], **LARGEST, "label": ["dog", "cat", "dog"]},
         ),
         (
             {"layout": Layout(["no", "yes"], argmax=True, classes=["cat", "dog"]), "labels": None},
-            {"class": ["yes", "no", None], "probability": [0.75, 0.5, NAN]},
-        ),
-        (
-            {"classes": ["BENIGN", "DoS"]},  # of a column of text
-            {"prediction_0": [0.25, 0.5, NAN], "prediction_1": [0.75, 0.5, NAN], "label": ["DoS", "BENIGN", "DoS"]},
+            {"class": ["yes", "no", None], **LARGEST},
         ),
         (
             {"layout": Layout(argmax=True, classes=["a", "b", "c"])},  # not those of this model
-            {"class": [1, 0, None], "probability": [0.75, 0.5, NAN], "label": [1, 0, 1]},
+            {"class": [1, 0, None], **LARGEST, "label": [1, 0, 1]},
         ),
     ],
 )
 def test_the_columns_of_the_predictions(changes: dict[str, Any], columns: dict[str, Any], tmp_path: Path) -> None:
     """Kept columns come first, then predictions or the class, then the label; the files have the same."""
-    made, expected = (
-        scores(**changes),
-        KEPT.with_columns(**{name: pl.Series(of, strict=False) for name, of in columns.items()}),
-    )
+    made = scores(**changes)
+    expected = KEPT.with_columns(**{name: pl.Series(of, strict=False) for name, of in columns.items()})
     made.to_csv(tmp_path / "p.csv")
     made.to_parquet(tmp_path / "p.parquet")
 
@@ -67,10 +63,8 @@ def test_the_columns_of_the_predictions(changes: dict[str, Any], columns: dict[s
     read = pl.read_parquet(tmp_path / "p.parquet")
     assert read.columns == expected.columns
     assert read.fill_nan(-1).rows() == expected.fill_nan(-1).rows()
-    expected.select(read.columns).cast({n: t for n, t in read.schema.items() if t == pl.Float32}).write_csv(
-        tmp_path / "e.csv"
-    )
-    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "e.csv").read_bytes()
+    as_read = expected.cast({name: dtype for name, dtype in read.schema.items() if dtype == pl.Float32})
+    assert (tmp_path / "p.csv").read_text() == as_read.write_csv()
 
 
 @pytest.mark.parametrize(
@@ -120,23 +114,17 @@ def test_kept_cells_are_the_same_in_pandas() -> None:
 
 def test_a_run_keeps_columns_index_and_classes(well: ScriptedServer) -> None:
     """Kept columns of a DataFrame stand beside its predictions under its index, however the table was cut."""
-    rows = range(25)
-    frame = pd.DataFrame(
-        {"id": [f"{i:03}" for i in rows], "a": rows, "b": 1, "c": 2, "kind": ["x", "y", "x", "y", "z"] * 5}
-    )
+    rows, kinds = range(25), list("xyxyz") * 5
+    frame = pd.DataFrame({"id": [f"{i:03}" for i in rows], "a": rows, "b": 1, "c": 2, "kind": kinds})
     frame.index = pd.Index(rows, name="flow") + 100
-    url = well.url
 
-    scores = score_csv(frame, url, keep=["id"], label="kind", chunk_size=4, prediction_names=["sum"])
+    scores = score_csv(frame, well.url, keep=["id"], label="kind", chunk_size=4, prediction_names=["sum"])
 
     table = scores.to_pandas()
     assert list(table.columns) == ["id", "sum", "label"]
     assert table.index.equals(frame.index)
-    assert table["id"].tolist() == frame["id"].tolist()
-    assert table["sum"].tolist() == [i + 3 for i in rows]
-    assert table["label"].tolist() == frame["kind"].tolist()
+    assert table.values.tolist() == [[f"{i:03}", i + 3, kinds[i]] for i in rows]
     assert scores.classes == ["x", "y", "z"]
-    assert scores.labels is not None
     assert scores.labels.tolist() == [0, 1, 0, 1, 2] * 5
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, score_csv, score_to_file
 from ruo.client.scores import merge
+from ruo.errors import OutputError
+from tests.client.conftest import late, python
 from tests.conftest import ScriptedServer
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -58,32 +60,25 @@ def test_the_file_is_what_score_csv_gives(table: Path, well: ScriptedServer, tmp
 
 
 @SUFFIXES
-@pytest.mark.parametrize("failed", [0, 3, 9])
+@pytest.mark.parametrize("failed", [0, 300, 900])
 def test_rows_that_were_not_scored_are_empty_and_listed(
     table: Path, scripted: Any, reply: Any, right_answer: Any, tmp_path: Path, suffix: str, failed: int
 ) -> None:
     """With errors="collect" they have NaN or an empty cell beside their kept cells, the first and last rows too."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        return reply(400, b"no") if f"rows {100 * failed}-".encode() in body else right_answer(body, headers)
+        return reply(400, b"no") if f"rows {failed}-".encode() in body else right_answer(body, headers)
 
-    path = tmp_path / f"p{suffix}"
-    server = scripted(script)
-    server.pages["/v2/models/model"] = server.pages["/v2/models/model/versions/1"] = json.dumps(
-        {**json.loads(server.pages["/v2/models/model"]), "outputs": []}
-    ).encode()
+    path, server = tmp_path / f"p{suffix}", scripted(script)
+    about = json.dumps({**json.loads(server.pages["/v2/models/model"]), "outputs": []}).encode()
+    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], about)
     written = score_to_file(table, server.url, path, keep=["id"], chunk_size=100, errors="collect")
 
-    assert [(error.start, error.stop) for error in written.errors] == [(100 * failed, 100 * failed + 100)]
-    assert (written.not_scored, written.failures["start"].tolist()) == (100, [100 * failed])
-    frame = read(path)
+    assert written.failures[["start", "stop"]].values.tolist() == [[failed, failed + 100]]
+    assert (written.not_scored, len(written.errors)) == (100, 1)
+    frame = read(path).with_columns(pl.col("prediction_0").fill_null(np.nan))
     assert frame["id"].to_list() == [f"{i:05}" for i in range(1_000)]
-    missing = (
-        frame["prediction_0"].is_nan()
-        if suffix == ".parquet"
-        else frame["prediction_0"].is_null() | frame["prediction_0"].is_nan()
-    )
-    assert np.flatnonzero(missing.to_numpy()).tolist() == list(range(100 * failed, 100 * failed + 100))
+    assert np.flatnonzero(frame["prediction_0"].is_nan()).tolist() == list(range(failed, failed + 100))
 
 
 @SUFFIXES
@@ -107,20 +102,16 @@ def test_a_file_appears_when_it_is_whole(
 
 @pytest.mark.slow
 @SUFFIXES
-def test_a_killed_run_goes_on_to_the_same_bytes(
-    table: Path, scripted: Any, right_answer: Any, tmp_path: Path, suffix: str
-) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(table: Path, scripted: Any, tmp_path: Path, suffix: str) -> None:
     """After kill -9, the same command scores only the rest, and its file is that of a run without interruption."""
     stuck, path, checkpoint, size = threading.Event(), tmp_path / f"p{suffix}", tmp_path / "run.ruo", -1
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        answer = right_answer(body, headers)
+    def wait_s(number: int) -> float:
         if number == 60:
             stuck.set()
-        answer.wait_s = 30 if 60 <= number < 68 else 0
-        return answer
+        return 30 if 60 <= number < 68 else 0
 
-    server = scripted(script)
+    server = scripted(late(wait_s))
     command = [sys.executable, "-m", "ruo", "score", str(table), server.url, "-o", str(path), "--keep", "id"]
     command += ["--chunk-size=10", "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -140,53 +131,34 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-PROGRAM = """
-import resource, sys
-from ruo import RuoError, score_to_file
-from ruo.machine import peak_rss_mb
-limit = int(sys.argv[4])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    score_to_file(sys.argv[1], sys.argv[2], sys.argv[3], keep=["id"])
-except RuoError as error:
-    print(type(error).__name__, error)
-print(int(peak_rss_mb()))
-"""
-
-
-def run_apart(table: Path, url: str, path: Path, limit: int = 0) -> list[str]:
-    command = [sys.executable, "-c", PROGRAM, str(table), url, str(path), str(limit)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
-
-
-@pytest.mark.slow
-@SUFFIXES
-def test_a_full_disk_is_one_sentence(table: Path, well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_cannot_be_written_is_one_sentence(table: Path, well: ScriptedServer, tmp_path: Path) -> None:
     """The error names the file and the reason, and what was written is removed."""
-    path = tmp_path / f"p{suffix}"
-    message, _ = run_apart(table, well.url, path, limit=4_096)
-    assert message.startswith(f"OutputError {path} cannot be written (")
-    assert message.endswith("make room, or name another file.")
-    assert sorted(tmp_path.iterdir()) == [table]
+    (tmp_path / "p.csv").mkdir()
+    with pytest.raises(OutputError, match=r"p.csv cannot be written \(.*\); make room, or name another file.$"):
+        score_to_file(table, well.url, tmp_path / "p.csv", keep=["id"])
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "p.csv", table]
 
 
 @pytest.mark.slow
 @SUFFIXES
 def test_memory_is_bounded(well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
     """Two million rows with 400 MB of kept text take less than 400 MB."""
-    table = tmp_path / "large.csv"
+    table, path = tmp_path / "large.csv", tmp_path / f"p{suffix}"
     with table.open("w") as file:
         file.write("id,a,b,c\n")
         for start in range(0, 2_000_000, 10_000):
             file.write("".join(f"{'x' * 193}{i:07},{i},0.5,1\n" for i in range(start, start + 10_000)))
-    *_, megabytes = run_apart(table, well.url, tmp_path / f"p{suffix}")
-    assert int(megabytes) < 400
-    assert (
-        pl.scan_parquet(tmp_path / "p.parquet").select(pl.len()).collect().item() == 2_000_000
-        if suffix == ".parquet"
-        else True
-    )
+    program = f"""
+        from ruo import score_to_file
+        from ruo.machine import peak_rss_mb
+        written = score_to_file({str(table)!r}, {well.url!r}, {str(path)!r}, keep=["id"])
+        print(len(written), int(peak_rss_mb()))
+    """
+    rows, megabytes = map(int, python(program).split())
+    assert rows == 2_000_000
+    assert megabytes < 400
+    whole = pl.scan_csv(path) if suffix == ".csv" else pl.scan_parquet(path)
+    assert whole.select(pl.len()).collect().item() == 2_000_000
 
 
 def test_parts_are_merged_to_the_whole(table: Path, well: ScriptedServer, tmp_path: Path) -> None:

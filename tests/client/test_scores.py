@@ -34,60 +34,38 @@ def scores() -> Scores:
     predictions[7:9] = np.nan
     model = ModelInfo("m", "3", "test", output_name="y", sha256="abc")
     return Scores(
-        predictions, np.arange(10), Timings(1, 2, 4, 2.5), model, records, errors, not_scored=2, key={"data": "d"}
+        predictions,
+        np.arange(10),
+        timings=Timings(1, 2, 4, 2.5),
+        model=model,
+        records=records,
+        errors=errors,
+        not_scored=2,
+        key={"data": "d"},
     )
 
 
-def test_times_may_be_unknown() -> None:
-    """Where no answer came, the first result has no time; the loop was not late as far as is known."""
-    timings = Timings(1, 2, 4, 2.5)
-    assert np.isnan(timings.first_result_s)
-    assert timings.loop_lag_s == 0
-
-
-def test_requests_are_in_row_order(scores: Scores) -> None:
-    """There is a row per request, and the clock begins with the first one."""
-    requests = scores.requests
+def test_requests_and_failures_are_in_row_order(scores: Scores) -> None:
+    """There is a row per request, whose clock begins with the first one, and per range that was not scored."""
+    requests, failures = scores.requests, scores.failures
     assert list(requests.columns) == [field.name for field in dataclasses.fields(RequestRecord)]
     assert requests["start"].tolist() == [0, 4, 7, 9]
     assert requests["began_s"].tolist()[:2] == [0, 2]
     assert requests["resumed"].tolist() == [False, False, False, True]
-    assert requests.index.tolist() == [0, 1, 2, 3]
-
-
-def test_failures_are_in_row_order(scores: Scores) -> None:
-    """There is a row per range that was not scored, with the server's status and the reason."""
-    failures = scores.failures
-    assert failures.to_dict("list") == {
-        "start": [7, 8],
-        "stop": [8, 9],
-        "status": [500, 500],
-        "reason": ["Row 7 is bad.", "Row 8 is bad."],
-    }
-    assert failures.index.tolist() == [0, 1]
+    assert failures.columns.tolist() == ["start", "stop", "status", "reason"]
+    assert failures.values.tolist() == [[7, 8, 500, "Row 7 is bad."], [8, 9, 500, "Row 8 is bad."]]
+    assert (requests.index.tolist(), failures.index.tolist()) == ([0, 1, 2, 3], [0, 1])
 
 
 def test_balance_is_of_what_was_answered_now(scores: Scores) -> None:
-    """Failed and resumed requests do not count, and the shares add up to 1."""
-    assert scores.balance().to_dict("list") == {
-        "worker": ["a/1", "b/1"],
-        "rows": [4, 3],
-        "requests": [1, 1],
-        "seconds": [0.5, 0.5],
-        "share": [4 / 7, 3 / 7],
-    }
+    """Failed and resumed requests do not count, the shares add up to 1, and 80 columns hold the names of pods."""
+    pod = "ruo-server-5f6d8c9b7d-x2x7q"
+    records = [dataclasses.replace(each, worker=each.worker.replace("a", pod)) for each in scores.records]
+    balance = dataclasses.replace(scores, records=records).balance()
 
-
-def test_a_printed_balance_fits_a_terminal(scores: Scores) -> None:
-    """With the names of pods as long as Kubernetes makes them, it is one block of at most 80 columns."""
-    server = "http://10.244.123.123:8000"
-    records = [
-        dataclasses.replace(each, server=server, worker="ruo-server-5f6d8c9b7d-x2x7q/31") for each in scores.records
-    ]
-    text = str(dataclasses.replace(scores, records=records).balance())
-
-    assert {"rows", "requests"} < set(text.splitlines()[0].split())
-    assert max(map(len, text.splitlines())) <= 80
+    assert list(balance.columns) == ["worker", "rows", "requests", "seconds", "share"]
+    assert balance.values.tolist() == [["b/1", 3, 1, 0.5, 3 / 7], [f"{pod}/1", 4, 1, 0.5, 4 / 7]]
+    assert max(map(len, str(balance).splitlines())) <= 80
 
 
 def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:

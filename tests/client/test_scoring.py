@@ -1,6 +1,7 @@
 """A whole table to its predictions, against a real server with a real model."""
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -66,14 +67,10 @@ def test_every_entry_point_gives_the_same(
     blocks = asyncio.run(main()) if is_in_loop else list(iter_scores(demo.testset, server.url, chunk_size=300))
     scores = asyncio.run(ascore_csv(demo.testset, server.url, chunk_size=300))
 
-    assert [block.start for block in blocks] == list(range(0, len(expected), 300))
-    predictions = np.concatenate([block.predictions for block in blocks])
-    for found, classes in (
-        (predictions, np.concatenate([block.labels for block in blocks])),
-        (scores.predictions, scores.labels),
-    ):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        np.testing.assert_array_equal(labels, classes)
+    starts, predictions, classes, _ = zip(*blocks, strict=True)
+    assert list(starts) == list(range(0, len(expected), 300))
+    np.testing.assert_allclose([*np.concatenate(predictions), *scores.predictions], [*expected, *expected], atol=1e-5)
+    np.testing.assert_array_equal([*np.concatenate(classes), *scores.labels], [*labels, *labels])
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "pandas", "polars"])
@@ -185,21 +182,12 @@ def test_a_real_model_gets_its_own_datatype(tmp_path: Path, datatype: str, cells
     assert scores.predictions.tolist() == [[1, 1], [0, 1]]
 
 
-def test_nan_and_infinity_go_to_the_model_on_the_binary_wire(well: ScriptedServer) -> None:
-    """The v2 wire carries NaN and Infinity as they are; what comes out of them depends on the model."""
-    rows = np.array([[1, np.nan, 2], [1, np.inf, 2], [1, -np.inf, 2], [1, 2, 3]], np.float32)
-
-    scores = score_csv(pl.DataFrame(rows, ["a", "b", "c"]), well.url)
-
-    np.testing.assert_array_equal(scores.predictions, rows.sum(axis=1, keepdims=True))
-
-
 def test_rows_with_nan_are_scored_as_in_process(demo: Demo, server: LocalServer, features: np.ndarray) -> None:
-    """A real model gives the same for NaN and Infinity as Keras without a server."""
+    """NaN and Infinity go to the model on the binary wire, which says the same of them as Keras without a server."""
     import keras
 
     rows = features[:3].copy()
-    rows[0, 5], rows[1, 6] = np.nan, np.inf
+    rows[0, 5], rows[1, 6], rows[2, 7] = np.nan, np.inf, -np.inf
     model = keras.saving.load_model(demo.models["mlp"])
 
     scores = score_csv(pl.DataFrame(rows, [f"x{i}" for i in range(64)]), server.url)
@@ -222,7 +210,7 @@ def two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
+@pytest.mark.parametrize("wire", WIRES[:3])
 def test_the_named_output_is_scored(
     small_csv: Path, two_outputs: LocalServer, small_sums: np.ndarray, tmp_path: Path, wire: str
 ) -> None:
@@ -291,15 +279,11 @@ def test_rows_that_are_not_finite_are_counted(tmp_path: Path, well: ScriptedServ
     path.write_text("a,b,c\n" + "1,2,3\n" * 8 + "nan,,3\n1,inf,3\n1,2,3\n,2,-inf\n")
 
     for _ in range(2):
-        scores = score_csv(path, well.url, chunk_size=5, checkpoint=tmp_path / "run.ruo")
-        assert scores.not_finite == 3
-        assert repr(scores).endswith(", all rows scored, 3 rows with NaN or Infinity)")
+        assert score_csv(path, well.url, chunk_size=5, checkpoint=tmp_path / "run.ruo").not_finite == 3
     result = CliRunner().invoke(main, ["score", str(path), well.url, "-o", str(tmp_path / "p.csv")])
-    assert result.output.splitlines()[-1].endswith("3 rows with NaN or Infinity)")
+    assert result.output.splitlines()[-1].endswith(", all rows scored, 3 rows with NaN or Infinity)")
     path.write_text("a,b,c\n1,2,3\n")
-    scores = score_csv(path, well.url)
-    assert scores.not_finite == 0
-    assert repr(scores).endswith(", all rows scored)")
+    assert score_csv(path, well.url).not_finite == 0
 
 
 @pytest.mark.parametrize("shard", [None, (1, 3)])
@@ -334,9 +318,8 @@ def test_other_sources_count_their_rows(small_csv: Path, well: ScriptedServer, s
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_json_wires_refuse_nan_and_infinity(server: LocalServer, features: np.ndarray, wire: str, value: float) -> None:
     """JSON has no NaN: the row and the column are named, and nothing is sent as null."""
-    rows = features[:30].copy()
-    rows[17, 3] = value
-    frame = pl.DataFrame(rows, [f"x{i}" for i in range(64)])
+    frame = pl.DataFrame(features[:30], [f"x{i}" for i in range(64)])
+    frame[17, "x3"] = value
 
     with pytest.raises(TableError, match='row 17, column "x3".*use the binary wire v2') as caught:
         score_csv(frame, server.url, wire=wire, chunk_size=10)
@@ -349,22 +332,17 @@ def test_a_wrong_number_of_features_is_an_error(demo: Demo, server: LocalServer,
     """A table with a column too few is refused with both numbers, by the client or by the server."""
     frame = pl.read_csv(demo.testset, n_rows=10).drop("pixel_0_0")
 
-    with pytest.raises((TableError, ScoringError), match="63") as caught:
+    with pytest.raises((TableError, ScoringError), match=r"63(.|\n)*64|64(.|\n)*63"):
         score_csv(frame, server.url, wire=wire)
-
-    assert "64" in str(caught.value)
 
 
 def test_requests_has_a_row_per_request(demo: Demo, server: LocalServer) -> None:
     """`requests` has the server, the clock and the size of each request, in row order."""
     requests = score_csv(demo.testset, server.url, chunk_size=1_000).requests
 
-    assert [0, 1_000, 2_000] == requests["start"].tolist()
-    assert [1_000, 1_000, 500] == requests["rows"].tolist()
-    assert (requests["attempts"] == 1).all()
-    assert (requests["status"] == 200).all()
-    assert (requests["server"] == server.url).all()
-    assert set(requests["worker"].str.len() > 0) == {True}
+    named = requests[["start", "rows", "attempts", "status", "server"]].values.tolist()
+    assert named == [[start, min(1_000, 2_500 - start), 1, 200, server.url] for start in (0, 1_000, 2_000)]
+    assert requests["worker"].str.len().all()
     assert (requests["bytes"] > requests["rows"] * 64 * 4).all()
     assert (requests[["seconds", "decode_s", "predict_s", "encode_s"]] > 0).all(axis=None)
     assert requests["began_s"].min() == 0
@@ -380,10 +358,8 @@ def test_it_works_in_threads(demo_scores: Scoring) -> None:
 
 def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> None:
     """The address of a model works as a server's does; another model's is refused with its name."""
-    scores = score_csv(demo.testset, f"{server.url}/v2/models/model")
-    assert scores.model.name == "model"
-    assert scores.model.platform == "openvino_keras"
-
+    model = score_csv(demo.testset, f"{server.url}/v2/models/model").model
+    assert (model.name, model.platform) == ("model", "openvino_keras")
     with pytest.raises(ScoringError, match='404: There is no model "other" here'):
         score_csv(demo.testset, f"{server.url}/v2/models/other")
 
@@ -413,10 +389,8 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(
     small_csv: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
     """The error has the name, the value and what is accepted instead."""
-    with pytest.raises(ArgumentError) as caught:
+    with pytest.raises(ArgumentError, match=re.escape(sentence)):
         score_csv(small_csv, **{"url": "http://127.0.0.1:9", **arguments})
-
-    assert sentence in str(caught.value)
 
 
 def test_iter_scores_reads_no_further_than_a_few_chunks(long_csv: Path, well: ScriptedServer) -> None:
@@ -432,16 +406,13 @@ def test_iter_scores_reads_no_further_than_a_few_chunks(long_csv: Path, well: Sc
 
 def test_a_table_whose_rows_get_shorter_is_scored_whole(tmp_path: Path, well: ScriptedServer) -> None:
     """The number of rows is estimated from the first ones; an estimate that is too low loses none."""
-    rows = np.arange(40_000)
-    long = 14_000  # rows of 600 bytes: more than are read at once
-    path = tmp_path / "shorter.csv"
-    path.write_text(
-        "a,b,c\n" + "".join(f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in rows)
-    )
+    path, long = tmp_path / "shorter.csv", 14_000  # rows of 600 bytes: more than are read at once
+    rows = [f"{row:0200},{1:0200},{0:0200}\n" if row < long else f"{row},1,0\n" for row in range(40_000)]
+    path.write_text("a,b,c\n" + "".join(rows))
 
     scores = score_csv(path, well.url, chunk_size=3000)
 
-    np.testing.assert_array_equal(scores.predictions[:, 0], rows + 1)
+    np.testing.assert_array_equal(scores.predictions[:, 0], np.arange(40_000) + 1)
 
 
 def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Scripted) -> None:

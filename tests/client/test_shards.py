@@ -31,15 +31,22 @@ def rows_of(source: Any, of: int) -> list[list[float]]:
 @pytest.mark.parametrize("kind", ["csv", "crlf", "no newline at the end", "parquet", "polars"])
 def test_the_parts_are_the_table(small_csv: Path, tmp_path: Path, kind: str, of: int) -> None:
     """However a table is cut, each row is in exactly one part, in order, also where there are more parts than rows."""
-    source: Any = small_csv
-    if kind == "crlf":
-        small_csv.write_bytes(small_csv.read_bytes().replace(b"\n", b"\r\n"))
-    elif kind == "no newline at the end":
-        small_csv.write_bytes(small_csv.read_bytes().rstrip(b"\n"))
-    else:
+    text, source = small_csv.read_bytes(), small_csv
+    if kind in ("parquet", "polars"):
         source = as_source(pl.read_csv(small_csv), kind, tmp_path)
+    else:
+        small_csv.write_bytes({"csv": text, "crlf": text.replace(b"\n", b"\r\n")}.get(kind, text.rstrip(b"\n")))
 
     assert rows_of(source, of) == [[i, i + 0.5, 1] for i in range(10)]
+
+
+@pytest.mark.parametrize("of", range(1, 9))
+def test_empty_cells_of_a_single_column_are_rows(tmp_path: Path, of: int) -> None:
+    """In a table of one column a blank line is a row with an empty cell, at the end of a part and of the file too."""
+    table = tmp_path / "table.csv"
+    table.write_text("a\n1\n\n3\n\n\n6\n\n")
+
+    np.testing.assert_array_equal(np.ravel(rows_of(table, of)), [1, np.nan, 3, np.nan, np.nan, 6, np.nan])
 
 
 def test_rows_of_any_length_are_cut_between(tmp_path: Path) -> None:
@@ -51,15 +58,6 @@ def test_rows_of_any_length_are_cut_between(tmp_path: Path) -> None:
 
     for of in range(1, 130, 8):
         assert rows_of(table, of) == whole
-
-
-@pytest.mark.parametrize("of", range(1, 9))
-def test_empty_cells_of_a_single_column_are_rows(tmp_path: Path, of: int) -> None:
-    """In a table of one column a blank line is a row with an empty cell, at the end of a part and of the file too."""
-    table = tmp_path / "table.csv"
-    table.write_text("a\n1\n\n3\n\n\n6\n\n")
-
-    np.testing.assert_array_equal([[1], [np.nan], [3], [np.nan], [np.nan], [6], [np.nan]], rows_of(table, of))
 
 
 def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
@@ -135,7 +133,7 @@ def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) ->
     key = {"data": "f" * 64, "shard": span, **named, **changes}
     model = ModelInfo(key["model"], key["version"], "test", sha256=key["sha256"], output_name=key["output"])
     labels = np.zeros(2, np.int64) if has_labels else None
-    Scores(np.ones((2, 1), np.float32), labels, Timings(0, 0, 1, 1), model, key=key).to_parquet(path)
+    Scores(np.ones((2, 1), np.float32), labels, timings=Timings(0, 0, 1, 1), model=model, key=key).to_parquet(path)
     return path
 
 
@@ -156,19 +154,17 @@ def test_parts_that_do_not_make_a_whole_are_refused(
     score_csv(small_csv, well.url).to_parquet(whole)
     rubbish.write_bytes(b"rubbish")
 
-    for given, sentence in [
-        ([], "There are no rows to merge; name the Parquet file of each part"),
-        ([*parts[:2], other], "other.parquet does not fit .*0.parquet: it is of other data"),
-        ([*parts[:2], half], r"half.parquet lacks 3 of its 3 rows; score this part again"),
-        ([*parts[:2], whole], "all.parquet is of a whole table"),
-        ([*parts[:2], rubbish], "rubbish.parquet is not a part"),
-        (
-            [*parts[:2], tmp_path / "none.parquet"],
-            "There is no .*none.parquet; score this part first, or correct its name",
-        ),
+    for third, sentence in [
+        (other, "other.parquet does not fit .*0.parquet: it is of other data"),
+        (half, r"half.parquet lacks 3 of its 3 rows; score this part again"),
+        (whole, "all.parquet is of a whole table"),
+        (rubbish, "rubbish.parquet is not a part"),
+        (tmp_path / "none.parquet", "There is no .*none.parquet; score this part first, or correct its name"),
     ]:
         with pytest.raises(CheckpointError, match=sentence):
-            merge(given, out)
+            merge([*parts[:2], third], out)
+    with pytest.raises(CheckpointError, match="There are no rows to merge; name the Parquet file of each part"):
+        merge([], out)
     with pytest.raises(ArgumentError, match="is one of the parts"):
         merge(parts, parts[0])
     assert not out.exists()
@@ -187,16 +183,19 @@ def test_a_table_that_changed_in_between_is_refused(well: ScriptedServer, tmp_pa
         merge([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "whole.parquet")
 
 
+SECOND = (1, 2, 2, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("span", "changes", "sentence"),
     [
-        ((1, 2, 2, 4, 4), {"data": "0" * 64}, r"of other data \(0{12}\.{3}, not f{12}\.{3}\)"),
-        ((1, 2, 2, 4, 4), {"model": "other"}, r"of another model \(other, not model\)"),
-        ((1, 2, 2, 4, 4), {"version": "2"}, r"of another version of the model \(2, not 1\)"),
-        ((1, 2, 2, 4, 4), {"sha256": ""}, r"of another model file \(none, not a{12}\.{3}\)"),
-        ((1, 2, 2, 4, 4), {"output": "z"}, r"of another output \(z, not y\)"),
-        ((1, 2, 2, 4, 4), {"label_prefix": "a"}, r"of another label_prefix \(a, not none\)"),
-        ((1, 2, 2, 4, 4), {"has_labels": True}, r"of other columns \(prediction_0\.{3}, not prediction_0\)"),
+        (SECOND, {"data": "0" * 64}, r"of other data \(0{12}\.{3}, not f{12}\.{3}\)"),
+        (SECOND, {"model": "other"}, r"of another model \(other, not model\)"),
+        (SECOND, {"version": "2"}, r"of another version of the model \(2, not 1\)"),
+        (SECOND, {"sha256": ""}, r"of another model file \(none, not a{12}\.{3}\)"),
+        (SECOND, {"output": "z"}, r"of another output \(z, not y\)"),
+        (SECOND, {"label_prefix": "a"}, r"of another label_prefix \(a, not none\)"),
+        (SECOND, {"has_labels": True}, r"of other columns \(prediction_0\.{3}, not prediction_0\)"),
         ((1, 3, 2, 4, 4), {}, r"of another number of parts \(3, not 2\)"),
         ((1, 2, 2, 5, 5), {}, r"of another size \(5, not 4\)"),
         ((1, 2, 1, 4, 4), {}, "do not join: rows are missing or double"),
@@ -223,7 +222,7 @@ def test_missing_and_double_parts_are_named(tmp_path: Path) -> None:
         ([b, c], "Of 3 parts, counted from 0, number 0 is missing."),
         ([c, a], "Of 3 parts, counted from 0, number 1 is missing."),
         ([a, b], "Of 3 parts, counted from 0, number 2 is missing."),
-        ([a, b, c, b], "Part 1 is given twice; name it once."),
+        ([a, b, c, b], "Of 3 parts, counted from 0, number 1 is given twice; name it once."),
     ]:
         with pytest.raises(CheckpointError, match=f"^{sentence}$"):
             merge(given, tmp_path / "whole.parquet")
@@ -249,8 +248,8 @@ def test_a_part_whose_rows_were_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_parts_path_is_no_pattern(tmp_path: Path) -> None:
     """A path with brackets or stars names that file, not those that match."""
-    parts = parts_of(tmp_path, 2)
-    starred, bracketed = parts[0].rename(tmp_path / "*.parquet"), parts[1].rename(tmp_path / "[1].parquet")
-    part_of(tmp_path / "1.parquet", 1, 2, 2, 4, 4, version="2")
+    first, second = parts_of(tmp_path, 2)
+    named = [first.rename(tmp_path / "*.parquet"), second.rename(tmp_path / "[1].parquet")]
+    part_of(tmp_path / "1.parquet", *SECOND, version="2")
 
-    assert merge([starred, bracketed], tmp_path / "whole.parquet") == 4
+    assert merge(named, tmp_path / "whole.parquet") == 4

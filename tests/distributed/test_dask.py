@@ -69,6 +69,17 @@ def test_what_is_no_batch_and_what_is_for_whole_tables_is_refused(score: Scorer,
         score([1, 2])
     with pytest.raises(ArgumentError, match="checkpoint= is for a whole table"):
         scorer(server.urls, checkpoint="x")
+    with pytest.raises(ArgumentError, match="No server is given"):
+        scorer([])
+
+
+def test_a_batch_without_rows_needs_to_know_the_outputs(scripted, answers) -> None:
+    """Where the server does not say how many outputs its model has, such a batch is an error and not another schema."""
+    server = scripted(answers)
+    about = json.dumps({**json.loads(server.pages["/v2/models/model"]), "outputs": []}).encode()
+    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], about)
+    with pytest.raises(ScoringError, match="does not say how many outputs its model has"):
+        scorer(server.url)(pd.DataFrame(np.empty((0, 3), np.float32)))
 
 
 def test_another_model_is_refused_in_every_batch(scripted, right_answer) -> None:
@@ -80,11 +91,11 @@ def test_another_model_is_refused_in_every_batch(scripted, right_answer) -> None
         return answer
 
     server = scripted(right)
-    pages = {path: json.loads(page) for path, page in server.pages.items() if "models/model" in path}
+    about = json.loads(server.pages["/v2/models/model"])
     batch = pd.DataFrame(np.ones((4, 3), np.float32))
     for file in ("a" * 64, "b" * 64):
-        for path, page in pages.items():
-            server.pages[path] = json.dumps({**page, "parameters": {"sha256": file}}).encode()
+        page = json.dumps({**about, "parameters": {"sha256": file}}).encode()
+        server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], page)
         if file.startswith("a"):
             score = scorer(server.url)
             assert score(batch)["prediction_0"].tolist() == [3.0] * 4

@@ -56,7 +56,9 @@ def evaluated(classes: int, rows: int = 3_000, names: list[str] | None = None, s
     labels = random.integers(0, classes, rows)
     outputs = np.exp(random.normal(size=(rows, classes)) + 3 * np.eye(classes)[labels])
     predictions = (scale * outputs / outputs.sum(axis=1, keepdims=True)).astype(np.float32)
-    return evaluate(Scores(predictions, labels, Timings(1, 1, 1, 1), ModelInfo("model", "1", "test")), names)
+    return evaluate(
+        Scores(predictions, labels, timings=Timings(1, 1, 1, 1), model=ModelInfo("model", "1", "test")), names
+    )
 
 
 def shown(figure: Figure) -> list[mpl.text.Text]:

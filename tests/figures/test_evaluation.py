@@ -30,7 +30,8 @@ def test_every_count_is_written_in_its_cell(classes: int) -> None:
 def test_each_class_has_its_recall_and_support() -> None:
     """The names are on both axes, recall and support beside them; a class without rows says so."""
     predictions = np.eye(3, dtype=np.float32)[[0, 0, 1, 1]]
-    scores = Scores(predictions, np.array([0, 0, 0, 1]), Timings(1, 1, 1, 1), ModelInfo("model", "1", "test"))
+    model = ModelInfo("model", "1", "test")
+    scores = Scores(predictions, np.array([0, 0, 0, 1]), timings=Timings(1, 1, 1, 1), model=model)
     named = words(figure_of_confusion(evaluate(scores, ["cat", "dog", "owl"])))
     assert {"66.7 % of 3", "100.0 % of 1", "no rows"} <= set(named)
     assert all(named.count(name) == 2 for name in ("cat", "dog", "owl"))

@@ -27,7 +27,7 @@ def scores_of(
     classes = None if labels is None else np.asarray(labels, np.int64)
     away = {"errors": errors, "not_scored": sum(stop - start for start, stop in lost)}
     model = ModelInfo("model", "1", "test")
-    return Scores(np.asarray(predictions, np.float32), classes, Timings(1, 1, 1, 1), model, **away)
+    return Scores(np.asarray(predictions, np.float32), classes, timings=Timings(1, 1, 1, 1), model=model, **away)
 
 
 def sure_of(answers: Sequence[int], classes: int, confidence: float = 1.0) -> np.ndarray:

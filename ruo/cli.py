@@ -1,0 +1,285 @@
+"""The verbs ``serve`` and ``status``, and the options of ``score``; the other verbs are in ``ruo.__main__``."""
+
+import asyncio
+import csv
+import math
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from ipaddress import ip_address
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+from click.core import ParameterSource
+
+from ruo.deploy.local import LocalServer, serve_on
+from ruo.deploy.serve import holder, listen, usage
+from ruo.errors import DeploymentError, RuoError, printable
+
+_BETWEEN_S = 1.0
+_TIMEOUT_S = 10.0
+
+
+class _NotStartedError(click.ClickException):
+    exit_code = 2
+
+
+@click.command()
+@click.argument("model", type=Path)
+@click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all of this machine's.")
+@click.option("--port", default=8000, envvar="PORT", type=click.IntRange(0, 65535), help="0 for any that is free.")
+@click.option("--workers", envvar="WEB_CONCURRENCY", type=click.IntRange(1), help="Processes; by default one per CPU.")
+@click.option("--token", envvar="RUO_TOKEN", help="Bearer token to ask for; better given as RUO_TOKEN.")
+@click.pass_context
+def serve(context: click.Context, model: Path, host: str, port: int, workers: int | None, token: str | None) -> None:
+    """Serve MODEL on this machine until Ctrl-C.
+
+    MODEL is a .keras file or a folder of published versions. Every variable of the server holds here too, such as
+    KERAS_BACKEND, MODEL_NAME, RUO_TRUST_MODEL or LOG_LEVEL (info shows each request). Where port 8000 is in use and
+    none is asked for, the next free one is taken.
+
+    Exits with status 0 after Ctrl-C, 1 when the server ended by itself, 2 when it could not be started.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    takes_next = context.get_parameter_source("port") is ParameterSource.DEFAULT
+    with ExitStack() as stack:
+        try:
+            server = _start(stack, model, host, port, takes_next, workers, token)
+            click.echo(usage(server, token))
+            sys.stdout.flush()
+            server.wait(sys.stderr)
+        except KeyboardInterrupt:
+            click.echo("Stopping ...", err=True)
+
+
+def _start(
+    stack: ExitStack, model: Path, host: str, port: int, takes_next: bool, workers: int | None, token: str | None
+) -> LocalServer:
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOG_LEVEL": "warning"}
+    settings = {name: os.environ.get(name, value) for name, value in quiet.items()} | {"RUO_TOKEN": token or ""}
+    try:
+        listener = stack.enter_context(listen(host, port, takes_next))
+        address, taken, *_ = listener.getsockname()
+        if port not in (0, taken):
+            click.echo(f"Port {port} is in use by {holder(port)}, so it is {taken} now.", err=True)
+        if not token and not ip_address(address).is_loopback:
+            click.echo("Whoever reaches this machine can use it; --token asks for one.", err=True)
+        click.echo(f"Loading {model} ...", err=True)
+        return stack.enter_context(serve_on(listener, model, workers, None, math.inf, settings))
+    except RuoError as error:
+        raise _NotStartedError(str(error)) from error
+
+
+@click.command()
+@click.argument("url")
+@click.option("--watch", is_flag=True, help="Ask again every second, until Ctrl-C.")
+@click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
+@click.option("--ca", help="Certificates (PEM) to trust for https.")
+def status(url: str, watch: bool, token: str | None, ca: str | None) -> None:
+    """Say how busy the server at URL is, and how fast.
+
+    Exits with status 0 when a worker is ready, otherwise 1, or 2 when an option is wrong.
+    """
+    before = ask(url, token, ca)
+    try:
+        while True:
+            time.sleep(_BETWEEN_S)
+            now = ask(url, token, ca)
+            if watch and sys.stdout.isatty():
+                click.clear()
+            click.echo(describe(url, before, now))
+            if not watch:
+                sys.exit(not now.total("ruo_worker_ready"))
+            before = now
+    except KeyboardInterrupt as error:
+        if not watch or type(error) is not KeyboardInterrupt:  # nothing was said yet, or SIGTERM
+            raise
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The samples of a server's metrics by name, each its labels and value, and the time when it was asked."""
+
+    samples: dict[str, list[tuple[dict[str, str], float]]]
+    at: float
+
+    def total(self, name: str) -> float:
+        """The sum over all labels."""
+        return sum(value for _, value in self.samples.get(name, []))
+
+    def by(self, label: str, name: str) -> dict[str, float]:
+        """The values by that label."""
+        return {labels[label]: value for labels, value in self.samples.get(name, [])}
+
+
+def ask(url: str, token: str | None = None, ca: str | None = None) -> Metrics:
+    """The metrics of the server at `url`; raises DeploymentError."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from ruo.client.http import Endpoint, HttpClient
+    from ruo.client.retry import RequestError
+    from ruo.client.servers import model_address
+
+    [base], *_ = model_address(url)
+
+    async def get() -> bytes:
+        async with HttpClient(_TIMEOUT_S, token, ca) as http:
+            return (await Endpoint(http, base).ask("GET", "/metrics"))[1]
+
+    metrics = Metrics({}, time.monotonic())
+    try:
+        for family in text_string_to_metric_families(asyncio.run(get()).decode(errors="replace")):
+            for sample in family.samples:
+                metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    except RequestError as error:
+        raise DeploymentError(printable(str(error))) from error
+    except ValueError as error:
+        raise DeploymentError(f"{base}/metrics cannot be read as Prometheus' text; name another address.") from error
+    if "ruo_requests_in_flight" not in metrics.samples:
+        raise DeploymentError(f"{base}/metrics is not that of a server of ruo; name another address.")
+    return metrics
+
+
+def describe(url: str, before: Metrics, now: Metrics) -> str:
+    """The model, its workers, the rate since `before`, and the times of requests, as a person reads it."""
+    loaded = {
+        f"{labels['name']} version {labels['version']}" for labels, n in now.samples.get("ruo_model_loaded", []) if n
+    }
+    rows = now.total("ruo_rows_total")
+    rate = max(0.0, rows - before.total("ruo_rows_total")) / max(now.at - before.at, 1e-9)
+    under_way, waiting = now.total("ruo_requests_in_flight"), now.total("ruo_requests_waiting")
+    answered, failed = now.total("ruo_request_seconds_count"), now.total("ruo_infer_failures_total")
+    ready, held, memory = (now.by("worker", f"ruo_worker_{name}") for name in ("ready", "connections", "memory_bytes"))
+    lines = [
+        f"{', '.join(sorted(loaded)) or 'no model yet'} at {url}: {sum(ready.values()):.0f} of {len(ready)} workers ready",
+        f"  now          {rate:,.0f} rows/s, {under_way:.0f} requests under way, {waiting:.0f} waiting",
+        f"  since start  {rows:,.0f} rows in {answered:,.0f} requests, {failed:,.0f} failed",
+        f"  latency      p50 {quantile(now, 0.5)}, p95 {quantile(now, 0.95)}",
+        "",
+        "  worker    ready  connections  memory",
+    ]
+    for worker, is_ready in ready.items():
+        size = f"{memory[worker] / 1e6:,.0f} MB" if worker in memory else ""
+        lines.append(f"  {worker:8}  {'yes' if is_ready else 'no':5}  {held.get(worker, 0):11.0f}  {size}".rstrip())
+    return "\n".join(map(printable, lines))
+
+
+def quantile(metrics: Metrics, share: float) -> str:
+    """The time that this share of the requests stays below; within a bucket they are taken as even, as Prometheus does."""
+    counts = metrics.by("le", "ruo_request_seconds_bucket")
+    buckets = sorted(((float(le), count) for le, count in counts.items()), key=itemgetter(0))
+    rank, low, below = share * (buckets[-1][1] if buckets else 0), 0.0, 0.0
+    for high, count in buckets:
+        if rank and count >= rank:
+            seconds = low + (high - low) * (rank - below) / (count - below)
+            return f"over {1000 * low:,.0f} ms" if math.isinf(high) else f"{float(f'{1000 * seconds:.2g}'):,g} ms"
+        low, below = high, count
+    return "none yet"
+
+
+# The options of `score` are made from the documented dataclasses, and grouped as these are in `--help`.
+_NAMES = {"headers": "http-header", "inputs": "input", "null_values": "null-value", "output": "output-name"}
+
+
+class ScoreCommand(click.Command):
+    """A command that takes the options of a run; they are loaded where they are needed, since that takes a while."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters and those of all groups."""
+        *own, help_option = super().get_params(ctx)
+        return [*own, *(option for options in _groups().values() for option in options), help_option]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group."""
+        for title, options in {"Options": super().get_params(ctx), **_groups()}.items():
+            shown = [option for option in options if isinstance(option, click.Option)]
+            with formatter.section(title):
+                formatter.write_dl([record for option in shown if (record := option.get_help_record(ctx))])
+
+
+def _groups() -> dict[str, list[click.Parameter]]:
+    from ruo.client.options import GROUPS, entries
+
+    groups: dict[str, list[click.Parameter]] = {}
+    for title, group in GROUPS.items():
+        hints, documented = get_type_hints(group), entries(group)
+        of_files = [option for option in fields(group) if option.name != "pipelined"]  # which keeps all in memory
+        groups[f"The {title}"] = [
+            _option(option.name, hints[option.name], option.default, documented[option.name]) for option in of_files
+        ]
+    return groups
+
+
+def _option(name: str, hint: Any, default: Any, entry: str) -> click.Option:
+    text = " ".join(line.strip() for line in entry.splitlines()[1:])
+    first_sentence = re.split(r"(?<!\.)\.(?: |$)", text)[0]
+    shown = _SHOWN.get(name, {})
+    about = {"default": None if default == () else default, **shown}
+    about["help"] = f"{first_sentence}.{shown.get('help', '')}"
+    flag = f"--{_NAMES.get(name, name.replace('_', '-'))}"
+    kinds = [hint, *get_args(hint)]
+    if bool in kinds:
+        flag += "" if default is False else f"/--no-{flag[2:]}"
+        about["is_flag"] = True
+    elif "type" not in about and (literal := next((kind for kind in kinds if get_origin(kind) is Literal), None)):
+        about["type"] = click.Choice(get_args(literal))
+    return click.Option([name, flag], **about)
+
+
+def keywords(given: dict[str, Any]) -> dict[str, Any]:
+    """The values of the options as keywords of `score_csv`, without those that were left out."""
+    pairs = {name: dict(given[name]) for name in ("headers", "inputs")}
+    told = {name: value for name, value in {**given, **pairs}.items() if value not in (None, (), {})}
+    return {**told, "chunk_size": given["chunk_size"] or None}
+
+
+def _names(text: str) -> list[str]:
+    return next(csv.reader([text], skipinitialspace=True))  # a name may hold a comma, in quotes
+
+
+def _input(text: str) -> tuple[str, list[str]]:
+    name, equals, columns = text.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"{text!r} is no input; write NAME=a,b,c.")
+    return name, _names(columns)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise click.BadParameter("a header is written 'Name: value'.")  # without the text, which may be a secret
+    return name, value.strip()
+
+
+def _number(value: str) -> int | str:
+    if str(value) == "auto" or str(value).isdigit():
+        return value if value == "auto" else int(value)
+    raise click.BadParameter(f"{value!r} is neither a whole number nor auto.")
+
+
+def _part(value: str) -> tuple[int, int]:
+    index, _, of = value.partition("/")
+    if index.isdigit() and of.isdigit() and int(index) < int(of):
+        return int(index), int(of)
+    raise click.BadParameter(f"{value!r} is no part; 0/4 is the first of four, 3/4 the last.")
+
+
+_LIST = {"type": _names, "metavar": "A,B,..."}
+_NUMBER = {"type": _number, "metavar": "N|auto"}
+_SEVERAL = {"multiple": True, "help": " Repeat it for several."}
+_SHOWN: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("columns", "drop", "keep", "prediction_names"), _LIST),
+    "inputs": {"type": _input, "metavar": "NAME=A,B,...", **_SEVERAL},
+    "null_values": _SEVERAL,
+    "chunk_size": {"help": " 0 sends the whole table as one request.", **_NUMBER},
+    "concurrency": _NUMBER,
+    "shard": {"type": _part, "metavar": "I/N", "help": " `ruo merge` joins the parts."},
+    "headers": {"type": _header, "metavar": "'NAME: VALUE'", **_SEVERAL},
+    "token": {"envvar": "RUO_TOKEN"},
+}
