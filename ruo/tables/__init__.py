@@ -6,6 +6,7 @@ to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -23,7 +24,6 @@ from ruo.tables.files import FilesTable, files_within
 from ruo.tables.frames import IterTable, LazyTable, as_frame, is_pandas
 from ruo.tables.labels import NO_LABEL, Labels, class_indices, number_classes
 from ruo.tables.options import TableKeywords, TableOptions, TableSource, table
-from ruo.tables.streams import as_stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     if isinstance(source, pl.LazyFrame):
         return LazyTable("the LazyFrame", source, options, shard)
     if (frame := as_frame(source)) is not None:
-        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_eager=True)
+        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_frame=True)
         if is_pandas(source):
             index = cast("pd.DataFrame", source).index
             opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
@@ -90,7 +90,7 @@ def fingerprint_table(source: Source) -> str:
 
 def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None) -> Table:
     if str(path) == "-":
-        return CsvTable(as_stream(rest=sys.stdin.buffer), options, shard, "the standard input")
+        return CsvTable(cast("io.BufferedReader", sys.stdin.buffer), options, shard, "the standard input")
     if path.is_dir():
         return _open_files(str(path), files_within(path), options, shard)
     if not path.exists():

@@ -10,11 +10,10 @@ from ruo.tables.options import TableOptions
 
 
 class ModelInput(NamedTuple):
-    """An input of a model: its name, how many columns it takes (None: any number), and their names where it knows them."""
+    """An input of a model: its name, and how many columns it takes (None: any number)."""
 
     name: str
     width: int | None = None
-    columns: Sequence[str] | None = None
 
 
 class Columns(NamedTuple):
@@ -79,8 +78,6 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
     taken: dict[str, list[str]] = {}
     for one in inputs:
         taken[one.name] = _of_input(where, columns, model, one, is_only=len(inputs) == 1)
-        if one.columns is not None:
-            _require_order(where, model, taken[one.name], list(one.columns))
         _require_width(where, columns, model, one, taken[one.name])
     used = {name for names in taken.values() for name in names}
     if unknown := [name for name in columns.inputs or () if name not in taken]:
@@ -106,22 +103,6 @@ def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_o
             f"which columns it takes: inputs={{{one.name!r}: [...], ...}}."
         )
     return [one.name]
-
-
-def _require_order(where: str, model: str, names: list[str], known: list[str]) -> None:
-    """Raise TableError unless the names are those that the model knows, in its order, or all of them are others."""
-    if names == known or not set(names) & set(known):
-        return
-    if missing := [name for name in known if name not in names]:
-        raise TableError(f"{where} lacks columns that model {model!r} takes: {_listed(missing)}.", column=missing[0])
-    if surplus := [name for name in names if name not in known]:
-        raise TableError(f"{where} has columns that model {model!r} does not take; leave them out: {_drop(surplus)}.")
-    place = next(place for place, (name, other) in enumerate(zip(names, known, strict=True)) if name != other)
-    raise TableError(
-        f"{where} has its columns in another order than model {model!r} takes them: in place {place} is "
-        f"{names[place]!r} instead of {known[place]!r}; name them in the model's order with columns=[...].",
-        column=names[place],
-    )
 
 
 def _require_width(where: str, columns: Columns, model: str, one: ModelInput, names: list[str]) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ruo.errors import TableError
-from ruo.tables.base import Piece, Table, Types
+from ruo.tables.base import Block, Table, Types
 from ruo.tables.options import TableOptions
 
 
 class FilesTable(Table):
-    """Files in the given order; `open_one` opens each."""
+    """A folder or a list of files of one schema, one after the other; `open_one` opens each."""
 
     def __init__(
         self, name: str, paths: Sequence[Path], options: TableOptions, open_one: Callable[[Path], Table]
@@ -19,9 +19,8 @@ class FilesTable(Table):
             raise TableError(f"{name} is a folder without files; pass the path of a table, or of a folder of tables.")
         self.name = name
         self._paths, self._open_one = paths, open_one
-        tables = [open_one(path) for path in paths]
-        first = tables[0]
-        for table in tables[1:]:
+        first, *others = tables = [open_one(path) for path in paths]
+        for table in others:
             if table.names != first.names:
                 other = {*table.names} ^ {*first.names} or {"their order"}
                 raise TableError(
@@ -32,11 +31,10 @@ class FilesTable(Table):
         self.rows = sum(rows) if len(rows) == len(tables) else None
         self._set_columns(first.names, options)
 
-    def fingerprint(self) -> str:
-        """The SHA-256 of those of the files."""
+    def _fingerprint(self) -> str:
         return hashlib.sha256("".join(self._open_one(path).fingerprint() for path in self._paths).encode()).hexdigest()
 
-    def _pieces(self, types: Types) -> Iterator[Piece]:
+    def _pieces(self, types: Types) -> Iterator[Block]:
         for path in self._paths:
             table = self._open_one(path)
             table.take(self.columns)

@@ -10,7 +10,7 @@ import pytest
 
 from ruo.errors import TableError
 from ruo.tables import open_table
-from ruo.tables.csvtext import cut_between_rows
+from ruo.tables.csvtext import cut_between_rows, read_lines
 from tests.tables.forms import read_rows, write_csv
 
 
@@ -31,11 +31,12 @@ def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
 def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
     """A newline in a quoted cell ends no row, however the pieces fall."""
     text = b'1,"a\nb"\n2,"c""\n"\n3,d\n\n\n'
-    with write_csv(tmp_path, text).open("rb") as stream:
-        pieces = list(cut_between_rows(stream, size, "the CSV"))
+    with write_csv(tmp_path, text).open("rb") as file:
+        for read in (read_lines(file, size, 0, len(text)), (text[at : at + size] for at in range(0, len(text), size))):
+            pieces = list(cut_between_rows(read, "the CSV"))
 
-    assert b"".join(pieces) == text.rstrip(b"\n") + b"\n"
-    assert all(piece.count(b'"') % 2 == 0 for piece in pieces)
+            assert b"".join(pieces) == text.rstrip(b"\n") + b"\n"
+            assert all(piece.count(b'"') % 2 == 0 and piece.endswith(b"\n") for piece in pieces)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,9 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
         ('a,"b"c\n1,2\n', "no readable first row", None, None),
         ('a,b\n1,2\n3,"4"5\n', "row 1 is not CSV", 1, None),
         ("a,b\n1,2\n3,\0\n", "column \"b\": '\\x00' is not a number", 1, "b"),
-        (f"a,b\n1,2\n3,{'4' * 200_000}x\n", "row 1 is not CSV (field larger than field limit", 1, None),
+        (f"a,b\n1,2\n3,{'4' * 200_000}x\n", 'row 1 (line 3), column "b": \'44444', 1, "b"),
+        (f'a,b\n1,2\n3,"{"4" * 200_000}x"\n', "row 1 is not CSV (field larger than field limit", 1, None),
+        ("a;b\n1;0,5\n", "'0,5' is not a number; if its comma is the decimal point, pass pandas.read_csv(", 0, "b"),
         (b"a,b\n1,2\n3,\xff\xfe\n", "column \"b\": '\ufffd\ufffd' is not a number", 1, "b"),
         ("a,b\n1,2\n".encode("utf-16-le"), "is not a text file, or not in UTF-8", None, None),
         ("a,b\n1,2\nx,3\n", "row 1 (line 3), column \"a\": 'x' is not a number", 1, "a"),
