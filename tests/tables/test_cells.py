@@ -11,7 +11,7 @@ import pytest
 
 from ruo.errors import TableError
 from ruo.tables import open_table
-from ruo.tables.streams import PIECE_BYTES
+from ruo.tables.csvtext import PIECE_BYTES
 from ruo.wire.v2 import DATATYPES
 from tests.tables.forms import FORMS, as_form, read_rows, write_csv
 

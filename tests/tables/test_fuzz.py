@@ -19,7 +19,7 @@ from polars.testing.parametric import dataframes
 
 from ruo.errors import TableError
 from ruo.tables import open_table
-from ruo.tables.streams import Text, text_of
+from ruo.tables.csvtext import Text, text_of
 
 SOAK = [pytest.mark.soak, pytest.mark.timeout(1_800)]
 PLAIN = ["0", "7", "-3", "+5", "1.5", "-0.0"]

@@ -11,7 +11,7 @@ import pytest
 
 from ruo.errors import TableError
 from ruo.tables import NO_LABEL, TableOptions, open_table
-from ruo.tables.streams import PIECE_BYTES
+from ruo.tables.csvtext import PIECE_BYTES
 from tests.tables.forms import FORMS, as_form, read_rows
 
 FRAME = pl.DataFrame(
