@@ -50,13 +50,12 @@ def test_words_that_json_lacks():
 
 def test_the_first_missing_value_is_named():
     """Row and column of the first NaN are in the error, for a table and for an image."""
-    require_finite(np.zeros((2, 2)))
-    require_finite(np.array([1, 2]))
+    require_finite({"a": np.zeros((2, 2)), "b": np.array([1, 2])})
     image = np.zeros((3, 2, 2))
     image[2, 1, 0] = np.inf
     with pytest.raises(WireError) as refusal:
-        require_finite(image)
-    assert (refusal.value.row, refusal.value.column) == (2, 2)
+        require_finite({"a": np.zeros((2, 2)), "image": image})
+    assert (refusal.value.tensor, refusal.value.row, refusal.value.column) == ("image", 2, 2)
 
 
 def test_unequal_and_deep_lists():
