@@ -24,17 +24,9 @@ from ruo.wire.messages import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-# What reading a damaged file raises; polars' panics are no Exceptions.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-)
-
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # its panics are no Exceptions
+# What reading a damaged file raises
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *POLARS_ERRORS)
 
 Features = Array | dict[str, Array]  # of the only input, or by the names of several
 Dtypes = np.dtype[Any] | type | Mapping[str, Any]  # of all features, or of each input
@@ -211,10 +203,8 @@ class Table:
             raise error.named(self._where(self._read_rows + error.row), self._read_rows) from None
         except _DAMAGE as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            message = (
-                f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason}); write it anew."
-            )
-            raise TableError(message) from error
+            message = f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason})"
+            raise TableError(f"{message}; write it anew.") from error
 
     def _where(self, row: int) -> str:
         return f"{self.name}, row {row:,}"

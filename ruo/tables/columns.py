@@ -1,7 +1,7 @@
 """Which columns are features, labels and kept, as the options say and as the model wants them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -84,9 +84,7 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
         raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
     if rest := [name for name in columns.features if name not in used]:
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
-    if len(inputs) == 1:
-        return columns._replace(features=taken[inputs[0].name], inputs=None)
-    return columns._replace(features=[name for name in columns.features if name in used], inputs=taken)
+    return columns._replace(inputs=taken if len(inputs) > 1 else None)
 
 
 def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:
@@ -111,23 +109,20 @@ def _require_width(where: str, columns: Columns, model: str, one: ModelInput, na
     for_input = "" if columns.inputs is None else f" for the input {one.name!r}"
     message = f"{where} has {len(names)} feature columns{for_input}, model {model!r} takes {one.width}"
     ends = f"the first is {names[0]!r}, the last {names[-1]!r}"
-    if len(names) > one.width:
-        surplus = len(names) - one.width
+    if (surplus := len(names) - one.width) > 0:
         raise TableError(
             f"{message}: {surplus} too many; {ends}; leave out what is no feature: {_drop(names[one.width :])} if the "
             f"features come first. A label column is named with label=, an id with keep=."
         )
     apart = [*columns.labels, *columns.kept]
     rest = f"; {_listed(apart)} are labels or kept" if apart else ""
-    raise TableError(
-        f"{message}: {one.width - len(names)} are missing; {ends}{rest}; add them, or check the separator."
-    )
+    raise TableError(f"{message}: {-surplus} are missing; {ends}{rest}; add them, or check the separator.")
 
 
 def _drop(names: list[str]) -> str:
     return f"drop=[{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}]"
 
 
-def _listed(names: Iterable[str] | Mapping[str, object]) -> str:
+def _listed(names: Iterable[str]) -> str:
     shown = [repr(name) for name in names]
     return ", ".join(shown if len(shown) <= 12 else [*shown[:10], "...", shown[-1]])

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.tables.base import Block, Table, Types, read_once
+from ruo.tables.base import POLARS_ERRORS, Block, Table, Types, read_once
 from ruo.tables.cells import CellError, polars_type
 from ruo.tables.columns import clean_names
 from ruo.tables.csvtext import PIECE_BYTES, cut_between_rows, read_head, read_header, read_lines, row_start, text_of
@@ -28,7 +28,7 @@ from ruo.tables.options import TableOptions
 
 _THREADS = min(4, os.cpu_count() or 1) + 1  # one waits with its rows while the others keep every CPU busy
 _LONE_CR = re.compile(rb"\r(?!\n)")  # ends a row for csv, and is part of a cell for polars
-_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error)
+_UNREADABLE = (*POLARS_ERRORS, csv.Error)
 
 Schema = dict[str, Any]
 
