@@ -171,17 +171,14 @@ class CsvTable(Table):
         return frame
 
     def _to_block(self, frame: pl.DataFrame, text: bytes, types: Types, is_text: bool) -> Block:
-        verbatim = self._verbatim(types)
-        for name in verbatim:
+        for name in self._verbatim(types):
             is_bad = frame[name].str.contains("\ufffd", literal=True).fill_null(value=False)
             if is_bad.any() and not _is_utf8(text):
                 row = int(is_bad.arg_true()[0])
                 cure = 'pass the encoding of the file, such as encoding="cp1252"'
                 raise CellError(row, name, frame[row, name], "is not UTF-8", cure)
-        as_is = pl.col(verbatim)
-        if self._has_cr:
-            as_is = as_is.str.replace_many(["\r", "\n"], ["\n", "\r"])
-        frame = frame.with_columns(as_is.replace("", None))
+            as_is = pl.col(name).str.replace_many(["\r", "\n"], ["\n", "\r"]) if self._has_cr else pl.col(name)
+            frame = frame.with_columns(as_is.replace("", None))
         kept = frame[self.kept] if self.kept else None
         if is_text and self.options.null_values:
             numbers = pl.col([name for name, dtype in types.items() if dtype != np.object_])

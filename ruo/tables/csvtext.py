@@ -280,7 +280,7 @@ def cut_between_rows(pieces: Iterator[bytes], name: str, *, blank_lines_are_rows
 
 def _without_blank_lines(text: bytes, end: int) -> int:
     """Where the rows end: blank lines mean nothing at the end of the file, elsewhere the parser complains."""
-    if text.endswith((b"\n\n", b"\n\r\n"), 0, end) or text[:end] in (b"\n", b"\r\n"):
+    if text.endswith((b"\n\n", b"\n\r\n"), 0, end) or (end < 3 and text[:end] in (b"\n", b"\r\n")):
         rows = len(text[:end].rstrip(b"\r\n"))
         return text.index(b"\n", rows) + 1 if rows else 0
     return end

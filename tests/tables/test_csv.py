@@ -110,12 +110,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
         ("1,0,2\n1,2,3\n", "begins with a row of data (1,0,2); add a header line", None, None),
         (b"\xe9,b\n1,2\n", 'the byte 0xe9; pass its encoding, such as encoding="cp1252"', None, None),
         ("a;b,c\n1;2,5\n", "may be separated by ',' and ';'; pass the separator", None, None),
-        (
-            "My table\na,b\n1,2\n",
-            "begins with 'My table', which is one name, and the row below has 2 cells",
-            None,
-            None,
-        ),
+        ("Title\na,b\n1,2\n", "begins with 'Title', which is one name, and the row below has 2 cells", None, None),
         ('a,"b\n1,2\n', "in its first row that is not closed", None, None),
         ('a,"b"c\n1,2\n', "no readable first row", None, None),
         ('a,b\n1,2\n3,"4"5\n', "row 1 is not CSV", 1, None),
@@ -126,12 +121,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
         (b"a,b\n1,2\n3,\xff\xfe\n", "column \"b\": '\ufffd\ufffd' is not a number", 1, "b"),
         ("a,b\n1,2\n".encode("utf-16-le"), "is not a text file, or not in UTF-8", None, None),
         ("a,b\n1,2\nx,3\n", "row 1 (line 3), column \"a\": 'x' is not a number", 1, "a"),
-        (
-            "a,b\n1,2\n3,n/a\n",
-            "column \"b\": 'n/a' is not a number; if it means a missing number, pass null_values=['n/a']",
-            1,
-            "b",
-        ),
+        ("a,b\n1,2\n3,n/a\n", "'n/a' is not a number; if it means a missing number, pass null_values=['n/a']", 1, "b"),
         ("a,b\n1,2\n3\n5,6\n", "row 1 (line 3) has 1 cells, the header has 2", 1, None),
         ("a,b\n1\n3,4\n", "row 0 (line 2) has 1 cells, the header has 2", 0, None),
         ("a,b\n1,2\n3,4,5\n", "row 1 (line 3) has 3 cells, the header has 2", 1, None),
@@ -159,6 +149,15 @@ def test_a_wrong_cell_far_down_is_named_by_its_row(tmp_path: Path) -> None:
 
     with pytest.raises(TableError, match=r"row 500,000 \(line 500,002\), column \"a\": 'oops'"):
         read_rows(path, 10_000)
+
+
+def test_a_line_is_named_only_where_rows_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below a quoted cell, in an earlier piece of the file too, the row alone says where."""
+    monkeypatch.setattr("ruo.tables.csv.PIECE_BYTES", 8)
+
+    for above, place in (("1,2\n", r"row 3 \(line 5\), column"), ('"1\n",2\n', "row 3, column")):
+        with pytest.raises(TableError, match=place):
+            read_rows(write_csv(tmp_path, f"a,b\n{above}3,4\n5,6\nx,7\n"))
 
 
 def test_a_stray_quote_is_an_error(tmp_path: Path) -> None:

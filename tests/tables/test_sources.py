@@ -246,10 +246,3 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
 
     assert fingerprint_table(lazy) == fingerprint_table(FRAME) == fingerprint_table(Arrow(FRAME))
     assert len({fingerprint_table(frame) for frame in others}) == len(others)
-
-
-def test_a_query_is_cut_into_parts() -> None:
-    """A LazyFrame's parts are its rows in order."""
-    rows = [open_table(FRAME.lazy(), TableOptions(drop=["id"]), (part, 2)).blocks(None) for part in range(2)]
-
-    assert np.concatenate([block.array for blocks in rows for block in blocks]).tolist() == FEATURES
