@@ -143,14 +143,6 @@ def test_a_wrong_cell_of_a_csv_is_named(
     assert (row, column) == (caught.value.row, caught.value.column)
 
 
-def test_a_wrong_cell_far_down_is_named_by_its_row(tmp_path: Path) -> None:
-    """Rows are counted over all pieces of the file."""
-    path = write_csv(tmp_path, "a,b\n" + "1.2345678,2.3456789\n" * 500_000 + "oops,1\n" + "1,2\n" * 10)
-
-    with pytest.raises(TableError, match=r"row 500,000 \(line 500,002\), column \"a\": 'oops'"):
-        read_rows(path, 10_000)
-
-
 def test_a_line_is_named_only_where_rows_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below a quoted cell, in an earlier piece of the file too, the row alone says where."""
     monkeypatch.setattr("ruo.tables.csv.PIECE_BYTES", 8)
@@ -174,14 +166,6 @@ def test_a_malformed_quote_changes_no_value(tmp_path: Path, row: str) -> None:
     for dtype in (np.float16, np.float32, np.float64, np.int64):
         with pytest.raises(TableError, match="table.csv"):
             read_rows(write_csv(tmp_path, f"a,b\n1,2\n{row}"), dtype=dtype)
-
-
-def test_quoted_cells_are_numbers_in_every_notation(tmp_path: Path) -> None:
-    """Quotes, blanks and line ends around numbers change nothing."""
-    path = write_csv(tmp_path, 'a,b,Label_x\n"1"," 2 ","cat"\n"3.0","4\n","a ""dog"""\n')
-
-    for dtype in (np.float32, np.int64):
-        np.testing.assert_array_equal([[1, 2], [3, 4]], read_rows(path, dtype=dtype))
 
 
 def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,8 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
 )
 def test_options_that_cannot_be_are_refused(options: Any, error: type, sentence: str) -> None:
     """The sentence names the option, the column and the cure."""
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=re.escape(sentence)):
         open_table(table(pl.DataFrame({"Id": [1], "Bytes": [2]}), **options))
-
-    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +305,8 @@ def test_what_does_not_fit_the_model_is_named(inputs: list[ModelInput], options:
     """The error names the columns that are too many, missing or out of place, and the cure."""
     opened = open_table(table(pl.DataFrame({"a": [1], "b": [2], "c": [3]}), **options))
 
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableError, match=re.escape(sentence)):
         opened.match("m", inputs)
-    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["csv", "quoted", "polars"])
