@@ -6,9 +6,11 @@ to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -16,14 +18,12 @@ import polars as pl
 
 from ruo.errors import ArgumentError, TableError
 from ruo.provenance import fingerprint
-from ruo.tables.base import Block, Features, Span, Table, read_once
+from ruo.tables.base import Block, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
-from ruo.tables.files import FilesTable, files_within
 from ruo.tables.frames import IterTable, LazyTable, as_frame, is_pandas
 from ruo.tables.labels import NO_LABEL, Labels, class_indices, number_classes
-from ruo.tables.options import TableKeywords, TableOptions, TableSource, table
-from ruo.tables.streams import as_stream
+from ruo.tables.options import TableOptions, TableSource, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_LABEL",
     "Block",
-    "Features",
     "Labels",
     "ModelInput",
     "Source",
     "Span",
     "Table",
-    "TableKeywords",
     "TableOptions",
     "TableSource",
     "class_indices",
@@ -65,7 +63,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     if isinstance(source, pl.LazyFrame):
         return LazyTable("the LazyFrame", source, options, shard)
     if (frame := as_frame(source)) is not None:
-        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_eager=True)
+        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_frame=True)
         if is_pandas(source):
             index = cast("pd.DataFrame", source).index
             opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
@@ -73,7 +71,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     if not isinstance(source, Iterable):
         raise TableError(f"A {type(source).__name__} is not a table; pass a path or a DataFrame.")
     if isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, os.PathLike)) for one in source):
-        return _open_files(f"{len(source)} files", [Path(one) for one in source], options, shard)
+        return _Files(f"{len(source)} files", [Path(one) for one in source], options, shard)
     if shard:
         raise read_once(f"the {type(source).__name__}")
     return IterTable(source, options)
@@ -81,18 +79,17 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
 
 def fingerprint_table(source: Source) -> str:
     """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
-    if isinstance(source, TableSource):
-        source = source.source
-    if isinstance(source, (str, os.PathLike)) and not Path(source).is_dir():
-        return fingerprint(source)
+    path = source.source if isinstance(source, TableSource) else source
+    if isinstance(path, (str, os.PathLike)) and not Path(path).is_dir():
+        return fingerprint(path)
     return open_table(source).fingerprint()
 
 
 def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None) -> Table:
     if str(path) == "-":
-        return CsvTable(as_stream(rest=sys.stdin.buffer), options, shard, "the standard input")
+        return CsvTable(cast("io.BufferedReader", sys.stdin.buffer), options, shard, "the standard input")
     if path.is_dir():
-        return _open_files(str(path), files_within(path), options, shard)
+        return _Files(str(path), _files_within(path), options, shard)
     if not path.exists():
         raise TableError(f"{path} does not exist; pass the path of a CSV or Parquet file.")
     if not path.is_file():  # a pipe
@@ -105,7 +102,40 @@ def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None)
     return CsvTable(path, options, shard, path.name)
 
 
-def _open_files(name: str, paths: list[Path], options: TableOptions, shard: tuple[int, int] | None) -> Table:
-    if shard:
-        raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
-    return FilesTable(name, paths, options, lambda path: _open_path(path, options, None))
+class _Files(Table):
+    """A folder or a list of files of one schema, one after the other."""
+
+    def __init__(self, name: str, paths: list[Path], options: TableOptions, shard: tuple[int, int] | None) -> None:
+        if shard:
+            raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
+        if not paths:
+            raise TableError(f"{name} is a folder without files; pass the path of a table, or of a folder of tables.")
+        self.name, self.options, self._paths = name, options, paths
+        first, *others = tables = list(self._tables())
+        for other in others:
+            if other.names != first.names:
+                names = {*other.names} ^ {*first.names} or {"their order"}
+                raise TableError(
+                    f"{other.name} has other columns than {first.name} ({', '.join(sorted(names)[:5])}); give all files "
+                    f"the same columns in the same order."
+                )
+        rows = [one.rows for one in tables if one.rows is not None]
+        self.rows = sum(rows) if len(rows) == len(tables) else None
+        self._set_columns(first.names, options)
+
+    def _tables(self) -> Iterator[Table]:
+        return (_open_path(path, self.options, None) for path in self._paths)
+
+    def _fingerprint(self) -> str:
+        return hashlib.sha256("".join(one.fingerprint() for one in self._tables()).encode()).hexdigest()
+
+    def _pieces(self, types: Types) -> Iterator[Block]:
+        for one in self._tables():
+            one.take(self.columns)
+            yield from one.read(types)
+
+
+def _files_within(folder: Path) -> list[Path]:
+    """All files of a folder in sorted order, but those whose names, or whose folders', begin with a dot or underscore."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path for path in found if not any(part[0] in "._" for part in path.relative_to(folder).parts))

@@ -7,56 +7,38 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.tables.cells import to_array
+from ruo.provenance import fingerprint
+from ruo.tables.cells import CellError, to_array
 from ruo.tables.columns import Columns, ModelInput, choose, match
-from ruo.tables.labels import Labels, class_indices, first_name, named_by
+from ruo.tables.labels import Labels, class_indices, labels_of
 from ruo.tables.options import TableOptions
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What reading a damaged file raises; polars' panics are no Exceptions.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-)
-
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # its panics are no Exceptions
+# What reading a damaged file raises
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *POLARS_ERRORS)
 
 Features = Array | dict[str, Array]  # of the only input, or by the names of several
 Dtypes = np.dtype[Any] | type | Mapping[str, Any]  # of all features, or of each input
 Types = dict[str, np.dtype[Any]]  # of each feature column
 
 
-class Piece(NamedTuple):
-    """Rows from one read: `features` (rows, columns) in C order, of the only input or by the names of several.
-
-    `labels` are (rows,) class indices or names, None without label columns; `kept` has the columns that are not sent.
-    """
-
-    features: Features
-    labels: Labels | None
-    kept: pl.DataFrame | None = None
-
-    @property
-    def rows(self) -> int:
-        """How many rows these are."""
-        return _rows(self.features)
-
-
 class Block(NamedTuple):
-    """Rows from row `start` of the table on; the other fields are those of a `Piece`."""
+    """Rows from row `start` of the table on.
+
+    `features` are (rows, columns) in C order, of the only input or by the names of several; `labels` are (rows,) class
+    indices or names, None without label columns; `kept` has the columns that are not sent.
+    """
 
     start: int
     features: Features
@@ -73,7 +55,17 @@ class Block(NamedTuple):
     @property
     def rows(self) -> int:
         """How many rows these are."""
-        return _rows(self.features)
+        return len(next(iter(self.features.values())) if isinstance(self.features, dict) else self.features)
+
+    def cut(self, begin: int, end: int | None = None) -> Block:
+        """Some of the rows."""
+        rows, (start, features, labels, kept) = slice(begin, end), self
+        return Block(
+            start + begin,
+            {name: part[rows] for name, part in features.items()} if isinstance(features, dict) else features[rows],
+            None if labels is None else labels[rows],
+            None if kept is None else kept[rows],
+        )
 
 
 class Span(NamedTuple):
@@ -104,7 +96,10 @@ class Table:
     rows: int | None = None  # None if unknown until the table is read
     index: pd.Index | None = None  # of the rows of a pandas DataFrame
     span: Span | None = None  # the part of the whole table that this is; None for all of it
+    path: Path | None = None  # of the one file
+    is_once = False  # the rows can be read once only
     _read_rows = 0
+    _is_read = False
     _is_stopped = False
 
     @property
@@ -142,53 +137,51 @@ class Table:
         self._is_stopped = True
 
     def fingerprint(self) -> str:
-        """The SHA-256 of the data of the whole table, also where this is a part of it."""
-        raise NotImplementedError
+        """The SHA-256 of the file, or of the rows, of the whole table also where this is a part of it."""
+        if self.is_once:
+            raise read_once(self.name)
+        return fingerprint(self.path) if self.path else self._fingerprint()
 
     def expected_rows(self) -> int | None:
         """The number of rows: exact if known, an estimate once some are read, else None."""
         return self.rows
 
-    def read(self, types: Types) -> Iterator[Piece]:
+    def read(self, types: Types) -> Iterator[Block]:
         """Read the rows as they come; `types` has the datatype of each feature column. A single label is a column yet."""
-        self._read_rows, kept_schema = 0, None
-        with self._damage_named():
+        if self.is_once and self._is_read:
+            raise TableError(f"{self.name} was read already, and can be read once only; open it anew.")
+        self._read_rows, self._is_read = 0, True
+        kept_types: dict[str, pl.DataType] = {}
+        with self._errors_named():
             for piece in self._pieces(types):
                 if self._is_stopped:
                     raise TableError(f"Reading {self.name} was stopped before its end.")
-                kept_schema = self._require_schema(kept_schema, piece)
-                self._read_rows += piece.rows
-                yield piece
+                for name, kind in {} if piece.kept is None else piece.kept.schema.items():
+                    if kept_types.setdefault(name, kind) != kind:
+                        message = (
+                            f'{self.name}, column "{name}" has one type before row {self._read_rows:,} and another'
+                        )
+                        raise TableError(f"{message} from there on; give it one type.", column=name)
+                block = piece._replace(start=self._read_rows)
+                self._read_rows += block.rows
+                yield block
 
-    def _require_schema(self, schema: pl.Schema | None, piece: Piece) -> pl.Schema | None:
-        """The types of the kept columns; raises TableError if they change within the table."""
-        found = None if piece.kept is None else piece.kept.schema
-        if schema is not None and found != schema:
-            name = next(name for name in self.kept if found is None or found[name] != schema[name])
-            raise TableError(
-                f'{self.name}, column "{name}" has one type before row {self._read_rows:,} and another from there on; '
-                f"give it one type.",
-                column=name,
-            )
-        return found
-
-    def _read_labels(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def _read_labels(self, pieces: Iterator[Block]) -> Iterator[Block]:
         """Make class numbers of a single label column, or names if the first rows have names."""
         are_names: bool | None = None
-        start = 0
         for piece in pieces:
-            labels = named_by(piece.labels, are_names=bool(are_names))
-            if labels.dtype == np.object_ and are_names is False:
-                place, name = first_name(piece.labels)
-                message = (
-                    f"{self.name}, row {start + place:,}: the label {name!r} is no whole number, as those above are"
-                )
-                raise TableError(f"{message}; give all classes names, or all of them numbers.", row=start + place)
+            try:
+                labels = labels_of(piece.labels, are_names)
+            except CellError as error:
+                raise error.named(self._where(piece.start + error.row), piece.start) from None
             are_names = labels.dtype == np.object_
-            start += piece.rows
             yield piece._replace(labels=labels)
 
-    def _pieces(self, types: Types) -> Iterator[Piece]:
+    def _pieces(self, types: Types) -> Iterator[Block]:
+        """The rows as one read gives them, megabytes of a file or 20,000 rows of a frame; each starts at 0."""
+        raise NotImplementedError
+
+    def _fingerprint(self) -> str:
         raise NotImplementedError
 
     def _types(self, dtype: Dtypes) -> Types:
@@ -203,17 +196,20 @@ class Table:
         return types
 
     @contextmanager
-    def _damage_named(self) -> Iterator[None]:
+    def _errors_named(self) -> Iterator[None]:
         try:
             yield
+        except CellError as error:
+            raise error.named(self._where(self._read_rows + error.row), self._read_rows) from None
         except _DAMAGE as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            message = (
-                f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason}); write it anew."
-            )
-            raise TableError(message) from error
+            message = f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason})"
+            raise TableError(f"{message}; write it anew.") from error
 
-    def _piece(self, frame: pl.DataFrame, types: Types) -> Piece:
+    def _where(self, row: int) -> str:
+        return f"{self.name}, row {row:,}"
+
+    def _block(self, frame: pl.DataFrame, types: Types) -> Block:
         features: Features
         if self.inputs is None:
             # faster than `select`, which makes a plan first
@@ -225,7 +221,7 @@ class Table:
             labels = frame[self.options.label]  # `blocks` makes labels of it
         elif self.labels:
             labels = class_indices(frame[self.labels])
-        return Piece(features, labels, frame[self.kept] if self.kept else None)
+        return Block(0, features, labels, frame[self.kept] if self.kept else None)
 
     def _set_span(self, shard: tuple[int, int], size: int, unit: str, boundary: Callable[[int], int]) -> Span:
         """Make this one part of the table; `boundary(part)` is where a part begins."""
@@ -239,25 +235,23 @@ class Table:
         self.take(choose(self.name, names, options))
 
 
-def regroup(pieces: Iterator[Piece], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
+def regroup(pieces: Iterator[Block], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
     """Cut a table's pieces into blocks; rows are copied only where a block spans several pieces.
 
     `rows_at(start)` is called when the block at row `start` is asked for; it returns the block's size, None for the rest.
     """
-    held: list[Piece] = []
-    start, count = 0, 0
-    size = rows_at(0)
+    held: list[Block] = []
+    count, size = 0, rows_at(0)
     for piece in pieces:
         while size is not None and count + piece.rows >= size:
-            head, piece = _slice(piece, slice(size - count)), _slice(piece, slice(size - count, None))
-            yield Block(start, *_join([*held, head]))
-            held, start, count = [], start + size, 0
-            size = rows_at(start)
+            head, piece = piece.cut(0, size - count), piece.cut(size - count)
+            yield _join([*held, head])
+            held, count, size = [], 0, rows_at(piece.start)
         if piece.rows:
             held.append(piece)
             count += piece.rows
     if held:
-        yield Block(start, *_join(held))
+        yield _join(held)
 
 
 def read_once(name: str) -> TableError:
@@ -265,27 +259,15 @@ def read_once(name: str) -> TableError:
     return TableError(f"{name} can be read once only; to use a checkpoint or a part, write it to a file first.")
 
 
-def _rows(features: Features) -> int:
-    return len(next(iter(features.values())) if isinstance(features, dict) else features)
-
-
-def _join(pieces: list[Piece]) -> Piece:
-    if len(pieces) == 1:
-        return pieces[0]
-    features, labels, kept = zip(*pieces, strict=True)
-    return Piece(
+def _join(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    starts, features, labels, kept = zip(*blocks, strict=True)
+    return Block(
+        starts[0],
         {name: np.concatenate([part[name] for part in features]) for name in features[0]}
         if isinstance(features[0], dict)
         else np.concatenate(features),
         None if labels[0] is None else np.concatenate(labels),
         None if kept[0] is None else pl.concat(kept),
-    )
-
-
-def _slice(piece: Piece, rows: slice) -> Piece:
-    features, labels, kept = piece
-    return Piece(
-        {name: part[rows] for name, part in features.items()} if isinstance(features, dict) else features[rows],
-        None if labels is None else labels[rows],
-        None if kept is None else kept[rows],
     )

@@ -4,6 +4,7 @@ An integer type holds exactly the numbers of the table. A floating-point type ho
 range are infinities.
 """
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -14,13 +15,27 @@ from ruo.errors import TableError
 from ruo.wire.messages import Array
 
 MISSING = {"", "?", "-", ".", "na", "n/a", "#n/a", "<na>", "nan", "nil", "null", "none"}  # in any case
-_BINARY = {**dict.fromkeys(("True", "true", "TRUE"), "1"), **dict.fromkeys(("False", "false", "FALSE"), "0")}
-
-_NO_NUMBER = "is not a number"
+NO_NUMBER = "is not a number"
+_MEND = "mend the cell, or leave the column out"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 
 
 class CellError(ValueError):
-    """The datatype cannot hold a cell; `args` are the position of its row within the frame and the name of its column."""
+    """A cell that cannot be read as it is: its row within the frame, its column, its text, and what is wrong."""
+
+    def __init__(self, row: int, column: str, cell: str | None, why: str, cure: str = _MEND) -> None:
+        super().__init__(why)
+        self.row, self.column, self.cell, self.why, self.cure = row, column, cell or "", why, cure
+
+    def named(self, where: str, start: int) -> TableError:
+        """The error for the user; `where` names the table and the row, `start` is the first row of the frame."""
+        shown, text, cure = repr(self.cell[:40]) if self.cell else "an empty cell", self.cell.strip(), self.cure
+        if self.why == NO_NUMBER and text.lower() in MISSING:
+            cure = f"if it means a missing number, pass null_values=[{text!r}]; else {cure}"
+        elif self.why == NO_NUMBER and _DECIMAL_COMMA.fullmatch(text):
+            cure = "if its comma is the decimal point, pass pandas.read_csv(..., decimal=',') in place of the path"
+        message = f'{where}, column "{self.column}": {shown} {self.why}; {cure}.'
+        return TableError(message, row=start + self.row, column=self.column)
 
 
 def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
@@ -34,20 +49,47 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
     For `object`, the cells are bytes: their text in UTF-8, empty where a cell is missing.
     """
     if dtype == np.object_:
-        text = np.empty(frame.shape, np.object_)
-        for place, column in enumerate(frame.iter_columns()):
-            text[:, place] = [(cell or "").encode() for cell in column.cast(pl.String)]
-        return text
+        return frame.with_columns(pl.all().cast(pl.String).fill_null("").cast(pl.Binary)).to_numpy(order="c")
     kind, kinds = polars_type(dtype), set(frame.dtypes)
     if kind.is_float() and pl.String not in kinds:
         return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")
     columns = [_convert(column, dtype) for column in frame.iter_columns()]
     masks = [_unfit(before, after) for before, after in zip(frame.iter_columns(), columns, strict=True)]
-    unfit = [(int(mask.arg_true()[0]), column) for column, mask in enumerate(masks) if mask.any()]
+    unfit = [(int(mask.arg_true()[0]), place) for place, mask in enumerate(masks) if mask.any()]
     if unfit:
         row, place = min(unfit)
-        raise CellError(row, frame.columns[place])
+        value = frame[row, place]
+        cell = "" if value is None else str(value)
+        raise CellError(row, frame.columns[place], cell, why_unfit(as_numbers(pl.Series([cell]))[0], dtype))
     return pl.DataFrame(columns).to_numpy(order="c")
+
+
+def as_numbers(text: pl.Series) -> pl.Series:
+    """Cells without the blanks around them, and `True` and `False`, as pandas and polars write them, as 1 and 0."""
+    text = text.str.strip_chars()
+    return text.str.replace("^(?:True|true|TRUE)$", "1").str.replace("^(?:False|false|FALSE)$", "0")
+
+
+def why_unfit(text: str, dtype: np.dtype[Any]) -> str:
+    """Why a datatype of numbers cannot hold what `as_numbers` gave, as the end of a sentence; empty if it can."""
+    if text and not is_number(text):
+        return NO_NUMBER
+    if dtype.kind == "f":
+        return ""
+    number = Decimal(text or "NaN")
+    if not number.is_finite() or number != number.to_integral_value():
+        return f"is not a whole number, which {dtype} needs"
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return "" if limits[0] <= number <= limits[1] else f"is out of the range of {dtype}, {limits[0]} to {limits[1]}"
+
+
+def is_number(text: str) -> bool:
+    """Whether every CSV reader takes the text for a number."""
+    try:
+        float(text), Decimal(text)
+    except (ValueError, ArithmeticError):
+        return False
+    return text.isascii() and "_" not in text  # Python reads 1_000 as a number, other readers do not
 
 
 def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
@@ -61,60 +103,18 @@ def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
     numbers = text.str.replace(r"\.0*$", "").cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
     if numbers.null_count():  # another notation, such as 1e3, or an unfit cell
         cells = zip(text, numbers, strict=True)
-        values = [_whole(cell, dtype) if number is None else number for cell, number in cells]
+        values = [
+            int(Decimal(cell)) if number is None and not why_unfit(cell or "", dtype) else number
+            for cell, number in cells
+        ]
         numbers = pl.Series(column.name, values, numbers.dtype)
     return numbers.set(numbers > 1, None).cast(kind) if kind == pl.Boolean else numbers
-
-
-def as_numbers(text: pl.Series) -> pl.Series:
-    """Cells without the blanks around them, and `True` and `False`, as pandas and polars write them, as 1 and 0."""
-    text = text.str.strip_chars()
-    return text.str.replace("^(?:True|true|TRUE)$", "1").str.replace("^(?:False|false|FALSE)$", "0")
 
 
 def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:
     """True where a value is lost or changed."""
     is_text = before.dtype == pl.String
     if after.dtype.is_float():
-        return (after.is_null() & (before.str.strip_chars() != "")).fill_null(value=False)
+        return (after.is_null() & (is_text and before.str.strip_chars() != "")).fill_null(value=False)
     changed = False if is_text else after.cast(before.dtype) != before
     return (after.is_null() | changed).fill_null(value=True)
-
-
-def _whole(cell: str | None, dtype: np.dtype[Any]) -> int | None:
-    return None if why_unfit(cell or "", dtype) else int(Decimal(cell or ""))
-
-
-def why_unfit(cell: str, dtype: np.dtype[Any]) -> str:
-    """Why the datatype cannot hold a cell, as the end of a sentence; empty if it can."""
-    text = _BINARY.get(cell.strip(), cell.strip())
-    if dtype == np.object_:
-        return ""
-    if text and not is_number(text):
-        return _NO_NUMBER
-    if dtype.kind == "f":
-        return ""
-    number = Decimal(text or "NaN")
-    if not number.is_finite() or number != number.to_integral_value():
-        return f"is not a whole number, which {dtype} needs"
-    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return "" if limits[0] <= number <= limits[1] else f"is out of the range of {dtype}, {limits[0]} to {limits[1]}"
-
-
-def cell_error(where: str, row: int, column: str, cell: str, why: str) -> TableError:
-    """The error for a cell; `where` names the table and the row."""
-    shown = repr(cell[:40]) if cell else "an empty cell"
-    cure = "mend the cell, or leave the column out"
-    if cell.strip().lower() in MISSING and why == _NO_NUMBER:
-        cure = f"if it means a missing number, pass null_values=[{cell.strip()!r}]; else {cure}"
-    message = f'{where}, column "{column}": {shown} {why}; {cure}.'
-    return TableError(message, row=row, column=column)
-
-
-def is_number(text: str) -> bool:
-    """Whether every CSV reader takes the text for a number."""
-    try:
-        float(text), Decimal(text)
-    except (ValueError, ArithmeticError):
-        return False
-    return text.isascii() and "_" not in text  # Python reads 1_000 as a number, other readers do not

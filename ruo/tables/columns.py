@@ -1,7 +1,7 @@
 """Which columns are features, labels and kept, as the options say and as the model wants them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -10,11 +10,10 @@ from ruo.tables.options import TableOptions
 
 
 class ModelInput(NamedTuple):
-    """An input of a model: its name, how many columns it takes (None: any number), and their names where it knows them."""
+    """An input of a model: its name, and how many columns it takes (None: any number)."""
 
     name: str
     width: int | None = None
-    columns: Sequence[str] | None = None
 
 
 class Columns(NamedTuple):
@@ -79,17 +78,13 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
     taken: dict[str, list[str]] = {}
     for one in inputs:
         taken[one.name] = _of_input(where, columns, model, one, is_only=len(inputs) == 1)
-        if one.columns is not None:
-            _require_order(where, model, taken[one.name], list(one.columns))
         _require_width(where, columns, model, one, taken[one.name])
     used = {name for names in taken.values() for name in names}
     if unknown := [name for name in columns.inputs or () if name not in taken]:
         raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
     if rest := [name for name in columns.features if name not in used]:
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
-    if len(inputs) == 1:
-        return columns._replace(features=taken[inputs[0].name], inputs=None)
-    return columns._replace(features=[name for name in columns.features if name in used], inputs=taken)
+    return columns._replace(inputs=taken if len(inputs) > 1 else None)
 
 
 def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:
@@ -108,45 +103,26 @@ def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_o
     return [one.name]
 
 
-def _require_order(where: str, model: str, names: list[str], known: list[str]) -> None:
-    """Raise TableError unless the names are those that the model knows, in its order, or all of them are others."""
-    if names == known or not set(names) & set(known):
-        return
-    if missing := [name for name in known if name not in names]:
-        raise TableError(f"{where} lacks columns that model {model!r} takes: {_listed(missing)}.", column=missing[0])
-    if surplus := [name for name in names if name not in known]:
-        raise TableError(f"{where} has columns that model {model!r} does not take; leave them out: {_drop(surplus)}.")
-    place = next(place for place, (name, other) in enumerate(zip(names, known, strict=True)) if name != other)
-    raise TableError(
-        f"{where} has its columns in another order than model {model!r} takes them: in place {place} is "
-        f"{names[place]!r} instead of {known[place]!r}; name them in the model's order with columns=[...].",
-        column=names[place],
-    )
-
-
 def _require_width(where: str, columns: Columns, model: str, one: ModelInput, names: list[str]) -> None:
     if one.width is None or len(names) == one.width:
         return
     for_input = "" if columns.inputs is None else f" for the input {one.name!r}"
     message = f"{where} has {len(names)} feature columns{for_input}, model {model!r} takes {one.width}"
     ends = f"the first is {names[0]!r}, the last {names[-1]!r}"
-    if len(names) > one.width:
-        surplus = len(names) - one.width
+    if (surplus := len(names) - one.width) > 0:
         raise TableError(
             f"{message}: {surplus} too many; {ends}; leave out what is no feature: {_drop(names[one.width :])} if the "
             f"features come first. A label column is named with label=, an id with keep=."
         )
     apart = [*columns.labels, *columns.kept]
     rest = f"; {_listed(apart)} are labels or kept" if apart else ""
-    raise TableError(
-        f"{message}: {one.width - len(names)} are missing; {ends}{rest}; add them, or check the separator."
-    )
+    raise TableError(f"{message}: {-surplus} are missing; {ends}{rest}; add them, or check the separator.")
 
 
 def _drop(names: list[str]) -> str:
     return f"drop=[{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}]"
 
 
-def _listed(names: Iterable[str] | Mapping[str, object]) -> str:
+def _listed(names: Iterable[str]) -> str:
     shown = [repr(name) for name in names]
     return ", ".join(shown if len(shown) <= 12 else [*shown[:10], "...", shown[-1]])

@@ -1,27 +1,123 @@
-"""CSV text (RFC 4180): its header, and where it may be cut. A newline inside a quoted cell does not end a row."""
+"""A file's bytes as CSV text (RFC 4180) in UTF-8 whose lines end with LF, its header, and where it may be cut.
 
+A newline inside a quoted cell does not end a row.
+"""
+
+import bz2
 import codecs
 import contextlib
 import csv
+import gzip
 import io
+import itertools
+import lzma
 import re
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import IO, NamedTuple
 
-from ruo.errors import TableError
+from ruo.errors import MissingPackageError, TableError
 from ruo.tables.cells import MISSING, is_number
 from ruo.tables.options import TableOptions
 
 PIECE_BYTES = 8 << 20
-_LONGEST_CELL = 64 << 20
 _HEAD = 1 << 20
+_LONGEST_CELL = 64 << 20
+_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_SWAPPED = bytes.maketrans(b"\r\n", b"\n\r")
 _NAMED_SEPARATOR = re.compile(rb'(?i)(?:\xef\xbb\xbf)?"?sep=(.)"?\r?\n')  # as Excel reads it
 
 
-@dataclass(frozen=True)
-class CsvHeader:
+class Text(NamedTuple):
+    """CSV text in pieces, to be read once.
+
+    `is_plain` text is the bytes of the file; where its lines end with CR (`has_cr`), CR and LF have changed places.
+    """
+
+    pieces: Iterator[bytes]
+    is_plain: bool
+    has_cr: bool
+
+
+def text_of(file: io.BufferedReader, name: str, encoding: str | None) -> Text:
+    """The text of a file from its first byte on."""
+    magic = file.peek(6)[:6]
+    unpack = next((unpack for start, unpack in _UNPACK.items() if magic.startswith(start)), None)
+    head, pieces = _with_first(unpack(file, name) if unpack else _read(file))
+    coding = codecs.lookup(encoding or _BOMS.get(head[:2], "utf-8")).name
+    if is_other := coding not in ("utf-8", "utf-8-sig", "ascii"):
+        head, pieces = _with_first(_decoded(pieces, name, coding))
+    if has_cr := b"\r" in head and b"\n" not in head:
+        pieces = (piece.translate(_SWAPPED) for piece in pieces)
+    return Text(pieces, not (unpack or is_other or has_cr), has_cr)
+
+
+def _with_first(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first piece, and all of them."""
+    pieces = filter(None, pieces)
+    first = next(pieces, b"")
+    return first, itertools.chain([first], pieces)
+
+
+def _read(file: io.BufferedIOBase | IO[bytes]) -> Iterator[bytes]:
+    yield file.read(_HEAD)
+    yield from iter(partial(file.read, PIECE_BYTES), b"")
+
+
+def _decoded(pieces: Iterator[bytes], name: str, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for piece in pieces:
+            yield decoder.decode(piece).encode()
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise TableError(f"{name} is not text in {encoding} ({error}); pass another encoding.") from None
+
+
+def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
+    if not file.seekable():
+        raise TableError(f"{name} is a zip file, which cannot be read from a pipe; unpack it first: unzip -p.")
+    archive = zipfile.ZipFile(file)
+    members = [member for member in archive.infolist() if not (member.is_dir() or "__MACOSX" in member.filename)]
+    if len(members) != 1:
+        names = ", ".join(member.filename for member in members[:5]) or "none"
+        raise TableError(f"{name} has {len(members)} files, a zip file with one is needed ({names}); unpack it first.")
+    try:
+        return _read(archive.open(members[0]))
+    except RuntimeError as error:  # a password, or an unknown method
+        raise TableError(f"{name} cannot be unpacked ({error}); unpack it first.") from None
+
+
+def _unzstd(file: io.BufferedReader, name: str) -> Iterator[bytes]:
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        message = f"{name} is compressed with Zstandard, which needs a package: pip install 'ruo[zstd]', or zstandard"
+        raise MissingPackageError(message) from None
+    frame, new = None, zstandard.ZstdDecompressor().decompressobj
+    for packed in iter(partial(file.read, 1 << 16), b""):  # little, since it may become a thousand times as much
+        while packed:
+            frame = new() if frame is None or frame.eof else frame
+            try:
+                yield frame.decompress(packed)
+            except zstandard.ZstdError as error:
+                raise OSError(error) from None
+            packed = frame.unused_data
+    if frame is None or not frame.eof:  # the stream reader of the package takes a file that was cut short for whole
+        raise EOFError("Compressed file ended before the end of its last frame")
+
+
+_UNPACK: dict[bytes, Callable[[io.BufferedReader, str], Iterator[bytes]]] = {
+    b"\x1f\x8b": lambda file, _: _read(gzip.GzipFile(fileobj=file)),
+    b"BZh": lambda file, _: _read(bz2.BZ2File(file)),
+    b"\xfd7zXZ\x00": lambda file, _: _read(lzma.LZMAFile(file)),  # noqa: SIM115  as long as `file` is
+    b"PK\x03\x04": _unzip,
+    b"\x28\xb5\x2f\xfd": _unzstd,
+}
+
+
+class CsvHeader(NamedTuple):
     """The column names in the first row, what stands between cells, and the `size` in bytes of all before the data."""
 
     columns: list[str]
@@ -42,25 +138,27 @@ class CsvHeader:
         return (cells or blank for cells in csv.reader(text, strict=True, delimiter=self.separator))
 
 
-def read_head(stream: IO[bytes]) -> bytes:
-    """The first bytes: the first row, and most often the second."""
-    head = stream.read(_HEAD)
-    while not _first_rows(head)[1] and len(head) <= _LONGEST_CELL and (more := stream.read(len(head) or 1)):
+def read_head(pieces: Iterator[bytes]) -> bytes:
+    """The first pieces: the first row, and most often the second; what has no line end gets one."""
+    head = b""
+    while len(_first_rows(head)[1]) < 2 and len(head) <= _LONGEST_CELL:
+        if not (more := next(pieces, b"")):
+            return head if head.endswith(b"\n") else head + b"\n"
         head += more
     return head
 
 
 def _first_rows(head: bytes) -> tuple[list[bytes], list[bytes]]:
     """The blank lines at the top with one that names the separator, and up to two rows that are whole."""
-    before, rows, row, quotes = list[bytes](), list[bytes](), list[bytes](), 0
+    before, rows, lines, quotes = list[bytes](), list[bytes](), list[bytes](), 0
     for line in io.BytesIO(head):
-        row.append(line)
+        lines.append(line)
         quotes += line.count(b'"')
-        if quotes % 2 or not (line.endswith(b"\n") or len(head) < _HEAD):
+        if quotes % 2 or not line.endswith(b"\n"):
             continue
-        whole, row, quotes = b"".join(row), [], 0
-        is_row = rows or not (whole.strip() in (b"", codecs.BOM_UTF8) or _NAMED_SEPARATOR.fullmatch(whole))
-        (rows if is_row else before).append(whole)
+        row, lines, quotes = b"".join(lines), [], 0
+        is_row = rows or not (row.strip() in (b"", codecs.BOM_UTF8) or _NAMED_SEPARATOR.fullmatch(row))
+        (rows if is_row else before).append(row)
         if len(rows) == 2:
             break
     return before, rows
@@ -138,48 +236,51 @@ def _cells(row: bytes, separator: str) -> list[str]:
     return cells
 
 
-def row_start(stream: IO[bytes], position: int) -> int:
+def row_start(file: IO[bytes], position: int) -> int:
     """Where the first line begins at or after `position`."""
-    stream.seek(position - 1)
-    stream.readline()
-    return stream.tell()
+    file.seek(position - 1)
+    file.readline()
+    return file.tell()
 
 
-def cut_between_rows(
-    stream: IO[bytes], size: int, name: str, end: int = sys.maxsize, *, blank_lines_are_rows: bool = False
-) -> Iterator[bytes]:
-    """Cut text up to `end` into pieces of about `size` bytes, each of whole rows; TableError for an open quote."""
-    blank = b""
-    while piece := _read_lines(stream, size, end):
-        while not (is_whole := _is_whole(piece)) and (more := _read_lines(stream, size, end)):
-            piece += more
-            if len(piece) > size + _LONGEST_CELL:
-                raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
-        if not is_whole and piece.count(b'"') % 2:
-            message = f'In {name} a quote (") is opened and not closed; look for a stray one, or use other parts.'
-            raise TableError(message)
-        piece, blank = blank + piece, b""
-        if not blank_lines_are_rows and (piece.endswith((b"\n\n", b"\n\r\n")) or piece[:3] in (b"\n", b"\r\n")):
-            # blank lines are held back: at the end of the file they mean nothing, elsewhere the parser complains
-            rows = len(piece.rstrip(b"\r\n"))
-            cut = piece.index(b"\n", rows) + 1 if rows else 0
-            piece, blank = piece[:cut], piece[cut:]
-        if piece:
-            yield piece
+def read_lines(file: IO[bytes], size: int, begin: int, end: int) -> Iterator[bytes]:
+    """Pieces of about `size` bytes, which end with a line."""
+    while begin < end:
+        # measured first, so that no piece is copied to complete its last line
+        stop = row_start(file, min(begin + size, end))
+        file.seek(begin)
+        yield file.read(stop - begin)
+        begin = stop
 
 
-def _read_lines(stream: IO[bytes], size: int, end: int) -> bytes:
-    """Whole lines of about `size` bytes."""
-    if not stream.seekable():
-        return stream.read(size) + stream.readline()
-    begin = stream.tell()
-    size = min(size, end - begin)
-    # measured first, so that no piece is copied to complete its last line
-    size = row_start(stream, begin + size) - begin
-    stream.seek(begin)
-    return stream.read(size)
+def cut_between_rows(pieces: Iterator[bytes], name: str, *, blank_lines_are_rows: bool = False) -> Iterator[bytes]:
+    """Cut text anew into pieces of whole rows; TableError for an open quote."""
+    rest = b""
+    for piece in pieces:
+        text, begin = rest + piece, len(rest)
+        end = text.rfind(b"\n", begin) + 1
+        if b'"' in text:  # searching for a quote is eight times as fast as counting, and most tables have none
+            quotes = text.count(b'"', 0, end)
+            while quotes % 2:
+                last, end = end, text.rfind(b"\n", begin, end - 1) + 1
+                quotes -= text.count(b'"', end, last)
+        if not blank_lines_are_rows:
+            end = _without_blank_lines(text, end)
+        if end:
+            yield text[:end]
+        rest = text[end:]
+        if len(rest) > _LONGEST_CELL:
+            raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
+    if rest.count(b'"') % 2:
+        message = f'In {name} a quote (") is opened and not closed; look for a stray one, or use other parts.'
+        raise TableError(message)
+    if rest if blank_lines_are_rows else rest.strip(b"\r\n"):
+        yield rest
 
 
-def _is_whole(text: bytes) -> bool:
-    # searching for a quote is eight times as fast as counting, and most tables have none
-    return text.endswith(b"\n") and (b'"' not in text or text.count(b'"') % 2 == 0)
+def _without_blank_lines(text: bytes, end: int) -> int:
+    """Where the rows end: blank lines mean nothing at the end of the file, elsewhere the parser complains."""
+    if text.endswith((b"\n\n", b"\n\r\n"), 0, end) or (end < 3 and text[:end] in (b"\n", b"\r\n")):
+        rows = len(text[:end].rstrip(b"\r\n"))
+        return text.index(b"\n", rows) + 1 if rows else 0
+    return end

@@ -13,9 +13,8 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
-from ruo.provenance import fingerprint
-from ruo.tables.base import Piece, Table, Types, read_once
-from ruo.tables.cells import CellError, cell_error, is_number, why_unfit
+from ruo.tables.base import Block, Table, Types
+from ruo.tables.cells import NO_NUMBER, CellError, is_number
 from ruo.tables.columns import clean_names
 from ruo.tables.options import TableOptions
 
@@ -38,19 +37,12 @@ class FrameTable(Table):
     def _frames(self) -> Iterator[pl.DataFrame]:
         raise NotImplementedError
 
-    def _pieces(self, types: Types) -> Iterator[Piece]:
+    def _pieces(self, types: Types) -> Iterator[Block]:
         for frame in self._frames():
             for part in frame.iter_slices(_ROWS_PER_PIECE):  # nothing is copied
-                try:
-                    for column, dtype in types.items():
-                        self._require_numeric(part[column], dtype)
-                    yield self._piece(part, types)
-                except CellError as error:
-                    position, column = error.args
-                    row, value = self._read_rows + position, part[column][position]
-                    cell = "" if value is None else str(value)
-                    why = why_unfit(cell, types[column])
-                    raise cell_error(f"{self.name}, row {row:,}", row, column, cell, why) from None
+                for column, dtype in types.items():
+                    self._require_numeric(part[column], dtype)
+                yield self._block(part, types)
 
     def _require_numeric(self, column: pl.Series, dtype: np.dtype[Any]) -> None:
         if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
@@ -58,19 +50,15 @@ class FrameTable(Table):
         is_text = isinstance(column.dtype, (pl.String, pl.Categorical, pl.Enum))
         if is_text and dtype == np.object_:
             return
-        where = f"{self.name}, column"
-        for place, cell in enumerate(column if is_text else ()):
+        for row, cell in enumerate(column if is_text else ()):
             if cell is not None and not is_number(cell.strip()):
-                row = self._read_rows + place
-                raise cell_error(f"{self.name}, row {row:,}", row, column.name, cell, "is not a number")
-        message = (
-            f'{where} "{column.name}" has the type {column.dtype}; convert it to numbers, or leave the column out.'
-        )
-        raise TableError(message, column=column.name)
+                raise CellError(row, column.name, cell, NO_NUMBER)
+        message = f'{self.name}, column "{column.name}" has the type {column.dtype}; convert it to numbers'
+        raise TableError(f"{message}, or leave the column out.", column=column.name)
 
 
 class LazyTable(FrameTable):
-    """A query, read in batches; a Parquet file if there is a `path`; a frame in memory if `is_eager`."""
+    """A query, read in batches; a Parquet file if there is a `path`; a frame in memory if `is_frame`."""
 
     def __init__(
         self,
@@ -80,67 +68,53 @@ class LazyTable(FrameTable):
         shard: tuple[int, int] | None,
         path: Path | None = None,
         *,
-        is_eager: bool = False,
+        is_frame: bool = False,
     ) -> None:
         super().__init__(name, options)
-        with self._damage_named():
+        self.path, self._is_frame = path, is_frame
+        with self._errors_named():
             names = frame.collect_schema().names()
-            if path or shard or is_eager:  # a query would run twice
+            if path or shard or is_frame:  # a query would run twice
                 self.rows = frame.select(pl.len()).collect().item()
-        self._path, self._is_eager = path, is_eager
         new = clean_names(name, names)
-        self._whole = frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
+        self._whole = self._frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
         if shard:
             rows: int = self.rows or 0
             span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
             self.rows = span.end - span.begin
-            frame = frame.slice(span.begin, self.rows)
-        self._frame = frame
+            self._frame = self._whole.slice(span.begin, self.rows)
         self._set_columns(new, options)
 
-    def fingerprint(self) -> str:
-        """The SHA-256 of the file, or of the column names, types and cells."""
-        if self._path is not None:
-            return fingerprint(self._path)
-        return _fingerprint(iter([self._whole.collect()]) if self._is_eager else _batches(self._whole))
+    def _fingerprint(self) -> str:
+        return _fingerprint(_batches(self._whole))
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        if self._is_eager:
-            return iter([self._frame.collect()])  # already in memory, nothing is copied
-        return _batches(self._frame.select(list(dict.fromkeys([*self.features, *self.labels, *self.kept]))))
+        frame = self._frame.select(list(dict.fromkeys([*self.features, *self.labels, *self.kept])))
+        return iter([frame.collect()]) if self._is_frame else _batches(frame)  # a frame in memory is not copied
 
 
 class IterTable(FrameTable):
     """An iterable of frames, which is read once."""
 
+    is_once = True
+
     def __init__(self, source: Iterable[Any], options: TableOptions) -> None:
-        super().__init__(f"the {type(source).__name__}", options)
+        kind = type(source).__name__
+        super().__init__(f"the {kind}", options)
         frames = iter(source)
-        first = _required(next(frames, None), type(source).__name__)
-        self._rest: Iterator[Any] | None = itertools.chain([first], frames)
+        first = _required(next(frames, None), kind)
+        self._source = itertools.chain([first], (_required(frame, kind) for frame in frames))
         self._old_names = first.columns
         self._set_columns(clean_names(self.name, first.columns), options)
 
-    def fingerprint(self) -> str:
-        """Refuse: the rows cannot be read twice."""
-        raise read_once(self.name)
-
     def _frames(self) -> Iterator[pl.DataFrame]:
-        if self._rest is None:
-            raise TableError(f"{self.name} was read already, and can be read once only; make it anew.")
-        frames, self._rest = self._rest, None
-        for one in frames:
-            frame = _required(one, self.name.removeprefix("the "))
+        for frame in self._source:
             if frame.columns != self._old_names:
                 raise TableError(
                     f"{self.name}: the frame from row {self._read_rows:,} on has other columns than the first, or another "
                     f"order of them ({', '.join(frame.columns)[:100]}); give all frames the same."
                 )
-            yield (
-                frame
-                if self.names == self._old_names
-                else frame.rename(dict(zip(self._old_names, self.names, strict=True)))
-            )
+            yield frame.rename(dict(zip(self._old_names, self.names, strict=True)))
 
 
 def as_frame(source: Any) -> pl.DataFrame | None:

@@ -7,12 +7,11 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.tables.cells import as_numbers
+from ruo.tables.cells import CellError, as_numbers
 from ruo.wire.messages import Array
 
-Labels: TypeAlias = np.ndarray[
-    Any, Any
-]  # (rows,) int64 class indices, or objects: class names, None where there is none
+# (rows,) int64 class indices, or objects: class names, None where there is none
+Labels: TypeAlias = np.ndarray[Any, Any]
 
 NO_LABEL = -1  # marks a row whose label columns do not name exactly one class
 
@@ -46,38 +45,26 @@ def class_indices(columns: pl.DataFrame) -> Labels:
     return np.where(valid & (count == 1), index, NO_LABEL).astype(np.int64)
 
 
-def named_by(column: Any, *, are_names: bool = False) -> Labels:
-    """A polars column of class numbers as indices, or of anything else as names; a missing cell is `NO_LABEL` or None."""
-    names, indices = _as_text(column), _as_indices(column)
-    if not are_names and not _is_other(names, indices).any():
+def labels_of(column: Any, are_names: bool | None) -> Labels:
+    """A polars column of class numbers as indices, or of anything else as names; a missing cell is `NO_LABEL` or None.
+
+    `are_names` says what the rows above have, if there are any; raises CellError for a name below numbers.
+    """
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise TableError(f'The label column "{column.name}" has the type {column.dtype}; make it text or numbers.')
+    names = column.cast(pl.String).str.strip_chars().replace("", None)
+    indices = class_indices(column.to_frame())
+    are_others = names.is_not_null().to_numpy() & (indices == NO_LABEL)
+    if not are_names and not are_others.any():
         return indices
+    if are_names is False:
+        row = int(are_others.argmax())
+        why, cure = "is no whole number, as those above are", "give all classes names, or all of them numbers"
+        raise CellError(row, column.name, names[row], why, cure)
     each = names.drop_nulls().unique()
     codes = names.cast(pl.Enum(each)).to_physical().cast(pl.Int64).fill_null(-1)
     named: Labels = np.array([*each, None], np.object_)[codes.to_numpy()]
     return named
-
-
-def first_name(column: Any) -> tuple[int, str]:
-    """The place and the text of the first cell that is no class number."""
-    names = _as_text(column)
-    place = int(_is_other(names, _as_indices(column)).argmax())
-    return place, names[place]
-
-
-def _as_text(column: Any) -> Any:
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        raise TableError(f'The label column "{column.name}" has the type {column.dtype}; make it text or numbers.')
-    return column.cast(pl.String).str.strip_chars().replace("", None)
-
-
-def _as_indices(column: Any) -> Labels:
-    return class_indices((_as_text(column) if column.dtype == pl.String else column).to_frame())
-
-
-def _is_other(names: Any, indices: Labels) -> Array:
-    """Which cells are there, and no class numbers."""
-    others: Array = names.is_not_null().to_numpy() & (indices == NO_LABEL)
-    return others
 
 
 def _numbers(column: pl.Series) -> Array:

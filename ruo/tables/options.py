@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -69,17 +70,14 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         if self.inputs is not None:
-            object.__setattr__(self, "inputs", {name: _names("inputs", of) for name, of in self.inputs.items()})
+            object.__setattr__(self, "inputs", {name: _stripped("inputs", of) for name, of in self.inputs.items()})
             if self.columns is not None:
                 raise ArgumentError("columns and inputs are both given; name the features in one of them.")
         if self.columns is not None and not len(self.columns):
             raise ArgumentError("columns=[] names no features; name them, or leave columns out.")
-        for option in ("columns", "drop", "keep"):
-            if (names := getattr(self, option)) is not None:
-                object.__setattr__(self, option, _names(option, names))
-        if isinstance(self.null_values, str):
-            raise ArgumentError(f'null_values="{self.null_values}" must be a list; write ["{self.null_values}"].')
-        object.__setattr__(self, "null_values", tuple(self.null_values))
+        for option in ("columns", "drop", "keep", "null_values"):
+            if (texts := getattr(self, option)) is not None:
+                object.__setattr__(self, option, _stripped(option, texts))
         if self.label is not None:
             object.__setattr__(self, "label", str(self.label).strip())
         if self.separator is not None and (
@@ -92,12 +90,12 @@ class TableOptions:
             raise ArgumentError(f'encoding={self.encoding!r} is not known; an example is "cp1252".') from None
 
 
-def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise ArgumentError(f'{option}="{names}" must be a list of column names; write ["{names}"].')
-    stripped = tuple(str(name).strip() for name in names)
-    if repeated := [name for name in stripped if stripped.count(name) > 1]:
-        raise ArgumentError(f"{option} has the column {repeated[0]!r} twice; name it once.")
+def _stripped(option: str, texts: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(texts, str):
+        raise ArgumentError(f'{option}="{texts}" must be a list; write ["{texts}"].')
+    stripped = tuple(str(text).strip() for text in texts)
+    if repeated := [text for text, count in Counter(stripped).items() if count > 1]:
+        raise ArgumentError(f"{option} has {repeated[0]!r} twice; name it once.")
     return stripped
 
 

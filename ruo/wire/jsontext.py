@@ -7,13 +7,13 @@ TensorFlow Serving writes them. Writing keeps a value or refuses it, and never w
 import contextlib
 import itertools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
-from ruo.wire.messages import ONLY, Array, Buffer, Encoded, WireError
-from ruo.wire.text import as_tensor
+from ruo.wire.messages import Array, Buffer, Encoded, WireError
 
 MAX_DIMENSIONS = 32
 _NUMBERS = {bool, int, float, type(None)}
@@ -52,15 +52,35 @@ def encode_json(message: dict[str, Any] | list[Any] | Array) -> Encoded:
     return Encoded({"Content-Type": "application/json"}, [dumps(message)])
 
 
-def require_finite(array: Array, tensor: str = ONLY) -> None:
-    """Raise WireError with the row and column of the first NaN or Infinity in a float array (rows, ...)."""
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
-    column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
-    raise WireError(
-        f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2.", 400, row, column, tensor
-    )
+def require_finite(tensors: Mapping[str, Array]) -> None:
+    """Raise WireError with the row and column of the first NaN or Infinity in arrays (rows, ...)."""
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
+            column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
+            message = f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2."
+            raise WireError(message, 400, row, column, name)
+
+
+def as_bytes(text: Array) -> list[bytes]:
+    """The elements of a tensor of text in UTF-8; raises WireError for one that is no text."""
+    cells = text.ravel().tolist()
+    if others := [cell for cell in cells if not isinstance(cell, str | bytes)]:
+        raise WireError(f"A tensor of text holds {others[0]!r:.40}, which is not text.")
+    return [cell.encode() if isinstance(cell, str) else cell for cell in cells]
+
+
+def as_texts(text: Array) -> Array:
+    """A tensor of text as `str`, which JSON can write; raises WireError for bytes that are no text, with their row."""
+    texts = np.empty(text.shape, object)
+    for index, cell in enumerate(as_bytes(text)):
+        try:
+            texts.flat[index] = cell.decode()
+        except UnicodeDecodeError:
+            row, column = divmod(index, text.size // len(text))
+            message = "bytes that are not UTF-8 cannot be written as JSON; use the binary wire v2."
+            raise WireError(message, row=row, column=column) from None
+    return texts
 
 
 def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
@@ -73,7 +93,7 @@ def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
     array = np.asarray(data, dtype=object)
     cells = array.ravel().tolist()
     if may_be_text and cells and set(map(type, cells)) <= {str, bytes}:
-        return as_tensor(cells).reshape(array.shape)
+        return np.array(as_bytes(array), object).reshape(array.shape)
     if array.ndim > MAX_DIMENSIONS or not set(map(type, cells)) <= _NUMBERS:
         raise WireError(_why_no_array(array.shape, cells, name))
     try:

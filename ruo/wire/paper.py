@@ -14,8 +14,8 @@ from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse
 
 def encode_request(request: InferRequest) -> Encoded:
     """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN and Infinity."""
+    require_finite(request.inputs)
     (array,) = request.inputs.values()
-    require_finite(array)
     return Encoded({"Content-Type": "application/json"}, [orjson.dumps(dumps(array).decode())])
 
 

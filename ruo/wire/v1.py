@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ruo.wire.jsontext import encode_json, loads, require_finite, to_array
+from ruo.wire.jsontext import as_texts, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
-from ruo.wire.text import as_texts
 
 SIGNATURE = "serving_default"  # TensorFlow Serving's name for a model's default function
 
@@ -24,11 +23,9 @@ def encode_request(request: InferRequest) -> Encoded:
 
     Raises WireError for NaN and Infinity.
     """
-    for name, array in request.inputs.items():
-        require_finite(array, name)
-    return encode_json(
-        {"inputs": _columns(request.inputs)} if request.columnar else {"instances": _rows(request.inputs)}
-    )
+    require_finite(request.inputs)
+    inputs = request.inputs
+    return encode_json({"inputs": _columns(inputs)} if request.columnar else {"instances": _rows(inputs)})
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
@@ -46,13 +43,9 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     if "inputs" in message:
         inputs = _by_name(message["inputs"], "inputs", may_be_text=True)
         return InferRequest(inputs, columnar=True, signature=signature)
-    instances = message["instances"]
-    if not isinstance(instances, list):
+    if not isinstance(message["instances"], list):
         raise WireError('"instances" must be a list with one element per row.')
-    # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
-    if instances and all(isinstance(instance, dict) for instance in instances):
-        return InferRequest(_rows_by_name(instances, may_be_text=True), signature=signature)
-    return InferRequest({ONLY: to_array(instances, "instances", may_be_text=True)}, signature=signature)
+    return InferRequest(_by_row(message["instances"], "instances", may_be_text=True), signature=signature)
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
@@ -66,10 +59,7 @@ def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     """Predictions from `predictions` or `outputs`."""
     message = loads(body)
     if isinstance(message, dict) and isinstance(message.get("predictions"), list):
-        rows = message["predictions"]
-        if rows and all(isinstance(row, dict) for row in rows):
-            return InferResponse(_rows_by_name(rows))
-        return InferResponse({ONLY: to_array(rows, "predictions")})
+        return InferResponse(_by_row(message["predictions"], "predictions"))
     if isinstance(message, dict) and "outputs" in message:
         return InferResponse(_by_name(message["outputs"], "outputs"))
     raise WireError('The answer is not a JSON object with "predictions".')
@@ -119,7 +109,10 @@ def _by_name(tensors: object, what: str, may_be_text: bool = False) -> dict[str,
     return {ONLY: to_array(tensors, what, may_be_text)}
 
 
-def _rows_by_name(rows: list[dict[str, Any]], may_be_text: bool = False) -> dict[str, Array]:
+def _by_row(rows: list[Any], what: str, may_be_text: bool = False) -> dict[str, Array]:
+    # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        return {ONLY: to_array(rows, what, may_be_text)}
     first = rows[0]
     if not first:
         raise WireError("Row 0 names no tensor.")

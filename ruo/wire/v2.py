@@ -5,14 +5,14 @@ comments quote the rule beside each decision: [OIP] is "inference_rest.md", [BIN
 """
 
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ruo.wire.jsontext import MAX_DIMENSIONS, dumps, encode_json, loads, require_finite, to_array
+from ruo.wire.jsontext import MAX_DIMENSIONS, as_bytes, as_texts, dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
-from ruo.wire.text import as_texts, from_bytes, to_bytes
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -32,12 +32,14 @@ DATATYPES = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-# text: [BIN] "For BYTES type each element is represented by a 4-byte unsigned integer giving the length followed by the
-# actual bytes."
-BYTES = np.dtype(object)
+BYTES = np.dtype(object)  # text: arrays of `bytes`, or of `str` where they are written
 TENSORS = {**DATATYPES, "BYTES": BYTES}
 _NAMES = {dtype: name for name, dtype in TENSORS.items()}
 _KINDS: dict[type, str] = {dict: "a JSON object", list: "a list", str: "a string", bool: "true or false"}
+
+# [BIN] "For BYTES type each element is represented by a 4-byte unsigned integer giving the length followed by the actual
+# bytes."
+_LENGTH = struct.Struct("<I")
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -55,17 +57,14 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 
 def encode_request(request: InferRequest) -> Encoded:
     """All inputs as binary tensors, with a request for binary outputs; contiguous arrays are not copied."""
-    message = _request_head(request)
     # [BIN] "true if all outputs should be returned as binary data and false (or not given) if [...] as JSON"
-    message["parameters"] = {"binary_data_output": True}
-    return _encode(message, "inputs", request.inputs, dict.fromkeys(request.inputs, True))
+    return _encode_request(request, {"parameters": {"binary_data_output": True}}, binary=True)
 
 
 def encode_json_request(request: InferRequest) -> Encoded:
     """All inputs as JSON `data`; raises WireError for NaN and Infinity."""
-    for name, array in request.inputs.items():
-        require_finite(array, name)
-    return _encode(_request_head(request), "inputs", request.inputs, dict.fromkeys(request.inputs, False))
+    require_finite(request.inputs)
+    return _encode_request(request, {}, binary=False)
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
@@ -76,9 +75,8 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
         # the model knows its datatype and shape.
         return InferRequest({ONLY: np.frombuffer(body, dtype=np.uint8)}, binary=True)
     message = loads(memoryview(body)[:length])
-    binary = _field(
-        _field(message, "The message", "parameters", dict, {}), "parameters", "binary_data_output", bool, False
-    )
+    parameters = _field(message, "The message", "parameters", dict, {})
+    binary = _field(parameters, "parameters", "binary_data_output", bool, False)
     return InferRequest(
         inputs=_tensors(message, "inputs", body, length),
         id=_field(message, "The message", "id", str, None),
@@ -87,13 +85,13 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     )
 
 
-def _request_head(request: InferRequest) -> dict[str, Any]:
-    message: dict[str, Any] = {} if request.id is None else {"id": request.id}
+def _encode_request(request: InferRequest, message: dict[str, Any], *, binary: bool) -> Encoded:
+    if request.id is not None:
+        message["id"] = request.id
     if request.outputs is not None:
-        message["outputs"] = [
-            {"name": name, "parameters": {"binary_data": flag}} for name, flag in request.outputs.items()
-        ]
-    return message
+        outputs = request.outputs.items()
+        message["outputs"] = [{"name": name, "parameters": {"binary_data": flag}} for name, flag in outputs]
+    return _encode(message, "inputs", request.inputs, dict.fromkeys(request.inputs, binary))
 
 
 def _requested(outputs: list[object] | None, default: bool) -> dict[str, bool] | None:
@@ -159,7 +157,7 @@ def _encode(message: dict[str, Any], key: str, tensors: Mapping[str, Array], bin
 
 def _bytes_of(array: Array) -> Buffer:
     if array.dtype == BYTES:
-        return to_bytes(array)
+        return b"".join(_LENGTH.pack(len(text)) + text for text in as_bytes(array))
     return array.data.cast("B") if array.size else b""  # a view of no bytes cannot be cast
 
 
@@ -232,15 +230,23 @@ def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array
     if size > left:
         raise WireError(f"{entry} takes {size} bytes, the body has {left} left for it.")
     if entry.dtype == BYTES:
-        texts = from_bytes(memoryview(body)[offset : offset + size], count)
-        if texts is None:
-            raise WireError(f"{entry}: its {size} bytes are not {count} elements, each behind its length.")
-        return texts.reshape(entry.shape)
+        return _texts_of(memoryview(body)[offset : offset + size], entry, count).reshape(entry.shape)
     array = np.frombuffer(body, dtype=entry.dtype, count=count, offset=offset)
     # numpy does not define what a bool of any other byte is
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
     return array.reshape(entry.shape)
+
+
+def _texts_of(data: memoryview, entry: _Entry, count: int) -> Array:
+    texts, end = list[bytes](), 0
+    while len(texts) < count and end + 4 <= len(data):
+        begin = end + 4
+        end = begin + _LENGTH.unpack_from(data, end)[0]
+        texts.append(bytes(data[begin:end]))
+    if len(texts) != count or end != len(data):
+        raise WireError(f"{entry}: its {len(data)} bytes are not {count} elements, each behind its length.")
+    return np.array(texts, object)
 
 
 def _from_json(data: object, entry: _Entry) -> Array:

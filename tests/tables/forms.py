@@ -22,8 +22,8 @@ def as_form(frame: pl.DataFrame, form: str, folder: Path) -> Any:
         path.write_bytes(gzip.compress(frame.write_csv().encode()))
     elif form == "parquet":
         frame.write_parquet(path)
-    elif form == "polars":
-        return frame
+    elif form in ("polars", "lazy"):
+        return frame if form == "polars" else frame.lazy()
     else:
         pandas = pd.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
         return pandas.convert_dtypes() if form == "nullable" else pandas

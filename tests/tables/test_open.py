@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import NO_LABEL, TableOptions, open_table
+from ruo.tables import NO_LABEL, open_table
 from ruo.tables.csvtext import PIECE_BYTES
 from tests.tables.forms import FORMS, as_form, read_rows
 
@@ -38,7 +38,7 @@ def test_blocks_hold_every_row_in_order(tmp_path: Path, form: str, chunk_size: i
     assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "pandas", "polars"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "pandas", "polars", "lazy"])
 def test_the_parts_of_a_table_are_the_table(tmp_path: Path, form: str) -> None:
     """Whatever the form, no row is in two parts or in none."""
     source = as_form(FRAME, form, tmp_path)
@@ -108,9 +108,10 @@ def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"Label_0": [0, 1], "Label_1": [0, 1]}, [NO_LABEL, NO_LABEL]),
         ({"Label_name": ["cat", "dog"]}, [NO_LABEL, NO_LABEL]),
         ({"Label_x": [0.5, -1]}, [NO_LABEL, NO_LABEL]),
+        ({"x": [0, 1]}, None),
     ],
 )
-def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object]], indices: list[int]) -> None:
+def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object]], indices: list[int] | None) -> None:
     """One-hot columns and a single column of whole numbers give indices; anything else gives none."""
     frame = pl.DataFrame({"a": [1.0, 2.0], **columns})
     frame.write_csv(tmp_path / "labels.csv")
@@ -133,14 +134,4 @@ def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later:
     blocks = list(open_table(path).blocks(None))
 
     np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
-    assert blocks[0].labels is not None
     np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
-
-
-def test_label_prefix_says_what_is_a_label() -> None:
-    """Another prefix makes other columns labels; a table without any has none."""
-    (block,) = open_table(FRAME, TableOptions(label_prefix="b")).blocks(None)
-    assert block.features.shape == (5, 3)
-    table = open_table(FRAME, TableOptions(label_prefix="class_"))
-    assert table.labels == []
-    assert next(table.blocks(None)).labels is None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,7 @@ def test_a_raw_table_is_read_as_it_was_downloaded(tmp_path: Path, kind: str) -> 
 
     assert opened.features == ["Destination Port", "Bytes", "Bytes.1"]
     assert block.array.tolist() == [[80, 1, 10], [443, 2, 20], [22, 3, 30]]
-    assert block.labels is not None
     assert block.labels.tolist() == ["BENIGN", "DoS Hulk", "BENIGN"]
-    assert block.kept is not None
     assert block.kept.to_dict(as_series=False) == {"Flow ID": ["f1", "f2", "é,3"]}
     labels, classes = number_classes(block.labels)
     assert (labels.tolist(), classes) == ([0, 1, 0], ["BENIGN", "DoS Hulk"])
@@ -92,10 +91,10 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"label": "Label"}, TableError, "no column 'Label', which label names"),
         ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
         ({"drop": ["Id", "Bytes"]}, TableError, "has no feature columns"),
-        ({"columns": "Id"}, ArgumentError, 'columns="Id" must be a list of column names; write ["Id"]'),
+        ({"columns": "Id"}, ArgumentError, 'columns="Id" must be a list; write ["Id"]'),
         ({"columns": []}, ArgumentError, "columns=[] names no features"),
         ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
-        ({"columns": ["Id", "Id"]}, ArgumentError, "columns has the column 'Id' twice"),
+        ({"columns": ["Id", "Id"]}, ArgumentError, "columns has 'Id' twice"),
         ({"columns": ["Id"], "inputs": {}}, ArgumentError, "columns and inputs are both given"),
         ({"separator": ";;"}, ArgumentError, "separator=';;' must be one ASCII character"),
         ({"encoding": "latin-99"}, ArgumentError, "encoding='latin-99' is not known"),
@@ -105,10 +104,8 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
 )
 def test_options_that_cannot_be_are_refused(options: Any, error: type, sentence: str) -> None:
     """The sentence names the option, the column and the cure."""
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=re.escape(sentence)):
         open_table(table(pl.DataFrame({"Id": [1], "Bytes": [2]}), **options))
-
-    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -181,16 +178,28 @@ def test_kept_text_is_as_it_is_in_the_file(tmp_path: Path, end: str, options: di
 
     block = _block(path, keep=["id"], **options)
 
-    assert block.kept is not None
     assert block.kept["id"].to_list() == [cell or None for cell in cells]
     expected = np.nan if options.get("null_values") else 1
     np.testing.assert_array_equal(np.full((len(cells), 1), expected), block.array)
+
+
+@pytest.mark.parametrize("null_values", [[], ["NA"]])
+def test_a_kept_feature_is_a_number_and_text_as_it_is(tmp_path: Path, null_values: list[str]) -> None:
+    """What float32 rounds, and what means a missing number, stands beside the predictions as in the file."""
+    cells = ["007", "16777217", "NA" if null_values else ""]
+    path = write_csv(tmp_path, "id,x\n" + "".join(f"{cell},1\n" for cell in cells))
+
+    block = _block(path, columns=["id", "x"], keep=["id"], null_values=null_values)
+
+    np.testing.assert_array_equal([[7, 1], [16777216, 1], [np.nan, 1]], block.array)
+    assert block.kept["id"].to_list() == [cell or None for cell in cells]
 
 
 @pytest.mark.parametrize("options", [{"keep": ["t"]}, {"label": "t"}])
 @pytest.mark.parametrize("row", [b"caf\xe9,2\n", b'"caf\xe9",2\n'])
 def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[str, Any], row: bytes) -> None:
     """In kept and label text it is an error that names row and encoding; in text that is not used it means nothing."""
+    assert _block(write_csv(tmp_path, "t,x\n\ufffd,1\n"), keep=["t"]).kept["t"].to_list() == ["\ufffd"]
     path = write_csv(tmp_path, b"t,x\nok,1\n" + row)
 
     with pytest.raises(TableError, match='row 1.*column "t": .* is not UTF-8; pass the encoding.*"cp1252"') as caught:
@@ -218,7 +227,6 @@ def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], l
 
     for source in (path, pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))):
         block = _block(source, label="y")
-        assert block.labels is not None
         assert block.labels.tolist() == labels
 
 
@@ -227,12 +235,11 @@ def test_labels_are_of_one_kind_and_numbered_alike_in_every_part() -> None:
     frames = [pl.DataFrame({"x": [1, 2], "y": ["0", "1"]}), pl.DataFrame({"x": [3], "y": ["cat"]})]
     for later, place, name in ((["cat"], 2, "cat"), ([None, 1.0, 2.5], 4, "2.5"), ([1, 2**24], 3, "16777216")):
         below = pl.DataFrame({"x": range(len(later)), "y": later})
-        sentence = f"row {place}: the label '{name}' is no whole number, as those above are"
+        sentence = f"row {place}, column \"y\": '{name}' is no whole number, as those above are"
         with pytest.raises(TableError, match=sentence) as caught:
             list(open_table(table(iter([frames[0], below]), label="y")).blocks(None))
         assert caught.value.row == place
     (block,) = open_table(table(iter(frames[::-1]), label="y")).blocks(None)
-    assert block.labels is not None
     assert number_classes(block.labels)[0].tolist() == [2, 0, 1]
     assert number_classes(block.labels, ["cat", "1", "0"])[0].tolist() == [0, 2, 1]
     with pytest.raises(TableError, match="label 'cat' is none of the classes"):
@@ -249,27 +256,19 @@ def test_one_hot_columns_name_the_classes_and_may_be_true_or_false(tmp_path: Pat
         opened = open_table(source)
         (block,) = opened.blocks(None)
         assert opened.classes == ["x", "y"]
-        assert block.labels is not None
         assert block.labels.tolist() == [0, 1, 0]
 
 
-A, B, C = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1)
+A, B, C, X2 = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1), ModelInput("x", 2)
 
 
 @pytest.mark.parametrize(
     ("inputs", "options", "features", "of_inputs"),
     [
         ([ModelInput("x", 3)], {}, ["a", "b", "c"], None),
-        ([ModelInput("x", 3, ["a", "b", "c"])], {}, ["a", "b", "c"], None),
-        ([ModelInput("x", 3, ["p", "q", "r"])], {}, ["a", "b", "c"], None),
         ([ModelInput("x")], {"inputs": {"x": ["c", "a"]}, "drop": ["b"]}, ["c", "a"], None),
         ([C, A, B], {}, ["a", "b", "c"], {"c": ["c"], "a": ["a"], "b": ["b"]}),
-        (
-            [ModelInput("wide", 2), ModelInput("deep", 2)],
-            {"inputs": {"deep": ["c", "a"], "wide": ["a", "b"]}},
-            ["c", "a", "b"],
-            {"wide": ["a", "b"], "deep": ["c", "a"]},
-        ),
+        ([X2, B], {"inputs": {"b": ["c"], "x": ["a", "b"]}}, ["c", "a", "b"], {"x": ["a", "b"], "b": ["c"]}),
     ],
 )
 def test_features_are_matched_by_the_names_of_the_model(
@@ -292,43 +291,23 @@ def test_features_are_matched_by_the_names_of_the_model(
 @pytest.mark.parametrize(
     ("inputs", "options", "sentence"),
     [
-        (
-            [ModelInput("x", 2)],
-            {},
-            "has 3 feature columns, model 'm' takes 2: 1 too many; the first is 'a', the last 'c'; ",
-        ),
-        ([ModelInput("x", 2)], {}, "drop=['c']"),
-        (
-            [ModelInput("x", 5)],
-            {"keep": ["c"]},
-            "takes 5: 3 are missing; the first is 'a', the last 'b'; 'c' are labels or kept",
-        ),
-        (
-            [ModelInput("x", 3, ["b", "a", "c"])],
-            {},
-            "another order than model 'm' takes them: in place 0 is 'a' instead of 'b'",
-        ),
-        ([ModelInput("x", 2, ["a", "b"])], {}, "does not take; leave them out: drop=['c']"),
-        ([ModelInput("x", 4, ["a", "b", "c", "d"])], {}, "lacks columns that model 'm' takes: 'd'"),
+        ([X2], {}, "has 3 feature columns, model 'm' takes 2: 1 too many; the first is 'a', the last 'c'; "),
+        ([X2], {}, "drop=['c']"),
+        ([X2], {"keep": ["b", "c"]}, "2: 1 are missing; the first is 'a', the last 'a'; 'b', 'c' are labels or kept"),
         ([A, B], {}, "columns that no input of model 'm' takes; leave them out: drop=['c']"),
         ([A, ModelInput("d", 1)], {}, "takes an input 'd' of 1 columns, and the DataFrame has no column of that name"),
         ([A, ModelInput("b", 4)], {}, "takes an input 'b' of 4 columns"),
         ([A, B], {"inputs": {"a": ["a"], "q": ["b"]}}, "takes an input 'b'; name its columns in inputs as well"),
         ([A], {"inputs": {"a": ["a"], "q": ["b"]}}, "has no input 'q', which inputs names; it has 'a'"),
-        (
-            [A, B],
-            {"inputs": {"a": ["a"], "b": ["b", "c"]}},
-            "has 2 feature columns for the input 'b', model 'm' takes 1",
-        ),
+        ([A, B], {"inputs": {"a": ["a"], "b": ["b", "c"]}}, "2 feature columns for the input 'b', model 'm' takes 1"),
     ],
 )
 def test_what_does_not_fit_the_model_is_named(inputs: list[ModelInput], options: dict[str, Any], sentence: str) -> None:
     """The error names the columns that are too many, missing or out of place, and the cure."""
     opened = open_table(table(pl.DataFrame({"a": [1], "b": [2], "c": [3]}), **options))
 
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableError, match=re.escape(sentence)):
         opened.match("m", inputs)
-    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["csv", "quoted", "polars"])

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Callable
@@ -118,9 +119,8 @@ def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: byt
     """Cut short, of several files or of none: never a shorter table."""
     (tmp_path / "t").write_bytes(data)
 
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableError, match=re.escape(sentence)):
         _read(tmp_path / "t")
-    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,8 @@ def test_an_array_has_numbered_columns() -> None:
 )
 def test_frames_are_of_one_schema(frames: list[Any], sentence: str) -> None:
     """The error names the row from which on the frames differ."""
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableError, match=re.escape(sentence)):
         _read(frames)
-    assert sentence in str(caught.value)
 
 
 def test_a_folder_or_a_list_of_files_is_one_table(tmp_path: Path) -> None:
@@ -246,10 +245,3 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
 
     assert fingerprint_table(lazy) == fingerprint_table(FRAME) == fingerprint_table(Arrow(FRAME))
     assert len({fingerprint_table(frame) for frame in others}) == len(others)
-
-
-def test_a_query_is_cut_into_parts() -> None:
-    """A LazyFrame's parts are its rows in order."""
-    rows = [open_table(FRAME.lazy(), TableOptions(drop=["id"]), (part, 2)).blocks(None) for part in range(2)]
-
-    assert np.concatenate([block.array for blocks in rows for block in blocks]).tolist() == FEATURES

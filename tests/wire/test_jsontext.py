@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ruo.wire import WireError
-from ruo.wire.jsontext import dumps, loads, require_finite, to_array
+from ruo.wire.jsontext import dumps, loads, to_array
 from tests.wire.shared import json_values
 
 
@@ -46,17 +46,6 @@ def test_words_that_json_lacks():
     array = to_array(loads(b"[NaN, Infinity, -Infinity, null]"), "x")
     np.testing.assert_array_equal(array, [np.nan, np.inf, -np.inf, np.nan])
     assert dumps({"x": array[:2]}) == b'{"x":[NaN,Infinity]}'
-
-
-def test_the_first_missing_value_is_named():
-    """Row and column of the first NaN are in the error, for a table and for an image."""
-    require_finite(np.zeros((2, 2)))
-    require_finite(np.array([1, 2]))
-    image = np.zeros((3, 2, 2))
-    image[2, 1, 0] = np.inf
-    with pytest.raises(WireError) as refusal:
-        require_finite(image)
-    assert (refusal.value.row, refusal.value.column) == (2, 2)
 
 
 def test_unequal_and_deep_lists():

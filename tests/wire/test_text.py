@@ -46,10 +46,12 @@ def test_several_inputs_go_both_ways_on_v1(columnar):
 
 @pytest.mark.parametrize("encode", [v1.encode_request, v2.encode_json_request])
 def test_what_json_cannot_hold_is_named_by_tensor_row_and_column(encode):
-    """NaN in the second input is named with its input; bytes that are no text, and cells that are none, are refused."""
+    """NaN in the second input, an image, is named with its input; bytes that are no text, and no text at all, are refused."""
+    image = np.zeros((3, 2, 2))
+    image[2, 1, 0] = np.nan
     with pytest.raises(WireError, match="nan cannot be written") as refusal:
-        encode(InferRequest({"a": NUMBERS, "b": np.array([[1.0, 2], [3, np.nan]])}))
-    assert (refusal.value.tensor, refusal.value.row, refusal.value.column) == ("b", 1, 1)
+        encode(InferRequest({"a": np.zeros((3, 1), int), "b": image}))
+    assert (refusal.value.tensor, refusal.value.row, refusal.value.column) == ("b", 2, 2)
     with pytest.raises(WireError, match="not UTF-8") as refusal:
         encode(InferRequest({"s": np.array([[b"a", b"b"], [b"\xff", b"c"]], object)}))
     assert (refusal.value.row, refusal.value.column) == (1, 0)

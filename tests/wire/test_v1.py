@@ -1,6 +1,7 @@
 """The V1 protocol of TensorFlow Serving and KServe."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -86,6 +87,5 @@ def test_the_only_signature_may_be_named():
 )
 def test_malformed_requests_are_named(message, says):
     """A message that breaks the protocol is refused with a sentence that names the fault."""
-    with pytest.raises(WireError) as refusal:
+    with pytest.raises(WireError, match=re.escape(says)):
         decode(message)
-    assert says in str(refusal.value)

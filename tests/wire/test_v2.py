@@ -19,13 +19,6 @@ RESPONSE_HEAD = (
 )
 RESPONSE_TENSOR = bytes.fromhex("0000003f0000803e")
 
-CASES = {
-    "two inputs of different kinds": InferRequest({"a": np.ones((2, 2), "f8"), "b": np.array([[1], [2]], "i4")}),
-    "chosen outputs": InferRequest({"x": np.ones((1, 1), "f4")}, id="7", outputs={"y": True, "z": False}),
-    "no rows": InferRequest({"x": np.empty((0, 5), "f4")}),
-    "the largest integers": InferRequest({"x": np.array([[2**64 - 1, 1]], "u8"), "y": np.array([-(2**63)], "i8")}),
-}
-
 
 def request_with(**changes):
     tensor = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4], **changes}
@@ -55,18 +48,17 @@ def test_golden_response():
     np.testing.assert_array_equal(answer.outputs["y"], [[0.5], [0.25]])
 
 
-@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("encode", [v2.encode_request, v2.encode_json_request])
-def test_requests_go_both_ways(encode, case):
-    """What one side encodes the other side decodes, binary or JSON, to the same values, datatypes and shapes."""
-    request = CASES[case]
+def test_requests_go_both_ways(encode):
+    """The id, the chosen outputs and inputs without rows arrive as they are, in their order, binary or JSON."""
+    inputs = {"x": np.empty((0, 5), "f4"), "a": np.array([2**64 - 1], "u8")}
+    request = InferRequest(inputs, id="7", outputs={"y": True, "z": False})
     encoded = encode(request)
     asked = v2.decode_request(encoded.headers, body_of(encoded))
     assert (asked.id, asked.outputs) == (request.id, request.outputs)
-    assert list(asked.inputs) == list(request.inputs)
-    for name, array in request.inputs.items():
-        assert asked.inputs[name].dtype == array.dtype
-        np.testing.assert_array_equal(asked.inputs[name], array)
+    assert [(n, a.shape, a.dtype, *a) for n, a in asked.inputs.items()] == [
+        (n, a.shape, a.dtype, *a) for n, a in inputs.items()
+    ]
 
 
 @pytest.mark.parametrize(

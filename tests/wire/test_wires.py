@@ -129,17 +129,6 @@ def test_whatever_comes_is_read_or_a_wire_error(text: bytes, rest: bytes, length
     assert peak < 60 * len(text + rest) + 100_000
 
 
-@pytest.mark.parametrize("shape", [[3], [2, 2], [0], [1, 1, 1], []])
-def test_an_answer_that_does_not_fit_its_shape_is_refused(shape: list[int]) -> None:
-    """Two values are no answer of another shape, as JSON and as bytes."""
-    size = {"binary_data_size": 8}
-    text = tensor(shape=shape, parameters=size).replace(b', "data": [1]', b"")
-    with pytest.raises(WireError, match="takes"):
-        v2.decode_response({}, tensor(shape=shape, data=[1, 2]))
-    with pytest.raises(WireError, match="takes"):
-        v2.decode_response({v2.HEADER_LENGTH: str(len(text))}, text + bytes(8))
-
-
 @pytest.mark.parametrize("word", ["NaN", "1"])
 def test_a_name_that_cannot_be_written_is_refused(word: str) -> None:
     """Half of a surrogate pair is no character; a whole pair is one, also beside the word NaN."""
