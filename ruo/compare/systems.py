@@ -77,21 +77,18 @@ class Systems(JobMeasurement):
         measured = super().measure(trial)
         seconds = time.monotonic() - began
         used = {name: now - before[name] for name, now in self._cpu_seconds(trial.levels["system"]).items()}
-        if "others_cpu_s" in used:
-            used["others_cpus"] = round(max(0.0, used.pop("others_cpu_s")) / seconds, 2)
+        used["others_cpus"] = round(max(0.0, used.pop("others_cpu_s")) / seconds, 2)
         rows = measured["rows_wanted"]
         return {**measured, "rows_per_request": min(trial.levels["chunk_size"] or rows, rows), **used}
 
     def _cpu_seconds(self, system: str) -> dict[str, float]:
-        """CPU seconds until now: of clients, and on Linux of the system's server, the idle servers and all others."""
+        """CPU seconds until now: of clients, of the system's server, of the idle servers, and of all others."""
         clocks = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
         clients, own = (clock.ru_utime + clock.ru_stime for clock in clocks)
-        total, ours, papers = busy_cpu_s(), session_cpu_s(self._ruo.pid), session_cpu_s(self._paper.pid)
-        if total is None or ours is None or papers is None:
-            return {"client_cpu_s": clients}
+        ours, papers = session_cpu_s(self._ruo.pid), session_cpu_s(self._paper.pid)
         server = {PAPER: papers, BOUND: 0.0, **dict.fromkeys(self.peers, 0.0)}.get(system, ours)
         servers = {"server_cpu_s": server, "idle_servers_cpu_s": ours + papers - server}
-        return {"client_cpu_s": clients, **servers, "others_cpu_s": total - own - clients - ours - papers}
+        return {"client_cpu_s": clients, **servers, "others_cpu_s": busy_cpu_s() - own - clients - ours - papers}
 
     def _job(self, system: str, chunk_size: int | None = None) -> Job:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ruo.client.scores import Predictions, Scores
@@ -162,7 +163,7 @@ class _TableMeasurement(Measurement):
         return _facts(scores, replicas, isinstance(self._servers[model], LocalServer)) | {
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
-            "memory_mb": max(0.0, peak_rss_mb() - before_mb),
+            "memory_mb": float(np.maximum(peak_rss_mb() - before_mb, 0)),  # NaN stays NaN
             **self._checked(model, scores.predictions),
         }
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,7 @@ def test_every_system_scores_every_row_rightly(compared: Path) -> None:
         assert line["total_s"] > 0
         assert line["client_cpu_s"] > 0
         assert line["peak_rss_mb"] > 10
-        if machine.busy_cpu_s() is not None:  # only Linux counts it
-            assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
+        assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
 
 
 @needs_paper
@@ -202,28 +200,6 @@ def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
     assert table["system"].tolist() == [PAPER, BOUND]
     assert table["rows"].tolist() == [100, 100]
     assert table["total_s"].isna().tolist() == [True, False]
-
-
-@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux counts it")
-def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
-    """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
-    work = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", work], **pipes, start_new_session=True) as process:
-        process.stdout.readline()
-        worked = machine.session_cpu_s(process.pid)
-        time.sleep(0.1)
-        assert machine.session_cpu_s(process.pid) == worked
-        process.stdin.write(b"\n")
-    assert worked >= 0.25
-
-
-@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux counts it")
-def test_waiting_for_a_quiet_machine_ends() -> None:
-    """The wait for a machine that never gets quiet ends with the patience, and its load is returned."""
-    share, waited_s = machine.wait_until_quiet(limit=-1.0, patience_s=0.5)
-    assert share >= 0
-    assert waited_s >= 0.5
 
 
 def test_a_missing_client_is_an_error_in_one_sentence(demo: Demo, tmp_path: Path) -> None:
