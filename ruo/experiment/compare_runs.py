@@ -108,7 +108,7 @@ def _times(sweep: Sweep, names: list[str]) -> Times:
 def _row(times_a: list[float], times_b: list[float]) -> list[Any]:
     """The values of `_COLUMNS` for one setting."""
     n_a, n_b = len(times_a), len(times_b)
-    comparison = compare_unpaired(times_b, times_a) if n_a and n_b else Comparison(nan, nan, nan, n_b, n_a)
+    comparison = compare_unpaired(times_b, times_a)
     means = [float(stats.gmean(times)) if times else nan for times in (times_a, times_b)]
     return [n_a, n_b, *means, *comparison[:3], comparison.word]
 

@@ -205,4 +205,4 @@ def test_the_simulation_is_of_what_sweeps_do(factor: float) -> None:
             assert is_enough(lines(times[:took]), blocks=5)
         assert took == 5 or not is_enough(lines(times[: took - 1]), blocks=5)
         confidence = confidence_of(pd.DataFrame(lines(times[:took])), blocks=5)
-        assert compare(*times[:took].T, confidence=confidence).differs == differ
+        assert compare(*map(pd.Series, times[:took].T), confidence=confidence).differs == differ
