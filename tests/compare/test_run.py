@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from ruo import machine
 from ruo.__main__ import main
-from ruo.compare.jobs import check_answers, in_process
+from ruo.compare.jobs import check_answers, in_process, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.compare.systems import ALL_SIZES, plan_systems
 from ruo.experiment.carry_out import TOLERANCE, Plan
@@ -64,11 +65,13 @@ def test_every_system_scores_every_row_rightly(compared: Path) -> None:
 @needs_paper
 @pytest.mark.soak
 def test_report_is_written(compared: Path) -> None:
-    """The table is printed and saved, the summary has a row per system, and the figure and the provenance are there."""
-    table = (compared / "table.md").read_text()
-    assert table.strip() in (compared / "printed.txt").read_text()
+    """The table is printed, the summary has a row per system, and the figure and the provenance are there."""
     for system in SYSTEMS:
-        assert f"| {system} |" in table
+        assert re.search(
+            rf"^ *{system} +1,000" if system != BOUND else rf"^ *{system} +-",
+            (compared / "printed.txt").read_text(),
+            re.MULTILINE,
+        )
     assert len(pd.read_csv(compared / "summary.csv")) == len(SYSTEMS)
     assert list(compared.glob("systems*"))
     printed = " ".join((compared / "printed.txt").read_text().split())  # which is wrapped
@@ -154,15 +157,15 @@ def test_answers_are_checked(answers: Any, error: str | None) -> None:
     """Answers count only where every row came back, in its place, within the tolerance; a known reason is named."""
     reference = np.arange(8, dtype=np.float32).reshape(4, 2)
     assert check_answers(None, answers(reference), reference)["error"] == error
-    lost = {"rows": 0, "rows_wanted": 4, "max_abs_difference": None}
+    lost = {"rows": 0, "rows_wanted": 4, "max_abs_difference": np.inf}
     lost["error"] = "no result: 0 of 4 rows came back (too large)"
     assert check_answers("too large", np.empty(0), reference) == lost
 
 
 def results(lines: list[dict[str, Any]]) -> SystemsCompared:
     """The results whose runs are these."""
-    runs = pd.DataFrame([{"block": 1, **line, "run": number} for number, line in enumerate(lines, 1)])
-    facts = {"plan": {"trials": len(runs)}}
+    runs = pd.DataFrame([{"block": 1, "warmup": False, **line, "run": number} for number, line in enumerate(lines, 1)])
+    facts = {"plan": {"trials": len(runs), "runs": runs["block"].nunique()}}
     return SystemsCompared(runs.astype({"total_s": float}), Provenance(facts), Path("results"))
 
 
@@ -187,9 +190,9 @@ def test_a_failed_run_is_a_note_and_not_a_number() -> None:
     """A size at which the paper's system gave no result has a note and dashes, and nothing is compared with it."""
     lost = "no result: 0 of 100 rows came back"
     runs = [run(PAPER, 100, None, lost), run("ruo, wire v2", 100, 1.0), run(BOUND, 100, 0.5)]
-    paper, ours, _ = results(runs).table().splitlines()[4:]
-    assert paper == f"| {PAPER} | 100 | - | - | - | - | - | - | 0 | {lost} |"
-    assert ours == "| ruo, wire v2 | 100 | 1.00 | 1.00 | 1.00 | 1.00 | - | 2.00 | 1 |  |"
+    lines = [" ".join(line.split()) for line in str(results(runs)).splitlines()]
+    assert f"{PAPER} 100 - - - - - 0 {lost}" in lines
+    assert "ruo, wire v2 100 1.00 1.00 1.00 - 2.00 1" in lines
 
 
 def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
@@ -261,11 +264,11 @@ def test_the_job_without_a_network(demo: Demo, expected: np.ndarray, tmp_path: P
     """The job in one process, asked twice, has the right predictions; one that cannot be done has its reason."""
     with in_process(demo.testset, demo.models["mlp"]) as job:
         for _ in range(2):
-            measured, predictions = job()
+            measured, predictions = run_job(job)
             assert 0 < measured["total_s"] < 60
             np.testing.assert_allclose(predictions, expected, atol=1e-5)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with in_process(tmp_path / "other.csv", demo.models["mlp"]) as job:
-        measured, predictions = job()
+        measured, predictions = run_job(job)
     assert measured["error"].startswith("The model cannot score other.csv in one process: ")
     assert not len(predictions)
