@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from ruo.answer import Answer, wrapped
+from ruo.answer import Answer
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import columns_of_setting, name_of
 from ruo.provenance import Provenance
-from ruo.stats import Comparison, compare_unpaired, count, digits
+from ruo.stats import compare_unpaired, count
 
-_COLUMNS = ["n_a", "n_b", "a_s", "b_s", "ratio", "low", "high", "word"]
 # the facts that may differ, with a warning
 _KINDS = {
     "versions": r"machine\.(python|versions\..+)",
@@ -31,35 +31,10 @@ Times = dict[tuple[Any, ...], list[float]]  # seconds by setting
 class RunsCompared:
     """Two sweeps: `table` has the runs, mean seconds, ratio of B over A and its interval for each setting of both."""
 
-    name_a: str  # the folder
-    name_b: str
+    names: Sequence[str]  # the folders A and B
     table: pd.DataFrame
+    sentences: list[str]  # on each setting, and on what could not be compared
     warnings: list[str]  # what else differs
-    only_a: list[str]  # settings that B lacks
-    only_b: list[str]
-
-    def sentences(self) -> list[str]:
-        """What the table says, a sentence per setting; what could not be compared; what the intervals leave out."""
-        sentences = []
-        for row in self.table.to_dict("records"):
-            comparison = Comparison(row["ratio"], row["low"], row["high"], row["n_b"], row["n_a"])
-            sentences.append(f"{name_of(row, self.table)}: {comparison.sentence('B', 'A')}")
-        for name, other, alone in (("A", "B", self.only_a), ("B", "A", self.only_b)):
-            if alone:
-                sentences.append(f"Only {name} has {'; '.join(alone)}, so {other} cannot be compared there.")
-        slowed = "what slowed down the machine during one of them looks the same as a slower system."
-        sentences.append(f"The two were not measured side by side: {slowed}")
-        if (settings := len(self.table)) > 1:
-            sentences.append(f"Of {settings} settings that did not change, one in twenty seems to, by chance alone.")
-        return sentences
-
-    def text(self) -> str:
-        """The warnings, the table and the sentences, for a terminal."""
-        table = self.table.to_string(index=False, float_format=digits, na_rep="-")
-        warnings = [f"WARNING: {warning}" for warning in self.warnings]
-        names, said = f"A: {self.name_a}\nB: {self.name_b}", "\n".join(map(wrapped, self.sentences()))
-        parts = [names, self.answer(), "\n".join(warnings), table, said]
-        return "\n\n".join(part for part in parts if part)
 
     def answer(self) -> str:
         """How many settings of B are faster, how many slower, and how many warnings there are, in one sentence."""
@@ -68,12 +43,20 @@ class RunsCompared:
         warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
         return f"B against A, by setting: {words}{warnings}."
 
+    def text(self) -> str:
+        """The answer, the table, the sentences and the warnings, for a terminal."""
+        return self._shown().text()
+
     def __repr__(self) -> str:
-        return f"RunsCompared(A {self.name_a}; B {self.name_b}; {self.answer()})"
+        return f"RunsCompared(A {self.names[0]}; B {self.names[1]}; {self.answer()})"
 
     def _repr_html_(self) -> str:
-        text = "\n".join([*self.warnings, *self.sentences()])
-        return Answer(self.answer(), "", self.table, None, {"What the table says": text}).html()
+        return self._shown().html()
+
+    def _shown(self) -> Answer:
+        compared = [*map("{}: {}".format, "AB", self.names), *(f"WARNING: {warning}" for warning in self.warnings)]
+        folded = {"What was compared": "\n".join(compared), "What the table says": "\n".join(self.sentences)}
+        return Answer(self.answer(), "", self.table, None, folded)
 
 
 def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCompared:
@@ -82,17 +65,30 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
     _require_same_job(first.provenance, second.provenance)
     names = columns_of_setting(pd.concat([first.measured, second.measured]))
     times_a, times_b = _times(first, names), _times(second, names)
-    common = [setting for setting in times_a if setting in times_b]
-    if not common:
-        raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
-    rows = [[*setting, *_row(times_a[setting], times_b[setting])] for setting in common]
     settings = pd.DataFrame([*times_a, *times_b], columns=names)
-    only_a, only_b = (
-        [name_of(dict(zip(names, setting, strict=True)), settings) for setting in times if setting not in common]
-        for times in (times_a, times_b)
-    )
-    table = pd.DataFrame(rows, columns=[*names, *_COLUMNS])
-    return RunsCompared(os.fspath(a), os.fspath(b), table, _warnings(first, second), only_a, only_b)
+    rows, sentences = [], []
+    for setting in times_a:
+        if setting in times_b:
+            comparison = compare_unpaired(times_b[setting], times_a[setting])
+            means = [float(stats.gmean(times[setting])) if times[setting] else nan for times in (times_a, times_b)]
+            numbers = [comparison.n_b, comparison.n_a, *means, *comparison[:3], comparison.word]
+            rows.append([*setting, *numbers])
+            sentences.append(f"{_name(setting, settings)}: {comparison.sentence('B', 'A')}")
+    if not rows:
+        raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
+    for name, own, other, others in (("A", times_a, "B", times_b), ("B", times_b, "A", times_a)):
+        if alone := "; ".join(_name(setting, settings) for setting in own if setting not in others):
+            sentences.append(f"Only {name} has {alone}, so {other} cannot be compared there.")
+    slowed = "what slowed down the machine during one of them looks the same as a slower system."
+    sentences.append(f"The two were not measured side by side: {slowed}")
+    if len(rows) > 1:
+        sentences.append(f"Of {len(rows)} settings that did not change, one in twenty seems to, by chance alone.")
+    table = pd.DataFrame(rows, columns=[*names, "n_a", "n_b", "a_s", "b_s", "ratio", "low", "high", "word"])
+    return RunsCompared([os.fspath(a), os.fspath(b)], table, sentences, _warnings(first, second))
+
+
+def _name(setting: tuple[Any, ...], among: pd.DataFrame) -> str:
+    return name_of(dict(zip(among.columns, setting, strict=True)), among)
 
 
 def _times(sweep: Sweep, names: list[str]) -> Times:
@@ -103,14 +99,6 @@ def _times(sweep: Sweep, names: list[str]) -> Times:
         setting = tuple(None if pd.isna(level) else level for level in levels)
         times[setting] = runs.loc[runs["error"].isna(), "total_s"].tolist()
     return times
-
-
-def _row(times_a: list[float], times_b: list[float]) -> list[Any]:
-    """The values of `_COLUMNS` for one setting."""
-    n_a, n_b = len(times_a), len(times_b)
-    comparison = compare_unpaired(times_b, times_a)
-    means = [float(stats.gmean(times)) if times else nan for times in (times_a, times_b)]
-    return [n_a, n_b, *means, *comparison[:3], comparison.word]
 
 
 def _require_same_job(a: Provenance, b: Provenance) -> None:
@@ -129,9 +117,8 @@ def _models(provenance: Provenance) -> set[str]:
 def _warnings(a: Sweep, b: Sweep) -> list[str]:
     warnings = []
     for name, sweep in (("A", a), ("B", b)):
-        validity = sweep.validity()
-        if not validity.valid:
-            warnings.append(f"{name} is {str(validity).splitlines()[0]}")
+        if not sweep.validity().valid:
+            warnings.append(f"{name} is {sweep.validity().head}")
         if not _models(sweep.provenance):
             warnings.append(f"{name} does not say which model it measured, so it may be another one.")
         if sweep.provenance.flat().get("machine.clean") is False:

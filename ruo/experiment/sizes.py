@@ -114,26 +114,23 @@ class _SizeTimes:
 
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows
-        if whole not in self.means.index:
-            if whole not in self.failed.index:
-                return "cannot tell", "the whole set was not sent in one request"
+        if whole not in self.means.index and whole in self.failed.index:
             return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
+        if whole not in self.means.index:
+            return "cannot tell", "the whole set was not sent in one request"
+        # the fastest first, so that it is named and not just any that is faster
         comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
         if not comparisons:
             return "cannot tell", "no smaller request was measured"
-        # the fastest first, so that it is named and not just any that is faster
-        faster = next(
-            (size for size in self.means.index if size in comparisons and comparisons[size].word == "slower"), None
-        )
-        if faster is not None:
-            return "not reproduced", f"{self._name(faster)} is faster"
-        unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
-        if unclear is None:
-            return "reproduced", "it is faster than every other size"
-        reason = f"no difference is seen between it and {self._name(unclear)}"
-        if not comparisons[unclear].has_enough_runs:
-            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
-        return "cannot tell", reason
+        for size, comparison in comparisons.items():
+            if comparison.word == "slower":
+                return "not reproduced", f"{self._name(size)} is faster"
+        for size, comparison in comparisons.items():
+            if not comparison.differs:
+                few = f"{count(comparison.n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
+                unseen = f"no difference is seen between it and {self._name(size)}"
+                return "cannot tell", unseen if comparison.has_enough_runs else few
+        return "reproduced", "it is faster than every other size"
 
     def _compare(self, a: Any, b: Any) -> Comparison:
         return compare(self.seconds[a], self.seconds[b], confidence=self.confidence)
