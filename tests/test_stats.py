@@ -65,17 +65,6 @@ def test_no_digit_is_written_beyond_the_noise(numbers: tuple, written: list[str]
     assert to_noise(*numbers) == written
 
 
-def test_interval_holds_the_truth_often_enough() -> None:
-    """Of 300 intervals from five pairs of equal settings, nine in ten or more hold 1."""
-    random = np.random.default_rng(1)
-    held = 0
-    for _ in range(300):
-        blocks = pd.Series(random.normal(1, 0.1, 5))
-        result = compare(blocks + random.normal(0, 0.03, 5), blocks + random.normal(0, 0.03, 5))
-        held += result.low <= 1 <= result.high
-    assert held >= 270
-
-
 def test_series_are_paired_by_block() -> None:
     """Blocks that one setting lacks are left out and order does not count; of equal ratios the interval is the ratio."""
     a = pd.Series({1: 1.0, 2: 2.0, 3: 4.0, 9: 100.0, 4: 5.0, 5: 7.0})
