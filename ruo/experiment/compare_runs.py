@@ -4,27 +4,24 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ruo.answer import Answer
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
-from ruo.experiment.validity import columns_of_setting, name_of
-from ruo.provenance import Provenance
+from ruo.experiment.validity import by_setting, name_of
 from ruo.stats import compare_unpaired, count
 
-# the facts that may differ, with a warning
-_KINDS = {
+# the facts that must not differ, and those that may, with a warning
+_MODEL = r"model\.(.+\.)?sha256"
+_REFUSED = {"other data": r"data\.(sha256|rows|label_prefix)", "another model": _MODEL}
+_WARNED = {
     "versions": r"machine\.(python|versions\..+)",
     "commits": r"machine\.commit",
     "machines": r"machine\.(?!python|versions|commit|clean).+",
 }
-
-Times = dict[tuple[Any, ...], list[float]]  # seconds by setting
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,74 +58,53 @@ class RunsCompared:
 
 def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCompared:
     """Compare the sweep in folder `b` with that in folder `a`; other machines, versions and commits give warnings."""
-    first, second = read_sweep(a), read_sweep(b)
-    _require_same_job(first.provenance, second.provenance)
-    names = columns_of_setting(pd.concat([first.measured, second.measured]))
-    times_a, times_b = _times(first, names), _times(second, names)
-    settings = pd.DataFrame([*times_a, *times_b], columns=names)
+    sweeps = {"A": read_sweep(a), "B": read_sweep(b)}
+    warnings = _warnings(sweeps)
+    runs = pd.concat([sweep.measured.assign(of=name) for name, sweep in sweeps.items()])
     rows, sentences = [], []
-    for setting in times_a:
-        if setting in times_b:
-            comparison = compare_unpaired(times_b[setting], times_a[setting])
-            means = [float(stats.gmean(times[setting])) if times[setting] else nan for times in (times_a, times_b)]
-            numbers = [comparison.n_b, comparison.n_a, *means, *comparison[:3], comparison.word]
-            rows.append([*setting, *numbers])
-            sentences.append(f"{_name(setting, settings)}: {comparison.sentence('B', 'A')}")
+    alone: dict[str, list[str]] = {"A": [], "B": []}  # settings of one that the other lacks
+    for setting, of_setting in by_setting(runs):
+        name = name_of(setting, runs)
+        if of_setting["of"].nunique() == 1:
+            alone[of_setting["of"].iloc[0]].append(name)
+            continue
+        good = of_setting[of_setting["error"].isna()]
+        times_a, times_b = (good.loc[good["of"] == of, "total_s"] for of in sweeps)
+        comparison = compare_unpaired(times_b, times_a)
+        means = {"a_s": np.exp(np.log(times_a).mean()), "b_s": np.exp(np.log(times_b).mean())}
+        ratio = {"ratio": comparison.ratio, "low": comparison.low, "high": comparison.high, "word": comparison.word}
+        rows.append({**setting, "n_a": len(times_a), "n_b": len(times_b), **means, **ratio})
+        sentences.append(f"{name}: {comparison.sentence('B', 'A')}")
     if not rows:
         raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
-    for name, own, other, others in (("A", times_a, "B", times_b), ("B", times_b, "A", times_a)):
-        if alone := "; ".join(_name(setting, settings) for setting in own if setting not in others):
-            sentences.append(f"Only {name} has {alone}, so {other} cannot be compared there.")
+    for of, other in ("AB", "BA"):
+        if alone[of]:
+            sentences.append(f"Only {of} has {'; '.join(alone[of])}, so {other} cannot be compared there.")
     slowed = "what slowed down the machine during one of them looks the same as a slower system."
     sentences.append(f"The two were not measured side by side: {slowed}")
     if len(rows) > 1:
         sentences.append(f"Of {len(rows)} settings that did not change, one in twenty seems to, by chance alone.")
-    table = pd.DataFrame(rows, columns=[*names, "n_a", "n_b", "a_s", "b_s", "ratio", "low", "high", "word"])
-    return RunsCompared([os.fspath(a), os.fspath(b)], table, sentences, _warnings(first, second))
+    return RunsCompared([os.fspath(a), os.fspath(b)], pd.DataFrame(rows), sentences, warnings)
 
 
-def _name(setting: tuple[Any, ...], among: pd.DataFrame) -> str:
-    return name_of(dict(zip(among.columns, setting, strict=True)), among)
-
-
-def _times(sweep: Sweep, names: list[str]) -> Times:
-    """The seconds of the runs that succeeded, by setting, in the order of the settings; an absent level is None."""
-    times: Times = {}
-    levels: Any
-    for levels, runs in sweep.measured.groupby(names, dropna=False):
-        setting = tuple(None if pd.isna(level) else level for level in levels)
-        times[setting] = runs.loc[runs["error"].isna(), "total_s"].tolist()
-    return times
-
-
-def _require_same_job(a: Provenance, b: Provenance) -> None:
-    models = _models(a) & _models(b)
-    kinds = {"other data": {"data.sha256", "data.rows", "data.label_prefix"}, "another model": models}
-    for what, names in kinds.items():
-        if differences := [difference for difference in a.differences(b) if difference[0] in names]:
-            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({_in_words(differences)}).")
-
-
-def _models(provenance: Provenance) -> set[str]:
-    """The names of the facts that are fingerprints of models."""
-    return {name for name in provenance.flat() if name.startswith("model.") and name.endswith("sha256")}
-
-
-def _warnings(a: Sweep, b: Sweep) -> list[str]:
+def _warnings(sweeps: dict[str, Sweep]) -> list[str]:
+    """What else differs; raises ExperimentError where the two are of other data or models."""
     warnings = []
-    for name, sweep in (("A", a), ("B", b)):
+    for name, sweep in sweeps.items():
+        facts = sweep.provenance.flat()
         if not sweep.validity().valid:
             warnings.append(f"{name} is {sweep.validity().head}")
-        if not _models(sweep.provenance):
+        if not any(re.fullmatch(_MODEL, fact) for fact in facts):
             warnings.append(f"{name} does not say which model it measured, so it may be another one.")
-        if sweep.provenance.flat().get("machine.clean") is False:
+        if facts.get("machine.clean") is False:
             warnings.append(f"{name} was measured with changes to ruo that no commit has.")
-    differences = a.provenance.differences(b.provenance)
-    for what, pattern in _KINDS.items():
-        of_kind = [(name.split(".")[-1], *values) for name, *values in differences if re.fullmatch(pattern, name)]
-        warnings += [f"The {what} differ: {_in_words(of_kind)}."] if of_kind else []
+    differences = sweeps["A"].provenance.differences(sweeps["B"].provenance)
+    for what, pattern in _REFUSED.items():
+        of_both = [(name, old, new) for name, old, new in differences if None not in (old, new)]
+        if differing := [f"{name} {old} in A, {new} in B" for name, old, new in of_both if re.fullmatch(pattern, name)]:
+            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({'; '.join(differing)}).")
+    for what, pattern in _WARNED.items():
+        of_kind = [difference for difference in differences if re.fullmatch(pattern, difference[0])]
+        if words := "; ".join(f"{name.split('.')[-1]} {old} in A, {new} in B" for name, old, new in of_kind):
+            warnings.append(f"The {what} differ: {words}.")
     return warnings
-
-
-def _in_words(differences: list[tuple[Any, ...]]) -> str:
-    return "; ".join(f"{name} {old} in A, {new} in B" for name, old, new in differences)
