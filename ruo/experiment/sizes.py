@@ -22,10 +22,8 @@ def verdict_on_sizes(runs: pd.DataFrame, confidence: float = 0.95) -> str:
     if not len(runs):
         return "Nothing was measured, so nothing can be said."
     names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
-    ways = runs.groupby("pipelined")
-    return "\n\n".join(
-        f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way), confidence).text()}" for way, of_way in ways
-    )
+    ways = {bool(way): _SizeTimes(of_way, bool(way), confidence) for way, of_way in runs.groupby("pipelined")}
+    return "\n\n".join(f"{names[way]}:\n{times.text()}" for way, times in ways.items())
 
 
 class RequestCost(NamedTuple):
@@ -95,10 +93,8 @@ class _SizeTimes:
         rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
         lines = [f"{self._name(fastest)} is fastest: {rate}."]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
-            sentence = self.compare(self.seconds[fastest], self.seconds[size]).sentence(
-                self._name(fastest), self._name(size)
-            )
-            lines.append(f"The {which} is {self._name(size)}. {sentence}")
+            comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self._name(size)
+            lines.append(f"The {which} is {name}. {comparison.sentence(self._name(fastest), name)}")
         return lines
 
     def _verdict_on_claim(self) -> tuple[str, str]:
@@ -108,9 +104,8 @@ class _SizeTimes:
         if whole not in self.means.index:
             return "cannot tell", "the whole set was not sent in one request"
         # the fastest first, so that it is named and not just any that is faster
-        comparisons = {
-            size: self.compare(self.seconds[whole], self.seconds[size]) for size in self.means.index if size != whole
-        }
+        others = [size for size in self.means.index if size != whole]
+        comparisons = {size: self.compare(self.seconds[whole], self.seconds[size]) for size in others}
         if not comparisons:
             return "cannot tell", "no smaller request was measured"
         for size, comparison in comparisons.items():
