@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
@@ -47,23 +46,13 @@ def wait_until_quiet(limit: float, patience_s: float) -> tuple[float, float]:
 
 def session_cpu_s(session: int) -> float:
     """CPU seconds of all processes of a session, including those that have ended."""
-    # a process's own time and that of its children that have ended
-    return _sum_of_session(session, lambda process: sum(process.cpu_times()[:4]))
-
-
-def session_rss_mb(session: int) -> float:
-    """Resident memory of all processes of a session, in megabytes; shared pages count once per process."""
-    return _sum_of_session(session, lambda process: process.memory_info().rss / 1e6)
-
-
-def _sum_of_session(session: int, measure: Callable[[Any], float]) -> float:
     import psutil
 
     total = 0.0
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has ended, or is another user's
             if os.getsid(process.pid) == session:
-                total += measure(process)
+                total += sum(process.cpu_times()[:4])  # its own, and that of its children that have ended
     return total
 
 
