@@ -51,6 +51,9 @@ def test_the_slowest_part_sets_the_pace() -> None:
     assert apart.over(Network(0.04, 1e7)).bottleneck(4) == "the network"
     assert apart.seconds(1, 500_000) == pytest.approx(0.02 + 0.001 + 25)
     assert HEAVY.speed_up(4, 1e9) == pytest.approx(4 / (1 + 4 / 50), rel=1e-3)  # cores / (1 + client's CPU / replica's)
+    table = table_of_costs({"m": HEAVY, "n": replace(LIGHT, flops=None)})
+    assert table.loc["one replica, µs"].tolist() == ["50.0", "1.00"]
+    assert table.loc["operations"].tolist() == ["3,500,000", "-"]
 
 
 def test_a_heavy_model_pays_from_some_rows_on() -> None:
@@ -113,13 +116,6 @@ def test_the_costs_do_not_overrule_the_runs() -> None:
     assert "Distributing paid on this network, although" in text
     assert "does not pay" not in text
     assert "At most" not in text
-
-
-def test_costs_are_a_table() -> None:
-    """What a row costs is a table with a column per model; a thing that was not measured is a dash."""
-    table = table_of_costs({"m": HEAVY, "n": replace(LIGHT, flops=None)})
-    assert table.loc["one replica, µs"].tolist() == ["50.0", "1.00"]
-    assert table.loc["operations"].tolist() == ["3,500,000", "-"]
 
 
 def test_balance_is_the_worst_of_all_runs() -> None:
