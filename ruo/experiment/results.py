@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -105,7 +104,7 @@ class Sweep(Results):
         if good.empty:
             return "No run succeeded, so there is no fastest request size."
         settings = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))[:2]
-        names = [_name(setting, good) for setting, _ in settings]
+        names = [name_of(setting, good) for setting, _ in settings]
         times = [runs.set_index("block")["total_s"] for _, runs in settings]
         mean, rows, text = time_interval(times[0]), int(good["rows"].iloc[0]), f"{names[0]} is fastest"
         if len(times) > 1:
@@ -188,13 +187,6 @@ def beside(mean: Interval, others: Mapping[str, pd.Series]) -> str:
     return "".join(
         f"; it {in_words(mean.value / other.value)} {name} ({in_seconds(other)})" for name, other in means.items()
     )
-
-
-def _name(setting: dict[Any, Any], good: pd.DataFrame) -> str:
-    """A setting in words, without its way of sending where there is one only."""
-    shown = setting if good["pipelined"].nunique() > 1 else {**setting, "pipelined": None}
-    name = name_of(shown, good).replace(f"{good['rows'].iloc[0]:,.0f} rows", "the whole set in one request", 1)
-    return name if "request" in name else name.replace(" rows", " rows per request", 1)
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:

@@ -127,16 +127,22 @@ def _took(measured: pd.DataFrame, counted: pd.DataFrame, blocks: int | None) -> 
 
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
-    """A setting in words: its rows per request, how they were sent, and what else differs `among` the runs."""
-    ways: dict[Any, str] = {True: " pipelined", False: " in two phases"}
-    size, way = setting.get("rows_per_request"), ways.get(setting.get("pipelined"), "")
-    parts = [f"{size:,.0f} rows{way}"] if pd.notna(size) else []
+    """A setting in words: its rows per request, and what else differs `among` the runs."""
+    size, parts = setting.get("rows_per_request"), []
+    if pd.notna(size):
+        is_whole = "rows" in among and size == among["rows"].max()
+        way = {True: " pipelined", False: " in two phases"}[setting["pipelined"]] if _varies("pipelined", among) else ""
+        parts.append(("the whole set in one request" if is_whole else f"{size:,.0f} rows per request") + way)
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     for name, text in words.items():
-        if name in among and among[name].nunique() > 1 and pd.notna(level := setting.get(name)):
+        if _varies(name, among) and pd.notna(level := setting.get(name)):
             parts.append("one replica" if (name, level) == ("replicas", 1) else text.format(level))
     return ", ".join(parts) or str(setting.get("system", ""))
+
+
+def _varies(name: str, among: pd.DataFrame) -> bool:
+    return name in among and among[name].nunique() > 1
 
 
 def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> list[str]:

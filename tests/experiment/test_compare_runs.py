@@ -91,9 +91,9 @@ def test_each_setting_has_its_word(compared: RunsCompared) -> None:
 def test_the_comparison_in_words(compared: RunsCompared) -> None:
     """The sentences name the setting, the word and the runs, and what no interval shows; the repr is one line."""
     sentences = compared.sentences
-    assert sentences[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
-    assert sentences[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
-    assert sentences[2].startswith("1,000 rows pipelined: No difference seen between B and A")
+    assert sentences[0].startswith("100 rows per request: B is faster than A: it takes 0.497 times as long")
+    assert sentences[1].startswith("500 rows per request: B is slower than A: it takes 1.")
+    assert sentences[2].startswith("1,000 rows per request: No difference seen between B and A")
     assert "8 and 10 runs" in sentences[0]
     assert "not measured side by side" in sentences[3]
     assert "Of 3 settings that did not change, one in twenty seems to" in sentences[4]
@@ -109,8 +109,8 @@ def test_settings_of_one_alone_are_named(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {100: 2.0, 500: 1.0, 700: 1.0})
     compared = compare_runs(a, write(tmp_path / "b", {500: 1.0, 700: 1.0, 1000: 1.0}))
     assert compared.table["rows_per_request"].tolist() == [500, 700]
-    assert "Only A has 100 rows pipelined, so B cannot be compared there." in compared.sentences
-    assert "Only B has 1,000 rows pipelined, so A cannot be compared there." in compared.sentences
+    assert "Only A has 100 rows per request, so B cannot be compared there." in compared.sentences
+    assert "Only B has 1,000 rows per request, so A cannot be compared there." in compared.sentences
     assert "Of 2 settings that did not change, one in twenty seems to" in compared.sentences[-1]
 
 

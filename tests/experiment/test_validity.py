@@ -110,7 +110,7 @@ def test_a_client_that_is_the_bottleneck_limits_what_the_times_say() -> None:
     frame = runs()
     validity = judge(frame.assign(server_busy=np.where(frame["replicas"] == 4, 0.4, 0.95)))
     assert validity.valid
-    waited = ", ".join(f"{size} rows pipelined, 4 replicas 40%" for size in ("1,000", "10,000"))
+    waited = ", ".join(f"{size} rows per request, 4 replicas 40%" for size in ("1,000", "10,000"))
     assert validity.notes[0].endswith(f"the servers computed only part of the time: {waited}.")
 
 
