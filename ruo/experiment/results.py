@@ -58,7 +58,7 @@ class Results:
         return judge(runs, int(self.provenance.facts["plan"]["trials"]), blocks=self._blocks, **claim)
 
     def _shown(self) -> Answer:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of results has its own
 
     def __str__(self) -> str:
         return self._shown().text()

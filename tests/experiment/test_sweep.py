@@ -313,6 +313,14 @@ def test_summary_is_of_the_measured_runs(swept: Sweep) -> None:
     assert row["rows_per_s"] == pytest.approx(2 / (1 / runs["rows_per_s"]).sum())
     assert row["forming_mean"] == pytest.approx(runs["forming_s"].mean())
     assert row["sending_low"] < row["sending_mean"] < row["sending_high"]
+    costs = swept.costs_by_size()
+    assert costs["rows lost by one failure"].tolist() == ["500", "1,000", "2,500"]
+    assert list(costs.columns) == [
+        "first result, s",
+        "memory added, MB",
+        "longest request, s",
+        "rows lost by one failure",
+    ]
 
 
 def test_saved_and_read_back(swept: Sweep, copy: Path) -> None:
