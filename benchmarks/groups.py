@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 
 from benchmarks.peers.servers import PEERS, peer_variables
 from ruo.compare.jobs import Job, job_environment, python_job, run_command
@@ -19,7 +20,7 @@ from ruo.compare.systems import paper_server
 from ruo.deploy import LocalServer, local_server
 from ruo.errors import RuoError
 from ruo.learn.demo import make_testset
-from ruo.machine import cpu_limit, session_rss_mb
+from ruo.machine import cpu_limit
 
 _TIMEOUT_S = 900.0
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
@@ -205,11 +206,17 @@ def _served(model: Path, backend: str = "tensorflow") -> AbstractContextManager[
 @contextmanager
 def _growth_of(server: LocalServer) -> Iterator[list[float]]:
     """Measure how many megabytes the server's processes together grow at most during the block."""
-    idle, growth, done = session_rss_mb(server.pid), [0.0], threading.Event()
+    master = psutil.Process(server.pid)
+    processes, growth, done = [master, *master.children(recursive=True)], [0.0], threading.Event()
+
+    def megabytes() -> float:  # shared pages count once per process
+        return float(sum(process.memory_info().rss for process in processes)) / 1e6
+
+    idle = megabytes()
 
     def watch() -> None:
         while not done.wait(0.02):
-            growth[0] = max(growth[0], session_rss_mb(server.pid) - idle)
+            growth[0] = max(growth[0], megabytes() - idle)
 
     watching = threading.Thread(target=watch)
     watching.start()

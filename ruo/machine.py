@@ -1,19 +1,18 @@
-"""CPUs, load and memory of this machine and its processes. Load is read from /proc on Linux and is None elsewhere."""
+"""CPUs, load and memory of this machine and its processes. What needs psutil imports it, since a server has none."""
 
 import atexit
 import ctypes
+import math
 import os
 import re
 import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-_PROC = Path("/proc")
 
 
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
@@ -27,65 +26,54 @@ def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     return visible
 
 
-def busy_cpu_s() -> float | None:
+def busy_cpu_s() -> float:
     """CPU seconds that all processes together have used since the machine started."""
-    with suppress(OSError):
-        ticks = (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]
-        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks)
-        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return None
+    import psutil
+
+    times = psutil.cpu_times()
+    return sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))
 
 
-def _busy_share() -> float | None:
-    """The share of all CPUs (0 to 1) in use over the next tenth of a second."""
-    before, began = busy_cpu_s(), time.monotonic()
-    time.sleep(0.1)
-    after, ended = busy_cpu_s(), time.monotonic()
-    if before is None or after is None:
-        return None
-    return (after - before) / (ended - began) / (os.cpu_count() or 1)
+def wait_until_quiet(limit: float, patience_s: float) -> tuple[float, float]:
+    """Wait up to `patience_s` until at most a share `limit` of all CPUs is in use; return the share and the wait."""
+    import psutil
 
-
-def wait_until_quiet(limit: float, patience_s: float) -> tuple[float | None, float]:
-    """Wait up to `patience_s` until the share of CPUs in use is at most `limit`; return it and the seconds waited."""
     began = time.monotonic()
-    while (share := _busy_share()) is not None and share > limit and time.monotonic() - began < patience_s:
+    while (share := psutil.cpu_percent(0.1) / 100) > limit and time.monotonic() - began < patience_s:
         pass
     return share, time.monotonic() - began
 
 
-def session_cpu_s(session: int) -> float | None:
+def session_cpu_s(session: int) -> float:
     """CPU seconds of all processes of a session, including those that have ended."""
-    if not (_PROC / "stat").exists():
-        return None
-    # a process's own time and that of its children that have ended
-    ticks = sum(sum(map(int, fields[11:15])) for fields in _session(session))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    import psutil
 
-
-def session_rss_mb(session: int) -> float:
-    """Resident memory of all processes of a session, in megabytes; shared pages count once per process."""
-    return sum(int(fields[21]) for fields in _session(session)) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _session(session: int) -> Iterator[list[str]]:
-    """For each process of a session, the fields of proc(5)'s stat that come after its name."""
-    for process in _PROC.glob("[0-9]*"):
-        with suppress(OSError):  # it has ended
-            # the name, in brackets, may contain blanks; the session is the fourth field after it
-            fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                yield fields
+    total = 0.0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has ended, or is another user's
+            if os.getsid(process.pid) == session:
+                total += sum(process.cpu_times()[:4])  # its own, and that of its children that have ended
+    return total
 
 
 def peak_rss_mb() -> float:
     """The largest resident memory of this process so far, in megabytes."""
     # getrusage's maximum outlives exec on Linux, so a small process would report that of its parent; VmHWM does not
     with suppress(OSError):
-        if match := re.search(r"^VmHWM:\s+(\d+) kB", (_PROC / "self/status").read_text(), re.MULTILINE):
+        if match := re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE):
             return int(match[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def reset_peak_rss(process: Path = Path("/proc/self")) -> float:
+    """Begin the peak of memory anew, with nothing kept that is free; return the memory in megabytes, NaN if it cannot."""
+    with suppress(OSError, AttributeError):  # AttributeError: a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        (process / "clear_refs").write_text("5")  # Linux, proc(5)
+        return peak_rss_mb()
+    return math.nan
 
 
 @cache  # a second time would read what the first has written
@@ -106,12 +94,3 @@ def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> None:
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
     atexit.register(end)
-
-
-def reset_peak_rss() -> float:
-    """Begin the peak of memory anew (Linux, proc(5)), with nothing kept that is free; return the memory in megabytes."""
-    with suppress(OSError, AttributeError):  # AttributeError: a C library without it
-        ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):
-        (_PROC / "self/clear_refs").write_text("5")
-    return peak_rss_mb()

@@ -59,10 +59,8 @@ class Provenance:
         return f"Provenance({', '.join([self.digest, *words])})"
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(_words(value))}</td></tr>"
-            for name, value in self.flat().items()
-        )
+        facts = {html.escape(name): html.escape(_words(value)) for name, value in self.flat().items()}
+        cells = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in facts.items())
         return f"<details><summary>{html.escape(repr(self))}</summary><table>{cells}</table></details>"
 
 
@@ -107,9 +105,8 @@ def _version(name: str) -> str | None:
 
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
-        if match := re.search(
-            r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE
-        ):
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        if match := re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE):
             return match[1].strip()
     return platform.processor() or platform.machine()
 

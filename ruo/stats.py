@@ -64,21 +64,19 @@ class Comparison(NamedTuple):
     def sentence(self, name_a: str, name_b: str) -> str:
         """The comparison in words, with no digit that the runs do not support."""
         a = name_a[:1].upper() + name_a[1:]
-        if not min(self.n_a, self.n_b) or np.isnan(self.ratio):
-            return f"{a} cannot be compared with {name_b}: there are {self._runs()}."
+        runs = count(self.n_a, "pair") if self.is_paired else f"{self.n_a} and {self.n_b} runs"
+        if np.isnan(self.ratio):
+            return f"{a} cannot be compared with {name_b}: there are {runs}."
         if not self.has_enough_runs:
             one = self.is_paired and self.n_a == 1
-            measured, aim = ("the one pair measured", "give an interval") if one else (self._runs(), "rule out chance")
+            measured, aim = ("the one pair measured", "give an interval") if one else (runs, "rule out chance")
             enough = "five" if self.is_paired else "five of each"
             return f"{a} {in_words(self.ratio)} {name_b} in {measured}; {enough} would {aim}."
         ratio, *bounds = to_noise(self.ratio, self.low, self.high)
-        interval = f"{100 * self.confidence:g} % interval {' to '.join(bounds)}, {self._runs()}"
+        interval = f"{100 * self.confidence:g} % interval {' to '.join(bounds)}, {runs}"
         if not self.differs:
             return f"No difference seen between {name_a} and {name_b}: ratio of the times {ratio} ({interval})."
         return f"{a} is {self.word} than {name_b}: it takes {ratio} times as long ({interval})."
-
-    def _runs(self) -> str:
-        return count(self.n_a, "pair") if self.is_paired else f"{self.n_a} and {self.n_b} runs"
 
 
 def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
@@ -99,30 +97,24 @@ def time_interval(times: Values) -> Interval:
     Statistics Education 2005, whose interval here always holds the mean itself.
     """
     array = _checked(times, above=0.0)
-    n, mean = len(array), float(array.mean())
+    mean, _, _, n, _ = interval = mean_interval(array)
     if n == 1:
-        return Interval(mean, nan, nan, 1, nan)
-    variance = float(np.log(array).var(ddof=1))
-    error = float(stats.t.ppf(0.975, n - 1)) * (variance / n + variance**2 / (2 * (n - 1))) ** 0.5
-    return Interval(mean, mean * float(np.exp(-error)), mean * float(np.exp(error)), n, float(array.std(ddof=1)))
+        return interval
+    variance = np.log(array).var(ddof=1)
+    error = stats.t.ppf(0.975, n - 1) * (variance / n + variance**2 / (2 * (n - 1))) ** 0.5
+    return interval._replace(low=mean * float(np.exp(-error)), high=mean * float(np.exp(error)))
 
 
-def compare(a: Values, b: Values, *, confidence: float = 0.95) -> Comparison:
-    """Compare the times `a` with the times `b` of runs in the same blocks; Series are paired by index.
+def compare(a: pd.Series, b: pd.Series, *, confidence: float = 0.95) -> Comparison:
+    """Compare the times `a` with the times `b` of runs in the same blocks, which are the index of both.
 
     The ratio is the geometric mean of a / b over the pairs, the interval that of Student for the mean logarithm: what
     slows down a block cancels out, and the ratio of two times is lognormal where the times are.
     """
-    if isinstance(a, pd.Series) and isinstance(b, pd.Series):
-        a, b = pd.concat([a, b], axis=1, join="inner").dropna().to_numpy(float).T
-    first, second = np.asarray(a, float), np.asarray(b, float)
-    n = len(first)
-    if n != len(second):
-        raise ArgumentError(f"{n} values cannot be paired with {len(second)}; pass as many of each.")
-    if not n:
-        raise ArgumentError("There is nothing to compare; pass two settings that were run in the same blocks.")
-    ratio, low, high = np.exp(mean_interval(np.log(first / second), confidence)[:3])
-    return Comparison(float(ratio), float(low), float(high), n, n, is_paired=True, confidence=confidence)
+    logs = np.log((a / b).dropna())
+    mean = mean_interval(logs, confidence) if len(logs) else Interval(nan, nan, nan, 0, nan)
+    ratio, low, high = map(float, np.exp(mean[:3]))
+    return Comparison(ratio, low, high, mean.n, mean.n, is_paired=True, confidence=confidence)
 
 
 def compare_unpaired(a: Values, b: Values) -> Comparison:
@@ -131,6 +123,8 @@ def compare_unpaired(a: Values, b: Values) -> Comparison:
     The interval is Welch's, of the difference of the mean logarithms, since times are skewed to the right: Welch, "The
     Generalization of 'Student's' Problem when Several Different Population Variances are Involved", Biometrika 1947.
     """
+    if not len(a) or not len(b):
+        return Comparison(nan, nan, nan, len(a), len(b))
     logs_a, logs_b = (np.log(_checked(values, above=0.0)) for values in (a, b))
     difference = logs_a.mean() - logs_b.mean()
     low = high = nan
@@ -140,7 +134,7 @@ def compare_unpaired(a: Values, b: Values) -> Comparison:
             low, high = stats.ttest_ind(logs_a, logs_b, equal_var=False).confidence_interval()
         if np.ptp(logs_a) == np.ptp(logs_b) == 0:
             low = high = difference
-    ratio, low, high = (float(np.exp(value)) for value in (difference, low, high))
+    ratio, low, high = map(float, np.exp([difference, low, high]))
     return Comparison(ratio, low, high, len(logs_a), len(logs_b))
 
 

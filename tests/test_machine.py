@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ruo.deploy.local import local_server
 from ruo.learn.demo import Demo, make_testset
-from ruo.machine import cpu_limit
+from ruo.machine import cpu_limit, peak_rss_mb, reset_peak_rss, session_cpu_s, wait_until_quiet
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,37 @@ def test_a_quota_limits_the_cpus(tmp_path: Path, files: dict[str, str], cpus: fl
         (tmp_path / name).write_text(text)
 
     assert cpu_limit(tmp_path) == (cpus or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.slow
+def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
+    """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
+    work = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", work], **pipes, start_new_session=True) as process:
+        process.stdout.readline()
+        worked = session_cpu_s(process.pid)
+        time.sleep(0.1)
+        assert session_cpu_s(process.pid) == worked
+        process.stdin.write(b"\n")
+    assert worked >= 0.25
+
+
+def test_waiting_for_a_quiet_machine_ends() -> None:
+    """The wait for a machine that never gets quiet ends with the patience, and its load is returned."""
+    share, waited_s = wait_until_quiet(limit=-1.0, patience_s=0.5)
+    assert share >= 0
+    assert waited_s >= 0.5
+
+
+def test_a_peak_of_memory_from_before_is_no_peak(tmp_path: Path) -> None:
+    """After a reset the peak is that of now; where the kernel cannot reset it, no number is given."""
+    before = reset_peak_rss()
+    large = np.ones(20_000_000)  # 160 MB
+    assert peak_rss_mb() >= before + 150
+    del large
+    assert reset_peak_rss() < before + 50
+    assert np.isnan(reset_peak_rss(tmp_path / "none"))
 
 
 def _peak_mb(program: str) -> tuple[int, float]:

@@ -37,10 +37,11 @@ class JobMeasurement(Measurement):
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Run the trial's job: what it measured, and whether every row came back with the right prediction."""
         measured, predictions = run_job(self._job_of(trial))
-        if self._bound is None:
-            return measured
-        checked = check_answers(measured.get("error"), predictions, self._reference)
-        return {**measured, **checked, **({"total_s": None} if checked["error"] else {})}
+        if self._bound is not None:
+            measured |= check_answers(measured.get("error"), predictions, self._reference)
+            if measured["error"]:
+                measured["total_s"] = None
+        return measured
 
 
 def run_job(job: Job) -> tuple[dict[str, Any], Array]:
@@ -53,48 +54,40 @@ def run_job(job: Job) -> tuple[dict[str, Any], Array]:
 
 def check_answers(error: str | None, predictions: Array, reference: Array) -> dict[str, Any]:
     """The rows that came back, their largest difference from the reference, and an `error` if any is wrong."""
-    rows, wanted = len(predictions), len(reference)
-    difference: float | None = None
+    rows, wanted, difference = len(predictions), len(reference), max_difference(predictions, reference)
     if rows != wanted:
         error = f"no result: {rows:,} of {wanted:,} rows came back{f' ({error})' if error else ''}"
     elif error is None and predictions.shape != reference.shape:
         error = f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
-    elif error is None:
-        largest = max_difference(predictions, reference)
-        difference = largest if np.isfinite(largest) else None
-        if not largest <= TOLERANCE:  # also where it is NaN
-            error = f"wrong: answers differ by up to {largest:g}"
+    elif error is None and not difference <= TOLERANCE:  # also where it is NaN
+        error = f"wrong: answers differ by up to {difference:g}"
     return {"rows": rows, "rows_wanted": wanted, "max_abs_difference": difference, "error": error}
 
 
 @contextmanager
-def in_process(testset: Path, model: Path) -> Iterator[Callable[[], tuple[dict[str, Any], Array]]]:
-    """What does the same job without a network, once a call: a bound for every client and server.
-
-    It is a process of its own, which stays ready from its first job until the block ends.
-    """
+def in_process(testset: Path, model: Path) -> Iterator[Job]:
+    """The same job without a network, in a process that stays ready from one call to the next until the block ends."""
     command = [sys.executable, "-m", "ruo.compare.score", "bound", str(testset), str(model), "--again"]
-    with tempfile.TemporaryDirectory(prefix="ruo-bound-") as folder, Path(folder, "log").open("w+") as log:
-        answers = Path(folder, "answers.npy")
-        pipe, environment = subprocess.PIPE, job_environment()
-        with subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=log) as process:
-            asked, answered = process.stdin, process.stdout
-            assert asked is not None
-            assert answered is not None
+    pipe, environment = subprocess.PIPE, job_environment()
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=log) as process,
+    ):
 
-            def run() -> tuple[dict[str, Any], Array]:
-                with suppress(OSError):  # where it has ended, the log says why
-                    print(answers, file=asked, flush=True)
-                if line := answered.readline():
-                    return json.loads(line), np.load(answers)
-                log.seek(0)
-                reason = log.read().strip().rpartition("\n")[2]
-                return {"error": f"The model cannot score {testset.name} in one process: {reason[:300]}"}, np.empty(0)
+        def job(answers: Path) -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(OSError):  # where it has ended, the log says why
+                print(answers, file=process.stdin, flush=True)
+            if line := process.stdout.readline():
+                return dict(json.loads(line))
+            log.seek(0)
+            return {"error": f"The model cannot score {testset.name} in one process: {_last_line(log.read())[:300]}"}
 
-            try:
-                yield run
-            finally:
-                process.kill()
+        try:
+            yield job
+        finally:
+            process.kill()
 
 
 def python_job(*arguments: str, timeout_s: float = 600.0, **variables: str) -> Job:
@@ -107,12 +100,15 @@ def run_command(command: list[str], timeout_s: float, env: dict[str, str]) -> di
     """What a command prints as its last line, which is JSON, or the `error`."""
     try:
         done = subprocess.run(command, env=env, capture_output=True, errors="replace", timeout=timeout_s, check=False)
-        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
+        return dict(json.loads(_last_line(done.stdout)))
     except subprocess.TimeoutExpired:
         return {"error": f"no result after {timeout_s:g} s"}
     except ValueError:
-        words = done.stderr.strip().rpartition("\n")[2]
-        return {"error": f"the process ended with status {done.returncode}: {words[:300]}"}
+        return {"error": f"the process ended with status {done.returncode}: {_last_line(done.stderr)[:300]}"}
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def job_environment() -> dict[str, str]:

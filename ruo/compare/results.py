@@ -1,18 +1,17 @@
-"""The results of a comparison of systems: the runs, a summary, a table, a figure and a verdict."""
+"""The results of a comparison of systems: the runs, a summary, a figure and a verdict."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ruo.answer import Answer, wrapped
+from ruo.answer import Answer
 from ruo.experiment.carry_out import read_lines, read_provenance
-from ruo.experiment.validity import Validity, confidence_of, judge, that_count
+from ruo.experiment.results import Results, beside
+from ruo.experiment.validity import Validity
 from ruo.figures import Picture, figure_of_systems, save_figure
-from ruo.provenance import Provenance
-from ruo.stats import compare, digits, in_seconds, in_words, time_interval
+from ruo.stats import compare, in_seconds, time_interval
 
 PAPER = "paper's system"
 V2 = "ruo, wire v2"
@@ -20,36 +19,17 @@ PAPER_CLIENT = "paper's client, ruo's server"
 BOUND = "no network at all"
 SYSTEMS = (PAPER, V2, "ruo, wire v2-json", "ruo, wire v1", "ruo, wire paper", PAPER_CLIENT, BOUND)
 
+_CLAIM = "every run of ruo's scored every row, and every answer is that of the model in one process"
+# of the table that is shown, by those of the summary
 _NAMES = {
     "system": "system", "rows_per_request": "rows per request", "median_s": "median, s", "min_s": "min, s",
     "max_s": "max, s", "times_faster": "times as fast as the paper's", "times_bound": "times the bound", "n": "n",
     "note": "note",
 }  # fmt: skip
-_CLAIM = "every run of ruo's scored every row, and every answer is that of the model in one process"
-_HEADER = (
-    "| system | rows per request | median, s | mean, s | min, s | max, s | times faster than the paper's "
-    "| times the bound | n | |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
-)
 
 
-@dataclass(frozen=True, repr=False)
-class SystemsCompared:
-    """The runs of several systems: `runs` has a row per run, in the order of time, `total_s` is NaN where it failed."""
-
-    runs: pd.DataFrame
-    provenance: Provenance
-    results_dir: Path
-
-    @property
-    def _blocks(self) -> int:
-        return int(self.provenance.facts["plan"].get("runs", self.runs["block"].nunique()))
-
-    @property
-    def counted(self) -> pd.DataFrame:
-        """The runs without the noisy blocks that were repeated; what came in one block only is not repeated."""
-        counted = that_count(self.runs, self._blocks)
-        once = self.runs["system"].eq(PAPER) & bool(self.provenance.facts["plan"].get("once"))
-        return self.runs[once | self.runs.index.isin(counted.index)]
+class SystemsCompared(Results):
+    """The runs of several systems; `total_s` is NaN where a run failed."""
 
     def summary(self) -> pd.DataFrame:
         """A row per system and request size: seconds over the runs that gave a result, and two ratios of medians.
@@ -68,14 +48,6 @@ class SystemsCompared:
         table["rows_per_request"] = table["rows_per_request"].astype("Int64").mask(is_bound)
         return table.sort_values(["system", "rows_per_request"], key=_in_order, ignore_index=True)
 
-    def table(self) -> str:
-        """What was measured, and the summary as a Markdown table; a dash where there is no number."""
-        model = self.provenance.facts.get("model", {}).get("name", "a model")
-        rows = int(self.runs["rows_wanted"].max())
-        lines = [f"{rows:,} rows, {model}: seconds from before the reading to the last prediction.", "", _HEADER]
-        lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.summary().itertuples(index=False)]
-        return "\n".join(lines)
-
     def cpu_seconds(self) -> pd.DataFrame:
         """Medians by system: seconds of the job, CPU seconds of client and server, and the client's memory in MB."""
         columns = ["total_s", "client_cpu_s", "server_cpu_s", "peak_rss_mb"]
@@ -83,10 +55,28 @@ class SystemsCompared:
         return runs.groupby(level="system").median().sort_index(key=_in_order)
 
     def validity(self) -> Validity:
-        """Whether the runs can be relied on: ruo must not fail; that another system does is a result."""
-        may_fail = self.runs["system"].isin([PAPER, PAPER_CLIENT])
-        runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
-        return judge(runs, int(self.provenance.facts["plan"]["trials"]), _CLAIM, self._blocks)
+        """Whether the runs can be relied on."""
+        return self._judged(self.runs["system"].isin([PAPER, PAPER_CLIENT]), claim=_CLAIM)
+
+    def answer(self) -> str:
+        """How long ruo's fast wire takes at its best request size beside the paper's system and no network at all."""
+        seconds = self._best()
+        if V2 not in seconds:
+            return f"{V2} gave no result, so there is nothing to compare."
+        mean, rows = time_interval(seconds[V2]), int(self.runs["rows_wanted"].max())
+        others = {name: seconds[name] for name in (PAPER, BOUND) if name in seconds}
+        return f"{V2} takes {in_seconds(mean)} for {rows:,} rows{beside(mean, others)}."
+
+    def verdict(self) -> str:
+        """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
+        lines, seconds = [str(self.validity())], self._best()
+        for name in self.runs["system"].unique():
+            if name not in seconds:
+                lines.append(f"- {name}: no result at any request size.")
+            elif name != V2 and V2 in seconds:
+                comparison = compare(seconds[V2], seconds[name], confidence=self.confidence)
+                lines.append(f"- {comparison.sentence(V2, name)}")
+        return "\n".join(lines)
 
     def _best(self) -> dict[str, pd.Series]:
         """The seconds of each system at its fastest request size, by block."""
@@ -96,30 +86,6 @@ class SystemsCompared:
             seconds[str(name)] = group[group["rows_per_request"] == best].set_index("block")["total_s"]
         return seconds
 
-    def answer(self) -> str:
-        """How long ruo's fast wire takes at its best request size beside the paper's system and no network at all."""
-        seconds = {name: time_interval(times) for name, times in self._best().items()}
-        if V2 not in seconds:
-            return f"{V2} gave no result, so there is nothing to compare."
-        others = [
-            f"{in_words(seconds[V2].value / seconds[name].value)} {name} ({in_seconds(seconds[name])})"
-            for name in (PAPER, BOUND)
-            if name in seconds
-        ]
-        took = f"{V2} takes {in_seconds(seconds[V2])} for {int(self.runs['rows_wanted'].max()):,} rows"
-        return f"{'; it '.join([took, *others])}."
-
-    def verdict(self) -> str:
-        """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
-        lines, seconds = [str(self.validity())], self._best()
-        confidence = confidence_of(self.runs, self._blocks)
-        for name in dict.fromkeys(self.runs["system"]):
-            if name not in seconds:
-                lines.append(f"- {name}: no result at any request size.")
-            elif name != V2 and V2 in seconds and set(seconds[name].index) & set(seconds[V2].index):
-                lines.append(f"- {compare(seconds[V2], seconds[name], confidence=confidence).sentence(V2, name)}")
-        return "\n".join(lines)
-
     def runs_of_figure(self) -> pd.DataFrame:
         """The data of the figure, a row per run; `rows` are those of the test set."""
         runs = self.counted[self.counted["system"] != PAPER_CLIENT].sort_values("system", key=_in_order, kind="stable")
@@ -127,21 +93,18 @@ class SystemsCompared:
         return runs[["system", "rows_per_request", "rows", "total_s"]]
 
     def save(self) -> Picture:
-        """Write summary.csv, table.md, verdict.txt and the figure into `results_dir`; return the figure."""
+        """Write summary.csv, verdict.txt and the figure into `results_dir`; return the figure."""
         self.summary().to_csv(self.results_dir / "summary.csv", index=False)
-        (self.results_dir / "table.md").write_text(self.table() + "\n", encoding="utf-8")
         (self.results_dir / "verdict.txt").write_text(f"{self.answer()}\n{self.verdict()}\n", encoding="utf-8")
         runs = self.runs_of_figure()
         figure = figure_of_systems(runs, old=PAPER, new=V2, bound=BOUND)
         return save_figure(figure, self.results_dir / "systems", data=runs)
 
-    def __repr__(self) -> str:
-        return f"{wrapped(self.answer())}\n\n{self.table()}\n\n{wrapped(self.verdict())}"
+    def _shown(self) -> Answer:
+        table, text = self.summary()[list(_NAMES)].rename(columns=_NAMES), self.verdict().partition("\n")[2]
+        return Answer(self.answer(), self.validity().head, table, None, {"System by system": text})
 
-    def _repr_html_(self) -> str:
-        table = self.summary().rename(columns=_NAMES)[list(_NAMES.values())]
-        text = "\n".join(self.verdict().splitlines()[1:])
-        return Answer(self.answer(), self.validity().head, table, None, {"System by system": text}).html()
+    __repr__ = Results.__str__
 
 
 def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
@@ -153,11 +116,5 @@ def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
 
 def _in_order(values: Any) -> Any:
     """The sort key of a column: systems stand as in SYSTEMS, peers after them."""
-    places = dict(zip(SYSTEMS, range(len(SYSTEMS)), strict=True))
+    places = {name: place for place, name in enumerate(SYSTEMS)}
     return values.map(places).fillna(len(places)) if values.name == "system" else values
-
-
-def _cell(value: Any) -> str:
-    if pd.isna(value):
-        return "-"
-    return value if isinstance(value, str) else digits(value) if isinstance(value, float) else f"{value:,}"

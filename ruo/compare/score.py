@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 import numpy as np
@@ -20,9 +20,6 @@ from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.tables import class_indices
 from ruo.wire.messages import Array
-
-if TYPE_CHECKING:
-    from ruo.client.options import WireName
 
 Model = Callable[[Array], Array]
 
@@ -43,8 +40,7 @@ def columns_of(testset: Path) -> tuple[list[str], list[str], int]:
     """A CSV's feature and label columns, and its number of rows; raises TableError where there is nothing to score."""
     columns = pl.read_csv(testset, n_rows=1).columns
     features = [name for name in columns if not name.startswith("Label_")]
-    with testset.open("rb") as stream:
-        rows = sum(1 for line in stream if line.strip()) - 1
+    rows = pl.scan_csv(testset).select(pl.len()).collect().item()
     if not rows or not features:
         raise TableError(f"{testset.name} has no rows or no feature columns; there is nothing to score.")
     return features, [name for name in columns if name not in features], rows
@@ -90,7 +86,7 @@ def main() -> None:
 @click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
 @_answers
-def client(testset: Path, url: str, chunk_size: int, wire: "WireName", answers: Path | None) -> None:
+def client(testset: Path, url: str, chunk_size: int, wire: Any, answers: Path | None) -> None:
     """Score TESTSET with ruo's client and the model at URL."""
     from ruo.client.scoring import score_csv
 
@@ -101,9 +97,8 @@ def client(testset: Path, url: str, chunk_size: int, wire: "WireName", answers: 
         click.echo(json.dumps({"error": str(error), "peak_rss_mb": peak_rss_mb()}))
         raise SystemExit(1) from error
     total_s, client_cpu_s = time.perf_counter() - began, time.process_time() - cpu_before
-    _, workers = np.unique([record.worker for record in scores.records], return_inverse=True)
-    rows = np.bincount(workers, [record.rows for record in scores.records])
-    off_mean = float(100 * np.abs(rows / rows.mean() - 1).max())  # of a worker's number of rows
+    rows = scores.balance()["rows"]
+    off_mean = float(100 * (rows / rows.mean() - 1).abs().max())  # of a worker's number of rows
     report(scores.predictions, answers, total_s=total_s, client_cpu_s=client_cpu_s, off_mean_percent=off_mean)
 
 
@@ -119,8 +114,8 @@ def bound(
 ) -> None:
     """Score TESTSET with MODEL in this process, without a network: a bound for every client and server.
 
-    It is the best of the simple ways that were tried: polars reads batches with all CPUs while Keras scores the batches
-    before, with all CPUs, in one call each. The model is compiled and warm before the clock starts.
+    polars reads batches with all CPUs while Keras scores the batches before, with all CPUs, in one call each. The model
+    is compiled and warm before the clock starts.
     """
     try:
         features, labels, rows = columns_of(testset)

@@ -8,18 +8,18 @@ import importlib.util
 import json
 import os
 import re
-import resource
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 
 from ruo.compare.jobs import Job, JobMeasurement, job_environment, python_job, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
@@ -75,23 +75,21 @@ class Systems(JobMeasurement):
         """Run the job, check its predictions, and measure the CPU seconds of client and servers."""
         before, began = self._cpu_seconds(trial.levels["system"]), time.monotonic()
         measured = super().measure(trial)
-        seconds = time.monotonic() - began
-        used = {name: now - before[name] for name, now in self._cpu_seconds(trial.levels["system"]).items()}
-        if "others_cpu_s" in used:
-            used["others_cpus"] = round(max(0.0, used.pop("others_cpu_s")) / seconds, 2)
+        seconds, now = time.monotonic() - began, self._cpu_seconds(trial.levels["system"])
+        used = {name: now[name] - before[name] for name in now}
+        used["others_cpus"] = round(max(0.0, used.pop("others_cpu_s")) / seconds, 2)
         rows = measured["rows_wanted"]
         return {**measured, "rows_per_request": min(trial.levels["chunk_size"] or rows, rows), **used}
 
     def _cpu_seconds(self, system: str) -> dict[str, float]:
-        """CPU seconds until now: of clients, and on Linux of the system's server, the idle servers and all others."""
-        clocks = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-        clients, own = (clock.ru_utime + clock.ru_stime for clock in clocks)
-        total, ours, papers = busy_cpu_s(), session_cpu_s(self._ruo.pid), session_cpu_s(self._paper.pid)
-        if total is None or ours is None or papers is None:
-            return {"client_cpu_s": clients}
+        """CPU seconds until now: of clients, of the system's server, of the idle servers, and of all others."""
+        times = os.times()
+        clients = times.children_user + times.children_system
+        ours, papers = session_cpu_s(self._ruo.pid), session_cpu_s(self._paper.pid)
         server = {PAPER: papers, BOUND: 0.0, **dict.fromkeys(self.peers, 0.0)}.get(system, ours)
+        others = busy_cpu_s() - times.user - times.system - clients - ours - papers
         servers = {"server_cpu_s": server, "idle_servers_cpu_s": ours + papers - server}
-        return {"client_cpu_s": clients, **servers, "others_cpu_s": total - own - clients - ours - papers}
+        return {"client_cpu_s": clients, **servers, "others_cpu_s": others}
 
     def _job(self, system: str, chunk_size: int | None = None) -> Job:
         testset, size = str(self.testset), ["--chunk-size", str(chunk_size or 0)]
@@ -146,8 +144,8 @@ class PaperServer:
         self.pid = process.process.pid
         self._process = process
         rows = pl.read_csv(testset, n_rows=10_000)
-        features = [name for name in rows.columns if "Label_" not in name]
-        self._body = json.dumps(json.dumps(rows.select(features).to_numpy().tolist())).encode()
+        features = rows.select([name for name in rows.columns if "Label_" not in name])
+        self._body = json.dumps(json.dumps(features.to_numpy().tolist())).encode()
 
     def warm(self) -> None:
         """Send requests until every worker has loaded its model: it does so at its first, and again after a kill."""
@@ -155,7 +153,7 @@ class PaperServer:
 
     def _is_warm(self) -> bool:
         loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", self._process.log.read_text(errors="replace")))
-        if sum(_is_running(int(pid)) for pid in loaded) == _WORKERS:
+        if sum(map(psutil.pid_exists, map(int, loaded))) == _WORKERS:
             return True
         # a worker that loads its model takes no second request, so each of these reaches another worker
         with ThreadPoolExecutor(_WORKERS) as pool:
@@ -168,13 +166,6 @@ class PaperServer:
             time.sleep(0.2)  # it does not listen yet
         elif answer[0] >= 400:
             raise self._process.error(f"cannot score (status {answer[0]})")
-
-
-def _is_running(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
 
 
 @contextmanager

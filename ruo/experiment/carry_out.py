@@ -73,8 +73,12 @@ class Plan:
 
     def block(self, block: int, before: int) -> list[Trial]:
         """The runs of one block, numbered from `before` + 1; a block beyond the plan has what comes in every block."""
-        rng, once = random.Random(f"{self.seed}/{block}"), self._only_blocks()  # noqa: S311  the same in every Python
-        selected = [levels for number, levels in enumerate(self.combinations) if once.get(number, block) == block]
+        rng, draw = (random.Random(f"{self.seed}/{what}") for what in (block, "once"))  # noqa: S311  as in every Python
+        selected = [
+            levels
+            for levels in self.combinations
+            if not self.once or not self.once.items() <= levels.items() or 1 + int(draw.random() * self.runs) == block
+        ]
         shuffled = sorted(selected, key=lambda _: rng.random())
         if slow := self.slow:
             place = {level: rng.random() for level in dict.fromkeys(levels.get(slow) for levels in selected)}
@@ -83,22 +87,12 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
-        names = dict.fromkeys(itertools.chain(*self.combinations))
-        return {
-            "factors": {
-                name: list(dict.fromkeys(levels[name] for levels in self.combinations if name in levels))
-                for name in names
-            },
-            "trials": len(self.trials()),
-            **{name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")},
-        }
-
-    def _only_blocks(self) -> dict[int, int]:
-        """The block of each combination that comes once, by the combination's number."""
-        rng = random.Random(f"{self.seed}/once")  # noqa: S311  as above
-        once = (self.once or {}).items()
-        numbers = [number for number, levels in enumerate(self.combinations) if once and once <= levels.items()]
-        return {number: 1 + int(rng.random() * self.runs) for number in numbers}
+        factors: dict[str, list[Any]] = {}
+        for name, level in itertools.chain.from_iterable(levels.items() for levels in self.combinations):
+            if level not in factors.setdefault(name, []):
+                factors[name].append(level)
+        options = {name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")}
+        return {"factors": factors, "trials": len(self.trials()), **options}
 
 
 def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -141,21 +135,20 @@ def carry_out(
     Blocks are added until `enough`, at most as many as were planned. What is left of the patience is read from the
     runs on disk, so a sweep that was interrupted goes on as if it had not been.
     """
-    folder = Path(results_dir)
-    trials = plan.trials()
-    lines = _resume(folder, trials, provenance)
-    left = _to_do(plan, trials, lines, patience_s, enough)
+    folder, planned = Path(results_dir), len(plan.trials())
+    lines = _resume(folder, provenance)
+    left = _left(plan, lines, patience_s, enough)
     first = next(left, None)
     if first is None:
         return
     from tqdm.auto import tqdm  # slow to import
 
-    hidden, resumed = not (is_interactive() if progress is None else progress), len(lines)
+    hidden = not (is_interactive() if progress is None else progress)
     with (
         (folder / _RUNS).open("a", encoding="utf-8") as stream,
-        tqdm(total=max(len(trials), first.run), initial=resumed, unit="run", disable=hidden) as bar,
+        tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar,
     ):
-        measurement.begin(resumed=resumed > 0)
+        measurement.begin(resumed=bool(lines))
         for trial in itertools.chain([first], left):
             waited_s = sum(max(0.0, line["waited_s"] - 0.1) for line in lines)  # to look takes a tenth of a second
             line = {**_run(measurement, trial, patience_s - waited_s), "provenance": provenance.digest}
@@ -163,44 +156,35 @@ def carry_out(
             stream.flush()
             os.fsync(stream.fileno())
             lines.append(line)
-            bar.total = max(len(trials), trial.run)
+            bar.total = max(planned, trial.run)
             bar.update()
             if log is not None:
-                log(f"{trial.run}/{max(len(trials), trial.run)}  {_in_words(trial, line)}")
+                log(f"{trial.run}/{bar.total}  {_in_words(trial, line)}")
 
 
-def _to_do(
+def _left(
     plan: Plan,
-    planned: list[Trial],
     lines: list[dict[str, Any]],  # grows by one before the next trial is asked for
     patience_s: float,
     enough: Callable[[list[dict[str, Any]]], bool] | None,
 ) -> Iterator[Trial]:
     """The trials that are left: those of the plan, then further blocks."""
-    yield from planned[len(lines) :]
-    before = len(planned)
-    for number in range(plan.runs + 1, 2 * plan.runs + 1):
+    trials = plan.trials()
+    yield from trials[len(lines) :]
+    for block in range(plan.runs + 1, 2 * plan.runs + 1):
         spent_s = sum(line.get("total_s") or 0.0 for line in lines if line["block"] > plan.runs)
-        trials = plan.block(number, before)
-        if len(lines) <= before and (spent_s >= patience_s or enough is None or enough(lines)):
+        if len(lines) <= len(trials) and (spent_s >= patience_s or enough is None or enough(lines)):
             return
-        yield from trials[max(0, len(lines) - before) :]
-        before += len(trials)
+        trials += plan.block(block, len(trials))
+        yield from trials[len(lines) :]
 
 
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
     measurement.prepare(trial)
-    busy, waited_s = wait_until_quiet(0.15, patience_s)  # of all CPUs
-    line = {
-        **vars(trial),
-        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "machine_busy": busy,
-        "waited_s": round(waited_s, 3),
-        **trial.levels,
-        "error": None,
-        **measurement.measure(trial),
-    }
-    del line["levels"]
+    busy, waited_s = wait_until_quiet(0.15, patience_s)
+    began = {"started_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "machine_busy": busy}
+    run = {name: value for name, value in vars(trial).items() if name != "levels"}
+    line = {**run, **began, "waited_s": round(waited_s, 3), **trial.levels, "error": None, **measurement.measure(trial)}
     # JSON has no word for infinity and NaN
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
 
@@ -212,7 +196,7 @@ def _in_words(trial: Trial, line: dict[str, Any]) -> str:
     return f"{setting}: {line['total_s']:.3f} s" if line.get("total_s") is not None else setting
 
 
-def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> list[dict[str, Any]]:
+def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
     """The runs that are done; writes the provenance where there are none, and cuts off a broken last line."""
     folder.mkdir(parents=True, exist_ok=True)
     lines, size = read_lines(folder)
@@ -223,22 +207,20 @@ def _resume(folder: Path, trials: list[Trial], provenance: Provenance) -> list[d
     _require_same(folder, read_provenance(folder), provenance)
     if (folder / _RUNS).exists():
         os.truncate(folder / _RUNS, size)
-    if [line["run"] for line in lines] != list(range(trials[0].run, trials[0].run + len(lines))):
+    if [line["run"] for line in lines] != list(range(1, 1 + len(lines))):
         raise ExperimentError(f"{folder / _RUNS} lacks runs in its middle; use another results_dir.")
     return lines
 
 
 def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
     """Runs of another plan, of other data or from another machine must not be mixed."""
-    differences = earlier.differences(now)
-    if not differences:
+    if not (differences := earlier.differences(now)):
         return
     shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
-    names = [name for name, _, _ in differences]
-    what = "another plan"
+    names, what = [name for name, _, _ in differences], "another plan"
     if "data.sha256" in names:
         what = "other data"
-    elif "model.sha256" in names:
+    elif any(name.startswith("model.") and name.endswith("sha256") for name in names):
         what = "another model"
     elif all(name.startswith("machine.") for name in names):
         what = "another machine or other versions"

@@ -25,7 +25,7 @@ from ruo.answer import cell
 from ruo.client.scoring import score_csv
 from ruo.errors import ArgumentError, DeploymentError, ExperimentError
 from ruo.machine import cpu_limit
-from ruo.tables import Source, TableOptions, open_table
+from ruo.tables import Source, open_table
 from ruo.timing import time_runs
 
 
@@ -56,10 +56,11 @@ class Costs:
 
     def parts(self, replicas: float) -> dict[str, float]:
         """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
+        network_s = self.row_bytes / self.network.bytes_per_s
         parts = {
             "the replicas": self.replica_s / replicas,
             "the client's reading": self.read_s,
-            "the network": self.row_bytes / self.network.bytes_per_s,
+            "the network": network_s,
         }
         if self.cores is not None:
             parts["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores
@@ -67,8 +68,7 @@ class Costs:
 
     def bottleneck(self, replicas: float) -> str:
         """The part that bounds the job with so many replicas."""
-        parts = self.parts(replicas)
-        return max(parts, key=parts.__getitem__)
+        return max((seconds, part) for part, seconds in self.parts(replicas).items())[1]
 
     def seconds(self, replicas: float, rows: float) -> float:
         """The predicted seconds of a job: its start, a request's latency, and its rows at the slowest part's pace."""
@@ -94,18 +94,18 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool,
         raise ExperimentError("No run had one replica, so there is nothing to compare with; put 1 among the replicas.")
     rows = float(alone["rows"].iloc[0])
     best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
-    alone = alone[alone["rows_per_request"] == best]
+    median = alone[alone["rows_per_request"] == best].median(numeric_only=True)
     reading = time_runs(lambda: sum(1 for _ in open_table(source).blocks(10_000)), runs=3, warmup=0)
     costs = Costs(
-        min(reading.samples) / rows,
-        float(good["client_cpu_s"].median()) / rows,
-        float(alone["server_s"].median()) / rows,
-        float(alone["bytes"].median()) / rows,
-        measure_network(source, url),
+        read_s=min(reading.samples) / rows,
+        client_cpu_s=float(good["client_cpu_s"].median()) / rows,
+        replica_s=float(median["server_s"]) / rows,
+        row_bytes=float(median["bytes"]) / rows,
+        network=measure_network(source, url),
         cores=cpu_limit() if shared else None,
         flops=flops,
     )
-    return replace(costs, start_s=max(0.0, float(alone["total_s"].median()) - costs.seconds(1, rows)))
+    return replace(costs, start_s=max(0.0, float(median["total_s"]) - costs.seconds(1, rows)))
 
 
 def table_of_costs(costs: dict[str | None, Costs]) -> pd.DataFrame:
@@ -124,24 +124,22 @@ def table_of_costs(costs: dict[str | None, Costs]) -> pd.DataFrame:
     return pd.DataFrame(columns, dtype=object).map(cell).rename_axis("a row costs")
 
 
-def measure_network(
-    source: Source, url: str, rows: int = 10_000, tries: int = 7, label_prefix: str = "Label_", token: str | None = None
-) -> Network:
+def measure_network(source: Source, url: str, rows: int = 10_000, tries: int = 7) -> Network:
     """Latency and throughput of the network to a server: requests of one row and of many, less the server's own times.
 
     Each is sent `tries` times, and the median counts. For a server on this machine, the throughput is that of memory.
     """
-    table = open_table(source, TableOptions(label_prefix=label_prefix))
+    table = open_table(source)
     frame = pl.DataFrame(next(table.blocks(rows)).features, schema=table.features)
     if len(frame) < 2:
         raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
-    (request_s, request_bytes), (seconds, size) = (_outside(frame[:size], url, tries + 1, token) for size in (1, rows))
+    (request_s, request_bytes), (seconds, size) = (_outside(frame[:size], url, tries + 1) for size in (1, rows))
     return Network(request_s, (size - request_bytes) / max(seconds - request_s, 1e-9))
 
 
-def _outside(frame: pl.DataFrame, url: str, count: int, token: str | None) -> tuple[float, int]:
+def _outside(frame: pl.DataFrame, url: str, count: int) -> tuple[float, int]:
     """Seconds of a request outside the server, and its bytes both ways; the first of `count` warms the server."""
-    runs = [score_csv(frame, url, chunk_size=None, concurrency=1, progress=False, token=token) for _ in range(count)]
+    runs = [score_csv(frame, url, chunk_size=None, concurrency=1, progress=False) for _ in range(count)]
     records = [scores.records[0] for scores in runs[1:]]
     # decoding is not taken off: the body is decoded while it arrives
     seconds = statistics.median(record.seconds - record.predict_s - record.encode_s for record in records)
@@ -161,9 +159,8 @@ def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0)
     parts = urlsplit(url)
     arguments = map(str, (parts.hostname, parts.port or 80, round_trip_ms, megabits))
     script = Path(__file__).with_name("slow_link.py")  # run by its path, since importing its package takes a second
-    command = [sys.executable, "-P", str(script), *arguments]
+    command, pipe = [sys.executable, "-P", str(script), *arguments], subprocess.PIPE
     # at its end a kernel of Jupyter waits for children of its process group until it is killed, and restores no cluster
-    pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
         try:
             assert process.stdout is not None

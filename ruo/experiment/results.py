@@ -2,9 +2,9 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,25 +12,9 @@ from ruo.answer import Answer, cell
 from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
-from ruo.experiment.validity import (
-    Validity,
-    by_setting,
-    columns_of_setting,
-    confidence_of,
-    judge,
-    name_of,
-    that_count,
-)
+from ruo.experiment.validity import Validity, by_setting, columns_of_setting, confidence_of, judge, name_of, that_count
 from ruo.provenance import Provenance
-from ruo.stats import (
-    MIN_RUNS,
-    about,
-    compare,
-    count,
-    in_seconds,
-    in_words,
-    time_interval,
-)
+from ruo.stats import Interval, about, compare, count, in_seconds, in_words, time_interval
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["system", "model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]
@@ -38,11 +22,52 @@ _SECONDS = ["forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s",
 _WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share"]
 _NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "memory_mb", "max_abs_difference"]
 _OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
+_PHASES = ("forming", "sending", "total")
 COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep:
+class Results:
+    """The runs of an experiment, a row each in the order of time, and where they were measured."""
+
+    runs: pd.DataFrame
+    provenance: Provenance
+    results_dir: Path
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The runs that count: no warm-ups, and no noisy blocks that were repeated; what comes once is not repeated."""
+        measured = self.runs[~self.runs["warmup"]]
+        counts = measured.index.isin(that_count(measured, self._blocks).index)
+        if once := self.provenance.facts["plan"].get("once"):
+            counts |= (measured[list(once)] == pd.Series(once)).all(axis=1)
+        return measured[counts]
+
+    @property
+    def confidence(self) -> float:
+        """That of the intervals: 0.95, and more where it took more blocks than planned."""
+        return confidence_of(self.runs[~self.runs["warmup"]], self._blocks)
+
+    @property
+    def _blocks(self) -> int:
+        return int(self.provenance.facts["plan"].get("runs", 1))
+
+    def _judged(self, may_fail: pd.Series, **claim: str) -> Validity:
+        """Whether the runs can be relied on: ruo must not fail; that another system cannot score the table is a result."""
+        runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
+        return judge(runs, int(self.provenance.facts["plan"]["trials"]), blocks=self._blocks, **claim)
+
+    def _shown(self) -> Answer:
+        raise NotImplementedError  # each kind of results has its own
+
+    def __str__(self) -> str:
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
+
+class Sweep(Results):
     """The results of a request-size sweep.
 
     `runs` has a row per run, warm-ups and failed runs included, in the order of time; times are in seconds. Of it,
@@ -54,34 +79,16 @@ class Sweep:
     quiet machine; and `max_abs_difference` that to the predictions of the model's first run.
     """
 
-    runs: pd.DataFrame
-    provenance: Provenance
-    results_dir: Path
-
     @property
     def measured(self) -> pd.DataFrame:
         """The runs of ruo that count, failed ones included: no warm-ups, and no noisy blocks that were repeated."""
-        return self._of(self.runs["system"].isna())
-
-    def others(self) -> dict[str, pd.DataFrame]:
-        """The runs of each other system that count, by its name."""
-        return {name: self._of(self.runs["system"] == name) for name in self.runs["system"].dropna().unique()}
-
-    def _of(self, which: pd.Series) -> pd.DataFrame:
-        measured = self.runs[~self.runs["warmup"]]
-        counted = that_count(measured, self._blocks)
-        runs = counted[which[counted.index]].reset_index(drop=True).infer_objects()
+        runs = self.counted[self.counted["system"].isna()].reset_index(drop=True).infer_objects()
         whole = [name for name in ("rows_per_request", "concurrency") if runs[name].notna().all()]
         return runs.astype(dict.fromkeys(whole, int))
 
-    @property
-    def _blocks(self) -> int:
-        return int(self.provenance.facts["plan"].get("runs", 1))
-
-    @property
-    def confidence(self) -> float:
-        """That of the intervals: 0.95, and more where it took more blocks than planned."""
-        return confidence_of(self.runs[~self.runs["warmup"]], self._blocks)
+    def others(self) -> dict[str, pd.DataFrame]:
+        """The runs of each other system that count, by its name."""
+        return {str(name): runs.reset_index(drop=True) for name, runs in self.counted.groupby("system")}
 
     def summary(self) -> pd.DataFrame:
         """A row per setting: its levels, runs (n) and failed runs, times in seconds with 95 % intervals, and rates."""
@@ -89,32 +96,26 @@ class Sweep:
 
     def validity(self) -> Validity:
         """Whether the runs can be relied on, and for what."""
-        # that another system cannot score the table is a result; ruo must not fail
-        runs = self.runs.assign(error=self.runs["error"].mask(self.runs["system"].notna()))
-        return judge(runs, int(self.provenance.facts["plan"]["trials"]), blocks=self._blocks)
+        return self._judged(self.runs["system"].notna())
 
     def answer(self) -> str:
         """The fastest setting, how fast it is, and how far it is from each other system, in one sentence."""
         good = self.measured[self.measured["error"].isna()]
         if good.empty:
             return "No run succeeded, so there is no fastest request size."
-        fastest, *others = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))
-        runs = fastest[1]
-        mean, rows = time_interval(runs["total_s"]), int(runs["rows"].iloc[0])
-        text = f"{_name(fastest[0], good)} is fastest"
-        if others:
-            best = [of_setting[1].set_index("block")["total_s"] for of_setting in (fastest, others[0])]
-            if (few := len(set(best[0].index) & set(best[1].index))) < MIN_RUNS:
-                text += f" in {count(few, 'block')}, which cannot rule out chance"
-            elif not compare(*best, confidence=self.confidence).differs:
-                names = [_name(of_setting[0], good) for of_setting in (fastest, others[0])]
+        settings = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))[:2]
+        names = [name_of(setting, good) for setting, _ in settings]
+        times = [runs.set_index("block")["total_s"] for _, runs in settings]
+        mean, rows, text = time_interval(times[0]), int(good["rows"].iloc[0]), f"{names[0]} is fastest"
+        if len(times) > 1:
+            comparison = compare(*times, confidence=self.confidence)
+            if not comparison.has_enough_runs:
+                text += f" in {count(comparison.n_a, 'block')}, which cannot rule out chance"
+            elif not comparison.differs:
                 text = f"No difference is seen between the best two, {' and '.join(names)}"
         text += f": {rows:,} rows in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
-        for other, times in self.others().items():
-            if (theirs := times["total_s"].dropna()).size:
-                ratio = mean.value / time_interval(theirs).value
-                text += f"; it {in_words(ratio)} {other} ({in_seconds(time_interval(theirs))})"
-        return f"{text[:1].upper()}{text[1:]}."
+        others = {name: runs["total_s"] for name, runs in self.others().items()}
+        return f"{text[:1].upper()}{text[1:]}{beside(mean, others)}."
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
@@ -143,14 +144,10 @@ class Sweep:
 
     def costs_by_size(self) -> pd.DataFrame:
         """What a request size costs besides time: medians of the pipelined runs, and the rows that one failure loses."""
-        names = {
-            "first_result_s": "first result, s",
-            "memory_mb": "memory added, MB",
-            "request_max_s": "longest request, s",
-        }
-        runs = self.measured
-        costs = runs[runs["pipelined"].astype(bool)].groupby("rows_per_request")[list(names)].median()
-        costs = costs.rename(columns=names).assign(**{"rows lost by one failure": costs.index})
+        names = ["first result, s", "memory added, MB", "longest request, s"]
+        groups = self.measured[self.measured["pipelined"].astype(bool)].groupby("rows_per_request")
+        costs = groups[["first_result_s", "memory_mb", "request_max_s"]].median().set_axis(names, axis=1)
+        costs["rows lost by one failure"] = costs.index
         return costs.reset_index().map(cell).set_index("rows_per_request")
 
     def save(self, *more: str, answer: Answer | None = None) -> None:
@@ -165,24 +162,13 @@ class Sweep:
         word = "VALID" if self.validity().valid else "INVALID"
         return f"Sweep({count(len(self.measured), 'run')} of {sizes} request sizes, {word}, in {self.results_dir.name})"
 
-    def __str__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
-
     def _shown(self) -> Answer:
         summary = self.summary()
         varied = [name for name in columns_of_setting(self.measured) if summary[name].nunique() > 1]
-        table = summary[[*varied, "n"]].copy()
-        for name in ("forming", "sending", "total"):
-            table[f"{name}, s"] = summary[f"{name}_mean"]
-        table["rows/s"] = summary["rows_per_s"]
-        validity, folded = (
-            self.validity(),
-            {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()},
-        )
-        return Answer(self.answer(), validity.head, table, "total, s", folded)
+        times = {f"{name}_mean": f"{name}, s" for name in _PHASES}
+        table = summary[[*varied, "n", *times, "rows_per_s"]].rename(columns={**times, "rows_per_s": "rows/s"})
+        folded = {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()}
+        return Answer(self.answer(), self.validity().head, table, "total, s", folded)
 
 
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
@@ -195,17 +181,18 @@ def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     return Sweep(runs, read_provenance(folder), folder)
 
 
-def _name(setting: dict[Any, Any], good: pd.DataFrame) -> str:
-    """A setting in words, without its way of sending where there is one only."""
-    shown = setting if good["pipelined"].nunique() > 1 else {**setting, "pipelined": None}
-    name = name_of(shown, good).replace(f"{good['rows'].iloc[0]:,.0f} rows", "the whole set in one request", 1)
-    return name if "request" in name else name.replace(" rows", " rows per request", 1)
+def beside(mean: Interval, others: Mapping[str, pd.Series]) -> str:
+    """How a mean time stands beside the times of other systems, in words; one without any is left out."""
+    means = {name: time_interval(times.dropna()) for name, times in others.items() if times.count()}
+    return "".join(
+        f"; it {in_words(mean.value / other.value)} {name} ({in_seconds(other)})" for name, other in means.items()
+    )
 
 
 def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
-    for name in ("forming", "sending", "total"):
+    for name in _PHASES:
         value, low, high, _, std = time_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
         summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()

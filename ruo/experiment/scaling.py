@@ -34,10 +34,8 @@ def speed_ups(
     for keys, group in good.groupby(["model", "rows_per_request"]):
         model, size = keys
         blocks = group.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
-        if 1 not in blocks:
-            continue
         cost = (costs or {}).get(model or None)
-        for replicas in map(int, blocks.columns):
+        for replicas in map(int, blocks.columns if 1 in blocks else ()):
             gain = compare(blocks[1], blocks[replicas], confidence=confidence)
             bound = math.nan
             if cost:
@@ -100,13 +98,6 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
 
 
-def law(runs: pd.DataFrame) -> str | None:
-    """The Universal Scalability Law of one model's runs at their largest request size; None where none can be fitted."""
-    good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
-    means = good.groupby("replicas")["rows_per_s"].mean()
-    return fit_usl(means.index.to_numpy(), means).sentence() if len(means) >= _MIN_POINTS else None
-
-
 def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:
     """The number of rows from which distributing pays, or why it never does, in words.
 
@@ -145,49 +136,45 @@ def answer_on_scaling(
 ) -> Answer:
     """What the replicas gained, in one sentence, one table, and a paragraph for each model."""
     table = speed_ups(runs, costs, confidence)
-    most, parts = int(table["replicas"].max()), []
-    for name in costs if most > 1 else ():
-        best = _best_with(table[table["model"].isin([name])], most)
-        doubt = " (no difference is seen)" if best["n"] >= MIN_RUNS and best["low"] <= 1 <= best["high"] else ""
-        parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}{doubt}")
+    most, parts, paragraphs = int(table["replicas"].max()), [], []
+    for name, cost in costs.items():
+        of_model = table[table["model"].isin([name])]
+        best = of_model[of_model["replicas"] == of_model["replicas"].max()].sort_values("seconds").iloc[0]
+        if best["replicas"] == most > 1:
+            doubt = "" if _is_seen(best) else " (no difference is seen)"
+            parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}{doubt}")
+        lines = [*_on_model(best, cost, confidence), *_law(runs[runs["model"].isin([name])])]
+        paragraphs.append("\n".join([*([f"{name}:"] if name else []), *(f"- {line}" for line in lines)]))
     sentence = f"{most} replicas are {' and '.join(parts)}." if parts else "Only one replica was measured."
     columns = {"speed_up": "times as fast as one", "n": "pairs", "bound": "at most"}
     shown = table.drop(columns=["ideal", *(["model"] if table["model"].nunique() < 2 else [])]).rename(columns=columns)
-    return Answer(sentence, status, shown, None, {"Model by model": verdict_on_scaling(runs, costs, confidence)})
+    return Answer(sentence, status, shown, None, {"Model by model": "\n\n".join(paragraphs)})
 
 
-def verdict_on_scaling(runs: pd.DataFrame, costs: dict[str | None, Costs], confidence: float = 0.95) -> str:
-    """What the replicas gained for each model, what bounded it, and from when distributing pays, in words."""
-    table, parts = speed_ups(runs, costs, confidence), []
-    for name, cost in costs.items():
-        fitted = law(runs[runs["model"].isin([name])])
-        parts.append(
-            _on_model(name, table[table["model"].isin([name])], cost, confidence) + (f"\n- {fitted}" if fitted else "")
-        )
-    return "\n\n".join(parts)
+def _is_seen(best: pd.Series) -> bool:
+    """Whether the speed-up is more than chance, or of too few pairs to say so."""
+    return bool(best["n"] < MIN_RUNS or best["low"] > 1 or best["high"] < 1)
 
 
-def _best_with(table: pd.DataFrame, replicas: int) -> pd.Series:
-    """The row of the fastest request size with so many replicas."""
-    return table[table["replicas"] == replicas].sort_values("seconds").iloc[0]
-
-
-def _on_model(name: str | None, table: pd.DataFrame, costs: Costs, confidence: float) -> str:
-    lines = [f"{name}:"] if name else []
-    most = int(table["replicas"].max())
-    if most <= 1:
-        return "\n".join([*lines, f"- {pays(costs)}"])
-    best = _best_with(table, most)
-    few, pairs = best["n"] < MIN_RUNS, count(int(best["n"]), "pair")
+def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
+    """What the replicas gained at their fastest request size, what bounded it, and when distributing pays."""
+    replicas, pairs, seen = int(best["replicas"]), count(int(best["n"]), "pair"), _is_seen(best)
+    if replicas <= 1:
+        return [pays(costs)]
     value, low, high = to_noise(best["speed_up"], best["low"], best["high"])
-    seen = few or best["low"] > 1 or best["high"] < 1
-    gained = best["speed_up"] if seen else 1.0
     doubt = f" ({100 * confidence:g} % interval {low} to {high}, {pairs}{'' if seen else '; no difference is seen'})"
-    if few:
+    if best["n"] < MIN_RUNS:
         value, doubt = digits(best["speed_up"], 2), f" in {pairs}; {MIN_RUNS} would rule out chance"
-    lines.append(
-        f"- {most} replicas are {value} times as fast as one at {best['rows_per_request']:,} rows per request{doubt}."
-    )
+    size, gained = f"{best['rows_per_request']:,} rows per request", best["speed_up"] if seen else 1.0
+    lines = [f"{replicas} replicas are {value} times as fast as one at {size}{doubt}."]
     if 1.05 * best["bound"] >= gained and (gained < _WORTH_IT or _useful(costs) >= _WORTH_IT):  # the costs explain it
-        lines.append(f"- At most {digits(best['bound'], 2)} was to be had: {costs.bottleneck(most)} set the pace.")
-    return "\n".join([*lines, f"- {pays(costs, gained=gained)}"])
+        most = digits(best["bound"], 2)
+        lines.append(f"At most {most} was to be had: {costs.bottleneck(replicas)} set the pace.")
+    return [*lines, pays(costs, gained=gained)]
+
+
+def _law(runs: pd.DataFrame) -> list[str]:
+    """The law of one model's runs at their largest request size, where it can be fitted."""
+    good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
+    means = good.groupby("replicas")["rows_per_s"].mean()
+    return [fit_usl(means.index.to_numpy(), means).sentence()] if len(means) >= _MIN_POINTS else []

@@ -3,7 +3,7 @@
 The claim of 2023 is that the whole set in one request is fastest.
 """
 
-import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,19 +11,7 @@ import pandas as pd
 from scipy import optimize
 
 from ruo.errors import ExperimentError
-from ruo.stats import (
-    MIN_RUNS,
-    Comparison,
-    Values,
-    about,
-    compare,
-    count,
-    digits,
-    in_seconds,
-    r_squared,
-    time_interval,
-    to_noise,
-)
+from ruo.stats import MIN_RUNS, about, compare, count, digits, in_seconds, r_squared, time_interval, to_noise
 
 _FITS = 0.5  # of the variance, which the costs have to explain
 
@@ -34,10 +22,8 @@ def verdict_on_sizes(runs: pd.DataFrame, confidence: float = 0.95) -> str:
     if not len(runs):
         return "Nothing was measured, so nothing can be said."
     names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
-    ways = runs.groupby("pipelined")
-    return "\n\n".join(
-        f"{names[bool(way)]}:\n{_SizeTimes(of_way, bool(way), confidence).text()}" for way, of_way in ways
-    )
+    ways = {bool(way): _SizeTimes(of_way, bool(way), confidence) for way, of_way in runs.groupby("pipelined")}
+    return "\n\n".join(f"{names[way]}:\n{times.text()}" for way, times in ways.items())
 
 
 class RequestCost(NamedTuple):
@@ -51,26 +37,24 @@ class RequestCost(NamedTuple):
         """The cost in words, with the number of rows whose cost is ten times that of their request."""
         if self.request_s <= 0:
             return "In these runs small requests cost no more than large ones."
+        fit = f"(R² {self.r_squared:.2f})"
         if self.r_squared < _FITS:
-            return (
-                f"No cost is fitted: the times vary for other reasons than requests and rows (R² {self.r_squared:.2f})."
-            )
+            return f"No cost is fitted: the times vary for other reasons than requests and rows {fit}."
         request_ms, row_us = digits(1e3 * self.request_s, 2), digits(1e6 * self.row_s, 2)
-        text = f"A request costs {request_ms} ms and a row {row_us} µs (R² {self.r_squared:.2f})"
+        text = f"A request costs {request_ms} ms and a row {row_us} µs {fit}"
         rows = float(f"{10 * self.request_s / self.row_s:.1g}")
         return f"{text}: from about {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
 
 
-def fit_request_cost(requests: Values, rows: int, seconds: Values) -> RequestCost:
+def fit_request_cost(requests: pd.Series, rows: int, seconds: pd.Series) -> RequestCost:
     """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
 
     The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
     request, in which nothing overlaps.
     """
-    counts, times = np.asarray(requests, float), np.asarray(seconds, float)
-    if len(np.unique(counts)) < 2:
+    if requests.nunique() < 2:
         raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
-    columns = np.column_stack([counts, np.full(len(counts), float(rows))])
+    times, columns = seconds.to_numpy(), np.column_stack([requests, np.full(len(requests), float(rows))])
     (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
     return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))
 
@@ -79,7 +63,7 @@ class _SizeTimes:
     """The times of the runs of one way of sending: a column per request size, a row per block."""
 
     def __init__(self, runs: pd.DataFrame, pipelined: bool, confidence: float) -> None:
-        self.confidence = confidence
+        self.compare = partial(compare, confidence=confidence)
         self.rows = int(runs["rows"].max())
         failed = runs["error"].notna()
         self.failed = runs[failed].groupby("rows_per_request").size()
@@ -109,37 +93,30 @@ class _SizeTimes:
         rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
         lines = [f"{self._name(fastest)} is fastest: {rate}."]
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
-            sentence = self._compare(fastest, size).sentence(self._name(fastest), self._name(size))
-            lines.append(f"The {which} is {self._name(size)}. {sentence}")
+            comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self._name(size)
+            lines.append(f"The {which} is {name}. {comparison.sentence(self._name(fastest), name)}")
         return lines
 
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows
-        if whole not in self.means.index:
-            if whole not in self.failed.index:
-                return "cannot tell", "the whole set was not sent in one request"
+        if whole not in self.means.index and whole in self.failed.index:
             return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
-        comparisons = {size: self._compare(whole, size) for size in self.means.index if size != whole}
+        if whole not in self.means.index:
+            return "cannot tell", "the whole set was not sent in one request"
+        # the fastest first, so that it is named and not just any that is faster
+        others = [size for size in self.means.index if size != whole]
+        comparisons = {size: self.compare(self.seconds[whole], self.seconds[size]) for size in others}
         if not comparisons:
             return "cannot tell", "no smaller request was measured"
-        # the fastest first, so that it is named and not just any that is faster
-        faster = next(
-            (size for size in self.means.index if size in comparisons and comparisons[size].word == "slower"), None
-        )
-        if faster is not None:
-            return "not reproduced", f"{self._name(faster)} is faster"
-        unclear = next((size for size, comparison in comparisons.items() if not comparison.differs), None)
-        if unclear is None:
-            return "reproduced", "it is faster than every other size"
-        reason = f"no difference is seen between it and {self._name(unclear)}"
-        if not comparisons[unclear].has_enough_runs:
-            reason = f"{count(comparisons[unclear].n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
-        return "cannot tell", reason
-
-    def _compare(self, a: Any, b: Any) -> Comparison:
-        if not len(self.seconds[[a, b]].dropna()):
-            return Comparison(float(self.means[a] / self.means[b]), math.nan, math.nan, 0, 0, is_paired=True)
-        return compare(self.seconds[a], self.seconds[b], confidence=self.confidence)
+        for size, comparison in comparisons.items():
+            if comparison.word == "slower":
+                return "not reproduced", f"{self._name(size)} is faster"
+        for size, comparison in comparisons.items():
+            if not comparison.differs:
+                few = f"{count(comparison.n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
+                unseen = f"no difference is seen between it and {self._name(size)}"
+                return "cannot tell", unseen if comparison.has_enough_runs else few
+        return "reproduced", "it is faster than every other size"
 
     def _name(self, size: Any) -> str:
         return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

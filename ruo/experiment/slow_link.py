@@ -7,36 +7,29 @@ from contextlib import suppress
 _BURST_S = 0.01  # the delay that a link's queue makes up for when this process wakes late
 
 
-class _Link:
-    """One direction of the link: bytes leave at its rate, and arrive half a round trip later."""
+async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float) -> None:
+    loop, delay_s = asyncio.get_running_loop(), round_trip_s / 2
+    free_at = {"there": 0.0, "back": 0.0}  # when all that came before has left
 
-    def __init__(self, bytes_per_s: float, delay_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._delay_s = delay_s
-        self._free_at = 0.0
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begin_s: float = 0.0) -> None:
+    async def carry(way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begin_s: float = 0.0) -> None:
         """Forward from `begin_s` on until the sender ends; no more is in memory than the link itself would hold."""
-        loop = asyncio.get_running_loop()
         begun = loop.time() + begin_s
         while piece := await reader.read(1 << 16):
             now = loop.time()
-            self._free_at = max(self._free_at, now - _BURST_S, begun) + len(piece) / self._bytes_per_s
-            await asyncio.sleep(self._free_at - now)
+            free_at[way] = max(free_at[way], now - _BURST_S, begun) + len(piece) / bytes_per_s
+            await asyncio.sleep(free_at[way] - now)
             await writer.drain()  # what has arrived is taken before more leaves
-            loop.call_at(max(self._free_at, now) + self._delay_s, writer.write, piece)
-        await asyncio.sleep(self._delay_s)
+            loop.call_at(max(free_at[way], now) + delay_s, writer.write, piece)
+        await asyncio.sleep(delay_s)
         writer.write_eof()
-
-
-async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float) -> None:
-    there, back = (_Link(bytes_per_s, round_trip_s / 2) for _ in range(2))
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection(host, port)
             with suppress(OSError):
-                await asyncio.gather(there.carry(reader, far_writer, round_trip_s), back.carry(far_reader, writer))
+                await asyncio.gather(
+                    carry("there", reader, far_writer, round_trip_s), carry("back", far_reader, writer)
+                )
             far_writer.close()
         writer.close()
 
@@ -44,7 +37,7 @@ async def _forward(host: str, port: int, round_trip_s: float, bytes_per_s: float
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     # the process that started this one holds the other end of standard input; end with it
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":

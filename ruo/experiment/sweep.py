@@ -1,13 +1,13 @@
 """The request-size sweep: a table scored again and again, in every combination of the settings."""
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ruo.client.scores import Predictions, Scores
@@ -54,7 +54,7 @@ def sweep(
     by_name: Mapping[Any, Servers] = url if isinstance(url, Mapping) else {None: url}
     servers = {name: [value] if isinstance(value, str) else value for name, value in by_name.items()}
     wires = [wire] if isinstance(wire, str) else list(wire)
-    options = {"wire": wires[0] if wires else None, "label_prefix": label_prefix, "timeout": timeout, "token": token}
+    options = {"wire": next(iter(wires), None), "label_prefix": label_prefix, "timeout": timeout, "token": token}
     table = _TableMeasurement(source, servers, options, others or {})
     sizes, notes = _sizes_below(table.rows, chunk_sizes)
     factors = {
@@ -67,10 +67,10 @@ def sweep(
     }
     combinations = [*all_combinations(factors), *({"system": name} for name in others or {})]
     plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
-    data = {"name": table.name, "rows": table.rows, "features": table.features, "label_prefix": label_prefix}
+    data = {"name": table.name, "rows": table.rows, "features": len(table.first_row.columns)}
     facts = {
         "plan": {**plan.facts(), "timeout": timeout},
-        "data": {**data, "sha256": fingerprint_table(source)},
+        "data": {**data, "label_prefix": label_prefix, "sha256": fingerprint_table(source)},
         "model": _model_facts(model),
         "machine": machine(),
         "notes": notes,
@@ -107,21 +107,19 @@ class _TableMeasurement(Measurement):
     ) -> None:
         self._source = source
         self._servers = servers
-        self._options = options
+        self._options = {"progress": False, **options}
         self._others = others
         self._references: dict[str | None, Predictions] = {}
         self._replicas: dict[str | None, int] = {}
         table = open_table(source, TableOptions(label_prefix=options["label_prefix"]))
         self.name = table.name
-        self.features = len(table.features)
         self.rows = sum(block.rows for block in table.blocks(10_000))
-        self._first_row = pl.DataFrame(next(table.blocks(1)).array, schema=table.features)
+        self.first_row = pl.DataFrame(next(table.blocks(1)).array, schema=table.features)
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""
         for model in self._servers:
-            source = self._source if resumed else self._first_row
-            scores = score_csv(source, self._urls(model), progress=False, **self._options)
+            scores = score_csv(self._source if resumed else self.first_row, self._urls(model), **self._options)
             if resumed:
                 self._references[model] = scores.predictions
 
@@ -139,9 +137,10 @@ class _TableMeasurement(Measurement):
     def measure(self, trial: Trial) -> dict[str, Any]:
         """Score the table once; the result has the columns of a sweep."""
         if "system" in trial.levels:
-            return {"rows": self.rows, **self._other(trial.levels["system"])}
-        size = trial.levels["chunk_size"] or self.rows
-        urls = self._urls(trial.levels["model"])
+            measured, predictions = self._others[trial.levels["system"]]()
+            checked = {} if measured.get("error") else self._checked(next(iter(self._servers)), predictions)
+            return {"rows": self.rows, **measured, **checked}
+        size, urls = trial.levels["chunk_size"] or self.rows, self._urls(trial.levels["model"])
         setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
         try:
             return setting | self._score(urls, **trial.levels)
@@ -155,22 +154,16 @@ class _TableMeasurement(Measurement):
         return list(servers if isinstance(servers, Sequence) else servers.urls)
 
     def _score(self, urls: list[str], model: str | None, replicas: int | None, **levels: Any) -> dict[str, Any]:
-        before_mb = reset_peak_rss()
-        began = time.process_time()
-        scores = score_csv(self._source, urls, retries=0, progress=False, **{**self._options, **levels})
+        before_mb, began = reset_peak_rss(), time.process_time()
+        scores = score_csv(self._source, urls, retries=0, **{**self._options, **levels})
         cpu_s = time.process_time() - began
-        return _facts(scores, replicas, isinstance(self._servers[model], LocalServer)) | {
+        return {
+            **_facts(scores, replicas, isinstance(self._servers[model], LocalServer)),
             "client_cpu_s": cpu_s,
             "client_cpu_share": cpu_s / scores.timings.total_s,
-            "memory_mb": max(0.0, peak_rss_mb() - before_mb),
+            "memory_mb": float(np.maximum(peak_rss_mb() - before_mb, 0)),  # NaN stays NaN
             **self._checked(model, scores.predictions),
         }
-
-    def _other(self, system: str) -> dict[str, Any]:
-        measured, predictions = self._others[system]()
-        return (
-            measured if measured.get("error") else {**measured, **self._checked(next(iter(self._servers)), predictions)}
-        )
 
     def _checked(self, model: str | None, predictions: Predictions) -> dict[str, Any]:
         difference = max_difference(predictions, self._references.setdefault(model, predictions))
@@ -178,25 +171,24 @@ class _TableMeasurement(Measurement):
 
 
 def _facts(scores: Scores, replicas: int | None, is_local: bool) -> dict[str, Any]:
-    records, timings = scores.records, scores.timings
+    requests, balance = scores.requests, scores.balance()
     # without the decoding, during which the server waits for the body; NaN where it reports no times
-    server_s = sum(record.predict_s + record.encode_s for record in records)
-    balance = scores.balance()
+    server_s = float((requests["predict_s"] + requests["encode_s"]).sum(skipna=False))
     # a worker is named HOST/PROCESS, and on Kubernetes a pod is a host; a server that names none is an address
     pods = balance["worker"].str.replace(r"^([^/]*)/[^/]*$", r"\1", regex=True)
     is_process = is_local or (replicas is None and pods.nunique() == 1)
     rows = balance.groupby("worker" if is_process else pods)["rows"].sum()
     workers = replicas or len(rows)
     return {
-        "requests": len(records),
-        "bytes": sum(record.bytes for record in records),
-        **timings._asdict(),
-        "request_median_s": statistics.median(record.seconds for record in records),
-        "request_max_s": max(record.seconds for record in records),
+        "requests": len(requests),
+        "bytes": int(requests["bytes"].sum()),
+        **scores.timings._asdict(),
+        "request_median_s": float(requests["seconds"].median()),
+        "request_max_s": float(requests["seconds"].max()),
         "server_s": server_s,
-        "server_busy": server_s / (workers * timings.sending_s),
+        "server_busy": server_s / (workers * scores.timings.sending_s),
         "workers": workers,
         "rows_by_worker": rows.to_dict(),
-        "retries": sum(record.attempts - 1 for record in records),
+        "retries": int((requests["attempts"] - 1).sum()),
         "model_version": scores.model.version,
     }

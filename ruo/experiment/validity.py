@@ -22,8 +22,6 @@ _DRIFT = 0.1  # of a run's time, from the first run to the last
 _UNSTEADY = 0.1  # standard deviation over mean
 _UNEVEN = 0.25  # of an even share
 _WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
-
-
 _NARROW = 0.05  # of the ratio of two times
 _AGAIN = "Stop what else is running on this machine, and measure again with more patience"
 
@@ -64,8 +62,7 @@ def judge(
     measured = runs[~runs["warmup"].eq(True)]
     counted = measured if blocks is None else that_count(measured, blocks)
     good = counted[counted["error"].isna() & counted["total_s"].notna()]
-    broken, noisy = _broken(runs, measured, planned), _disturbed(counted, good)
-    uneven = _uneven(good)
+    broken, noisy, uneven = _broken(runs, measured, planned), _disturbed(counted, good), _uneven(good)
     advice = f"{_AGAIN}." if noisy and not broken and not uneven else "Mend that, and measure again."
     return Validity([*broken, *noisy, *uneven], [*_took(measured, counted, blocks), *_notes(good)], claim, advice)
 
@@ -79,8 +76,7 @@ def that_count(measured: pd.DataFrame, blocks: int) -> pd.DataFrame:
 def _quiet(measured: pd.DataFrame) -> pd.DataFrame:
     """The runs of the blocks in which the machine was busy with something else before few runs or none."""
     load = measured.get("machine_busy", pd.Series(np.nan, measured.index)).astype(float)
-    busy = (load > _BUSY).groupby(measured["block"]).transform("mean")
-    return measured[busy <= _DISTURBED]
+    return measured[(load > _BUSY).groupby(measured["block"]).transform("mean") <= _DISTURBED]
 
 
 def confidence_of(measured: pd.DataFrame, blocks: int) -> float:
@@ -102,10 +98,10 @@ def is_enough(lines: list[dict[str, Any]], blocks: int) -> bool:
         return True
     runs = pd.DataFrame(lines)
     measured = runs[~runs["warmup"]]
-    if _quiet(measured)["block"].nunique() < blocks:
+    quiet = _quiet(measured)
+    if quiet["block"].nunique() < blocks:
         return False
-    good = that_count(measured, blocks)
-    good = good[good["error"].isna()]
+    good = quiet[quiet["error"].isna()]
     kinds = [name for name in ("model", "pipelined") if name in good]
     groups = [of_kind for _, of_kind in good.groupby(kinds, dropna=False)] if kinds else [good]
     return all(_is_narrow(of_kind, confidence_of(measured, blocks)) for of_kind in groups)
@@ -114,10 +110,10 @@ def is_enough(lines: list[dict[str, Any]], blocks: int) -> bool:
 def _is_narrow(good: pd.DataFrame, confidence: float) -> bool:
     times = [runs.set_index("block")["total_s"] for _, runs in by_setting(good)]
     best = sorted(times, key=pd.Series.mean)[:2]
-    if len(best) < 2 or len(set(best[0].index) & set(best[1].index)) < MIN_RUNS:
+    if len(best) < 2:
         return True
     comparison = compare(*best, confidence=confidence)
-    return comparison.high - comparison.low < _NARROW
+    return not comparison.has_enough_runs or comparison.high - comparison.low < _NARROW
 
 
 def _took(measured: pd.DataFrame, counted: pd.DataFrame, blocks: int | None) -> list[str]:
@@ -131,19 +127,22 @@ def _took(measured: pd.DataFrame, counted: pd.DataFrame, blocks: int | None) -> 
 
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
-    """A setting in words: its rows per request, how they were sent, and what else differs `among` the runs."""
-    ways: dict[Any, str] = {True: " pipelined", False: " in two phases"}
-    way = ways.get(setting.get("pipelined"), "")
-    size = setting.get("rows_per_request")
-    parts = [f"{size:,.0f} rows{way}"] if pd.notna(size) else []
+    """A setting in words: its rows per request, and what else differs `among` the runs."""
+    size, parts = setting.get("rows_per_request"), []
+    if pd.notna(size):
+        is_whole = "rows" in among and size == among["rows"].max()
+        way = {True: " pipelined", False: " in two phases"}[setting["pipelined"]] if _varies("pipelined", among) else ""
+        parts.append(("the whole set in one request" if is_whole else f"{size:,.0f} rows per request") + way)
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
-    varied = [name for name in words if name in among and among[name].nunique() > 1 and pd.notna(setting.get(name))]
-    parts += [
-        "one replica" if (name, setting[name]) == ("replicas", 1) else words[name].format(setting[name])
-        for name in varied
-    ]
+    for name, text in words.items():
+        if _varies(name, among) and pd.notna(level := setting.get(name)):
+            parts.append("one replica" if (name, level) == ("replicas", 1) else text.format(level))
     return ", ".join(parts) or str(setting.get("system", ""))
+
+
+def _varies(name: str, among: pd.DataFrame) -> bool:
+    return name in among and among[name].nunique() > 1
 
 
 def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> list[str]:
@@ -195,11 +194,9 @@ def _uneven(good: pd.DataFrame) -> list[str]:
     scaled = good.dropna(subset=["replicas", "rows_by_worker"])
     answered = scaled["rows_by_worker"].map(len)
     is_other = (answered > scaled["replicas"]) | (answered < scaled[["replicas", "requests"]].min(axis=1))
-    if is_other.any():
+    if others := int(is_other.sum()):
         some = f"such as {answered[is_other].iloc[0]} for {scaled['replicas'][is_other].iloc[0]:g}"
-        reasons.append(
-            f"in {count(int(is_other.sum()), 'run')} not as many servers answered as there were replicas, {some}"
-        )
+        reasons.append(f"in {count(others, 'run')} not as many servers answered as there were replicas, {some}")
     several = scaled[(scaled["replicas"] > 1) & ~is_other]
     if few := int((several["concurrency"] < several["replicas"]).sum()):
         reasons.append(f"{count(few, 'run')} had fewer connections than replicas; raise concurrency")

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ruo.client.scoring import score_csv
-from ruo.compare.jobs import in_process
+from ruo.compare.jobs import in_process, run_job
 from ruo.compare.results import BOUND, SystemsCompared
 from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
@@ -87,7 +88,7 @@ class Workbench:
         with ExitStack() as bound:
             others = {}
             if not self.targets and self.model and self.model.suffix == ".keras" and self.testset.suffix == ".csv":
-                others[BOUND] = bound.enter_context(in_process(self.testset, self.model))
+                others[BOUND] = partial(run_job, bound.enter_context(in_process(self.testset, self.model)))
             servers, models = self.targets or self.url, self.models or self.model
             where = {"model": models, "others": others, "results_dir": self.results_dir}
             return sweep(self.testset, servers, **{**known, **where, **options})

@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from click.testing import CliRunner, Result
 
 from ruo import machine
 from ruo.__main__ import main
-from ruo.compare.jobs import check_answers, in_process
+from ruo.compare.jobs import check_answers, in_process, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.compare.systems import ALL_SIZES, plan_systems
-from ruo.experiment.carry_out import TOLERANCE, Plan
+from ruo.experiment.carry_out import TOLERANCE
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance
 
@@ -59,18 +59,19 @@ def test_every_system_scores_every_row_rightly(compared: Path) -> None:
         assert line["total_s"] > 0
         assert line["client_cpu_s"] > 0
         assert line["peak_rss_mb"] > 10
-        if machine.busy_cpu_s() is not None:  # only Linux counts it
-            assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
+        assert line["idle_servers_cpu_s"] < 0.25 * line["client_cpu_s"]
 
 
 @needs_paper
 @pytest.mark.soak
 def test_report_is_written(compared: Path) -> None:
-    """The table is printed and saved, the summary has a row per system, and the figure and the provenance are there."""
-    table = (compared / "table.md").read_text()
-    assert table.strip() in (compared / "printed.txt").read_text()
+    """The table is printed, the summary has a row per system, and the figure and the provenance are there."""
     for system in SYSTEMS:
-        assert f"| {system} |" in table
+        assert re.search(
+            rf"^ *{system} +1,000" if system != BOUND else rf"^ *{system} +-",
+            (compared / "printed.txt").read_text(),
+            re.MULTILINE,
+        )
     assert len(pd.read_csv(compared / "summary.csv")) == len(SYSTEMS)
     assert list(compared.glob("systems*"))
     printed = " ".join((compared / "printed.txt").read_text().split())  # which is wrapped
@@ -108,27 +109,14 @@ def test_sizes_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def jobs_of(plan: Plan, block: int) -> list[tuple[str, int | None]]:
-    """The jobs of a block in their order."""
-    trials = [trial for trial in plan.trials() if trial.block == block]
-    return [(trial.levels["system"], trial.levels["chunk_size"]) for trial in trials]
-
-
 def test_each_block_holds_every_system_once() -> None:
     """A block has each system, also another server of the same model, once at each size, and the bound once."""
     systems = (*SYSTEMS, "MLServer")
-    plan = plan_systems((1_000, None), runs=4, systems=systems)
+    trials = plan_systems((1_000, None), runs=4, systems=systems).trials()
     wanted = [(BOUND, None), *((name, size) for name in systems if name != BOUND for size in (1_000, None))]
     for block in range(1, 5):
-        assert sorted(map(str, wanted)) == sorted(map(str, jobs_of(plan, block)))
-
-
-def test_order_is_drawn_from_the_seed() -> None:
-    """The same seed gives the same order, another seed another; the blocks of one plan differ."""
-    plan = plan_systems((1_000,), runs=5, seed=0)
-    assert plan.trials() == plan_systems((1_000,), runs=5, seed=0).trials()
-    assert plan.trials() != plan_systems((1_000,), runs=5, seed=1).trials()
-    assert len({tuple(jobs_of(plan, block)) for block in range(1, 6)}) > 1
+        jobs = [(trial.levels["system"], trial.levels["chunk_size"]) for trial in trials if trial.block == block]
+        assert sorted(map(str, wanted)) == sorted(map(str, jobs))
 
 
 def test_paper_system_may_run_once_per_size() -> None:
@@ -156,15 +144,15 @@ def test_answers_are_checked(answers: Any, error: str | None) -> None:
     """Answers count only where every row came back, in its place, within the tolerance; a known reason is named."""
     reference = np.arange(8, dtype=np.float32).reshape(4, 2)
     assert check_answers(None, answers(reference), reference)["error"] == error
-    lost = {"rows": 0, "rows_wanted": 4, "max_abs_difference": None}
+    lost = {"rows": 0, "rows_wanted": 4, "max_abs_difference": np.inf}
     lost["error"] = "no result: 0 of 4 rows came back (too large)"
     assert check_answers("too large", np.empty(0), reference) == lost
 
 
 def results(lines: list[dict[str, Any]]) -> SystemsCompared:
     """The results whose runs are these."""
-    runs = pd.DataFrame([{"block": 1, **line, "run": number} for number, line in enumerate(lines, 1)])
-    facts = {"plan": {"trials": len(runs)}}
+    runs = pd.DataFrame([{"block": 1, "warmup": False, **line, "run": number} for number, line in enumerate(lines, 1)])
+    facts = {"plan": {"trials": len(runs), "runs": runs["block"].nunique()}}
     return SystemsCompared(runs.astype({"total_s": float}), Provenance(facts), Path("results"))
 
 
@@ -186,44 +174,15 @@ def test_ratios_are_of_medians() -> None:
 
 
 def test_a_failed_run_is_a_note_and_not_a_number() -> None:
-    """A size at which the paper's system gave no result has a note and dashes, and nothing is compared with it."""
+    """A size without a result has a note and dashes; the figure has it, but not the paper's client on ruo's server."""
     lost = "no result: 0 of 100 rows came back"
-    runs = [run(PAPER, 100, None, lost), run("ruo, wire v2", 100, 1.0), run(BOUND, 100, 0.5)]
-    paper, ours, _ = results(runs).table().splitlines()[4:]
-    assert paper == f"| {PAPER} | 100 | - | - | - | - | - | - | 0 | {lost} |"
-    assert ours == "| ruo, wire v2 | 100 | 1.00 | 1.00 | 1.00 | 1.00 | - | 2.00 | 1 |  |"
-
-
-def test_figure_gets_a_row_per_run_without_the_unchanged_client() -> None:
-    """The figure's data have a row per run, NaN without a result, and leave the paper's unchanged client out."""
-    runs = [run(PAPER, 100, None, "no result"), run(PAPER_CLIENT, 10, 3.0), run(BOUND, 100, 0.5)]
-    table = results(runs).runs_of_figure()
-    assert table.columns.tolist() == ["system", "rows_per_request", "rows", "total_s"]
-    assert table["system"].tolist() == [PAPER, BOUND]
-    assert table["rows"].tolist() == [100, 100]
-    assert table["total_s"].isna().tolist() == [True, False]
-
-
-@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux counts it")
-def test_cpu_time_of_a_session_is_that_of_its_processes() -> None:
-    """The CPU time of a session grows while one of its processes works, and stands still while it sleeps."""
-    work = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", work], **pipes, start_new_session=True) as process:
-        process.stdout.readline()
-        worked = machine.session_cpu_s(process.pid)
-        time.sleep(0.1)
-        assert machine.session_cpu_s(process.pid) == worked
-        process.stdin.write(b"\n")
-    assert worked >= 0.25
-
-
-@pytest.mark.skipif(machine.busy_cpu_s() is None, reason="only Linux counts it")
-def test_waiting_for_a_quiet_machine_ends() -> None:
-    """The wait for a machine that never gets quiet ends with the patience, and its load is returned."""
-    share, waited_s = machine.wait_until_quiet(limit=-1.0, patience_s=0.5)
-    assert share >= 0
-    assert waited_s >= 0.5
+    runs = [run(PAPER, 100, None, lost), run("ruo, wire v2", 100, 1.0), run(PAPER_CLIENT, 10, 3), run(BOUND, 100, 0.5)]
+    lines = [" ".join(line.split()) for line in str(results(runs)).splitlines()]
+    assert f"{PAPER} 100 - - - - - 0 {lost}" in lines
+    assert "ruo, wire v2 100 1.00 1.00 1.00 - 2.00 1" in lines
+    drawn = results(runs).runs_of_figure()
+    assert drawn[["system", "rows"]].to_numpy().tolist() == [[PAPER, 100], ["ruo, wire v2", 100], [BOUND, 100]]
+    assert drawn["total_s"].isna().tolist() == [True, False, False]
 
 
 def test_a_missing_client_is_an_error_in_one_sentence(demo: Demo, tmp_path: Path) -> None:
@@ -285,11 +244,11 @@ def test_the_job_without_a_network(demo: Demo, expected: np.ndarray, tmp_path: P
     """The job in one process, asked twice, has the right predictions; one that cannot be done has its reason."""
     with in_process(demo.testset, demo.models["mlp"]) as job:
         for _ in range(2):
-            measured, predictions = job()
+            measured, predictions = run_job(job)
             assert 0 < measured["total_s"] < 60
             np.testing.assert_allclose(predictions, expected, atol=1e-5)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with in_process(tmp_path / "other.csv", demo.models["mlp"]) as job:
-        measured, predictions = job()
+        measured, predictions = run_job(job)
     assert measured["error"].startswith("The model cannot score other.csv in one process: ")
     assert not len(predictions)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,27 @@ def test_blocks_are_added_until_it_is_enough(tmp_path: Path, enough_at: int, pat
     assert measured == list(range(1, runs + 1))
 
 
-def test_other_facts_are_refused(tmp_path: Path) -> None:
-    """A folder with runs about something else is left as it is."""
-    carry_out(plan_of({"size": [1]}), Recorder(), FACTS, tmp_path)
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"plan": {"seed": 8}}, "another plan (plan.seed was 7, is 8)"),
+        ({"data": {"sha256": "9"}, "plan": {"seed": 8}}, "other data ("),
+        ({"model": {"sha256": "9"}}, "another model (model.sha256 was 2, is 9)"),
+        ({"machine": {"versions": {"numpy": "1"}}}, "another machine or other versions (machine.versions.numpy was 2, is 1)"),
+    ],
+)  # fmt: skip
+def test_other_facts_are_refused(tmp_path: Path, changed: dict, sentence: str) -> None:
+    """A folder with runs of another plan, other data, another model or another machine is left as it is."""
+    facts = {
+        "plan": {"seed": 7},
+        "data": {"sha256": "1"},
+        "model": {"sha256": "2"},
+        "machine": {"versions": {"numpy": "2"}},
+    }
+    carry_out(plan_of({"size": [1]}), Recorder(), Provenance(facts), tmp_path)
     before = (tmp_path / "runs.jsonl").read_bytes()
-    with pytest.raises(ExperimentError, match=r"holds runs of another plan .*use another results_dir"):
-        carry_out(plan_of({"size": [1]}), Recorder(), Provenance({"data": "y"}), tmp_path)
+    with pytest.raises(ExperimentError, match=rf"holds runs of {re.escape(sentence)}.*use another results_dir"):
+        carry_out(plan_of({"size": [1]}), Recorder(), Provenance({**facts, **changed}), tmp_path)
     assert (tmp_path / "runs.jsonl").read_bytes() == before
 
 

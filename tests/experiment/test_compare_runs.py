@@ -90,10 +90,10 @@ def test_each_setting_has_its_word(compared: RunsCompared) -> None:
 
 def test_the_comparison_in_words(compared: RunsCompared) -> None:
     """The sentences name the setting, the word and the runs, and what no interval shows; the repr is one line."""
-    sentences = compared.sentences()
-    assert sentences[0].startswith("100 rows pipelined: B is faster than A: it takes 0.497 times as long")
-    assert sentences[1].startswith("500 rows pipelined: B is slower than A: it takes 1.")
-    assert sentences[2].startswith("1,000 rows pipelined: No difference seen between B and A")
+    sentences = compared.sentences
+    assert sentences[0].startswith("100 rows per request: B is faster than A: it takes 0.497 times as long")
+    assert sentences[1].startswith("500 rows per request: B is slower than A: it takes 1.")
+    assert sentences[2].startswith("1,000 rows per request: No difference seen between B and A")
     assert "8 and 10 runs" in sentences[0]
     assert "not measured side by side" in sentences[3]
     assert "Of 3 settings that did not change, one in twenty seems to" in sentences[4]
@@ -109,9 +109,9 @@ def test_settings_of_one_alone_are_named(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {100: 2.0, 500: 1.0, 700: 1.0})
     compared = compare_runs(a, write(tmp_path / "b", {500: 1.0, 700: 1.0, 1000: 1.0}))
     assert compared.table["rows_per_request"].tolist() == [500, 700]
-    assert (compared.only_a, compared.only_b) == (["100 rows pipelined"], ["1,000 rows pipelined"])
-    assert "Only A has 100 rows pipelined, so B cannot be compared there." in compared.sentences()
-    assert "Of 2 settings that did not change, one in twenty seems to" in compared.sentences()[-1]
+    assert "Only A has 100 rows per request, so B cannot be compared there." in compared.sentences
+    assert "Only B has 1,000 rows per request, so A cannot be compared there." in compared.sentences
+    assert "Of 2 settings that did not change, one in twenty seems to" in compared.sentences[-1]
 
 
 @pytest.mark.parametrize("level", [{"wire": "v1"}, {"concurrency": 2}, {"replicas": 3}, {"model": "cnn"}])
@@ -123,19 +123,12 @@ def test_levels_of_every_factor_make_a_setting(tmp_path: Path, level: dict) -> N
         compare_runs(a, write(tmp_path / "b", **{"replicas": 1, **level}))
 
 
-def test_few_runs_see_no_difference(tmp_path: Path) -> None:
-    """Sweeps of three runs show no difference, and the sentence says that so few cannot."""
-    compared = compare_runs(write(tmp_path / "a", n=3), write(tmp_path / "b", {100: 1.0}, n=3))
-    assert compared.table["word"].tolist() == ["no difference seen"]
-    assert "B is 2.0 times as fast as A in 3 and 3 runs; five of each would rule out chance" in compared.sentences()[0]
-
-
 def test_failed_runs_do_not_count(compare_usual: Callable) -> None:
     """Failed runs have no time; where all failed there is no ratio, and the sweep is INVALID."""
     compared = compare_usual(error="Too large.", total_s=None)
     assert compared.table[["n_a", "n_b"]].to_numpy().tolist() == [[10, 0]]
     assert np.isnan(compared.table["ratio"]).all()
-    assert "B cannot be compared with A: there are 0 and 10 runs" in compared.sentences()[0]
+    assert "B cannot be compared with A: there are 0 and 10 runs" in compared.sentences[0]
     assert any(warning.startswith("B is INVALID: 10 runs failed") for warning in compared.warnings)
 
 
@@ -149,14 +142,15 @@ def test_failed_runs_do_not_count(compare_usual: Callable) -> None:
         ("machine.commit", "def", "The commits differ: commit abc in A, def in B."),
         ("machine.clean", False, "B was measured with changes to ruo that no commit has."),
         ("model", None, "B does not say which model it measured, so it may be another one."),
+        ("data.name", "renamed.csv", None),  # data and models are known by their content
     ],
 )
-def test_what_else_differs_is_warned_of(compare_usual: Callable, name: str, value: Any, sentence: str) -> None:
+def test_what_else_differs_is_warned_of(compare_usual: Callable, name: str, value: Any, sentence: str | None) -> None:
     """Another machine, other versions, another commit and an unknown model are warned of, and compared."""
     compared = compare_usual(facts=changed(name, value))
-    assert compared.warnings == [sentence]
-    assert f"WARNING: {sentence}" in compared.text()
-    assert "1 warning" in repr(compared)
+    assert compared.warnings == [sentence] * (sentence is not None)
+    assert (f"WARNING: {sentence}" in " ".join(compared.text().split())) == ("1 warning" in repr(compared))
+    assert ("1 warning" in repr(compared)) == (sentence is not None)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +165,6 @@ def test_other_data_and_models_are_refused(compare_usual: Callable, name: str, v
     """Times of other data, or of another model, say nothing of the system."""
     with pytest.raises(ExperimentError, match=f"for they are of {what} .{name}"):
         compare_usual(facts=changed(name, value))
-
-
-def test_another_name_of_the_same_data_is_no_matter(compare_usual: Callable) -> None:
-    """Data and models are known by their content."""
-    assert compare_usual(facts=changed("data.name", "renamed.csv")).warnings == []
 
 
 def test_one_of_several_models_that_is_another_is_refused(tmp_path: Path) -> None:

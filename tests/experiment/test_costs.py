@@ -38,13 +38,16 @@ def test_a_network_is_measured(demo: Demo, server: LocalServer) -> None:
 
 
 def test_what_cannot_be_measured(scripted: Callable, answers: Callable) -> None:
-    """A server that reports no times, and a table of one row, are refused."""
+    """A server that reports no times, a table of one row, and links that cannot be are refused."""
     url = scripted(answers).url
     rows = pl.DataFrame({name: np.arange(4.0) for name in "abc"})
     with pytest.raises(DeploymentError, match="reports no times"):
         measure_network(rows, url, tries=1)
     with pytest.raises(ArgumentError, match="has one row; pass a table of two rows or more"):
         measure_network(rows[:1], url)
+    for link in ({"round_trip_ms": -1}, {"megabits": 0}):
+        with pytest.raises(DeploymentError, match="must be"), slow_network(url, **link):
+            pass
 
 
 def test_the_link_ends_with_its_block(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
@@ -56,13 +59,6 @@ def test_the_link_ends_with_its_block(demo: Demo, server: LocalServer, expected:
     with pytest.raises(Exception, match="Nothing answers"):
         score_csv(demo.testset, url, retries=0)
     assert time.monotonic() - began < 10
-
-
-@pytest.mark.parametrize("arguments", [{"round_trip_ms": -1}, {"megabits": 0}])
-def test_links_that_cannot_be(arguments: dict) -> None:
-    """Time does not run backwards, and a link carries something."""
-    with pytest.raises(DeploymentError, match="must be"), slow_network("http://localhost:1", **arguments):
-        pass
 
 
 def test_a_model_is_counted(demo: Demo) -> None:

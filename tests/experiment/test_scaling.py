@@ -10,7 +10,7 @@ import pytest
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import ExperimentError
 from ruo.experiment.costs import Costs, Network, measure_costs, table_of_costs
-from ruo.experiment.scaling import answer_on_scaling, balance, fit_usl, law, pays, speed_ups, verdict_on_scaling
+from ruo.experiment.scaling import answer_on_scaling, balance, fit_usl, pays, speed_ups
 from ruo.experiment.sweep import sweep
 from ruo.learn.demo import Demo
 
@@ -38,6 +38,10 @@ def runs(costs: Costs, replicas: tuple[int, ...] = (1, 2, 4), blocks: int = 6, n
     ])  # fmt: skip
 
 
+def verdict(runs: pd.DataFrame, costs: Costs) -> str:
+    return answer_on_scaling(runs, {"m": costs}).folded["Model by model"]
+
+
 def test_the_slowest_part_sets_the_pace() -> None:
     """With one replica it is the replica, with many the client; on one machine the CPUs that they share come first."""
     apart = replace(HEAVY, cores=None)
@@ -47,6 +51,9 @@ def test_the_slowest_part_sets_the_pace() -> None:
     assert apart.over(Network(0.04, 1e7)).bottleneck(4) == "the network"
     assert apart.seconds(1, 500_000) == pytest.approx(0.02 + 0.001 + 25)
     assert HEAVY.speed_up(4, 1e9) == pytest.approx(4 / (1 + 4 / 50), rel=1e-3)  # cores / (1 + client's CPU / replica's)
+    table = table_of_costs({"m": HEAVY, "n": replace(LIGHT, flops=None)})
+    assert table.loc["one replica, µs"].tolist() == ["50.0", "1.00"]
+    assert table.loc["operations"].tolist() == ["3,500,000", "-"]
 
 
 def test_a_heavy_model_pays_from_some_rows_on() -> None:
@@ -88,14 +95,14 @@ def test_the_verdict_names_gain_bound_and_reason() -> None:
     """For each model: how much faster, with its interval, what the bound was, and whether it pays."""
     frame = runs(HEAVY)
     frame.loc[frame["rows_per_request"] == 1_000, "total_s"] *= 2
-    heavy = verdict_on_scaling(frame, {"m": HEAVY})
+    heavy = verdict(frame, HEAVY)
     assert heavy.startswith("m:\n- 4 replicas are 3.")
     assert "times as fast as one at 10,000 rows per request" in heavy  # the faster of the two sizes
     assert "the CPUs that client and replicas share set the pace" in heavy
-    light = verdict_on_scaling(runs(LIGHT), {"m": LIGHT})
+    light = verdict(runs(LIGHT), LIGHT)
     assert "no difference is seen" in light
     assert "the client's reading set the pace" in light or "share set the pace" in light
-    few = verdict_on_scaling(runs(HEAVY, blocks=3), {"m": HEAVY})
+    few = verdict(runs(HEAVY, blocks=3), HEAVY)
     assert "times as fast as one at 1,000 rows per request in 3 pairs; 5 would rule out chance" in few
     answer = answer_on_scaling(runs(HEAVY), {"m": HEAVY}, "VALID: x.")
     assert answer.sentence.startswith("4 replicas are 3.")
@@ -104,18 +111,11 @@ def test_the_verdict_names_gain_bound_and_reason() -> None:
 
 def test_the_costs_do_not_overrule_the_runs() -> None:
     """Where the runs gained what the costs do not allow, the verdict says so, and never that distributing cannot pay."""
-    verdict = verdict_on_scaling(runs(HEAVY), {"m": replace(LIGHT, cores=None)})
-    assert "4 replicas are 3." in verdict
-    assert "Distributing paid on this network, although" in verdict
-    assert "does not pay" not in verdict
-    assert "At most" not in verdict
-
-
-def test_costs_are_a_table() -> None:
-    """What a row costs is a table with a column per model; a thing that was not measured is a dash."""
-    table = table_of_costs({"m": HEAVY, "n": replace(LIGHT, flops=None)})
-    assert table.loc["one replica, µs"].tolist() == ["50.0", "1.00"]
-    assert table.loc["operations"].tolist() == ["3,500,000", "-"]
+    text = verdict(runs(HEAVY), replace(LIGHT, cores=None))
+    assert "4 replicas are 3." in text
+    assert "Distributing paid on this network, although" in text
+    assert "does not pay" not in text
+    assert "At most" not in text
 
 
 def test_balance_is_the_worst_of_all_runs() -> None:
@@ -156,10 +156,9 @@ def test_the_law_needs_six_points() -> None:
     """Fewer than six different numbers of replicas give no law, however often each was run; more do."""
     with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):
         fit_usl([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
-    assert law(runs(HEAVY)) is None
-    assert "law" not in verdict_on_scaling(runs(HEAVY), {"m": HEAVY})
+    assert "law" not in verdict(runs(HEAVY), HEAVY)
     many = runs(replace(HEAVY, cores=None), replicas=(1, 2, 3, 4, 6, 8, 12, 16))
-    assert "8 points" in verdict_on_scaling(many, {"m": HEAVY})
+    assert "8 points" in verdict(many, HEAVY)
 
 
 @pytest.mark.soak

@@ -110,7 +110,7 @@ def test_a_client_that_is_the_bottleneck_limits_what_the_times_say() -> None:
     frame = runs()
     validity = judge(frame.assign(server_busy=np.where(frame["replicas"] == 4, 0.4, 0.95)))
     assert validity.valid
-    waited = ", ".join(f"{size} rows pipelined, 4 replicas 40%" for size in ("1,000", "10,000"))
+    waited = ", ".join(f"{size} rows per request, 4 replicas 40%" for size in ("1,000", "10,000"))
     assert validity.notes[0].endswith(f"the servers computed only part of the time: {waited}.")
 
 
@@ -205,4 +205,4 @@ def test_the_simulation_is_of_what_sweeps_do(factor: float) -> None:
             assert is_enough(lines(times[:took]), blocks=5)
         assert took == 5 or not is_enough(lines(times[: took - 1]), blocks=5)
         confidence = confidence_of(pd.DataFrame(lines(times[:took])), blocks=5)
-        assert compare(*times[:took].T, confidence=confidence).differs == differ
+        assert compare(*map(pd.Series, times[:took].T), confidence=confidence).differs == differ
