@@ -120,18 +120,8 @@ def test_new_versions_reach_all_workers(models, rows, expected, tmp_path):
     assert pinned.headers["Ruo-Model-Version"] == "1"
 
 
-def test_a_wrong_setting_ends_the_server_at_once(models):
-    """A setting that makes no sense is told before any worker starts."""
-    with gunicorn(models["mlp"], MAX_WAITING="lots") as server:
-        assert server._process.process.wait(60) != 0
-        text = server.log.read_text()
-    assert "MAX_WAITING='lots'" in text
-    assert "Booting worker" not in text
-
-
 @pytest.mark.parametrize(
-    ("environment", "expected"),
-    [({"WEB_CONCURRENCY": "3", "PORT": "1234"}, (3, "1234")), ({}, (None, "8000"))],
+    ("environment", "expected"), [({"WEB_CONCURRENCY": "3", "PORT": "1234"}, (3, "1234")), ({}, (None, "8000"))]
 )
 def test_workers_and_port_come_from_the_environment(environment, expected):
     """WEB_CONCURRENCY and PORT are obeyed; the threads of all workers together are as many as the CPUs."""

@@ -1,5 +1,6 @@
 """Which model is the newest on disk, and the private copy of it."""
 
+import errno
 import json
 import shutil
 
@@ -18,12 +19,14 @@ def test_a_file_and_a_savedmodel_stand_for_themselves(models):
 
 
 def test_a_folder_with_one_model_is_that_model(models, tmp_path):
-    """A mounted folder that holds one model stands for it; with two or none, or where nothing is, it is refused."""
+    """Beside dot files and weights, a single model in a mounted folder stands for it; two, none or no folder are refused."""
     with pytest.raises(ModelError, match="MODEL_PATH"):
         newest(tmp_path / "gone")
     with pytest.raises(ModelError, match="no model in"):
         newest(tmp_path)
     shutil.copy(models["mlp"], tmp_path / "a.keras")
+    for name in ("._a.keras", ".b.keras", "a.weights.h5"):
+        (tmp_path / name).write_bytes(b"x")
     assert newest(tmp_path).path == tmp_path / "a.keras"
     shutil.copy(models["mlp"], tmp_path / "b.keras")
     with pytest.raises(ModelError, match="2 models in"):
@@ -91,3 +94,15 @@ def test_the_stamp_changes_when_any_file_does(models, tmp_path):
     shutil.copy2(path, tmp_path / "new")
     (tmp_path / "new").replace(path)
     assert newest(tmp_path / "saved").stamp != before
+
+
+@pytest.mark.parametrize("name", ["mlp", "saved"])
+def test_a_full_temporary_folder_is_named(models, monkeypatch, name):
+    """Since it is not the model that cannot be read."""
+
+    def fill(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr("shutil.copyfile", fill)
+    with pytest.raises(ModelError, match="no room in /.*TMPDIR"), fetch(newest(models[name])):
+        pass

@@ -57,13 +57,6 @@ def test_ready_only_after_warm_up(serving, models):
     assert slots.is_ready(slot)
 
 
-@pytest.mark.parametrize("name", ["mlp.h5", "saved"])
-def test_every_format_is_served_from_a_copy_that_is_gone(serving, models, rows, expected, name):
-    """A model of any format needs none of its files once it is loaded."""
-    served = current(serving(models[name], RUO_TRUST_MODEL="1"))
-    np.testing.assert_allclose(predict(served, rows), expected["mlp"], atol=1e-6)
-
-
 def test_a_files_version_is_its_content(serving, models):
     """A single file's version is a number made from its fingerprint, so all workers and pods agree on it."""
     served = current(serving(models["mlp"]))
@@ -190,3 +183,28 @@ def test_no_more_than_three_replaced_versions_are_kept(serving, models, tmp_path
         publish(models["mlp" if number % 2 else "other"], tmp_path, check=False)
         wait_for(lambda number=number: serving.get().version == str(number))
     assert serving.versions() == ["3", "4", "5", "6"]
+
+
+def test_a_server_starts_with_the_newest_version_that_loads(make_app, models, tmp_path, caplog):
+    """And says so in its log, its readiness and its metrics, until there is a version that it can load."""
+    for name in ("mlp", "other"):
+        publish(models[name], tmp_path, check=False)
+    shutil.copytree(tmp_path / "2", tmp_path / "3")
+    (tmp_path / "3" / "model.keras").write_bytes(models["broken"].read_bytes())
+    (tmp_path / "3" / "MANIFEST.json").unlink()
+    shutil.copytree(tmp_path / "2", tmp_path / "4")
+    (tmp_path / "4" / "MANIFEST.json").write_text("{")
+
+    client = make_app(MODEL_PATH=tmp_path, MODEL_POLL_SECONDS=0.1)
+
+    assert client.get("/v2/models/model").json["versions"] == ["2"]
+    ready = client.get("/v2/health/ready")
+    assert (ready.status_code, ready.json["version"]) == (200, "2")
+    assert "4/MANIFEST.json is broken" in ready.json["error"]
+    assert "Version 2 is served" in caplog.text
+    assert b"ruo_model_is_behind 1.0" in client.get("/metrics").data
+    publish(models["mlp"], tmp_path, check=False)
+    while client.get("/v2/models/model").json["versions"][-1] != "5":
+        assert client.get("/v2/health/ready").status_code == 200
+    assert "error" not in client.get("/v2/health/ready").json
+    assert b"ruo_model_is_behind 0.0" in client.get("/metrics").data
