@@ -182,12 +182,8 @@ def test_only_the_measuring_pod_reaches_kubernetes(render):
     policies = [*render("overlays/local").all("NetworkPolicy"), *objects.all("NetworkPolicy")]
     policies += render("jobs/score").all("NetworkPolicy")
 
-    for peer, port in (
-        (STRANGERS[0], 6443),
-        (STRANGERS[1], 443),
-        ({"namespace": "ruo", "pod": SERVER}, 8000),
-        (DNS, 53),
-    ):
+    servers = {"namespace": "ruo", "pod": SERVER}
+    for peer, port in ((STRANGERS[0], 6443), (STRANGERS[1], 443), (servers, 8000), (DNS, 53)):
         assert lets(policies, "Egress", labels, peer, port)
         assert not lets(policies, "Ingress", labels, peer, port)
     assert not lets(policies, "Egress", labels, STRANGERS[1], 80)
@@ -210,11 +206,8 @@ def test_who_measures_may_do_what_scaling_takes(render):
 
     assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
     assert "ruo" == subject["namespace"]
-    assert {
-        "deployments": ["ruo-server"],
-        "deployments/scale": ["ruo-server"],
-        "horizontalpodautoscalers": None,
-    } == changes
+    ours = ["ruo-server"]
+    assert {"deployments": ours, "deployments/scale": ours, "horizontalpodautoscalers": None} == changes
     assert {("deployments", "get"), ("pods", "list"), ("services", "list"), ("endpointslices", "list")} <= set(rights)
 
 

@@ -14,10 +14,8 @@ import server
 from tests.server.models.answers import answers
 from tests.server.models.kinds import FORMS, GRAPHS, NAMES, STACKS, TENSORFLOW_ONLY, make
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore"),
-]  # of Keras and TensorFlow, about what people's models are
+# of Keras and TensorFlow, about what people's models are
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 LOOSE = {"bfloat16": 1e-2, "half": 2e-3, "mixed-bfloat16": 2e-2, "quantized": 2e-2}
 
 
