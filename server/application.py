@@ -13,12 +13,13 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
+from ruo.errors import printable
 from ruo.wire import WIRES, WireError
 from ruo.wire.v2 import HEADER_LENGTH
 from server.body import drain
 from server.inference import Inference
 from server.limits import check_token
-from server.logs import REQUESTS, printable
+from server.logs import REQUESTS
 from server.metrics import Metrics
 from server.scheduler import Scheduler
 from server.settings import Settings

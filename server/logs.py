@@ -7,13 +7,10 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from ruo.errors import printable
+
 REQUESTS = logging.getLogger("ruo.requests")
 IS_JSON = os.environ.get("LOG_FORMAT", "").lower() == "json"
-
-
-def printable(text: str) -> str:
-    """The text with control characters, line breaks and lone surrogates as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class LineFormatter(logging.Formatter):

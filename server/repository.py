@@ -6,7 +6,6 @@ is served. The server fingerprints and loads a copy, which cannot change in betw
 
 import errno
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -32,11 +31,11 @@ class StoredModel(NamedTuple):
     stamp: tuple[object, ...]
 
 
-def newest(path: Path, after: int = 0, before: float = math.inf) -> StoredModel:
+def newest(path: Path, after: int = 0) -> StoredModel:
     """The model to serve; raises ModelError if there is none, and OSError if it cannot be read.
 
     Of a store's versions after `after` it is not the last but the first, so that none is left out, as long as a worker
-    can keep those that follow. Versions from `before` on do not count.
+    can keep those that follow.
     """
     if not path.exists():
         raise ModelError(
@@ -44,17 +43,14 @@ def newest(path: Path, after: int = 0, before: float = math.inf) -> StoredModel:
             "or a folder of versions."
         )
     versions = [] if path.is_file() or is_model_folder(path) else version_folders(path)
-    versions, has_versions = [folder for folder in versions if int(folder.name) < before], bool(versions)
-    if has_versions and not versions:
-        raise ModelError(f"There is no version before {before} in {path}.")
     if not versions:
         model = _model_in(path)
         return StoredModel(model, None, None, _stamp(model))
     following = [folder for folder in versions if 0 < after < int(folder.name)][-MOST_REPLACED - 1 :]
     for folder in following[:-1]:
         with suppress(ModelError):
-            return _version(folder)
-    return _version(versions[-1])
+            return version_in(folder)
+    return version_in(versions[-1])
 
 
 @contextmanager
@@ -102,7 +98,7 @@ def _model_in(path: Path) -> Path:
     return models[0]
 
 
-def _version(folder: Path) -> StoredModel:
+def version_in(folder: Path) -> StoredModel:
     """A version of a store; one that was copied there by hand has no manifest."""
     manifest = folder / MANIFEST
     if not manifest.is_file():

@@ -5,11 +5,11 @@ first on an idle server (earliest due date first). So requests of one size finis
 waits for one call of a long one, and a long request is not delayed forever, since later requests are due after it.
 """
 
-import heapq
 import itertools
 import math
 import threading
 import time
+from bisect import insort
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -73,7 +73,7 @@ class EarliestDue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._is_taken = False
-        self._waiting: list[tuple[float, int, threading.Lock]] = []  # a heap; each thread waits for its own lock
+        self._waiting: list[tuple[float, int, threading.Condition]] = []  # the first is due first
         self._arrivals = itertools.count()
 
     def acquire(self, due: float, deadline: float = math.inf) -> bool:
@@ -82,25 +82,19 @@ class EarliestDue:
             if not self._is_taken:
                 self._is_taken = True
                 return True
-            gate = threading.Lock()
-            gate.acquire()
-            entry = (due, next(self._arrivals), gate)
-            heapq.heappush(self._waiting, entry)
-        # a lock's timeout cannot be infinite; -1 means that
-        if gate.acquire(timeout=-1 if deadline == math.inf else max(0.0, deadline - time.monotonic())):
-            return True
-        with self._lock:
-            if entry not in self._waiting:
-                return True  # it has just become the owner
+            entry = (due, next(self._arrivals), threading.Condition(self._lock))
+            insort(self._waiting, entry)
+            timeout = None if deadline == math.inf else deadline - time.monotonic()
+            if entry[2].wait_for(lambda: entry not in self._waiting, timeout):
+                return True  # `release` has passed it on
             self._waiting.remove(entry)
-            heapq.heapify(self._waiting)
-        return False
+            return False
 
     def release(self) -> None:
         """Pass the lock to the waiting thread that is due first."""
         with self._lock:
             if self._waiting:
-                heapq.heappop(self._waiting)[2].release()
+                self._waiting.pop(0)[2].notify()
             else:
                 self._is_taken = False
 

@@ -17,7 +17,7 @@ from ruo.model.signature import Model
 from ruo.model.store import version_folders
 from ruo.wire import WireError
 from server.metrics import Metrics
-from server.repository import MOST_REPLACED, StoredModel, fetch, newest
+from server.repository import MOST_REPLACED, StoredModel, fetch, newest, version_in
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
@@ -143,11 +143,10 @@ class Serving:
     def _fall_back(self) -> None:
         """At the start, load the newest version that can be; the one that failed is tried again when it changes."""
         path, failed, seen = self._settings.model_path, self._error, (self._after, self._stamp)
-        numbers = [int(folder.name) for folder in version_folders(path)] if path.is_dir() else []
-        for number in reversed(numbers):
-            if self._current is None and number != seen[0]:
+        for folder in reversed(version_folders(path) if path.is_dir() else []):
+            if self._current is None and int(folder.name) != seen[0]:
                 with suppress(ModelError, OSError):
-                    self._load(newest(path, before=number + 1))
+                    self._load(version_in(folder))
         if self._current:
             log.error("Version %s is served, since the newest cannot be loaded.", self._current.version)
         (self._after, self._stamp), self._error = seen, failed
@@ -173,8 +172,7 @@ class Serving:
             if current and (current.sha256, current.version) == (sha256, version):
                 model = current.model  # the same content with another name or time
             else:
-                run = self._scheduler.run
-                trusted, precision = settings.ruo_trust_model, settings.model_precision
+                trusted, precision, run = settings.ruo_trust_model, settings.model_precision, self._scheduler.run
                 modules, signature = settings.model_modules, settings.model_signature
                 model = load_model(path, trusted, stored.path, precision, run, modules, signature)
                 _free_memory()

@@ -10,13 +10,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from subprocess import PIPE, STDOUT, Popen
 from typing import Any, Self
 
 from ruo.deploy.local import fetch
-from ruo.errors import DeploymentError
+from ruo.errors import DeploymentError, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
@@ -47,15 +47,13 @@ class KubernetesDeployment:
     """
 
     def __init__(self, name: str = "ruo-server", namespace: str = "ruo", context: str | None = None) -> None:
-        try:
+        with needs("cluster"):
             import kubernetes
-        except ModuleNotFoundError:
-            raise DeploymentError("The Kubernetes client is not installed; run: pip install 'ruo[cluster]'") from None
         self.name = name
         self.namespace = namespace
         self._context = context
         self._is_inside = context is None and "KUBERNETES_SERVICE_HOST" in os.environ
-        self._forwards: dict[str, tuple[Popen[str], str]] = {}
+        self._forwards: dict[str, tuple[Popen[str], str]] = {}  # by pod: kubectl, and the address here
         try:
             if self._is_inside:
                 kubernetes.config.load_incluster_config()
@@ -73,7 +71,7 @@ class KubernetesDeployment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_forwards()
+        self._keep_forwards(())
         self.restore()
 
     def __repr__(self) -> str:
@@ -86,19 +84,7 @@ class KubernetesDeployment:
         From outside, the node port of every reachable node, or else a local port for each ready pod, which is forwarded
         until the end of the block, or of this process.
         """
-        if self._is_inside:
-            return list(self._pod_urls().values())
-        labels = (self._deployment().spec.template.metadata.labels or {}).items()
-        services = [
-            service
-            for service in self._ask(self._core.list_namespaced_service).items
-            if service.spec.selector and service.spec.selector.items() <= labels
-        ]
-        for service in services:
-            port = service.spec.ports[0].node_port
-            if port and (reachable := [url for url in self._node_urls(port) if _answers(url)]):
-                return reachable
-        return list(self._pod_urls().values())
+        return ([] if self._is_inside else self._node_urls()) or list(self._pod_urls().values())
 
     def scale(self, replicas: int, timeout_s: float = 300.0) -> None:
         """Run `replicas` servers and return when all workers of all are ready; autoscalers are held until `restore`.
@@ -109,8 +95,7 @@ class KubernetesDeployment:
             raise DeploymentError(f"replicas={replicas} must be at least 1.")
         autoscalers = self._autoscalers()
         if not self._remembered():  # else an earlier block has not ended, and its annotation counts
-            before = {"replicas": self._deployment().spec.replicas, "autoscalers": autoscalers}
-            self._annotate(json.dumps(before))
+            self._annotate(json.dumps({"replicas": self._deployment().spec.replicas, "autoscalers": autoscalers}))
         self._set(replicas, dict.fromkeys(autoscalers, (replicas, replicas)))
         deadline = time.monotonic() + timeout_s
         while True:
@@ -137,10 +122,9 @@ class KubernetesDeployment:
         try:
             return call(**arguments, namespace=self.namespace, _request_timeout=30)
         except ApiException as error:
-            try:
+            reason = error.reason
+            with suppress(TypeError, ValueError, KeyError):
                 reason = json.loads(error.body)["message"]
-            except (TypeError, ValueError, KeyError):
-                reason = error.reason
             raise DeploymentError(f"Kubernetes refuses ({error.status}): {reason}") from None
         except HTTPError as error:
             raise DeploymentError(f"The cluster does not answer: {_one_line(error)[:200]}") from None
@@ -199,16 +183,24 @@ class KubernetesDeployment:
                     return f"{pod.metadata.name}: {condition.reason}: {condition.message}"
         return f"Look at: kubectl -n {self.namespace} describe deployment {self.name}"
 
-    def _node_urls(self, port: int) -> list[str]:
+    def _node_urls(self) -> list[str]:
+        """The reachable nodes, at the node port of a Service of these pods."""
         from kubernetes.client.exceptions import ApiException
 
+        labels = (self._deployment().spec.template.metadata.labels or {}).items()
+        services = [service.spec for service in self._ask(self._core.list_namespaced_service).items]
+        ports = [spec.ports[0].node_port for spec in services if spec.selector and spec.selector.items() <= labels]
         try:
-            nodes = self._core.list_node(_request_timeout=30).items
+            nodes = self._core.list_node(_request_timeout=30).items if any(ports) else []
         except ApiException:  # listing nodes needs a right to the whole cluster
             return []
         entries = [entry for node in nodes for entry in node.status.addresses]
-        addresses = [entry.address for entry in entries if entry.type == "InternalIP"]
-        return [f"http://{_host(address)}:{port}" for address in addresses]
+        hosts = [_host(entry.address) for entry in entries if entry.type == "InternalIP"]
+        for port in filter(None, ports):
+            urls = [f"http://{host}:{port}" for host in hosts]
+            if reachable := [url for url in urls if _answers(url)]:
+                return reachable
+        return []
 
     def _pod_urls(self) -> dict[str, str]:
         """The address of each ready pod: its own in the cluster, a forwarded local port outside."""
@@ -216,16 +208,17 @@ class KubernetesDeployment:
         ports = {name: pod.spec.containers[0].ports[0].container_port for name, pod in ready.items()}
         if self._is_inside:
             return {name: f"http://{_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
-        for name in list(self._forwards):
-            if name not in ready or self._forwards[name][0].poll() is not None:
-                _end(self._forwards.pop(name)[0])
+        self._keep_forwards(ready)
         for name in ready.keys() - self._forwards.keys():
             self._forwards[name] = self._forward_to(name, ports[name])
         return {name: self._forwards[name][1] for name in ready}
 
-    def _end_forwards(self) -> None:
-        while self._forwards:
-            _end(self._forwards.popitem()[1][0])
+    def _keep_forwards(self, pods: Container[str]) -> None:
+        """End the forwards to all other pods, and forget those that have ended."""
+        for name, (process, _) in list(self._forwards.items()):
+            if name not in pods or process.poll() is not None:
+                process.communicate()  # which closes its input
+                del self._forwards[name]
 
     def _forward_to(self, pod: str, port: int) -> tuple[Popen[str], str]:
         if shutil.which("kubectl") is None:
@@ -234,18 +227,14 @@ class KubernetesDeployment:
         command = ["kubectl", *context, "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
         tied = ["sh", "-c", _TIED, "sh", *command]
         process = Popen(tied, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
-        atexit.register(self._end_forwards)
+        atexit.register(self._keep_forwards, ())  # which also keeps the forwards until then
         assert process.stdout is not None
         line = process.stdout.readline()
         match = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
         if match is None:
-            _end(process)
+            process.communicate()
             raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
         return process, f"http://127.0.0.1:{match[1]}"
-
-
-def _end(process: Popen[str]) -> None:
-    process.communicate()  # which closes its input
 
 
 def _host(address: str) -> str:

@@ -118,11 +118,11 @@ def fetch(
 class LocalServer:
     """A Gunicorn server on this machine; `pid` is that of Gunicorn's master, and the session id of all processes."""
 
-    def __init__(self, model: Path, workers: int, process: ServerProcess, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, model: Path, workers: int, process: ServerProcess, url: str) -> None:
         self.model = model
         self.workers = workers
-        self.url = _url(host, port)
-        self.urls = [self.url]  # one, since the workers share a port
+        self.url = url
+        self.urls = [url]  # one, since the workers share a port
         self.pid = process.process.pid
         self.log = process.log
         self._process = process
@@ -239,17 +239,13 @@ def serve_on(
         command += ["--bind", f"fd://{listener.fileno()}", "server:app"]
         fds = (listener.fileno(), lifeline)
         host, port = listener.getsockname()[:2]
+        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound to here
+        url = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
         with server_process("The server", command, environment, pass_fds=fds) as process:
             listener.close()  # this copy would keep the port open after the server's end
-            server = LocalServer(model, count, process, port, host)
+            server = LocalServer(model, count, process, url)
             server.wait_until_ready(timeout_s)
             yield server
     finally:
         os.close(kept)
         os.close(lifeline)
-
-
-def _url(host: str, port: int) -> str:
-    """Where this machine reaches what listens there."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound to here
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import math
 import os
 import socket
 from contextlib import suppress
-from functools import reduce
 from typing import Any
+
+import numpy as np
 
 from ruo.deploy.local import BACKLOG, LocalServer, fetch
 from ruo.errors import DeploymentError, printable
@@ -33,11 +35,12 @@ def holder(port: int) -> str:
     with suppress(ImportError):
         import psutil  # the extra `notebooks` brings it
 
-        with suppress(psutil.Error, OSError):
-            for connection in psutil.net_connections("tcp"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                    command = " ".join(psutil.Process(connection.pid).cmdline())
-                    return f"process {connection.pid} ({printable(command)[:60]})"
+        with suppress(psutil.Error, OSError, StopIteration):
+            connections = psutil.net_connections("tcp")
+            pid = next(
+                each.pid for each in connections if each.status == "LISTEN" and each.laddr.port == port and each.pid
+            )
+            return f"process {pid} ({printable(' '.join(psutil.Process(pid).cmdline()))[:60]})"
     return "another process"
 
 
@@ -64,11 +67,9 @@ def usage(server: LocalServer, token: str | None) -> str:
 
 def _example(name: str, inputs: list[dict[str, Any]]) -> str:
     """A request for one row of zeros where that is short, or else for the model's description."""
-    if len(inputs) == 1:
-        sizes = [max(1, size) for size in inputs[0]["shape"][1:]]
-        zero: Any = {"BYTES": "", "BOOL": False}.get(inputs[0]["datatype"], 0)
-        if reduce(lambda product, size: product * size, sizes, 1) <= _MOST_VALUES:
-            row = reduce(lambda inner, size: [inner] * size, reversed(sizes), zero)
-            body = json.dumps({"instances": [row]}, separators=(",", ":"))
-            return f"/v1/models/{name}:predict -d '{body}'"
-    return f"/v2/models/{name}"
+    shape = [1, *(max(1, size) for size in inputs[0]["shape"][1:])] if len(inputs) == 1 else []
+    if not shape or math.prod(shape) > _MOST_VALUES:
+        return f"/v2/models/{name}"
+    zero = {"BYTES": "", "BOOL": False}.get(inputs[0]["datatype"], 0)
+    body = json.dumps({"instances": np.full(shape, zero, object).tolist()}, separators=(",", ":"))
+    return f"/v1/models/{name}:predict -d '{body}'"

@@ -23,29 +23,22 @@ def exported_dtype(dtype: Any) -> str:
     return "float32" if name == "bfloat16" else name
 
 
-def input_names(keras: Any, loaded: Any) -> list[str]:
-    """The names of a Keras model's inputs: their keys where it takes a dict."""
-    return _names(keras, _nested(loaded, "input"), [tensor.name for tensor in loaded.inputs])
-
-
-def output_names(keras: Any, loaded: Any) -> list[str]:
-    """The names of a Keras model's outputs: their keys where it gives a dict; those of a layer that has two are numbered."""
-    # a Sequential model has one output, named after its last layer as in a functional model
-    names = getattr(loaded, "output_names", None) or [loaded.layers[-1].name]
-    return _names(keras, _nested(loaded, "output"), names)
+def tensor_names(keras: Any, loaded: Any, side: str) -> list[str]:
+    """The names of a Keras model's inputs or outputs: their keys where they are a dict; names that are not unique are numbered."""
+    names = [tensor.name for tensor in loaded.inputs]
+    if side == "output":
+        # a Sequential model has one output, named after its last layer as in a functional model
+        names = getattr(loaded, "output_names", None) or [loaded.layers[-1].name]
+    paths = [path for path, _ in keras.tree.flatten_with_path(_nested(loaded, side))]
+    keyed = [any(isinstance(part, str) for part in path) for path in paths]
+    names = [".".join(map(str, path)) if key else name for path, key, name in zip(paths, keyed, names, strict=True)]
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
 
 
 def _nested(loaded: Any, side: str) -> Any:
     """A model's tensors as it nests them, in a dict or a list; a Sequential model does not say."""
     tensors = getattr(loaded, f"{side}s")
     return getattr(loaded, side, tensors[0] if len(tensors) == 1 else tensors)
-
-
-def _names(keras: Any, struct: Any, own: list[str]) -> list[str]:
-    paths = [path for path, _ in keras.tree.flatten_with_path(struct)]
-    keyed = [any(isinstance(part, str) for part in path) for path in paths]
-    names = [".".join(map(str, path)) if key else name for path, key, name in zip(paths, keyed, own, strict=True)]
-    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
 
 
 def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
@@ -57,7 +50,7 @@ def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
         outputs: list[Any] = keras.tree.flatten(loaded(inputs, training=False))
         return outputs
 
-    names = output_names(keras, loaded)
+    names = tensor_names(keras, loaded, "output")
     if keras.backend.backend() == "openvino":
         return _compile_openvino(keras, loaded.inputs, forward, names, precision)
     return _call_graph(_trace_keras(keras, loaded, forward), names, loaded)
@@ -94,14 +87,11 @@ def _checked(names: Sequence[str], call: Function, careful: Function) -> Functio
 
 
 def _rows_not_finite(arrays: list[Array]) -> Array:
-    """Which rows hold NaN or Infinity; a single False if the sums of the arrays, which are faster, show that none does."""
+    """Which rows hold NaN or Infinity; a single False, which is found faster, if none does."""
     not_finite: Array = np.zeros((), np.bool_)
     for array in arrays:
-        if array.dtype.kind == "f":
-            with np.errstate(over="ignore", invalid="ignore"):
-                has_finite_sum = np.isfinite(array.sum())
-            if not has_finite_sum:
-                not_finite = not_finite | ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        if array.dtype.kind == "f" and not (is_finite := np.isfinite(array)).all():
+            not_finite = not_finite | ~is_finite.reshape(len(array), -1).all(axis=1)
     return not_finite
 
 

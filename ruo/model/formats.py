@@ -1,18 +1,65 @@
-"""What a model is on disk, told from its first bytes and its parts, and what other files are."""
+"""What a model is on disk, and in one sentence why a file is none, or why one cannot be loaded."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
 from ruo.errors import ModelError
+from ruo.model.keras2 import CONVERT
 
 SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
-UNREADABLE = "its file is cut off or damaged; copy it again."
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_DAMAGED = "its file is cut off or damaged; copy it again."
 _EXPORT = "save it as .keras, or export it as a SavedModel, with Keras"
-_KERAS2 = (
-    "Keras 2 (tf_keras) made it, whose .keras files Keras 3 cannot read; load it with tf_keras and export it: "
-    'tf_keras.models.load_model("model.keras").export("folder") makes a SavedModel.'
+_WEIGHTS = "it holds weights only; save the whole model with model.save()."
+_ONNX = f"it is an ONNX model; {_EXPORT}."
+_KERAS2 = f"Keras 2 (tf_keras) made it, whose .keras files Keras 3 cannot read; {CONVERT.format('.keras')}"
+
+# What other programs write, by how the file begins.
+_FOREIGN = (
+    (rb"\s*version https://git-lfs", "it is a pointer of Git LFS and not the model; run: git lfs pull"),
+    (rb"(?i)\s*<(!doctype|html|\?xml|head)", "it is a web page; download the model's file itself."),
+    (rb".{4}TFL3", f"it is a model of TensorFlow Lite; {_EXPORT}."),
+    (rb"(?i)\x08.*onnx", _ONNX),
+    (rb"\x80[\x00-\x05]", "it is a pickle (scikit-learn, joblib), not a Keras model."),
+    (rb"x[\x01\x9c\xda]", "it is a compressed pickle (joblib), not a Keras model."),
+    (rb"\x1f\x8b|.{257}ustar", "it is an archive; unpack it first."),
+    (rb"\x93NUMPY", "it is an array of NumPy, not a model."),
+    (rb"\s*\{", f"it is JSON and has no weights; {_EXPORT}."),
+)
+
+_CLASS = (
+    r'it needs the {0} "{1}", which is not one of Keras; name the module that defines it in MODEL_MODULES '
+    "(with RUO_TRUST_MODEL=1), or export the model as a SavedModel."
+)
+_OPERATION = (
+    "it needs the operation {0}, which this TensorFlow does not have; name what defines it in MODEL_MODULES "
+    "(with RUO_TRUST_MODEL=1), or export the model without it."
+)
+_LAMBDA = "it has a Lambda layer, which is code of its author; set RUO_TRUST_MODEL=1 if you trust the author."
+_BACKEND = "it works with Keras' backend {0} only; set KERAS_BACKEND to it, or export the model as a SavedModel."
+_INCOMPLETE = "its folder variables/ is missing or incomplete; copy the whole folder."
+_DAMAGE = (
+    r"[Tt]runcated file|[Bb]ad symbol table|Unable to (synchronously )?open|BadZipFile|[Bb]ad CRC|zip file|Read less bytes"
+    r"|Error -?\d+ while decompressing|Can't (synchronously )?read"
+)
+# What an error of Keras or TensorFlow has in it, and the sentence for it.
+_ERRORS = (
+    (r"Python lambda|safe_mode", _LAMBDA),
+    (r"JSONDecodeError", "its config.json is damaged; save the model again."),
+    (r"Could not deserialize ()'[\w.]*?(\w+)' because", _CLASS),
+    (r"Could not (?:locate|deserialize) (\w+) '(?:\w+>)?([\w.]+)'", _CLASS),
+    (r"Unknown ()(?:layer|class|object|\w+ function): '?([\w.]+)'?", _CLASS),
+    (r"Could not interpret (\w+)(?: \w+)? identifier: (\w+)", _CLASS),
+    (r"requires? (?:the )?`?(TensorFlow|JAX|PyTorch|Torch)`? backend", _BACKEND),
+    (_DAMAGE, _DAMAGED),
+    (r"variables/variables|[Vv]ariables file", _INCOMPLETE),
+    (r"Op type not registered '(\w+)'", _OPERATION),
+    (
+        r"^DecodeError|[Cc]annot parse file|Error parsing message",
+        "its saved_model.pb is cut off or damaged; copy it again.",
+    ),
 )
 
 
@@ -39,66 +86,32 @@ def refuse_foreign(path: Path) -> None:
         return
     with path.open("rb") as file:
         head = file.read(4096)
-    reason = _foreign(path, head)
-    if reason is None and path.suffix == ".keras":
-        reason = _not_keras(path, head)
-    elif reason is None and path.suffix in SUFFIXES:
-        reason = _not_hdf5(path, head)
-    if reason is None and path.suffix not in SUFFIXES:
-        reason = "it must end in .keras or .h5, or be a SavedModel directory."
-    if reason is not None:
+    if reason := _foreign(path, head):
+        raise ModelError(reason)
+    if path.suffix not in SUFFIXES:
+        raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
+    if reason := _not_keras(path, head) if path.suffix == ".keras" else _not_hdf5(path, head):
         raise ModelError(reason)
 
 
 def _foreign(path: Path, head: bytes) -> str | None:
-    """What other programs write, by the beginning of the file."""
-    begin = head.lstrip().lower()
-    kinds = (
-        (not head and path.suffix in SUFFIXES, "the file is empty; copy it again."),
-        (
-            begin.startswith(b"version https://git-lfs"),
-            "it is a pointer of Git LFS and not the model; run: git lfs pull",
-        ),
-        (
-            begin.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")),
-            "it is a web page; download the model's file itself.",
-        ),
-        (head[4:8] == b"TFL3", f"it is a model of TensorFlow Lite; {_EXPORT}."),
-        (
-            path.suffix == ".onnx" or (head[:1] == b"\x08" and b"onnx" in head.lower()),
-            f"it is an ONNX model; {_EXPORT}.",
-        ),
-        (head[:1] == b"\x80" and head[1:2] <= b"\x05", "it is a pickle (scikit-learn, joblib), not a Keras model."),
-        (head[:2] in (b"x\x9c", b"x\x01", b"x\xda"), "it is a compressed pickle (joblib), not a Keras model."),
-        (head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar", "it is an archive; unpack it first."),
-        (head[:6] == b"\x93NUMPY", "it is an array of NumPy, not a model."),
-        (is_weights(path), "it holds weights only; save the whole model with model.save()."),
-        (path.suffix == ".pb", "it is a part of a SavedModel; give the folder that it is in."),
-        (begin.startswith(b"{"), f"it is JSON and has no weights; {_EXPORT}."),
-    )
-    return next((reason for is_it, reason in kinds if is_it), None)
+    """What a file is that is no model at all."""
+    if not head and path.suffix in SUFFIXES:
+        return "the file is empty; copy it again."
+    if is_weights(path):
+        return _WEIGHTS
+    by_suffix = {".onnx": _ONNX, ".pb": "it is a part of a SavedModel; give the folder that it is in."}
+    by_begin = (reason for begin, reason in _FOREIGN if re.match(begin, head, re.DOTALL))
+    return by_suffix.get(path.suffix) or next(by_begin, None)
 
 
 def _not_keras(path: Path, head: bytes) -> str | None:
     if head.startswith(_HDF5):
         return "it is an HDF5 file; name it .h5."
     if not zipfile.is_zipfile(path):
-        return UNREADABLE if head[:2] == b"PK" else "it is not a .keras file; save the model with model.save()."
+        return _DAMAGED if head[:2] == b"PK" else "it is not a .keras file; save the model with model.save()."
     with zipfile.ZipFile(path) as file:
-        names = file.namelist()
-        metadata = json.loads(file.read("metadata.json")) if "metadata.json" in names else {}
-        kinds = (
-            (any(name.endswith("data.pkl") for name in names), f"it is a model of PyTorch; {_EXPORT}."),
-            ("config.json" in names, None),
-            (
-                any(name.endswith("/config.json") for name in names),
-                "its files are in a folder inside the archive; pack them without.",
-            ),
-            (True, "it has no config.json, so it holds weights at most; save the whole model with model.save()."),
-        )
-        reason = next(reason for is_it, reason in kinds if is_it)
-        is_old = str(metadata.get("keras_version", "")).startswith("2.")
-        return reason or (_KERAS2 if is_old else None) or (UNREADABLE if file.testzip() else None)
+        return _damaged_zip(file)
 
 
 def _not_hdf5(path: Path, head: bytes) -> str | None:
@@ -109,6 +122,32 @@ def _not_hdf5(path: Path, head: bytes) -> str | None:
     import h5py
 
     with h5py.File(path) as file:
-        if "model_config" not in file.attrs:
-            return "it holds weights only; save the whole model with model.save()."
-    return None
+        return None if "model_config" in file.attrs else _WEIGHTS
+
+
+def _damaged_zip(file: zipfile.ZipFile) -> str | None:
+    names = file.namelist()
+    if any(name.endswith("data.pkl") for name in names):
+        return f"it is a model of PyTorch; {_EXPORT}."
+    if "config.json" not in names:
+        if any(name.endswith("/config.json") for name in names):
+            return "its files are in a folder inside the archive; pack them without."
+        return "it has no config.json, so it holds weights at most; save the whole model with model.save()."
+    metadata = json.loads(file.read("metadata.json")) if "metadata.json" in names else {}
+    if str(metadata.get("keras_version", "")).startswith("2."):
+        return _KERAS2
+    return _DAMAGED if file.testzip() else None
+
+
+def reason_of(error: Exception, path: Path, origin: Path) -> str:
+    """One sentence: our own, or one for what is known, or else the cause, which Keras and TensorFlow put last."""
+    text = str(error).strip() or type(error).__name__
+    if not isinstance(error, ModelError):
+        last = text.rsplit("Exception encountered:", 1)[-1].strip()
+        for pattern, sentence in _ERRORS:
+            if found := re.search(pattern, f"{type(error).__name__}: {last}"):
+                return sentence.format(*(part or "class" for part in found.groups()))
+        # without configurations, which are as long as the model, and without TensorFlow's places in graphs
+        last = re.split(r"\s*(?:Full (?:object )?config|config=|\[\[\{\{)", last)[0]
+        text = " ".join(re.sub(r"\[Op:.*?\]|\{\{.*?\}\}", "", last).split())[:400].rstrip(" .:") + "."
+    return text.replace(str(path), str(origin))

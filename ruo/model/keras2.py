@@ -1,6 +1,7 @@
-"""Models that Keras 2 wrote to HDF5: Keras 3 reads them, except for a few arguments that it no longer knows."""
+"""Models that Keras 2 wrote: Keras 3 reads those in HDF5, except for a few arguments that it no longer knows."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,19 +11,16 @@ from typing import Any
 
 from ruo.errors import ModelError
 
-_RECURRENT = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
-_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-_SEPARATE = ("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
-# Each at Keras 2's default, with which a layer does the same as without it.
-_OLD_DEFAULTS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "time_major": (False, _RECURRENT),
-    "groups": (1, (*_TRANSPOSED, *_SEPARATE)),
-}
-_OF_TRAINING = (
-    "kernel_initializer",
-    "kernel_regularizer",
-    "kernel_constraint",
-)  # of a kernel that these layers do not have
+CONVERT = (
+    'load it with tf_keras and export it: tf_keras.models.load_model("model{}").export("folder") makes a SavedModel.'
+)
+# Arguments of layers at Keras 2's defaults, with which a layer does the same as without them. Those of a separable layer's
+# kernel, which it does not have, are for training: None stands for any value.
+_OLD_ARGUMENTS: tuple[tuple[str, str, Any], ...] = (
+    ("RNN|SimpleRNN|LSTM|GRU|ConvLSTM[123]D", "time_major", False),
+    ("Conv[123]DTranspose|(Depthwise|Separable)Conv[12]D", "groups", 1),
+    *(("SeparableConv[12]D", f"kernel_{what}", None) for what in ("initializer", "regularizer", "constraint")),
+)
 
 
 @contextmanager
@@ -37,11 +35,10 @@ def without_old_arguments(path: Path) -> Iterator[Path]:
         text, version = file.attrs["model_config"], str(file.attrs.get("keras_version", ""))
     if version.startswith("2") and "hard_sigmoid" in str(text):
         raise ModelError(
-            "it uses hard_sigmoid, which Keras 3 computes differently than Keras 2, which made it; load it with tf_keras "
-            'and export it: tf_keras.models.load_model("model.h5").export("folder") makes a SavedModel.'
+            f"it uses hard_sigmoid, which Keras 3 computes differently than Keras 2, which made it; {CONVERT.format('.h5')}"
         )
-    config = json.loads(text)
-    if not _drop(config):
+    config = json.loads(text, object_hook=_drop_old_arguments)
+    if config == json.loads(text):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
@@ -51,19 +48,10 @@ def without_old_arguments(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def _drop(value: Any) -> int:
-    """Remove the arguments from a configuration, in place; how many there were."""
-    if isinstance(value, list):
-        return sum(map(_drop, value))
-    if not isinstance(value, dict):
-        return 0
-    name, arguments = value.get("class_name"), value.get("config")
-    old: list[str] = []
-    if isinstance(arguments, dict):
-        for key, (default, layers) in _OLD_DEFAULTS.items():
-            if name in layers and arguments.get(key) == default:
-                old.append(key)
-        old += [key for key in _OF_TRAINING if name in ("SeparableConv1D", "SeparableConv2D") and key in arguments]
-        for key in old:
-            del arguments[key]
-    return len(old) + sum(map(_drop, value.values()))
+def _drop_old_arguments(layer: dict[str, Any]) -> dict[str, Any]:
+    name, arguments = layer.get("class_name"), layer.get("config")
+    if isinstance(name, str) and isinstance(arguments, dict):
+        for classes, argument, default in _OLD_ARGUMENTS:
+            if argument in arguments and default in (None, arguments[argument]) and re.fullmatch(classes, name):
+                del arguments[argument]
+    return layer

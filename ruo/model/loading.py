@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from ruo.errors import ModelError
-from ruo.model.compiled import compile_keras, compile_signature, exported_dtype, input_names, output_names
-from ruo.model.formats import is_saved_model, refuse_foreign
+from ruo.model.compiled import compile_keras, compile_signature, exported_dtype, tensor_names
+from ruo.model.formats import is_saved_model, reason_of, refuse_foreign
 from ruo.model.keras2 import without_old_arguments
-from ruo.model.reasons import reason_of
 from ruo.model.signature import BYTES_PER_CALL, ROWS_PER_CALL, Model, TensorSpec
 from ruo.wire import WireError
 from ruo.wire.messages import Array
@@ -23,7 +22,7 @@ from ruo.wire.messages import Array
 _SHORT_S = 0.05  # a call that takes no longer than this delays nobody
 _LENGTHS = (32, 64, 128, 256, 16, 8, 4, 2, 1)  # of inputs of any length, until one is right for the model's windows
 
-Run = Callable[[Model, list[Array]], object]
+Run = Callable[[Model, list[Array]], tuple[list[Array], float]]  # with the seconds that it waited
 
 
 def load_model(
@@ -31,7 +30,7 @@ def load_model(
     trusted: bool = False,
     origin: Path | None = None,
     precision: str = "f32",
-    run: Run = lambda model, arrays: model.run(arrays),
+    run: Run = lambda model, arrays: (model.run(arrays), 0.0),
     modules: str = "",
     signature: str = "",
 ) -> Model:
@@ -77,9 +76,8 @@ def _load_keras(path: Path, precision: str, trusted: bool, custom_objects: Mappi
         loaded = keras.saving.load_model(readable, custom_objects, compile=False, safe_mode=not trusted)
     if not getattr(loaded, "inputs", None):
         raise ModelError("it has no input shape; build it before it is saved, or export it as a SavedModel.")
-    inputs = _specs(zip(input_names(keras, loaded), loaded.inputs, strict=True))
-    outputs = _specs(zip(output_names(keras, loaded), loaded.outputs, strict=True))
-    _require_free_rows(inputs)
+    inputs = _inputs(zip(tensor_names(keras, loaded, "input"), loaded.inputs, strict=True))
+    outputs = _specs(zip(tensor_names(keras, loaded, "output"), loaded.outputs, strict=True))
     if stateful := [layer.name for layer in loaded.layers if getattr(layer, "stateful", False)]:
         raise ModelError(f'its layer "{stateful[0]}" is stateful, so that a row would depend on other requests.')
     backend = keras.backend.backend()
@@ -97,38 +95,41 @@ def _load_saved_model(path: Path, wanted: str) -> Model:
     # TensorFlow names its default signature "serving_default", Keras' export "serve"
     preferred = [wanted] if wanted else ["serving_default", "serve", *(names if len(names) == 1 else [])]
     name = next((name for name in preferred if name in names), None)
+    if not names:
+        raise ModelError("it has no signature; export it with model.export().")
     if name is None:
-        known = f"it has the signatures {', '.join(names)}" if names else "it has no signature"
-        lacks = f", not {wanted}; set MODEL_SIGNATURE to one of them." if wanted else "; name one in MODEL_SIGNATURE."
-        raise ModelError(known + (lacks if names else "; export it with model.export()."))
+        cure = f"not {wanted}; set MODEL_SIGNATURE to one of them." if wanted else "name one in MODEL_SIGNATURE."
+        raise ModelError(f"it has the signatures {', '.join(names)}; {cure}")
     signature = loaded.signatures[name]
-    inputs = _specs(signature.structured_input_signature[1].items())
-    _require_free_rows(inputs)
+    inputs = _inputs(signature.structured_input_signature[1].items())
     outputs = _specs(signature.structured_outputs.items())
     function = compile_signature(signature, loaded)
     return Model("tensorflow_savedmodel", inputs, outputs, function, signature=name)
 
 
 def _specs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
-    return [_spec(name, tensor) for name, tensor in tensors]
+    specs = []
+    for name, tensor in tensors:
+        if getattr(tensor.shape, "rank", 0) is None:
+            raise ModelError(
+                f'its tensor "{name}" may have any number of dimensions; export it with an input_signature.'
+            )
+        kind = exported_dtype(tensor.dtype)
+        shape = tuple(-1 if size is None else int(size) for size in tensor.shape)
+        specs.append(TensorSpec(name, np.dtype(object if kind == "string" else kind), shape))
+    return specs
 
 
-def _spec(name: str, tensor: Any) -> TensorSpec:
-    kind = exported_dtype(tensor.dtype)
-    if getattr(tensor.shape, "rank", 0) is None:
-        raise ModelError(f'its tensor "{name}" may have any number of dimensions; export it with an input_signature.')
-    dtype = np.dtype(object if kind == "string" else kind)
-    return TensorSpec(name, dtype, tuple(-1 if size is None else int(size) for size in tensor.shape))
-
-
-def _require_free_rows(inputs: list[TensorSpec]) -> None:
-    for name, _, shape in inputs:
+def _inputs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
+    """Their specs; each must take any number of rows."""
+    specs = _specs(tensors)
+    for name, _, shape in specs:
         if not shape:
             raise ModelError(f'its input "{name}" is a single value and has no rows.')
         if shape[0] != -1:
-            raise ModelError(
-                f'its input "{name}" takes exactly {shape[0]} rows; build it with any number of rows (batch_size=None).'
-            )
+            cure = "build it with any number of rows (batch_size=None)."
+            raise ModelError(f'its input "{name}" takes exactly {shape[0]} rows; {cure}')
+    return specs
 
 
 def _warm_up(model: Model, run: Run) -> Model:
@@ -146,21 +147,21 @@ def _warm_up(model: Model, run: Run) -> Model:
 
 def _measure(model: Model, length: int, run: Run) -> Model:
     """The model with its bytes per call: more rows as long as a call is short, or each row takes less than before."""
-    seconds: list[float] = []
 
-    def timed(arrays: list[Array]) -> list[Array]:
-        began = time.perf_counter()
-        outputs = model.run(arrays)
-        seconds.append(time.perf_counter() - began)
-        return outputs
+    def blank(rows: int) -> list[Array]:
+        shapes = [[rows, *(length if size == -1 else size for size in spec.shape[1:])] for spec in model.inputs]
+        kinds = [(b"" if spec.dtype == object else 0, spec.dtype) for spec in model.inputs]
+        return [np.full(shape, *kind) for shape, kind in zip(shapes, kinds, strict=True)]
 
     def cost_of(rows: int) -> float:
+        seconds = []
         for _ in range(2):  # the first of a size is slower
-            run(trial, _blank(model, rows, length))
-        return min(seconds[-2:])
+            began = time.perf_counter()
+            _, waited = run(model, blank(rows))
+            seconds.append(time.perf_counter() - began - waited)
+        return min(seconds)
 
-    trial = replace(model, run=timed)
-    row_bytes = max(1, sum(array.nbytes for array in _blank(model, 1, length)))
+    row_bytes = max(1, sum(array.nbytes for array in blank(1)))
     rows, cost, most = 1, cost_of(1), max(1, min(ROWS_PER_CALL, BYTES_PER_CALL // row_bytes))
     while rows < most:
         more = min(4 * rows, most)
@@ -169,28 +170,14 @@ def _measure(model: Model, length: int, run: Run) -> Model:
             break
         rows, cost = more, longer
     measured = replace(model, call_bytes=rows * row_bytes)
-    run(measured, _blank(model, rows, length))
+    run(measured, blank(rows))
     return measured
 
 
-def _blank(model: Model, rows: int, length: int) -> list[Array]:
-    shapes = [(rows, *(length if size == -1 else size for size in spec.shape[1:])) for spec in model.inputs]
-    fill = [b"" if spec.dtype == object else 0 for spec in model.inputs]
-    specs = zip(shapes, fill, model.inputs, strict=True)
-    return [np.full(shape, value, spec.dtype) for shape, value, spec in specs]
-
-
 if __name__ == "__main__":
-    settings = {
-        name: os.environ.get(name.upper(), "") for name in ("model_modules", "model_signature", "ruo_trust_model")
-    }
+    trusted = os.environ.get("RUO_TRUST_MODEL", "").lower() in ("1", "true", "yes", "on")
+    modules, signature = (os.environ.get(name, "") for name in ("MODEL_MODULES", "MODEL_SIGNATURE"))
     try:
-        load_model(
-            Path(sys.argv[1]),
-            trusted=settings.pop("ruo_trust_model") in ("1", "true", "yes", "on"),
-            origin=Path(sys.argv[2]),
-            modules=settings["model_modules"],
-            signature=settings["model_signature"],
-        )
+        load_model(Path(sys.argv[1]), trusted, Path(sys.argv[2]), modules=modules, signature=signature)
     except ModelError as error:
         sys.exit(str(error))

@@ -21,11 +21,11 @@ from ruo.provenance import fingerprint
 MANIFEST = "MANIFEST.json"
 
 
-def publish(model: Any, store: str | os.PathLike[str], check: bool = False) -> str:
+def publish(model: Any, store: str | os.PathLike[str], check: bool = True) -> str:
     """Add a model to a store as its newest version and return the version's number, "1" for the first.
 
-    `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``. With
-    `check` it has to load and answer first, as in a server with these environment variables, in a process of its own.
+    `model` is a ``.keras`` or ``.h5`` file, a SavedModel directory, or a Keras model, which is saved as ``.keras``. Unless
+    `check` is False, it is loaded and tried first, as by a server with these environment variables, in another process.
 
     Examples
     --------
@@ -63,16 +63,13 @@ def version_folders(store: Path) -> list[Path]:
 
 
 def _try(copy: Path, origin: str) -> None:
-    command = [sys.executable, "-m", "ruo.model.loading", str(copy), origin]
-    home = str(Path(__file__).parents[2])
-    paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "ruo.model.loading", str(copy), origin]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [
-            f"{origin} cannot be loaded: its process ended by {done.returncode}."
-        ]
-        raise ModelError(lines[-1])
+        ended = f"{origin} cannot be loaded: its process ended by {done.returncode}."
+        raise ModelError((done.stderr.strip() or ended).splitlines()[-1])
 
 
 def _copy(model: Any, folder: Path) -> Path:
@@ -88,17 +85,17 @@ def _copy(model: Any, folder: Path) -> Path:
 
 
 def _rename(folder: Path, store: Path) -> str:
-    number = max([0, *(int(path.name) for path in version_folders(store))]) + 1
+    number = max((int(path.name) for path in version_folders(store)), default=0)
     while True:
+        version = store / str(number := number + 1)
         try:
-            folder.rename(store / str(number))
+            folder.rename(version)
         except OSError:
-            if not (store / str(number)).exists():
+            if not version.exists():  # else another process has just published this number
                 raise
-            number += 1  # another process has just published this number
         else:
             _flush(store)
-            return str(number)
+            return version.name
 
 
 def _flush(path: Path) -> None:

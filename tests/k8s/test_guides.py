@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ruo.__main__ import main
+from tests.k8s.conftest import COMPONENTS, OVERLAYS
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "k8s").rglob("README.md"))
@@ -23,13 +24,7 @@ def test_paths_are_there(guide):
 def test_every_folder_is_on_the_map():
     """The first guide names every overlay and component, and no other."""
     text = (ROOT / "k8s" / "README.md").read_text()
-    there = {
-        f"{kind}/{path.parent.name}"
-        for kind in ("overlays", "components")
-        for path in ROOT.glob(f"k8s/{kind}/*/kustomization.yaml")
-    }
-
-    assert there == set(re.findall(r"^((?:overlays|components)/[a-z-]+)", text, re.MULTILINE))
+    assert {*OVERLAYS, *COMPONENTS} == set(re.findall(r"^((?:overlays|components)/[a-z-]+)", text, re.MULTILINE))
 
 
 def test_its_commands_are_ruos():
@@ -41,10 +36,8 @@ def test_its_commands_are_ruos():
 
 def test_names_are_those_of_the_manifests(render):
     """What kubectl is told to look at, by kind and name, is what the manifests make."""
-    made = [
-        each for folder in ("overlays/faculty", "jobs/score", "jobs/merge", "jobs/measure") for each in render(folder)
-    ]
-    names = {(each["kind"].lower(), each["metadata"]["name"]) for each in made}
+    folders = ("overlays/faculty", "jobs/score", "jobs/merge", "jobs/measure")
+    names = {(each["kind"].lower(), each["metadata"]["name"]) for folder in folders for each in render(folder)}
     used = set(re.findall(r"\b(deployment|service|job)/([a-z-]+)", EVERYTHING))
 
     assert len(used) >= 4

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from server.metrics import Metrics
-from tests.k8s.conftest import amount, lets, matches
+from tests.k8s.conftest import COMPONENTS, OVERLAYS, amount, lets, matches
 
 ROOT = Path(__file__).parents[2]
 SERVER = {"app.kubernetes.io/name": "ruo", "app.kubernetes.io/component": "server"}
@@ -38,9 +38,6 @@ def test_services_and_probes_find_pods_and_port(server):
     assert list(ports.values()) == [port["port"] for port in services["ruo-headless"]["ports"]]
 
 
-AUTOSCALED = ["overlays/faculty", "components/autoscaling", "components/autoscaling-requests"]
-
-
 def test_pods_are_spread_by_what_is_there(server):
     """Where pods are spread over nodes, it is a wish, by a label that every node has, and it counts the server's pods."""
     deployment, pod, _ = server.server()
@@ -68,7 +65,6 @@ def test_the_budget_lets_a_drain_and_a_rollout_go_on(server):
 
 def test_no_manifest_says_how_many(server):
     """No Deployment has replicas of its own: an autoscaler that is added later would find one that has fallen to 1."""
-    assert len(server.all("HorizontalPodAutoscaler")) <= 1
     assert "replicas" not in server.server()[0]
 
 
@@ -83,33 +79,24 @@ def test_what_is_deleted_takes_nothing_else_with_it(render):
     assert sum(map(len, names)) == len(set().union(*names))
 
 
-def test_every_autoscaled_folder_is_tested(render):
-    """The folders of the next tests are those that have an autoscaler."""
-    folders = ["overlays/local", "overlays/faculty"] + [
-        f"components/{path.parent.name}" for path in ROOT.glob("k8s/components/*/kustomization.yaml")
-    ]
-
-    assert sorted(AUTOSCALED) == sorted(each for each in folders if render(each).all("HorizontalPodAutoscaler"))
-
-
-@pytest.mark.parametrize("folder", AUTOSCALED)
+@pytest.mark.parametrize("folder", [*OVERLAYS, *COMPONENTS])
 def test_the_autoscaler_can_act(render, folder):
     """It points at the Deployment, whose containers say what a percentage of CPU is of, and is slow to take away."""
     objects = render(folder)
-    scaler = objects.one("HorizontalPodAutoscaler")["spec"]
-    target, behaviour = scaler["scaleTargetRef"], scaler["behavior"]
-    deployment = objects.one(target["kind"], target["name"])
-
-    assert deployment["apiVersion"] == target["apiVersion"]
-    assert (2, 10) == (scaler["minReplicas"], scaler["maxReplicas"])
-    for metric in scaler["metrics"]:
-        if metric["type"] == "Resource":
-            for container in deployment["spec"]["template"]["spec"]["containers"]:
-                assert metric["resource"]["name"] in container["resources"]["requests"]
-    assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 300
-    assert [{"type": "Pods", "value": 1, "periodSeconds": 60}] == behaviour["scaleDown"]["policies"]
-    assert behaviour["scaleUp"]["stabilizationWindowSeconds"] < 60
-    assert max(policy["value"] for policy in behaviour["scaleUp"]["policies"] if policy["type"] == "Pods") > 1
+    scalers = [each["spec"] for each in objects.all("HorizontalPodAutoscaler")]
+    assert len(scalers) == (folder == "overlays/faculty" or "autoscaling" in folder)
+    for scaler in scalers:
+        target, behaviour = scaler["scaleTargetRef"], scaler["behavior"]
+        deployment = objects.one(target["kind"], target["name"])
+        assert deployment["apiVersion"] == target["apiVersion"]
+        assert (2, 10) == (scaler["minReplicas"], scaler["maxReplicas"])
+        asked = {metric["resource"]["name"] for metric in scaler["metrics"] if metric["type"] == "Resource"}
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            assert asked <= set(container["resources"]["requests"])
+        assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 300
+        assert [{"type": "Pods", "value": 1, "periodSeconds": 60}] == behaviour["scaleDown"]["policies"]
+        assert behaviour["scaleUp"]["stabilizationWindowSeconds"] < 60
+        assert max(policy["value"] for policy in behaviour["scaleUp"]["policies"] if policy["type"] == "Pods") > 1
 
 
 def test_the_metric_of_the_autoscaler_is_one_of_ours(render):
@@ -195,12 +182,8 @@ def test_only_the_measuring_pod_reaches_kubernetes(render):
     policies = [*render("overlays/local").all("NetworkPolicy"), *objects.all("NetworkPolicy")]
     policies += render("jobs/score").all("NetworkPolicy")
 
-    for peer, port in (
-        (STRANGERS[0], 6443),
-        (STRANGERS[1], 443),
-        ({"namespace": "ruo", "pod": SERVER}, 8000),
-        (DNS, 53),
-    ):
+    servers = {"namespace": "ruo", "pod": SERVER}
+    for peer, port in ((STRANGERS[0], 6443), (STRANGERS[1], 443), (servers, 8000), (DNS, 53)):
         assert lets(policies, "Egress", labels, peer, port)
         assert not lets(policies, "Ingress", labels, peer, port)
     assert not lets(policies, "Egress", labels, STRANGERS[1], 80)
@@ -223,11 +206,8 @@ def test_who_measures_may_do_what_scaling_takes(render):
 
     assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
     assert "ruo" == subject["namespace"]
-    assert {
-        "deployments": ["ruo-server"],
-        "deployments/scale": ["ruo-server"],
-        "horizontalpodautoscalers": None,
-    } == changes
+    ours = ["ruo-server"]
+    assert {"deployments": ours, "deployments/scale": ours, "horizontalpodautoscalers": None} == changes
     assert {("deployments", "get"), ("pods", "list"), ("services", "list"), ("endpointslices", "list")} <= set(rights)
 
 

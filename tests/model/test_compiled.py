@@ -59,6 +59,14 @@ def test_a_row_that_is_not_finite_gives_nan_and_leaves_the_others_alone(keras, c
     np.testing.assert_array_equal(np.delete(predictions, odd, axis=0), np.delete(expected, odd, axis=0))
 
 
+def test_half_precision_is_exact_to_two_digits(keras):
+    """Where bfloat16 is asked for, which only OpenVINO heeds."""
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax")])
+    rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    exact, rough = (compile_keras(keras, model, precision)([rows])[0] for precision in ("f32", "bf16"))
+    np.testing.assert_allclose(rough, exact, atol=0.05)
+
+
 PASSED_ON = {
     "identity": lambda layers: layers.Identity(),
     "dropout": lambda layers: layers.Dropout(0.5),

@@ -33,7 +33,7 @@ def gunicorn(model, *options, config=("-c", str(CONFIG)), before=(), bind=None, 
     command = [*before, sys.executable, "-m", "gunicorn", *config, "-b", address, *options, "server:app"]
     given = {"KERAS_BACKEND": "openvino", "PYTHONPATH": str(HOME), "MODEL_PATH": str(model), "WEB_CONCURRENCY": "1"}
     with server_process("The server", command, {**os.environ, **given, **settings}) as process:
-        yield LocalServer(model, int(settings.get("WEB_CONCURRENCY", 1)), process, port)
+        yield LocalServer(model, int(settings.get("WEB_CONCURRENCY", 1)), process, f"http://127.0.0.1:{port}")
 
 
 def free_port():

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from ruo.wire import v2
-from tests.server.asking import INFER, RAW, message
+from tests.server.asking import INFER, message
 
 V1_PREDICT = "/v1/models/model:predict"
 
@@ -159,17 +159,6 @@ def test_two_inputs_by_row_and_by_column(two):
     by_column = two.post(V1_PREDICT, json={"inputs": columns}).json["outputs"]
     assert sorted(by_column) == ["left", "right"]
     assert [row["right"] for row in by_row] == by_column["right"]
-
-
-def test_an_image_of_four_dimensions(make_app):
-    """Tensors of rank four go through V2 and V1, and flat rows fill them on the paper's wire."""
-    image = make_app("image")
-    pixels = np.arange(32, dtype="f4").reshape(2, 4, 4, 1)
-    by_v2 = np.reshape(image.post(INFER, data=pixels.tobytes(), headers={**RAW, "X": "1"}).data[-16:], -1)
-    by_v1 = image.post(V1_PREDICT, json={"instances": pixels.tolist()}).json["predictions"]
-    by_paper = image.post("/test", json=json.dumps(pixels.reshape(2, 16).tolist())).json
-    assert by_v1 == by_paper
-    np.testing.assert_allclose(np.frombuffer(by_v2.item(), "f4").reshape(2, 2), by_v1, rtol=1e-6)
 
 
 def test_content_type_is_never_asked_for(client, rows):
@@ -339,3 +328,39 @@ def test_the_wires_without_binary_tensors_take_no_heed_of_their_header(client, r
     for wire, path in (("v1", V1_PREDICT), ("paper", "/test")):
         data, headers = message(wire, x=rows)
         assert client.post(path, data=data, headers={**headers, v2.HEADER_LENGTH: length}).status_code == 200
+
+
+# --- pages of others, and text
+
+
+def test_a_page_of_a_named_origin_may_ask(make_app):
+    """With its preflight, which has no token; and no other page."""
+    client = make_app(CORS_ORIGINS="https://a.example, https://b.example", RUO_TOKEN="secret")
+    for method, status in (("OPTIONS", 204), ("GET", 401)):
+        answer = client.open("/v2/models", method=method, headers={"Origin": "https://b.example"})
+        assert answer.status_code == status
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://b.example"
+        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    other = client.get("/v2/health/live", headers={"Origin": "https://c.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
+    assert make_app().options("/v2/models").status_code == 405
+
+
+def test_text_goes_in_and_out_as_v1_says(keras, make_app, tmp_path):
+    """Strings, bytes as base64, and the signature by its name or by an empty one."""
+    words = keras.layers.StringLookup(vocabulary=["red", "green"])
+    keras.Sequential([keras.Input((1,), name="word", dtype="string"), words]).save(tmp_path / "words.keras")
+    client = make_app(MODEL_PATH=tmp_path / "words.keras")
+    for signature in ("", "serving_default"):
+        for rows in (
+            [["green"], ["?"]],
+            [{"word": ["green"]}, {"word": ["?"]}],
+            [[{"b64": "Z3JlZW4="}], [{"b64": "Pw=="}]],
+        ):
+            body = {"instances": rows, "signature_name": signature}
+            assert client.post("/v1/models/model:predict", json=body).json == {"predictions": [[2], [0]]}
+    assert client.get("/v2/models").json == {"models": ["model"]}
+    assert client.get("/v2/models/model").json["inputs"] == [{"name": "word", "datatype": "BYTES", "shape": [-1, 1]}]
+    assert json.dumps(client.get("/v2/models/model/config").json["input"]).count("TYPE_STRING") == 1
+    refused = client.post("/v1/models/model:predict", json={"instances": [[1.5]]})
+    assert (refused.status_code, "takes text" in refused.json["error"]) == (400, True)

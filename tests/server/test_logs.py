@@ -72,14 +72,7 @@ FORGED = ["/a%0a[2000-01-01]%20[1]%20[INFO]%20FORGED", "/a%1b[31mred", "/a%e2%80
 
 def test_nobody_writes_a_line_of_their_own(models):
     """Line breaks and escapes, in a path, a header or instead of a head, are shown as such in every line of the log."""
-    options = [
-        "--access-logfile",
-        "-",
-        "--log-level",
-        "debug",
-        "--access-logformat",
-        "ACCESS %(U)s %(a)s %({x-evil}i)s",
-    ]
+    options = ["--access-logfile=-", "--log-level=debug", "--access-logformat=ACCESS %(U)s %(a)s %({x-evil}i)s"]
     heads = [f"POST {path} HTTP/1.1\r\nHost: a\r\nX-Evil: \x9b31m\r\nContent-Length: 0\r\n\r\n" for path in FORGED]
     heads += ["GET /\x1b[31m\x9b HTTP/1.1\r\n\r\n", "\x1b[31m\n\nFORGED\r\n\r\n", "GET / HTTP/9.\x1b\r\n\r\n"]
     with gunicorn(models["mlp"], *options) as running:

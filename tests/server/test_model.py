@@ -9,7 +9,7 @@ import pytest
 from ruo.errors import ModelError
 from ruo.model.compiled import compile_keras
 from ruo.model.loading import load_model
-from ruo.model.signature import ROWS_PER_CALL, TensorSpec, decode_raw
+from ruo.model.signature import ROWS_PER_CALL, Model, TensorSpec, decode_raw
 from ruo.wire import ONLY, WireError
 from server.scheduler import Scheduler
 
@@ -102,22 +102,6 @@ def test_every_call_of_a_request_has_one_row_for_each_row(tmp_path):
     assert refusal.value.status == 500
 
 
-def test_values_that_a_model_cannot_compute_are_the_clients_fault(keras, make_app, tmp_path, caplog):
-    """An index that an embedding does not have: 400 in JSON with the runtime's reason, and no traceback in the log."""
-    path = tmp_path / "embedding.keras"
-    keras.Sequential([keras.Input((2,), name="x", dtype="int32"), keras.layers.Embedding(10, 1)]).save(path)
-    client = make_app(MODEL_PATH=path)
-    for url, body in (
-        ("/v1/models/model:predict", {"instances": [[1, 10]]}),
-        ("/v2/models/model/infer", {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "INT32", "data": [1, 10]}]}),
-    ):
-        answer = client.post(url, json=body)
-        assert answer.status_code == 400
-        assert "[0,1] = 10 is not in [0, 10)" in answer.json["error"]
-        assert not {"{{", "/", "Op:"} & set(answer.json["error"].split())
-    assert not [record for record in caplog.records if record.exc_info]
-
-
 def test_a_model_that_mends_nan_gets_to_do_so(keras, tmp_path):
     """Operation by operation: a number where Keras says so, in rows of several calls."""
     inputs = keras.Input((4,))
@@ -151,30 +135,6 @@ def test_what_calls_change_is_not_frozen(keras):
     assert not np.array_equal(function([rows])[0], function([rows])[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "trusted", "says"),
-    [
-        ("mlp.h5", False, "RUO_TRUST_MODEL=1"),
-        ("saved", False, "RUO_TRUST_MODEL=1"),
-        ("broken", False, "/models/original.keras cannot be loaded"),
-        ("code.keras", False, "RUO_TRUST_MODEL=1"),
-        ("unbuilt.keras", False, "build it"),
-        ("model.txt", True, "must end in"),
-        ("empty", True, "saved_model.pb"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*not yet been built")
-def test_what_cannot_be_loaded_is_a_model_error(keras, models, tmp_path, name, trusted, says):
-    """What can run code without being trusted, and what is no model, are refused by the name that a user knows."""
-    layers = keras.layers
-    keras.Sequential([keras.Input((1,)), layers.Lambda(lambda t: t + 1)]).save(tmp_path / "code.keras")
-    keras.Sequential([layers.Dense(2)]).save(tmp_path / "unbuilt.keras")
-    (tmp_path / "model.txt").touch()
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=says):
-        load_model(models.get(name, tmp_path / name), trusted, origin=tmp_path / "models" / "original.keras")
-
-
 def test_tensors_are_described(mlp, two):
     """Names, datatypes and shapes are those that the model was built with; the rows are free."""
     assert mlp.inputs == [TensorSpec("x", np.dtype("f4"), (-1, 8))]
@@ -202,11 +162,7 @@ def test_a_number_too_large_for_float32_is_infinity(two):
 @pytest.mark.parametrize(
     ("name", "tensors", "says"),
     [
-        ("mlp", {"x": np.zeros(8)}, "model takes"),
-        ("mlp", {"x": np.zeros((2, 7))}, "[2, 7]"),
         ("mlp", {"x": np.zeros((2, 2, 4))}, "[2, 2, 4]"),
-        ("mlp", {"x": np.zeros(())}, "single number"),
-        ("mlp", {"z": np.zeros((2, 8))}, 'no input "z"'),
         ("mlp", {"x": np.zeros((2, 8)), "z": np.zeros((2, 8))}, 'no input "z"'),
         ("mlp", {}, '"x" is missing'),
         ("image", {ONLY: np.zeros((4, 8))}, "takes"),
@@ -216,7 +172,7 @@ def test_a_number_too_large_for_float32_is_infinity(two):
     ],
 )
 def test_what_does_not_fit_is_named(models, name, tensors, says):
-    """A wrong shape, name or value is refused with a sentence that says what the model takes; nothing is rounded."""
+    """Beside what test_application.py sends: the sentence says what the model takes; nothing is rounded."""
     with pytest.raises(WireError) as refusal:
         load_model(models[name]).fit(tensors)
     assert says in str(refusal.value)
@@ -248,10 +204,8 @@ def test_raw_bytes_are_rows():
             decode_raw(wrong, spec)
 
 
-def test_half_precision_of_the_other_kind_is_widened(keras, tmp_path):
-    """A model whose output is bfloat16 answers float32, since neither numpy nor JSON has bfloat16."""
-    path = tmp_path / "mixed.keras"
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype="mixed_bfloat16")]).save(path)
-    model = load_model(path)
-    (outputs,) = predict(model, {ONLY: np.ones((1, 2))}).values()
-    assert outputs.dtype == model.outputs[0].dtype == np.float32
+@pytest.mark.parametrize(("shape", "rows"), [((8,), 2048), ((224, 224, 3), 27), ((4096, 4096), 1)])
+def test_a_call_takes_as_many_rows_as_fit(shape, rows):
+    """Of a table 2,048, of large images fewer, and always at least one."""
+    model = Model("any", [], [], run=lambda arrays: arrays)
+    assert model.rows_per_call([np.empty((5, *shape), np.float32)]) == rows

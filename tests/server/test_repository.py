@@ -1,5 +1,6 @@
 """Which model is the newest on disk, and the private copy of it."""
 
+import errno
 import json
 import shutil
 
@@ -18,12 +19,14 @@ def test_a_file_and_a_savedmodel_stand_for_themselves(models):
 
 
 def test_a_folder_with_one_model_is_that_model(models, tmp_path):
-    """A mounted folder that holds one model stands for it; with two or none, or where nothing is, it is refused."""
+    """Beside dot files and weights, a single model in a mounted folder stands for it; two, none or no folder are refused."""
     with pytest.raises(ModelError, match="MODEL_PATH"):
         newest(tmp_path / "gone")
     with pytest.raises(ModelError, match="no model in"):
         newest(tmp_path)
     shutil.copy(models["mlp"], tmp_path / "a.keras")
+    for name in ("._a.keras", ".b.keras", "a.weights.h5"):
+        (tmp_path / name).write_bytes(b"x")
     assert newest(tmp_path).path == tmp_path / "a.keras"
     shutil.copy(models["mlp"], tmp_path / "b.keras")
     with pytest.raises(ModelError, match="2 models in"):
@@ -33,7 +36,7 @@ def test_a_folder_with_one_model_is_that_model(models, tmp_path):
 def test_the_highest_number_is_the_newest(models, tmp_path):
     """Of a store's versions the highest number counts, as a number; what has another name is left alone."""
     for _ in range(10):
-        publish(models["mlp"], tmp_path)
+        publish(models["mlp"], tmp_path, check=False)
     (tmp_path / "99x").mkdir()
     found = newest(tmp_path)
     assert (found.version, found.path.name) == ("10", "model.keras")
@@ -55,7 +58,7 @@ def test_versions_made_by_hand_need_no_manifest(models, tmp_path):
 )
 def test_a_broken_manifest_is_refused(models, tmp_path, text):
     """A manifest that is no manifest, or that points out of its folder, makes the version unusable."""
-    publish(models["mlp"], tmp_path)
+    publish(models["mlp"], tmp_path, check=False)
     (tmp_path / "1" / MANIFEST).write_text(text)
     with pytest.raises(ModelError, match="publish"):
         newest(tmp_path)
@@ -63,7 +66,7 @@ def test_a_broken_manifest_is_refused(models, tmp_path, text):
 
 def test_the_copy_is_what_was_fingerprinted(models, tmp_path):
     """What is loaded is a private copy, which no later change of the original reaches."""
-    publish(models["mlp"], tmp_path)
+    publish(models["mlp"], tmp_path, check=False)
     with fetch(newest(tmp_path)) as (copy, sha256):
         (tmp_path / "1" / "model.keras").write_bytes(b"changed")
         assert copy.read_bytes() == models["mlp"].read_bytes()
@@ -91,3 +94,15 @@ def test_the_stamp_changes_when_any_file_does(models, tmp_path):
     shutil.copy2(path, tmp_path / "new")
     (tmp_path / "new").replace(path)
     assert newest(tmp_path / "saved").stamp != before
+
+
+@pytest.mark.parametrize("name", ["mlp", "saved"])
+def test_a_full_temporary_folder_is_named(models, monkeypatch, name):
+    """Since it is not the model that cannot be read."""
+
+    def fill(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr("shutil.copyfile", fill)
+    with pytest.raises(ModelError, match="no room in /.*TMPDIR"), fetch(newest(models[name])):
+        pass

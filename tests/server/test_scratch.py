@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,15 @@ def test_only_what_this_kind_of_server_left_is_removed(tmp_path, monkeypatch):
     names = {path.name for path in tmp_path.iterdir()} - {folder.name}
     assert names == {"ruo-model-other", "precious", "ruo-scratch-link", "ruo-scratch-file"}
     assert (tmp_path / "precious" / "inside").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("later_s", [0.3, *(pytest.param(0.2 * n, marks=pytest.mark.soak) for n in range(10))])
+def test_a_server_that_is_ended_while_it_starts_leaves_nothing(models, tmp_path, later_s):
+    """Neither a worker that has not heard of it, or that ends while it loads the model, nor a temporary folder."""
+    with gunicorn(models["mlp"], TMPDIR=str(tmp_path), WEB_CONCURRENCY="2") as started:
+        wait_for(lambda: b"Booting worker" in started.log.read_bytes())
+        time.sleep(later_s)
+        started._process.process.terminate()
+        assert started._process.process.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []

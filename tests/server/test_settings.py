@@ -39,10 +39,13 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
     [
         *(("BODY_TIMEOUT", value, "BODY_TIMEOUT=.*the default is 60") for value in ("many", "-1", "nan", "1.5x")),
         ("MODEL_PRECISION", "fp16", "MODEL_PRECISION='fp16' is neither f32, the default, nor bf16"),
+        ("MODEL_NAME", "a/b", "MODEL_NAME='a/b'"),
+        ("MODEL_NAME", "a:b", "MODEL_NAME='a:b'"),
+        ("MODEL_MODULES", "acme.layers", "RUO_TRUST_MODEL=1"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(monkeypatch, name, value, says):
-    """The error has the variable's name and its default; no word is taken for another."""
+    """The error has the variable's name and the cure: no word for another, no name that no address has, no untrusted code."""
     monkeypatch.setenv(name, value)
     with pytest.raises(RuoError, match=says):
         Settings.read()

@@ -51,18 +51,6 @@ def test_no_request_waits_while_a_worker_is_idle(slow):
         assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
 
 
-def test_probes_answer_while_all_workers_compute(slow):
-    """With every worker computing and requests waiting, each probe and the metrics answer within a second."""
-    with ThreadPoolExecutor(24) as pool:
-        work = [pool.submit(ask, slow.url + INFER, bytes(32) * 8000, RAW) for _ in range(16)]
-        paths = ["/v2/health/live", "/v2/health/ready", "/metrics", "/v2/models/model/ready"] * 5
-        probes = list(pool.map(lambda path: ask(slow.url + path), paths))
-        assert not all(each.done() for each in work)
-    assert {probe.status for probe in probes} == {200}
-    assert max(probe.seconds for probe in probes) < 1
-    assert {each.result().status for each in work} == {200}
-
-
 # --- the way of a connection, over every kind of socket
 
 

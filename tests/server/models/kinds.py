@@ -76,24 +76,14 @@ def _residual(keras, kl):
 
 def _merged(keras, kl):
     a, b = keras.Input((4,)), keras.Input((4,))
-    layers = [
-        kl.Add(),
-        kl.Multiply(),
-        kl.Subtract(),
-        kl.Maximum(),
-        kl.Minimum(),
-        kl.Average(),
-        kl.Concatenate(),
-        kl.Dot(1),
-    ]
-    return keras.Model([a, b], [layer([a, b]) for layer in layers])
+    layers = [kl.Add, kl.Multiply, kl.Subtract, kl.Maximum, kl.Minimum, kl.Average, kl.Concatenate]
+    return keras.Model([a, b], [layer([a, b]) for layer in [*(make() for make in layers), kl.Dot(1)]])
 
 
 def _attention(keras, kl):
     x, y = keras.Input((5, 4)), keras.Input((3, 4))
-    return keras.Model(
-        [x, y], [kl.MultiHeadAttention(2, 2)(x, y), kl.Attention()([x, y]), kl.AdditiveAttention()([x, y])]
-    )
+    outputs = [kl.MultiHeadAttention(2, 2)(x, y), kl.Attention()([x, y]), kl.AdditiveAttention()([x, y])]
+    return keras.Model([x, y], outputs)
 
 
 def _wide_and_deep(keras, kl):
@@ -136,9 +126,8 @@ def _shared(keras, kl):
 
 def _operations(keras, kl):
     x, ops = keras.Input((4,)), keras.ops
-    return keras.Model(
-        x, [ops.where(x > 0, ops.exp(-x), x), ops.cumsum(x, axis=1), ops.argmax(x, axis=1), ops.top_k(x, 2)]
-    )
+    outputs = [ops.where(x > 0, ops.exp(-x), x), ops.cumsum(x, axis=1), ops.argmax(x, axis=1), ops.top_k(x, 2)]
+    return keras.Model(x, outputs)
 
 
 def _encoder(keras, kl):
@@ -241,11 +230,8 @@ def make(keras, name, folder):
     if not save:
         model.save(path)
     random = np.random.default_rng(3)
-    return (
-        model,
-        path,
-        {name: _rows(random, tensor) for name, tensor in zip(_names(keras, model), model.inputs, strict=True)},
-    )
+    rows = [_rows(random, tensor) for tensor in model.inputs]
+    return model, path, dict(zip(_names(keras, model), rows, strict=True))
 
 
 def _names(keras, model):

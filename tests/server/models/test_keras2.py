@@ -17,10 +17,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("ignore"), pytest.mar
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Models of Keras 2, beside rows and what it says of them."""
-    python, made = (
-        make_environment("keras2", "tf-keras==2.21.0", "tensorflow-cpu==2.21.0"),
-        tmp_path_factory.mktemp("keras2"),
-    )
+    python = make_environment("keras2", "tf-keras==2.21.0", "tensorflow-cpu==2.21.0")
+    made = tmp_path_factory.mktemp("keras2")
     subprocess.run([python / "bin" / "python", Path(__file__).with_name("keras2_models.py"), made], check=True)
     return made
 
