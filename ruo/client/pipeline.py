@@ -1,7 +1,7 @@
 """A table through the servers: encode chunks in a thread, send several at the same time, collect the answers.
 
 One task encodes chunks, the others send them. A window bounds the chunks between encoding and collection, so a slow server
-or consumer slows the reading. An idle sender sends an overdue chunk once more, to an idle server; the first answer counts.
+or consumer slows the reading.
 """
 
 import asyncio
@@ -48,7 +48,6 @@ class Pipeline:
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready())
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
-        self._under_way: set[Chunk] = set()
         self._may_send = asyncio.Event()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
@@ -153,45 +152,44 @@ class Pipeline:
         await self._may_send.wait()
         while True:
             async with self._in_flight:
-                await self._deliver(await self._next())
+                chunk = await self._formed.get()
+                answers = await self._hedged(chunk)
+            for answer in answers:
+                if answer.error is None:
+                    self.pace.observe(answer.record)
+                    if self._checkpoint:
+                        self._checkpoint.add(answer)
+            self._results.put_nowait([_beside(answer, chunk) for answer in answers])
+            if self._checkpoint:
+                self._checkpoint.require_written()
 
-    async def _next(self) -> Chunk:
-        """The next chunk to send: a new one, or one whose answer is overdue."""
-        while len(self._client.servers) > 1:
-            try:
-                async with asyncio.timeout(0.05):
-                    return await self._formed.get()
-            except TimeoutError:
-                if overdue := next(filter(self._client.is_overdue, self._under_way), None):
-                    return overdue
-        return await self._formed.get()
-
-    async def _deliver(self, chunk: Chunk) -> None:
-        chunk.began = chunk.began or time.perf_counter()
-        self._under_way.add(chunk)
+    async def _hedged(self, chunk: Chunk) -> list[Answer]:
+        """Send a chunk, and to an idle server once more when it is overdue; the first good answers count."""
+        if len(self._client.servers) == 1:
+            return await self._client.send(chunk)
+        began = time.perf_counter()
+        tries = [asyncio.create_task(self._client.send(chunk))]
         try:
-            async with asyncio.timeout(None) as own:
-                chunk.tries.append(own)
-                answers = await self._client.send(chunk)
-        except TimeoutError:
-            return  # another sender has the answer
-        chunk.tries.remove(own)
-        if chunk not in self._under_way:
-            return  # another sender got the answer at the same moment
-        if chunk.tries and any(answer.error for answer in answers):
-            return  # the other sender may do better
-        for other in chunk.tries:
-            other.reschedule(0)
-            answers[0].record.attempts += 1
-        self._under_way.remove(chunk)
-        for answer in answers:
-            if answer.error is None:
-                self.pace.observe(answer.record)
-                if self._checkpoint:
-                    self._checkpoint.add(answer)
-        self._results.put_nowait([_beside(answer, chunk) for answer in answers])
-        if self._checkpoint:
-            self._checkpoint.require_written()
+            while len(tries) == 1 and not (await asyncio.wait(tries, timeout=0.05))[0]:
+                if self._is_overdue(time.perf_counter() - began, chunk.rows):
+                    tries.append(asyncio.create_task(self._client.send(chunk)))
+            for answered in asyncio.as_completed(tries):
+                answers = await answered
+                if not any(answer.error for answer in answers):
+                    break
+        finally:
+            for task in tries:
+                task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+        answers[0].record.attempts += len(tries) - 1
+        return answers
+
+    def _is_overdue(self, seconds: float, rows: int) -> bool:
+        """Whether there is nothing else to send, and an idle server could have scored these rows twice by now."""
+        servers = self._client.servers
+        has_place = self._formed.empty() and servers.outstanding() < self.pace.in_flight
+        is_late = any(not s.outstanding and seconds > 2 * rows * s.seconds_per_row for s in servers.available())
+        return has_place and is_late and self._client.options.retries > 0
 
 
 def _beside(answer: Answer, chunk: Chunk) -> Answer:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ruo.errors import ScoringError
@@ -58,7 +57,7 @@ class ModelInfo(NamedTuple):
 
 @dataclass(eq=False)
 class Chunk:
-    """Rows from `start` on, in the model's datatype, the `body` that encodes them, and the time-outs of its senders."""
+    """Rows from `start` on, in the model's datatype, and the `body` that encodes them."""
 
     start: int
     rows: int
@@ -66,8 +65,6 @@ class Chunk:
     body: Encoded
     labels: Labels | None = None
     kept: pl.DataFrame | None = None
-    began: float = 0.0
-    tries: list[asyncio.Timeout] = field(default_factory=list)
 
 
 @dataclass

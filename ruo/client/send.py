@@ -46,7 +46,7 @@ class Client:
             raise ArgumentError(f'wire={options.wire!r} has no labels; name a version, or pass wire="v1".')
         self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
-        self._options = options
+        self.options = options
         is_authorized = any(name.lower() == "authorization" for name in options.headers or {})
         token = options.token or (None if is_authorized else os.environ.get("RUO_TOKEN"))
         ca = None if options.ca is None else os.fspath(options.ca)
@@ -74,7 +74,7 @@ class Client:
     async def require_same_model(self) -> None:
         """Ask for the version once more where answers did not tell it; raises ScoringError if it has changed."""
         began = self.model
-        if self._is_version_told or self._pinned or not began.version or self._options.allow_version_change:
+        if self._is_version_told or self._pinned or not began.version or self.options.allow_version_change:
             return
         for _ in range(self.servers.asks_of_all()):
             now = await self._describe(began.name)
@@ -88,7 +88,7 @@ class Client:
         name = self._name or await discovery.only_model(self._ask)
         model = await self._describe(name, self._pinned, self._label)
         wanted = stored_version or model.version
-        may_change = self._options.allow_version_change and not self._label
+        may_change = self.options.allow_version_change and not self._label
         asks = 0 if may_change or not wanted else self.servers.asks_of_all()
         while asks and not self._pinned:
             asks -= 1
@@ -107,7 +107,7 @@ class Client:
 
     def _with_inputs(self, model: ModelInfo, named: list[str]) -> ModelInfo:
         """The model with the inputs that the options name, where the server does not describe them."""
-        name, datatype = self._options.input_name, self._options.datatype
+        name, datatype = self.options.input_name, self.options.datatype
         if not model.inputs:
             if self.wire.has_metadata and not (name or named):
                 raise ScoringError(
@@ -150,7 +150,7 @@ class Client:
             piece = waiting.popleft()
             if not self._is_too_large(piece):
                 answer = await self._send_whole(piece)
-                if answer.error is None or answer.error.status != 413 or not self._options.retries:
+                if answer.error is None or answer.error.status != 413 or not self.options.retries:
                     answers.append(answer)
                     continue
                 if piece.rows == 1:
@@ -168,16 +168,9 @@ class Client:
         inputs = {name: array[begin:end] for name, array in chunk.inputs.items()}
         return self._chunk(chunk.start + begin, end - begin, inputs)
 
-    def is_overdue(self, chunk: Chunk) -> bool:
-        """Whether one sender sends a chunk, and an idle server could have scored it twice by now."""
-        if len(chunk.tries) != 1 or not self._options.retries:
-            return False
-        seconds_per_row = (time.perf_counter() - chunk.began) / chunk.rows
-        return any(not s.outstanding and seconds_per_row > 2 * s.seconds_per_row for s in self.servers.available())
-
     def _is_too_large(self, chunk: Chunk) -> bool:
         is_above = chunk.rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
-        return is_above and chunk.rows > 1 and self._options.retries > 0
+        return is_above and chunk.rows > 1 and self.options.retries > 0
 
     async def _send_whole(self, chunk: Chunk) -> Answer:
         record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
@@ -192,7 +185,7 @@ class Client:
         return await self._with_retries(lambda server: server.endpoint.ask_json(method, path), RequestRecord(0, 0, 0))
 
     async def _with_retries(self, attempt: Callable[[Server], Awaitable[T]], record: RequestRecord) -> T:
-        retry = Retry(self._options.retries, 1 if record.rows else 0, self._has_answered)
+        retry = Retry(self.options.retries, 1 if record.rows else 0, self._has_answered)
         error = RequestError("No server is available.")
         while (server := await self.servers.take(retry.until)) is not None:
             record.attempts += 1

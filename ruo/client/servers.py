@@ -112,6 +112,10 @@ class Servers:
         server.outstanding -= 1
         self._changed.set()
 
+    def outstanding(self) -> int:
+        """The requests in flight."""
+        return sum(server.outstanding for server in self._servers.values())
+
     def available(self) -> list[Server]:
         """The servers that are not left out for a while."""
         now = time.monotonic()
