@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Self
 
 from ruo.client.answers import rows_not_finite
@@ -100,12 +101,11 @@ class Pipeline:
         return _READY if rows is None else max(_READY, min(self.pace.in_flight, _ROWS_READY // rows))
 
     async def _form(self) -> None:
-        if self._pipelined:
-            self._may_send.set()
-        items: list[Chunk | _Result] = []
-        while not items or isinstance(items[-1], Chunk | list):
+        is_whole = False
+        while not is_whole:
             count = self._ready() // 2
             if self._pipelined:
+                self._may_send.set()
                 await self._window.enter(count)
             items = await asyncio.get_running_loop().run_in_executor(self._thread, self._form_some, count)
             for item in items:
@@ -113,25 +113,21 @@ class Pipeline:
                     self._formed.put_nowait(item)
                 else:
                     self._results.put_nowait(item)
-        if items[-1] is None:
-            self._may_send.set()
+            is_whole = len(items) < count
+        self._results.put_nowait(None)
+        self._may_send.set()
 
     def _rows_at(self, start: int) -> int | None:
         expected = self._table.expected_rows()
         rows = self.pace.next_rows(None if expected is None else expected - start)
         return self._checkpoint.chunk_rows(start, rows) if self._checkpoint else rows
 
-    def _form_some(self, count: int) -> list[Chunk | _Result]:
-        """The next `count` chunks; after the last chunk of the table None, or the error that ended the reading."""
-        items: list[Chunk | _Result] = []
+    def _form_some(self, count: int) -> list[Chunk | list[Answer]]:
+        """The next `count` chunks, fewer at the end of the table; answers in place of stored ones."""
         began = time.perf_counter()
-        try:
-            while len(items) < count and (block := next(self._blocks, None)):
-                items.append(self._form_one(block))
-        except Exception as error:  # noqa: BLE001  `answers` raises it, once the chunks before it are queued
-            return [*items, error]
+        items = [self._form_one(block) for block in islice(self._blocks, count)]
         self.forming_s += time.perf_counter() - began
-        return items if len(items) == count else [*items, None]
+        return items
 
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
         start, rows = block.start, block.rows

@@ -25,7 +25,6 @@ from ruo.wire.messages import Array
 
 T = TypeVar("T")
 
-_NOT_SCORED = " not scored: "
 _log = logging.getLogger("ruo")
 _processes: set[int] = set()  # that have scored, of which a forked process inherits its parent
 
@@ -89,9 +88,9 @@ class Client:
         model = await self._describe(name, self._pinned, self._label)
         wanted = stored_version or model.version
         may_change = self.options.allow_version_change and not self._label
-        asks = 0 if may_change or not wanted else self.servers.asks_of_all()
-        while asks and not self._pinned:
-            asks -= 1
+        for _ in range(0 if may_change or not wanted else self.servers.asks_of_all()):
+            if self._pinned:
+                break
             try:
                 model = await self._describe(name, wanted)
                 self._pinned = wanted
@@ -119,11 +118,11 @@ class Client:
                 raise ArgumentError(f"wire={self.wire.name!r} carries one input only; leave `inputs` out.")
             return model._replace(inputs=tuple(inputs))
         first = model.inputs[0]
-        if (name or first.name) != first.name or (datatype or first.datatype) != first.datatype:
-            known = ", ".join(f"{tensor.name!r} in {tensor.datatype}" for tensor in model.inputs)
-            message = f"Model {model.name!r} takes {known}, as its server says; leave input_name and datatype out."
-            raise ArgumentError(message)
-        return model
+        if name in (None, "", first.name) and datatype in (None, "", first.datatype):
+            return model
+        known = ", ".join(f"{tensor.name!r} in {tensor.datatype}" for tensor in model.inputs)
+        message = f"Model {model.name!r} takes {known}, as its server says; leave input_name and datatype out."
+        raise ArgumentError(message)
 
     def addresses(self) -> list[str]:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""
@@ -154,9 +153,9 @@ class Client:
                     answers.append(answer)
                     continue
                 if piece.rows == 1:
-                    record, reason = answer.record, str(answer.error).partition(_NOT_SCORED)[2]
+                    record = answer.record
                     record.rows = chunk.start + chunk.rows - record.start
-                    error = _not_scored(record, f"a single one is too large. {reason}", 413)
+                    error = _not_scored(record, f"a single one is too large. {answer.error}", 413)
                     return [*answers, Answer(record, None, error)]
                 self._most_rows = min(piece.rows // 2, self._most_rows)
             half = (piece.rows + 1) // 2
@@ -175,9 +174,7 @@ class Client:
     async def _send_whole(self, chunk: Chunk) -> Answer:
         record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
         try:
-            return Answer(
-                record, await self._with_retries(lambda server: self._send_once(server, chunk, record), record)
-            )
+            return Answer(record, await self._with_retries(partial(self._send_once, chunk, record), record))
         except ScoringError as error:
             return Answer(record, None, error)
 
@@ -221,7 +218,7 @@ class Client:
             reason += f" (Tried {record.attempts} times in {time.monotonic() - retry.began:.1f} s.)"
         raise _not_scored(record, reason, error.status)
 
-    async def _send_once(self, server: Server, chunk: Chunk, record: RequestRecord) -> Array:
+    async def _send_once(self, chunk: Chunk, record: RequestRecord, server: Server) -> Array:
         path = (self._pinned and self.wire.versioned_path) or self.wire.path
         path = path.format(model=self.model.name, version=self._pinned)
         limit = most_bytes(chunk.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
@@ -268,5 +265,5 @@ def _shaped(features: Array, tensor: TensorInfo) -> Array:
 def _not_scored(record: RequestRecord, reason: str, status: int | None) -> ScoringError:
     if record.rows:
         verb = "was" if record.rows == 1 else "were"
-        reason = f"{rows_named(record.start, record.rows)} {verb}{_NOT_SCORED}{reason}"
+        reason = f"{rows_named(record.start, record.rows)} {verb} not scored: {reason}"
     return ScoringError(reason, record.start, record.start + record.rows, status)
