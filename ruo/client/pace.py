@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from statistics import linear_regression
-from typing import Literal, Self
+from typing import Literal
 
 from ruo.client.records import RequestRecord
 
@@ -23,6 +23,7 @@ _MOST_BYTES = 256 << 20  # in all requests in flight together
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
 _WORTH_IT = 1.05  # the gain in throughput that justifies more requests in flight
+_PATIENCE = 16  # rounds until more are tried again
 _SPREAD = 1.1  # the largest of recent requests to the smallest, from which their costs can be told
 _RECENT = 12  # answers that tell the cost of a request
 _TOGETHER_S = 0.5  # refusals within this time count as one
@@ -32,7 +33,7 @@ Concurrency = int | Literal["auto"]
 
 
 class Gate:
-    """A semaphore whose limit may change; `async with gate:`."""
+    """A semaphore whose limit may change."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
@@ -50,13 +51,6 @@ class Gate:
         async with self._waiting:
             self._inside -= 1
             self._waiting.notify(max(1, self._limit() - self._inside))
-
-    async def __aenter__(self) -> Self:
-        await self.enter()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.leave()
 
 
 class Pace:
@@ -112,8 +106,7 @@ class _Climb:
     def __init__(self, start: int) -> None:
         self._limit = start
         self._before: tuple[int, float] | None = None  # during a try: the limit before it, and its throughput
-        self._patience = 1  # rounds until the next try
-        self._rounds = 0
+        self._wait = 0  # rounds until the next try
         self._refused_at = 0.0
         self._restart()
 
@@ -125,25 +118,21 @@ class _Climb:
             return self._limit
         rate = self._rows / max(1e-9, now - self._began)
         if self._before and rate < _WORTH_IT * self._before[1]:
-            self._fall_back(self._before[0])
-            return self._restart()
-        if self._before:
-            self._before, self._patience = None, 1
-        self._rounds += 1
-        if self._rounds >= self._patience and self._limit < _MOST_IN_FLIGHT:
-            self._before, self._rounds = (self._limit, rate), 0
+            self._limit, self._before, self._wait = self._before[0], None, _PATIENCE
+        elif self._wait > 1:
+            self._wait -= 1
+        elif self._limit < _MOST_IN_FLIGHT:
+            self._before, self._wait = (self._limit, rate), 0
             self._limit = min(_MOST_IN_FLIGHT, math.ceil(1.5 * self._limit))
+        else:
+            self._before = None
         return self._restart()
 
     def refused(self) -> int:
         if time.monotonic() - self._refused_at > _TOGETHER_S:
             self._refused_at = time.monotonic()
-            self._fall_back(max(1, self._limit // 2))
+            self._limit, self._before, self._wait = max(1, self._limit // 2), None, _PATIENCE
         return self._restart()
-
-    def _fall_back(self, limit: int) -> None:
-        self._limit, self._before, self._rounds = limit, None, 0
-        self._patience = min(32, 4 * self._patience)
 
     def _restart(self) -> int:
         self._answers, self._rows, self._began = 0, 0, time.monotonic()

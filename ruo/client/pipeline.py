@@ -72,7 +72,7 @@ class Pipeline:
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Answer]:
         """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""
-        collected, next_row, is_formed = 0, 0, False
+        collected, is_formed = 0, False
         early: dict[int, list[Answer]] = {}
         while not is_formed or collected < self.rows:
             result = await self._results.get()
@@ -83,10 +83,8 @@ class Pipeline:
                 continue
             start = result[0].record.start
             early[start] = result
-            while chunk := early.pop(next_row if in_order else start, None):
-                for answer in chunk:
-                    next_row = answer.record.start + answer.record.rows
-                    collected += answer.record.rows
+            while chunk := early.pop(collected if in_order else start, None):
+                collected += sum(answer.record.rows for answer in chunk)
                 if self._pipelined:
                     await self._window.leave()
                 for answer in chunk:
@@ -147,9 +145,10 @@ class Pipeline:
     async def _send(self) -> None:
         await self._may_send.wait()
         while True:
-            async with self._in_flight:
-                chunk = await self._formed.get()
-                answers = await self._hedged(chunk)
+            await self._in_flight.enter()
+            chunk = await self._formed.get()
+            answers = await self._hedged(chunk)
+            await self._in_flight.leave()
             for answer in answers:
                 if answer.error is None:
                     self.pace.observe(answer.record)
