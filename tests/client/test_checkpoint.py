@@ -193,12 +193,12 @@ async def _read(path: Path) -> int:
 def test_no_damage_gives_wrong_rows(path: Path) -> None:
     """Whatever bit is flipped and whatever byte is added or cut: right rows or a CheckpointError, and few rows lost."""
 
-    def results(damages: Iterable[bytes]) -> list[int | str]:
+    async def results(damages: Iterable[bytes]) -> list[int | str]:
         results: list[int | str] = []
         for damaged in damages:
             path.write_bytes(damaged)
             try:
-                results.append(asyncio.run(_read(path)))
+                results.append(await _read(path))
             except CheckpointError as error:
                 results.append(str(error))
         return results
@@ -206,9 +206,9 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
     asyncio.run(_write(path, KEY))
     data = path.read_bytes()
     first, second = data.index(MARK, data.index(MARK) + 1), data.rindex(MARK)
-    in_head = results(damaged + data[first:] for damaged in _damages(data[:first]))
-    in_first = results(data[:first] + damaged + data[second:] for damaged in _damages(data[first:second]))
-    cut = results(data[:end] for end in range(len(data)))
+    in_head = asyncio.run(results(damaged + data[first:] for damaged in _damages(data[:first])))
+    in_first = asyncio.run(results(data[:first] + damaged + data[second:] for damaged in _damages(data[first:second])))
+    cut = asyncio.run(results(data[:end] for end in range(len(data))))
 
     assert all(result == 4 or "is damaged" in str(result) or "is not one of" in str(result) for result in in_head)
     assert set(in_first) == {2, 4}  # the second entry is never lost
@@ -359,23 +359,20 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
     assert lag_s < max(0.05, whole_s / 2)
 
 
-@pytest.mark.parametrize("content", [b"a,b,c\n1,2,3\n", b"ruo checkpoint 3\n"])
-def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, path: Path, content: bytes) -> None:
-    """A file that is not a checkpoint of this version keeps its content."""
-    path.write_bytes(content)
+@pytest.mark.parametrize("content", [b"a,b,c\n1,2,3\n", b"ruo checkpoint 3\n", None])
+def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, path: Path, content: Any) -> None:
+    """A file that is not a checkpoint of this version keeps its content; so does one in a folder that is not there."""
+    if content is None:
+        path = path / "nowhere" / "run.ruo"
+    else:
+        path.write_bytes(content)
+    sentence = r"cannot be opened \(No such file or directory\)" if content is None else "is not one of this version"
 
-    with pytest.raises(CheckpointError, match="is not one of this version"):
+    with pytest.raises(CheckpointError, match=sentence):
         score_csv(small_csv, well.url, checkpoint=path)
 
-    assert path.read_bytes() == content
-
-
-def test_a_missing_folder_is_an_error(small_csv: Path, well: ScriptedServer, tmp_path: Path) -> None:
-    """A missing folder is an error before anything is sent."""
-    with pytest.raises(CheckpointError, match=r"cannot be opened \(No such file or directory\)"):
-        score_csv(small_csv, well.url, checkpoint=tmp_path / "nowhere" / "run.ruo")
-
     assert well.requests == []
+    assert content is None or path.read_bytes() == content
 
 
 def test_a_full_disk_is_an_error(small_csv: Path, well: ScriptedServer, path: Path) -> None:

@@ -106,10 +106,6 @@ def test_an_answer_that_cannot_be_is_an_error(small_csv: Path, scripted: Scripte
     assert not np.isfinite(caught.value.scores.predictions).any()
 
 
-def tensors(**changes: Any) -> bytes:
-    return json.dumps({**METADATA, **changes}).encode()
-
-
 def inputs(*names: str, **changes: Any) -> bytes:
     """Metadata of a model with these inputs, which are right except for the changes."""
     tensor = {"datatype": "FP32", "shape": [-1, 3], **changes}
@@ -168,11 +164,7 @@ def say(text: bytes, reset: bool = False) -> Speak:
 SOCKETS = {
     "silence": (lambda connection, number: time.sleep(2), r"gave no answer within 0\.3 s"),
     "an end at once": (lambda connection, number: None, r"broke .*Tried 2 times"),
-    "another protocol": (say(b"220 mail.example.org ESMTP\r\n"), "broke"),
-    "half a status line": (say(b"HTTP/1.1 20"), "broke"),
-    "half the headers": (say(b"HTTP/1.1 200 OK\r\nContent-"), "broke"),
     "a length that is text": (say(b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n"), "broke"),
-    "fewer bytes than announced": (say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}"), "broke"),
     "a broken chunked body": (say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), "broke"),
     "a reset": (say(b"HTTP/1.1 200 OK\r\n", reset=True), "broke"),
     "bytes": (say(bytes(range(256)) * 10), "broke"),

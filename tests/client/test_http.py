@@ -222,34 +222,27 @@ def test_a_connection_is_shared_for_a_moment_only(serving: Callable) -> None:
     assert 2 <= server.connections <= 1 + (time.monotonic() - began) / 0.25
 
 
-def _close_on_the_second_request(connection: socket.socket, number: int) -> None:
+def _close_after_one(connection: socket.socket, number: int) -> None:
     read_request(connection)
     connection.sendall(OK)
+
+
+def _close_on_the_second_request(connection: socket.socket, number: int) -> None:
+    _close_after_one(connection, number)
     read_request(connection)
 
 
-@pytest.mark.parametrize("script", [OK, _close_on_the_second_request])
+@pytest.mark.parametrize("script", [_close_after_one, _close_on_the_second_request])
 @RUNS
 def test_a_kept_connection_that_the_server_closes_is_no_failure(serving: Callable, run: Any, script: Speak) -> None:
-    """The request is sent again on a new connection, which does not count as a retry."""
+    """The request is sent again on a new connection, once, which does not count as a retry; a new one that ends fails."""
     server = serving(script)
     assert post(server.url, b"x", b"x", b"x", run=run) == [b"hi"] * 3
     assert server.connections == 3
-
-
-def test_a_new_connection_that_the_server_closes_is_a_failure(serving: Callable) -> None:
-    """A request is sent again only after a kept connection, and only once."""
-
-    def script(connection: socket.socket, number: int) -> None:
-        read_request(connection)
-        if number == 1:
-            connection.sendall(OK)
-            read_request(connection)
-
-    server = serving(script)
+    once = serving(lambda connection, number: script(connection, number) if number == 1 else read_request(connection))
     with pytest.raises(BrokenError, match="closed it before its answer was complete"):
-        post(server.url, b"x", b"x")
-    assert server.connections == 2
+        post(once.url, b"x", b"x", run=run)
+    assert once.connections == 2
 
 
 @pytest.mark.parametrize("is_together", [True, False])
@@ -354,12 +347,6 @@ def test_an_answer_that_is_too_long_is_refused(serving: Callable, run: Any, name
 # ---- where to ----
 
 
-def test_a_closed_port_is_absent(gone: str) -> None:
-    """Where nothing listens at a port, the error has the system's reason."""
-    with pytest.raises(AbsentError, match=rf"Nothing answers at {gone}/ \(connection refused\); start"):
-        post(gone, b"x")
-
-
 @pytest.fixture
 def deaf() -> Iterator[tuple[str, int]]:
     """An address that neither accepts nor refuses a connection, like that of a machine that is switched off."""
@@ -373,10 +360,12 @@ def deaf() -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
-def test_no_connection_in_time_is_no_answer_in_time(deaf: tuple[str, int]) -> None:
-    """An address that does not react is absent, not silent."""
+def test_where_nothing_listens_the_server_is_absent(deaf: tuple[str, int], gone: str) -> None:
+    """An address that refuses, or does not react, is absent and not silent; the error has the reason."""
     with pytest.raises(AbsentError, match=r"Nothing answers at .* \(no connection in time\)"):
-        post(f"http://{deaf[0]}:{deaf[1]}", b"x", timeout_s=0.5)
+        post(f"http://{deaf[0]}:{deaf[1]}", b"x", timeout_s=2.0)
+    with pytest.raises(AbsentError, match=rf"Nothing answers at {gone}/ \(connection refused\); start"):
+        post(gone, b"x")
 
 
 def test_an_address_that_does_not_answer_costs_a_moment_once(
