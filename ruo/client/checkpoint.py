@@ -14,6 +14,7 @@ import asyncio
 import bisect
 import contextlib
 import dataclasses
+import fcntl
 import math
 import mmap
 import os
@@ -49,12 +50,6 @@ class _Frame(NamedTuple):
     checksum: int
 
 
-class _Entry(NamedTuple):
-    record: RequestRecord
-    shape: tuple[int, ...]
-    offset: int
-
-
 class Checkpoint:
     """The file at a path, open and locked during an `async with` block, whose end waits until all is on disk.
 
@@ -65,7 +60,7 @@ class Checkpoint:
         self.key: dict[str, Any] | None = None  # what the run in the file scores; None for a new file
         self._path = Path(path)
         self._file: IO[bytes] | None = None
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, tuple[RequestRecord, tuple[int, ...], int]] = {}  # shape and place of the predictions
         self._starts: list[int] = []
         self._key_checksum = 0
         self._row_shape: tuple[int, ...] | None = None
@@ -89,31 +84,31 @@ class Checkpoint:
 
     async def begin(self, key: dict[str, Any]) -> None:
         """Write the key to a new file; raises CheckpointError if the file has another one."""
-        if self.key is not None and (what := difference(self.key, key)):
-            raise self._error(f"is of {what}; {_ELSE}")
         if self.key is None:
             self.key = key
             frame = _pack(orjson.dumps(key), b"", 0)
             self._key_checksum = _FRAME.unpack_from(frame[0])[1]
             await self._in_thread(lambda: self._write(_MAGIC, *frame))
+        elif what := difference(self.key, key):
+            raise self._error(f"is of {what}; {_ELSE}")
         self.require_written()
 
     def chunk_rows(self, start: int, rows: int | None) -> int | None:
         """The rows of a chunk that begins at row `start`: those of an entry, or at most `rows`, up to the next entry."""
         if start in self._entries:
-            return self._entries[start].record.rows
+            return self._entries[start][0].rows
         place = bisect.bisect_right(self._starts, start)
         stop = self._starts[place] if place < len(self._starts) else None
         return rows if stop is None else min(stop - start, rows or stop)
 
     def stored(self, start: int, rows: int) -> Answer | None:
         """The answer for exactly these rows, None if there is none."""
-        entry = self._entries.get(start)
-        if entry is None or entry.record.rows != rows:
+        record, shape, offset = self._entries.get(start, (None, (), 0))
+        if record is None or record.rows != rows:
             return None
         assert self._file is not None
-        data = os.pread(self._file.fileno(), 4 * math.prod(entry.shape), entry.offset)
-        return Answer(entry.record, np.frombuffer(data, "<f4").reshape(entry.shape).astype(np.float32))
+        data = os.pread(self._file.fileno(), 4 * math.prod(shape), offset)
+        return Answer(record, np.frombuffer(data, "<f4").reshape(shape).astype(np.float32))
 
     def add(self, answer: Answer) -> None:
         """Store an answer that has predictions, without waiting for the disk."""
@@ -141,17 +136,12 @@ class Checkpoint:
 
     def _open(self) -> None:
         try:
-            import fcntl
-
             self._file = self._path.open("a+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ModuleNotFoundError:
-            raise self._error("needs the file locks of Linux and macOS; leave it out") from None
         except BlockingIOError:
             raise self._error("is in use by another run; wait for its end, or name another file") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise self._error(f"cannot be opened ({reason}); name another file") from None
+            raise self._error(f"cannot be opened ({getattr(error, 'strerror', error)}); name another file") from None
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)
@@ -175,10 +165,10 @@ class Checkpoint:
         self.key, self._key_checksum, place = frame.head, frame.checksum, frame.end
         while (place := data.find(_MARK, place)) >= 0:
             frame = _unpack(data, place, self._key_checksum)
-            if frame and (entry := _entry(frame)):
-                self._entries[entry.record.start] = entry
-                self._row_shape = entry.shape[1:]
             place = frame.end if frame else place + len(_MARK)
+            if frame and (entry := _entry(frame)):
+                self._entries[entry[0].start] = entry
+                self._row_shape = entry[1][1:]
         self._starts = sorted(self._entries)
 
     def _write(self, *key: bytes | memoryview) -> None:
@@ -209,9 +199,7 @@ def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | 
 def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
     """The frame at a place; None if it is cut short, does not match its checksum or has no JSON object."""
     begin = place + _FRAME.size
-    if begin > len(data):
-        return None
-    mark, stored, *lengths = _FRAME.unpack_from(data, place)
+    mark, stored, *lengths = _FRAME.unpack_from(data, place) if begin <= len(data) else (b"", 0, 0, 0)
     offset, end = begin + lengths[0], begin + sum(lengths)
     if mark != _MARK or end > len(data):
         return None
@@ -223,13 +211,12 @@ def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
     return None
 
 
-def _entry(frame: _Frame) -> _Entry | None:
+def _entry(frame: _Frame) -> tuple[RequestRecord, tuple[int, ...], int] | None:
     """The entry in a frame; None if it has other fields, as of another version of ruo, or does not fit its predictions."""
-    nulls: dict[str, Any] = {name: math.nan for name, value in frame.head.items() if value is None and name != "status"}
-    try:
-        shape = tuple(frame.head.pop("shape"))
-        record = RequestRecord(**{**frame.head, **nulls, "resumed": True, "began_s": math.nan})
-        is_whole = record.rows == shape[0] and 4 * math.prod(shape) == frame.end - frame.offset
-    except (IndexError, KeyError, TypeError):
-        return None
-    return _Entry(record, shape, frame.offset) if is_whole else None
+    known = {name: value for name, value in frame.head.items() if value is not None}  # NaN is null in JSON
+    with contextlib.suppress(IndexError, KeyError, TypeError):
+        shape = tuple(known.pop("shape"))
+        record = RequestRecord(**{**known, "resumed": True, "began_s": math.nan})
+        if record.rows == shape[0] and 4 * math.prod(shape) == frame.end - frame.offset:
+            return record, shape, frame.offset
+    return None

@@ -1,23 +1,31 @@
-"""One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`."""
+"""One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`.
+
+A large request gets a connection of its own, which goes to whichever server process or pod is free; a kept one stays
+where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second. Of
+aiohttp only public names are used; little known are `connect` of a connector and `should_close` of a protocol.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 import time
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
-from ruo.client.connections import TcpConnector, UnixConnector, Upload
 from ruo.client.retry import RefusedError, failure, in_a_line, refusal
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
@@ -25,8 +33,11 @@ from ruo.wire.jsontext import loads
 
 Response = tuple[Mapping[str, str], bytes]  # headers and body
 
-_ADDRESS_S = 10.0  # how long a host name stands for the address that answered
+_KEPT_S = 0.25
 _SMALL_BYTES = 1 << 20
+_JOINED_BYTES = 1 << 16  # up to here, joining the buffers costs less than a system call for each
+_WRITE_BYTES = 1 << 18  # asyncio copies what the socket does not take at once, so a large buffer is written in pieces
+_NAME, _VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile("[ -~]*")  # of a header
 # they say how a message is sent and answered
 _OWN_HEADERS = {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"}
 _OWN_HEADERS |= {"inference-header-content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -43,7 +54,7 @@ class HttpClient:
         self._ca = ca
         own = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
         self._headers = CIMultiDict(own | ({"Authorization": f"Bearer {token}"} if token else {}))
-        if token and not _is_printable(token):
+        if token and not _VALUE.fullmatch(token):
             raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
         for name, value in (headers or {}).items():
             _require_header(name, value)
@@ -82,9 +93,9 @@ class HttpClient:
         """The trusted certificate authorities: those in the file `ca`, or else the system's."""
         try:
             return ssl.create_default_context(cafile=self._ca)
-        except (OSError, ssl.SSLError) as error:
-            reason = in_a_line(error)
-            raise ArgumentError(f"ca={self._ca!r} is not a file of certificates in PEM form ({reason}).") from None
+        except OSError as error:
+            message = f"ca={self._ca!r} is not a file of certificates in PEM form ({in_a_line(error)})."
+            raise ArgumentError(message) from None
 
 
 class Endpoint:
@@ -94,12 +105,12 @@ class Endpoint:
         self.keeps_connections = False  # until the server repeats ids, so that an answer to another request is noticed
         self._http = http
         self._url = url
-        self._socket = socket_path(url)
+        self._socket = url.removeprefix("unix://") if url.startswith("unix://") else None
         self._base = URL(url if self._socket is None else "http://localhost")
         self._proxy = proxy_of(url)
         self._host = http.host or self._base.host_port_subcomponent or ""
-        self._address = address
-        self._recent_address, self._recent_until = "", 0.0
+        self._given_address = address
+        self._address = address  # or else the one that answered, until it fails
         self._options: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
         if self._base.scheme == "https":
             self._options |= {"ssl": http.tls, "server_hostname": self._base.raw_host}
@@ -110,7 +121,7 @@ class Endpoint:
             async with asyncio.timeout(self._http.timeout_s):
                 return await self._exchange(method, path, body, most_bytes)
         except (aiohttp.ClientError, OSError) as error:
-            self._recent_address = ""
+            self._address = self._given_address
             raise failure(self._url + path, error, self._http.timeout_s, self._proxy) from None
 
     async def ask_json(self, method: str, path: str) -> Any:
@@ -120,9 +131,8 @@ class Endpoint:
         try:
             return loads(text)
         except WireError:
-            raise RefusedError(
-                f"{self._url}{path} did not answer JSON; is it the address of a model server?", 200
-            ) from None
+            message = f"{self._url}{path} did not answer JSON; is it the address of a model server?"
+            raise RefusedError(message, 200) from None
 
     async def _exchange(self, method: str, path: str, body: Encoded | None, most_bytes: int) -> Response:
         if body is None:
@@ -136,17 +146,12 @@ class Endpoint:
             # a server may close a kept connection at any time (RFC 9112, section 9.5)
             upload = Upload(body, keeps=False)
             answer = await self._send(method, path, upload, most_bytes)
-        if upload.peer and not self._recent_address and not self._proxy:
-            self._recent_address, self._recent_until = upload.peer, time.monotonic() + _ADDRESS_S
+        self._address = self._address or ("" if self._proxy else upload.peer)
         return answer
 
     async def _send(self, method: str, path: str, upload: Upload | None, most_bytes: int) -> Response:
-        if time.monotonic() > self._recent_until:
-            self._recent_address = ""
-        url = _joined(self._base, self._address or self._recent_address, path)
-        headers = {"Host": self._host}
-        if upload is None or not upload.keeps:
-            headers["Connection"] = "close"
+        url = _joined(self._base, self._address, path)
+        headers = {"Host": self._host} | ({} if upload and upload.keeps else {"Connection": "close"})
         session = self._http.session(self._socket)
         async with session.request(method, url, data=upload, headers=headers, **self._options) as response:
             if response.status != 200:
@@ -159,30 +164,117 @@ class Endpoint:
             raise RefusedError(message, 200)
 
 
-def socket_path(url: str) -> str | None:
-    """The path of the Unix socket at an address such as unix:///run/ruo.sock."""
-    return url.removeprefix("unix://") if url.startswith("unix://") else None
+class Upload(aiohttp.Payload):
+    """The body of a request, sent buffer by buffer with its length; `keeps` lets it share a connection."""
+
+    def __init__(self, body: Encoded, keeps: bool) -> None:
+        super().__init__(body, headers=body.headers)
+        self.keeps = keeps
+        self.is_on_kept_connection = False  # known once it is sent, as `peer` is: the IP address at the other end
+        self.peer = ""
+        self._body = body
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return self._body.size
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text, which only aiohttp's base class asks for."""
+        return b"".join(self._body.buffers).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send as much as the server takes; where it stops reading, its answer says why."""
+        buffers = self._body.buffers if self.size > _JOINED_BYTES else [b"".join(self._body.buffers)]
+        with contextlib.suppress(ConnectionError):
+            for view in (memoryview(buffer).cast("B") for buffer in buffers):
+                for start in range(0, len(view), _WRITE_BYTES):
+                    await writer.write(view[start : start + _WRITE_BYTES])
+            await writer.drain()
+
+
+class _Connector(aiohttp.BaseConnector):
+    """Opens a new connection for each request, or shares a young one where the request allows it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(limit=0, keepalive_timeout=_KEPT_S, **options)
+        self._opened_at: WeakKeyDictionary[asyncio.Protocol, float] = WeakKeyDictionary()
+
+    async def connect(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:
+        """A connection for a request; a kept one only if it is young and holds no unrequested bytes."""
+        upload = req.body if isinstance(req.body, Upload) else None
+        keeps = upload is not None and upload.keeps
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            assert protocol is not None
+            is_kept = protocol in self._opened_at
+            age_s = time.monotonic() - self._opened_at.setdefault(protocol, time.monotonic())
+            if not is_kept or (keeps and age_s < _KEPT_S and not protocol.should_close):
+                break
+            connection.close()
+        if (transport := connection.transport) is not None:  # or else the connection is lost, which aiohttp notices
+            connection.add_callback(partial(_end, transport, keeps))
+            if upload is not None:
+                peer = transport.get_extra_info("peername")  # of a Unix socket: a path
+                upload.is_on_kept_connection = is_kept
+                upload.peer = peer[0] if isinstance(peer, tuple) else ""
+        return connection
+
+
+class TcpConnector(_Connector, aiohttp.TCPConnector):
+    """To host names and IP addresses."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            resolver=aiohttp.ThreadedResolver(),  # the system's; aiohttp prefers another one where it is installed
+            socket_factory=lambda address: _Socket(*address[:3]),
+        )
+
+
+class UnixConnector(_Connector, aiohttp.UnixConnector):
+    """To the Unix socket at `path`."""
+
+
+def _end(transport: asyncio.Transport, keeps: bool) -> None:
+    """Abort a connection that is not to be shared, or whose body was not sent in full; do not wait for the server."""
+    if not keeps or transport.get_write_buffer_size():
+        transport.abort()
+
+
+class _Socket(socket.socket):
+    """Hides that the other side has closed until its answer has been read.
+
+    A server may refuse a large body and close before it has read it all; asyncio would then drop the connection.
+    """
+
+    def send(self, data: Any, *flags: int) -> int:
+        try:
+            return super().send(data, *flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return memoryview(data).nbytes
+
+    def sendmsg(self, buffers: Any, *rest: Any) -> int:
+        buffers = list(buffers)
+        try:
+            return super().sendmsg(buffers, *rest)
+        except (BrokenPipeError, ConnectionResetError):
+            return sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
 def _require_header(name: object, value: object) -> None:
     """The messages leave the value out, which may be a secret."""
-    if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ArgumentError(f"headers: {name!r:.60} is not a name that an HTTP header can have; correct it.")
-    if not isinstance(value, str) or not _is_printable(value):
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
         raise ArgumentError(f"headers: the value of {name} must be text that an HTTP header can carry; correct it.")
     if name.lower() in _OWN_HEADERS:
         raise ArgumentError(f"headers: {name} is set for each request by itself; leave it out.")
 
 
-def _is_printable(text: str) -> bool:
-    return text.isascii() and text.isprintable()
-
-
 def proxy_of(url: str) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an address."""
     parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return None
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 

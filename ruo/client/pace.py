@@ -8,8 +8,10 @@ Kuck, 1987). Requests in flight grow in number as long as that raises the throug
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Literal, Self
+from statistics import linear_regression
+from typing import Literal
 
 from ruo.client.records import RequestRecord
 
@@ -21,7 +23,9 @@ _MOST_BYTES = 256 << 20  # in all requests in flight together
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
 _WORTH_IT = 1.05  # the gain in throughput that justifies more requests in flight
-_FORGET = 0.9
+_PATIENCE = 16  # rounds until more are tried again
+_SPREAD = 1.1  # the largest of recent requests to the smallest, from which their costs can be told
+_RECENT = 12  # answers that tell the cost of a request
 _TOGETHER_S = 0.5  # refusals within this time count as one
 
 ChunkSize = int | Literal["auto"] | None
@@ -29,7 +33,7 @@ Concurrency = int | Literal["auto"]
 
 
 class Gate:
-    """A semaphore whose limit may change; `async with gate:`."""
+    """A semaphore whose limit may change."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
@@ -48,27 +52,20 @@ class Gate:
             self._inside -= 1
             self._waiting.notify(max(1, self._limit() - self._inside))
 
-    async def __aenter__(self) -> Self:
-        await self.enter()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.leave()
-
 
 class Pace:
     """The rows of a request (None: all) and the requests in flight; "auto" adapts them to the answers."""
 
     def __init__(self, chunk_size: ChunkSize, concurrency: Concurrency, servers: int = 1) -> None:
-        self._adapts_rows = chunk_size == "auto"
-        self._adapts_in_flight = concurrency == "auto"
-        self.rows = _FIRST_ROWS if chunk_size == "auto" else chunk_size
         first = min(_MOST_IN_FLIGHT, max(_FIRST_IN_FLIGHT, 2 * servers))
+        self._climb = _Climb(first) if concurrency == "auto" else None
+        self._adapts_rows = chunk_size == "auto"
+        self.rows = _FIRST_ROWS if chunk_size == "auto" else chunk_size
         self.in_flight = first if concurrency == "auto" else concurrency
         self.most_in_flight = _MOST_IN_FLIGHT if concurrency == "auto" else concurrency
-        self._cost = _Cost()
         self._largest = 0
-        self._climb = _Climb(self.in_flight)
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)  # rows and seconds
+        self._cost = 1.0, 0.0  # of a row, and of a request besides its rows, in proportion
 
     def next_rows(self, rows_left: int | None) -> int | None:
         """The rows of the next request, when about `rows_left` rows of the table are left, None if unknown."""
@@ -80,39 +77,27 @@ class Pace:
     def observe(self, record: RequestRecord) -> None:
         """Learn from an answer."""
         if self._adapts_rows and record.rows:
-            self._cost.add(record.rows, record.seconds)
+            self._recent.append((record.rows, record.seconds))
             self._largest = max(self._largest, record.rows)
             memory = _MOST_BYTES / max(1, record.bytes) * record.rows / self.in_flight
-            wanted = min(self._cost.rows(), _MOST_ROWS, 2 * self._largest, memory)
-            self.rows = max(1, int(wanted))
-        if self._adapts_in_flight:
-            self.in_flight = self._climb.next(record.rows)
+            self.rows = max(1, int(min(self._best_rows(), _MOST_ROWS, 2 * self._largest, memory)))
+        if self._climb:
+            self.in_flight = self._climb.answered(record.rows)
 
     def overloaded(self) -> None:
         """Send less: a server refused a request because it has too many."""
-        if self._adapts_in_flight:
-            self.in_flight = self._climb.back_off()
+        if self._climb:
+            self.in_flight = self._climb.refused()
 
-
-class _Cost:
-    """The seconds of a request as a linear function of its rows: least squares, with more weight on recent requests."""
-
-    def __init__(self) -> None:
-        self._sums = [0.0] * 5
-
-    def add(self, rows: int, seconds: float) -> None:
-        new = (1.0, rows, seconds, rows * rows, rows * seconds)
-        self._sums = [_FORGET * old + value for old, value in zip(self._sums, new, strict=True)]
-
-    def rows(self) -> float:
+    def _best_rows(self) -> float:
         """The rows of a request that takes `_AIM_S`, or longer if the fixed cost would exceed its share."""
-        weight, x, y, xx, xy = self._sums
-        spread = weight * xx - x * x
-        per_row = (weight * xy - x * y) / spread if spread > 1e-6 * xx * weight else 0.0
-        fixed = (y - per_row * x) / weight
-        if per_row <= 0 or fixed < 0:  # requests of one size, or noise: only the mean is known
-            per_row, fixed = y / x, 0.0
-        return max(_AIM_S, fixed / _FIXED_SHARE) / per_row
+        rows, seconds = zip(*self._recent, strict=True)
+        if max(rows) > _SPREAD * min(rows):  # requests of one size do not tell one cost from the other
+            line = linear_regression(rows, seconds)
+            self._cost = (line.slope, line.intercept) if min(line) > 0 else (1.0, 0.0)
+        per_row, fixed = self._cost
+        scale: float = sum(seconds) / (per_row * sum(rows) + fixed * len(rows))
+        return max(_AIM_S / scale, fixed / _FIXED_SHARE) / per_row
 
 
 class _Climb:
@@ -121,35 +106,32 @@ class _Climb:
     def __init__(self, start: int) -> None:
         self._limit = start
         self._before: tuple[int, float] | None = None  # during a try: the limit before it, and its throughput
-        self._patience = 1  # rounds until the next try
-        self._rounds = 0
-        self._backed_off = 0.0
+        self._wait = 0  # rounds until the next try
+        self._refused_at = 0.0
         self._restart()
 
-    def next(self, rows: int) -> int:
+    def answered(self, rows: int) -> int:
         self._answers += 1
         self._rows += rows
-        if self._answers < 2 * self._limit or time.monotonic() - self._backed_off < 2 * _TOGETHER_S:
+        now = time.monotonic()
+        if self._answers < 2 * self._limit or now - self._refused_at < 2 * _TOGETHER_S:
             return self._limit
-        rate = self._rows / max(1e-9, time.monotonic() - self._began)
-        if self._before is not None:
-            limit, earlier = self._before
-            self._before = None
-            if rate < _WORTH_IT * earlier:
-                self._limit, self._rounds, self._patience = limit, 0, min(32, 4 * self._patience)
-                return self._restart()
-            self._patience = 1
-        self._rounds += 1
-        if self._rounds >= self._patience and self._limit < _MOST_IN_FLIGHT:
-            self._before, self._rounds = (self._limit, rate), 0
+        rate = self._rows / max(1e-9, now - self._began)
+        if self._before and rate < _WORTH_IT * self._before[1]:
+            self._limit, self._before, self._wait = self._before[0], None, _PATIENCE
+        elif self._wait > 1:
+            self._wait -= 1
+        elif self._limit < _MOST_IN_FLIGHT:
+            self._before, self._wait = (self._limit, rate), 0
             self._limit = min(_MOST_IN_FLIGHT, math.ceil(1.5 * self._limit))
+        else:
+            self._before = None
         return self._restart()
 
-    def back_off(self) -> int:
-        if time.monotonic() - self._backed_off > _TOGETHER_S:
-            self._backed_off = time.monotonic()
-            self._limit, self._before, self._rounds = max(1, self._limit // 2), None, 0
-            self._patience = min(32, 4 * self._patience)
+    def refused(self) -> int:
+        if time.monotonic() - self._refused_at > _TOGETHER_S:
+            self._refused_at = time.monotonic()
+            self._limit, self._before, self._wait = max(1, self._limit // 2), None, _PATIENCE
         return self._restart()
 
     def _restart(self) -> int:

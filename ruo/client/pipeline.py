@@ -1,13 +1,14 @@
 """A table through the servers: encode chunks in a thread, send several at the same time, collect the answers.
 
 One task encodes chunks, the others send them. A window bounds the chunks between encoding and collection, so a slow server
-or consumer slows the reading. An idle sender sends an overdue chunk once more, to an idle server; the first answer counts.
+or consumer slows the reading.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Self
 
 from ruo.client.answers import rows_not_finite
@@ -48,7 +49,6 @@ class Pipeline:
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready())
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
-        self._under_way: set[Chunk] = set()
         self._may_send = asyncio.Event()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
@@ -72,7 +72,7 @@ class Pipeline:
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Answer]:
         """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""
-        collected, next_row, is_formed = 0, 0, False
+        collected, is_formed = 0, False
         early: dict[int, list[Answer]] = {}
         while not is_formed or collected < self.rows:
             result = await self._results.get()
@@ -83,10 +83,8 @@ class Pipeline:
                 continue
             start = result[0].record.start
             early[start] = result
-            while chunk := early.pop(next_row if in_order else start, None):
-                for answer in chunk:
-                    next_row = answer.record.start + answer.record.rows
-                    collected += answer.record.rows
+            while chunk := early.pop(collected if in_order else start, None):
+                collected += sum(answer.record.rows for answer in chunk)
                 if self._pipelined:
                     await self._window.leave()
                 for answer in chunk:
@@ -101,12 +99,11 @@ class Pipeline:
         return _READY if rows is None else max(_READY, min(self.pace.in_flight, _ROWS_READY // rows))
 
     async def _form(self) -> None:
-        if self._pipelined:
-            self._may_send.set()
-        items: list[Chunk | _Result] = []
-        while not items or isinstance(items[-1], Chunk | list):
+        is_whole = False
+        while not is_whole:
             count = self._ready() // 2
             if self._pipelined:
+                self._may_send.set()
                 await self._window.enter(count)
             items = await asyncio.get_running_loop().run_in_executor(self._thread, self._form_some, count)
             for item in items:
@@ -114,25 +111,21 @@ class Pipeline:
                     self._formed.put_nowait(item)
                 else:
                     self._results.put_nowait(item)
-        if items[-1] is None:
-            self._may_send.set()
+            is_whole = len(items) < count
+        self._results.put_nowait(None)
+        self._may_send.set()
 
     def _rows_at(self, start: int) -> int | None:
         expected = self._table.expected_rows()
         rows = self.pace.next_rows(None if expected is None else expected - start)
         return self._checkpoint.chunk_rows(start, rows) if self._checkpoint else rows
 
-    def _form_some(self, count: int) -> list[Chunk | _Result]:
-        """The next `count` chunks; after the last chunk of the table None, or the error that ended the reading."""
-        items: list[Chunk | _Result] = []
+    def _form_some(self, count: int) -> list[Chunk | list[Answer]]:
+        """The next `count` chunks, fewer at the end of the table; answers in place of stored ones."""
         began = time.perf_counter()
-        try:
-            while len(items) < count and (block := next(self._blocks, None)):
-                items.append(self._form_one(block))
-        except Exception as error:  # noqa: BLE001  `answers` raises it, once the chunks before it are queued
-            return [*items, error]
+        items = [self._form_one(block) for block in islice(self._blocks, count)]
         self.forming_s += time.perf_counter() - began
-        return items if len(items) == count else [*items, None]
+        return items
 
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
         start, rows = block.start, block.rows
@@ -152,46 +145,46 @@ class Pipeline:
     async def _send(self) -> None:
         await self._may_send.wait()
         while True:
-            async with self._in_flight:
-                await self._deliver(await self._next())
+            await self._in_flight.enter()
+            chunk = await self._formed.get()
+            answers = await self._hedged(chunk)
+            await self._in_flight.leave()
+            for answer in answers:
+                if answer.error is None:
+                    self.pace.observe(answer.record)
+                    if self._checkpoint:
+                        self._checkpoint.add(answer)
+            self._results.put_nowait([_beside(answer, chunk) for answer in answers])
+            if self._checkpoint:
+                self._checkpoint.require_written()
 
-    async def _next(self) -> Chunk:
-        """The next chunk to send: a new one, or one whose answer is overdue."""
-        while len(self._client.servers) > 1:
-            try:
-                async with asyncio.timeout(0.05):
-                    return await self._formed.get()
-            except TimeoutError:
-                if overdue := next(filter(self._client.is_overdue, self._under_way), None):
-                    return overdue
-        return await self._formed.get()
-
-    async def _deliver(self, chunk: Chunk) -> None:
-        chunk.began = chunk.began or time.perf_counter()
-        self._under_way.add(chunk)
+    async def _hedged(self, chunk: Chunk) -> list[Answer]:
+        """Send a chunk, and to an idle server once more when it is overdue; the first good answers count."""
+        if len(self._client.servers) == 1:
+            return await self._client.send(chunk)
+        began = time.perf_counter()
+        tries = [asyncio.create_task(self._client.send(chunk))]
         try:
-            async with asyncio.timeout(None) as own:
-                chunk.tries.append(own)
-                answers = await self._client.send(chunk)
-        except TimeoutError:
-            return  # another sender has the answer
-        chunk.tries.remove(own)
-        if chunk not in self._under_way:
-            return  # another sender got the answer at the same moment
-        if chunk.tries and any(answer.error for answer in answers):
-            return  # the other sender may do better
-        for other in chunk.tries:
-            other.reschedule(0)
-            answers[0].record.attempts += 1
-        self._under_way.remove(chunk)
-        for answer in answers:
-            if answer.error is None:
-                self.pace.observe(answer.record)
-                if self._checkpoint:
-                    self._checkpoint.add(answer)
-        self._results.put_nowait([_beside(answer, chunk) for answer in answers])
-        if self._checkpoint:
-            self._checkpoint.require_written()
+            while len(tries) == 1 and not (await asyncio.wait(tries, timeout=0.05))[0]:
+                if self._is_overdue(time.perf_counter() - began, chunk.rows):
+                    tries.append(asyncio.create_task(self._client.send(chunk)))
+            for answered in asyncio.as_completed(tries):
+                answers = await answered
+                if not any(answer.error for answer in answers):
+                    break
+        finally:
+            for task in tries:
+                task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+        answers[0].record.attempts += len(tries) - 1
+        return answers
+
+    def _is_overdue(self, seconds: float, rows: int) -> bool:
+        """Whether there is nothing else to send, and an idle server could have scored these rows twice by now."""
+        servers = self._client.servers
+        has_place = self._formed.empty() and servers.outstanding() < self.pace.in_flight
+        is_late = any(not s.outstanding and seconds > 2 * rows * s.seconds_per_row for s in servers.available())
+        return has_place and is_late and self._client.options.retries > 0
 
 
 def _beside(answer: Answer, chunk: Chunk) -> Answer:

@@ -1,8 +1,7 @@
 """What is sent and what comes back: a chunk of rows, the record of its request, its answer, and the model behind it."""
 
-import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import polars as pl
@@ -53,7 +52,7 @@ class ModelInfo(NamedTuple):
 
 @dataclass(eq=False)
 class Chunk:
-    """Rows from `start` on, in the model's datatype, the `body` that encodes them, and the time-outs of its senders."""
+    """Rows from `start` on, in the model's datatype, and the `body` that encodes them."""
 
     start: int
     rows: int
@@ -61,8 +60,6 @@ class Chunk:
     body: Encoded
     labels: Labels | None = None
     kept: pl.DataFrame | None = None
-    began: float = 0.0
-    tries: list[asyncio.Timeout] = field(default_factory=list)
 
 
 @dataclass

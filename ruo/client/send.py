@@ -25,7 +25,6 @@ from ruo.wire.messages import Array
 
 T = TypeVar("T")
 
-_NOT_SCORED = " not scored: "
 _log = logging.getLogger("ruo")
 _processes: set[int] = set()  # that have scored, of which a forked process inherits its parent
 
@@ -46,7 +45,7 @@ class Client:
             raise ArgumentError(f'wire={options.wire!r} has no labels; name a version, or pass wire="v1".')
         self.model: ModelInfo
         self.on_overload: Callable[[], None] = lambda: None
-        self._options = options
+        self.options = options
         is_authorized = any(name.lower() == "authorization" for name in options.headers or {})
         token = options.token or (None if is_authorized else os.environ.get("RUO_TOKEN"))
         ca = None if options.ca is None else os.fspath(options.ca)
@@ -74,7 +73,7 @@ class Client:
     async def require_same_model(self) -> None:
         """Ask for the version once more where answers did not tell it; raises ScoringError if it has changed."""
         began = self.model
-        if self._is_version_told or self._pinned or not began.version or self._options.allow_version_change:
+        if self._is_version_told or self._pinned or not began.version or self.options.allow_version_change:
             return
         for _ in range(self.servers.asks_of_all()):
             now = await self._describe(began.name)
@@ -88,10 +87,10 @@ class Client:
         name = self._name or await discovery.only_model(self._ask)
         model = await self._describe(name, self._pinned, self._label)
         wanted = stored_version or model.version
-        may_change = self._options.allow_version_change and not self._label
-        asks = 0 if may_change or not wanted else self.servers.asks_of_all()
-        while asks and not self._pinned:
-            asks -= 1
+        may_change = self.options.allow_version_change and not self._label
+        for _ in range(0 if may_change or not wanted else self.servers.asks_of_all()):
+            if self._pinned:
+                break
             try:
                 model = await self._describe(name, wanted)
                 self._pinned = wanted
@@ -107,7 +106,7 @@ class Client:
 
     def _with_inputs(self, model: ModelInfo, named: list[str]) -> ModelInfo:
         """The model with the inputs that the options name, where the server does not describe them."""
-        name, datatype = self._options.input_name, self._options.datatype
+        name, datatype = self.options.input_name, self.options.datatype
         if not model.inputs:
             if self.wire.has_metadata and not (name or named):
                 raise ScoringError(
@@ -119,11 +118,11 @@ class Client:
                 raise ArgumentError(f"wire={self.wire.name!r} carries one input only; leave `inputs` out.")
             return model._replace(inputs=tuple(inputs))
         first = model.inputs[0]
-        if (name or first.name) != first.name or (datatype or first.datatype) != first.datatype:
-            known = ", ".join(f"{tensor.name!r} in {tensor.datatype}" for tensor in model.inputs)
-            message = f"Model {model.name!r} takes {known}, as its server says; leave input_name and datatype out."
-            raise ArgumentError(message)
-        return model
+        if name in (None, "", first.name) and datatype in (None, "", first.datatype):
+            return model
+        known = ", ".join(f"{tensor.name!r} in {tensor.datatype}" for tensor in model.inputs)
+        message = f"Model {model.name!r} takes {known}, as its server says; leave input_name and datatype out."
+        raise ArgumentError(message)
 
     def addresses(self) -> list[str]:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""
@@ -150,13 +149,13 @@ class Client:
             piece = waiting.popleft()
             if not self._is_too_large(piece):
                 answer = await self._send_whole(piece)
-                if answer.error is None or answer.error.status != 413 or not self._options.retries:
+                if answer.error is None or answer.error.status != 413 or not self.options.retries:
                     answers.append(answer)
                     continue
                 if piece.rows == 1:
-                    record, reason = answer.record, str(answer.error).partition(_NOT_SCORED)[2]
+                    record = answer.record
                     record.rows = chunk.start + chunk.rows - record.start
-                    error = _not_scored(record, f"a single one is too large. {reason}", 413)
+                    error = _not_scored(record, f"a single one is too large. {answer.error}", 413)
                     return [*answers, Answer(record, None, error)]
                 self._most_rows = min(piece.rows // 2, self._most_rows)
             half = (piece.rows + 1) // 2
@@ -168,23 +167,14 @@ class Client:
         inputs = {name: array[begin:end] for name, array in chunk.inputs.items()}
         return self._chunk(chunk.start + begin, end - begin, inputs)
 
-    def is_overdue(self, chunk: Chunk) -> bool:
-        """Whether one sender sends a chunk, and an idle server could have scored it twice by now."""
-        if len(chunk.tries) != 1 or not self._options.retries:
-            return False
-        seconds_per_row = (time.perf_counter() - chunk.began) / chunk.rows
-        return any(not s.outstanding and seconds_per_row > 2 * s.seconds_per_row for s in self.servers.available())
-
     def _is_too_large(self, chunk: Chunk) -> bool:
         is_above = chunk.rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
-        return is_above and chunk.rows > 1 and self._options.retries > 0
+        return is_above and chunk.rows > 1 and self.options.retries > 0
 
     async def _send_whole(self, chunk: Chunk) -> Answer:
         record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
         try:
-            return Answer(
-                record, await self._with_retries(lambda server: self._send_once(server, chunk, record), record)
-            )
+            return Answer(record, await self._with_retries(partial(self._send_once, chunk, record), record))
         except ScoringError as error:
             return Answer(record, None, error)
 
@@ -192,7 +182,7 @@ class Client:
         return await self._with_retries(lambda server: server.endpoint.ask_json(method, path), RequestRecord(0, 0, 0))
 
     async def _with_retries(self, attempt: Callable[[Server], Awaitable[T]], record: RequestRecord) -> T:
-        retry = Retry(self._options.retries, 1 if record.rows else 0, self._has_answered)
+        retry = Retry(self.options.retries, 1 if record.rows else 0, self._has_answered)
         error = RequestError("No server is available.")
         while (server := await self.servers.take(retry.until)) is not None:
             record.attempts += 1
@@ -228,7 +218,7 @@ class Client:
             reason += f" (Tried {record.attempts} times in {time.monotonic() - retry.began:.1f} s.)"
         raise _not_scored(record, reason, error.status)
 
-    async def _send_once(self, server: Server, chunk: Chunk, record: RequestRecord) -> Array:
+    async def _send_once(self, chunk: Chunk, record: RequestRecord, server: Server) -> Array:
         path = (self._pinned and self.wire.versioned_path) or self.wire.path
         path = path.format(model=self.model.name, version=self._pinned)
         limit = most_bytes(chunk.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
@@ -275,5 +265,5 @@ def _shaped(features: Array, tensor: TensorInfo) -> Array:
 def _not_scored(record: RequestRecord, reason: str, status: int | None) -> ScoringError:
     if record.rows:
         verb = "was" if record.rows == 1 else "were"
-        reason = f"{rows_named(record.start, record.rows)} {verb}{_NOT_SCORED}{reason}"
+        reason = f"{rows_named(record.start, record.rows)} {verb} not scored: {reason}"
     return ScoringError(reason, record.start, record.start + record.rows, status)

@@ -67,12 +67,7 @@ class Servers:
 
     async def take(self, until: float) -> Server | None:
         """The server for the next request; waits while none is available, and gives None at the time `until`."""
-        while True:
-            server = self._choose()
-            if server is not None:
-                server.outstanding += 1
-                server.sent += 1
-                return server
+        while (server := self._choose()) is None:
             now = time.monotonic()
             if now >= until:
                 return None
@@ -82,6 +77,9 @@ class Servers:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.001, wake - now)):
                     await self._changed.wait()
+        server.outstanding += 1
+        server.sent += 1
+        return server
 
     def asks_of_all(self) -> int:
         """So many requests one after the other that each server gets one of them."""
@@ -111,6 +109,10 @@ class Servers:
         """End a request that `take` began."""
         server.outstanding -= 1
         self._changed.set()
+
+    def outstanding(self) -> int:
+        """The requests in flight."""
+        return sum(server.outstanding for server in self._servers.values())
 
     def available(self) -> list[Server]:
         """The servers that are not left out for a while."""
@@ -187,20 +189,16 @@ def _is_server(url: str) -> bool:
 
 async def _addresses(url: str) -> list[str]:
     """A host's addresses where it has several of one family, otherwise [""] for any; [] where the look-up fails."""
-    parts, loop = URL(url), asyncio.get_running_loop()
-    if parts.scheme == "unix":
-        return [""]
+    parts = URL(url)
     with contextlib.suppress(ValueError):
         ip_address(parts.raw_host or "")
         return [""]
-    if proxy_of(url):  # which looks names up itself
+    if parts.scheme == "unix" or proxy_of(url):  # which looks names up itself
         return [""]
     try:
-        infos = await loop.getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(parts.raw_host, parts.port, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    v4, v6 = (
-        sorted({str(info[4][0]) for info in infos if info[0] == family}) for family in (socket.AF_INET, socket.AF_INET6)
-    )
-    addresses = v4 or v6
+    first = min((info[0] for info in infos), default=None)  # IPv4, where there is one
+    addresses = sorted({str(info[4][0]) for info in infos if info[0] == first})
     return addresses if len(addresses) > 1 else [""]

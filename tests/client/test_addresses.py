@@ -98,10 +98,12 @@ def test_headers_go_with_every_request_and_are_never_shown(
         ({"": "s3cret"}, "is not a name"),
         ({"content-length": "0"}, "content-length is set for each request by itself"),
         ({"Authorization": "s3cret"}, "Give the token or the header Authorization, not both"),
+        *((token, "The token has a character") for token in ("s3cret\r\nX: y", "s3cret\nb", "s3crét", "s3cret\0b")),
     ],
 )
 def test_headers_that_no_request_can_carry_are_refused(headers: Any, sentence: str) -> None:
-    """A line break could add another header, or another request; the message does not repeat the value."""
+    """A line break could add another header, or another request; the message does not repeat the value or the token."""
+    token = headers if isinstance(headers, str) else "t0ken" if "Authorization" in headers else None
     with pytest.raises(ArgumentError, match=sentence) as caught:
-        HttpClient(1.0, "t0ken" if "Authorization" in headers else None, None, headers)
+        HttpClient(1.0, token, None, {} if token == headers else headers)
     assert "s3cr" not in str(caught.value).replace(repr("X: y\r\nX-Key"), "")

@@ -8,13 +8,12 @@ import signal
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,9 +26,10 @@ from ruo.client.records import Answer, RequestRecord
 from ruo.deploy.local import LocalServer
 from ruo.errors import CheckpointError, RuoError
 from ruo.learn.demo import Demo
-from tests.client.conftest import Scoring, Scripted, python, signalled, sometimes
+from tests.client.conftest import Scoring, Scripted, as_source, python, signalled, sometimes
 from tests.conftest import Reply, ScriptedServer, row_sums
 
+MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"
 FUZZ = settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -63,10 +63,12 @@ def test_only_what_is_missing_is_scored(right_scores: Scoring, half: ScriptedSer
 
 def test_iter_scores_resumes_too(small_csv: Path, half: ScriptedServer, path: Path, small_sums: np.ndarray) -> None:
     """Stored blocks come out in their place."""
-    blocks = list(iter_scores(small_csv, half.url, chunk_size=2, checkpoint=path))
+    blocks = {
+        block.start: block.predictions for block in iter_scores(small_csv, half.url, chunk_size=2, checkpoint=path)
+    }
 
-    assert [0, 2, 4, 6, 8] == [block.start for block in blocks]
-    np.testing.assert_array_equal(small_sums, np.concatenate([block.predictions for block in blocks]))
+    assert list(blocks) == [0, 2, 4, 6, 8]
+    np.testing.assert_array_equal(small_sums, np.concatenate(list(blocks.values())))
     assert len(half.requests) == 6
 
 
@@ -191,7 +193,7 @@ async def _read(path: Path) -> int:
 def test_no_damage_gives_wrong_rows(path: Path) -> None:
     """Whatever bit is flipped and whatever byte is added or cut: right rows or a CheckpointError, and few rows lost."""
 
-    async def results(damages: Iterator[bytes]) -> list[int | str]:
+    async def results(damages: Iterable[bytes]) -> list[int | str]:
         results: list[int | str] = []
         for damaged in damages:
             path.write_bytes(damaged)
@@ -203,9 +205,7 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
 
     asyncio.run(_write(path, KEY))
     data = path.read_bytes()
-    first = data.index(b"\nentry", data.index(b"\nentry") + 1)
-    second = data.rindex(b"\nentry")
-
+    first, second = data.index(MARK, data.index(MARK) + 1), data.rindex(MARK)
     in_head = asyncio.run(results(damaged + data[first:] for damaged in _damages(data[:first])))
     in_first = asyncio.run(results(data[:first] + damaged + data[second:] for damaged in _damages(data[first:second])))
     cut = asyncio.run(results(data[:end] for end in range(len(data))))
@@ -215,54 +215,61 @@ def test_no_damage_gives_wrong_rows(path: Path) -> None:
     assert {str(result) for result in cut} == {"0", "2"}
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"ruo checkpoint 2\n", b"ruo checkpoint 2\n\nentry\n\0"]))
+_pieces = st.binary(max_size=300) | st.sampled_from([MAGIC, MARK])
+_edits = st.lists(st.tuples(st.integers(0, 700), st.integers(0, 1000), _pieces), min_size=1, max_size=4)
+
+
+@given(st.lists(_pieces, max_size=3).map(b"".join), _edits, st.booleans())
 @FUZZ
-def test_random_bytes_are_no_rows(path: Path, data: bytes, beginning: bytes) -> None:
-    """Whatever is in the file, also behind the beginning of a real one: no row comes out of it, or a CheckpointError."""
-    path.write_bytes(beginning + data)
-    with contextlib.suppress(CheckpointError):
-        assert asyncio.run(_read(path)) == 0
-
-
-_edits = st.tuples(st.integers(0, 700), st.integers(0, 300), st.binary(max_size=20) | st.just(b"\nentry\n\0"))
-
-
-@given(st.lists(_edits, min_size=1, max_size=4), st.booleans())
-@FUZZ
-def test_random_edits_give_right_rows(path: Path, edits: list[tuple[int, int, bytes]], is_repeated: bool) -> None:
-    """A real checkpoint with pieces cut, inserted or doubled gives right rows or a CheckpointError."""
+def test_random_bytes_give_right_rows_or_none(path: Path, data: bytes, edits: Any, is_doubled: bool) -> None:
+    """Random bytes are no rows; a checkpoint with pieces cut, inserted or doubled gives right rows or an error."""
     original = path.with_name("original.ruo")
     if not original.exists():
         asyncio.run(_write(original, KEY))
-    data = original.read_bytes()
+    edited = original.read_bytes()
     for place, cut, piece in edits:
-        inserted = data[place : place + cut] * 2 if is_repeated else piece
-        data = data[:place] + inserted + data[place + cut :]
-    path.write_bytes(data)
+        edited = edited[:place] + (edited[place : place + cut] * 2 if is_doubled else piece) + edited[place + cut :]
 
-    with contextlib.suppress(CheckpointError):
-        assert asyncio.run(_read(path)) in (0, 2, 4)
+    for content, rows in ((data, (0,)), (edited, (0, 2, 4))):
+        path.write_bytes(content)
+        with contextlib.suppress(CheckpointError):
+            assert asyncio.run(_read(path)) in rows
 
 
 def _framed(head: bytes, data: bytes, checksum: int = 0) -> bytes:
     """A key or an entry with a right checksum, as the format's description says."""
     lengths = struct.pack("<QQ", len(head), len(data))
-    return b"\nentry\n\0" + struct.pack("<I", zlib.crc32(lengths + head + data, checksum)) + lengths + head + data
+    return MARK + struct.pack("<I", zlib.crc32(lengths + head + data, checksum)) + lengths + head + data
 
 
-@pytest.mark.parametrize("key", [b"null", b"[]", b'"key"', b"7", b"not JSON", b""])
-def test_a_key_that_is_no_object_is_damaged(path: Path, key: bytes) -> None:
-    """Even with a right checksum, what is no JSON object with names cannot be compared, so nothing resumes from it."""
-    path.write_bytes(b"ruo checkpoint 2\n" + _framed(key, b"") + b"\nentry\n\0")
+_flipped_key = (b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")
 
-    with pytest.raises(CheckpointError, match="is damaged: its key cannot be read"):
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(
+            lambda data, key=key: MAGIC + _framed(key, b"") + MARK  # with a right checksum
+            for key in (b"null", b"[]", b'"key"', b"7", b"not JSON", b"")
+        ),
+        *(lambda data, change=change: data.replace(*change, 1) for change in _flipped_key),
+    ],
+)
+def test_a_damaged_key_is_no_key(path: Path, damaged: Callable[[bytes], bytes]) -> None:
+    """What cannot be compared, since it is no JSON object or not as it was written, is an error and not a match."""
+    asyncio.run(_write(path, KEY))
+    path.write_bytes(damaged(path.read_bytes()))
+    before = path.read_bytes()
+
+    with pytest.raises(CheckpointError, match="is damaged: its key cannot be read; delete it"):
         asyncio.run(_read(path))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("key", [{}, {**KEY, "more": 1}, {"data": "d"}, {"data": "d", "version": None}])
 def test_a_key_with_other_names_is_of_another_run(path: Path, key: dict[str, Any]) -> None:
     """A key that lacks a name, or has one more, is not the key of this run."""
-    path.write_bytes(b"ruo checkpoint 2\n" + _framed(orjson.dumps(key), b""))
+    path.write_bytes(MAGIC + _framed(orjson.dumps(key), b""))
 
     with pytest.raises(CheckpointError, match=r"is of (other data|another version of the model|another more) \("):
         asyncio.run(_write(path, KEY))
@@ -281,8 +288,8 @@ def test_an_entry_that_does_not_fit_does_not_count(path: Path, change: dict[str,
     """An entry with other fields, or with more or fewer rows than it has predictions, is left out; those behind it stay."""
     asyncio.run(_write(path, KEY))
     data = path.read_bytes()
-    _, first, second = (place for place in range(len(data)) if data.startswith(b"\nentry\n\0", place))
-    (checksum,) = struct.unpack_from("<I", data, len(b"ruo checkpoint 2\n") + 8)
+    _, first, second = (place for place in range(len(data)) if data.startswith(MARK, place))
+    (checksum,) = struct.unpack_from("<I", data, len(MAGIC) + 8)
     (length,) = struct.unpack_from("<Q", data, first + 12)
     head, predictions = data[first + 28 : first + 28 + length], data[first + 28 + length : second]
     assert data[first:second] == _framed(head, predictions, checksum)
@@ -309,26 +316,12 @@ def test_a_chunk_ends_where_a_stored_one_begins(path: Path) -> None:
     assert asyncio.run(main()) == [3, 4, 4, 1, 2, 1, 2, 5, None]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [(b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")]
-)
-def test_a_damaged_key_is_no_key(path: Path, before: bytes, after: bytes) -> None:
-    """A checkpoint with an unreadable key is an error, not a run that resumes unchecked."""
-    asyncio.run(_write(path, KEY))
-    damaged = path.read_bytes().replace(before, after, 1)
-    path.write_bytes(damaged)
-
-    with pytest.raises(CheckpointError, match="is damaged: its key cannot be read; delete it"):
-        asyncio.run(_read(path))
-    assert path.read_bytes() == damaged
-
-
 def test_an_entry_of_another_run_does_not_count(path: Path, tmp_path: Path) -> None:
     """Entries that were copied from the checkpoint of another run are left out."""
     other = tmp_path / "other.ruo"
     asyncio.run(_write(path, KEY))
     asyncio.run(_write(other, {**KEY, "version": "2"}))
-    head = path.read_bytes()[: path.read_bytes().rindex(b"\nentry")]
+    head = path.read_bytes()[: path.read_bytes().rindex(MARK)]
     path.write_bytes(head + other.read_bytes()[len(head) :])
 
     assert asyncio.run(_read(path)) == 2
@@ -366,23 +359,20 @@ def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
     assert lag_s < max(0.05, whole_s / 2)
 
 
-@pytest.mark.parametrize("content", [b"a,b,c\n1,2,3\n", b"ruo checkpoint 3\n"])
-def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, path: Path, content: bytes) -> None:
-    """A file that is not a checkpoint of this version keeps its content."""
-    path.write_bytes(content)
+@pytest.mark.parametrize("content", [b"a,b,c\n1,2,3\n", b"ruo checkpoint 3\n", None])
+def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, path: Path, content: Any) -> None:
+    """A file that is not a checkpoint of this version keeps its content; so does one in a folder that is not there."""
+    if content is None:
+        path = path / "nowhere" / "run.ruo"
+    else:
+        path.write_bytes(content)
+    sentence = r"cannot be opened \(No such file or directory\)" if content is None else "is not one of this version"
 
-    with pytest.raises(CheckpointError, match="is not one of this version"):
+    with pytest.raises(CheckpointError, match=sentence):
         score_csv(small_csv, well.url, checkpoint=path)
 
-    assert path.read_bytes() == content
-
-
-def test_a_missing_folder_is_an_error(small_csv: Path, well: ScriptedServer, tmp_path: Path) -> None:
-    """A missing folder is an error before anything is sent."""
-    with pytest.raises(CheckpointError, match=r"cannot be opened \(No such file or directory\)"):
-        score_csv(small_csv, well.url, checkpoint=tmp_path / "nowhere" / "run.ruo")
-
     assert well.requests == []
+    assert content is None or path.read_bytes() == content
 
 
 def test_a_full_disk_is_an_error(small_csv: Path, well: ScriptedServer, path: Path) -> None:
@@ -455,30 +445,19 @@ def test_every_source_has_a_fingerprint(
 ) -> None:
     """DataFrames and Parquet files resume as well, and changed ones are refused."""
     frame = pl.read_csv(small_csv)
-    sources: list[Any] = [frame, frame.with_columns(c=pl.col("c") + 1)]
-    if kind == "pandas":
-        sources = [pd.DataFrame(source.to_dict(as_series=False)) for source in sources]
-    elif kind == "parquet":
-        for number, source in enumerate(sources):
-            sources[number] = tmp_path / f"{number}.parquet"
-            source.write_parquet(sources[number])
-
     for _ in range(2):
-        score_csv(sources[0], well.url, checkpoint=path)
+        score_csv(as_source(frame, kind, tmp_path), well.url, checkpoint=path)
     with pytest.raises(CheckpointError, match="other data"):
-        score_csv(sources[1], well.url, checkpoint=path)
+        score_csv(as_source(frame.with_columns(c=pl.col("c") + 1), kind, tmp_path), well.url, checkpoint=path)
 
     assert len(well.requests) == 1
 
 
 def test_auto_sizes_resume(right_scores: Scoring, well: ScriptedServer, path: Path) -> None:
     """With adapted sizes, stored rows are not sent again either."""
-    sent = set()
-    for _ in range(2):
-        right_scores(well.url, chunk_size="auto", concurrency="auto", checkpoint=path)
-        sent.add(len(well.requests))
-
-    assert len(sent) == 1
+    for resumed in (False, True):
+        scores = right_scores(well.url, chunk_size="auto", concurrency="auto", checkpoint=path)
+        assert set(scores.requests["resumed"]) == {resumed}
 
 
 @pytest.mark.parametrize("wire", ["v2", "v1", "paper"])

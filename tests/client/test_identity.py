@@ -299,19 +299,13 @@ def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[s
         score_csv(small_csv, urls)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "v2/models",
-        "v2/models/",
-        "v2/models/m/infer",
-        "v2/models/m:predict",
-        "v1/models/m:classify",
-        "v2/models/m/versions",
-        "v2/models/m/labels/a",
-        "v1/models/m/versions/7/labels/a",
-    ],
-)
+OTHERS = """
+    v2/models v2/models/ v2/models/m/infer v2/models/m:predict v1/models/m:classify v2/models/m/versions
+    v2/models/m/labels/a v1/models/m/versions/7/labels/a
+"""
+
+
+@pytest.mark.parametrize("path", OTHERS.split())
 def test_what_is_behind_a_models_name_is_refused(small_csv: Path, path: str) -> None:
     """An address of anything else than a model or a version of it is refused, and the error shows the right form."""
     with pytest.raises(ArgumentError, match=r"is not the address of a model; .*/v2/models/NAME\[/versions/VERSION\]"):
