@@ -199,8 +199,7 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
     or 143 when it was interrupted.
     """
     from ruo.notebook.parameters import parse_swept
-    from ruo.notebook.ranking import RANKING
-    from ruo.notebook.run import run_grid
+    from ruo.notebook.run import RANKING, run_grid
 
     with _interruptible(_RESUMED):
         gathered = run_grid(notebook, results, *parse_swept(pairs, [*(file.read() for file in files), *texts]))
@@ -244,7 +243,7 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
     from ruo.notebook.parameters import request_sizes
 
     once = sizes.strip().lower() == "all"
-    chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes(sizes, "--sizes")))
+    chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes("--sizes", sizes)))
     systems = Systems(testset, model, workers)
     put_aside_finished(results)
     log = partial(click.echo, err=True)

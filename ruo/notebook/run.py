@@ -15,8 +15,8 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from statistics import mean
 from typing import Any
 from urllib.parse import quote
 
@@ -26,11 +26,14 @@ import pandas as pd
 from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
-from ruo.notebook.ranking import write_ranking
 from ruo.notebook.report import write_report
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
+RANKING = "ranking.md"
+_RATE = "rows_per_s"
+_READ = ["rows_per_request", _RATE, "total_mean", "total_low", "total_high"]
+_SHOWN = ["combination", "rows_per_request", _RATE, "low", "high", "verdict"]
 _RECORD = "parameters.json"  # marks a finished run
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 
@@ -122,18 +125,24 @@ class _Combination:
         except RuoError as error:
             self.error = " ".join(str(error).split())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows for gathered.csv: those of the summary, or one if there is none."""
-        lines: list[dict[Any, Any]] = [{}]
-        summary = self.folder / "summary.csv"
-        if not self.error and summary.exists():
+    def summary(self) -> pd.DataFrame:
+        """The notebook's summary; a row without columns if there is none."""
+        path = self.folder / "summary.csv"
+        if not self.error and path.exists():
             try:
-                lines = pd.read_csv(summary).to_dict("records")
+                return pd.read_csv(path)
             except ValueError as error:
-                self.error = f"{summary} cannot be read: {error}"
-        row = {name: _word(level) if isinstance(level, list | None) else level for name, level in self.levels.items()}
-        row["error"] = self.error
-        return [row | {f"summary_{key}" if key in row else key: line[key] for key in line} for line in lines]
+                self.error = f"{path} cannot be read: {error}"
+        return pd.DataFrame(index=[0])
+
+    def gathered(self) -> pd.DataFrame:
+        """The rows for gathered.csv: the levels and the error, then the summary."""
+        summary = self.summary()
+        levels = {
+            name: level if isinstance(level, str | int | float) else _word(level) for name, level in self.levels.items()
+        }
+        front = pd.DataFrame({**levels, "error": self.error}, summary.index)
+        return front.join(summary.rename(columns=lambda name: f"summary_{name}" if name in front else name))
 
     def section(self) -> str:
         """Return the section for verdicts.md."""
@@ -154,23 +163,26 @@ def run_grid(
     folder = Path(results)
     combinations = _combinations(Path(notebook), folder, grid, fixed or {})
     waiting = sum(not combination.is_finished() for combination in combinations)
-    seconds: list[float] = []
+    began, done = time.monotonic(), 0
     for number, combination in enumerate(combinations, 1):
         label = f"{number}/{len(combinations)} {combination} ..."
         if combination.is_finished():
             click.echo(f"{label} is finished already", err=True)
             continue
         click.echo(label, err=True)
-        began = time.monotonic()
         combination.run()
-        seconds.append(time.monotonic() - began)
-        waiting -= 1
-        left = f", about {_span(waiting * mean(seconds))} left" if waiting else ""
+        spent, done = time.monotonic() - began, done + 1
+        left = f", about {_clock(spent / done * (waiting - done))} left" if done < waiting else ""
         failed = f"; FAILED: {combination.error}" if combination.error else ""
-        click.echo(f"{label} {_span(seconds[-1])}{left}{failed}", err=True)
+        click.echo(f"{label} {_clock(spent)}{left}{failed}", err=True)
         _gather(folder, combinations)  # after each run, so that an interrupted grid leaves its results
-    write_ranking(folder, [(str(one), one.rows(), _verdict(one.folder)) for one in combinations if not one.error])
-    return _gather(folder, combinations)
+    gathered = _gather(folder, combinations)
+    write_ranking(folder, [(str(one), one.summary(), _verdict(one.folder)) for one in combinations if not one.error])
+    return gathered
+
+
+def _clock(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
 
 
 def folder_name(levels: Mapping[str, Any]) -> str:
@@ -205,7 +217,7 @@ def _gather(folder: Path, combinations: Sequence[_Combination]) -> pd.DataFrame:
     """Write gathered.csv and verdicts.md for what has run so far; return the former."""
     ended = [combination for combination in combinations if combination.error or combination.is_finished()]
     # a column of whole numbers stays whole if one is missing
-    gathered = pd.DataFrame([row for combination in ended for row in combination.rows()]).convert_dtypes()
+    gathered = pd.concat([combination.gathered() for combination in ended], ignore_index=True).convert_dtypes()
     folder.mkdir(parents=True, exist_ok=True)
     gathered.to_csv(folder / GATHERED, index=False)
     title = f"# {combinations[0].notebook.stem}: {len(ended)} of {len(combinations)} combinations"
@@ -233,8 +245,44 @@ def _word(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _span(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.{int(unit == 'h')}f} {unit}"
-    return f"{seconds:.0f} s"
+def write_ranking(folder: Path, combinations: list[tuple[str, pd.DataFrame, str]]) -> None:
+    """Write ranking.md, .csv, .png and .svg for combinations with their names, summaries and verdicts."""
+    ranking = _rank(combinations) if combinations else pd.DataFrame()
+    if len(ranking):
+        from ruo.figures import figure_of_ranking, save_figure  # slow to import
+
+        save_figure(figure_of_ranking(ranking), folder / RANKING, data=ranking)
+        formats = dict.fromkeys(ranking.columns[1:-1], "{:,.0f}".format)
+        text = f"{ranking.to_string(index=False, na_rep='', formatters=formats)}\n\n{_best(ranking)}"
+    else:
+        text = f"No combination wrote a summary with the column {_RATE}, so none is ranked."
+    (folder / RANKING).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _rank(combinations: list[tuple[str, pd.DataFrame, str]]) -> pd.DataFrame:
+    """The fastest setting of each combination, the fastest combination first, with the 95 % interval of its rate."""
+    settings = []
+    for name, summary, verdict in combinations:
+        word = re.match(r"(IN)?VALID\b", verdict)
+        settings.append(summary.reindex(columns=_READ).assign(combination=name, verdict=word[0] if word else ""))
+    ranking = pd.concat(settings).dropna(subset=_RATE).sort_values(_RATE, ascending=False, kind="stable")
+    ranking = ranking.drop_duplicates("combination")
+    rows = ranking[_RATE] * ranking["total_mean"]
+    ranking = ranking.assign(low=rows / ranking["total_high"], high=rows / ranking["total_low"])[_SHOWN]
+    return ranking.dropna(axis="columns", how="all")  # what these notebooks do not measure
+
+
+def _best(ranking: pd.DataFrame) -> str:
+    """The best combination whose runs can be relied on, and whether the next one differs from it."""
+    sound = ranking[ranking["verdict"] != "INVALID"].to_dict("records")
+    if not sound:
+        return "No combination is VALID, so none is best; verdicts.md says why."
+    best, *others = sound
+    size = f" with {best['rows_per_request']:,.0f} rows per request" if pd.notna(best.get("rows_per_request")) else ""
+    text = f"Best: {best['combination']}{size}, {best[_RATE]:,.0f} rows/s."
+    for other in others[:1]:
+        text += f" The next, {other['combination']}, is {100 * (1 - other[_RATE] / best[_RATE]):.0f} % slower"
+        # without intervals, where there was one run, none is apart
+        apart = "low" in best and best["low"] > other["high"]
+        text += "." if apart else ", which may be chance: the intervals overlap, or there are too few runs for one."
+    return text

@@ -6,11 +6,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ruo import Scores
-from ruo.client.records import ModelInfo
-from ruo.client.scores import Timings
 from ruo.figures import figure_of_systems as draw_systems
-from ruo.learn.evaluation import Evaluation, evaluate
+from ruo.learn.evaluation import Evaluation, judge
 from ruo.learn.training import Parts, Trained
 
 SIZES = [1_000, 10_000, 100_000, 500_000]
@@ -47,7 +44,10 @@ def training(epochs: int = 12, best: int = 7, right: int = 90, easy: bool = Fals
     history = pd.DataFrame({"epoch": epoch, **curves})
     history["validation_accuracy"] = accuracy if easy else np.minimum(accuracy, 0.88)
     parts = Parts(np.arange(300), np.arange(300, 400), np.arange(400, 500))
-    return Trained(None, history, ("a",), ("0", "1"), parts, right, 0, "1", 0.5, epochs)
+    labels = np.arange(100) % 2
+    outputs = np.eye(2)[np.where(np.arange(100) < right, labels, 1 - labels)]
+    tested = judge(parts.test, outputs, labels, ("0", "1"))
+    return Trained(None, history, ("a",), ("0", "1"), parts, tested, 0, epochs)
 
 
 def evaluated(classes: int, rows: int = 3_000, names: list[str] | None = None, scale: float = 1.0) -> Evaluation:
@@ -55,10 +55,8 @@ def evaluated(classes: int, rows: int = 3_000, names: list[str] | None = None, s
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, rows)
     outputs = np.exp(random.normal(size=(rows, classes)) + 3 * np.eye(classes)[labels])
-    predictions = (scale * outputs / outputs.sum(axis=1, keepdims=True)).astype(np.float32)
-    return evaluate(
-        Scores(predictions, labels, timings=Timings(1, 1, 1, 1), model=ModelInfo("model", "1", "test")), names
-    )
+    outputs *= scale / outputs.sum(axis=1, keepdims=True)
+    return judge(np.arange(rows), outputs, labels, names or range(classes))
 
 
 def shown(figure: Figure) -> list[mpl.text.Text]:

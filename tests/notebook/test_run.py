@@ -59,9 +59,8 @@ def test_the_page_needs_no_network(results: Path) -> None:
     assert f'<div class="summary"><p>{escape(answer)}</p><p>{escape(status)}</p></div>' in page
     assert ".ipynb" not in re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)  # no link leads nowhere
     assert "No description has been provided for this image" not in page
-    assert not re.search(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
-    scripts = "".join(re.findall(r"<script.*?</script>", page, re.DOTALL))
-    assert not re.search(r"(?:import|from|src)[^;\n]{0,40}https?://", scripts)
+    assert "<script" not in page
+    assert not re.search(r"<(?:link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
     cells = [cell for cell in nbformat.read(results / "benchmark.ipynb", 4).cells if cell.cell_type == "code"]
     assert page.count("<details") >= len(cells)
 
@@ -87,7 +86,7 @@ def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path) -> None
     """A failed cell is reported, the notebook is kept as far as it ran, and a finished run is not replaced by it."""
     folder = shutil.copytree(results, tmp_path / "out")
     before = (folder / "runs.jsonl").read_bytes()
-    with pytest.raises(RuoError, match=r"There is no table at nothing\.csv"):
+    with pytest.raises(RuoError, match=r"nothing\.csv does not exist"):
         run_notebook(BENCHMARK, folder, {"testset": "nothing.csv"})
     assert (folder / "benchmark.ipynb").exists()
     [kept] = tmp_path.rglob("runs.jsonl")
