@@ -82,10 +82,8 @@ def bound(table: Path, model: Path, rows: int, bare_socket: bool, in_memory: boo
     frame = pl.read_csv(table).to_pandas() if in_memory else None
     lazy = _lazy(table)
     columns = lazy.collect_schema().names()
-    features, labels = (
-        [name for name in columns if name.startswith("Label_") is is_label] for is_label in (False, True)
-    )
-
+    labels = [name for name in columns if name.startswith("Label_")]
+    features = [name for name in columns if name not in labels]
     function: Model
 
     def score(batch: Any) -> Array:
