@@ -59,8 +59,8 @@ scaling: setup $(DEMO) ## does it pay to distribute the work? notebook, report a
 compare: setup $(DEMO) ## the 2023 system, ruo and no network at all, side by side (SIZES=all for all request sizes)
 	@$(BIN)/python -m ruo compare --testset '$(TESTSET)' --model '$(MODEL)' --sizes $(SIZES) --runs $(RUNS) --results results/compare
 
-bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench (half an hour or so)
-	@$(BIN)/python -m benchmarks --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --results results/bench
+bench: setup $(DEMO) ## every claim of speed beside its bound, in results/bench (an hour; ONLY=peers for one group, in ten minutes)
+	@$(BIN)/python -m benchmarks --testset '$(TESTSET)' --mlp data/mlp.keras --cnn data/cnn.keras --runs $(RUNS) --only '$(ONLY)' --results results/bench
 
 report: setup ## the newest results of all notebooks on one page that opens offline, results/report.html
 	@$(BIN)/python -m ruo report results

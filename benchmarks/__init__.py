@@ -1,4 +1,1 @@
-"""The claims of speed, measured again beside their targets: `make bench`.
-
-For developers; not part of the installed package.
-"""
+"""The claims of speed, measured again beside their targets (`make bench`); not part of the installed package."""

@@ -1,163 +1,160 @@
-"""The jobs that are measured, in groups that share their servers."""
+"""The jobs that are measured, in groups that share their servers. Nothing starts before a job is measured."""
 
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import psutil
 
-from benchmarks.peers.servers import PEERS, peer_variables
+from benchmarks.bare_socket import CPUS
+from benchmarks.peers.servers import kserve, mlserver, peer_variables, pytriton
+from ruo import __version__
 from ruo.compare.jobs import Job, job_environment, python_job, run_command
 from ruo.compare.systems import paper_server
 from ruo.deploy import LocalServer, local_server
-from ruo.errors import RuoError
-from ruo.learn.demo import make_testset
-from ruo.machine import cpu_limit
+from ruo.errors import MissingPackageError
 
 _TIMEOUT_S = 900.0
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
 _OPENVINO_SIZES = (5_000, 10_000, 50_000)
 _SCALING_SIZES = (1_000, 5_000, 20_000)
+_PEER_SIZES = (100, 1_000, 10_000)
 _SCALING_ROWS = 200_000
-_LONG_ROWS = 5_000_000
+_GROWTH = ((1, "iter_scores"), (10, "iter_scores"), (40, "iter_scores"), (10, "score_to_file"), (40, "score_to_file"))
 _BACKENDS = ("tensorflow", "openvino")
-_SCORE_BY_BLOCKS = """
-import json, sys
-from ruo import iter_scores
-from ruo.machine import peak_rss_mb
-rows = sum(len(block.predictions) for block in iter_scores(*sys.argv[1:]))
-print(json.dumps({"rows": rows, "mb": peak_rss_mb()}))
+_IMAGES = {"server": "", "server-openvino": "-openvino", "client": "", "measure": ""}  # and the end of its tag
+# What a newcomer does, without what pip has kept from earlier; $0 is the repository, and $1 an empty folder.
+_FIRST_PREDICTION = """
+cd "$1" && git clone --quiet "$0" . && PIP_NO_CACHE_DIR=1 make demo ROWS=10000 && .venv/bin/python -c '
+import json, ruo
+with ruo.local_server("data/mlp.keras") as server:
+    print(json.dumps({"rows": len(ruo.score_csv("data/testset.csv", server.url).predictions)}))'
 """
 
 
 @dataclass(frozen=True)
 class Files:
-    """The test set, and the light and the heavy model."""
+    """The test set, the light and the heavy model, and a folder for what groups prepare from them."""
 
     testset: Path
     mlp: Path
     cnn: Path
+    scratch: Path
 
-    @property
-    def cpus(self) -> int:
-        """The number of whole CPUs that may be used."""
-        return max(1, int(cpu_limit()))
+
+class Task(NamedTuple):
+    """A job, called with what it needs, by the name in its group ("": nothing), and with the file for predictions."""
+
+    run: Callable[[Any, Path], dict[str, Any]]
+    need: str = ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs by name, measured in the same blocks.
+    """Jobs by name, measured in the same blocks, and what they need: servers, for as long as the group is measured.
 
-    `bound` is the job in one process that gives the right predictions; without it they are not checked. The job `once`
-    runs in one block only. `warmup` blocks come first. `left_out` names the servers that cannot be installed here.
+    `bound` is the job in one process that gives the right predictions; without it they are not checked. What takes
+    minutes is done `once`. A need that cannot be had on this machine is left out with its jobs.
     """
 
-    jobs: Mapping[str, Job]
+    jobs: Mapping[str, Task]
+    needs: Mapping[str, Callable[[], AbstractContextManager[Any]]] = field(default_factory=dict)
     bound: Job | None = None
-    once: str | None = None
-    warmup: int = 0
-    left_out: list[str] = field(default_factory=list)
+    prepare: Callable[[], object] | None = None
+    once: bool = False
 
 
-@contextmanager
-def mlp(files: Files) -> Iterator[Group]:
+def mlp(files: Files) -> Group:
     """The light model: the system of 2023, ruo at every request size, a bare socket, and no network at all."""
     testset, model = files.testset, files.mlp
-    with paper_server(model, testset) as paper, _served(model) as ours, _served(model, "openvino") as openvino:
-        jobs = {f"bound {backend} mlp": _bound(testset, model, backend) for backend in _BACKENDS}
-        jobs["bound tensorflow mlp labels"] = _bound(testset, model, "tensorflow", reads_labels=True)
-        jobs |= {f"bare socket {backend} mlp": _bare_socket(testset, model, backend) for backend in _BACKENDS}
-        jobs |= {f"tensorflow mlp {rows}": _ruo(ours.url, testset, rows) for rows in _SIZES}
-        jobs |= {f"openvino mlp {rows}": _ruo(openvino.url, testset, rows) for rows in _OPENVINO_SIZES}
-        jobs["tensorflow mlp whole"] = _ruo(ours.url, testset, 0)
-        jobs["paper mlp 10000"] = _paper_client(testset, paper.url)
-        jobs["paper client mlp 10000"] = _paper_client(testset, f"{ours.url}/test")
-        yield Group(jobs, jobs["bound tensorflow mlp"])
+    bounds = {f"bound {backend} mlp": _bound(testset, model, backend) for backend in _BACKENDS}
+    table = partial(_job, "benchmarks.tables", "bound", str(testset), str(model))
+    alone = bounds | {"bound tensorflow mlp labels": table(KERAS_BACKEND="tensorflow")}
+    bare = partial(table, "--bare-socket", "--rows", "10000")
+    alone |= {f"bare socket {backend} mlp": bare(KERAS_BACKEND=backend) for backend in _BACKENDS}
+    jobs = {name: _alone(job) for name, job in alone.items()}
+    for backend, sizes in (("tensorflow", _SIZES), ("openvino", _OPENVINO_SIZES)):
+        jobs |= {f"{backend} mlp {rows}": _ruo(testset, rows, backend) for rows in sizes}
+    jobs["tensorflow mlp whole"] = _ruo(testset, 0, "tensorflow")
+    paper = ["ruo.compare.paper.client", "--chunk-size", "10000", str(testset)]
+    jobs |= {"paper mlp 10000": _on("paper", *paper), "paper client mlp 10000": _on("tensorflow", *paper, path="/test")}
+    needs: dict[str, Any] = {backend: partial(_served, model, backend) for backend in _BACKENDS}
+    return Group(jobs, {"paper": partial(paper_server, model, testset), **needs}, bounds["bound tensorflow mlp"])
 
 
-@contextmanager
-def cnn(files: Files) -> Iterator[Group]:
+def cnn(files: Files) -> Group:
     """The heavy model on all CPUs, beside the same job in one process."""
     bound = _bound(files.testset, files.cnn, "tensorflow", 2_000)
-    with _served(files.cnn) as ours:
-        yield Group(
-            {"bound tensorflow cnn": bound, "tensorflow cnn 10000": _ruo(ours.url, files.testset, 10_000)}, bound
-        )
+    jobs = {"bound tensorflow cnn": _alone(bound), "tensorflow cnn 10000": _ruo(files.testset, 10_000)}
+    return Group(jobs, {"ruo": partial(_served, files.cnn)}, bound)
 
 
-@contextmanager
-def scaling(files: Files) -> Iterator[Group]:
+def scaling(files: Files) -> Group:
     """The heavy model with one worker on one CPU, and with one worker on each CPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "part.csv"
-        pl.read_csv(files.testset, n_rows=_SCALING_ROWS).write_csv(part)
-        with local_server(files.cnn, 1, cores=1) as one, local_server(files.cnn, files.cpus, cores=1) as several:
-            jobs = {f"one worker cnn {rows}": _ruo(one.url, part, rows) for rows in _SCALING_SIZES}
-            jobs |= {f"{files.cpus} workers cnn {rows}": _ruo(several.url, part, rows) for rows in _SCALING_SIZES}
-            yield Group(jobs, _bound(part, files.cnn, "tensorflow", 2_000))
+    part, several = files.scratch / "part.csv", f"{CPUS} workers"
+    jobs = {f"{who} cnn {rows}": _ruo(part, rows, who) for who in ("one worker", several) for rows in _SCALING_SIZES}
+    needs = {who: partial(local_server, files.cnn, n, cores=1) for who, n in (("one worker", 1), (several, CPUS))}
+    bound = _bound(part, files.cnn, "tensorflow", 2_000)
+    return Group(jobs, needs, bound, lambda: pl.scan_csv(files.testset, n_rows=_SCALING_ROWS).sink_csv(part))
 
 
-@contextmanager
-def peers(files: Files) -> Iterator[Group]:
-    """The light model in other servers, each with its own client, beside ruo; what cannot be installed is left out."""
-    with ExitStack() as stack:
-        jobs = {"peers ruo": _ruo(stack.enter_context(_served(files.mlp)).url, files.testset, 10_000)}
-        left_out = []
-        for name, serve in PEERS.items():
-            try:
-                command = stack.enter_context(serve(files.mlp, files.cpus))
-            except RuoError as error:
-                print(f"{name} is left out: {error}", file=sys.stderr)  # noqa: T201
-                left_out.append(name)
-            else:
-                jobs[f"peers {name}"] = partial(_peer, command, files.testset)
-        bound = _bound(files.testset, files.mlp, "tensorflow")
-        yield Group(jobs, bound, warmup=1, left_out=left_out)  # a server's first requests are slower
+def peers(files: Files) -> Group:
+    """The light model in other servers, each with its own client, beside ruo."""
+    kserves = {"KServe gRPC": partial(kserve, "kserve_grpc"), "KServe REST": partial(kserve, "kserve_rest")}
+    servers: dict[str, Any] = {**kserves, "MLServer": mlserver, "PyTriton": pytriton}
+    needs = {name: partial(serve, files.mlp, CPUS) for name, serve in servers.items()}
+    jobs = {f"peers ruo {rows}": _ruo(files.testset, rows) for rows in _PEER_SIZES}
+    jobs |= {f"peers {name} {rows}": _peer(files.testset, rows, name) for name in needs for rows in _PEER_SIZES}
+    bound = _bound(files.testset, files.mlp, "tensorflow")
+    return Group(jobs, {"ruo": partial(_served, files.mlp), **needs}, bound)
 
 
-@contextmanager
-def memory(files: Files) -> Iterator[Group]:
-    """Memory of the server for the whole set in one request, and of the client for a table ten times as long."""
-    with _served(files.mlp) as server, tempfile.TemporaryDirectory() as folder:
-        long = Path(folder) / "long.csv"
-
-        def server_memory(answers: Path) -> dict[str, Any]:
-            with _growth_of(server) as growth:
-                measured = _ruo(server.url, files.testset, 0)(answers)
-            return {**measured, "mb": growth[0]}
-
-        def client_memory(_: Path) -> dict[str, Any]:
-            make_testset(long, _LONG_ROWS)
-            command = [sys.executable, "-c", _SCORE_BY_BLOCKS, str(long), server.url]
-            return run_command(command, _TIMEOUT_S, job_environment())
-
-        jobs = {"server memory": server_memory, "client memory": client_memory}
-        yield Group(jobs, once="client memory", warmup=1)
+def sources(files: Files) -> Group:
+    """The light model and the table as CSV, Parquet and DataFrame, beside the same job in one process."""
+    csv, parquet = files.testset, files.scratch / "table.parquet"
+    arguments = {"CSV": [str(csv)], "Parquet": [str(parquet)], "DataFrame": [str(csv), "--in-memory"]}
+    bounds = {name: _job("benchmarks.tables", "bound", *table, str(files.mlp)) for name, table in arguments.items()}
+    jobs = {f"bound {name}": _alone(job) for name, job in bounds.items()}
+    jobs |= {f"source {name}": _on("ruo", "benchmarks.tables", "client", *table) for name, table in arguments.items()}
+    needs = {"ruo": partial(_served, files.mlp)}
+    return Group(jobs, needs, _bound(csv, files.mlp, "tensorflow"), lambda: pl.scan_csv(csv).sink_parquet(parquet))
 
 
-@contextmanager
-def start(files: Files) -> Iterator[Group]:
+def growth(files: Files) -> Group:
+    """The light model and the test set many times over: time and memory. And the server's memory for one large request."""
+    jobs = {"server memory": _watched(_ruo(files.testset, 0))}
+    for times, by in _GROWTH:
+        options = ["--times", str(times), "--by", by, str(files.testset)]
+        jobs[f"growth {times} {by}"] = _watched(_on("ruo", "benchmarks.tables", "client", *options))
+    needs = {"ruo": partial(_served, files.mlp)}
+    return Group(jobs, needs, _bound(files.testset, files.mlp, "tensorflow"))
+
+
+def start(files: Files) -> Group:
     """How long imports take, and how long a server needs until it is ready."""
-    jobs: dict[str, Job] = {name: partial(_import, name) for name in ("import ruo", "from ruo import score_csv")}
-    jobs |= {f"ready {backend}": partial(_start, files.mlp, backend) for backend in _BACKENDS}
-    yield Group(jobs)
+    jobs = {name: _alone(partial(_import, name)) for name in ("import ruo", "from ruo import score_csv")}
+    jobs |= {f"ready {backend}": _alone(partial(_start, files.mlp, backend)) for backend in _BACKENDS}
+    return Group(jobs)
 
 
-GROUPS: dict[str, Callable[[Files], AbstractContextManager[Group]]] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "scaling": scaling,
-    "peers": peers,
-    "memory": memory,
-    "start": start,
+def install(files: Files) -> Group:
+    """The first prediction on a machine that has only make and Python, and the sizes of images, where they are built."""
+    tags = {f"image {name}": f"ruo-{name.partition('-')[0]}:{__version__}{end}" for name, end in _IMAGES.items()}
+    jobs = {name: Task(lambda size, _: size, name) for name in tags}
+    jobs["first prediction"] = _alone(_first_prediction)
+    return Group(jobs, {name: partial(_image, tag) for name, tag in tags.items()}, once=True)
+
+
+GROUPS: dict[str, Callable[[Files], Group]] = {
+    group.__name__: group for group in (mlp, cnn, scaling, peers, sources, growth, start, install)
 }
 
 
@@ -165,25 +162,27 @@ def _job(*arguments: str, **variables: str) -> Job:
     return python_job(*arguments, timeout_s=_TIMEOUT_S, **variables)
 
 
-def _ruo(url: str, testset: Path, rows: int) -> Job:
-    return _job("ruo.compare.score", "client", str(testset), url, "--chunk-size", str(rows))
+def _alone(job: Job) -> Task:
+    return Task(lambda _, answers: job(answers))
 
 
-def _paper_client(testset: Path, url: str) -> Job:
-    return _job("ruo.compare.paper.client", str(testset), url, "--chunk-size", "10000")
+def _bound(table: Path, model: Path, backend: str, rows: int = 50_000) -> Job:
+    options = ["--rows-per-call", str(rows)]
+    return _job("ruo.compare.score", "bound", str(table), str(model), *options, KERAS_BACKEND=backend)
 
 
-def _bound(testset: Path, model: Path, backend: str, rows_per_call: int = 50_000, *, reads_labels: bool = False) -> Job:
-    options = ["--rows-per-call", str(rows_per_call), *(["--labels"] if reads_labels else [])]
-    return _job("ruo.compare.score", "bound", str(testset), str(model), *options, KERAS_BACKEND=backend)
+def _on(need: str, *arguments: str, path: str = "") -> Task:
+    """A job whose last argument is the address of the server that it needs."""
+    return Task(lambda server, answers: _job(*arguments, server.url + path)(answers), need)
 
 
-def _bare_socket(testset: Path, model: Path, backend: str) -> Job:
-    return _job("benchmarks.bare_socket", str(testset), str(model), KERAS_BACKEND=backend)
+def _ruo(table: Path, rows: int, need: str = "ruo") -> Task:
+    return _on(need, "ruo.compare.score", "client", "--chunk-size", str(rows), str(table))
 
 
-def _peer(command: list[str], testset: Path, answers: Path) -> dict[str, Any]:
-    return run_command([*command, str(testset), "10000", str(answers)], _TIMEOUT_S, peer_variables())
+def _peer(table: Path, rows: int, need: str) -> Task:
+    job = [str(table), str(rows)]
+    return Task(lambda own, answers: run_command([*own, *job, str(answers)], _TIMEOUT_S, peer_variables()), need)
 
 
 def _import(statement: str, _: Path) -> dict[str, Any]:
@@ -198,30 +197,45 @@ def _start(model: Path, backend: str, _: Path) -> dict[str, Any]:
         return {"total_s": time.perf_counter() - began}
 
 
+def _first_prediction(_: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        command = ["/bin/sh", "-c", _FIRST_PREDICTION, str(Path(__file__).parents[1]), folder]
+        rows = run_command(command, _TIMEOUT_S, peer_variables())
+        return {"total_s": time.perf_counter() - began, **rows}
+
+
+@contextmanager
+def _image(tag: str) -> Iterator[dict[str, Any]]:
+    """The size of an image. Raises MissingPackageError where it is not built."""
+    inspect = f"docker image inspect --format '{{\"mb\": {{{{.Size}}}}e-6}}' {tag}"
+    size = run_command(["/bin/sh", "-c", inspect], _TIMEOUT_S, peer_variables())
+    if "error" in size:
+        raise MissingPackageError(f"{tag} is not here ({size['error']}); build it: make image")
+    yield size
+
+
 def _served(model: Path, backend: str = "tensorflow") -> AbstractContextManager[LocalServer]:
     """A server with one worker per CPU, which takes the demo's test set as one request."""
     return local_server(model, settings={"KERAS_BACKEND": backend, "MAX_REQUEST_MB": 1024})
 
 
-@contextmanager
-def _growth_of(server: LocalServer) -> Iterator[list[float]]:
-    """Measure how many megabytes the server's processes together grow at most during the block."""
-    master = psutil.Process(server.pid)
-    processes, growth, done = [master, *master.children(recursive=True)], [0.0], threading.Event()
+def _watched(task: Task) -> Task:
+    """The task with the memory of its server's processes together, in megabytes: the most, and that above idle."""
 
-    def megabytes() -> float:  # shared pages count once per process
-        return float(sum(process.memory_info().rss for process in processes)) / 1e6
+    def run(server: LocalServer, answers: Path) -> dict[str, Any]:
+        master = psutil.Process(server.pid)
+        processes = [master, *master.children(recursive=True)]
 
-    idle = megabytes()
+        def megabytes() -> float:  # shared pages count once per process
+            return float(sum(process.memory_info().rss for process in processes)) / 1e6
 
-    def watch() -> None:
-        while not done.wait(0.02):
-            growth[0] = max(growth[0], megabytes() - idle)
+        idle = most = megabytes()
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(task.run, server, answers)
+            while not job.done():
+                most = max(most, megabytes())
+                time.sleep(0.02)
+        return {**job.result(), "server_mb": most, "server_growth_mb": most - idle}
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        yield growth
-    finally:
-        done.set()
-        watching.join()
+    return Task(run, task.need)

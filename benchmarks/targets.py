@@ -7,22 +7,16 @@ the smallest and the largest value of a single block.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
+from ruo.errors import ArgumentError
+
 _FILE = Path(__file__).with_name("targets.toml")
 _UNITS = {True: "times as fast", False: "times as long"}  # of ratios, by whether they must be large
-
-
-class Figure(NamedTuple):
-    """A value, the smallest and the largest of a single block, and the number of blocks; NaN without samples."""
-
-    value: float
-    least: float
-    most: float
-    blocks: int
 
 
 def read_targets(cpus: int) -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
@@ -37,58 +31,68 @@ def compare_with_targets(samples: pd.DataFrame, cpus: int) -> pd.DataFrame:
     sets, targets = read_targets(cpus)
     rows = []
     for target in targets:
-        figure = _figure(target, sets, samples, cpus)
-        if figure.blocks == 0:
+        figure, blocks = _figure(target, sets, samples, cpus)
+        if blocks.empty:
             continue
         at_least = "at_least" in target
-        limit = target["at_least"] if at_least else target["at_most"]
-        passed = figure.value >= limit if at_least else figure.value <= limit
         unit = target.get("unit", _UNITS[at_least] if "ratio" in target else "")
-        words = f"{'at least' if at_least else 'at most'} {limit:g} {unit}".strip()
-        rows.append([target["what"], words, *figure, "pass" if passed else "short"])
+        words, verdict = f"({unit})", ""  # a figure without a target
+        if (limit := target.get("at_least", target.get("at_most"))) is not None:
+            words = f"{'at least' if at_least else 'at most'} {limit:g} {unit}".strip()
+            verdict = "pass" if (figure >= limit if at_least else figure <= limit) else "short"
+        rows.append([target["what"], words, figure, blocks.min(), blocks.max(), len(blocks), verdict])
     return pd.DataFrame(rows, columns=["what", "limit", "reached", "least", "most", "blocks", "verdict"])
+
+
+def jobs_of(target: dict[str, Any], sets: dict[str, list[str]]) -> set[str]:
+    """The jobs from which a target's figure comes."""
+    names = target["median"][:1] if "median" in target else target.get("ratio") or target["share"]
+    return {job for name in names for job in sets.get(name, [name])}
+
+
+def select_jobs(only: str, jobs: Mapping[str, Collection[str]], cpus: int) -> dict[str, set[str]]:
+    """The jobs to measure, by group, of the `jobs` that there are.
+
+    `only` names groups, with commas between them, or is a part of a target's name, and nothing means all of them.
+    """
+    names = only.split(",") if only else list(jobs)
+    if set(names) <= set(jobs):
+        return {name: set(jobs[name]) for name in names}
+    sets, targets = read_targets(cpus)
+    wanted = {job for target in targets if only.lower() in target["what"].lower() for job in jobs_of(target, sets)}
+    if not wanted:
+        raise ArgumentError(f"There is no group or target {only!r}; the groups are {', '.join(jobs)}.")
+    return {group: wanted.intersection(there) for group, there in jobs.items() if wanted.intersection(there)}
 
 
 def markdown(table: pd.DataFrame) -> str:
     """The table of targets in Markdown."""
     lines = ["| what | must be | reached | single blocks | n | |", "|---|---|---:|---|---:|---|"]
-    for row in table.itertuples():
-        spread = f"{row.least:.3g} to {row.most:.3g}"
-        lines.append(f"| {row.what} | {row.limit} | {row.reached:.3g} | {spread} | {row.blocks} | {row.verdict} |")
+    for what, limit, *figures, blocks, verdict in table.to_numpy().tolist():
+        reached, least, most = (f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}" for figure in figures)
+        lines.append(f"| {what} | {limit} | {reached} | {least} to {most} | {blocks} | {verdict} |")
     return "\n".join(lines)
 
 
-def _figure(target: dict[str, Any], sets: dict[str, list[str]], samples: pd.DataFrame, cpus: int) -> Figure:
+def _figure(
+    target: dict[str, Any], sets: dict[str, list[str]], samples: pd.DataFrame, cpus: int
+) -> tuple[float, pd.Series[float]]:
+    """The figure of a target, and that of each block alone; there is none where a job was not run."""
+
+    def values(job: str, column: str = target.get("column", "total_s")) -> pd.Series[float]:
+        there = samples.reindex(columns=["job", "block", column])
+        return there[there["job"] == job].set_index("block")[column].dropna().astype(float)
+
     if "median" in target:
-        values = _values(samples, *target["median"])
-        return Figure(values.median(), values.min(), values.max(), len(values))
-    if "share" in target:
-        one, several = target["share"]
-        return _share_of_speed_up(samples, one, several, cpus)
-    medians = samples.groupby("job")["total_s"].median() if "total_s" in samples else pd.Series(dtype=float)
-    slow, fast = (medians.reindex(sets.get(name, [name])).dropna() for name in target["ratio"])
-    if slow.empty or fast.empty:
-        return _ratio(samples, "", "")
-    return _ratio(samples, str(slow.idxmax() if target.get("worst") else slow.idxmin()), str(fast.idxmin()))
-
-
-def _ratio(samples: pd.DataFrame, slow: str, fast: str) -> Figure:
-    """How many times as long the job `slow` takes as the job `fast`."""
-    slow_s, fast_s = _values(samples, slow), _values(samples, fast)
-    pairs = (slow_s / fast_s).dropna()
-    return Figure(slow_s.median() / fast_s.median(), pairs.min(), pairs.max(), len(pairs))
-
-
-def _share_of_speed_up(samples: pd.DataFrame, one: str, several: str, cpus: int) -> Figure:
-    """The speed-up as a share of cpus / (1 + client CPU seconds / seconds of one worker): the client needs CPU too."""
-    client = _values(samples, several, "client_cpu_s")
-    allowed = cpus / (1 + client.median() / _values(samples, one).median())
-    gain = _ratio(samples, one, several)
-    return Figure(gain.value / allowed, gain.least / allowed, gain.most / allowed, gain.blocks)
-
-
-def _values(samples: pd.DataFrame, job: str, column: str = "total_s") -> pd.Series[float]:
-    """A column of a job's samples by block; empty where the job was not run."""
-    if column not in samples:
-        return pd.Series(dtype=float)
-    return samples[samples["job"] == job].set_index("block")[column].dropna().astype(float)
+        blocks = values(*target["median"])
+        return blocks.median(), blocks
+    allowed = 1.0
+    if "share" in target:  # the client needs CPU too
+        one, several = map(values, target["share"])
+        allowed = cpus / (1 + values(target["share"][1], "client_cpu_s").median() / one.median())
+    else:
+        slow, fast = ([values(job) for job in sets.get(name, [name])] for name in target["ratio"])
+        ran = [[job for job in jobs if len(job)] or jobs[:1] for jobs in (slow, fast)]
+        one = (max if target.get("worst") else min)(ran[0], key=pd.Series.median)
+        several = min(ran[1], key=pd.Series.median)
+    return one.median() / several.median() / allowed, (one / several / allowed).dropna()

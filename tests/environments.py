@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers import environments
+from benchmarks.peers import servers
 from ruo.errors import MissingPackageError
 
 __all__ = ["cannot", "had", "make_environment"]
 
 
 def make_environment(name: str, *packages: str, **options: Any) -> Path:
-    """As `benchmarks.peers.environments.make_environment`."""
-    return had(partial(environments.make_environment, name, *packages, **options))
+    """As `benchmarks.peers.servers.make_environment`."""
+    return had(partial(servers.make_environment, name, *packages, **options))
 
 
 def had(make: Callable[[], Path]) -> Path:

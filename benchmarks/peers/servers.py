@@ -1,86 +1,115 @@
-"""MLServer and PyTriton on this machine, with a Keras model that TensorFlow compiles, until a block ends."""
+"""KServe, MLServer and PyTriton on this machine, each in its own environment, since their pins clash with one another."""
 
 import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from benchmarks.peers.environments import make_environment
 from ruo.deploy.local import fetch, server_process
+from ruo.errors import MissingPackageError
 
 _HERE = Path(__file__).parent
+_HOME = _HERE.parents[1]  # where `benchmarks` and `ruo` lie side by side
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ruo"
 _READY_S = 180.0
-_TENSORFLOW = ("tensorflow-cpu; platform_machine == 'x86_64'", "tensorflow; platform_machine != 'x86_64'")
-_KERAS = ("keras", "polars", *_TENSORFLOW)
 # Triton's server carries a Python of its own that takes its standard library from the system's, so that comes first.
-_PYTHONS = ("/usr/bin/python3", "python3.12", "python3.11", "python3.10", sys.executable)
+_PYTHONS = ("/usr/bin/python3", "python3.12", "python3.11", sys.executable)
+# What is installed, pinned, and the command that shows that it works. Newer versions of uvloop break MLServer's workers.
+_PROGRAMS = {
+    "kserve": (["kserve==0.21.0"], ("python", "-c", "import kserve, tensorflow")),
+    "mlserver": (["mlserver==1.7.1", "uvloop==0.21.0"], ("mlserver", "--help")),
+    "pytriton": (["nvidia-pytriton==0.7.0"], ("python", "-c", "import pytriton.triton")),
+}
 
 
-def mlserver_programs() -> Path:
-    """The folder of MLServer's programs. Raises MissingPackageError."""
-    # newer versions of uvloop break its workers
-    return make_environment("mlserver", "mlserver", "uvloop<0.22", *_KERAS, works=("mlserver", "--help")) / "bin"
+def programs_of(name: str) -> Path:
+    """The folder of a server's programs, with what ruo's model needs, in this environment's versions of it."""
+    packages, works = _PROGRAMS[name]
+    own = ["keras", "polars", "orjson", packages_distributions()["tensorflow"][0]]  # TensorFlow has several names
+    pins = [f"{package}=={version(package)}" for package in own]
+    return make_environment(f"{name}-keras", *packages, *pins, works=works, pythons=_PYTHONS) / "bin"
 
 
-def pytriton_programs() -> Path:
-    """The folder of the Python that has PyTriton. Raises MissingPackageError."""
-    works = ("python", "-c", "import pytriton.triton")
-    return make_environment("pytriton", "nvidia-pytriton", *_KERAS, works=works, pythons=_PYTHONS) / "bin"
+def make_environment(
+    name: str, *packages: str, works: tuple[str, ...] = ("python", "-V"), pythons: tuple[str, ...] = (sys.executable,)
+) -> Path:
+    """Make an environment with the packages by the first of `pythons` with which the command `works` runs.
+
+    Returns its folder in the user's cache, where it stays, since making it takes a minute. Raises MissingPackageError.
+    """
+    folder, wanted, reasons = _CACHE / name, " ".join(packages), []
+    done = folder / "packages"
+    if done.exists() and done.read_text() == wanted:
+        return folder
+    for python in filter(None, map(shutil.which, pythons)):
+        for command in (
+            [python, "-m", "venv", "--clear", str(folder)],
+            [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", "--prefer-binary", *packages],
+            [str(folder / "bin" / works[0]), *works[1:]],
+        ):
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ended.returncode:
+                reasons.append(f"{' '.join(command)}: {ended.stderr.strip()[-300:]}")
+                break
+        else:
+            done.write_text(wanted)
+            return folder
+    raise MissingPackageError(f"{name} cannot be installed: {'; '.join(reasons)}")
+
+
+@contextmanager
+def kserve(client: str, model: Path, workers: int) -> Iterator[list[str]]:
+    """Serve the model with `workers` processes of KServe, of which one answers gRPC.
+
+    Yields the command of its client, kserve_grpc or kserve_rest, without the job's arguments.
+    """
+    programs, ports = programs_of("kserve"), free_ports(2)
+    command = [programs / "python", "-m", "benchmarks.peers.kserve_keras", model.resolve(), workers, *ports]
+    with running(command, f"http://127.0.0.1:{ports[0]}/v2/models/model/ready", _HERE):
+        yield _client(programs, client, ports[client == "kserve_grpc"])
 
 
 @contextmanager
 def mlserver(model: Path, workers: int) -> Iterator[list[str]]:
-    """Serve the model with `workers` processes; yields the command of its client, without the job's arguments."""
-    programs, (http, grpc, metrics) = mlserver_programs(), free_ports(3)
-    server = {
-        "host": "127.0.0.1",
-        "http_port": http,
-        "grpc_port": grpc,
-        "metrics_port": metrics,
-        "parallel_workers": workers,
-        "grpc_max_message_length": 2**31 - 1,
-    }
+    """Serve the model with `workers` processes of MLServer; yields what `kserve` does."""
+    programs, (http, grpc, metrics) = programs_of("mlserver"), free_ports(3)
+    ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
+    server = {"host": "127.0.0.1", **ports, "parallel_workers": workers, "grpc_max_message_length": 2**31 - 1}
     where = {"uri": str(model.resolve())}
-    runtime = {"name": "model", "implementation": "mlserver_keras.Keras", "parameters": where}
+    runtime = {"name": "model", "implementation": "benchmarks.peers.mlserver_keras.Keras", "parameters": where}
     with tempfile.TemporaryDirectory(prefix="ruo-mlserver-") as name:
         folder = Path(name)
         (folder / "settings.json").write_text(json.dumps(server))
         (folder / "model-settings.json").write_text(json.dumps(runtime))
-        shutil.copy(_HERE / "mlserver_keras.py", folder)
-        ready = f"http://127.0.0.1:{http}/v2/models/model/ready"
-        with running([str(programs / "mlserver"), "start", str(folder)], ready, folder):
+        with running(
+            [programs / "mlserver", "start", folder], f"http://127.0.0.1:{http}/v2/models/model/ready", folder
+        ):
             yield _client(programs, "mlserver", grpc)
 
 
 @contextmanager
 def pytriton(model: Path, workers: int) -> Iterator[list[str]]:
-    """Serve the model with `workers` threads of one process; yields what `mlserver` does."""
-    programs, ports = pytriton_programs(), free_ports(3)
-    command = [str(programs / "python"), str(_HERE / "pytriton_keras.py"), str(model.resolve()), str(workers)]
-    ready = f"http://127.0.0.1:{ports[0]}/v2/models/model/ready"
-    with running([*command, *map(str, ports)], ready, _HERE):
+    """Serve the model with `workers` threads of one process of PyTriton; yields what `kserve` does."""
+    programs, ports = programs_of("pytriton"), free_ports(3)
+    command = [programs / "python", "-m", "benchmarks.peers.pytriton_keras", model.resolve(), workers, *ports]
+    with running(command, f"http://127.0.0.1:{ports[0]}/v2/models/model/ready", _HERE):
         yield _client(programs, "pytriton", ports[0])
 
 
-PEERS = {"MLServer": mlserver, "PyTriton": pytriton}
-
-
 @contextmanager
-def running(command: list[str], ready: str, cwd: Path) -> Iterator[None]:
+def running(command: Sequence[object], ready: str, cwd: Path) -> Iterator[None]:
     """Run a server until the block ends, which begins when the address `ready` answers. Raises DeploymentError."""
-    environment = {**peer_variables(), "PYTHONPATH": str(cwd)}
-
-    def is_ready() -> bool:
-        answer = fetch(ready)
-        return answer is not None and answer[0] == 200
-
-    with server_process(Path(command[0]).name, command, environment, cwd=cwd) as process:
-        process.wait_until(is_ready, _READY_S)
+    environment = {**peer_variables(), "PYTHONPATH": f"{cwd}{os.pathsep}{_HOME}"}
+    words = list(map(str, command))
+    with server_process(Path(words[0]).name, words, environment, cwd=cwd) as process:
+        process.wait_until(lambda: (fetch(ready) or [None])[0] == 200, _READY_S)
         yield
 
 

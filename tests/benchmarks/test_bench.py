@@ -10,29 +10,30 @@ from benchmarks.__main__ import main
 from ruo.learn.demo import Demo
 
 
-def bench(demo: Demo, results: Path, groups: str) -> Result:
+def bench(demo: Demo, results: Path, only: str) -> Result:
     mlp = str(demo.models["mlp"])
     files = ["--testset", str(demo.testset), "--mlp", mlp, "--cnn", mlp]
-    return CliRunner().invoke(main, [*files, "--runs", "1", "--groups", groups, "--results", str(results)])
+    options = ["--runs", "1", "--only", only, "--patience", "0", "--results", str(results)]
+    return CliRunner().invoke(main, [*files, *options])
 
 
 def test_an_unknown_group_is_refused(demo: Demo, tmp_path: Path) -> None:
     """The error names the groups."""
     done = bench(demo, tmp_path, "mlp,speed")
     assert done.exit_code == 1
-    assert "There is no group 'speed'; the groups are mlp, cnn, scaling, peers, memory, start." in done.output
+    assert "There is no group or target 'mlp,speed'; the groups are mlp, cnn, scaling, peers, " in done.output
 
 
 @pytest.mark.soak
 @pytest.mark.alone
 def test_every_claim_is_measured(demo: Demo, tmp_path: Path) -> None:
     """Jobs of all groups give right answers; the table, the samples and the machine are kept."""
-    done = bench(demo, tmp_path, "mlp,cnn,scaling,peers,start")
+    groups = ["mlp", "cnn", "scaling", "peers", "sources", "growth", "start"]
+    done = bench(demo, tmp_path, ",".join(groups))
     assert done.exit_code == 0, done.output
-    groups = ["mlp", "cnn", "scaling", "peers", "start"]
     lines = [json.loads(line) for name in groups for line in (tmp_path / name / "runs.jsonl").read_text().splitlines()]
     assert [line["error"] for line in lines if line["error"]] == []
-    assert len(lines) > 20
+    assert len(lines) > 100
     for name in groups:
         provenance = json.loads((tmp_path / name / "provenance.json").read_text())
         assert provenance["machine"]["cpus"]
@@ -56,7 +57,16 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_kept(demo: Demo,
     assert bench(demo, results, "start").exit_code == 0
     resumed = (results / "start" / "runs.jsonl").read_text()
     assert resumed.splitlines()[:2] == samples.splitlines()[:2]
-    assert resumed.count("\n") == 4
+    assert resumed.count("\n") == 8
     assert bench(demo, results, "start").exit_code == 0
     [kept] = tmp_path.glob("bench-*")
     assert (kept / "start" / "runs.jsonl").read_text() == resumed
+
+
+def test_what_cannot_be_had_here_is_said(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A need that is missing leaves its jobs out, with the reason; where nothing is left, that is an error."""
+    monkeypatch.setenv("PATH", "")
+    done = bench(demo, tmp_path, "install: the image ruo-client")
+    assert done.exit_code == 1
+    assert "Nothing can be measured here. install: image client is left out: ruo-client:" in done.output
+    assert not (tmp_path / "bench.md").exists()

@@ -1,11 +1,15 @@
 """Whether the targets of speed are reached, from samples whose figures are known."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from benchmarks.targets import compare_with_targets, markdown, read_targets
+from benchmarks.bare_socket import CPUS
+from benchmarks.groups import GROUPS, Files, Group
+from benchmarks.targets import compare_with_targets, jobs_of, markdown, read_targets, select_jobs
+from ruo.errors import ArgumentError
 
 SIZES = (1_000, 5_000, 10_000, 50_000, 100_000)
 SCALING_SIZES = (1_000, 5_000, 20_000)
@@ -58,26 +62,61 @@ def test_the_client_is_allowed_its_cpu_time() -> None:
     assert row(samples, "cnn, 4 one-core workers, 1,000 rows per request: the worker").verdict == "short"
 
 
+def test_a_ratio_may_be_of_another_column_and_a_figure_without_a_target() -> None:
+    """Time per row grows by a tenth; rows per second are shown without a verdict, and large figures with commas."""
+    samples = job("growth 10 iter_scores", 10.0, s_per_million=2.0) + job(
+        "growth 40 iter_scores", 40.0, s_per_million=2.2
+    )
+    target = row(samples, "growth: the test set 40 times by iter_scores, against 10 times: time per row")
+    assert (target.reached, target.verdict) == (pytest.approx(1.1), "short")
+    table = judge(job("source CSV", 1.0, rows_per_s=654_321.0), 4)
+    assert "| sources: CSV, rows per second | (rows/s) | 654,321 | 654,321 to 654,321 | 1 |  |" in markdown(table)
+
+
 def test_failed_runs_and_what_was_not_measured_are_no_figures() -> None:
     """A job that failed gives no figure, and a target without samples no row."""
-    samples = job("import ruo", 0.01) + job("client memory", 1.0, mb=300.0)
+    samples = job("import ruo", 0.01) + job("server memory", 1.0, server_growth_mb=300.0)
     samples[1]["error"] = "wrong: answers differ"
     assert judge(samples, 4)["what"].tolist() == ["import ruo"]
 
 
-def test_every_target_stands_in_the_table() -> None:
+@pytest.fixture
+def groups(tmp_path: Path) -> dict[str, Group]:
+    """All groups; nothing is started, so no file needs to be there."""
+    files = Files(*(tmp_path / name for name in ("testset.csv", "mlp.keras", "cnn.keras", "scratch")))
+    return {name: make(files) for name, make in GROUPS.items()}
+
+
+def test_the_targets_and_the_groups_agree(groups: dict[str, Group]) -> None:
+    """A target's jobs are of one group, each group has a target, each job counts for one, and each need is known."""
+    sets, targets = read_targets(CPUS)
+    of_target = [jobs_of(target, sets) for target in targets]
+    homes = [[name for name, group in groups.items() if wanted <= set(group.jobs)] for wanted in of_target]
+    assert [len(found) for found in homes] == [1] * len(targets)
+    assert {name for [name] in homes} == set(groups)
+    assert {job for group in groups.values() for job in group.jobs} == set().union(*of_target)
+    for group in groups.values():
+        assert {task.need for task in group.jobs.values()} - {""} == set(group.needs)
+
+
+def test_every_target_stands_in_the_table(groups: dict[str, Group]) -> None:
     """With samples of every job there is a row for each target, and a line in Markdown."""
-    backends = ("tensorflow", "openvino")
-    names = {f"{backend} mlp {rows}" for backend in backends for rows in (100, *SIZES)}
-    names |= {f"bound {backend} {model}" for backend in backends for model in ("mlp", "cnn")}
-    names |= {
-        f"{what} {backend}{model}" for backend in backends for what, model in (("bare socket", " mlp"), ("ready", ""))
-    }
-    names |= {f"{who} cnn {rows}" for who in ("one worker", "2 workers") for rows in SCALING_SIZES}
-    names |= {"bound tensorflow mlp labels", "paper mlp 10000", "paper client mlp 10000", "tensorflow mlp whole"}
-    names |= {"tensorflow cnn 10000", "peers MLServer", "peers PyTriton", "peers ruo", "server memory", "client memory"}
-    names |= {"import ruo", "from ruo import score_csv"}
-    samples = [sample for name in names for sample in job(name, 1.0, client_cpu_s=0.1, off_mean_percent=1.0, mb=100.0)]
-    table = judge(samples, 2)
-    assert len(table) == len(read_targets(2)[1])
+    targets = read_targets(CPUS)[1]
+    columns = {target["column"] for target in targets if "column" in target} | {"client_cpu_s"}
+    columns |= {target["median"][1] for target in targets if "median" in target} - {"total_s"}
+    names = [name for group in groups.values() for name in group.jobs]
+    samples = [sample for name in names for sample in job(name, 1.0, **dict.fromkeys(columns, 1.0))]
+    table = judge(samples, CPUS)
+    assert table["what"].tolist() == [target["what"] for target in targets]
     assert len(markdown(table).splitlines()) == len(table) + 2
+
+
+def test_some_groups_or_a_target_can_be_chosen(groups: dict[str, Group]) -> None:
+    """Names of groups choose all of their jobs, a part of a target's name the jobs of its figure, nothing everything."""
+    jobs = {name: set(group.jobs) for name, group in groups.items()}
+    assert select_jobs("", jobs, CPUS) == jobs
+    assert select_jobs("peers,start", jobs, CPUS) == {name: jobs[name] for name in ("peers", "start")}
+    of_target = {"peers": {"peers KServe gRPC 100", "peers ruo 100"}}
+    assert select_jobs("mlp, 100 rows per request, against kserve grpc", jobs, CPUS) == of_target
+    with pytest.raises(ArgumentError, match="There is no group or target 'speed'; the groups are mlp, cnn, "):
+        select_jobs("speed", jobs, CPUS)

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.peers.servers import free_ports, mlserver_programs, running
+from benchmarks.peers.servers import free_ports, programs_of, running
 from ruo import ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
 from tests.environments import had
@@ -29,7 +30,7 @@ SETTINGS = {
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running MLServer."""
     folder = tmp_path_factory.mktemp("mlserver")
-    programs = had(mlserver_programs)
+    programs = had(partial(programs_of, "mlserver"))
     http, grpc, metrics = free_ports(3)
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     models = folder / "models"

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.peers.servers import free_ports, pytriton_programs, running
+from benchmarks.peers.servers import free_ports, programs_of, running
 from ruo import ScoringError, score_csv
 from ruo.errors import TableError
 from tests.environments import had
@@ -22,7 +23,7 @@ def url() -> Iterator[str]:
     """A running Triton."""
     if (platform.system(), platform.machine()) not in (("Linux", "x86_64"), ("Linux", "aarch64")):
         pytest.skip("PyTriton is made for Linux on x86 and ARM only")
-    python = had(pytriton_programs) / "python"
+    python = had(partial(programs_of, "pytriton")) / "python"
     here = Path(__file__).parent
     http, grpc, metrics = free_ports(3)
     command = [str(python), str(here / "pytriton_sums.py"), str(http), str(grpc), str(metrics)]
