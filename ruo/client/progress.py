@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -25,7 +24,6 @@ class Progress:
         if self._is_drawn:
             from tqdm.auto import tqdm  # slow to import, and seldom needed
 
-            self._began = time.monotonic()
             self._bar = tqdm(unit=" rows", unit_scale=True, desc="Scoring")
         return self
 
@@ -45,7 +43,7 @@ class Progress:
         if self._bar is None:
             return
         total = self._expected_rows() or 0
-        shown = self._rows, total, int(time.monotonic() - self._began)
+        shown = self._rows, total, int(self._bar.format_dict["elapsed"])
         if shown == self._drawn:
             return
         self._drawn = shown

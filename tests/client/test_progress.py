@@ -69,7 +69,7 @@ def test_rate_and_clock_are_those_of_the_whole_run(small_csv: Path, scripted: An
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
         answer = right_answer(body, headers)
-        answer.wait_s = 2.2 if number == 5 else 0.0
+        answer.wait_s = 3.2 if number == 5 else 0.0
         return answer
 
     url = scripted(script).url
