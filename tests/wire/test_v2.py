@@ -23,6 +23,7 @@ CASES = {
     "two inputs of different kinds": InferRequest({"a": np.ones((2, 2), "f8"), "b": np.array([[1], [2]], "i4")}),
     "chosen outputs": InferRequest({"x": np.ones((1, 1), "f4")}, id="7", outputs={"y": True, "z": False}),
     "no rows": InferRequest({"x": np.empty((0, 5), "f4")}),
+    "the most dimensions": InferRequest({"x": np.ones((1,) * 31 + (2,), "f4")}),
     "the largest integers": InferRequest({"x": np.array([[2**64 - 1, 1]], "u8"), "y": np.array([-(2**63)], "i8")}),
 }
 
