@@ -1,7 +1,7 @@
 # Everything starts here. `make` lists what there is; each target does its own set-up.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark scaling bench report check test soak lint compare serve lab image docs clean constraints
+.PHONY: help setup demo benchmark scaling bench report check test soak test-lowest mutants lint compare serve lab image docs clean constraints
 
 PYTHON ?= python3
 TESTSET ?= data/testset.csv
@@ -11,6 +11,8 @@ RUNS ?= 5
 SIZES ?= 10000
 NETWORK ?= default
 REPLICAS ?= 1,2,3,4
+ROOM ?= ruo/wire
+SAMPLE ?= 100
 BIN := .venv/bin
 # Measured on the demo, unless TESTSET and MODEL name other files.
 DEMO := $(if $(filter data/%,$(TESTSET) $(MODEL)),demo)
@@ -74,6 +76,16 @@ test: setup ## all tests a newcomer needs, notebooks included (under five minute
 soak: setup ## long fault, load and browser tests; those that measure run alone
 	@$(BIN)/python -m pytest -m "soak and not alone" -n 2 --dist loadfile --timeout 1200 --durations 10 tests
 	@$(BIN)/python -m pytest -m alone --timeout 1200 --durations 10 tests
+
+test-lowest: setup ## the client's and server's tests with the lowest versions that are declared (ten minutes)
+	@$(BIN)/python -m venv .venv/lowest && .venv/lowest/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@cd .venv/lowest && bin/uv pip compile --quiet --resolution lowest-direct --extra server ../../pyproject.toml -o versions.txt
+	@.venv/lowest/bin/uv pip install --quiet --python .venv/lowest -c .venv/lowest/versions.txt -e '.[server,notebooks]' -r tests/requirements.txt
+	@.venv/lowest/bin/python -m pytest -n auto --dist loadfile tests/wire tests/tables tests/client tests/model tests/server
+
+mutants: setup ## SAMPLE (100; 0 is all) changes of ROOM (ruo/wire, ruo/tables, ruo/client or server): which does no test notice?
+	@$(BIN)/python -m venv .venv/mutants && .venv/mutants/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	@.venv/mutants/bin/python tests/mutants.py $(ROOM) $(SAMPLE) --python '$(abspath $(BIN))/python'
 
 lint: setup ## style, types and the version
 	@$(BIN)/ruff check .

@@ -210,6 +210,14 @@ def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[
         _block(path, keep=["t"], encoding="utf-16")
 
 
+def test_the_replacement_character_is_a_character(tmp_path: Path) -> None:
+    """Where the file itself holds U+FFFD, it is kept like any other."""
+    block = _block(write_csv(tmp_path, "t,x\n\ufffd,1\n"), keep=["t"])
+
+    assert block.kept is not None
+    assert block.kept["t"].to_list() == ["\ufffd"]
+
+
 @pytest.mark.parametrize(
     ("cells", "labels"),
     [

@@ -245,3 +245,12 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
 
     assert fingerprint_table(lazy) == fingerprint_table(FRAME) == fingerprint_table(Arrow(FRAME))
     assert len({fingerprint_table(frame) for frame in others}) == len(others)
+
+
+def test_rows_keep_their_order(tmp_path: Path) -> None:
+    """The row groups of a file, which polars reads side by side, come in the order of the file each time."""
+    pl.DataFrame({"a": np.arange(200_000)}).write_parquet(tmp_path / "t.parquet", row_group_size=2_000)
+
+    for source in [tmp_path / "t.parquet", pl.scan_parquet(tmp_path / "t.parquet")] * 3:
+        rows = np.concatenate([block.array for block in open_table(source).blocks(None, np.float64)])
+        np.testing.assert_array_equal(rows[:, 0], np.arange(200_000))

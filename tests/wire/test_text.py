@@ -31,6 +31,14 @@ def test_the_protocols_example_of_bytes():
     assert v2.decode_request(encoded.headers, body_of(encoded)).inputs["s"].tolist() == [b"a\xff", b""]
 
 
+def test_empty_texts_are_texts():
+    """A tensor of empty texts alone, or of no text at all, keeps its shape."""
+    for array in (np.array([[b"", b""]], object), np.empty((0, 2), object)):
+        encoded = v2.encode_request(InferRequest({"s": array}))
+        back = v2.decode_request(encoded.headers, body_of(encoded)).inputs["s"]
+        assert (back.shape, back.tolist()) == (array.shape, array.tolist())
+
+
 @pytest.mark.parametrize("columnar", [False, True])
 def test_several_inputs_go_both_ways_on_v1(columnar):
     """Rows name their tensors; the columnar form holds each tensor whole; one tensor goes without its name."""

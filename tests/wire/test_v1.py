@@ -64,6 +64,16 @@ def test_the_only_signature_may_be_named():
     assert [decode({"instances": ROWS, "signature_name": name}).signature for name in ("train", "")] == ["train", ""]
 
 
+def test_bytes_are_in_base64():
+    """An object with the only key "b64" is bytes, wherever it stands, beside numbers and text."""
+    binary = {"b64": "Af8="}
+    request = decode({"instances": [{"s": binary, "n": [1, 2]}, {"s": "ü", "n": [3, 4]}]})
+    assert request.inputs["s"].tolist() == [b"\x01\xff", "ü".encode()]
+    assert request.inputs["n"].tolist() == [[1, 2], [3, 4]]
+    assert decode({"inputs": {"s": [[binary]]}}).inputs["s"].tolist() == [[b"\x01\xff"]]
+    assert decode({"instances": [binary]}).inputs[ONLY].tolist() == [b"\x01\xff"]
+
+
 @pytest.mark.parametrize(
     ("message", "says"),
     [
@@ -83,6 +93,8 @@ def test_the_only_signature_may_be_named():
         ({"inputs": {}}, "names no tensor"),
         ({"inputs": {"a": {"b": 1}}}, "not a number"),
         ({"instances": ROWS, "signature_name": 1}, "signature"),
+        ({"instances": [{"b64": "?"}]}, "'?'} is not base64"),
+        ({"instances": [{"b64": 1}]}, "1} is not base64"),
     ],
 )
 def test_malformed_requests_are_named(message, says):
