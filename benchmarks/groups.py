@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -226,16 +226,16 @@ def _watched(task: Task) -> Task:
     def run(server: LocalServer, answers: Path) -> dict[str, Any]:
         master = psutil.Process(server.pid)
         processes = [master, *master.children(recursive=True)]
-
-        def megabytes() -> float:  # shared pages count once per process
-            return float(sum(process.memory_info().rss for process in processes)) / 1e6
-
-        idle = most = megabytes()
+        idle = most = _memory_mb(processes)
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(task.run, server, answers)
             while not job.done():
-                most = max(most, megabytes())
+                most = max(most, _memory_mb(processes))
                 time.sleep(0.02)
         return {**job.result(), "server_mb": most, "server_growth_mb": most - idle}
 
     return Task(run, task.need)
+
+
+def _memory_mb(processes: Sequence[psutil.Process]) -> float:
+    return float(sum(process.memory_info().rss for process in processes)) / 1e6  # shared pages count once per process

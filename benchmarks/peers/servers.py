@@ -88,9 +88,8 @@ def mlserver(model: Path, workers: int) -> Iterator[list[str]]:
         folder = Path(name)
         (folder / "settings.json").write_text(json.dumps(server))
         (folder / "model-settings.json").write_text(json.dumps(runtime))
-        with running(
-            [programs / "mlserver", "start", folder], f"http://127.0.0.1:{http}/v2/models/model/ready", folder
-        ):
+        command = [programs / "mlserver", "start", folder]
+        with running(command, f"http://127.0.0.1:{http}/v2/models/model/ready", folder):
             yield _client(programs, "mlserver", grpc)
 
 
@@ -124,9 +123,8 @@ def free_ports(count: int) -> list[int]:
 
 def peer_variables() -> dict[str, str]:
     """The environment variables of this process, without those that would lead another Python to ruo's packages."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KERAS", "VIRTUAL_ENV"))
-    }
+    ours = ("PYTHON", "KERAS", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def _client(programs: Path, kind: str, port: int) -> list[str]:
