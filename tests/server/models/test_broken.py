@@ -56,6 +56,14 @@ def zipped(parts, **changed):
     return data.getvalue()
 
 
+def packed(name):
+    """A zip archive of one file."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr(name, b"{}")
+    return data.getvalue()
+
+
 def config(parts, old, new):
     with zipfile.ZipFile(parts / "good.keras") as file:
         return file.read("config.json").replace(old, new)
@@ -96,6 +104,8 @@ FILES = {
     "good.weights.h5": (lambda p: (p / "good.weights.h5").read_bytes(), "weights only"),
     "weights.h5": (lambda p: (p / "good.weights.h5").read_bytes(), "weights only"),
     "half.keras": (lambda p: zipped(p, config=None), "no config.json"),
+    "torch.keras": (lambda p: packed("model/data.pkl"), "PyTorch"),
+    "nested.keras": (lambda p: packed("model/config.json"), "in a folder inside the archive"),
     "unweighted.keras": (lambda p: zipped(p, model=None), "model.weights.h5"),
     "json.keras": (lambda p: zipped(p, config=b"{"), "config.json"),
     "keras2.keras": (lambda p: zipped(p, metadata=json.dumps({"keras_version": "2.12.0"})), "tf_keras"),
