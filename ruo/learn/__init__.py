@@ -1,18 +1,7 @@
 """Models and their quality: the demo, training and evaluation; scikit-learn and Keras are imported when used."""
 
-from ruo.learn.demo import Demo, make_demo, make_testset
-from ruo.learn.evaluation import Evaluation, class_names, evaluate
-from ruo.learn.flows import make_flows
+from ruo.learn.demo import Demo, make_demo, make_flows, make_testset
+from ruo.learn.evaluation import Evaluation, evaluate
 from ruo.learn.training import Trained, train
 
-__all__ = [
-    "Demo",
-    "Evaluation",
-    "Trained",
-    "class_names",
-    "evaluate",
-    "make_demo",
-    "make_flows",
-    "make_testset",
-    "train",
-]
+__all__ = ["Demo", "Evaluation", "Trained", "evaluate", "make_demo", "make_flows", "make_testset", "train"]

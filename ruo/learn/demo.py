@@ -1,7 +1,7 @@
-"""The demo: a test set and two trained models, made from scikit-learn's handwritten digits.
+"""Tables and models to try things with.
 
-The 1,797 digits (8 x 8 pixels, values 0 to 16) are real and ship with scikit-learn. Half of them train the models. Each
-row of the test set is one of the other half, with noise on every pixel.
+The demo is made from scikit-learn's 1,797 handwritten digits (8 x 8 pixels, values 0 to 16), which are real. Half of them
+train the models. Each row of the test set is one of the other half, with noise on every pixel.
 """
 
 import os
@@ -12,12 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from ruo.client.layout import whole_file
 from ruo.errors import ArgumentError, needs
 from ruo.wire.messages import Array
 
-_MODELS = ("mlp", "cnn")
+_EPOCHS = {"mlp": 6, "cnn": 1}
 _ROWS_PER_PIECE = 50_000
 _NOISE = 0.5  # standard deviation, of pixels from 0 to 16
+
+# class of flows: share of the rows, usual port, and the medians of duration (us), packets, and bytes per packet
+_FLOWS = {
+    "BENIGN": (0.70, 443, 60_000, 12, 300),
+    "DoS Hulk": (0.15, 80, 90_000, 8, 700),
+    "PortScan": (0.10, 8080, 60, 2, 40),
+    "Web Attack – Brute Force": (0.05, 80, 5_000_000, 20, 200),  # noqa: RUF001  the dash is that of the data set
+}
+_NO_TIME = 0.003  # the share of flows with a duration of 0
 
 
 class Demo(NamedTuple):
@@ -29,41 +39,68 @@ class Demo(NamedTuple):
 
 
 @needs("server,notebooks")
-def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = _MODELS) -> Demo:
+def make_demo(out: Path | str, rows: int = 500_000, seed: int = 0, models: Sequence[str] = tuple(_EPOCHS)) -> Demo:
     """Write ``testset.csv`` and NAME.keras for each model; the same seed gives the same demo."""
-    if unknown := [name for name in models if name not in _MODELS]:
-        raise ArgumentError(f"There is no demo model {unknown[0]!r}; the demo has {' and '.join(_MODELS)}.")
+    if unknown := set(models) - set(_EPOCHS):
+        raise ArgumentError(f"There is no demo model {min(unknown)!r}; the demo has {' and '.join(_EPOCHS)}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    testset = folder / "testset.csv"
-    make_testset(testset, rows, seed)
+    make_testset(folder / "testset.csv", rows, seed)
     paths = {name: folder / f"{name}.keras" for name in models}
-    return Demo(testset, paths, {name: _train(name, path, seed) for name, path in paths.items()})
+    return Demo(folder / "testset.csv", paths, {name: _train(name, path, seed) for name, path in paths.items()})
 
 
 def make_testset(path: Path | str, rows: int, seed: int = 0, noise: float = _NOISE) -> None:
     """Write a CSV of `rows` digits: 64 features pixel_0_0 ... pixel_7_7, and one-hot Label_0 ... Label_9."""
     if rows < 1:
         raise ArgumentError(f"rows={rows} must be at least 1.")
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ArgumentError(f"The folder {path.parent} does not exist; create it first.")
     _, images, _, labels = _originals(seed)
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
-    draft = path.with_name(path.name + ".part")
-    try:
-        with draft.open("wb") as stream:
-            for piece, start in enumerate(range(0, rows, _ROWS_PER_PIECE)):
-                pixels, classes = _resample(
-                    images, labels, _ROWS_PER_PIECE, np.random.default_rng((seed, piece)), noise
-                )
-                columns = dict(zip(names, pixels.T, strict=True))
-                columns |= {f"Label_{digit}": (classes == digit).astype(np.int8) for digit in range(10)}
-                frame = pl.DataFrame(columns).head(rows - start)
-                frame.write_csv(stream, include_header=start == 0, float_precision=4)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(Path(path)) as draft, draft.open("wb") as stream:
+        for piece, start in enumerate(range(0, rows, _ROWS_PER_PIECE)):
+            rng = np.random.default_rng((seed, piece))
+            pixels, classes = _resample(images, labels, _ROWS_PER_PIECE, rng, noise)
+            columns = dict(zip(names, pixels.T, strict=True))
+            columns |= {f"Label_{digit}": (classes == digit).astype(np.int8) for digit in range(10)}
+            frame = pl.DataFrame(columns).head(rows - start)
+            frame.write_csv(stream, include_header=start == 0, float_precision=4)
+
+
+def make_flows(path: Path | str, rows: int = 20_000, seed: int = 0) -> Path:
+    """Write a CSV of made-up network flows with every wart of CIC-IDS2017, the table as people download it; return its path.
+
+    It has an id, nine features and the name of the class. Names have blanks before them, a column comes twice, a flow
+    that took no time has Infinity, and the encoding is that of Windows (cp1252). The data set that it imitates:
+    Sharafaldin et al., "Toward Generating a New Intrusion Detection Dataset", ICISSP 2018.
+    """
+    rng = np.random.default_rng(seed)
+    shares, ports, durations, packets, sizes = np.array(list(_FLOWS.values())).T
+    kind = rng.choice(len(shares), size=rows, p=shares)
+    spread = rng.normal(scale=0.8, size=(3, rows))
+    duration = np.where(rng.random(rows) < _NO_TIME, 0, np.rint(durations[kind] * np.exp(spread[0])))
+    forward = 1 + rng.poisson(packets[kind] * np.exp(0.5 * spread[1]))
+    backward = rng.poisson(0.8 * forward)
+    size = np.rint(sizes[kind] * np.exp(0.5 * spread[2]))
+    port = np.where(rng.random(rows) < 0.7, ports[kind], rng.integers(1, 65_536, size=rows))
+    with np.errstate(divide="ignore"):
+        per_second = (forward + backward) * 1e6 / duration
+    columns = {
+        "Flow ID": [f"10.0.0.{number % 250 + 1}-10.0.1.9-{number}" for number in range(rows)],
+        " Destination Port": port.astype(np.int64),
+        " Flow Duration": duration.astype(np.int64),
+        " Total Fwd Packets": forward,
+        " Total Backward Packets": backward,
+        "Flow Bytes/s": np.round(size * per_second, 3),
+        " Flow Packets/s": np.round(per_second, 3),
+        " Fwd Header Length": 20 * forward,
+        " Average Packet Size": size.astype(np.int64),
+        " Fwd Header Length again": 20 * forward,
+        " Label": np.array(list(_FLOWS))[kind],
+    }
+    text = pl.DataFrame(columns).write_csv(line_terminator="\r\n")
+    text = text.replace(" Fwd Header Length again", " Fwd Header Length", 1).replace(",inf", ",Infinity")
+    Path(path).write_bytes(text.encode("cp1252"))
+    return Path(path)
 
 
 def require_tensorflow() -> None:
@@ -99,8 +136,8 @@ def _train(name: str, path: Path, seed: int) -> float:
     keras.utils.set_random_seed(seed)
     pixels, classes = _resample(images, labels, 20_000, np.random.default_rng((seed, 1 << 20)))
     model = _architecture(name)
-    model.compile(optimizer=keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=6 if name == "mlp" else 1, verbose=0)
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(pixels.astype(np.float32), classes, batch_size=256, epochs=_EPOCHS[name], verbose=0)
     draft = path.with_name(f"{path.stem}.part.keras")
     model.save(draft)
     draft.replace(path)

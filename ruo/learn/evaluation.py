@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ruo.answer import Answer
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.stats import Interval, mean_interval
-from ruo.tables import Source, TableOptions, open_table
 from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
@@ -47,13 +47,22 @@ class Evaluation:
 
     classes: tuple[int | str, ...]
     answers: pd.DataFrame  # the evaluated rows: row (in the table, from 0), label, answer (indices), confidence
-    rows: int
-    not_scored: int  # rows left out because they have no prediction
-    not_numbers: int  # rows left out because their prediction is not a number
+    left_out: int  # rows without a prediction that is a number
     accuracy: Share
     by_class: pd.DataFrame  # class, support (rows), precision, recall, f1
     confusion: pd.DataFrame  # numbers of rows, a row per true class and a column per predicted one
     calibration: Calibration
+
+    @property
+    def rows(self) -> int:
+        """The number of evaluated rows."""
+        return len(self.answers)
+
+    @property
+    def baseline(self) -> tuple[int | str, float]:
+        """The most frequent class, and the accuracy of always answering it."""
+        support = self.by_class["support"]
+        return self.classes[support.argmax()], float(support.max() / self.rows)
 
     def worst(self, n: int = 10) -> pd.DataFrame:
         """Return the n wrong answers with the highest confidence, with the names of their classes."""
@@ -63,12 +72,12 @@ class Evaluation:
 
     def sentences(self) -> list[str]:
         """Say what is seen: accuracy, best and worst class, the most frequent confusion, calibration."""
-        support, recall = self.by_class["support"], self.by_class["recall"]
-        frequent = self.classes[support.argmax()]
+        frequent, share = self.baseline
+        recall = percent(self.by_class["recall"].mean())
         return [
             f"Accuracy on {_rows(self.rows)}: {self.accuracy}.",
-            f"Always answering {frequent}, the most frequent class, would reach {percent(support.max() / self.rows)}.",
-            f"The mean recall, which counts every class alike whatever its rows, is {percent(recall.mean())}.",
+            f"Always answering {frequent}, the most frequent class, would reach {percent(share)}.",
+            f"The mean recall, which counts every class alike whatever its rows, is {recall}.",
             *_on_classes(self.by_class),
             _on_confusion(self.confusion),
             *_on_calibration(self.calibration, self.accuracy.value),
@@ -76,13 +85,13 @@ class Evaluation:
 
     def verdict(self) -> str:
         """Say what is seen, and what may not be concluded and why."""
-        support, lost = self.by_class.set_index("class")["support"], self.not_scored + self.not_numbers
+        support = self.by_class.set_index("class")["support"]
         rare = ", ".join(f"{name} ({_rows(rows)})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
         absent = ", ".join(str(name) for name, rows in support.items() if not rows)
-        reasons = f"{self.not_scored:,} not scored, {self.not_numbers:,} with a prediction that is not a number"
+        without = "not scored, or with a prediction that is not a number"
         no_confidence = "Nothing about confidence: a row's outputs are not probabilities that add up to 1."
         cautions = {
-            f"Nothing about the rows left out: {_rows(lost)} ({reasons}).": lost,
+            f"Nothing about the rows left out: {_rows(self.left_out)} ({without}).": self.left_out,
             f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.": rare,
             f"Nothing about classes that do not occur in the table: {absent}.": absent,
             no_confidence: self.calibration.bins.empty,
@@ -95,8 +104,21 @@ class Evaluation:
         self.by_class.to_csv(Path(results_dir) / "classes.csv", index=False)
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
+    def _shown(self) -> Answer:
+        facts = {"rows": self.rows, "left out": self.left_out, "classes": len(self.classes)}
+        shares = {
+            "accuracy": self.accuracy.value,
+            "baseline": self.baseline[1],
+            "mean recall": self.by_class["recall"].mean(),
+        }
+        table = pd.DataFrame([facts | {name: percent(share) for name, share in shares.items()}])
+        return Answer(self.sentences()[0], "", table.assign(calibration_error=self.calibration.error))
+
     def __repr__(self) -> str:
-        return f"Evaluation({_rows(self.rows)}, {len(self.classes)} classes, accuracy {self.accuracy})"
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
 
 
 @needs("server,notebooks")
@@ -116,28 +138,40 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
 
     Examples
     --------
-    >>> result = evaluate(scores, class_names("testset.csv"))
+    >>> result = evaluate(score_csv("testset.csv", "http://localhost:8000"))
     >>> result.accuracy, result.by_class, result.worst(10)
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
         raise TableError(f"There are no labels to compare with: {hint} to score_csv.")
-    kept, lost = _complete(scores)
-    labels = scores.labels[kept]
-    outputs, names = _outputs(scores.predictions[kept], labels, classes or scores.classes)
-    answers = outputs.argmax(axis=1)
-    confidence = outputs.max(axis=1).astype(float)
-    right = labels == answers
-    table = pd.DataFrame({"row": np.flatnonzero(kept), "label": labels, "answer": answers, "confidence": confidence})
+    values = scores.predictions
+    kept = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))  # a row that was not scored has NaN
+    if not kept.any() or not values.size:
+        why = "none has a prediction that is a number"
+        raise ArgumentError(f"No row can be evaluated: {why}; scores.failures says why rows were not scored.")
+    labels, left_out = scores.labels[kept], int((~kept).sum())
+    outputs, names = _outputs(values[kept], labels, classes or scores.classes)
+    return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
+
+
+def judge(rows: Array, outputs: Array, labels: Array, names: Sequence[int | str], left_out: int = 0) -> Evaluation:
+    """Compare the outputs, (n, classes), of these `rows` of a table with their labels, which are class indices."""
+    from sklearn import metrics
+
+    numbers, answers, confidence = range(len(names)), outputs.argmax(axis=1), outputs.max(axis=1).astype(float)
     are_probabilities = outputs.min() >= -_ROUNDING and np.abs(outputs.sum(axis=1) - 1).max() <= _ROUNDING
-    calibration = _calibrate(confidence.clip(0, 1), right) if are_probabilities else Calibration()
-    accuracy = wilson_interval(right.sum(), len(right))
-    return Evaluation(names, table, len(table), *lost, accuracy, *_tables(labels, answers, names), calibration)
-
-
-def class_names(source: Source, label_prefix: str = "Label_") -> list[str] | None:
-    """Return the names of a table's one-hot label columns without their prefix; None if there are fewer than two."""
-    return open_table(source, TableOptions(label_prefix=label_prefix)).classes
+    measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
+    precision, recall, f1, support = measures
+    counts = metrics.confusion_matrix(labels, answers, labels=numbers)
+    return Evaluation(
+        classes=tuple(names),
+        answers=pd.DataFrame({"row": rows, "label": labels, "answer": answers, "confidence": confidence}),
+        left_out=left_out,
+        accuracy=wilson_interval(counts.trace(), len(rows)),
+        by_class=pd.DataFrame({"class": names, "support": support, "precision": precision, "recall": recall, "f1": f1}),
+        confusion=pd.DataFrame(counts, pd.Index(names, name="true class"), pd.Index(names, name="answer")),
+        calibration=_calibrate(confidence.clip(0, 1), labels == answers) if are_probabilities else Calibration(),
+    )
 
 
 def wilson_interval(right: int, rows: int) -> Share:
@@ -159,29 +193,20 @@ def verdict_text(seen: Sequence[str], unknown: Sequence[str]) -> str:
 
 def _calibrate(confidence: Array, right: Array) -> Calibration:
     """Use bins of equal width, closed above: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""
+    from sklearn.calibration import calibration_curve
+
     edges = np.linspace(0, 1, 11)
     used, place, rows = np.unique(np.searchsorted(edges[1:-1], confidence), return_inverse=True, return_counts=True)
-    weights = (confidence, right, confidence * (1 - confidence))
-    stated, correct, variance = (np.bincount(place, weight) for weight in weights)
-    bins = pd.DataFrame({"low": edges[used], "high": edges[used + 1], "rows": rows, "confidence": stated / rows})
-    bins[_BINS[4:]] = [wilson_interval(*pair) for pair in zip(correct, rows, strict=True)]
-    error = np.abs(stated - correct).sum() / len(right)
+    shares, means = calibration_curve(right, confidence, n_bins=10)  # of the same bins
+    bins = pd.DataFrame({"low": edges[used], "high": edges[used + 1], "rows": rows, "confidence": means})
+    bins[_BINS[4:]] = [wilson_interval(round(share * n), n) for share, n in zip(shares, rows, strict=True)]
+    error = np.average(np.abs(means - shares), weights=rows)
+    variance = np.bincount(place, confidence * (1 - confidence))
     if_calibrated = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
     return Calibration(bins, float(error), float(if_calibrated), mean_interval(confidence - right))
 
 
-def _complete(scores: Scores) -> tuple[Array, tuple[int, int]]:
-    """Return which rows have a prediction, how many were not scored, and how many predictions are not numbers."""
-    flat = scores.predictions.reshape(len(scores), int(np.prod(scores.predictions.shape[1:])))
-    kept = np.all(np.isfinite(flat), axis=1) & (flat.shape[1] > 0)  # a row that was not scored has NaN
-    lost = scores.not_scored, int((~kept).sum()) - scores.not_scored
-    if not kept.any():
-        counts = f"{lost[0]:,} rows were not scored, {lost[1]:,} have a prediction that is not a number"
-        raise ArgumentError(f"No row can be evaluated: {counts}; scores.failures says why rows were not scored.")
-    return kept, lost
-
-
-def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> tuple[Array, tuple[int | str, ...]]:
+def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> tuple[Array, Sequence[int | str]]:
     """Return outputs with a column per class, and the classes' names or numbers."""
     outputs = predictions[:, None] if predictions.ndim == 1 else predictions
     if outputs.ndim != 2:
@@ -198,18 +223,7 @@ def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> 
     if labels.min() < 0 or labels.max() >= count:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
         raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-    return outputs, tuple(range(count) if names is None else names)
-
-
-def _tables(labels: Array, answers: Array, names: tuple[int | str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from sklearn import metrics
-
-    numbers = range(len(names))
-    measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
-    precision, recall, f1, support = measures
-    by_class = pd.DataFrame({"class": names, "support": support, "precision": precision, "recall": recall, "f1": f1})
-    counts = metrics.confusion_matrix(labels, answers, labels=numbers)
-    return by_class, pd.DataFrame(counts, pd.Index(names, name="true class"), pd.Index(names, name="answer"))
+    return outputs, range(count) if names is None else names
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ruo.answer import Answer
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.learn.demo import require_tensorflow
-from ruo.learn.evaluation import Share, percent, verdict_text, wilson_interval
+from ruo.learn.evaluation import Evaluation, Share, judge, percent, verdict_text, wilson_interval
 from ruo.tables import NO_LABEL, Block, Labels, Source, Table, TableOptions, number_classes, open_table
 from ruo.wire.messages import Array
 
@@ -37,17 +38,15 @@ class Trained:
     features: tuple[str, ...]
     classes: tuple[str, ...]
     parts: Parts
-    right: int  # test rows that the model classifies correctly
+    evaluation: Evaluation  # of the test part
     repeated: int  # test rows that are in the training part too
-    most_frequent: str  # the most frequent class of the training part
-    baseline: float  # its share of the test rows
     epochs: int  # the maximum
     label_prefix: str = "Label_"
 
     @property
     def accuracy(self) -> Share:
         """The accuracy on the test part, with its 95 % interval."""
-        return wilson_interval(self.right, len(self.parts.test))
+        return self.evaluation.accuracy
 
     @property
     def best_epoch(self) -> int:
@@ -67,17 +66,12 @@ class Trained:
 
     def verdict(self, seen: Sequence[str] = ()) -> str:
         """Say what is seen, followed by the sentences `seen`, and what may not be concluded."""
-        naive = f"always answering class {self.most_frequent}, the most frequent one ({percent(self.baseline)})"
+        frequent, baseline = self.evaluation.baseline
         word = "not distinguishable from"
-        if not self.accuracy.low <= self.baseline <= self.accuracy.high:
-            word = "better than" if self.accuracy.low > self.baseline else "worse than"
-        of_rows = f"{self.right:,} of {len(self.parts.test):,} unseen test rows"
-        learnt = [
-            f"The model classifies {of_rows} correctly: {self.accuracy}.",
-            f"That is {word} {naive}.",
-            self._on_stopping(),
-            self._on_overfitting(),
-        ]
+        if not self.accuracy.low <= baseline <= self.accuracy.high:
+            word = "better than" if self.accuracy.low > baseline else "worse than"
+        naive = f"always answering class {frequent}, the most frequent one ({percent(baseline)})"
+        learnt = [self._on_accuracy(), f"That is {word} {naive}.", self._on_stopping(), self._on_overfitting()]
         again = f"{self.repeated:,} of the test rows are in the training part too, number for number."
         cautions = [
             *([f"That new rows are classified as well: {again}"] if self.repeated else []),
@@ -93,6 +87,10 @@ class Trained:
         self.model.save(folder / "model.keras")
         self.history.to_csv(folder / "history.csv", index=False)
         (folder / "verdict.txt").write_text(self.verdict(seen) + "\n", encoding="utf-8")
+
+    def _on_accuracy(self) -> str:
+        right, rows = self.evaluation.confusion.to_numpy().trace(), self.evaluation.rows
+        return f"The model classifies {right:,} of {rows:,} unseen test rows correctly: {self.accuracy}."
 
     def _on_stopping(self) -> str:
         done, best = len(self.history), self.best_epoch
@@ -115,9 +113,27 @@ class Trained:
         interval = f"95 % interval of the second {percent(low)} to {percent(high)}"
         return f"No overfitting is seen: training and validation curve stay together ({accuracies}; {interval})."
 
+    def _shown(self) -> Answer:
+        facts = {"rows": sum(map(len, self.parts)), "features": len(self.features), "classes": len(self.classes)}
+        facts |= {"epochs": len(self.history), "best epoch": self.best_epoch}
+        return Answer(self._on_accuracy(), "", pd.DataFrame([facts]))
+
     def __repr__(self) -> str:
-        shape = f"{sum(map(len, self.parts)):,} rows, {len(self.features)} features, {len(self.classes)} classes"
-        return f"Trained({shape}, {len(self.history)} epochs, accuracy {percent(self.accuracy.value)})"
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
+
+class _Sample(NamedTuple):
+    """Rows of a table: their numbers, features and labels."""
+
+    numbers: Array
+    features: Array
+    labels: Array
+
+    def at(self, places: Array) -> "_Sample":
+        return _Sample(*(column[places] for column in self))
 
 
 @needs("server,notebooks")
@@ -134,62 +150,55 @@ def train(
     patience: int = 5,
 ) -> Trained:
     """Train a dense network on a labelled table until the validation loss has not fallen for `patience` epochs."""
-    units, epochs = [_whole_number("units", number) for number in units], _whole_number("epochs", epochs)
-    patience, seed = _whole_number("patience", patience), _whole_number("seed", seed, least=0)
+    at_least_one = [
+        ("epochs", epochs),
+        ("patience", patience),
+        ("max_rows", max_rows),
+        *(("units", size) for size in units),
+    ]
+    for name, number, least in [*((name, number, 1) for name, number in at_least_one), ("seed", seed, 0)]:
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+            raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
-    sample, names = _read(table, None if max_rows is None else _whole_number("max_rows", max_rows), seed)
-    classes = _classes(table, sample.labels, names)
-    parts = _split(table.name, len(sample.labels), validation, test, seed)
-    training, held_out, final = (_joined([sample], places) for places in parts)
+    sample = _read(table, max_rows, seed)
+    labels, names = number_classes(sample.labels, table.classes)
+    sample, classes = sample._replace(labels=labels), _classes(table.name, labels, names)
+    training, held_out, final = map(sample.at, _split(table.name, len(labels), validation, test, seed))
     model = _network(training.features, [*units, len(classes)], seed)
     history = _fit(model, training, held_out, epochs, patience)
     known = {row.tobytes() for row in training.features}
-    answers = model.predict(final.features, batch_size=_PREDICTED_ROWS, verbose=0).argmax(axis=1)
-    most_frequent = int(np.bincount(training.labels).argmax())
+    outputs = model.predict(final.features, batch_size=_PREDICTED_ROWS, verbose=0)
     return Trained(
         model=model,
         history=history,
         features=tuple(table.features),
         classes=classes,
         parts=Parts(training.numbers, held_out.numbers, final.numbers),
-        right=int((answers == final.labels).sum()),
+        evaluation=judge(final.numbers, outputs, final.labels, classes),
         repeated=sum(row.tobytes() in known for row in final.features),
-        most_frequent=classes[most_frequent],
-        baseline=float((final.labels == most_frequent).mean()),
         epochs=epochs,
         label_prefix=label_prefix,
     )
 
 
-class _Sample(NamedTuple):
-    """Rows of a table: their numbers, features and labels."""
-
-    numbers: Array
-    features: Array
-    labels: Array
-
-
-def _read(table: Table, max_rows: int | None, seed: int) -> tuple[_Sample, list[str] | None]:
-    """All rows, or `max_rows` drawn at random, in the order of the table; and the names of the classes, if they have any."""
+def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
+    """All rows, or `max_rows` drawn at random, in the order of the table."""
     if not table.labels:
         hint = "pass the label_prefix with which its label columns begin, such as the whole name of a single one"
         raise TableError(f"{table.name} has no labels; {hint}.")
-    rng, keys, parts = np.random.default_rng((seed, 0)), np.empty(0), list[_Sample]()
+    rng, keys, blocks = np.random.default_rng((seed, 0)), np.empty(0), list[_Sample]()
     for block in table.blocks(20_000):
         labels = _checked(block, table)
-        parts.append(_Sample(np.arange(block.start, block.start + len(labels)), block.array, labels))
+        blocks.append(_Sample(np.arange(block.start, block.start + len(labels)), block.array, labels))
         keys = np.append(keys, rng.random(len(labels)))
         if max_rows is not None and len(keys) > max_rows:  # the rows with the smallest keys
             kept = np.sort(np.argsort(keys)[:max_rows])
-            keys, parts = keys[kept], [_joined(parts, kept)]
-    sample = _joined(parts)
-    labels, names = number_classes(sample.labels, table.classes)
-    return sample._replace(labels=labels), names
+            keys, blocks = keys[kept], [_joined(blocks).at(kept)]
+    return _joined(blocks)
 
 
-def _joined(parts: list[_Sample], places: Array | slice = np.s_[:]) -> _Sample:
-    """The rows at these places of the parts together."""
-    return _Sample(*(np.concatenate(column)[places] for column in zip(*parts, strict=True)))
+def _joined(blocks: list[_Sample]) -> _Sample:
+    return _Sample(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
 def _checked(block: Block, table: Table) -> Labels:
@@ -206,14 +215,14 @@ def _checked(block: Block, table: Table) -> Labels:
     return block.labels
 
 
-def _classes(table: Table, labels: Array, names: list[str] | None) -> tuple[str, ...]:
+def _classes(name: str, labels: Array, names: list[str] | None) -> tuple[str, ...]:
     """The names of the classes, in the order of the model's outputs."""
-    highest, rows = int(labels.max()), len(labels)
+    highest = int(labels.max())
     if (labels == highest).all():
-        raise TableError(f"{table.name} has only one class among its {rows:,} rows; there is nothing to learn.")
+        raise TableError(f"{name} has only one class among its {len(labels):,} rows; there is nothing to learn.")
     if highest >= 10_000:
-        raise TableError(f"{table.name} has the class {highest:,}; number the classes from 0, without gaps.")
-    return tuple(map(str, range(highest + 1)) if names is None else names)
+        raise TableError(f"{name} has the class {highest:,}; number the classes from 0, without gaps.")
+    return tuple(names or map(str, range(highest + 1)))
 
 
 def _split(name: str, rows: int, validation: float, test: float, seed: int) -> list[Array]:
@@ -259,9 +268,3 @@ def _fit(model: Any, training: _Sample, held_out: _Sample, epochs: int, patience
     history = pd.DataFrame(losses).rename(columns=lambda name: name.replace("val_", "validation_"))
     history.insert(0, "epoch", history.index + 1)
     return history[["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]]
-
-
-def _whole_number(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or value < least:
-        raise ArgumentError(f"{name}: {value!r} is not a whole number from {least} up.")
-    return int(value)

@@ -84,11 +84,13 @@ def parse_mapping(name: str, value: Any) -> dict[str, str]:
         value = _load(value)
     if isinstance(value, Mapping):
         return {str(key): str(text) for key, text in value.items()}
-    pairs = [pair.partition("=") for pair in str(value or "").split(",") if pair.strip()]
-    for key, _, text in pairs:
-        if not key.strip() or not text.strip():
+    pairs = {}
+    for pair in filter(str.strip, str(value or "").split(",")):
+        key, _, text = map(str.strip, pair.partition("="))
+        if not key or not text:
             raise ArgumentError(f"{name}: {key!r} has no value; write it as NAME=VALUE,NAME=VALUE.")
-    return {key.strip(): text.strip() for key, _, text in pairs}
+        pairs[key] = text
+    return pairs
 
 
 def strings(value: Any) -> list[str]:
@@ -96,22 +98,36 @@ def strings(value: Any) -> list[str]:
     return [str(item).strip() for item in _items(value)]
 
 
-def request_sizes(value: Any, name: str = "chunk_sizes") -> list[int | None]:
+def request_sizes(name: str, value: Any) -> list[int | None]:
     """Read request sizes: a list, a number, or text such as ``"1000,5000,none"``; None is the whole table."""
     return [optional_whole_number(name, None if item == "whole" else item) for item in _items(value)]
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """Read a whole number from `least` up: ``5``, ``5.0``, ``1e5`` or ``"5"``."""
-    number = _number(value)
-    if not number >= least or not number.is_integer():
+    read = _number(value)
+    if not read >= least or not read.is_integer():
         raise ArgumentError(f"{name}: {value!r} is not a whole number from {least} up.")
-    return int(number)
+    return int(read)
 
 
 def whole_numbers(name: str, value: Any) -> list[int]:
     """Read a list of whole numbers from 1 up: ``[1, 2]``, ``"1,2"`` or ``1``."""
     return [whole_number(name, item) for item in _items(value)]
+
+
+def optional_whole_number(name: str, value: Any) -> int | None:
+    """Read a whole number from 1 up, or None or ``"none"``."""
+    value = _scalar(value) if isinstance(value, str) else value
+    return None if value is None else whole_number(name, value)
+
+
+def number(name: str, value: Any, least: float = 0.0) -> float:
+    """Read a number from `least` up."""
+    read = _number(value)
+    if not read >= least:
+        raise ArgumentError(f"{name}: {value!r} is not a number from {least:g} up.")
+    return read
 
 
 def wire_name(name: str, value: Any) -> str:
@@ -121,28 +137,6 @@ def wire_name(name: str, value: Any) -> str:
     return str(value)
 
 
-def optional_whole_number(name: str, value: Any) -> int | None:
-    """Read a whole number from 1 up, or None or ``"none"``."""
-    value = _scalar(value) if isinstance(value, str) else value
-    return None if value is None else whole_number(name, value)
-
-
-def positive(name: str, value: Any) -> float:
-    """Read a number above 0."""
-    number = _number(value)
-    if not number > 0:
-        raise ArgumentError(f"{name}: {value!r} is not a number above 0.")
-    return number
-
-
-def seconds(name: str, value: Any) -> float:
-    """Read a number of seconds, from 0 up."""
-    number = _number(value)
-    if not number >= 0:
-        raise ArgumentError(f"{name}: {value!r} is not a number of seconds from 0 up.")
-    return number
-
-
 def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, str):
         value = _load(value) if value.strip().startswith("[") else value.split(",")
@@ -150,8 +144,8 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def _number(value: Any) -> float:
-    number = _scalar(value) if isinstance(value, str) else value
-    return float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan
+    read = _scalar(value) if isinstance(value, str) else value
+    return float(read) if isinstance(read, Real) and not isinstance(read, bool) else math.nan
 
 
 def _scalar(text: str) -> Any:

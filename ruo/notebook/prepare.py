@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -20,43 +21,41 @@ from ruo.compare.jobs import in_process
 from ruo.compare.results import BOUND, SystemsCompared
 from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
-from ruo.errors import ArgumentError, ModelError, TableError
+from ruo.errors import ArgumentError, ModelError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
 from ruo.learn import Trained, make_demo, make_testset, train
-from ruo.notebook.parameters import (
-    optional_whole_number,
-    parse_mapping,
-    positive,
-    request_sizes,
-    seconds,
-    strings,
-    whole_number,
-    whole_numbers,
-    wire_name,
-)
+from ruo.notebook import parameters as read
 from ruo.tables import TableOptions, open_table
 
 PathLike = str | os.PathLike[str]
 
 _DEMO_ROWS = 20_000  # a sweep over it takes seconds
-_TRAINING_NOISE = 3.0  # so much that a model errs on some rows
+_NOISY = 3.0  # so much that a model errs on some rows
 # how each parameter is read; one that is not here is not known to any notebook
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {
-    "workers": optional_whole_number,
-    "chunk_sizes": lambda name, value: request_sizes(value, name),
-    "runs": whole_number,
-    "wire": wire_name,
-    "concurrency": whole_number,
-    "replicas": whole_numbers,
-    "patience": seconds,
-    "peers": parse_mapping,
-    "seed": lambda name, value: whole_number(name, value, least=0),
-    "round_trip_ms": seconds,
-    "megabits": positive,
-    "units": whole_numbers,
-    "epochs": whole_number,
-    "max_rows": optional_whole_number,
-    "worst": whole_number,
+    "workers": read.optional_whole_number,
+    "chunk_sizes": read.request_sizes,
+    "runs": read.whole_number,
+    "wire": read.wire_name,
+    "concurrency": read.whole_number,
+    "replicas": read.whole_numbers,
+    "patience": read.number,
+    "peers": read.parse_mapping,
+    "seed": partial(read.whole_number, least=0),
+    "round_trip_ms": read.number,
+    "megabits": partial(read.number, least=0.001),
+    "units": read.whole_numbers,
+    "epochs": read.whole_number,
+    "max_rows": read.optional_whole_number,
+    "worst": read.whole_number,
+}
+# how each file of the demo is made in a folder
+_MAKERS: Mapping[str, Callable[[Path], object]] = {
+    "testset.csv": lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS),
+    "noisy.csv": lambda folder: make_testset(folder / "noisy.csv", _DEMO_ROWS, noise=_NOISY),
+    "other.csv": lambda folder: make_testset(folder / "other.csv", 5_000, seed=1, noise=_NOISY),
+    "mlp.keras": lambda folder: make_demo(folder, 1, models=["mlp"]),
+    "cnn.keras": lambda folder: make_demo(folder, 1, models=["cnn"]),
 }
 
 
@@ -82,15 +81,14 @@ class Workbench:
 
         Where the model's file is at hand, the job without a network is measured too, in each block.
         """
-        names = ("chunk_sizes", "runs", "wire", "concurrency", "replicas", "patience")
-        known = {name: self.parameters[name] for name in names if name in self.parameters}
+        given = self._given("chunk_sizes", "runs", "wire", "concurrency", "replicas", "patience")
+        servers, models = self.targets or self.url, self.models or self.model
         with ExitStack() as bound:
             others = {}
             if not self.targets and self.model and self.model.suffix == ".keras" and self.testset.suffix == ".csv":
                 others[BOUND] = bound.enter_context(in_process(self.testset, self.model))
-            servers, models = self.targets or self.url, self.models or self.model
-            where = {"model": models, "others": others, "results_dir": self.results_dir}
-            return sweep(self.testset, servers, **{**known, **where, **options})
+            given |= {"model": models, "others": others, "results_dir": self.results_dir}
+            return sweep(self.testset, servers, **(given | options))
 
     def measure_costs(self, result: Sweep) -> dict[str | None, Costs]:
         """Call `ruo.experiment.measure_costs` for each model of a sweep over replicas."""
@@ -108,20 +106,22 @@ class Workbench:
         assert self.model is not None  # prepare made sure of it
         given = self.parameters
         systems = Systems(self.testset, self.model, peers=given["peers"])
-        seed, patience_s = given["seed"], given["patience"]
-        sizes, runs = given["chunk_sizes"], given["runs"]
-        return compare_systems(systems, sizes, runs, self.results_dir, seed=seed, patience_s=patience_s, log=print)
+        how = {"seed": given["seed"], "patience_s": given["patience"], "log": print}
+        return compare_systems(systems, given["chunk_sizes"], given["runs"], self.results_dir, **how)
 
     def train(self, **options: Any) -> Trained:
         """Call `ruo.learn.train` for this table."""
-        known = {name: self.parameters[name] for name in ("units", "epochs", "max_rows") if name in self.parameters}
-        return train(self.testset, label_prefix=self.label_prefix, **(known | options))
+        given = self._given("units", "epochs", "max_rows")
+        return train(self.testset, label_prefix=self.label_prefix, **(given | options))
 
     def network(self) -> str:
         """Start a slower, simulated network in front of the server, and return its address."""
         delay, rate = self.parameters["round_trip_ms"], self.parameters["megabits"]
         url = next((target.urls[0] for target in self.targets.values()), self.url)  # of a pod that is there now
         return self.running.enter_context(slow_network(url, delay, rate))
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        return {name: self.parameters[name] for name in names if name in self.parameters}
 
     def __repr__(self) -> str:
         model = f"the model {self.model.name}" if self.model else ", ".join(self.models) or "its model"
@@ -171,33 +171,35 @@ def prepare(
     """
     if unknown := set(parameters) - set(_READERS):
         raise ArgumentError(f"prepare has no parameter {min(unknown)!r}; it has {', '.join(_READERS)}.")
-    read = {name: _READERS[name](name, value) for name, value in parameters.items()}
+    given = {name: _READERS[name](name, value) for name, value in parameters.items()}
+    options = TableOptions(label_prefix=label_prefix)
     for path in (testset, other):
         if path is not None:
-            _require_table(path)
-    scaled = models is not None or deployment is not None
-    named = [*strings(models or []), *([str(model)] if model else [])]
+            open_table(path, options)
+    named = [*read.strings(models or []), *([str(model)] if model else [])]
     for name in named:
-        _require_model(name)
+        if not Path(name).exists() and f"{name}.keras" not in _MAKERS:
+            raise ModelError(f"There is no model at {name}; pass a file, or mlp or cnn for the demo's.")
     if testset is not None and not named and needs != "table" and not (server_url or deployment):
         hint = "pass model (a file)" + ("" if needs == "model" else ", or server_url (a running server)")
         raise ArgumentError(f"A table of your own needs a model: {hint}.")
-    work = Workbench(_table(testset, needs), results_dir, read)
+    table = Path(testset) if testset is not None else _demo("noisy.csv" if needs == "table" else "testset.csv")
+    work = Workbench(table, results_dir, given)
     work.label_prefix = label_prefix
     if needs == "table":
-        work.other = _second_table(work, other) if other or testset is None else None
-    elif scaled:
+        work.other = Path(other) if other else None if testset else _demo("other.csv")
+    elif models is not None or deployment is not None:
         _start_replicas(work, deployment, namespace, models)
     else:
         # what a running server loaded is not known unless it is named
         work.model = _model(model or "mlp") if model or not server_url else None
         work.url = server_url or ""
         if needs == "server" and work.model and not server_url:
-            work.url = work.running.enter_context(local_server(work.model, read.get("workers"))).url
+            work.url = work.running.enter_context(local_server(work.model, given.get("workers"))).url
     if work.url:  # the table fits the model, which is at hand: better said now than after minutes
-        table = open_table(work.testset, TableOptions(label_prefix=label_prefix))
-        first = pl.DataFrame(next(table.blocks(1)).features, schema=table.features)
-        score_csv(first, work.url, wire=read.get("wire", "v2"), retries=0, progress=False)
+        opened = open_table(table, options)
+        first = pl.DataFrame(next(opened.blocks(1)).features, schema=opened.features)
+        score_csv(first, work.url, wire=given.get("wire", "v2"), retries=0, progress=False)
     return work
 
 
@@ -205,51 +207,22 @@ def _start_replicas(work: Workbench, deployment: str | None, namespace: str, mod
     if deployment:
         work.targets = {deployment: work.running.enter_context(KubernetesDeployment(deployment, namespace))}
     else:
-        work.models = {path.stem: path for path in map(_model, strings(models))}
+        work.models = {path.stem: path for path in map(_model, read.strings(models))}
         for name, path in work.models.items():  # each worker is a replica with its own CPU
             work.targets[name] = work.running.enter_context(local_server(path, workers=1, cores=1))
     work.url = next(iter(work.targets.values())).urls[0]
 
 
-def _second_table(work: Workbench, other: PathLike | None) -> Path:
-    if other is not None:
-        return Path(other)
-    path = work.results_dir / "demo-other.csv"
-    make_testset(path, 5_000, seed=1, noise=_TRAINING_NOISE)
-    return path
-
-
-def _require_table(path: PathLike) -> None:
-    if not Path(path).is_file():
-        raise TableError(f"There is no table at {path}; paths start in {Path.cwd().name}, where the notebook runs.")
-
-
-def _require_model(name: str) -> None:
-    if name not in ("mlp", "cnn") and not Path(name).exists():
-        raise ModelError(f"There is no model at {name}; pass a file, or mlp or cnn for the demo's.")
-
-
 def _model(model: PathLike) -> Path:
-    path = Path(model)
-    if path.exists():
-        return path
-    return _made(f"{path}.keras", lambda folder: make_demo(folder, 1, models=[str(path)]))
+    return Path(model) if Path(model).exists() else _demo(f"{model}.keras")
 
 
-def _table(testset: PathLike | None, needs: str) -> Path:
-    if testset is not None:
-        return Path(testset)
-    if needs == "table":
-        return _made("noisy.csv", lambda folder: make_testset(folder / "noisy.csv", _DEMO_ROWS, noise=_TRAINING_NOISE))
-    return _made("testset.csv", lambda folder: make_testset(folder / "testset.csv", _DEMO_ROWS))
-
-
-def _made(name: str, make: Callable[[Path], object]) -> Path:
-    """Return a file of the demo, made once per user and version; the rename makes it safe for concurrent notebooks."""
+def _demo(name: str) -> Path:
+    """A file of the demo, made once per user and version; the rename makes it safe for concurrent notebooks."""
     folder = Path(tempfile.gettempdir()) / f"ruo-demo-{metadata.version('ruo')}-{_DEMO_ROWS}-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     if not (folder / name).exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            make(Path(work))
+            _MAKERS[name](Path(work))
             (Path(work) / name).replace(folder / name)
     return folder / name

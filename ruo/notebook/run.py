@@ -15,8 +15,8 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from statistics import mean
 from typing import Any
 from urllib.parse import quote
 
@@ -122,18 +122,24 @@ class _Combination:
         except RuoError as error:
             self.error = " ".join(str(error).split())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows for gathered.csv: those of the summary, or one if there is none."""
-        lines: list[dict[Any, Any]] = [{}]
-        summary = self.folder / "summary.csv"
-        if not self.error and summary.exists():
+    def summary(self) -> pd.DataFrame:
+        """The notebook's summary; a row without columns if there is none."""
+        path = self.folder / "summary.csv"
+        if not self.error and path.exists():
             try:
-                lines = pd.read_csv(summary).to_dict("records")
+                return pd.read_csv(path)
             except ValueError as error:
-                self.error = f"{summary} cannot be read: {error}"
-        row = {name: _word(level) if isinstance(level, list | None) else level for name, level in self.levels.items()}
-        row["error"] = self.error
-        return [row | {f"summary_{key}" if key in row else key: line[key] for key in line} for line in lines]
+                self.error = f"{path} cannot be read: {error}"
+        return pd.DataFrame(index=[0])
+
+    def gathered(self) -> pd.DataFrame:
+        """The rows for gathered.csv: the levels and the error, then the summary."""
+        summary = self.summary()
+        levels = {
+            name: level if isinstance(level, str | int | float) else _word(level) for name, level in self.levels.items()
+        }
+        front = pd.DataFrame({**levels, "error": self.error}, summary.index)
+        return front.join(summary.rename(columns=lambda name: f"summary_{name}" if name in front else name))
 
     def section(self) -> str:
         """Return the section for verdicts.md."""
@@ -154,23 +160,26 @@ def run_grid(
     folder = Path(results)
     combinations = _combinations(Path(notebook), folder, grid, fixed or {})
     waiting = sum(not combination.is_finished() for combination in combinations)
-    seconds: list[float] = []
+    began, done = time.monotonic(), 0
     for number, combination in enumerate(combinations, 1):
         label = f"{number}/{len(combinations)} {combination} ..."
         if combination.is_finished():
             click.echo(f"{label} is finished already", err=True)
             continue
         click.echo(label, err=True)
-        began = time.monotonic()
         combination.run()
-        seconds.append(time.monotonic() - began)
-        waiting -= 1
-        left = f", about {_span(waiting * mean(seconds))} left" if waiting else ""
+        spent, done = time.monotonic() - began, done + 1
+        left = f", about {_clock(spent / done * (waiting - done))} left" if done < waiting else ""
         failed = f"; FAILED: {combination.error}" if combination.error else ""
-        click.echo(f"{label} {_span(seconds[-1])}{left}{failed}", err=True)
+        click.echo(f"{label} {_clock(spent)}{left}{failed}", err=True)
         _gather(folder, combinations)  # after each run, so that an interrupted grid leaves its results
-    write_ranking(folder, [(str(one), one.rows(), _verdict(one.folder)) for one in combinations if not one.error])
-    return _gather(folder, combinations)
+    gathered = _gather(folder, combinations)
+    write_ranking(folder, [(str(one), one.summary(), _verdict(one.folder)) for one in combinations if not one.error])
+    return gathered
+
+
+def _clock(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
 
 
 def folder_name(levels: Mapping[str, Any]) -> str:
@@ -205,7 +214,7 @@ def _gather(folder: Path, combinations: Sequence[_Combination]) -> pd.DataFrame:
     """Write gathered.csv and verdicts.md for what has run so far; return the former."""
     ended = [combination for combination in combinations if combination.error or combination.is_finished()]
     # a column of whole numbers stays whole if one is missing
-    gathered = pd.DataFrame([row for combination in ended for row in combination.rows()]).convert_dtypes()
+    gathered = pd.concat([combination.gathered() for combination in ended], ignore_index=True).convert_dtypes()
     folder.mkdir(parents=True, exist_ok=True)
     gathered.to_csv(folder / GATHERED, index=False)
     title = f"# {combinations[0].notebook.stem}: {len(ended)} of {len(combinations)} combinations"
@@ -231,10 +240,3 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_word, value))}]"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _span(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.{int(unit == 'h')}f} {unit}"
-    return f"{seconds:.0f} s"

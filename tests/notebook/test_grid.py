@@ -142,9 +142,9 @@ def test_finished_combinations_are_taken_as_they_are(notebook: Path, results: Pa
     lines = [line for line in capsys.readouterr().err.splitlines() if line[1:3] == "/3"]
     assert lines[0] == "1/3 size=2,name=a ... is finished already"
     assert lines[1] == "2/3 size=13,name=a ..."
-    assert re.fullmatch(r"2/3 size=13,name=a \.\.\. \d+ s, about \d+ s left; FAILED: Cell .*", lines[2])
+    assert re.fullmatch(r"2/3 size=13,name=a \.\.\. 0:00:\d\d, about 0:00:\d\d left; FAILED: Cell .*", lines[2])
     assert lines[3] == "3/3 size=3,name=a ..."
-    assert re.fullmatch(r"3/3 size=3,name=a \.\.\. \d+ s", lines[4])
+    assert re.fullmatch(r"3/3 size=3,name=a \.\.\. 0:00:\d\d", lines[4])
 
 
 def test_other_parameters_are_another_result(notebook: Path, results: Path) -> None:

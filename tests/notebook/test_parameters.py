@@ -6,13 +6,13 @@ import pytest
 
 from ruo.errors import ArgumentError
 from ruo.notebook.parameters import (
+    number,
     optional_whole_number,
     parse_fixed,
     parse_levels,
     parse_mapping,
     parse_swept,
     parse_value,
-    positive,
     request_sizes,
     strings,
     whole_number,
@@ -120,14 +120,14 @@ def test_fixed_parameters_come_from_yaml_and_pairs() -> None:
 def test_request_sizes(sizes: list, values: list) -> None:
     """A list, a number and a text are all request sizes; None is the whole table."""
     for value in values:
-        assert request_sizes(value) == sizes
+        assert request_sizes("chunk_sizes", value) == sizes
 
 
 @pytest.mark.parametrize("value", ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True])
 def test_invalid_request_sizes(value: object) -> None:
     """The error names the parameter."""
     with pytest.raises(ArgumentError, match="chunk_sizes: .* is not a whole number from 1 up"):
-        request_sizes(value)
+        request_sizes("chunk_sizes", value)
 
 
 @pytest.mark.parametrize("value", [5, 5.0, "5", "5.0", "5e0", " 5 "])
@@ -146,12 +146,13 @@ def test_numbers_that_are_not_whole(value: object) -> None:
         whole_number("runs", value)
 
 
-def test_numbers_above_zero() -> None:
-    """A number above 0 may be a fraction; anything else is refused, and the error names the parameter."""
-    assert positive("megabits", "12.5") == 12.5
-    for value in (0, "fast", None, True):
-        with pytest.raises(ArgumentError, match="megabits: .* is not a number above 0"):
-            positive("megabits", value)
+def test_numbers() -> None:
+    """A number may be a fraction; one below the least, or anything else, is refused, and the error names the parameter."""
+    assert number("megabits", "12.5") == 12.5
+    assert number("patience", "0") == 0
+    for value in (-1, "fast", None, True):
+        with pytest.raises(ArgumentError, match=r"patience: .* is not a number from 0 up"):
+            number("patience", value)
 
 
 @pytest.mark.parametrize("value", ["mlp,cnn", "mlp, cnn", "[mlp, cnn]", ["mlp", "cnn"], ("mlp", "cnn")])

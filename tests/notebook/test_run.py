@@ -87,7 +87,7 @@ def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path) -> None
     """A failed cell is reported, the notebook is kept as far as it ran, and a finished run is not replaced by it."""
     folder = shutil.copytree(results, tmp_path / "out")
     before = (folder / "runs.jsonl").read_bytes()
-    with pytest.raises(RuoError, match=r"There is no table at nothing\.csv"):
+    with pytest.raises(RuoError, match=r"nothing\.csv does not exist"):
         run_notebook(BENCHMARK, folder, {"testset": "nothing.csv"})
     assert (folder / "benchmark.ipynb").exists()
     [kept] = tmp_path.rglob("runs.jsonl")
