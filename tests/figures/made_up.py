@@ -10,7 +10,7 @@ from ruo import Scores
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings
 from ruo.figures import figure_of_systems as draw_systems
-from ruo.learn.evaluation import Evaluation, evaluate
+from ruo.learn.evaluation import Evaluation, evaluate, judge
 from ruo.learn.training import Parts, Trained
 
 SIZES = [1_000, 10_000, 100_000, 500_000]
@@ -47,7 +47,10 @@ def training(epochs: int = 12, best: int = 7, right: int = 90, easy: bool = Fals
     history = pd.DataFrame({"epoch": epoch, **curves})
     history["validation_accuracy"] = accuracy if easy else np.minimum(accuracy, 0.88)
     parts = Parts(np.arange(300), np.arange(300, 400), np.arange(400, 500))
-    return Trained(None, history, ("a",), ("0", "1"), parts, right, 0, "1", 0.5, epochs)
+    labels = np.arange(100) % 2
+    outputs = np.eye(2)[np.where(np.arange(100) < right, labels, 1 - labels)]
+    tested = judge(parts.test, outputs, labels, ("0", "1"))
+    return Trained(None, history, ("a",), ("0", "1"), parts, tested, 0, epochs)
 
 
 def evaluated(classes: int, rows: int = 3_000, names: list[str] | None = None, scale: float = 1.0) -> Evaluation:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from ruo import table
+from ruo.errors import OutputError
 from ruo.learn import make_flows, train
 from ruo.learn.demo import Demo, make_demo, make_testset
 
@@ -94,7 +95,7 @@ def test_a_half_written_test_set_is_never_left(tmp_path: Path, monkeypatch: pyte
         write(frame, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pl.DataFrame, "write_csv", fail_at_second)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         make_testset(tmp_path / "t.csv", 120_000)
     assert list(tmp_path.iterdir()) == []
 

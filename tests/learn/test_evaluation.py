@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
@@ -16,7 +15,7 @@ from ruo.client.scores import Timings
 from ruo.deploy.local import LocalServer
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
-from ruo.learn.evaluation import class_names, evaluate, wilson_interval
+from ruo.learn.evaluation import evaluate, wilson_interval
 
 
 def scores_of(
@@ -55,7 +54,7 @@ def test_by_hand(tmp_path: Path) -> None:
     """Ten rows worked out by hand: accuracy 7/10, and each class's precision, recall and F1; they are saved."""
     evaluation = evaluate(scores_of(sure_of(ANSWERS, 3), LABELS))
 
-    assert (evaluation.rows, evaluation.not_scored, evaluation.not_numbers) == (10, 0, 0)
+    assert (evaluation.rows, evaluation.left_out) == (10, 0)
     assert evaluation.accuracy.value == 0.7
     found = [[4, 1, 3 / 4, 6 / 7], [4, 2 / 3, 1 / 2, 4 / 7], [2, 1 / 2, 1, 2 / 3]]
     expected = pd.DataFrame(found, columns=["support", "precision", "recall", "f1"]).astype({"support": int})
@@ -178,10 +177,10 @@ def test_rows_left_out_are_counted_and_keep_the_others_numbers() -> None:
     predictions = sure_of([0, 0, 1, 1, 0, 0], 2)
     predictions[[0, 1, 4]] = np.nan
     evaluation = evaluate(scores_of(predictions, [0, 0, 0, 1, 0, 0], lost=[(0, 2)]))
-    assert (evaluation.rows, evaluation.not_scored, evaluation.not_numbers) == (3, 2, 1)
+    assert (evaluation.rows, evaluation.left_out) == (3, 3)
     assert evaluation.answers["row"].tolist() == [2, 3, 5]
     assert evaluation.worst()["row"].tolist() == [2]
-    assert "3 rows (2 not scored, 1 with a prediction that is not a number)" in evaluation.verdict()
+    assert "Nothing about the rows left out: 3 rows (not scored, or" in evaluation.verdict()
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
@@ -253,18 +252,10 @@ def test_what_cannot_be_evaluated(
         evaluate(scores_of(predictions, labels), names)
 
 
-def test_names_are_those_of_the_label_columns() -> None:
-    """One-hot columns name the classes; a single column of numbers does not, nor does a table without labels."""
-    frame = pl.DataFrame({"x": [1.0], "Label_cat": [1], "Label_dog": [0]})
-    assert class_names(frame) == ["cat", "dog"]
-    assert class_names(frame.rename({"Label_cat": "y_cat", "Label_dog": "y_dog"}), label_prefix="y_") == ["cat", "dog"]
-    assert class_names(frame.drop("Label_dog")) is None
-    assert class_names(frame.select("x")) is None
-
-
 def test_a_served_model(demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray) -> None:
     """A served model has the same accuracy as the same model in this process."""
-    evaluation = evaluate(score_csv(demo.testset, server.url), class_names(demo.testset))
+    evaluation = evaluate(score_csv(demo.testset, server.url))
     assert evaluation.classes == tuple("0123456789")
     assert evaluation.accuracy.value == metrics.accuracy_score(labels, expected.argmax(axis=1))
-    assert repr(evaluation).startswith("Evaluation(2,500 rows, 10 classes, accuracy ")
+    assert evaluation.sentences()[0] in repr(evaluation)
+    assert "<td>2,500</td><td>0</td><td>10</td>" in evaluation._repr_html_()

@@ -52,11 +52,11 @@ def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
     assert trained.classes == ("no", "yes")
     assert trained.features == tuple(FEATURES)
     assert trained.accuracy.low < trained.accuracy.value < trained.accuracy.high
-    assert repr(trained).startswith("Trained(400 rows, 3 features, 2 classes, ")
+    assert "<td>400</td><td>3</td><td>2</td>" in trained._repr_html_()
     words = trained.verdict()
     assert words.startswith("We see that:\n- ")
     said = ("95 % interval", "better than always answering class", "No overfitting is seen", "of a later time")
-    for sentence in (f"{trained.right} of 80 unseen test rows", *said, "What may not be concluded:"):
+    for sentence in ("of 80 unseen test rows", *said, "What may not be concluded:"):
         assert sentence in words
 
 
@@ -89,7 +89,8 @@ def test_the_parts_are_disjoint_and_all(trained: Trained) -> None:
     frame = table().iloc[trained.parts.test]
     answers = trained.model.predict(raw(frame), verbose=0).argmax(axis=1)
     assert trained.accuracy.value == pytest.approx((answers == frame["Label_yes"]).mean())
-    assert trained.baseline == pytest.approx((frame[f"Label_{trained.most_frequent}"] == 1).mean())
+    frequent, baseline = trained.evaluation.baseline
+    assert baseline == pytest.approx((frame[f"Label_{frequent}"] == 1).mean())
 
 
 def test_the_weights_are_those_of_the_best_epoch() -> None:
