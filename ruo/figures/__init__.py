@@ -4,9 +4,9 @@ from ruo.errors import needs
 
 with needs("notebooks"):
     from ruo.figures.learning import figure_of_calibration, figure_of_confusion, figure_of_learning
-    from ruo.figures.ranking import figure_of_ranking
     from ruo.figures.runs import (
         figure_of_outlook,
+        figure_of_ranking,
         figure_of_sizes,
         figure_of_speed_up,
         figure_of_systems,

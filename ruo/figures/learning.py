@@ -22,13 +22,18 @@ def figure_of_learning(trained: Trained) -> Figure:
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw={"hspace": 0.08})
     best, last = trained.best_epoch, len(trained.history)
     top.set_title(f"Learning curves: the validation loss is lowest at epoch {best} of {last}")
-    losses = _draw_curves(top, trained, "loss")
-    shares = [*_draw_curves(bottom, trained, "accuracy"), _draw_test(bottom, trained)]
+    losses, shares = _draw_curves(top, trained, "loss"), _draw_curves(bottom, trained, "accuracy")
+    accuracy, low, high = trained.accuracy
+    point = {"color": BLACK, "marker": "D", "linestyle": "none", "zorder": 3}
+    bottom.errorbar([best], [accuracy], yerr=[[accuracy - low], [high - accuracy]], elinewidth=1, **point)
+    shares.append((accuracy, f"test {100 * accuracy:.3g} %", BLACK))
     _loss_axis(top, trained)
     _accuracy_axis(bottom)
     bottom.set(xlabel="epoch", xlim=(0.5, last + 0.5))
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _mark_best(top, bottom, best, last)
+    left = best > (last + 1) / 2
+    place = {"xytext": (-6 if left else 6, -2), "textcoords": "offset points", "ha": "right" if left else "left"}
+    top.annotate(f"best epoch: {best}", (best, 1), xycoords=top.get_xaxis_transform(), va="top", **place, **style.BOLD)
     figure.draw_without_rendering()  # the layout moves the axes, and names stand where lines end
     style.label_ends(top, losses)
     style.label_ends(bottom, shares)
@@ -41,24 +46,8 @@ def _draw_curves(axes: Any, trained: Trained, column: str) -> list[End]:
         values = trained.history[prefix + column]
         axes.plot(trained.history["epoch"], values, **look)
         ends.append((float(values.iloc[-1]), name, look["color"]))
+    axes.axvline(trained.best_epoch, **style.DOTTED, zorder=1)
     return ends
-
-
-def _draw_test(axes: Any, trained: Trained) -> End:
-    accuracy, low, high = trained.accuracy
-    spread = [[accuracy - low], [high - accuracy]]
-    point = {"color": BLACK, "marker": "D", "linestyle": "none", "zorder": 3}
-    axes.errorbar([trained.best_epoch], [accuracy], yerr=spread, elinewidth=1, **point)
-    return accuracy, f"test {100 * accuracy:.3g} %", BLACK
-
-
-def _mark_best(top: Any, bottom: Any, best: int, last: int) -> None:
-    for axes in (top, bottom):
-        axes.axvline(best, **style.DOTTED, zorder=1)
-    left = best > (last + 1) / 2
-    place = {"xytext": (-6 if left else 6, -2), "textcoords": "offset points", "ha": "right" if left else "left"}
-    corner = {"xycoords": top.get_xaxis_transform(), "va": "top"}
-    top.annotate(f"best epoch: {best}", (best, 1), **corner, **place, **style.BOLD)
 
 
 def _loss_axis(axes: Any, trained: Trained) -> None:
@@ -67,8 +56,7 @@ def _loss_axis(axes: Any, trained: Trained) -> None:
     low, high = float(shown.min()) / 1.3, float(shown.max()) * 1.3
     high = max(high * (high / low) ** 0.1, 6 * low)  # room for a line of text, and for two ticks
     axes.set(yscale="log", ylim=(low, high), ylabel="loss (cross-entropy)")
-    style.log_ticks(axes, low, high)
-    axes.minorticks_off()
+    style.log_ticks(axes.yaxis, low, high)
 
 
 def _accuracy_axis(axes: Any) -> None:
@@ -94,8 +82,46 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     axes.set_title(f"{evaluation.rows:,} rows: accuracy {100 * evaluation.accuracy.value:.1f} %")
     cell = 72 * side / size  # points
     _paint(axes, counts, cell)
-    _name_classes(axes, counts, names, cell)
+    _name_classes(axes, evaluation, names, cell)
     return figure
+
+
+def _paint(axes: Any, counts: np.ndarray[Any, Any], cell: float) -> None:
+    """Paint each cell, which is `cell` points wide, and write how many rows it has."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    diagonal = np.eye(len(counts), dtype=bool)
+    worst = max(float(shares[~diagonal].max(initial=0)), 1e-9)
+    # even the darkest cell leaves black numbers readable
+    axes.imshow(np.where(diagonal, shares, np.nan), cmap="Blues", vmin=0, vmax=1.8)
+    axes.imshow(np.where(diagonal, np.nan, shares), cmap="Oranges", vmin=0, vmax=1.4 * worst)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.grid(visible=False)
+    axes.grid(which="minor", axis="both", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    font = min(11.0, 0.9 * cell / (0.64 * len(f"{counts.max():,}")))  # the width of a digit over the height of its line
+    for (row, column), count in np.ndenumerate(counts) if len(counts) <= _MOST_WRITTEN else ():
+        if count:
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=font, weight=weight)
+
+
+def _name_classes(axes: Any, evaluation: Evaluation, names: list[str], cell: float) -> None:
+    """Name the classes on both axes, upright where a cell is too narrow, and write their recall at the right."""
+    shown = slice(None, None, -(-len(names) // _MOST_WRITTEN))
+    places, names = np.arange(len(names))[shown], names[shown]
+    axes.set_xticks(places, names, rotation=90 if 8 * max(map(len, names)) > cell else 0)
+    axes.set_yticks(places, names)
+    axes.set_xlabel("predicted class\nblue: right, orange: wrong\ndarker: a larger share of the class")
+    axes.set_ylabel("true class")
+    beside = axes.secondary_yaxis("right")
+    measures = evaluation.by_class[["recall", "support"]].to_numpy()[shown]
+    recalls = [f"{100 * recall:.1f} % of {rows:,.0f}" if rows else "no rows" for recall, rows in measures]
+    beside.set_yticks(places, recalls)
+    beside.tick_params(length=0)
+    beside.set_ylabel("recall", labelpad=10)
+    for spine in [*axes.spines.values(), *beside.spines.values()]:
+        spine.set_visible(False)
 
 
 @style.house_style
@@ -113,49 +139,15 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
         axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
         axes.set_title(f"Confidence against truth, {evaluation.rows:,} rows: expected calibration error {error:.3f}")
         _draw_shares(axes, bins)
-        _draw_rows(below, bins)
+        middles, widths = (bins["low"] + bins["high"]) / 2, 0.92 * (bins["high"] - bins["low"])
+        bars = below.bar(middles, bins["rows"], widths, color=BLUE, alpha=0.55)
+        below.bar_label(bars, [f"{rows:,.0f}" for rows in bins["rows"]], fontsize=9, padding=1)
+        below.set(ylim=(0, 1.25 * bins["rows"].max()), yticks=[], ylabel="rows", xlim=(0, 1.02))
+        below.set(xlabel="confidence of the answer (mean of the rows in the bin)")
         for axis in (axes.yaxis, below.xaxis):
             axis.set_ticks(np.linspace(0, 1, 11), [f"{percent} %" for percent in range(0, 101, 10)])
     figure.set_label(evaluation.verdict())
     return figure
-
-
-def _paint(axes: Any, counts: np.ndarray[Any, Any], cell: float) -> None:
-    """Paint each cell, which is `cell` points wide, and write how many rows it has."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    diagonal = np.eye(len(counts), dtype=bool)
-    worst = max(float(shares[~diagonal].max(initial=0)), 1e-9)
-    # even the darkest cell leaves black numbers readable
-    axes.imshow(np.where(diagonal, shares, np.nan), cmap="Blues", vmin=0, vmax=1.8)
-    axes.imshow(np.where(diagonal, np.nan, shares), cmap="Oranges", vmin=0, vmax=1.4 * worst)
-    axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
-    axes.grid(visible=False)
-    axes.grid(which="minor", axis="both", linewidth=0.5)
-    axes.tick_params(which="both", length=0)
-    font = min(11.0, 0.9 * cell / (0.64 * len(f"{counts.max():,}")))  # the width of a digit over the height of its line
-    for (row, column), count in np.ndenumerate(counts) if len(counts) <= _MOST_WRITTEN else ():
-        if count:
-            weight = "bold" if row == column else "normal"
-            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=font, weight=weight)
-
-
-def _name_classes(axes: Any, counts: np.ndarray[Any, Any], names: list[str], cell: float) -> None:
-    """Name the classes on both axes, upright where a cell is too narrow, and write their recall at the right."""
-    size, rows = len(counts), counts.sum(axis=1)
-    places = np.arange(0, size, -(-size // _MOST_WRITTEN))
-    shown = [names[place] for place in places]
-    axes.set_xticks(places, shown, rotation=90 if 8 * max(map(len, names)) > cell else 0)
-    axes.set_yticks(places, shown)
-    axes.set_xlabel("predicted class\nblue: right, orange: wrong\ndarker: a larger share of the class")
-    axes.set_ylabel("true class")
-    beside = axes.secondary_yaxis("right")
-    recalls = [f"{100 * counts[at, at] / rows[at]:.1f} % of {rows[at]:,}" if rows[at] else "no rows" for at in places]
-    beside.set_yticks(places, recalls)
-    beside.tick_params(length=0)
-    beside.set_ylabel("recall", labelpad=10)
-    for spine in [*axes.spines.values(), *beside.spines.values()]:
-        spine.set_visible(False)
 
 
 def _draw_shares(axes: Any, bins: pd.DataFrame) -> None:
@@ -166,12 +158,3 @@ def _draw_shares(axes: Any, bins: pd.DataFrame) -> None:
     axes.set(ylim=(0, 1.04), ylabel="share of right answers (95 % interval)")
     axes.text(0.02, 0.98, "under-confident:\nright more often than it is sure", va="top", fontsize=9)
     axes.text(0.98, 0.02, "over-confident:\nright less often than it is sure", ha="right", fontsize=9)
-
-
-def _draw_rows(axes: Any, bins: pd.DataFrame) -> None:
-    """Draw the number of rows in each bin."""
-    middles, widths = (bins["low"] + bins["high"]) / 2, 0.92 * (bins["high"] - bins["low"])
-    bars = axes.bar(middles, bins["rows"], widths, color=BLUE, alpha=0.55)
-    axes.bar_label(bars, [f"{rows:,.0f}" for rows in bins["rows"]], fontsize=9, padding=1)
-    axes.set(ylim=(0, 1.25 * bins["rows"].max()), yticks=[], ylabel="rows")
-    axes.set(xlim=(0, 1.02), xlabel="confidence of the answer (mean of the rows in the bin)")

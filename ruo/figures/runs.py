@@ -1,4 +1,4 @@
-"""The figures of runs: seconds against the rows per request; what replicas gained, and what more would gain."""
+"""The figures of runs: seconds against the rows per request; what replicas gained; the combinations of a sweep."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ruo.experiment import Costs
 from ruo.figures import style
-from ruo.figures.style import BLUE, BOLD, ORANGE, End, Line
+from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
 from ruo.stats import digits, time_interval
 
 # name: its look, whether requests are sent while others are formed, and the column of seconds
@@ -21,10 +21,8 @@ _TIMES = {
     "forming the requests": (style.GREEN_LINE, False, "forming_s"),
     "whole job, overlapped": (style.BLUE_LINE, True, "total_s"),
 }
-_OTHER_SYSTEMS = [style.LIGHT_BLUE_LINE, style.PINK_LINE, style.GREEN_LINE, style.BROWN_LINE]
-_MODELS = [style.BLUE_LINE, style.ORANGE_LINE, style.GREEN_LINE, style.PINK_LINE]
-_GREY = "#777777"
 _DODGE = 1.05  # lines stand beside one another by this factor, so that their bars can be told apart
+_MOST_RANKED = 30  # bars that can be read
 
 
 @style.house_style
@@ -34,8 +32,8 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
     `others` are the runs of systems without a request size, such as no network at all: a level line each.
     """
     rows = int(runs["rows"].max())
-    title = _fastest_size(runs, rows)
-    figure, axes = style.one_panel(title)
+    means = runs.groupby([runs["pipelined"].astype(bool), "rows_per_request"])["total_s"].mean().dropna()
+    figure, axes = style.one_panel(_fastest_size(means, rows))
     axes.set_ylabel("seconds (mean, 95 % interval, every run)")
     ends: list[End] = []
     for place, (name, (look, pipelined, column)) in enumerate(_TIMES.items()):
@@ -44,36 +42,34 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
     for name, times in (others or {}).items():
         if (seconds := float(times["total_s"].mean())) > 0:
             axes.axhline(seconds, **style.BOUND)
-            ends.append((seconds, name, _GREY))
+            ends.append((seconds, name, GREY))
     # show intervals whole, except the very wide ones of few runs, which would press the points together
     highest = float(np.nan_to_num(runs["total_s"].max(), nan=1.0))  # also where no run succeeded
     axes.set_ylim(0, min(1.08 * max(highest, axes.get_ylim()[1]), 1.8 * highest))
     _mark_failures(axes, runs)
     style.label_ends(axes, ends)
     _size_axis(axes, runs, rows)
-    figure.set_label(f"Seconds to score {rows:,} rows against the rows per request: {_extremes(runs)}.")
+    figure.set_label(f"Seconds to score {rows:,} rows against the rows per request: {_extremes(means)}.")
     return figure
 
 
-def _fastest_size(runs: pd.DataFrame, rows: int) -> str:
+def _fastest_size(means: pd.Series, rows: int) -> str:
     """The finding: the size with the least mean, which is drawn, and its seconds."""
-    means = runs.groupby(["rows_per_request", runs["pipelined"].astype(bool)])["total_s"].mean().dropna()
     if means.empty:
         return f"No request size scored the {rows:,} rows"
-    size = means.index.get_level_values(0)[int(means.argmin())]
+    size = means.index.get_level_values(1)[int(means.argmin())]
     name = "the whole set in one request" if size == rows else f"{size:,.0f} rows per request"
     return f"Least time with {name}: {rows:,} rows in {digits(float(means.min()), 2)} s"
 
 
-def _extremes(runs: pd.DataFrame) -> str:
+def _extremes(means: pd.Series) -> str:
     """The fastest and the slowest request size of each way of sending, in words."""
     parts = []
-    for pipelined, group in runs.groupby(runs["pipelined"].astype(bool)):
-        means = group.groupby("rows_per_request")["total_s"].mean().dropna().sort_values()
-        if len(means):
-            fastest, slowest = (f"{digits(means.iloc[at])} s at {means.index[at]:,}" for at in (0, -1))
-            way = "overlapped" if pipelined else "in two phases"
-            parts.append(f"{way} between {fastest} and {slowest} rows per request")
+    for pipelined, seconds in means.sort_values().groupby(level=0):
+        sizes = seconds.index.get_level_values(1)
+        fastest, slowest = (f"{digits(seconds.iloc[at])} s at {sizes[at]:,}" for at in (0, -1))
+        way = "overlapped" if pipelined else "in two phases"
+        parts.append(f"{way} between {fastest} and {slowest} rows per request")
     return "; ".join(parts) or "no run succeeded"
 
 
@@ -95,16 +91,16 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     figure, axes = style.one_panel(title)
     axes.set(ylabel="seconds for the whole job (mean, every run)", yscale="log", ylim=(low, high))
     others = [name for name in dict.fromkeys(sized["system"]) if name not in (old, new)]
-    looks = {old: style.ORANGE_LINE, **dict(zip(others, cycle(_OTHER_SYSTEMS), strict=False)), new: style.BLUE_LINE}
+    looks = {old: style.ORANGE_LINE, **dict(zip(others, cycle(style.LINES[2:6]), strict=False)), new: style.BLUE_LINE}
     ends: list[End] = []
     for name, look in looks.items():
         ends += _draw_line(axes, runs[runs["system"] == name], "total_s", name, look)
-    if (seconds := runs.loc[runs["system"] == bound, "total_s"].mean()) > 0:
+    if (seconds := float(runs.loc[runs["system"] == bound, "total_s"].mean())) > 0:
         axes.axhline(seconds, **style.BOUND)
-        ends.append((float(seconds), bound, _GREY))
+        ends.append((seconds, bound, GREY))
     _mark_failures(axes, runs[runs["system"] == old])
     style.label_ends(axes, ends)
-    style.log_ticks(axes, low, high)
+    style.log_ticks(axes.yaxis, low, high)
     _size_axis(axes, sized, rows)
     figure.set_label(f"Seconds for the whole job against the rows per request, a line per system. {title}.")
     return figure
@@ -115,7 +111,7 @@ def _dots_of_systems(runs: pd.DataFrame, title: str, new: str) -> Figure:
     figure, axes = style.one_panel(title)
     means = runs.groupby("system")["total_s"].mean().dropna().sort_values(ascending=False)
     for place, (name, seconds) in enumerate(means.items()):
-        color, times = BLUE if name == new else _GREY, runs.loc[runs["system"] == name, "total_s"]
+        color, times = BLUE if name == new else GREY, runs.loc[runs["system"] == name, "total_s"]
         axes.scatter(times, [place] * len(times), color=color, **style.SAMPLES)
         axes.scatter([seconds], [place], color=color, s=60, zorder=3)
         ratio = f"  {digits(seconds / means[new], 2)}x" if new in means and name != new else ""
@@ -123,10 +119,7 @@ def _dots_of_systems(runs: pd.DataFrame, title: str, new: str) -> Figure:
         axes.annotate(label, (times.max(), place), xytext=(9, 0), textcoords="offset points", va="center", **BOLD)
     axes.set(xscale="log", xlim=(means.min() / 1.5, means.max() * 4), ylim=(-0.6, len(means) - 0.4))
     axes.set_yticks(range(len(means)), list(means.index))
-    ticks = [step * 10.0**power for power in range(-3, 4) for step in (1, 2, 5)]
-    shown = [tick for tick in ticks if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    axes.minorticks_off()
+    style.log_ticks(axes.xaxis, *axes.get_xlim())
     axes.set_xlabel("seconds for the whole job (mean, every run)")
     seconds_in_words = "; ".join(f"{name} {digits(seconds, 2)} s" for name, seconds in means.items())
     figure.set_label(f"Seconds for the whole job: {seconds_in_words}.")
@@ -175,24 +168,24 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     `table` is that of `ruo.experiment.speed_ups`; short bars show the bounds that the costs set.
     """
     most = int(table["replicas"].max())
-    best = {str(rows.iloc[-1]["model"] or "the model"): rows.iloc[-1]["speed_up"] for rows in _fastest(table)}
-    found = ", ".join(f"{digits(gain, 2)} times as fast with {name}" for name, gain in best.items())
+    models = _fastest(table)
+    lasts = [rows.iloc[-1] for rows in models]
+    found = ", ".join(
+        f"{digits(last['speed_up'], 2)} times as fast with {last['model'] or 'the model'}" for last in lasts
+    )
     figure, axes = style.one_panel(f"{most} replicas: {found}")
     axes.plot([1, most], [1, most], **style.IDEAL)
-    ends: list[End] = [(float(most), "ideal", _GREY)]
-    gains = []
-    of_models = _fastest(table)
-    for place, (look, rows) in enumerate(zip(_MODELS, of_models, strict=False)):
-        _draw_speed_up(axes, rows, runs, look, 0.02 * most * (place - (len(of_models) - 1) / 2))
-        last = rows.iloc[-1]
-        setting = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
-        ends.append((float(last["speed_up"]), setting, look["color"]))
-        gains.append(f"{setting}, {last['speed_up']:.2f} times with {last['replicas']:,}")
+    ends: list[End] = [(float(most), "ideal", GREY)]
+    for place, (look, rows, last) in enumerate(zip(style.LINES, models, lasts, strict=False)):
+        _draw_speed_up(axes, rows, runs, look, 0.02 * most * (place - (len(models) - 1) / 2))
+        name = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
+        ends.append((float(last["speed_up"]), name, look["color"]))
     axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
     axes.set(xlabel="replicas (short bars: the most that the costs allow)")
     axes.set(ylabel="times as fast as one replica (95 % interval)")
     style.label_ends(axes, ends)
-    figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
+    gains = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends[1:])
+    figure.set_label(f"Speed-up over one replica against the number of replicas: {gains}.")
     return figure
 
 
@@ -225,19 +218,41 @@ def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Fig
     figure, axes = style.one_panel(f"Predicted, not measured: more replicas, each on its own machine ({rows:,} rows)")
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
-    ends: list[End] = [(float(most), "ideal", _GREY)]
-    for look, (name, cost) in zip(_MODELS, costs.items(), strict=False):
+    ends: list[End] = [(float(most), "ideal", GREY)]
+    for look, (name, cost) in zip(style.LINES, costs.items(), strict=False):
         gains = [replace(cost, cores=None).speed_up(int(count), rows) for count in counts]
         axes.plot(counts, gains, color=look["color"], linestyle=look["linestyle"])
         ends.append((gains[-1], name, look["color"]))
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.loglog(base=2)
     axes.minorticks_off()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     axes.set(xlim=(1, most), ylim=(0.9, most * 1.1))
     axes.set(xlabel="replicas", ylabel="times as fast as one replica (predicted)")
     style.label_ends(axes, ends)
     last = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends[1:])
     figure.set_label(f"Predicted speed-up over one replica, each replica on a machine of its own: {last}.")
+    return figure
+
+
+@style.house_style
+def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
+    """Rows per second of each combination, the fastest on top, with 95 % intervals; at most thirty are drawn.
+
+    `ranking` has a row per combination: combination, rows_per_s, verdict and, where there are intervals, low and high.
+    """
+    shown = ranking.head(_MOST_RANKED)
+    names = [f"{row.combination}{' (INVALID)' * (row.verdict == 'INVALID')}" for row in shown.itertuples()]
+    title = f"{names[0]} is fastest: {shown['rows_per_s'].iloc[0]:,.0f} rows per second"
+    figure, axes = style.one_panel(title)
+    figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
+    axes.barh(range(len(shown)), shown["rows_per_s"], color=[BLUE] + [GREY] * (len(shown) - 1), height=0.6)
+    if "low" in shown:
+        axes.hlines(range(len(shown)), shown["low"], shown["high"], color="black", linewidth=1.4)
+    axes.set_yticks(range(len(shown)), names)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, None), xlabel="rows per second (mean, 95 % interval)")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(visible=False)
+    figure.set_label(f"{title}; {len(ranking)} combinations, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}.")
     return figure

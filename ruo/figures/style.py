@@ -23,20 +23,22 @@ Draw = TypeVar("Draw", bound=Callable[..., Any])
 Line = dict[str, Any]  # Matplotlib's keywords for how a line is drawn
 End = tuple[float, str, str]  # the height at which a line ends, its name and its colour
 
-BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
+BLUE, ORANGE, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#777777"
 BOLD = {"weight": "bold", "fontsize": 9}
 _DOTS, _DASHES, _MIXED = (0, (1, 1.5)), (0, (5, 2)), (0, (3, 1, 1, 1))
 DOTTED = {"color": BLACK, "linestyle": _DOTS, "linewidth": 1.4}
-BOUND = {"color": "#777777", "linestyle": "solid", "linewidth": 1.2}
+BOUND = {"color": GREY, "linestyle": "solid", "linewidth": 1.2}
 IDEAL = {"color": "#999999", "linestyle": _DOTS, "linewidth": 1.2}
 SAMPLES = {"s": 14, "alpha": 0.35, "linewidths": 0}
-BLUE_LINE: Line = {"color": BLUE, "marker": "o", "linestyle": "solid"}
-ORANGE_LINE: Line = {"color": ORANGE, "marker": "s", "linestyle": _DASHES}
-GREEN_LINE: Line = {"color": "#009E73", "marker": "^", "linestyle": _MIXED}
-PINK_LINE: Line = {"color": "#CC79A7", "marker": "v", "linestyle": _DOTS}
-LIGHT_BLUE_LINE: Line = {"color": "#56B4E9", "marker": "D", "linestyle": _MIXED}
-BROWN_LINE: Line = {"color": "#8B6914", "marker": "P", "linestyle": _MIXED}
-BLACK_LINE: Line = {"color": BLACK, "marker": "X", "linestyle": _DOTS}
+BLUE_LINE, ORANGE_LINE, GREEN_LINE, PINK_LINE, LIGHT_BLUE_LINE, BROWN_LINE, BLACK_LINE = LINES = [
+    Line(color=BLUE, marker="o", linestyle="solid"),
+    Line(color=ORANGE, marker="s", linestyle=_DASHES),
+    Line(color="#009E73", marker="^", linestyle=_MIXED),
+    Line(color="#CC79A7", marker="v", linestyle=_DOTS),
+    Line(color="#56B4E9", marker="D", linestyle=_MIXED),
+    Line(color="#8B6914", marker="P", linestyle=_MIXED),
+    Line(color=BLACK, marker="X", linestyle=_DOTS),
+]
 
 house_style: Callable[[Draw], Draw] = mpl.style.context("ruo.figures.house")  # decorates what draws or saves a figure
 
@@ -90,10 +92,11 @@ def label_ends(axes: Any, ends: Iterable[End]) -> None:
         axes.annotate(name, (1, value), **place, **BOLD, color=color, va="center", annotation_clip=False)
 
 
-def log_ticks(axes: Any, low: float, high: float) -> None:
-    """Set ticks at 1, 2 and 5 times the powers of ten, or at powers alone where many, for a logarithmic axis."""
+def log_ticks(axis: Any, low: float, high: float) -> None:
+    """Set ticks at 1, 2 and 5 times the powers of ten, or at powers alone where many, of a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) < 6 else (1,)
     ticks = [step * 10.0**power for power in powers[:: math.ceil(len(powers) / 10)] for step in steps]
     shown = [tick for tick in ticks if low <= tick <= high]
-    axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
+    axis.set_ticks(shown, [f"{tick:g}" for tick in shown])
+    axis.set_ticks([], minor=True)
