@@ -18,7 +18,7 @@ _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
 @style.house_style
 def figure_of_learning(trained: Trained) -> Figure:
     """Loss and accuracy against epochs, and at the best epoch the test accuracy with its 95 % interval."""
-    figure = Figure((9, 6.5), label=trained.verdict())
+    figure = Figure((7.2, 5.6), label=trained.verdict())
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw={"hspace": 0.08})
     best, last = trained.best_epoch, len(trained.history)
     top.set_title(f"Learning curves: the validation loss is lowest at epoch {best} of {last}")
@@ -135,7 +135,7 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
         figure, axes = style.one_panel("The outputs are not probabilities, so there is no confidence to judge")
         axes.set_axis_off()
     else:
-        figure = Figure((9, 6.5))
+        figure = Figure((7.2, 5.6))
         axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
         axes.set_title(f"Confidence against truth, {evaluation.rows:,} rows: expected calibration error {error:.3f}")
         _draw_shares(axes, bins)

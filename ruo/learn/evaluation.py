@@ -105,12 +105,8 @@ class Evaluation:
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
     def _shown(self) -> Answer:
-        facts = {"rows": self.rows, "left out": self.left_out, "classes": len(self.classes)}
-        shares = {
-            "accuracy": self.accuracy.value,
-            "baseline": self.baseline[1],
-            "mean recall": self.by_class["recall"].mean(),
-        }
+        shares = {"baseline": self.baseline[1], "mean recall": self.by_class["recall"].mean()}
+        facts = {"classes": len(self.classes), "rows left out": self.left_out}
         table = pd.DataFrame([facts | {name: percent(share) for name, share in shares.items()}])
         return Answer(self.sentences()[0], "", table.assign(calibration_error=self.calibration.error))
 

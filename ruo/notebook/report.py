@@ -36,15 +36,19 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--pale); font
 pre { overflow-x: auto; background: var(--box); padding: .7rem .9rem; border-radius: 4px; font-size: .85rem; }
 .output_text pre, .output_stream pre { white-space: pre-wrap; }
 .output_html { overflow-x: auto; } .output_error pre { background: #fdecea; color: #1a1a1a; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+table { border-collapse: collapse; border: 0; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+th, td { padding: .25rem .6rem; border: 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 table.dataframe td, table.dataframe thead th { text-align: right; } caption { text-align: left; color: var(--pale); }
 nav td { padding: .45rem .9rem .45rem 0; } nav td:nth-child(2) { white-space: nowrap; color: var(--pale); }
 section { margin-top: 4rem; border-top: 4px solid var(--line); } .up { text-align: right; font-size: .85rem; }
-@media (max-width: 600px) { nav td { display: block; padding: .1rem 0; border: 0; } nav tr { display: block; } }
+@media (max-width: 600px) {
+  main { padding: 1rem .8rem 3rem; } .output_html table { font-size: .68rem; } .output_html :is(th, td) { padding: .2rem; }
+  nav td { display: block; padding: .1rem 0; border: 0; } nav tr { display: block; margin-bottom: 1rem; }
+}
 @media print {
   :root { --paper: #fff; --ink: #000; --pale: #444; --line: #bbb; --box: #f6f6f6; }
-  section { break-before: page; } .up { display: none; } main { max-width: none; padding: 0; }
+  section { break-before: page; } main { max-width: none; padding: 0; }
+  .up, details:not([open]) { display: none; } h1, h2 { break-after: avoid; }
   table { font-size: .65rem; width: 100%; } th, td { padding: .15rem .3rem; overflow-wrap: anywhere; }
   .output_html, pre { overflow: visible; white-space: pre-wrap; } tr, img, pre, .summary { break-inside: avoid; }
 }
@@ -86,14 +90,18 @@ def write_report(executed: Path) -> Path:
     import nbformat
 
     title, body = to_body(nbformat.read(executed, as_version=4))
-    verdict = executed.with_name("verdict.txt")
-    lines = verdict.read_text(encoding="utf-8").strip().splitlines()[:2] if verdict.exists() else []
-    found = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    found = "".join(f"<p>{escape(line)}</p>" for line in _findings(executed.with_name("verdict.txt")))
+    summary = f'<div class="summary">{found}</div>\n' if found else ""
     written = executed.with_suffix(".html")
-    written.write_text(
-        page(title, f'<div class="summary">{found}</div>\n' * bool(found) + _link_within(body, ())), encoding="utf-8"
-    )
+    written.write_text(page(title, summary + _link_within(body, ())), encoding="utf-8")
     return written
+
+
+def _findings(verdict: Path) -> list[str]:
+    """The first two sentences of a verdict, without the line that only introduces a list of them."""
+    lines = verdict.read_text(encoding="utf-8").strip().splitlines() if verdict.exists() else []
+    introduced = 1 if lines and lines[0].endswith(":") else 0
+    return [line.removeprefix("- ") for line in lines[introduced : introduced + 2]]
 
 
 @needs("notebooks")
@@ -136,9 +144,7 @@ def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
 
 def _row(name: str, title: str, verdict: Path) -> str:
     when = time.strftime("%d %B %Y, %H:%M", time.localtime(verdict.stat().st_mtime)).lstrip("0")
-    first, _, rest = verdict.read_text(encoding="utf-8").strip().partition("\n")
-    item = rest.partition("\n")[0].removeprefix("- ")
-    first = f"{first} {item}" if first.endswith(":") else first  # such a line only introduces a list
+    first = "".join(_findings(verdict)[:1])
     link = f'<a href="#{escape(name)}">{escape(title)}</a>'
     return f"<tr><td>{link}</td><td>{when}</td><td>{escape(first)}</td></tr>\n"
 

@@ -71,7 +71,7 @@ def test_the_index_has_title_date_and_verdict(tmp_path: Path) -> None:
     assert (found["#benchmark"], found["#scaling"]) == ("How many rows & when?", "Do servers pay?")
     assert {"benchmark", "scaling"} <= set(names(page))
     assert "<td>3 November 2026, 12:05</td><td>5,000 &lt;rows&gt;.</td>" in page
-    assert "<td>3 November 2026, 13:05</td><td>We see that: It is so.</td>" in page
+    assert "<td>3 November 2026, 13:05</td><td>It is so.</td>" in page
     assert "More." not in page
 
 
