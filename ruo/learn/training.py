@@ -125,17 +125,6 @@ class Trained:
         return self._shown().html()
 
 
-class _Sample(NamedTuple):
-    """Rows of a table: their numbers, features and labels."""
-
-    numbers: Array
-    features: Array
-    labels: Array
-
-    def at(self, places: Array) -> "_Sample":
-        return _Sample(*(column[places] for column in self))
-
-
 @needs("server,notebooks")
 def train(
     source: Source,
@@ -161,44 +150,41 @@ def train(
             raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
     sample = _read(table, max_rows, seed)
-    labels, names = number_classes(sample.labels, table.classes)
-    sample, classes = sample._replace(labels=labels), _classes(table.name, labels, names)
-    training, held_out, final = map(sample.at, _split(table.name, len(labels), validation, test, seed))
-    model = _network(training.features, [*units, len(classes)], seed)
-    history = _fit(model, training, held_out, epochs, patience)
-    known = {row.tobytes() for row in training.features}
-    outputs = model.predict(final.features, batch_size=_PREDICTED_ROWS, verbose=0)
+    numbers, features = sample.index.to_numpy(), sample[range(len(table.features))].to_numpy()
+    labels, names = number_classes(sample["label"].to_numpy(), table.classes)
+    classes = _classes(table.name, labels, names)
+    training, held_out, final = _split(table.name, len(labels), validation, test, seed)
+    model = _network(features[training], [*units, len(classes)], seed)
+    unseen = (features[held_out], labels[held_out])
+    history = _fit(model, features[training], labels[training], unseen, epochs, patience)
+    known = {row.tobytes() for row in features[training]}
+    outputs = model.predict(features[final], batch_size=_PREDICTED_ROWS, verbose=0)
     return Trained(
         model=model,
         history=history,
         features=tuple(table.features),
         classes=classes,
-        parts=Parts(training.numbers, held_out.numbers, final.numbers),
-        evaluation=judge(final.numbers, outputs, final.labels, classes),
-        repeated=sum(row.tobytes() in known for row in final.features),
+        parts=Parts(numbers[training], numbers[held_out], numbers[final]),
+        evaluation=judge(numbers[final], outputs, labels[final], classes),
+        repeated=sum(row.tobytes() in known for row in features[final]),
         epochs=epochs,
         label_prefix=label_prefix,
     )
 
 
-def _read(table: Table, max_rows: int | None, seed: int) -> _Sample:
-    """All rows, or `max_rows` drawn at random, in the order of the table."""
+def _read(table: Table, max_rows: int | None, seed: int) -> pd.DataFrame:
+    """All rows, or `max_rows` drawn at random, with their numbers: the features, which are numbered, and the label."""
     if not table.labels:
         hint = "pass the label_prefix with which its label columns begin, such as the whole name of a single one"
         raise TableError(f"{table.name} has no labels; {hint}.")
-    rng, keys, blocks = np.random.default_rng((seed, 0)), np.empty(0), list[_Sample]()
+    rng, blocks = np.random.default_rng((seed, 0)), list[pd.DataFrame]()
     for block in table.blocks(20_000):
         labels = _checked(block, table)
-        blocks.append(_Sample(np.arange(block.start, block.start + len(labels)), block.array, labels))
-        keys = np.append(keys, rng.random(len(labels)))
-        if max_rows is not None and len(keys) > max_rows:  # the rows with the smallest keys
-            kept = np.sort(np.argsort(keys)[:max_rows])
-            keys, blocks = keys[kept], [_joined(blocks).at(kept)]
-    return _joined(blocks)
-
-
-def _joined(blocks: list[_Sample]) -> _Sample:
-    return _Sample(*map(np.concatenate, zip(*blocks, strict=True)))
+        rows = pd.DataFrame(block.array, range(block.start, block.start + len(labels)))
+        blocks.append(rows.assign(label=labels, key=rng.random(len(labels))))
+        if max_rows is not None and sum(map(len, blocks)) > max_rows:
+            blocks = [pd.concat(blocks).nsmallest(max_rows, "key").sort_index()]
+    return pd.concat(blocks)
 
 
 def _checked(block: Block, table: Table) -> Labels:
@@ -252,18 +238,20 @@ def _network(features: Array, units: list[int], seed: int) -> Any:
     return Sequential([Input((features.shape[1],), name="features"), scaling, *hidden, classes], name="dense")
 
 
-def _fit(model: Any, training: _Sample, held_out: _Sample, epochs: int, patience: int) -> pd.DataFrame:
+def _fit(
+    model: Any, features: Array, labels: Array, unseen: tuple[Array, Array], epochs: int, patience: int
+) -> pd.DataFrame:
     from keras.callbacks import EarlyStopping
 
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     losses = model.fit(
-        training.features,
-        training.labels,
-        batch_size=min(256, max(16, len(training.labels) // 50)),  # a small table still gives enough steps per epoch
+        features,
+        labels,
+        batch_size=min(256, max(16, len(labels) // 50)),  # a small table still gives enough steps per epoch
         epochs=epochs,
         verbose=0,
         callbacks=[EarlyStopping("val_loss", patience=patience, restore_best_weights=True)],
-        validation_data=(held_out.features, held_out.labels),
+        validation_data=unseen,
     ).history
     history = pd.DataFrame(losses).rename(columns=lambda name: name.replace("val_", "validation_"))
     history.insert(0, "epoch", history.index + 1)
