@@ -6,11 +6,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ruo import Scores
-from ruo.client.records import ModelInfo
-from ruo.client.scores import Timings
 from ruo.figures import figure_of_systems as draw_systems
-from ruo.learn.evaluation import Evaluation, evaluate, judge
+from ruo.learn.evaluation import Evaluation, judge
 from ruo.learn.training import Parts, Trained
 
 SIZES = [1_000, 10_000, 100_000, 500_000]
@@ -58,8 +55,8 @@ def evaluated(classes: int, rows: int = 3_000, names: list[str] | None = None, s
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, rows)
     outputs = np.exp(random.normal(size=(rows, classes)) + 3 * np.eye(classes)[labels])
-    predictions = (scale * outputs / outputs.sum(axis=1, keepdims=True)).astype(np.float32)
-    return evaluate(Scores(predictions, labels, Timings(1, 1, 1, 1), ModelInfo("model", "1", "test")), names)
+    outputs *= scale / outputs.sum(axis=1, keepdims=True)
+    return judge(np.arange(rows), outputs, labels, names or range(classes))
 
 
 def shown(figure: Figure) -> list[mpl.text.Text]:

@@ -1,5 +1,7 @@
 """Parameters as text: one grammar for papermill, the command line and the library."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,64 +110,46 @@ def test_fixed_parameters_come_from_yaml_and_pairs() -> None:
         parse_fixed([], ["runs"])
 
 
+FIVE = [5, 5.0, "5", "5.0", "5e0", " 5 "]
+PEERS = {"a": "http://x", "b": "http://y?z=1"}
+
+
 @pytest.mark.parametrize(
-    ("sizes", "values"),
+    ("read", "result", "values"),
     [
-        ([1000, None], [[1_000, None], ["1000", "none"], "[1000, null]", "1000, none"]),
-        ([1000, 5000, 10_000], ["1000,5e3, 10_000"]),
-        ([1000], [1e3]),
-        ([None], [None, "None", "whole"]),
+        (request_sizes, [1000, None], [[1_000, None], ["1000", "none"], "[1000, null]", "1000, none"]),
+        (request_sizes, [1000, 5000, 10_000], ["1000,5e3, 10_000"]),
+        (request_sizes, [1000], [1e3]),
+        (request_sizes, [None], [None, "None", "whole"]),
+        (whole_number, 5, FIVE),
+        (optional_whole_number, 5, FIVE),
+        (optional_whole_number, None, [None, "none"]),
+        (number, 12.5, [12.5, "12.5"]),
+        (number, 0, [0, "0"]),
+        (parse_mapping, PEERS, ["a=http://x, b=http://y?z=1", "{a: 'http://x', b: 'http://y?z=1'}", PEERS]),
+        (parse_mapping, {}, [None, ""]),
+        (lambda _, value: strings(value), ["mlp", "cnn"], ["mlp,cnn", "mlp, cnn", "[mlp, cnn]", ("mlp", "cnn")]),
     ],
 )
-def test_request_sizes(sizes: list, values: list) -> None:
-    """A list, a number and a text are all request sizes; None is the whole table."""
+def test_what_papermill_gives(read: Callable, result: Any, values: list) -> None:
+    """Numbers, lists and mappings come as they are or as text; none is written where it is allowed."""
     for value in values:
-        assert request_sizes("chunk_sizes", value) == sizes
+        assert read("name", value) == result
+        assert not isinstance(read("name", value), bool)
+    assert isinstance(whole_number("runs", 5.0), int)
 
 
-@pytest.mark.parametrize("value", ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True])
-def test_invalid_request_sizes(value: object) -> None:
-    """The error names the parameter."""
-    with pytest.raises(ArgumentError, match="chunk_sizes: .* is not a whole number from 1 up"):
-        request_sizes("chunk_sizes", value)
-
-
-@pytest.mark.parametrize("value", [5, 5.0, "5", "5.0", "5e0", " 5 "])
-def test_whole_numbers(value: object) -> None:
-    """A whole number may come as a float or as text, and none may be written where it is allowed."""
-    number = whole_number("runs", value)
-    assert number == optional_whole_number("workers", value) == 5
-    assert isinstance(number, int)
-    assert optional_whole_number("workers", None) is optional_whole_number("workers", "none") is None
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5, "many", True, None, float("nan"), float("inf"), "", [1]])
-def test_numbers_that_are_not_whole(value: object) -> None:
-    """Anything but a whole number from 1 up is refused, and the error names the parameter."""
-    with pytest.raises(ArgumentError, match="runs: .* is not a whole number from 1 up"):
-        whole_number("runs", value)
-
-
-def test_numbers() -> None:
-    """A number may be a fraction; one below the least, or anything else, is refused, and the error names the parameter."""
-    assert number("megabits", "12.5") == 12.5
-    assert number("patience", "0") == 0
-    for value in (-1, "fast", None, True):
-        with pytest.raises(ArgumentError, match=r"patience: .* is not a number from 0 up"):
-            number("patience", value)
-
-
-@pytest.mark.parametrize("value", ["mlp,cnn", "mlp, cnn", "[mlp, cnn]", ["mlp", "cnn"], ("mlp", "cnn")])
-def test_strings(value: Any) -> None:
-    """Several strings come as a list or with commas."""
-    assert strings(value) == ["mlp", "cnn"]
-
-
-def test_names_and_values() -> None:
-    """Pairs come as text or as a mapping; nothing is no pair, and a name without a value is refused."""
-    assert parse_mapping("peers", "a=http://x, b=http://y?z=1") == {"a": "http://x", "b": "http://y?z=1"}
-    assert parse_mapping("peers", "{a: 'http://x:1'}") == {"a": "http://x:1"}
-    assert parse_mapping("peers", {"a": 1}) == {"a": "1"}
-    assert parse_mapping("peers", None) == parse_mapping("peers", "") == {}
-    with pytest.raises(ArgumentError, match="peers: 'a' has no value; write it as NAME=VALUE"):
-        parse_mapping("peers", "a")
+@pytest.mark.parametrize(
+    ("read", "values", "words"),
+    [
+        (request_sizes, ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True], "whole number from 1 up"),
+        (whole_number, [0, -1, 2.5, "many", True, None, math.nan, math.inf, "", [1]], "whole number from 1 up"),
+        (number, [-1, "fast", None, True], "number from 0 up"),
+        (parse_mapping, ["a"], "has no value; write it as NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_read(read: Callable, values: list, words: str) -> None:
+    """Anything else is refused, and the error names the parameter."""
+    for value in values:
+        with pytest.raises(ArgumentError, match=f"name: .* {words}"):
+            read("name", value)

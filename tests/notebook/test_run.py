@@ -59,9 +59,8 @@ def test_the_page_needs_no_network(results: Path) -> None:
     assert f'<div class="summary"><p>{escape(answer)}</p><p>{escape(status)}</p></div>' in page
     assert ".ipynb" not in re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)  # no link leads nowhere
     assert "No description has been provided for this image" not in page
-    assert not re.search(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
-    scripts = "".join(re.findall(r"<script.*?</script>", page, re.DOTALL))
-    assert not re.search(r"(?:import|from|src)[^;\n]{0,40}https?://", scripts)
+    assert "<script" not in page
+    assert not re.search(r"<(?:link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
     cells = [cell for cell in nbformat.read(results / "benchmark.ipynb", 4).cells if cell.cell_type == "code"]
     assert page.count("<details") >= len(cells)
 
