@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from ruo.__main__ import main
 from ruo.notebook.ranking import RANKING, write_ranking
+from tests.notebook.test_grid import write_notebook
 
 
 def setting(rows_per_s: float, spread: float = 0.01, rows_per_request: int = 1000) -> dict[str, Any]:
@@ -66,18 +66,14 @@ def test_every_combination_is_in_the_table(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_ends_with_its_ranking(tmp_path: Path) -> None:
     """Parameters come from -f, -y and -p, the later ones first; the ranking and the paths of all files are printed."""
-    cells = [
-        nbformat.v4.new_code_cell("size = 1\nfactor = 1\nresults_dir = None", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(
-            "open(results_dir + '/summary.csv', 'w').write(f'rows_per_s\\n{size * factor}\\n');"
-            "open(results_dir + '/verdict.txt', 'w').write('VALID.')"
-        ),
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "work.ipynb")
-    (tmp_path / "parameters.yml").write_text("size: [1, 2, 3]\nfactor: 5\n")
-    arguments = ["sweep", str(tmp_path / "work.ipynb"), "--results", str(tmp_path / "r"), "-f"]
-    arguments += [str(tmp_path / "parameters.yml"), "-y", "{factor: 10}", "-p", "size", "3,4"]
+    work = (
+        "open(results_dir + '/summary.csv', 'w').write(f'rows_per_s\\n{size * levels}\\n');"
+        "open(results_dir + '/verdict.txt', 'w').write('VALID.')"
+    )
+    notebook = write_notebook(tmp_path / "work.ipynb", work)
+    (tmp_path / "parameters.yml").write_text("size: [1, 2, 3]\nlevels: 5\n")
+    arguments = ["sweep", str(notebook), "--results", str(tmp_path / "r"), "-f", str(tmp_path / "parameters.yml")]
+    arguments += ["-y", "{levels: 10}", "-p", "size", "3,4"]
 
     result = CliRunner().invoke(main, arguments)
 
