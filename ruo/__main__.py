@@ -207,8 +207,7 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
     or 143 when it was interrupted.
     """
     from ruo.notebook.parameters import parse_swept
-    from ruo.notebook.ranking import RANKING
-    from ruo.notebook.run import run_grid
+    from ruo.notebook.run import RANKING, run_grid
 
     with _interruptible(_RESUMED):
         gathered = run_grid(notebook, results, *parse_swept(pairs, [*(file.read() for file in files), *texts]))

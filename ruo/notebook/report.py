@@ -19,40 +19,7 @@ _BODY = """
 {% block stream_stderr %}{% endblock stream_stderr %}
 """
 _SCRIPT = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --pale: #595959; --line: #e3e3e3; --box: #f6f6f6; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #16181c; --ink: #e6e6e6; --pale: #a8a8a8; --line: #3a3d44; --box: #22252b; }
-  .highlight span { color: inherit !important; } a { color: #8ab4f8; } a:visited { color: #c58af9; }
-}
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 920px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; overflow-wrap: break-word; }
-h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-.summary { background: var(--box); border-left: .3rem solid #0072b2; border-radius: 4px; padding: .7rem 1rem; }
-.summary p { margin: .2rem 0; } .summary p:first-child { font-weight: bold; font-size: 1.1rem; }
-a.anchor-link { display: none; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-details { margin: .5rem 0; } summary { cursor: pointer; color: var(--pale); font-size: .85rem; }
-pre { overflow-x: auto; background: var(--box); padding: .7rem .9rem; border-radius: 4px; font-size: .85rem; }
-.output_text pre, .output_stream pre { white-space: pre-wrap; }
-.output_html { overflow-x: auto; } .output_error pre { background: #fdecea; color: #1a1a1a; }
-table { border-collapse: collapse; border: 0; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .25rem .6rem; border: 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-table.dataframe td, table.dataframe thead th { text-align: right; } caption { text-align: left; color: var(--pale); }
-nav td { padding: .45rem .9rem .45rem 0; } nav td:nth-child(2) { white-space: nowrap; color: var(--pale); }
-section { margin-top: 4rem; border-top: 4px solid var(--line); } .up { text-align: right; font-size: .85rem; }
-@media (max-width: 600px) {
-  main { padding: 1rem .8rem 3rem; } .output_html table { font-size: .68rem; } .output_html :is(th, td) { padding: .2rem; }
-  nav td { display: block; padding: .1rem 0; border: 0; } nav tr { display: block; margin-bottom: 1rem; }
-}
-@media print {
-  :root { --paper: #fff; --ink: #000; --pale: #444; --line: #bbb; --box: #f6f6f6; }
-  section { break-before: page; } main { max-width: none; padding: 0; }
-  .up, details:not([open]) { display: none; } h1, h2 { break-after: avoid; }
-  table { font-size: .65rem; width: 100%; } th, td { padding: .15rem .3rem; overflow-wrap: anywhere; }
-  .output_html, pre { overflow: visible; white-space: pre-wrap; } tr, img, pre, .summary { break-inside: avoid; }
-}
-"""
+_STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 
 _SET_ASIDE = re.compile(r"-\d{8}-\d{6}$")
 _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)

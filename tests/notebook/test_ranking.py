@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ruo.__main__ import main
-from ruo.notebook.ranking import RANKING, write_ranking
+from ruo.notebook.run import RANKING, write_ranking
 from tests.notebook.test_grid import write_notebook
 
 
