@@ -72,6 +72,7 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
             kernel_name="python3",
             autosave_cell_every=0,  # saving during a cell would be measured too
             progress_bar=sys.stderr.isatty(),
+            extra_arguments=["--log-level=CRITICAL"],  # what a kernel says of itself is not for the reader
         )
     except PapermillExecutionError as error:
         cell = f"Cell {error.exec_count} of {notebook.name}"

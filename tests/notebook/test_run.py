@@ -82,8 +82,11 @@ def test_results_dir_is_refused_as_a_parameter(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path) -> None:
-    """A failed cell is reported, the notebook is kept as far as it ran, and a finished run is not replaced by it."""
+def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A failed cell is reported, the notebook is kept as far as it ran, and a finished run is not replaced by it.
+
+    What the kernel says of itself is not shown.
+    """
     folder = shutil.copytree(results, tmp_path / "out")
     before = (folder / "runs.jsonl").read_bytes()
     with pytest.raises(RuoError, match=r"nothing\.csv does not exist"):
@@ -92,6 +95,7 @@ def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path) -> None
     [kept] = tmp_path.rglob("runs.jsonl")
     assert kept.read_bytes() == before
     assert kept.parent != folder
+    assert "IPKernelApp" not in capfd.readouterr().err
 
 
 def test_progress_bars_are_not_on_the_page() -> None:
