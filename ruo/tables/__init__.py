@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
+from ruo.provenance import fingerprint
 from ruo.tables.base import Block, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
@@ -78,6 +79,9 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
 
 def fingerprint_table(source: Source) -> str:
     """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
+    path = source.source if isinstance(source, TableSource) else source
+    if isinstance(path, (str, os.PathLike)) and not Path(path).is_dir():
+        return fingerprint(path)
     return open_table(source).fingerprint()
 
 

@@ -103,13 +103,12 @@ def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
     numbers = text.str.replace(r"\.0*$", "").cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
     if numbers.null_count():  # another notation, such as 1e3, or an unfit cell
         cells = zip(text, numbers, strict=True)
-        values = [_whole(cell, dtype) if number is None else number for cell, number in cells]
+        values = [
+            int(Decimal(cell)) if number is None and not why_unfit(cell or "", dtype) else number
+            for cell, number in cells
+        ]
         numbers = pl.Series(column.name, values, numbers.dtype)
     return numbers.set(numbers > 1, None).cast(kind) if kind == pl.Boolean else numbers
-
-
-def _whole(cell: str | None, dtype: np.dtype[Any]) -> int | None:
-    return None if why_unfit(cell or "", dtype) else int(Decimal(cell or ""))
 
 
 def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:

@@ -98,7 +98,7 @@ class CsvTable(Table):
                         raise self._why_unreadable(text) from None
             finally:
                 pool.shutdown(cancel_futures=True)
-                if self.is_once and self._source is not sys.stdin.buffer:
+                if self.is_once and self._source is not getattr(sys.stdin, "buffer", None):
                     file.close()
 
     def _texts(self, file: io.BufferedReader) -> Iterator[bytes]:

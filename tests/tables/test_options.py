@@ -199,6 +199,7 @@ def test_a_kept_feature_is_a_number_and_text_as_it_is(tmp_path: Path, null_value
 @pytest.mark.parametrize("row", [b"caf\xe9,2\n", b'"caf\xe9",2\n'])
 def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[str, Any], row: bytes) -> None:
     """In kept and label text it is an error that names row and encoding; in text that is not used it means nothing."""
+    assert _block(write_csv(tmp_path, "t,x\n\ufffd,1\n"), keep=["t"]).kept["t"].to_list() == ["\ufffd"]
     path = write_csv(tmp_path, b"t,x\nok,1\n" + row)
 
     with pytest.raises(TableError, match='row 1.*column "t": .* is not UTF-8; pass the encoding.*"cp1252"') as caught:
