@@ -128,28 +128,16 @@ def test_a_value_of_a_frame_that_does_not_fit_is_named(
     assert (caught.value.row, caught.value.column) == (50_000, "a")
 
 
-def test_a_missing_value_of_a_frame_is_no_whole_number() -> None:
-    """Pandas' NA and polars' null are empty cells."""
+def test_frames_become_whole_numbers_or_their_first_fault_is_named() -> None:
+    """Whole values of floats and truth values convert; NA and null are empty cells; the first row at fault counts."""
+    (block,) = open_table(pl.DataFrame({"a": [2.0**62, 3.0], "b": [True, False]})).blocks(None, np.int64)
+    assert block.features.tolist() == [[2**62, 1], [3, 0]]
     for source in (pd.DataFrame({"a": pd.array([1, None], "Int64")}), pl.DataFrame({"a": [1, None]})):
         with pytest.raises(TableError, match='row 1, column "a": an empty cell is not a whole number'):
             _read(source, np.int64)
         assert np.isnan(_read(source, np.float32)[1])
-
-
-def test_the_first_row_at_fault_is_named() -> None:
-    """Of several faults the one in the first row counts, whatever its column."""
-    frame = pl.DataFrame({"a": [1.0, 2.0, 0.5], "b": [1.0, 0.5, 1.0]})
-
     with pytest.raises(TableError, match='row 1, column "b"'):
-        list(open_table(frame).blocks(None, np.int64))
-
-
-def test_whole_numbers_in_float_columns_are_whole_numbers() -> None:
-    """A float column and a boolean column of whole values convert without loss."""
-    frame = pl.DataFrame({"a": [2.0**62, 3.0], "b": [True, False]})
-
-    (block,) = open_table(frame).blocks(None, np.int64)
-    assert block.features.tolist() == [[2**62, 1], [3, 0]]
+        _read(pl.DataFrame({"a": [1.0, 2.0, 0.5], "b": [1.0, 0.5, 1.0]}), np.int64)
 
 
 def test_infinities_of_the_table_are_kept(tmp_path: Path) -> None:
