@@ -66,12 +66,12 @@ def make_environment(
 
 @contextmanager
 def kserve(client: str, model: Path, workers: int) -> Iterator[list[str]]:
-    """Serve the model with `workers` processes of KServe, of which one answers gRPC.
+    """Serve the model with KServe: by gRPC in one process, by REST in `workers`.
 
     Yields the command of its client, kserve_grpc or kserve_rest, without the job's arguments.
     """
-    programs, ports = programs_of("kserve"), free_ports(2)
-    command = [programs / "python", "-m", "benchmarks.peers.kserve_keras", model.resolve(), workers, *ports]
+    programs, ports, count = programs_of("kserve"), free_ports(2), 1 if client == "kserve_grpc" else workers
+    command = [programs / "python", "-m", "benchmarks.peers.kserve_keras", model.resolve(), count, *ports]
     with running(command, f"http://127.0.0.1:{ports[0]}/v2/models/model/ready", _HERE):
         yield _client(programs, client, ports[client == "kserve_grpc"])
 
