@@ -79,7 +79,7 @@ soak: setup ## long fault, load and browser tests; those that measure run alone
 
 test-lowest: setup ## the client's and server's tests with the lowest versions that are declared (ten minutes)
 	@$(BIN)/python -m venv .venv/lowest && .venv/lowest/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
-	@cd .venv/lowest && bin/uv pip compile --quiet --resolution lowest-direct --extra server ../../pyproject.toml -o versions.txt
+	@.venv/lowest/bin/uv pip compile --quiet --python .venv/lowest --resolution lowest-direct --extra server pyproject.toml -o .venv/lowest/versions.txt
 	@.venv/lowest/bin/uv pip install --quiet --python .venv/lowest -c .venv/lowest/versions.txt -e '.[server,notebooks]' -r tests/requirements.txt
 	@.venv/lowest/bin/python -m pytest -n auto --dist loadfile tests/wire tests/tables tests/client tests/model tests/server
 

@@ -26,7 +26,8 @@ def as_form(frame: pl.DataFrame, form: str, folder: Path) -> Any:
         return frame if form == "polars" else frame.lazy()
     else:
         pandas = pd.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
-        return pandas.convert_dtypes() if form == "nullable" else pandas
+        with np.errstate(invalid="ignore"):  # pandas tries whether the numbers are whole ones
+            return pandas.convert_dtypes() if form == "nullable" else pandas
     return path
 
 
