@@ -8,8 +8,6 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from ruo.deploy.local import BACKLOG, LocalServer, fetch
 from ruo.errors import DeploymentError, printable
 
@@ -70,6 +68,8 @@ def _example(name: str, inputs: list[dict[str, Any]]) -> str:
     shape = [1, *(max(1, size) for size in inputs[0]["shape"][1:])] if len(inputs) == 1 else []
     if not shape or math.prod(shape) > _MOST_VALUES:
         return f"/v2/models/{name}"
+    import numpy as np  # which `ruo --help` need not wait for
+
     zero = {"BYTES": "", "BOOL": False}.get(inputs[0]["datatype"], 0)
     body = json.dumps({"instances": np.full(shape, zero, object).tolist()}, separators=(",", ":"))
     return f"/v1/models/{name}:predict -d '{body}'"
