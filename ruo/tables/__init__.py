@@ -1,7 +1,7 @@
 """Any table to blocks of rows, in row order and in bounded memory; knows nothing of models, servers or HTTP.
 
-A `Piece` is what one read returns: megabytes of a file, 20,000 rows of a DataFrame. A `Block` holds the same rows, cut
-to the request size. A `Chunk` (`ruo.client.records`) is a block encoded for the wire.
+A `Block` holds consecutive rows: first what one read returns (megabytes of a file, 20,000 rows of a DataFrame), then the
+rows of one request. A `Chunk` (`ruo.client.records`) is a block encoded for the wire.
 """
 
 from __future__ import annotations
