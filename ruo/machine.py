@@ -9,8 +9,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -74,6 +74,19 @@ def reset_peak_rss(process: Path = Path("/proc/self")) -> float:
         (process / "clear_refs").write_text("5")  # Linux, proc(5)
         return peak_rss_mb()
     return math.nan
+
+
+@contextmanager
+def discarded_stderr() -> Iterator[None]:
+    """Discard what this process writes to standard error during the block, libraries in C included."""
+    stderr = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @cache  # a second time would read what the first has written

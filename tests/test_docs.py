@@ -144,6 +144,7 @@ def test_the_readme_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, _, second = done.stdout.partition("----")
     assert not set(_without_numbers(scored)) - set(_without_numbers(first)), first
+    assert "oneDNN" not in done.stderr  # TensorFlow's notes on the CPU
     assert re.search(r"^(IN)?VALID", measured)
     assert re.search(r"^(IN)?VALID", second, re.MULTILINE)
     for shown in (" is fastest", "results/benchmark/benchmark.html"):

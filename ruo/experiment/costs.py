@@ -24,7 +24,7 @@ import polars as pl
 from ruo.answer import cell
 from ruo.client.scoring import score_csv
 from ruo.errors import ArgumentError, DeploymentError, ExperimentError
-from ruo.machine import cpu_limit
+from ruo.machine import cpu_limit, discarded_stderr
 from ruo.tables import Source, open_table
 from ruo.timing import time_runs
 
@@ -177,8 +177,9 @@ def flops_per_row(model: str | os.PathLike[str]) -> int:
 
     Activations, pooling and normalisation are left out, being small beside the dense and convolutional layers.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise reports on the CPU when it is imported
-    import keras
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with discarded_stderr():  # TensorFlow reports on the CPU when it is imported
+        import keras
 
     return 2 * _multiply_adds(keras.saving.load_model(Path(model), compile=False))
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from ruo.client.layout import whole_file
 from ruo.errors import ArgumentError, needs
+from ruo.machine import discarded_stderr
 from ruo.wire.messages import Array
 
 _EPOCHS = {"mlp": 6, "cnn": 1}
@@ -104,11 +105,13 @@ def make_flows(path: Path | str, rows: int = 20_000, seed: int = 0) -> Path:
 
 
 def require_tensorflow() -> None:
-    """Refuse any other Keras backend before it is imported, and silence TensorFlow's notes on the CPU."""
+    """Refuse any other Keras backend before it is imported, and TensorFlow's notes on the CPU, which no variable silences."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
         raise ArgumentError(f"KERAS_BACKEND={backend} cannot train; unset it to train with TensorFlow.")
+    with discarded_stderr():
+        import keras  # noqa: F401
 
 
 def _originals(seed: int) -> list[Array]:
