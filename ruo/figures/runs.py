@@ -146,7 +146,7 @@ def _size_axis(axes: Any, runs: pd.DataFrame, rows: int) -> None:
     names = [f"whole set\n({size:,.0f})" if size == rows else f"{size:,.0f}" for size in sizes]
     # the limits come before the scale: a single size alone would span nothing
     axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xscale="log", xlabel="rows per request")
-    axes.set_xticks(sizes, names)
+    axes.set_xticks(sizes, names, fontsize=8)
     axes.minorticks_off()
 
 
