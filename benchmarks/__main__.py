@@ -73,8 +73,7 @@ def main(testset: Path, mlp: Path, cnn: Path, runs: int, only: str, results: Pat
     with tempfile.TemporaryDirectory() as scratch:
         files = Files(testset.resolve(), mlp.resolve(), cnn.resolve(), Path(scratch))
         groups = {name: make(files) for name, make in GROUPS.items()}
-        samples: list[pd.DataFrame] = []
-        notes: list[str] = []
+        samples, notes = list[pd.DataFrame](), list[str]()
         try:
             chosen = select_jobs(only, {name: group.jobs for name, group in groups.items()}, CPUS)
             put_aside_finished(results, "bench.md")

@@ -134,8 +134,7 @@ def growth(files: Files) -> Group:
     for times, by in _GROWTH:
         options = ["--times", str(times), "--by", by, str(files.testset)]
         jobs[f"growth {times} {by}"] = _watched(_on("ruo", "benchmarks.tables", "client", *options))
-    needs = {"ruo": partial(_served, files.mlp)}
-    return Group(jobs, needs, _bound(files.testset, files.mlp, "tensorflow"))
+    return Group(jobs, {"ruo": partial(_served, files.mlp)}, _bound(files.testset, files.mlp, "tensorflow"))
 
 
 def start(files: Files) -> Group:
@@ -153,9 +152,8 @@ def install(files: Files) -> Group:
     return Group(jobs, {name: partial(_image, tag) for name, tag in tags.items()}, once=True)
 
 
-GROUPS: dict[str, Callable[[Files], Group]] = {
-    group.__name__: group for group in (mlp, cnn, scaling, peers, sources, growth, start, install)
-}
+_MAKERS = (mlp, cnn, scaling, peers, sources, growth, start, install)
+GROUPS: dict[str, Callable[[Files], Group]] = {make.__name__: make for make in _MAKERS}
 
 
 def _job(*arguments: str, **variables: str) -> Job:
