@@ -62,15 +62,16 @@ class Views:
         return {"name": self.serving.name, "ready": True}
 
     def metadata(self, version: str | None = None) -> Message:
-        """The model's versions and tensors, and the size limit of a request."""
+        """The model's versions, tensors and the names of its columns if it has them, and the size limit of a request."""
         served = self.serving.get(version)
+        extra = {"sha256": served.sha256, "max_request_bytes": self.settings.max_request_bytes}
         return {
             "name": self.serving.name,
             "versions": [version] if version else self.serving.versions(),
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
             "outputs": [_describe(spec) for spec in served.model.outputs],
-            "parameters": {"sha256": served.sha256, "max_request_bytes": self.settings.max_request_bytes},
+            "parameters": extra | ({"features": served.model.features} if served.model.features else {}),
         }
 
     def config(self, version: str | None = None) -> Message:

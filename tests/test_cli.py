@@ -34,8 +34,8 @@ def test_help_is_quick_and_names_every_verb() -> None:
 
 def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
     """Each publication of a model is the next version, in its own folder."""
-    for number in (1, 2):
-        result = CliRunner().invoke(main, ["publish", str(demo.models["mlp"]), str(tmp_path / "store")])
+    for number, how in ((1, []), (2, ["--no-check"])):
+        result = CliRunner().invoke(main, ["publish", str(demo.models["mlp"]), str(tmp_path / "store"), *how])
         assert result.output == f"{tmp_path / 'store'}: version {number}\n"
 
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["1", "2"]

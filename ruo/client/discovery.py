@@ -75,6 +75,7 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
             sha256=str(extra.get("sha256", "")),
             max_request_bytes=limit if isinstance(limit, int) and limit > 0 else None,
             output_shape=tuple(output_shape) if is_shape else None,
+            features=tuple(map(str, extra.get("features") or ())) if len(inputs) == 1 else (),
         )
     except WireError as error:
         raise ScoringError(f"Model {name!r}: {error}.") from None

@@ -64,7 +64,8 @@ class RunOptions:
     Parameters
     ----------
     chunk_size : int, "auto" or None, default 10_000
-        Rows per request. None sends the whole table as one request, "auto" adapts the size during the run.
+        Rows per request; fewer where the server does not take as many, or where all in flight would exceed 256 MB.
+        None sends the whole table as one request, "auto" adapts the size during the run.
     concurrency : int or "auto", default 8
         Requests in flight at the same time. "auto" adapts the number to the throughput, and halves it on overload.
     wire : {"v2", "v2-json", "v1", "paper"}, default "v2"

@@ -20,6 +20,7 @@ _FIXED_SHARE = 0.05  # of a request's time, at most
 _FIRST_ROWS = 2_000
 _MOST_ROWS = 50_000  # more rows only cost memory
 _MOST_BYTES = 256 << 20  # in all requests in flight together
+_HEAD_BYTES = 1 << 16  # of a request besides its rows, at most
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
 _WORTH_IT = 1.05  # the gain in throughput that justifies more requests in flight
@@ -56,13 +57,23 @@ class Gate:
 class Pace:
     """The rows of a request (None: all) and the requests in flight; "auto" adapts them to the answers."""
 
-    def __init__(self, chunk_size: ChunkSize, concurrency: Concurrency, servers: int = 1) -> None:
+    def __init__(
+        self,
+        chunk_size: ChunkSize,
+        concurrency: Concurrency,
+        servers: int = 1,
+        row_bytes: int = 0,  # 0 for requests of any size
+        most_bytes: float = math.inf,  # that the server takes in one request
+    ) -> None:
         first = min(_MOST_IN_FLIGHT, max(_FIRST_IN_FLIGHT, 2 * servers))
         self._climb = _Climb(first) if concurrency == "auto" else None
         self._adapts_rows = chunk_size == "auto"
-        self.rows = _FIRST_ROWS if chunk_size == "auto" else chunk_size
         self.in_flight = first if concurrency == "auto" else concurrency
         self.most_in_flight = _MOST_IN_FLIGHT if concurrency == "auto" else concurrency
+        most = min(most_bytes - _HEAD_BYTES, math.inf if chunk_size is None else _MOST_BYTES / self.in_flight)
+        self._most_rows = max(1.0, most // row_bytes) if row_bytes and most < math.inf else math.inf
+        rows = min(self._most_rows, _FIRST_ROWS if chunk_size == "auto" else chunk_size or math.inf)
+        self.rows = None if rows == math.inf else int(rows)
         self._largest = 0
         self._recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)  # rows and seconds
         self._cost = 1.0, 0.0  # of a row, and of a request besides its rows, in proportion
@@ -80,7 +91,8 @@ class Pace:
             self._recent.append((record.rows, record.seconds))
             self._largest = max(self._largest, record.rows)
             memory = _MOST_BYTES / max(1, record.bytes) * record.rows / self.in_flight
-            self.rows = max(1, int(min(self._best_rows(), _MOST_ROWS, 2 * self._largest, memory)))
+            most = min(_MOST_ROWS, 2 * self._largest, memory, self._most_rows)
+            self.rows = max(1, int(min(self._best_rows(), most)))
         if self._climb:
             self.in_flight = self._climb.answered(record.rows)
 

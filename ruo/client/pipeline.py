@@ -19,7 +19,6 @@ from ruo.client.send import Client
 from ruo.errors import TableError
 from ruo.tables import Block, Table
 from ruo.wire import WireError
-from ruo.wire.v2 import TENSORS
 
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
@@ -44,8 +43,7 @@ class Pipeline:
         self._client = client
         self._pipelined = pipelined
         self._checkpoint = checkpoint
-        types = {tensor.name: TENSORS.get(tensor.datatype, TENSORS["FP32"]) for tensor in client.model.inputs}
-        self._blocks = table.blocks(self._rows_at, types)
+        self._blocks = table.blocks(self._rows_at, client.dtypes())
         self._in_flight = Gate(lambda: pace.in_flight)
         self._window = Gate(lambda: pace.in_flight + self._ready())
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()

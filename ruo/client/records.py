@@ -28,7 +28,8 @@ class TensorInfo(NamedTuple):
 class ModelInfo(NamedTuple):
     """The model that answers: `platform` names its format; the shapes have -1 where a size is free.
 
-    `sha256` (of its file), `max_request_bytes` and `output_shape` are empty or None where the server does not give them.
+    `sha256` (of its file), `max_request_bytes`, `output_shape` and `features` (the names of the columns that its only
+    input takes) are empty or None where the server does not give them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelInfo(NamedTuple):
     sha256: str = ""
     max_request_bytes: int | None = None
     output_shape: tuple[int, ...] | None = None
+    features: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

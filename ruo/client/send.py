@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+import numpy as np
+
 from ruo.client import discovery
 from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.http import Endpoint, HttpClient
@@ -22,6 +24,7 @@ from ruo.errors import ArgumentError, ScoringError, printable
 from ruo.tables import Block
 from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
+from ruo.wire.v2 import TENSORS
 
 T = TypeVar("T")
 
@@ -128,6 +131,10 @@ class Client:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""
         path = f"/{self.wire.name[:2]}/models/{self.model.name}/versions/{self._pinned}" if self._pinned else ""
         return [base + path for base in self._bases]
+
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        """The datatype of each input, by its name; FP32 for one that is not known."""
+        return {tensor.name: TENSORS.get(tensor.datatype, TENSORS["FP32"]) for tensor in self.model.inputs}
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatypes; raises WireError where the wire cannot carry a value."""

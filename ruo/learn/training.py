@@ -1,6 +1,7 @@
 """Train a Keras model, which takes raw rows, on a labelled table, and say what its curves and its test part show."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from ruo.answer import Answer
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Evaluation, Share, judge, percent, verdict_text, wilson_interval
-from ruo.tables import NO_LABEL, Block, Labels, Source, Table, TableOptions, number_classes, open_table
+from ruo.model.features import write_features
+from ruo.model.store import publish
+from ruo.tables import NO_LABEL, Block, Labels, ModelInput, Source, Table, TableOptions, number_classes, open_table
 from ruo.wire.messages import Array
 
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
@@ -55,7 +58,9 @@ class Trained:
 
     def predict(self, source: Source) -> Array:
         """Return the probabilities for a table, (rows, classes) float32, computed in this process."""
-        block = next(open_table(source, TableOptions(label_prefix=self.label_prefix)).blocks(None))
+        table = open_table(source, TableOptions(label_prefix=self.label_prefix))
+        table.match("trained", [ModelInput("features", len(self.features), self.features)])
+        block = next(table.blocks(None))
         return np.asarray(self.model.predict(block.array, batch_size=_PREDICTED_ROWS, verbose=0))
 
     def scaling(self) -> pd.DataFrame:
@@ -82,11 +87,22 @@ class Trained:
         return verdict_text([*learnt, *seen], cautions)
 
     def save(self, results_dir: str | os.PathLike[str], seen: Sequence[str] = ()) -> None:
-        """Write model.keras, history.csv and, last, verdict.txt into an existing folder."""
+        """Write model.keras, with the names of its features, history.csv and, last, verdict.txt into an existing folder."""
         folder = Path(results_dir)
-        self.model.save(folder / "model.keras")
+        self._save_model(folder)
         self.history.to_csv(folder / "history.csv", index=False)
         (folder / "verdict.txt").write_text(self.verdict(seen) + "\n", encoding="utf-8")
+
+    def publish(self, store: str | os.PathLike[str]) -> str:
+        """Add the model, with the names of its features, to a store, and return its version's number."""
+        with tempfile.TemporaryDirectory(prefix="ruo-trained-") as folder:
+            return publish(self._save_model(Path(folder)), store, check=False)  # it has just predicted the test part
+
+    def _save_model(self, folder: Path) -> Path:
+        path = folder / "model.keras"
+        self.model.save(path)
+        write_features(path, self.features)
+        return path
 
     def _on_accuracy(self) -> str:
         right, rows = self.evaluation.confusion.to_numpy().trace(), self.evaluation.rows

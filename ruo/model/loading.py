@@ -13,6 +13,7 @@ import numpy as np
 
 from ruo.errors import ModelError
 from ruo.model.compiled import compile_keras, compile_signature, exported_dtype, tensor_names
+from ruo.model.features import read_features
 from ruo.model.formats import is_saved_model, reason_of, refuse_foreign
 from ruo.model.keras2 import without_old_arguments
 from ruo.model.signature import BYTES_PER_CALL, ROWS_PER_CALL, Model, TensorSpec
@@ -52,7 +53,7 @@ def load_model(
             model = _load_saved_model(path, signature)
         else:
             model = _load_keras(path, precision, trusted, _import(modules) if trusted else {})
-        return _warm_up(model, run)
+        return _warm_up(_with_features(model, read_features(path)), run)
     except Exception as error:
         raise ModelError(f"The model at {origin} cannot be loaded: {reason_of(error, path, origin)}") from error
 
@@ -130,6 +131,14 @@ def _inputs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
             cure = "build it with any number of rows (batch_size=None)."
             raise ModelError(f'its input "{name}" takes exactly {shape[0]} rows; {cure}')
     return specs
+
+
+def _with_features(model: Model, names: list[str]) -> Model:
+    """The model with the names of its columns, which have to fit its only input."""
+    sizes = [spec.shape[1:] for spec in model.inputs]
+    if names and sizes != [(len(names),)]:
+        raise ModelError(f"it has the names of {len(names)} columns, which do not fit its inputs; save it anew.")
+    return replace(model, features=names)
 
 
 def _warm_up(model: Model, run: Run) -> Model:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ class Model:
     run: Function
     call_bytes: int = BYTES_PER_CALL  # of inputs in one call
     signature: str = SIGNATURE
+    features: list[str] = field(default_factory=list)  # the names of its only input's columns, where it has them
 
     def rows_per_call(self, arrays: list[Array]) -> int:
         """How many rows to compute at once; an image or a long text takes the memory of many short rows."""

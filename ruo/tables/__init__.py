@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
@@ -21,7 +22,7 @@ from ruo.provenance import fingerprint
 from ruo.tables.base import Block, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
-from ruo.tables.frames import IterTable, LazyTable, as_frame, is_pandas
+from ruo.tables.frames import ArrayTable, IterTable, LazyTable, as_frame, is_pandas
 from ruo.tables.labels import NO_LABEL, Labels, class_indices, number_classes
 from ruo.tables.options import TableOptions, TableSource, table
 
@@ -62,6 +63,8 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
         return _open_path(Path(source), options, shard)
     if isinstance(source, pl.LazyFrame):
         return LazyTable("the LazyFrame", source, options, shard)
+    if isinstance(source, np.ndarray):
+        return ArrayTable(source, options, shard)
     if (frame := as_frame(source)) is not None:
         opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_frame=True)
         if is_pandas(source):

@@ -115,7 +115,7 @@ class Table:
     def take(self, columns: Columns) -> None:
         """Read these columns."""
         self.columns = columns
-        self.features, self.labels, self.kept, self.inputs = columns
+        self.features, self.labels, self.kept, self.inputs, _ = columns
 
     def blocks(
         self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32
@@ -210,12 +210,16 @@ class Table:
         return f"{self.name}, row {row:,}"
 
     def _block(self, frame: pl.DataFrame, types: Types) -> Block:
+        # faster than `select`, which makes a plan first
+        return self._block_of(frame, lambda names: to_array(frame[names], types[names[0]]))
+
+    def _block_of(self, frame: pl.DataFrame, features_of: Callable[[list[str]], Array]) -> Block:
+        """The labels and kept columns of a frame, and beside them the features, by the names of their columns."""
         features: Features
         if self.inputs is None:
-            # faster than `select`, which makes a plan first
-            features = to_array(frame[self.features], types[self.features[0]])
+            features = features_of(self.features)
         else:
-            features = {name: to_array(frame[names], types[names[0]]) for name, names in self.inputs.items()}
+            features = {name: features_of(names) for name, names in self.inputs.items()}
         labels: Any = None
         if self.options.label is not None:
             labels = frame[self.options.label]  # `blocks` makes labels of it

@@ -10,19 +10,24 @@ from ruo.tables.options import TableOptions
 
 
 class ModelInput(NamedTuple):
-    """An input of a model: its name, and how many columns it takes (None: any number)."""
+    """An input of a model: its name, how many columns it takes (None: any number), and their names if it knows them."""
 
     name: str
     width: int | None = None
+    features: Sequence[str] = ()
 
 
 class Columns(NamedTuple):
-    """The names of the columns by their use; `inputs` has the features of each input where there are several."""
+    """The names of the columns by their use; `inputs` has the features of each input where there are several.
+
+    `are_ordered` says that the order of the features is the user's own, and not that of the table.
+    """
 
     features: list[str]
     labels: list[str]
     kept: list[str]
     inputs: dict[str, list[str]] | None = None
+    are_ordered: bool = False
 
 
 def clean_names(where: str, names: Iterable[str]) -> list[str]:
@@ -64,7 +69,8 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
             f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels "
             f"(their names start with {prefix!r}); pass other options, such as another label_prefix."
         )
-    return Columns(wanted, labels, list(options.keep), inputs)
+    are_ordered = inputs is not None or options.columns is not None
+    return Columns(wanted, labels, list(options.keep), inputs, are_ordered)
 
 
 def _not_there(where: str, option: str, name: str, names: list[str]) -> TableError:
@@ -84,16 +90,18 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
         raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
     if rest := [name for name in columns.features if name not in used]:
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
-    return columns._replace(inputs=taken if len(inputs) > 1 else None)
+    if len(inputs) == 1:
+        return columns._replace(features=taken[inputs[0].name], inputs=None)
+    return columns._replace(inputs=taken)
 
 
 def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:
     if columns.inputs is not None:
         if one.name not in columns.inputs:
             raise TableError(f"Model {model!r} takes an input {one.name!r}; name its columns in inputs as well.")
-        return columns.inputs[one.name]
+        return _by_name(where, columns.inputs[one.name], model, one.features, are_ordered=True)
     if is_only:
-        return columns.features
+        return _by_name(where, columns.features, model, one.features, are_ordered=columns.are_ordered)
     if one.name not in columns.features or one.width not in (1, None):
         size = "" if one.width is None else f" of {one.width} columns"
         raise TableError(
@@ -101,6 +109,29 @@ def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_o
             f"which columns it takes: inputs={{{one.name!r}: [...], ...}}."
         )
     return [one.name]
+
+
+def _by_name(where: str, names: list[str], model: str, known: Sequence[str], *, are_ordered: bool) -> list[str]:
+    """The columns in the order in which the model knows them; a table without names has them in that order."""
+    if not known or names == counted(len(names)):
+        return names
+    if missing := [name for name in known if name not in names]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise TableError(
+            f"{where} has no feature {missing[0]!r}{more}, which model {model!r} takes; it has {_listed(names)}.",
+            column=missing[0],
+        )
+    if are_ordered and (wrong := [pair for pair in zip(names, known, strict=False) if pair[0] != pair[1]]):
+        message = f"{where}: {wrong[0][0]!r} is named where model {model!r} takes {wrong[0][1]!r}"
+        raise TableError(
+            f"{message}; give the columns in the model's order, or leave the order to it.", column=wrong[0][0]
+        )
+    return list(known)
+
+
+def counted(number: int) -> list[str]:
+    """The names of columns that have none."""
+    return [str(place) for place in range(number)]
 
 
 def _require_width(where: str, columns: Columns, model: str, one: ModelInput, names: list[str]) -> None:

@@ -19,6 +19,7 @@ from typing import IO, NamedTuple
 
 from ruo.errors import MissingPackageError, TableError
 from ruo.tables.cells import MISSING, is_number
+from ruo.tables.columns import counted
 from ruo.tables.options import TableOptions
 
 PIECE_BYTES = 8 << 20
@@ -187,7 +188,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
         before += first
     else:
         before += codecs.BOM_UTF8 if first.startswith(codecs.BOM_UTF8) else b""
-        columns = [str(number) for number in range(len(columns))]
+        columns = counted(len(columns))
     return CsvHeader(columns, separator, len(before), before.count(b"\n"))
 
 
@@ -197,7 +198,7 @@ def _require_names(columns: list[str], first: bytes, second: bytes, separator: s
     except UnicodeDecodeError as error:
         message = f"{name} is not UTF-8: its first row has the byte 0x{error.object[error.start]:02x}"
         raise TableError(f'{message}; pass its encoding, such as encoding="cp1252".') from None
-    is_counted = columns == [str(number) for number in range(len(columns))]  # as tables without names are written
+    is_counted = columns == counted(len(columns))  # as tables without names are written
     shown = separator.join(columns)[:40]
     if not is_counted and all(is_number(column) or column.strip().lower() in MISSING for column in columns):
         raise TableError(

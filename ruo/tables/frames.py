@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,16 @@ import polars as pl
 
 from ruo.errors import ArgumentError, TableError
 from ruo.tables.base import Block, Table, Types
-from ruo.tables.cells import NO_NUMBER, CellError, is_number
-from ruo.tables.columns import clean_names
+from ruo.tables.cells import NO_NUMBER, CellError, is_number, to_array
+from ruo.tables.columns import clean_names, counted
 from ruo.tables.options import TableOptions
+from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _ROWS_PER_PIECE = 20_000  # about 5 MB of 64 float32 features
+_CELLS_PER_PIECE = 4 << 20  # of which images and other wide rows are fewer
 _PLAIN = (pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
@@ -37,9 +40,12 @@ class FrameTable(Table):
     def _frames(self) -> Iterator[pl.DataFrame]:
         raise NotImplementedError
 
+    def _rows_per_piece(self) -> int:
+        return max(1, min(_ROWS_PER_PIECE, _CELLS_PER_PIECE // len(self.names)))
+
     def _pieces(self, types: Types) -> Iterator[Block]:
         for frame in self._frames():
-            for part in frame.iter_slices(_ROWS_PER_PIECE):  # nothing is copied
+            for part in frame.iter_slices(self._rows_per_piece()):  # nothing is copied
                 for column, dtype in types.items():
                     self._require_numeric(part[column], dtype)
                 yield self._block(part, types)
@@ -86,11 +92,55 @@ class LazyTable(FrameTable):
         self._set_columns(new, options)
 
     def _fingerprint(self) -> str:
-        return _fingerprint(_batches(self._whole))
+        return _fingerprint(self._batches(self._whole))
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         frame = self._frame.select(list(dict.fromkeys([*self.features, *self.labels, *self.kept])))
-        return iter([frame.collect()]) if self._is_frame else _batches(frame)  # a frame in memory is not copied
+        return iter([frame.collect()]) if self._is_frame else self._batches(frame)  # a frame in memory is not copied
+
+    def _batches(self, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        return frame.collect_batches(chunk_size=self._rows_per_piece(), maintain_order=True)
+
+
+class ArrayTable(FrameTable):
+    """A 2-D array of numbers, whose columns are numbered; polars would take seconds for those of an image."""
+
+    def __init__(self, array: Array, options: TableOptions, shard: tuple[int, int] | None) -> None:
+        super().__init__("the array", options)
+        _require_matrix(array)
+        self._whole = self._array = array
+        self.rows = len(array)
+        if shard:
+            span = self._set_span(shard, len(array), "row", lambda part: part * len(array) // shard[1])
+            self._array = array[span.begin : span.end]
+            self.rows = len(self._array)
+        self._set_columns(counted(array.shape[1]), options)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self._whole.dtype.str}{self._whole.shape}".encode())
+        for part in self._slices(self._whole):
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
+    def _pieces(self, types: Types) -> Iterator[Block]:
+        beside = list(dict.fromkeys([*self.labels, *self.kept]))
+        array = self._array
+        is_ready = array.flags.c_contiguous and self.features == self.names and {array.dtype} == {*types.values()}
+        for part in [array] if is_ready else self._slices(array):  # where nothing is to be copied
+            frame = pl.DataFrame({name: part[:, int(name)] for name in beside})
+            yield self._block_of(frame, partial(self._features, part, types))
+
+    def _slices(self, array: Array) -> Iterator[Array]:
+        rows = self._rows_per_piece()
+        return (array[start : start + rows] for start in range(0, len(array), rows))
+
+    def _features(self, part: Array, types: Types, names: list[str]) -> Array:
+        dtype = types[names[0]]
+        chosen = part if names == self.names else part[:, [int(name) for name in names]]
+        if dtype.kind != "f" and dtype != part.dtype:  # where a value may not fit
+            return to_array(pl.DataFrame(dict(zip(names, chosen.T, strict=True))), dtype)
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(chosen, dtype)
 
 
 class IterTable(FrameTable):
@@ -124,13 +174,17 @@ def as_frame(source: Any) -> pl.DataFrame | None:
     if is_pandas(source):
         return from_pandas(source)
     if isinstance(source, np.ndarray):
-        if source.ndim != 2 or source.dtype.kind not in "biuf" or source.dtype.itemsize > 8:
-            kind = f"{source.ndim} dimensions and the type {source.dtype}"
-            raise TableError(f"An array with {kind} is not a table; pass one of rows and columns of numbers.")
-        return pl.DataFrame({str(place): column for place, column in enumerate(source.T)})
+        _require_matrix(source)
+        return pl.DataFrame(dict(zip(counted(source.shape[1]), source.T, strict=True)))
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
         return pl.DataFrame(source)
     return None
+
+
+def _require_matrix(array: Array) -> None:
+    if array.ndim != 2 or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        kind = f"{array.ndim} dimensions and the type {array.dtype}"
+        raise TableError(f"An array with {kind} is not a table; pass one of rows and columns of numbers.")
 
 
 def is_pandas(source: object) -> bool:
@@ -165,10 +219,6 @@ def _required(frame: Any, kind: str) -> pl.DataFrame:
             f"array, or an iterable of such frames."
         )
     return found
-
-
-def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    return frame.collect_batches(chunk_size=_ROWS_PER_PIECE, maintain_order=True)
 
 
 def _fingerprint(frames: Iterator[pl.DataFrame]) -> str:

@@ -61,6 +61,18 @@ def test_wide_rows_make_short_requests() -> None:
     assert 0 < sizes[-1] * 100_000 * 8 <= 256 << 20
 
 
+def test_a_request_is_within_the_servers_limit_and_its_share_of_the_memory() -> None:
+    """Of a given number of rows, of the whole table and of what adapts itself; narrow rows keep the given number."""
+    wide, limit = 1 << 20, 10 << 20
+
+    assert [Pace(10_000, places, row_bytes=wide).rows for places in (1, 8, 1_000)] == [256, 32, 1]
+    assert [Pace(size, 8, row_bytes=wide, most_bytes=limit).rows for size in (10_000, None, "auto", 5)] == [9, 9, 9, 5]
+    assert [Pace(size, 8, row_bytes=wide).rows for size in (None, "auto", 5)] == [None, 32, 5]
+    assert Pace(10_000, 8, row_bytes=256).rows == 10_000
+    assert Pace(10_000, 8, row_bytes=0, most_bytes=limit).rows == 10_000
+    assert max(learnt(Pace("auto", 8, row_bytes=256, most_bytes=1 << 18), lambda rows: 1e-7 * rows)) == 768
+
+
 def test_the_end_is_shared() -> None:
     """Towards the end requests get smaller, so that no server has a long one left."""
     pace = Pace("auto", 4)

@@ -153,6 +153,22 @@ def test_the_saved_model_takes_raw_rows(trained: Trained, csv: Path, tmp_path: P
     assert len(pd.read_csv(tmp_path / "history.csv")) == len(trained.history)
 
 
+def test_a_trained_model_knows_its_columns(trained: Trained, tmp_path: Path) -> None:
+    """In any order of a table it gives the same answers, in this process and served; a wrong order is an error."""
+    turned = table()[["c", "Label_yes", "b", "a", "Label_no"]]
+    expected = trained.model.predict(raw(table()), verbose=0)
+    trained.save(tmp_path)
+
+    np.testing.assert_allclose(trained.predict(turned), expected, atol=1e-6)
+    np.testing.assert_allclose(trained.predict(raw(table())), expected, atol=1e-6)
+    with local_server(tmp_path / "model.keras", workers=1) as server:
+        assert score_csv(turned, server.url).model.features == ("a", "b", "c")
+        np.testing.assert_allclose(score_csv(turned, server.url).predictions, expected, atol=1e-5)
+        np.testing.assert_allclose(score_csv(raw(table()), server.url).predictions, expected, atol=1e-5)
+        with pytest.raises(TableError, match="'c' is named where model 'model' takes 'a'"):
+            score_csv(turned, server.url, columns=["c", "b", "a"])
+
+
 @pytest.mark.soak
 def test_a_published_model_is_served_and_answers_alike(trained: Trained, csv: Path, tmp_path: Path) -> None:
     """Published and served over HTTP, the model gives the same probabilities."""

@@ -15,7 +15,7 @@ from server.repository import fetch, newest
 def test_versions_count_from_one(models, tmp_path):
     """The first version is 1, the next one more than the highest, also where lower ones are gone."""
     store = tmp_path / "new" / "store"
-    assert [publish(models["mlp"], store, check=False), publish(models["mlp"], store)] == ["1", "2"]
+    assert [publish(models["mlp"], store, check=False), publish(models["other"], store, check=False)] == ["1", "2"]
     (store / "9").mkdir()
     (store / "readme").mkdir()
     assert publish(models["mlp"], store, check=False) == "10"

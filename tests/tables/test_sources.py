@@ -150,6 +150,47 @@ def test_an_array_has_numbered_columns() -> None:
             open_table(wrong)
 
 
+@pytest.mark.parametrize("kind", ["f4", "f8", "i4", "u1", "?", "fortran", "stride"])
+def test_an_array_is_read_as_its_frame_is(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any numbers, however they lie in memory, whole or in parts, in pieces of few rows where they are wide."""
+    monkeypatch.setattr("ruo.tables.frames._CELLS_PER_PIECE", 20)
+    numbers = np.random.default_rng(0).integers(0, 2, (11, 6))
+    arrays = {"fortran": np.asfortranarray(numbers, np.float32), "stride": np.repeat(numbers, 2, axis=1)[:, ::2]}
+    array = arrays[kind] if kind in arrays else numbers.astype(kind)
+    frame = pl.DataFrame({str(place): column for place, column in enumerate(array.T)})
+    options: dict[str, Any] = {"keep": ["5"], "label": "0", "drop": ["3"]}
+
+    for shard in (None, (0, 3), (2, 3)):
+        for dtype in (np.float32, np.int64, np.uint8, np.object_):
+            (mine,) = open_table(table(array, **options), shard=shard).blocks(None, dtype)
+            (theirs,) = open_table(table(frame, **options), shard=shard).blocks(None, dtype)
+            assert mine.array.dtype == dtype
+            assert mine.array.flags.c_contiguous
+            np.testing.assert_array_equal(mine.array, theirs.array)
+            np.testing.assert_array_equal(mine.labels, theirs.labels)
+            assert mine.kept.equals(theirs.kept)
+
+
+def test_a_value_of_an_array_that_does_not_fit_is_named() -> None:
+    """By its row and column, beyond the first piece as well; nothing is rounded or wrapped."""
+    array = np.zeros((50_000, 2))
+    array[40_000, 1] = 0.5
+    with pytest.raises(TableError, match="the array, row 40,000, column \"1\": '0.5' is not a whole number"):
+        list(open_table(array).blocks(None, np.int32))
+    with pytest.raises(TableError, match="row 0, column \"0\": '300' is out of the range of uint8"):
+        list(open_table(np.array([[300]])).blocks(None, np.uint8))
+
+
+def test_an_array_has_a_fingerprint_of_its_values() -> None:
+    """The same for a copy and a part of it, another for other values, shapes and types."""
+    array = np.arange(12.0).reshape(4, 3)
+    same = [fingerprint_table(array.copy(order="F")), open_table(array, shard=(1, 2)).fingerprint()]
+    others = [array + 1, array.reshape(3, 4), array.astype(np.float32)]
+
+    assert {fingerprint_table(array)} == {*same}
+    assert len({fingerprint_table(other) for other in [array, *others]}) == 4
+
+
 @pytest.mark.parametrize(
     ("frames", "sentence"),
     [

@@ -1,0 +1,57 @@
+"""Features by the names that a model knows."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ruo.errors import TableError
+from ruo.tables import ModelInput, open_table, table
+
+FRAME = pl.DataFrame({"id": ["u", "v"], "b": [1, 2], "a": [3, 4], "c": [5, 6]})
+MODEL = [ModelInput("x", 2, ["a", "b"])]
+
+
+def matched(source: Any, **options: Any) -> list[list[float]]:
+    """The rows as the model takes them."""
+    opened = open_table(table(source, **options))
+    opened.match("model", MODEL)
+    return np.concatenate([block.array for block in opened.blocks(None)]).tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"drop": ["id", "c"]},
+        {"keep": ["id"], "label": "c"},
+        {"columns": ["a", "b"]},
+        {"inputs": {"x": ["a", "b"]}},
+    ],
+)
+def test_features_are_taken_by_name(options: dict[str, Any]) -> None:
+    """Whatever the order of the table: a model that knows its columns never gets one in the place of another."""
+    assert matched(FRAME, **options) == [[3, 1], [4, 2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"columns": ["b", "a"]}, "'b' is named where model 'model' takes 'a'; give the columns in the model's order"),
+        ({"inputs": {"x": ["b", "a"]}}, "'b' is named where model 'model' takes 'a'"),
+        ({"columns": ["a", "c"]}, "has no feature 'b', which model 'model' takes; it has 'a', 'c'"),
+        ({"columns": ["c"]}, "has no feature 'a' and 1 more, which model 'model' takes; it has 'c'"),
+        ({"drop": ["id"]}, r"has columns that no input of model 'model' takes; leave them out: drop=\['c'\]"),
+    ],
+)
+def test_a_wrong_order_or_name_is_an_error(options: dict[str, Any], says: str) -> None:
+    """An order that was asked for is not changed in silence, nor another column taken."""
+    with pytest.raises(TableError, match=says):
+        matched(FRAME, **options)
+
+
+def test_columns_without_names_are_in_the_models_order() -> None:
+    """Those of an array, and of a file without a header."""
+    assert matched(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
+    with pytest.raises(TableError, match="has 3 feature columns, model 'model' takes 2"):
+        matched(np.zeros((2, 3)))
