@@ -189,7 +189,7 @@ async def _read(path: Path) -> int:
         return 2 * len(answers)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_no_damage_gives_wrong_rows(path: Path) -> None:
     """Whatever bit is flipped and whatever byte is added or cut: right rows or a CheckpointError, and few rows lost."""
 

@@ -47,6 +47,7 @@ def client(tmp_path: Path) -> Client:
     return run
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("system", "chunk_size", "requests"),
     [("paper", 400, 7), ("paper", 0, 1), ("server", 400, 7)],
@@ -69,6 +70,7 @@ def post(url: str, body: bytes) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.soak
 def test_client_forms_every_request_before_it_sends_the_first(demo: Demo, client: Client, paper: PaperServer) -> None:
     """In the log every request is formed, numbered from 0, before there is any response."""
     done, measured, _ = client(demo.testset, paper.url, 1000)
@@ -81,6 +83,7 @@ def test_client_forms_every_request_before_it_sends_the_first(demo: Demo, client
     assert measured["peak_rss_mb"] > 10
 
 
+@pytest.mark.soak
 def test_paper_server_decodes_twice(paper: PaperServer, features: np.ndarray, expected: np.ndarray) -> None:
     """The server takes JSON within JSON and answers the text of a Python list."""
     answer = post(paper.url, json.dumps(json.dumps(features[:3].tolist())).encode())

@@ -185,6 +185,7 @@ def test_a_failed_run_is_a_note_and_not_a_number() -> None:
     assert drawn["total_s"].isna().tolist() == [True, False, False]
 
 
+@pytest.mark.soak
 def test_a_missing_client_is_an_error_in_one_sentence(demo: Demo, tmp_path: Path) -> None:
     """Without grequests the comparison ends with what to install, before a server is started."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -239,7 +240,7 @@ def test_a_job_loads_nothing_for_figures_and_statistics() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_job_without_a_network(demo: Demo, expected: np.ndarray, tmp_path: Path) -> None:
     """The job in one process, asked twice, has the right predictions; one that cannot be done has its reason."""
     with in_process(demo.testset, demo.models["mlp"]) as job:

@@ -55,6 +55,7 @@ def test_a_sweep_takes_what_papermill_gives(demo: Demo, server: LocalServer, tmp
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.soak
 def test_the_job_without_a_network_is_measured_in_the_blocks(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """Where the model's file is at hand, each block has the job without a network, with the same predictions."""
     how = {"chunk_sizes": [1000], "runs": 2}

@@ -172,16 +172,18 @@ def test_clients_that_go_in_the_middle_of_a_request_are_forgotten(listening):
     assert listening.ask(question())[0] == 200
 
 
-@pytest.mark.parametrize("pack", [question, in_chunks])
-def test_a_body_that_does_not_come_holds_nobody_up(listening, pack):
-    """Its client is given up after BODY_TIMEOUT and told so; meanwhile others are answered."""
-    with listening.connect() as connection, connection.makefile("rb") as stream:
-        connection.sendall(pack(ROWS)[:-100])
+def test_a_body_that_does_not_come_holds_nobody_up(listening):
+    """Of a given length or in chunks, its client is given up after BODY_TIMEOUT and told so; meanwhile others are answered."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(listening.connect()) for _ in range(2)]
+        for connection, pack in zip(connections, [question, in_chunks], strict=True):
+            connection.sendall(pack(ROWS)[:-100])
         assert listening.ask(question())[2] < 1
         began = time.monotonic()
-        with contextlib.suppress(*([ssl.SSLError, IndexError] if listening.is_tls else [])):
-            status, body = read_answer(stream)
-            assert (status, b"in time" in body) == (408, True)
+        for connection in connections:
+            with contextlib.suppress(*([ssl.SSLError, IndexError] if listening.is_tls else [])):
+                status, body = read_answer(stack.enter_context(connection.makefile("rb")))
+                assert (status, b"in time" in body) == (408, True)
         assert time.monotonic() - began < 6
 
 
