@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import math
-import os
 import re
 import signal
 import sys
@@ -61,8 +60,6 @@ def serve(context: click.Context, model: Path, host: str, port: int, workers: in
 def _start(
     stack: ExitStack, model: Path, host: str, port: int, takes_next: bool, workers: int | None, token: str | None
 ) -> LocalServer:
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOG_LEVEL": "warning"}
-    settings = {name: os.environ.get(name, value) for name, value in quiet.items()} | {"RUO_TOKEN": token or ""}
     try:
         listener = stack.enter_context(listen(host, port, takes_next))
         address, taken, *_ = listener.getsockname()
@@ -71,7 +68,7 @@ def _start(
         if not token and not ip_address(address).is_loopback:
             click.echo("Whoever reaches this machine can use it; --token asks for one.", err=True)
         click.echo(f"Loading {model} ...", err=True)
-        return stack.enter_context(serve_on(listener, model, workers, None, math.inf, settings))
+        return stack.enter_context(serve_on(listener, model, workers, None, math.inf, {"RUO_TOKEN": token or ""}))
     except RuoError as error:
         raise _NotStartedError(str(error)) from error
 

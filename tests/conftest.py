@@ -116,12 +116,14 @@ def row_sums(body: bytes, headers: dict[str, str], version: str = "1") -> Reply:
 class ScriptedServer:
     """A real HTTP server whose answers to infer requests a test writes; it speaks of one model, which adds up a row.
 
-    `pages` is what it says of itself, by path; `requests` and `paths` are what came to be inferred.
+    `pages` is what it says of itself, by path, and `asked` the paths of these questions; `requests` and `paths` are what
+    came to be inferred.
     """
 
     def __init__(self, script: Callable[[int, bytes, dict[str, str]], Reply]) -> None:
         self.requests: list[bytes] = []
         self.paths: list[str] = []
+        self.asked: list[str] = []
         self.most_at_once = 0
         self.pages = {
             "/v2": b'{"name": "test", "version": "1", "extensions": ["binary_tensor_data"]}',
@@ -137,6 +139,7 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.asked.append(self.path)
                 page = outer.pages.get(self.path)
                 reply = Reply(404, b'{"error": "no such page"}') if page is None else Reply(body=page)
                 outer._send(self, reply)

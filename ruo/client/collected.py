@@ -22,6 +22,7 @@ class Tally:
         self.records: list[RequestRecord] = []
         self.errors: list[ScoringError] = []
         self.scored = 0  # rows with predictions
+        self._failed = 0  # rows without
         self._allow_version_change = allow_version_change
         self._all_name_file = True
 
@@ -33,6 +34,7 @@ class Tally:
         self.records.append(record)
         if answer.error is not None:
             self.errors.append(answer.error)
+            self._failed += record.rows
         else:
             self.scored += record.rows
             self._all_name_file &= bool(record.sha256)
@@ -53,9 +55,8 @@ class Tally:
 
     def account_for(self, rows: int) -> None:
         """Check that each of the rows read was scored or failed; a lost row is a defect of ruo."""
-        failed = sum((error.stop or 0) - (error.start or 0) for error in self.errors)
-        if rows != self.scored + failed:
-            message = f"{rows:,} rows were read, {self.scored:,} scored and {failed:,} failed: some are lost."
+        if rows != self.scored + self._failed:
+            message = f"{rows:,} rows were read, {self.scored:,} scored and {self._failed:,} failed: some are lost."
             raise ScoringError(message)
 
     def model_of_all(self) -> ModelInfo:

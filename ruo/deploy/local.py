@@ -36,6 +36,8 @@ _MALLOC = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+# A line for each request takes time, and nobody reads it here.
+_QUIET = {"LOG_LEVEL": "warning", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,7 @@ def serve_on(
     try:
         environment = {
             **_MALLOC,
+            **_QUIET,
             **os.environ,
             "MODEL_PATH": str(model.resolve()),
             "RUO_LIFELINE_FD": str(lifeline),

@@ -100,6 +100,21 @@ def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[Req
     assert caught.value.wait_s == (3.0 if kind is OverloadedError else None)
 
 
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b'Not Found\r\nContent-Length: 15\r\n\r\n{"error":"why"}', "why"),
+        (b"Not Found\r\nContent-Length: 8\r\n\r\nin  text", "in text"),
+        (b"Not Found\r\nContent-Length: 0\r\n\r\n", "Not Found"),
+        (b"\r\nContent-Length: 0\r\n\r\n", "no reason given"),
+    ],
+)
+def test_a_refusal_has_its_reason(serving: Callable, sent: bytes, reason: str) -> None:
+    """What the server says in JSON or in text, or else HTTP's own word for the status."""
+    with pytest.raises(RefusedError, match=f"answered 404: {reason}$"):
+        post(serving(b"HTTP/1.1 404 " + sent).url, b"x")
+
+
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 18, 3_000_001])
 @RUNS
 def test_the_body_arrives_as_it_was(serving: Callable, run: Any, size: int) -> None:

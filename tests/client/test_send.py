@@ -166,6 +166,12 @@ def test_the_servers_limit_is_known_before_anything_is_refused(
 # ---- versions ----
 
 
+def test_a_server_is_asked_no_more_than_needed(small_csv: Path, well: ScriptedServer) -> None:
+    """Once for the model and once for the version that all requests go to, and for its extensions."""
+    score_csv(small_csv, well.url)
+    assert well.asked == ["/v2/models/model", "/v2/models/model/versions/1", "/v2"]
+
+
 def test_a_version_that_is_gone_is_an_error(small_csv: Path, scripted: Scripted) -> None:
     """Where the server loses the version during a run, the error says what to do."""
     server = scripted(sometimes(Reply(404, b'{"error": "gone"}'), 1))

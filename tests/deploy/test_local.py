@@ -123,7 +123,8 @@ def test_settings_are_for_the_server_alone(demo: Demo, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("precision", ["f32", "wrong"])
 def test_every_line_of_the_log_is_json(demo: Demo, precision: str) -> None:
     """With LOG_FORMAT=json all lines are, from TensorFlow's first to the last of all, and those of a failed start."""
-    settings = {"LOG_FORMAT": "json", "KERAS_BACKEND": "tensorflow", "MODEL_PRECISION": precision}
+    settings = {"LOG_FORMAT": "json", "LOG_LEVEL": "info", "TF_CPP_MIN_LOG_LEVEL": "2"}  # as without this process
+    settings |= {"KERAS_BACKEND": "tensorflow", "MODEL_PRECISION": precision}
     program = f"""
         import sys
         from ruo import local_server
