@@ -12,16 +12,22 @@ WORKING_MS = 240_000  # a whole notebook, on a slow machine
 ANSWERING_MS = 60_000  # anything that the interface does by itself
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+# by the version of JupyterLab; no notebook of ours writes to standard error
+ERROR = f"{NOTEBOOK} :is([data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr'])"
 
 
 def run_all(page: Page, picture: str) -> dict[str, float]:
-    """Run all cells from the menu, wait for the end and for the figure, save; the figure's width, its own and as shown."""
+    """Run all cells from the menu, wait for the end, save; the width of the figure if there is one, its own and as shown."""
     choose(page, "Run", "Run All Cells")
-    error = page.locator(f"{NOTEBOOK} [data-mime-type='application/vnd.jupyter.error']")
+    error = page.locator(ERROR)
     expect(number_of(code_cells(page).last).or_(error).first).to_be_attached(timeout=WORKING_MS)
     assert not error.count(), error.first.inner_text()
     wait_until_idle(page, ANSWERING_MS)
     figure = page.locator(f"{NOTEBOOK} .jp-OutputArea-output img").first
+    if not figure.count():
+        page.screenshot(path=picture)
+        save(page)
+        return {}
     figure.scroll_into_view_if_needed()
     expect(figure).to_be_visible()
     page.wait_for_function("image => image.complete", arg=figure.element_handle())
@@ -29,6 +35,18 @@ def run_all(page: Page, picture: str) -> dict[str, float]:
     save(page)
     pixels, shown = "image => image.naturalWidth", "image => image.getBoundingClientRect().width"
     return {"pixels": figure.evaluate(pixels), "shown": figure.evaluate(shown)}
+
+
+def fail(page: Page, picture: str) -> dict[str, float]:
+    """Run all cells, of which one fails; how many lines its error has."""
+    choose(page, "Run", "Run All Cells")
+    error = page.locator(ERROR)
+    expect(error).to_be_visible(timeout=WORKING_MS)
+    wait_until_idle(page, ANSWERING_MS)
+    error.scroll_into_view_if_needed()
+    page.screenshot(path=picture)
+    save(page)
+    return {"lines": len(error.inner_text().strip().splitlines())}
 
 
 def interrupt(page: Page, picture: str) -> dict[str, float]:
@@ -81,7 +99,7 @@ def save(page: Page) -> None:
     assert put.value.ok, put.value.status
 
 
-ACTIONS: dict[str, Callable[[Page, str], dict[str, float]]] = {"run_all": run_all, "interrupt": interrupt}
+ACTIONS: dict[str, Callable[[Page, str], dict[str, float]]] = {"run_all": run_all, "fail": fail, "interrupt": interrupt}
 
 
 def main(address: str, chromium: str, action: str, picture: str) -> None:

@@ -17,15 +17,33 @@ def outputs_of(path: Path) -> list[list[Any]]:
     return [cell.outputs for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
-def test_all_cells_run_and_the_figure_is_there(drive: Drive, lab: Any, tmp_path: Path) -> None:
-    """Run All Cells ends without an error, and the figure is on the page and in the saved notebook."""
-    seen = drive(lab.address("benchmark.ipynb"), "run_all", tmp_path / "benchmark.png")
+@pytest.mark.parametrize("name", ["benchmark", "quickstart"])
+def test_all_cells_run_and_the_figure_is_there(drive: Drive, lab: Any, tmp_path: Path, name: str) -> None:
+    """Run All Cells ends without an error, and the figure or table is on the page and in the saved notebook."""
+    seen = drive(lab.address(f"{name}.ipynb"), "run_all", tmp_path / f"{name}.png")
 
-    assert seen["pixels"] > 600
-    assert seen["shown"] > 400
-    outputs = [output for cell in outputs_of(lab.root / "benchmark.ipynb") for output in cell]
+    assert not seen or (seen["pixels"] > 600 and seen["shown"] > 400)
+    outputs = [output for cell in outputs_of(lab.root / f"{name}.ipynb") for output in cell]
     assert "error" not in {output.output_type for output in outputs}
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    shows = {kind for output in outputs for kind in output.get("data", {})}
+    assert ("image/png" if name == "benchmark" else "text/html") in shows
+    assert bool(seen) == (name == "benchmark")
+
+
+def test_a_wrong_address_is_one_sentence(drive: Drive, lab: Any, tmp_path: Path) -> None:
+    """In the cell that checks the parameters, before anything else runs: no traceback, but what to do."""
+    notebook = nbformat.read(lab.root / "quickstart.ipynb", 4)
+    [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source += '\nserver_url = "http://127.0.0.1:9"'
+    nbformat.write(notebook, lab.root / "wrong.ipynb")
+
+    seen = drive(lab.address("wrong.ipynb"), "fail", tmp_path / "wrong.png")
+
+    assert seen["lines"] == 1
+    [error] = [
+        output for cell in outputs_of(lab.root / "wrong.ipynb") for output in cell if output.output_type == "error"
+    ]
+    assert (error.ename, "start the server, or check the address" in error.evalue) == ("ScoringError", True)
 
 
 def test_the_stop_button_stops(
