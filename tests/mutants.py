@@ -25,7 +25,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome
 
 ROOT = Path(__file__).parent.parent
 FAST = "-m 'not slow and not soak'"
-SERVER = ["test_application", "test_versions", "test_limits", "test_hostile_clients", "models/test_stores"]
+SERVER = ["test_application", "test_versions", "test_limits", "test_hostile_clients", "test_repository"]
 # The tests of a room. The client's mostly wait, so four of its files run at a time; the server's need a model.
 TESTS = {
     "ruo/wire": (FAST, "tests/wire"),

@@ -179,10 +179,11 @@ def test_a_server_that_does_not_speak_http_is_an_error(small_csv: Path, serving:
     began = time.monotonic()
 
     with pytest.raises(ScoringError, match=sentence) as caught:
-        score_csv(small_csv, server.url, timeout=0.3, retries=1)
+        # only silence is to run out of time, whatever else this machine does
+        score_csv(small_csv, server.url, timeout=0.3 if name == "silence" else 30.0, retries=1)
 
     assert server.url in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 NETWORKS = {
