@@ -26,7 +26,7 @@ ROWS = 2_500
 # Fixtures and folders whose tests start a server, Keras or other processes; `make check` leaves them out. A test or module
 # that starts one by itself, or takes seconds, marks itself: pytest.mark.slow.
 SLOW_FIXTURES = {"demo", "keras"}
-SLOW_FOLDERS = {"benchmarks", "compare", "deploy", "k8s", "model"}
+SLOW_FOLDERS = {"benchmarks", "compare", "deploy", "figures", "k8s", "model"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,8 @@ from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
 from tests.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 SIZES = [500, 1000, None]
 
 

@@ -21,6 +21,8 @@ from ruo.errors import TableError
 from ruo.tables import open_table
 from ruo.tables.csvtext import Text, text_of
 
+pytestmark = pytest.mark.slow
+
 SOAK = [pytest.mark.soak, pytest.mark.timeout(1_800)]
 PLAIN = ["0", "7", "-3", "+5", "1.5", "-0.0"]
 NUMBERS = [*PLAIN, "3.0", "1e3", "2.5E-3", ".5", "5.", "16777217", "9007199254740993", "1e39"]

@@ -72,6 +72,7 @@ def decode_everywhere(body: bytes, headers: dict[str, str] | None = None) -> tup
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", hostile_data.values(), ids=list(hostile_data))
 def test_hostile_data_take_memory_in_proportion_to_their_size(data: list[object]) -> None:
     """They are refused, or read, without more memory than the JSON itself takes."""
