@@ -375,6 +375,7 @@ def deaf() -> Iterator[tuple[str, int]]:
         yield listener.getsockname()
 
 
+@pytest.mark.slow
 def test_where_nothing_listens_the_server_is_absent(deaf: tuple[str, int], gone: str) -> None:
     """An address that refuses, or does not react, is absent and not silent; the error has the reason."""
     with pytest.raises(AbsentError, match=r"Nothing answers at .* \(no connection in time\)"):

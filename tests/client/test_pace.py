@@ -164,6 +164,7 @@ def test_only_recent_answers_count(fixed_s: float) -> None:
         assert sizes[15:] == pytest.approx([rows] * 15, rel=0.2)
 
 
+@pytest.mark.slow
 def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scripted) -> None:
     """A server that accepts two requests at a time scores everything, with few refusals in the end."""
     places, refused = threading.Semaphore(2), []

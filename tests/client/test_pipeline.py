@@ -82,6 +82,7 @@ def slow_csv(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_reading_and_its_end_never_block_the_loop(slow_csv: Path, well: ScriptedServer) -> None:
     """While a whole table is read for one request, and when that is cancelled, the event loop keeps running."""
     began = time.monotonic()

@@ -59,6 +59,7 @@ def test_the_bar_is_drawn_in_a_terminal_only(
 STUCK = r"5\.00/10\.0 \[00:0(\d)<00:0\d, *(\d\.\d+) ?rows/s\]"
 
 
+@pytest.mark.slow
 def test_rate_and_clock_are_those_of_the_whole_run(small_csv: Path, scripted: Scripted) -> None:
     """Between answers the clock goes on, and the rate is the average, whatever the last answers were like."""
     url = scripted(late(lambda number: 3.2 if number == 5 else 0.0)).url

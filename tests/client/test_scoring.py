@@ -415,6 +415,7 @@ def test_a_table_whose_rows_get_shorter_is_scored_whole(tmp_path: Path, well: Sc
     np.testing.assert_array_equal(scores.predictions[:, 0], np.arange(40_000) + 1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Scripted) -> None:
     """An interrupt in mid-run is a KeyboardInterrupt at once, and no thread is left behind."""
     server = scripted(always(Reply(wait_s=30)))

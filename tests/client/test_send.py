@@ -38,6 +38,7 @@ def test_a_busy_server_is_asked_again(right_scores: Scoring, scripted: Scripted,
     assert len(server.requests) == 1 + tries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "least_s"),
     [(lambda: "0.7", 0.7), (lambda: email.utils.formatdate(time.time() + 2, usegmt=True), 1)],

@@ -115,6 +115,7 @@ def test_a_server_that_comes_back_is_used_again(takes: Takes) -> None:
     assert proxy.url in set(scores.requests["server"])
 
 
+@pytest.mark.slow
 def test_one_that_is_silent_costs_one_time_out(well: ScriptedServer) -> None:
     """A server that accepts connections but does not answer is left out; its chunks go to the others."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
@@ -158,6 +159,7 @@ def score_by_name(port: int | str, change: Callable[[], None], at: int) -> np.nd
     return np.concatenate(predictions)
 
 
+@pytest.mark.slow
 def test_the_addresses_of_a_name_are_servers(takes: Takes, names: Names) -> None:
     """As with a headless Kubernetes Service, each gets its share, also one that is added, and none once it is removed."""
     target = takes(0.05)
@@ -216,6 +218,7 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
     asyncio.run(wait_and_cancel())
 
 
+@pytest.mark.slow
 def test_an_unknown_host_name_is_an_error() -> None:
     """A wrong host name ends in one sentence within seconds."""
     began = time.monotonic()

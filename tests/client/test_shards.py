@@ -49,6 +49,7 @@ def test_empty_cells_of_a_single_column_are_rows(tmp_path: Path, of: int) -> Non
     np.testing.assert_array_equal(np.ravel(rows_of(table, of)), [1, np.nan, 3, np.nan, np.nan, 6, np.nan])
 
 
+@pytest.mark.slow
 def test_rows_of_any_length_are_cut_between(tmp_path: Path) -> None:
     """Long and short rows, and hundreds of ways to cut them."""
     draw = random.Random(3)

@@ -96,6 +96,7 @@ def test_one_thing_is_wrong(change: Callable[[pd.DataFrame], pd.DataFrame], reas
     assert str(validity).startswith(f"INVALID: {reason}")
 
 
+@pytest.mark.slow
 def test_noise_is_no_drift() -> None:
     """Of 200 sweeps of a steady machine, almost none has a drift."""
     steady = runs()

@@ -82,6 +82,7 @@ def test_a_model_without_one_row_for_each_row_is_not_loaded(keras, tmp_path, nam
     assert "cannot be loaded: Output " in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_every_call_of_a_request_has_one_row_for_each_row(tmp_path):
     """Rows that a model leaves out are noticed at the first answer, also where another call adds as many."""
     import tensorflow as tf
