@@ -18,7 +18,7 @@ from benchmarks.bare_socket import CONNECTIONS, CPUS, processes
 from ruo.client.scoring import iter_scores, score_csv, score_to_file
 from ruo.compare.score import Model, compile_model, report
 from ruo.errors import ScoringError
-from ruo.machine import peak_rss_mb
+from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.wire.messages import Array
 
 _path = click.Path(exists=True, path_type=Path)
@@ -43,6 +43,7 @@ def client(table: Path, url: str, by: str, times: int, in_memory: bool, answers:
     source: Any = pl.read_csv(table).to_pandas() if in_memory else [table] * times if times > 1 else table
     length = _lazy(table).select(pl.len()).collect().item()
     before, rows, last = length * (times - 1), 0, []
+    reset_peak_rss()  # to count the rows, polars maps the whole file
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scored.parquet"
         began, cpu_before = time.perf_counter(), time.process_time()
