@@ -51,10 +51,8 @@ def client(table: Path, url: str, by: str, times: int, in_memory: bool, answers:
         if by == "score_to_file":
             rows = score_to_file(source, url, file, progress=False).rows
         else:
-            whole = by == "score_csv"
-            blocks: Any = (
-                [score_csv(source, url, progress=False)] if whole else iter_scores(source, url, progress=False)
-            )
+            quiet: Any = {"progress": False}
+            blocks: Any = [score_csv(source, url, **quiet)] if by == "score_csv" else iter_scores(source, url, **quiet)
             for block in blocks:
                 rows += len(block.predictions)
                 if rows > before:
