@@ -75,13 +75,20 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
             sha256=str(extra.get("sha256", "")),
             max_request_bytes=limit if isinstance(limit, int) and limit > 0 else None,
             output_shape=tuple(output_shape) if is_shape else None,
-            features=tuple(map(str, extra.get("features") or ())) if len(inputs) == 1 else (),
+            features=_feature_names(extra.get("features"), inputs),
         )
     except WireError as error:
         raise ScoringError(f"Model {name!r}: {error}.") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
     return info
+
+
+def _feature_names(names: object, inputs: list[TensorInfo]) -> tuple[str, ...]:
+    """What ruo's server tells of the only input's columns; another server may mean something else by the word."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names) if [one.width for one in inputs] == [len(names)] else ()
 
 
 async def learn_version(ask: Ask, name: str, version: str = "", label: str = "") -> ModelInfo:

@@ -108,7 +108,7 @@ class ArrayTable(FrameTable):
     def __init__(self, array: Array, options: TableOptions, shard: tuple[int, int] | None) -> None:
         super().__init__("the array", options)
         _require_matrix(array)
-        self._whole = self._array = array
+        self._whole = self._array = np.asarray(array)  # of a matrix, a column would be a matrix as well
         self.rows = len(array)
         if shard:
             span = self._set_span(shard, len(array), "row", lambda part: part * len(array) // shard[1])
@@ -182,6 +182,8 @@ def as_frame(source: Any) -> pl.DataFrame | None:
 
 
 def _require_matrix(array: Array) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TableError("A masked array is not a table; fill its masked values, as in array.filled(numpy.nan).")
     if array.ndim != 2 or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         kind = f"{array.ndim} dimensions and the type {array.dtype}"
         raise TableError(f"An array with {kind} is not a table; pass one of rows and columns of numbers.")

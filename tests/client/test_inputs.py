@@ -111,6 +111,19 @@ def test_columns_of_the_inputs_own_names(scripted: Any, reply: Any) -> None:
     assert scores.predictions.tolist() == [[9], [28]]
 
 
+@pytest.mark.parametrize("names", [["b", "a", "c"], ["b", "a"], "bac", {"b": 1}, [1, 2, 3], None])
+def test_columns_are_sent_in_the_order_that_the_server_tells(well: ScriptedServer, names: Any) -> None:
+    """By name, where the server tells a name for each column of its input; by their places where it means something else."""
+    page = json.loads(well.pages["/v2/models/model"])
+    for path in ("/v2/models/model", "/v2/models/model/versions/1"):
+        well.pages[path] = json.dumps({**page, "parameters": {"features": names}}).encode()
+
+    score_csv(pl.DataFrame({"a": [1.0], "b": [2.0], "c": [3.0]}), well.url)
+
+    (body,) = well.requests
+    assert np.frombuffer(body[-12:], "<f4").tolist() == ([2, 1, 3] if names == ["b", "a", "c"] else [1, 2, 3])
+
+
 def test_nan_is_found_in_every_input(several: Any, flows: Path) -> None:
     """A missing number counts as not finite and may have a NaN for an answer; where JSON cannot hold it, it is named."""
     text = flows.read_text().replace(",7,0.5,", ",7,,")

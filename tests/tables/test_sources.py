@@ -145,6 +145,12 @@ def test_an_array_has_numbered_columns() -> None:
 
     (block,) = open_table(table(array, columns=["2", "0"])).blocks(None, np.int64)
     assert block.array.tolist() == [[3, 1], [2**62 + 1, 4]]
+    with pytest.warns(PendingDeprecationWarning):
+        matrix = np.matrix([[1, 2], [3, 4]])
+    (block,) = open_table(matrix).blocks(None)
+    assert block.array.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(TableError, match=r"fill its masked values, as in array.filled\(numpy.nan\)"):
+        open_table(np.ma.masked_less(np.array([[1.0, 2.0]]), 2))
     for wrong in (np.zeros(3), np.zeros((2, 2, 2)), np.array([["a"]]), np.zeros((2, 2), np.longdouble)):
         with pytest.raises(TableError, match="is not a table; pass one of rows and columns of numbers"):
             open_table(wrong)
