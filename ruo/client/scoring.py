@@ -225,7 +225,7 @@ class _Run:
                 self._key = asyncio.create_task(asyncio.to_thread(self._describe))
             if checkpoint and self._key:
                 await checkpoint.begin(await self._key)
-            pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *self._bounds())
+            pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
             async with Pipeline(table, client, pace, options.pipelined, checkpoint) as self._pipeline:
                 yield self._checked(self._pipeline.answers(in_order), bar)
                 await client.require_same_model()
@@ -238,16 +238,6 @@ class _Run:
             if answer.error is not None and self._options.errors == "raise":
                 raise answer.error
         self._tally.account_for(self._pipeline.rows)
-
-    def _bounds(self) -> tuple[int, float]:
-        """The bytes of a row, and the most of a request; none where a request is to be sent as it is."""
-        if not self._options.retries:
-            return 0, math.inf
-        inputs, dtypes = self._table.inputs, self._client.dtypes()
-        row_bytes = sum(
-            dtype.itemsize * len(inputs[name] if inputs else self._table.features) for name, dtype in dtypes.items()
-        )
-        return row_bytes, self._client.model.max_request_bytes or math.inf
 
     def _describe(self) -> dict[str, Any]:
         """What must be the same for a run to resume an earlier one."""

@@ -21,7 +21,7 @@ from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, TensorIn
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, model_address
 from ruo.errors import ArgumentError, ScoringError, printable
-from ruo.tables import Block
+from ruo.tables import Block, Table
 from ruo.wire import ONLY, WIRES, InferRequest, WireError
 from ruo.wire.messages import Array
 from ruo.wire.v2 import TENSORS
@@ -135,6 +135,14 @@ class Client:
     def dtypes(self) -> dict[str, np.dtype[Any]]:
         """The datatype of each input, by its name; FP32 for one that is not known."""
         return {tensor.name: TENSORS.get(tensor.datatype, TENSORS["FP32"]) for tensor in self.model.inputs}
+
+    def bounds(self, table: Table) -> tuple[int, float]:
+        """The bytes of a row, and the most of a request; 0 for rows that are to be sent as they are."""
+        if not self.options.retries:
+            return 0, math.inf
+        columns = table.inputs or {self.model.inputs[0].name: table.features}
+        row_bytes = sum(dtype.itemsize * len(columns[name]) for name, dtype in self.dtypes().items())
+        return row_bytes, self.model.max_request_bytes or math.inf
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatypes; raises WireError where the wire cannot carry a value."""
