@@ -186,6 +186,14 @@ def test_a_server_that_does_not_speak_http_is_an_error(small_csv: Path, serving:
     assert time.monotonic() - began < 15
 
 
+def test_an_answer_has_no_more_bytes_than_the_metadata_allow(small_csv: Path, scripted: Scripted) -> None:
+    """The first one neither: a megabyte, and 64 bytes for each value of the shape that the server tells."""
+    server = scripted(lambda number, body, headers: Reply(200, bytes(3 << 20)))
+
+    with pytest.raises(ScoringError, match="answered more than 1,049,216 bytes, the most that can be right"):
+        score_csv(small_csv, server.url)
+
+
 NETWORKS = {
     "resets in the request": lambda number: Fault(reset_request_after=300) if number % 3 == 1 else Fault(),
     "resets in the answer": lambda number: Fault(reset_answer_after=100) if number % 3 == 1 else Fault(),
