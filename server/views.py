@@ -17,7 +17,7 @@ from ruo.wire.v2 import datatype_of
 from server.body import read_body
 from server.metrics import Metrics
 from server.settings import Settings
-from server.versions import NotReadyError, Serving
+from server.versions import NotReadyError, Served, Serving
 
 _PAGE = Path(__file__).with_name("status.html").read_text()
 # the JSON of an answer, with the status of an error, or with headers
@@ -64,14 +64,13 @@ class Views:
     def metadata(self, version: str | None = None) -> Message:
         """The model's versions, tensors and the names of its columns if it has them, and the size limit of a request."""
         served = self.serving.get(version)
-        extra = {"sha256": served.sha256, "max_request_bytes": self.settings.max_request_bytes}
         return {
             "name": self.serving.name,
             "versions": [version] if version else self.serving.versions(),
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
             "outputs": [_describe(spec) for spec in served.model.outputs],
-            "parameters": extra | ({"features": served.model.features} if served.model.features else {}),
+            "parameters": {**_about(served), "max_request_bytes": self.settings.max_request_bytes},
         }
 
     def config(self, version: str | None = None) -> Message:
@@ -123,7 +122,7 @@ class Views:
         statuses = [{"version": number, **status} for number in reversed(versions)]
         answer = {"name": self.serving.name, "ready": True, "model_version_status": statuses}
         headers = {"Ruo-Model-Version": served.version, "Ruo-Model-Sha256": served.sha256}
-        return {**answer, "current_version": served.version, "sha256": served.sha256}, headers
+        return {**answer, "current_version": served.version, **_about(served)}, headers
 
     def metadata_v1(self, version: str | None = None) -> Message:
         """TensorFlow Serving's description of the model's tensors."""
@@ -152,6 +151,11 @@ def openapi(settings: Settings) -> Message:
     if not settings.ruo_token:
         del document["security"]
     return document
+
+
+def _about(served: Served) -> dict[str, Any]:
+    """The fingerprint of the model, and the names of its columns where it has them."""
+    return {"sha256": served.sha256, **({"features": served.model.features} if served.model.features else {})}
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

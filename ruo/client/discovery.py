@@ -4,7 +4,7 @@ Sources: Open Inference Protocol, "inference_rest.md" for the metadata and the v
 "extension_model_repository.md" for the list of models; TensorFlow Serving, "RESTful API" for the versions on V1.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ruo.client.answers import chosen_output
@@ -84,7 +84,7 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
     return info
 
 
-def _feature_names(names: object, inputs: list[TensorInfo]) -> tuple[str, ...]:
+def _feature_names(names: object, inputs: Sequence[TensorInfo]) -> tuple[str, ...]:
     """What ruo's server tells of the only input's columns; another server may mean something else by the word."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return ()
@@ -99,13 +99,14 @@ async def learn_version(ask: Ask, name: str, version: str = "", label: str = "")
     try:
         # the newest comes first, both in TensorFlow Serving and in this project's server
         states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]
-        found, sha256 = str(states[0]["version"]), str(about.get("sha256", ""))
+        found, sha256, names = str(states[0]["version"]), str(about.get("sha256", "")), about.get("features")
     except (AttributeError, IndexError, KeyError, TypeError):  # as KServe's servers, which tell no version
         if label:
             message = f"The server does not tell which version of {name!r} has the label {label!r}; name the version."
             raise ScoringError(message) from None
-        found = sha256 = ""
-    return ModelInfo(name, found, "", await _inputs_v1(ask, path), sha256=sha256)
+        found, sha256, names = "", "", None
+    inputs = await _inputs_v1(ask, path)
+    return ModelInfo(name, found, "", inputs, sha256=sha256, features=_feature_names(names, inputs))
 
 
 async def _inputs_v1(ask: Ask, path: str) -> tuple[TensorInfo, ...]:

@@ -20,7 +20,6 @@ _FIXED_SHARE = 0.05  # of a request's time, at most
 _FIRST_ROWS = 2_000
 _MOST_ROWS = 50_000  # more rows only cost memory
 _MOST_BYTES = 256 << 20  # in all requests in flight together
-_HEAD_BYTES = 1 << 16  # of a request besides its rows, at most
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
 _WORTH_IT = 1.05  # the gain in throughput that justifies more requests in flight
@@ -70,7 +69,7 @@ class Pace:
         self._adapts_rows = chunk_size == "auto"
         self.in_flight = first if concurrency == "auto" else concurrency
         self.most_in_flight = _MOST_IN_FLIGHT if concurrency == "auto" else concurrency
-        most = min(most_bytes - _HEAD_BYTES, math.inf if chunk_size is None else _MOST_BYTES / self.in_flight)
+        most = min(0.9 * most_bytes, math.inf if chunk_size is None else _MOST_BYTES / self.in_flight)
         self._most_rows = max(1.0, most // row_bytes) if row_bytes and most < math.inf else math.inf
         rows = min(self._most_rows, _FIRST_ROWS if chunk_size == "auto" else chunk_size or math.inf)
         self.rows = None if rows == math.inf else int(rows)

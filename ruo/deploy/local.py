@@ -183,7 +183,7 @@ def local_server(
     DeploymentError says why a server cannot be had: there is no model, or it cannot be loaded, or not in time.
 
     The server trusts the model (RUO_TRUST_MODEL=1): a format that can contain code runs that code, so serve only
-    models whose origin you know.
+    models whose origin you know. It logs warnings and errors, unless LOG_LEVEL says otherwise.
 
     Parameters
     ----------

@@ -96,7 +96,7 @@ class Trained:
     def publish(self, store: str | os.PathLike[str]) -> str:
         """Add the model, with the names of its features, to a store, and return its version's number."""
         with tempfile.TemporaryDirectory(prefix="ruo-trained-") as folder:
-            return publish(self._save_model(Path(folder)), store, check=False)  # it has just predicted the test part
+            return publish(self._save_model(Path(folder)), store)
 
     def _save_model(self, folder: Path) -> Path:
         path = folder / "model.keras"

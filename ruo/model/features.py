@@ -25,14 +25,17 @@ def write_features(model: Path | str, names: Sequence[str]) -> None:
     Raises
     ------
     ArgumentError
-        If the file is of another kind, or has names already.
+        If there is no name, or one twice; if the file is of another kind, or has names already.
 
     Examples
     --------
     >>> model.save("model.keras")
     >>> write_features("model.keras", frame.columns)
     """
-    path, text = Path(model), json.dumps([str(name).strip() for name in names])
+    path, stripped = Path(model), [str(name).strip() for name in names]
+    if not stripped or len(set(stripped)) < len(stripped):
+        raise ArgumentError("A model needs a name for each of its columns, and no name twice; correct the names.")
+    text = json.dumps(stripped)
     if read_features(path):
         raise ArgumentError(f"{path} has the names of its columns already; save the model anew to change them.")
     if path.is_dir():
@@ -52,7 +55,10 @@ def read_features(model: Path) -> list[str]:
     elif model.is_file() and zipfile.is_zipfile(model):
         with zipfile.ZipFile(model) as archive:
             text = archive.read(_FILE).decode() if _FILE in archive.namelist() else text
-    names = json.loads(text)
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"its {_FILE} is not a list of names; save the model anew.")
     return names

@@ -115,7 +115,7 @@ class Table:
     def take(self, columns: Columns) -> None:
         """Read these columns."""
         self.columns = columns
-        self.features, self.labels, self.kept, self.inputs, _ = columns
+        self.features, self.labels, self.kept, self.inputs, *_ = columns
 
     def blocks(
         self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32

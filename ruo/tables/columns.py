@@ -20,7 +20,8 @@ class ModelInput(NamedTuple):
 class Columns(NamedTuple):
     """The names of the columns by their use; `inputs` has the features of each input where there are several.
 
-    `are_ordered` says that the order of the features is the user's own, and not that of the table.
+    `are_ordered` says that the order of the features is the user's own, and not that of the table; `are_counted` that the
+    table has no names, as an array or a file without a header.
     """
 
     features: list[str]
@@ -28,6 +29,7 @@ class Columns(NamedTuple):
     kept: list[str]
     inputs: dict[str, list[str]] | None = None
     are_ordered: bool = False
+    are_counted: bool = False
 
 
 def clean_names(where: str, names: Iterable[str]) -> list[str]:
@@ -70,7 +72,7 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
             f"(their names start with {prefix!r}); pass other options, such as another label_prefix."
         )
     are_ordered = inputs is not None or options.columns is not None
-    return Columns(wanted, labels, list(options.keep), inputs, are_ordered)
+    return Columns(wanted, labels, list(options.keep), inputs, are_ordered, names == counted(len(names)))
 
 
 def _not_there(where: str, option: str, name: str, names: list[str]) -> TableError:
@@ -99,9 +101,9 @@ def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_o
     if columns.inputs is not None:
         if one.name not in columns.inputs:
             raise TableError(f"Model {model!r} takes an input {one.name!r}; name its columns in inputs as well.")
-        return _by_name(where, columns.inputs[one.name], model, one.features, are_ordered=True)
+        return _by_name(where, columns, columns.inputs[one.name], model, one.features)
     if is_only:
-        return _by_name(where, columns.features, model, one.features, are_ordered=columns.are_ordered)
+        return _by_name(where, columns, columns.features, model, one.features)
     if one.name not in columns.features or one.width not in (1, None):
         size = "" if one.width is None else f" of {one.width} columns"
         raise TableError(
@@ -111,22 +113,19 @@ def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_o
     return [one.name]
 
 
-def _by_name(where: str, names: list[str], model: str, known: Sequence[str], *, are_ordered: bool) -> list[str]:
-    """The columns in the order in which the model knows them; a table without names has them in that order."""
-    if not known or names == counted(len(names)):
+def _by_name(where: str, columns: Columns, names: list[str], model: str, known: Sequence[str]) -> list[str]:
+    """The columns in the order in which the model knows them; those of a table without names are in that order."""
+    given = set(names)
+    if columns.are_counted and given.isdisjoint(known):
         return names
-    if missing := [name for name in known if name not in names]:
+    if missing := [name for name in known if name not in given]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise TableError(
-            f"{where} has no feature {missing[0]!r}{more}, which model {model!r} takes; it has {_listed(names)}.",
-            column=missing[0],
-        )
-    if are_ordered and (wrong := [pair for pair in zip(names, known, strict=False) if pair[0] != pair[1]]):
+        message = f"{where} has no feature {missing[0]!r}{more}, which model {model!r} takes; it has {_listed(names)}"
+        raise TableError(f"{message}. Rename its columns, or pass the table of this model.", column=missing[0])
+    if columns.are_ordered and (wrong := [pair for pair in zip(names, known, strict=False) if pair[0] != pair[1]]):
         message = f"{where}: {wrong[0][0]!r} is named where model {model!r} takes {wrong[0][1]!r}"
-        raise TableError(
-            f"{message}; give the columns in the model's order, or leave the order to it.", column=wrong[0][0]
-        )
-    return list(known)
+        raise TableError(f"{message}; name the columns in the model's order, or drop the others.", column=wrong[0][0])
+    return list(known) or names
 
 
 def counted(number: int) -> list[str]:

@@ -70,7 +70,7 @@ def test_a_request_is_within_the_servers_limit_and_its_share_of_the_memory() -> 
     assert [Pace(size, 8, row_bytes=wide).rows for size in (None, "auto", 5)] == [None, 32, 5]
     assert Pace(10_000, 8, row_bytes=256).rows == 10_000
     assert Pace(10_000, 8, row_bytes=0, most_bytes=limit).rows == 10_000
-    assert max(learnt(Pace("auto", 8, row_bytes=256, most_bytes=1 << 18), lambda rows: 1e-7 * rows)) == 768
+    assert max(learnt(Pace("auto", 8, row_bytes=256, most_bytes=1 << 18), lambda rows: 1e-7 * rows)) == 921
 
 
 def test_the_end_is_shared() -> None:

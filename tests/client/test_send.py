@@ -164,6 +164,16 @@ def test_the_servers_limit_is_known_before_anything_is_refused(
     assert len(score_csv(small_csv, well.url, retries=0).records) == 1
 
 
+@pytest.mark.parametrize(("retries", "rows"), [(10, [3, 3, 3, 1]), (0, [10])])
+def test_wide_rows_go_in_requests_of_a_bounded_size(
+    well: ScriptedServer, small_csv: Path, monkeypatch: pytest.MonkeyPatch, retries: int, rows: list[int]
+) -> None:
+    """All requests in flight share the memory; without retries a request is sent as it is."""
+    monkeypatch.setattr("ruo.client.pace._MOST_BYTES", 8 * 3 * 12)  # three rows of three numbers for each of eight
+
+    assert score_csv(small_csv, well.url, retries=retries).requests["rows"].tolist() == rows
+
+
 # ---- versions ----
 
 

@@ -165,6 +165,8 @@ def test_a_trained_model_knows_its_columns(trained: Trained, tmp_path: Path) -> 
         assert score_csv(turned, server.url).model.features == ("a", "b", "c")
         np.testing.assert_allclose(score_csv(turned, server.url).predictions, expected, atol=1e-5)
         np.testing.assert_allclose(score_csv(raw(table()), server.url).predictions, expected, atol=1e-5)
+        v1 = score_csv(turned, f"{server.url}/v1/models/model")
+        np.testing.assert_allclose(v1.predictions, expected, atol=1e-5)
         with pytest.raises(TableError, match="'c' is named where model 'model' takes 'a'"):
             score_csv(turned, server.url, columns=["c", "b", "a"])
 

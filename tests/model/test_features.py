@@ -45,3 +45,9 @@ def test_names_that_do_not_fit_are_refused(saved, tmp_path):
         file.writestr("features.json", '{"a": 1}')
     with pytest.raises(ModelError, match=r"its features.json is not a list of names"):
         read_features(tmp_path / "other.keras")
+    (saved / "saved" / "features.json").write_text("[")
+    with pytest.raises(ModelError, match=r"saved cannot be loaded: its features.json is not a list of names"):
+        load_model(saved / "saved", trusted=True)
+    for names in ([], ["a", "b", " a"]):
+        with pytest.raises(ArgumentError, match="a name for each of its columns, and no name twice"):
+            write_features(saved / "model.keras", names)

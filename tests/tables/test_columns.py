@@ -1,5 +1,6 @@
 """Features by the names that a model knows."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_features_are_taken_by_name(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"columns": ["b", "a"]}, "'b' is named where model 'model' takes 'a'; give the columns in the model's order"),
+        ({"columns": ["b", "a"]}, "'b' is named where model 'model' takes 'a'; name the columns in the model's order"),
         ({"inputs": {"x": ["b", "a"]}}, "'b' is named where model 'model' takes 'a'"),
         ({"columns": ["a", "c"]}, "has no feature 'b', which model 'model' takes; it has 'a', 'c'"),
         ({"columns": ["c"]}, "has no feature 'a' and 1 more, which model 'model' takes; it has 'c'"),
@@ -50,8 +51,20 @@ def test_a_wrong_order_or_name_is_an_error(options: dict[str, Any], says: str) -
         matched(FRAME, **options)
 
 
-def test_columns_without_names_are_in_the_models_order() -> None:
-    """Those of an array, and of a file without a header."""
+def test_columns_without_names_are_in_the_models_order(tmp_path: Path) -> None:
+    """Those of an array, and of a file without a header, also where others are left out or the order is the user's own."""
     assert matched(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
+    assert matched(np.array([[9, 1, 2]]), drop=["0"]) == [[1, 2]]
+    assert matched(np.array([[9, 1, 2]]), columns=["2", "1"]) == [[2, 1]]
+    headless = tmp_path / "headless.csv"
+    headless.write_text("u,1,2\nv,3,4\n")
+    assert matched(headless, header=False, keep=["0"]) == [[1, 2], [3, 4]]
     with pytest.raises(TableError, match="has 3 feature columns, model 'model' takes 2"):
         matched(np.zeros((2, 3)))
+
+
+def test_a_models_names_may_be_numbers() -> None:
+    """As those of a model that was trained on an array: another column never takes the place of one that was dropped."""
+    opened = open_table(table(np.array([[7, 8, 9]]), drop=["0"]))
+    with pytest.raises(TableError, match="has no feature '0', which model 'model' takes; it has '1', '2'. Rename"):
+        opened.match("model", [ModelInput("x", 2, ["0", "1"])])
