@@ -71,7 +71,8 @@ def manage_workers(server: Any) -> None:
     worker when one has ended at --max-requests: their requests would fall to workers that still load the model.
     """
     workers = [worker for worker in server.WORKERS.values() if not worker.is_ending]
-    workers.sort(key=lambda worker: (not worker.slots.is_retiring(worker.slot), worker.age))
+    # those that retire come first, the oldest of them first of all, as in WORKERS; `age` says nothing after a reload
+    workers.sort(key=lambda worker: not worker.slots.is_retiring(worker.slot))
     staying = sum(not worker.slots.is_retiring(worker.slot) for worker in workers)
     for _ in range(server.num_workers - staying):
         server.spawn_worker()

@@ -205,7 +205,10 @@ def test_without_a_free_descriptor_connections_wait(models, connect):
 
 
 def test_no_request_fails_while_workers_are_replaced(models):
-    """Under load, with one worker and without retries, each request is answered, at --max-requests and at SIGHUP."""
+    """Under load, with one worker and without retries, each request is answered, at --max-requests and at SIGHUP.
+
+    The oldest worker is the first to go: a worker from before SIGHUP does not outlive those that came after it.
+    """
     settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
     with (
         serve(models["mlp"], **settings) as server,
@@ -215,7 +218,7 @@ def test_no_request_fails_while_workers_are_replaced(models):
         psutil.Process(server.pid).send_signal(signal.SIGHUP)
         wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
     assert {answer.status for answer in answers} == {200}
-    assert len({answer.headers["Ruo-Worker"] for answer in answers}) >= 3
+    assert 3 <= len({answer.headers["Ruo-Worker"] for answer in answers}) <= 8
 
 
 def wait_for_the_end_of(pid):
