@@ -25,6 +25,7 @@ from ruo.wire.messages import Buffer
 _SLOWEST = 1 << 20  # bytes per second; a large body has more time accordingly
 _DRAIN_S = 2.0
 _PIECE = 1 << 20
+_EITHER = zlib.MAX_WBITS | 32  # gzip's format or zlib's, whichever it is
 _LATE = "The body did not arrive in time; send fewer rows at once."
 
 
@@ -145,16 +146,14 @@ def _too_large(limit: int) -> WireError:
 
 def _inflate(body: memoryview) -> Iterator[bytes]:
     """A body in the format of gzip, maybe in several parts, or of zlib."""
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects the format
+    unpacker = zlib.decompressobj(_EITHER)
     for start in range(0, len(body), _PIECE):
         rest: Buffer = body[start : start + _PIECE]
         while rest:
             if unpacker.eof:
-                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+                unpacker = zlib.decompressobj(_EITHER)
             yield unpacker.decompress(rest, _PIECE)
             rest = unpacker.unconsumed_tail or unpacker.unused_data
-    while not unpacker.eof and (piece := unpacker.decompress(b"", _PIECE)):
-        yield piece
     if not unpacker.eof:
         raise EOFError
 

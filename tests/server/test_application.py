@@ -186,6 +186,15 @@ def test_compressed_requests(make_app, client, rows, coding, pack):
     assert bomb.status_code == 413
 
 
+@pytest.mark.parametrize(("log", "status"), [(27, 200), (28, 400)])
+def test_a_body_in_zstd_has_a_window_of_128_mb_at_most(client, rows, log, status):
+    """A larger one would take that much memory beside the body."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=log)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    packed = packer.compress(json.dumps(v2_body(rows)).encode()) + packer.flush()
+    assert client.post(INFER, data=packed, headers={"Content-Encoding": "zstd"}).status_code == status
+
+
 @pytest.mark.parametrize(("coding", "unpack"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
 def test_answers_are_compressed_for_those_who_want_nothing_else(client, rows, coding, unpack):
     """A client that names one coding gets it; one that lists what it knows gets the plain answer, which is faster."""

@@ -64,6 +64,7 @@ def test_a_files_version_is_its_content(serving, models):
     assert re.fullmatch(r"[1-9]\d{11}", served.version)
     assert current(serving(models["mlp"])).version == served.version
     assert current(serving(models["other"])).version != served.version
+    assert number_of("0" * 64) == "100000000000"
 
 
 def test_a_published_version_replaces_the_old_one(serving, models, rows, expected, tmp_path):

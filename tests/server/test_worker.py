@@ -3,10 +3,10 @@
 import contextlib
 import inspect
 import logging
+import re
 import socket
 import ssl
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -33,14 +33,15 @@ def slow(models):
         yield server
 
 
-def test_work_spreads_evenly(slow):
-    """Four clients with a connection for each request keep four workers equally busy."""
+def test_a_connection_goes_to_an_idle_worker(slow):
+    """Of four clients with a connection for each request, none waits for another's; without the choice, half of them do."""
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 1200, RAW), range(48)))
     assert {answer.status for answer in answers} == {200}
-    shares = Counter(answer.headers["Ruo-Worker"] for answer in answers)
-    assert len(shares) == 4
-    assert min(shares.values()) >= 8
+    assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
+    times = [dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["Server-Timing"])) for answer in answers]
+    # a few may, since a worker that takes no connection for a tenth of a second loses its turn
+    assert sum(float(of["queue"]) > float(of["predict"]) / 4 for of in times) <= 4
 
 
 def test_no_request_waits_while_a_worker_is_idle(slow):
@@ -184,7 +185,7 @@ def test_a_body_that_does_not_come_holds_nobody_up(listening):
             with contextlib.suppress(*([ssl.SSLError, IndexError] if listening.is_tls else [])):
                 status, body = read_answer(stack.enter_context(connection.makefile("rb")))
                 assert (status, b"in time" in body) == (408, True)
-        assert time.monotonic() - began < 6
+        assert 1.5 < time.monotonic() - began < 6
 
 
 def test_a_connection_serves_on_after_a_refusal(listening):
@@ -243,7 +244,7 @@ def test_silent_clients_do_not_delay_the_end(listening):
         listening.process.terminate()
         began = time.monotonic()
         assert listening.process.wait(30) == 0
-        assert time.monotonic() - began < 6
+        assert 1.5 < time.monotonic() - began < 6
 
 
 # --- what it takes of Gunicorn
