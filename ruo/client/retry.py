@@ -94,11 +94,11 @@ def refusal(url: str, answer: aiohttp.ClientResponse, body: bytes) -> RequestErr
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds from a number or a date (RFC 9110, section 10.2.3)."""
+    """Seconds from a number or a date (RFC 9110, section 10.2.3), below 0 for one that is past."""
     with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
+        return float(value)
     with contextlib.suppress(ValueError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     return None
 
 

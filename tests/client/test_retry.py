@@ -88,3 +88,8 @@ def test_pauses_double_up_to_a_limit(failures: int, least: float, most: float) -
 def test_a_pause_that_is_asked_for_is_made(asked_s: float, wait_s: float) -> None:
     """Retry-After is honoured, up to half a minute."""
     assert back_off(1, asked_s) == wait_s
+
+
+def test_a_pause_of_the_past_is_a_short_one() -> None:
+    """A Retry-After that is negative, or a date that is past, as where clocks differ, asks for nothing."""
+    assert 0.05 <= back_off(1, -3.0) <= 0.15

@@ -244,7 +244,7 @@ def test_silent_clients_do_not_delay_the_end(listening):
         listening.process.terminate()
         began = time.monotonic()
         assert listening.process.wait(30) == 0
-        assert 1.5 < time.monotonic() - began < 6
+        assert time.monotonic() - began < 6
 
 
 # --- what it takes of Gunicorn
