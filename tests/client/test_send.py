@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
@@ -26,6 +27,17 @@ def test_order_is_kept_when_answers_come_out_of_order(right_scores: Scoring, scr
     server = scripted(late(lambda number: 0.3 if number == 0 else 0))
 
     right_scores(server.url, chunk_size=3, concurrency=4)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, "a"), (3, "c"), (5, "b")])
+def test_a_cell_that_the_wire_cannot_carry_is_named(scripted: Scripted, row: int, column: str) -> None:
+    """By its row in the table and its column, wherever the table was cut; nothing of its chunk is sent."""
+    frame = pl.DataFrame(np.zeros((6, 3), np.float32), list("abc"))
+    frame[row, column] = np.nan
+    server = scripted(always(row_sums))
+    with pytest.raises(TableError, match=rf'row {row}, column "{column}": .*use the binary wire v2') as caught:
+        score_csv(frame, server.url, wire="v2-json", chunk_size=3, concurrency=1)
+    assert (caught.value.row, caught.value.column) == (row, column)
 
 
 @pytest.mark.parametrize(("status", "tries"), [(429, 2), (502, 2), (503, 2), (504, 2), (503, 4)])

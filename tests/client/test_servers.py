@@ -13,7 +13,7 @@ import pytest
 
 from ruo import Scores, ScoringError, iter_scores, score_csv
 from ruo.client.http import Endpoint, HttpClient
-from ruo.client.retry import SilentError
+from ruo.client.retry import BrokenError, SilentError
 from ruo.client.servers import Servers
 from tests.client.conftest import Scripted, always, late
 from tests.conftest import Reply, ScriptedServer
@@ -216,6 +216,26 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
                 await asyncio.wait_for(waiting, 2)
 
     asyncio.run(wait_and_cancel())
+
+
+def test_a_server_is_left_out_at_its_third_failure_in_a_row() -> None:
+    """Of a server that accepts connections; before that it pauses, a tenth of a second at first, and an answer forgives all."""
+
+    async def fail_and_answer() -> None:
+        async with (
+            HttpClient(1, None, None) as http,
+            Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers,
+        ):
+            server = await servers.take(0)
+            assert server is not None
+            for _ in range(2):
+                for failures in (1, 2, 3):
+                    servers.failed(server, BrokenError("broken"), time.monotonic())
+                    assert (server.failures, server.is_left_out) == (failures, failures == 3)
+                    assert 0.05 <= (server.pause_until - server.failed_at) / 2 ** (failures - 1) <= 0.15
+                servers.answered(server)
+
+    asyncio.run(fail_and_answer())
 
 
 @pytest.mark.slow
