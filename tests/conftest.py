@@ -116,8 +116,8 @@ def row_sums(body: bytes, headers: dict[str, str], version: str = "1") -> Reply:
 class ScriptedServer:
     """A real HTTP server whose answers to infer requests a test writes; it speaks of one model, which adds up a row.
 
-    `pages` is what it says of itself, by path, and `asked` the paths of these questions; `requests` and `paths` are what
-    came to be inferred.
+    `pages` is what it says of itself, by path (or how it refuses to), and `asked` the paths of these questions; `requests`
+    and `paths` are what came to be inferred.
     """
 
     def __init__(self, script: Callable[[int, bytes, dict[str, str]], Reply]) -> None:
@@ -125,7 +125,7 @@ class ScriptedServer:
         self.paths: list[str] = []
         self.asked: list[str] = []
         self.most_at_once = 0
-        self.pages = {
+        self.pages: dict[str, bytes | Reply] = {
             "/v2": b'{"name": "test", "version": "1", "extensions": ["binary_tensor_data"]}',
             "/v2/models/model": json.dumps(METADATA).encode(),
             "/v2/models/model/versions/1": json.dumps(METADATA).encode(),
@@ -140,14 +140,12 @@ class ScriptedServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
-                page = outer.pages.get(self.path)
-                reply = Reply(404, b'{"error": "no such page"}') if page is None else Reply(body=page)
-                outer._send(self, reply)
+                outer._send(self, outer._page(self.path))
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if self.path in outer.pages:
-                    return outer._send(self, Reply(body=outer.pages[self.path]))
+                    return outer._send(self, outer._page(self.path))
                 outer.paths.append(self.path)
                 return outer._infer(self, body)
 
@@ -188,6 +186,10 @@ class ScriptedServer:
         with self._lock:
             self._now -= 1  # before the answer, since its reader may ask again before this thread goes on
         self._send(handler, reply)
+
+    def _page(self, path: str) -> Reply:
+        page = self.pages.get(path, Reply(404, b'{"error": "no such page"}'))
+        return page if isinstance(page, Reply) else Reply(body=page)
 
     def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         handler.send_response(reply.status)

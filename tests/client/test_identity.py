@@ -93,6 +93,16 @@ def test_the_first_answer_has_to_fit_the_metadata(small_csv: Path, scripted: Scr
         score_csv(small_csv, server.url)
 
 
+def test_a_version_that_must_not_be_asked_for_ends_the_run(small_csv: Path, scripted: Scripted) -> None:
+    """That a server keeps the metadata of its version to itself is no reason to score with any version."""
+    server = scripted(row_sums)
+    server.pages["/v2/models/model/versions/1"] = Reply(403, b'{"error": "not for you"}')
+
+    with pytest.raises(ScoringError, match="/v2/models/model/versions/1 answered 403: not for you"):
+        score_csv(small_csv, server.url)
+    assert not server.requests
+
+
 @pytest.mark.parametrize(("before", "after"), [((A, "1"), (B, "1")), (("", "1"), ("", "2"))])
 def test_a_change_may_be_allowed(
     right_scores: Scoring, scripted: Scripted, before: tuple[str, str], after: tuple[str, str]
@@ -297,6 +307,13 @@ def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[s
     """A list of addresses that name different models, versions or protocols is refused, and the error names both."""
     with pytest.raises(ArgumentError, match=sentence):
         score_csv(small_csv, urls)
+
+
+@pytest.mark.parametrize("url", ["unix://", "unix:///", "unix://run/ruo.sock"])
+def test_a_socket_is_named_by_its_whole_path(small_csv: Path, url: str) -> None:
+    """With three slashes; what would be a host's name is refused."""
+    with pytest.raises(ArgumentError, match="is not the address of a server"):
+        score_csv(small_csv, url)
 
 
 OTHERS = """

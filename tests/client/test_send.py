@@ -29,6 +29,12 @@ def test_order_is_kept_when_answers_come_out_of_order(right_scores: Scoring, scr
     right_scores(server.url, chunk_size=3, concurrency=4)
 
 
+def test_a_request_has_its_time(small_csv: Path, scripted: Scripted) -> None:
+    """From its begin to its answer, in seconds."""
+    scores = score_csv(small_csv, scripted(late(lambda number: 0.2)).url, chunk_size=5)
+    assert scores.requests["seconds"].between(0.2, scores.timings.total_s).all()
+
+
 @pytest.mark.parametrize(("row", "column"), [(0, "a"), (3, "c"), (5, "b")])
 def test_a_cell_that_the_wire_cannot_carry_is_named(scripted: Scripted, row: int, column: str) -> None:
     """By its row in the table and its column, wherever the table was cut; nothing of its chunk is sent."""
