@@ -284,6 +284,7 @@ def test_every_wire_of_this_server_tells_the_file(demo: Any, server: Any) -> Non
         (["http://h/v1/models/m/versions/7:predict/"], ["http://h"], ("v1", "m", "7", "")),
         (["http://h:8501/v1/models/m/labels/stable:predict"], ["http://h:8501"], ("v1", "m", "", "stable")),
         (["unix:///run/ruo.sock"], ["unix:///run/ruo.sock"], ("", "", "", "")),
+        (["unix:///s"], ["unix:///s"], ("", "", "", "")),
         (["unix:///run/ruo.sock/v1/models/m/labels/a"], ["unix:///run/ruo.sock"], ("v1", "m", "", "a")),
         (["http://a/v2/models/m", "http://b", "http://a"], ["http://a", "http://b"], ("v2", "m", "", "")),
         (["http://a/v2/models/m", "http://b/v2/models/m/versions/7"], ["http://a", "http://b"], ("v2", "m", "7", "")),
