@@ -166,6 +166,19 @@ def test_one_row_that_is_too_large_is_an_error(small_csv: Path, scripted: Script
     assert len(server.requests) < 6
 
 
+def test_rows_behind_one_that_is_too_large_fail_with_it(scripted: Scripted) -> None:
+    """Those of its chunk before it are scored, and so are other chunks; every row is accounted for."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
+        return Reply(413) if 7 in given[:, 0] else row_sums(body, headers)
+
+    table = pl.DataFrame({"a": range(15), "b": [0] * 15, "c": [0] * 15})
+    scores = score_csv(table, scripted(script).url, chunk_size=5, errors="collect")
+    assert scores.failures[["start", "stop", "status"]].to_numpy().tolist() == [[7, 10, 413]]
+    assert scores.predictions[:, 0].tolist() == pytest.approx([*range(7), *[np.nan] * 3, *range(10, 15)], nan_ok=True)
+
+
 def test_the_servers_limit_is_known_before_anything_is_refused(
     small_csv: Path, right_scores: Scoring, well: ScriptedServer
 ) -> None:
