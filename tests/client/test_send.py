@@ -29,6 +29,14 @@ def test_order_is_kept_when_answers_come_out_of_order(right_scores: Scoring, scr
     right_scores(server.url, chunk_size=3, concurrency=4)
 
 
+def test_a_silent_server_is_asked_for_its_model_once(small_csv: Path, serving: Any) -> None:
+    """A wrong address costs one time-out, and not two."""
+    server = serving(lambda connection, number: time.sleep(1))
+    with pytest.raises(ScoringError, match=r"gave no answer within 0\.3 s"):
+        score_csv(small_csv, server.url, timeout=0.3)
+    assert server.connections == 1
+
+
 def test_a_request_has_its_time(small_csv: Path, scripted: Scripted) -> None:
     """From its begin to its answer, in seconds."""
     scores = score_csv(small_csv, scripted(late(lambda number: 0.2)).url, chunk_size=5)

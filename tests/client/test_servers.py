@@ -218,6 +218,21 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
     asyncio.run(wait_and_cancel())
 
 
+def test_a_chunk_that_takes_its_time_is_not_sent_twice(takes: Takes) -> None:
+    """An idle server gets no second copy of a chunk that is not overdue."""
+    servers = [takes(0.5), takes(0.5)]
+    scores = score([server.url for server in servers], chunk_size=100, concurrency=2)
+    assert sum(len(server.requests) for server in servers) == 3
+    assert scores.requests["attempts"].tolist() == [1, 1, 1]
+
+
+def test_an_overdue_chunk_is_not_sent_to_a_busy_server(scripted: Scripted) -> None:
+    """Only to one that is idle; where all are late alike, nobody gets a second chunk."""
+    servers = [scripted(late(lambda number: 0.5 if number else 0)) for _ in range(2)]
+    score([server.url for server in servers], chunk_size=75, concurrency=3)
+    assert sum(len(server.requests) for server in servers) == 4
+
+
 def test_a_server_is_left_out_at_its_third_failure_in_a_row() -> None:
     """Of a server that accepts connections; before that it pauses, a tenth of a second at first, and an answer forgives all."""
 
