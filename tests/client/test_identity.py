@@ -187,6 +187,14 @@ def test_a_run_on_v1_keeps_to_one_version(right_scores: Scoring, v1: ScriptedSer
     assert set(v1.paths) == {f"/v1/models/model{'/versions/7' if has_addresses else ''}:predict"}
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 405, 501])
+def test_v1_need_not_tell_its_version(right_scores: Scoring, v1: ScriptedServer, status: int) -> None:
+    """Where a server has no page on its model, or keeps it to itself, the run rests on the model's name."""
+    v1.pages["/v1/models/model"] = Reply(status, b"<html>")
+    scores = right_scores(v1.url, wire="v1")
+    assert (scores.model.version, scores.model.identity) == ("", "name")
+
+
 @pytest.mark.parametrize("has_addresses", [True, False])
 def test_several_servers_with_different_versions_on_v1(
     small_csv: Path, right_scores: Scoring, scripted: Scripted, has_addresses: bool
