@@ -25,7 +25,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome
 
 ROOT = Path(__file__).parent.parent
 FAST = "-m 'not slow and not soak'"
-CLIENT = [f"--ignore=tests/client/test_{name}.py" for name in ("addresses", "chaos", "endurance", "fuzz", "scoring")]
+CLIENT = [f"--ignore=tests/client/test_{name}.py" for name in ("chaos", "endurance", "fuzz", "scoring")]
 SERVER = ["test_application", "test_versions", "test_limits", "test_hostile_clients", "test_repository", "test_worker"]
 # The tests of a room. The client's mostly wait, so four of its files run at a time, without those that need a model's
 # server; the server's need one.

@@ -40,6 +40,11 @@ class Server:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.sleep(
+            0.01
+        )  # asyncio would drop a connection that is accepted as the server closes, and not close it
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
