@@ -52,10 +52,38 @@ def test_two_of_a_kind_and_one_that_is_slower(demo: Demo) -> None:
     assert compare(runs["more"], runs["a"]).sentence("more", "less").startswith("More is slower than less")
 
 
-def test_the_same_sweep_twice_says_the_same(demo: Demo, tmp_path: Path) -> None:
+WAITING = """
+import time
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("waiting")
+class Wait(keras.layers.Layer):
+    def call(self, rows):
+        waited = tf.numpy_function(lambda given: time.sleep(25e-6 * len(given)) or given, [rows], rows.dtype)
+        return tf.ensure_shape(waited, rows.shape)
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that takes 25 microseconds a row and no CPU, so that two workers halve its time on a busy machine, too."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("MODEL_MODULES", "waiting")
+    import keras
+    from waiting import Wait
+
+    keras.Sequential([keras.Input((64,)), Wait(), keras.layers.Dense(10)]).save(tmp_path / "waiting.keras")
+    return tmp_path / "waiting.keras"
+
+
+def test_the_same_sweep_twice_says_the_same(demo: Demo, waiting: Path, tmp_path: Path) -> None:
     """Two sweeps of one plan agree on which request size is fastest, and on the claim of 2023."""
     verdicts = []
-    with local_server(demo.models["cnn"], workers=2) as server:
+    with local_server(waiting, workers=2) as server:
         for number in range(2):
             swept = sweep(
                 demo.testset, server.url, chunk_sizes=[10, 2_000, None], runs=6, pipelined=[True], seed=number,
