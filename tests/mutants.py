@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 FAST = "-m 'not slow and not soak'"
 CLIENT = [f"--ignore=tests/client/test_{name}.py" for name in ("chaos", "endurance", "fuzz", "scoring")]
 SERVER = ["test_application", "test_versions", "test_limits", "test_hostile_clients", "test_repository", "test_worker"]
-# The tests of a room. The client's mostly wait, so four of its files run at a time, without those that need a model's
-# server; the server's need one.
+# The tests of a room. The client's mostly wait, so four of its files run at a time, without most of those that
+# need a model's server; the server's need one.
 TESTS = {
     "ruo/wire": (FAST, "tests/wire"),
     "ruo/tables": (FAST, "tests/tables"),

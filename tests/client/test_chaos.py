@@ -42,9 +42,8 @@ class Server:
     async def stop(self) -> None:
         for listener in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listener)
-        await asyncio.sleep(
-            0.01
-        )  # asyncio would drop a connection that is accepted as the server closes, and not close it
+        # a connection that is accepted as the server closes would never be closed by asyncio
+        await asyncio.sleep(0.01)
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -87,6 +87,7 @@ def test_the_answer_is_whole(serving: Callable, run: Any, sent: bytes, body: byt
         (b"HTTP/1.1 204 No Content\r\n\r\n", RefusedError, 204),
         (b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\nretry-AFTER: 3\r\n\r\n", OverloadedError, 429),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 3\r\n\r\n", OverloadedError, 503),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: -3\r\n\r\n", OverloadedError, 503),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", BrokenError, 502),
         (b"HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\nno more", RefusedError, 500),
     ],
@@ -97,7 +98,7 @@ def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[Req
         post(serving(sent).url, b"x")
     assert type(caught.value) is kind
     assert caught.value.status == status
-    assert caught.value.wait_s == (3.0 if kind is OverloadedError else None)
+    assert caught.value.wait_s == (None if kind is not OverloadedError else -3.0 if b": -3" in sent else 3.0)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_a_cell_that_the_wire_cannot_carry_is_named(scripted: Scripted, row: int
     with pytest.raises(TableError, match=rf'row {row}, column "{column}": .*use the binary wire v2') as caught:
         score_csv(frame, server.url, wire="v2-json", chunk_size=3, concurrency=1)
     assert (caught.value.row, caught.value.column) == (row, column)
+    assert len(server.requests) <= row // 3
 
 
 @pytest.mark.parametrize(("status", "tries"), [(429, 2), (502, 2), (503, 2), (504, 2), (503, 4)])

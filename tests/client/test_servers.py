@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from ruo import Scores, ScoringError, iter_scores, score_csv
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import BrokenError, SilentError
-from ruo.client.servers import Servers
+from ruo.client.servers import Server, Servers
 from tests.client.conftest import Scripted, always, late
 from tests.conftest import Reply, ScriptedServer
 from tests.proxy import UNAVAILABLE, Fault, Proxy
@@ -194,17 +195,24 @@ def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(takes: Takes, name
     np.testing.assert_array_equal(SUMS, score_by_name(port, names.addresses.clear, at=10))
 
 
+@asynccontextmanager
+async def one_taken() -> AsyncIterator[tuple[Servers, Server]]:
+    """The servers at one address, and that one, which has been taken."""
+    async with (
+        HttpClient(1, None, None) as http,
+        Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers,
+    ):
+        server = await servers.take(0)
+        assert server is not None
+        yield servers, server
+
+
 @pytest.mark.parametrize("iterations", range(6))
 def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
     """A waiting request can be cancelled even at the moment in which a server becomes free."""
 
     async def wait_and_cancel() -> None:
-        async with (
-            HttpClient(1, None, None) as http,
-            Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers,
-        ):
-            server = await servers.take(0)
-            assert server is not None
+        async with one_taken() as (servers, server):
             servers.failed(server, SilentError("silent", wait_s=60), time.monotonic())  # so that there is none to take
             waiting = asyncio.create_task(servers.take(time.monotonic() + 60))
             await asyncio.sleep(0.01)
@@ -237,12 +245,7 @@ def test_a_server_is_left_out_at_its_third_failure_in_a_row() -> None:
     """Of a server that accepts connections; before that it pauses, a tenth of a second at first, and an answer forgives all."""
 
     async def fail_and_answer() -> None:
-        async with (
-            HttpClient(1, None, None) as http,
-            Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers,
-        ):
-            server = await servers.take(0)
-            assert server is not None
+        async with one_taken() as (servers, server):
             for _ in range(2):
                 for failures in (1, 2, 3):
                     servers.failed(server, BrokenError("broken"), time.monotonic())

@@ -72,7 +72,6 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "waiting.py").write_text(WAITING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
-    monkeypatch.setenv("MODEL_MODULES", "waiting")
     import keras
     from waiting import Wait
 
@@ -83,7 +82,7 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_same_sweep_twice_says_the_same(demo: Demo, waiting: Path, tmp_path: Path) -> None:
     """Two sweeps of one plan agree on which request size is fastest, and on the claim of 2023."""
     verdicts = []
-    with local_server(waiting, workers=2) as server:
+    with local_server(waiting, workers=2, settings={"MODEL_MODULES": "waiting"}) as server:
         for number in range(2):
             swept = sweep(
                 demo.testset, server.url, chunk_sizes=[10, 2_000, None], runs=6, pipelined=[True], seed=number,
