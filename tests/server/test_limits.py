@@ -1,11 +1,14 @@
 """Who is let in, how much, and for how long: on real sockets, where it matters."""
 
+import gzip
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
+from server.body import read_body
 from server.limits import Gate
 from tests.server.asking import INFER, RAW, ask
 from tests.server.serving import serve
@@ -62,6 +65,18 @@ def test_a_body_that_is_too_large_is_refused(narrow, is_chunked):
     assert answer.status == 413
     assert "larger than 1 MB" in answer.json()["error"]
     assert ask(narrow.url + "/v2/models/model").json()["parameters"]["max_request_bytes"] == 2**20
+
+
+def test_a_body_of_unknown_length_is_counted_as_it_grows():
+    """Every megabyte is counted before it is kept; of a packed body, beside what it is unpacked from."""
+    body, sizes = bytes(3 * 2**20), []
+    for coding, sent in (("", body), ("gzip", gzip.compress(body))):
+        environ = {"wsgi.input": io.BytesIO(sent), "wsgi.input_terminated": True, "HTTP_CONTENT_ENCODING": coding}
+        assert read_body(environ, 2**23, 5, sizes.append) == body
+        beside = len(sent) if coding else 0
+        assert sizes[-1] == beside + len(body)
+        assert sizes[-2] < sizes[-1]
+    assert sizes[:3] == [2**20, 2 * 2**20, 3 * 2**20]
 
 
 def test_a_request_that_waits_too_long_is_refused(make_app):

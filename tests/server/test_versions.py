@@ -10,6 +10,7 @@ import pytest
 
 from ruo.model.store import publish
 from ruo.wire import ONLY, WireError
+from server import versions
 from server.metrics import Metrics
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -43,8 +44,9 @@ def predict(served, rows):
     return served.model.run(served.model.fit({ONLY: rows}))[0]
 
 
-def test_ready_only_after_warm_up(serving, models):
-    """Before its model is warm a worker is not ready and says that it loads; then its slot says that it is ready."""
+def test_ready_only_after_warm_up(serving, models, caplog):
+    """Before its model is warm a worker is not ready and says that it loads; then its slot and its log say that it is."""
+    caplog.set_level("INFO", "gunicorn.error")
     slots = WorkerSlots()
     slot = slots.take()
     served = serving(models["mlp"])
@@ -55,6 +57,7 @@ def test_ready_only_after_warm_up(serving, models):
     assert current(served).model.platform == "tensorflow_keras"
     wait_for(lambda: served.ready_workers() == 1)
     assert slots.is_ready(slot)
+    assert re.search(r"ready after \d{1,2}\.\d s", caplog.text)
 
 
 def test_a_files_version_is_its_content(serving, models):
@@ -65,6 +68,7 @@ def test_a_files_version_is_its_content(serving, models):
     assert current(serving(models["mlp"])).version == served.version
     assert current(serving(models["other"])).version != served.version
     assert number_of("0" * 64) == "100000000000"
+    assert number_of("f" * 64) == str(10**11 + (2**256 - 1) % (9 * 10**11))
 
 
 def test_a_published_version_replaces_the_old_one(serving, models, rows, expected, tmp_path):
@@ -84,18 +88,20 @@ def test_a_published_version_replaces_the_old_one(serving, models, rows, expecte
     assert refusal.value.status == 404
 
 
-def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_path):
-    """What a replaced model is made of is gone soon after the grace time and the last request that uses it."""
+def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_path, monkeypatch):
+    """What a replaced model is made of is gone soon after the grace time and the last request that uses it, not before."""
     publish(models["mlp"], tmp_path, check=False)
     serving = serving(tmp_path, MODEL_GRACE_SECONDS=0)
     request = current(serving)
     inside = weakref.ref(request.model.run.__closure__[0].cell_contents)
     publish(models["other"], tmp_path, check=False)
     wait_for(lambda: serving.versions() == ["2"])
+    freed = []
+    monkeypatch.setattr(versions, "_free_memory", lambda free=versions._free_memory: freed.append((free(), inside())))
     time.sleep(5 * POLL_S)
     assert inside() is not None
     del request
-    wait_for(lambda: inside() is None)
+    assert wait_for(lambda: freed) == [(None, None)]
 
 
 def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, tmp_path):
@@ -113,6 +119,18 @@ def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, 
             assert serving.get().version == old or file.tell() == len(content)
     wait_for(lambda: serving.get().version != old)
     np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
+
+
+def test_a_file_is_taken_when_two_looks_see_the_same(serving, models, tmp_path):
+    """A file that was just written may not be whole yet, and nothing says so, without a manifest."""
+    path = shutil.copy(models["mlp"], tmp_path / "m.keras")
+    serving = serving(path, MODEL_POLL_SECONDS=0)
+    old = current(serving)
+    shutil.copy(models["other"], path)
+    seen = serving._check(None)
+    assert serving.get() is old
+    serving._check(seen)
+    assert serving.get().version == number_of(serving.get().sha256) != old.version
 
 
 @pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "its manifest says")])
@@ -164,6 +182,20 @@ def test_models_come_and_go(serving, models, tmp_path):
     wait_for(lambda: serving.ready_workers() == 1 and serving.get().version == "2")
     (store / "2").rename(store / "withdrawn")
     wait_for(lambda: serving.get().version == "1")
+
+
+def test_a_worker_is_behind_as_long_as_the_newest_version_cannot_be_loaded(serving, models, tmp_path):
+    """Every look finds that version again; once it is withdrawn, the one that is served is the newest."""
+    for name in ("mlp", "other"):
+        publish(models[name], tmp_path, check=False)
+    (tmp_path / "2" / "model.keras").write_bytes(models["broken"].read_bytes())
+    (tmp_path / "2" / "MANIFEST.json").unlink()
+    serving = serving(tmp_path)
+    assert current(serving).version == "1"
+    time.sleep(5 * POLL_S)
+    assert "cannot be loaded" in serving.behind
+    shutil.rmtree(tmp_path / "2")
+    wait_for(lambda: serving.behind is None)
 
 
 def test_only_the_pinned_model_is_loaded(serving, models):
