@@ -321,6 +321,13 @@ def test_malformed_headers(client, headers, status, says):
     assert says in answer.json["error"]
 
 
+def test_a_raw_request_is_for_a_model_with_one_input(two):
+    """Bytes without a description do not say which of several inputs they are."""
+    answer = two.post(INFER, data=bytes(32), headers={v2.HEADER_LENGTH: "0"})
+    assert answer.status_code == 400
+    assert "one input only" in answer.json["error"]
+
+
 def test_errors_of_our_own_are_in_the_log_only(make_app, rows, caplog):
     """A failure inside the server is a 500 that tells the client nothing of its inside; the log has it all."""
     app = make_app()
