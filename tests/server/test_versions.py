@@ -198,6 +198,18 @@ def test_a_worker_is_behind_as_long_as_the_newest_version_cannot_be_loaded(servi
     wait_for(lambda: serving.behind is None)
 
 
+def test_a_look_that_fails_is_not_the_last(serving, models, tmp_path, monkeypatch, caplog):
+    """Whatever nobody thought of is in the log, and the next version is found all the same."""
+    publish(models["mlp"], tmp_path, check=False)
+    serving = serving(tmp_path)
+    current(serving)
+    monkeypatch.setattr(versions, "newest", lambda *_: 1 / 0)
+    wait_for(lambda: "ZeroDivisionError" in caplog.text)
+    monkeypatch.undo()
+    publish(models["other"], tmp_path, check=False)
+    wait_for(lambda: serving.get().version == "2")
+
+
 def test_only_the_pinned_model_is_loaded(serving, models):
     """With MODEL_SHA256 no other content is loaded."""
     sha256 = current(serving(models["mlp"])).sha256
