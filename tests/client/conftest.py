@@ -67,13 +67,13 @@ def signalled(program: str, number: int, wait_s: float) -> str:
 class BareServer:
     """Gives these answers on each connection, or runs `script(connection, number)` for it, and then closes it."""
 
-    def __init__(self, *script: bytes | Speak, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, *script: bytes | Speak, host: str = "127.0.0.1") -> None:
         self.connections = 0
         self.requests: list[bytes] = []  # those that got one of the answers
         self._script: Any = script[0] if callable(script[0]) else self._answer
         self._answers: Any = script
         self._tls: ssl.SSLContext | None = None
-        self._listener = socket.create_server((host, port))
+        self._listener = socket.create_server((host, 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://{host}:{self.port}"
         self._open: list[socket.socket] = []

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -363,44 +363,46 @@ def test_an_answer_that_is_too_long_is_refused(serving: Callable, run: Any, name
 # ---- where to ----
 
 
-@pytest.fixture
-def deaf() -> Iterator[tuple[str, int]]:
+@contextmanager
+def deaf(port: int = 0) -> Iterator[str]:
     """An address that neither accepts nor refuses a connection, like that of a machine that is switched off."""
     with socket.socket() as listener, socket.socket() as one, socket.socket() as two:
-        listener.bind(("127.0.0.9", 0))
+        listener.bind(("127.0.0.9", port))
         listener.listen(0)
         for client in (one, two):  # the backlog is full then
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
         time.sleep(0.05)
-        yield listener.getsockname()
+        yield f"http://127.0.0.9:{listener.getsockname()[1]}"
 
 
 @pytest.mark.slow
-def test_where_nothing_listens_the_server_is_absent(deaf: tuple[str, int], gone: str) -> None:
+def test_where_nothing_listens_the_server_is_absent(gone: str) -> None:
     """An address that refuses, or does not react, is absent and not silent; the error has the reason."""
-    with pytest.raises(AbsentError, match=r"Nothing answers at .* \(no connection in time\)"):
-        post(f"http://{deaf[0]}:{deaf[1]}", b"x", timeout_s=2.0)
+    reason = r"Nothing answers at .* \(no connection in time\)"
+    with deaf() as url, pytest.raises(AbsentError, match=reason):
+        post(url, b"x", timeout_s=2.0)
     with pytest.raises(AbsentError, match=rf"Nothing answers at {gone}/ \(connection refused\); start"):
         post(gone, b"x")
 
 
 def test_an_address_that_does_not_answer_costs_a_moment_once(
-    serving: Callable, deaf: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    serving: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host's addresses are tried one after the other without long waits, and the one that answers is remembered."""
     real = socket.getaddrinfo
 
     def lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        names = [deaf[0], "127.0.0.1"] if host == "two-faced.test" else [host]
+        names = ["127.0.0.9", "127.0.0.1"] if host == "two-faced.test" else [host]
         return [entry for name in names for entry in real(name, port, *args, **kwargs)]
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    serving(*[OK] * 9, port=deaf[1])
-    began = time.monotonic()
+    port = serving(*[OK] * 9).port
 
-    assert post(f"http://two-faced.test:{deaf[1]}", *[b"x"] * 20, keeps=False) == [b"hi"] * 20
-    assert time.monotonic() - began < 1.5
+    with deaf(port):
+        began = time.monotonic()
+        assert post(f"http://two-faced.test:{port}", *[b"x"] * 20, keeps=False) == [b"hi"] * 20
+        assert time.monotonic() - began < 1.5
 
 
 def test_one_address_of_a_host(serving: Callable, certificates: dict[str, Path]) -> None:
