@@ -206,7 +206,9 @@ def labelled_csv(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gone() -> str:
-    """An address where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+def gone() -> Iterator[str]:
+    """An address where nothing listens, which nobody else gets by chance."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a test may start a server there
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
