@@ -30,7 +30,7 @@ DOTTED = {"color": BLACK, "linestyle": _DOTS, "linewidth": 1.4}
 BOUND = {"color": GREY, "linestyle": "solid", "linewidth": 1.2}
 IDEAL = {"color": "#999999", "linestyle": _DOTS, "linewidth": 1.2}
 SAMPLES = {"s": 14, "alpha": 0.35, "linewidths": 0}
-BLUE_LINE, ORANGE_LINE, GREEN_LINE, PINK_LINE, LIGHT_BLUE_LINE, BROWN_LINE, BLACK_LINE = LINES = [
+BLUE_LINE, ORANGE_LINE, GREEN_LINE, *_, BLACK_LINE = LINES = [
     Line(color=BLUE, marker="o", linestyle="solid"),
     Line(color=ORANGE, marker="s", linestyle=_DASHES),
     Line(color="#009E73", marker="^", linestyle=_MIXED),

@@ -20,7 +20,6 @@ _V2 = Wire(
     v2.decode_response,
     versioned_path="/v2/models/{model}/versions/{version}/infer",
     has_metadata=True,
-    has_request_id=True,
     is_binary=True,
     fallback="v2-json",
 )

@@ -78,6 +78,5 @@ class Wire:
     versioned_path: str | None = None  # of predictions by one version, with {model} and {version} to fill in
     has_models: bool = True  # a server may have several models, each with a name
     has_metadata: bool = False  # a server describes the names, datatypes and shapes of a model's tensors
-    has_request_id: bool = False  # a response names the request that it answers
     is_binary: bool = False  # tensors travel as bytes
     fallback: str | None = None  # the wire for a server that does not take tensors as bytes

@@ -165,11 +165,11 @@ def both_ways(wire: Wire, array: np.ndarray) -> tuple[Encoded, InferRequest, Enc
 @settings(deadline=None)
 @given(st.data())
 def test_tensors_go_both_ways(wire: Wire, data: st.DataObject) -> None:
-    """They come out of a request, and out of its answer, bit for bit; the answer names its request where the table says so."""
+    """They come out of a request, and out of its answer, bit for bit; on V2, the answer names its request."""
     array = data.draw(tensors_of(wire))
     _, asked, encoded = both_ways(wire, array)
     answer = wire.decode_response(encoded.headers, body_of(encoded))
-    assert answer.id == ("rows 0-1" if wire.has_request_id else None)
+    assert answer.id == ("rows 0-1" if wire.has_metadata else None)
     for back in (*asked.inputs.values(), *answer.outputs.values()):
         assert back.dtype == array.dtype or not wire.has_metadata
         assert (back.shape, back.astype(array.dtype).tobytes()) == (array.shape, array.tobytes())
