@@ -5,15 +5,18 @@ import gzip
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
-from ruo import ScoringError, ascore_csv, score_csv
+from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
 from ruo.tables import open_table
-from tests.client.conftest import Scoring, python, signalled
+from tests.client.conftest import Scoring, Scripted, late, python, signalled
 from tests.conftest import ScriptedServer
 
 
@@ -40,6 +43,23 @@ def test_the_tasks_are_as_many_as_senders(long_csv: Path, well: ScriptedServer) 
     assert most["tasks"] < 30  # the senders, and what forms
     # the scripted server lives in this process too, so each connection counts twice
     assert most["files"] - files < 2 * 8 + 30
+
+
+def test_large_chunks_are_read_two_ahead(scripted: Scripted) -> None:
+    """However long the servers take: those in flight, two that wait, and one behind the first that is answered."""
+    read: list[int] = []
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for number in range(40):
+            read.append(number)
+            yield pl.DataFrame({"a": np.full(20_000, 1.0), "b": 2.0, "c": 3.0})
+
+    blocks = iter_scores(frames(), scripted(late(lambda _: 0.5)).url, chunk_size=20_000, concurrency=8)
+    next(blocks)
+    count = len(read)
+    blocks.close()  # type: ignore[attr-defined]
+
+    assert count <= 8 + 2 + 1
 
 
 def test_an_early_end_leaves_nothing_behind(long_csv: Path, well: ScriptedServer) -> None:
