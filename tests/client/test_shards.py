@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from ruo import Scores, score_csv
+from ruo import Scores, score_csv, score_to_file
 from ruo.__main__ import main
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings, merge
@@ -118,11 +118,17 @@ def test_the_merged_parts_are_the_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
 
 
-def test_parts_without_rows_are_joined_too(small_csv: Path, well: ScriptedServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_parts_without_rows_are_joined_too(
+    small_csv: Path, well: ScriptedServer, tmp_path: Path, is_streamed: bool
+) -> None:
     """More parts than rows: some files are empty, and the whole is whole."""
     paths = [tmp_path / f"{part}.parquet" for part in range(20)]
     for part, path in enumerate(paths):
-        score_csv(small_csv, well.url, shard=(part, 20)).to_parquet(path)
+        if is_streamed:
+            score_to_file(small_csv, well.url, path, shard=(part, 20))
+        else:
+            score_csv(small_csv, well.url, shard=(part, 20)).to_parquet(path)
 
     assert merge(paths, tmp_path / "whole.parquet") == 10
     assert pl.read_parquet(tmp_path / "whole.parquet")["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
