@@ -111,9 +111,10 @@ def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
 
 def _row(name: str, title: str, verdict: Path) -> str:
     when = time.strftime("%d %B %Y, %H:%M", time.localtime(verdict.stat().st_mtime)).lstrip("0")
-    first = "".join(_findings(verdict)[:1])
+    found = _findings(verdict)
+    shown = found[:1] + [line for line in found[1:] if line.startswith(("VALID", "INVALID"))]
     link = f'<a href="#{escape(name)}">{escape(title)}</a>'
-    return f"<tr><td>{link}</td><td>{when}</td><td>{escape(first)}</td></tr>\n"
+    return f"<tr><td>{link}</td><td>{when}</td><td>{'<br>'.join(map(escape, shown))}</td></tr>\n"
 
 
 def _prefix_anchors(body: str, name: str) -> str:

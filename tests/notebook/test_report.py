@@ -60,8 +60,8 @@ def names(page: str) -> list[str]:
 
 
 def test_the_index_has_title_date_and_verdict(tmp_path: Path) -> None:
-    """The index links to each notebook's section, with the time of its run and the first line of its verdict."""
-    leave(tmp_path / "benchmark", "benchmark", "# How many rows & when?", "5,000 <rows>.\nVALID")
+    """The index links to each notebook's section, with the time of its run, its answer, and whether the runs are valid."""
+    leave(tmp_path / "benchmark", "benchmark", "# How many rows & when?", "5,000 <rows>.\nINVALID: it drifts.\nMore.")
     leave(tmp_path / "scale", "scaling", "# Do servers pay?", "We see that:\n- It is so.\n- More.", at=NOON + 3600)
     written = bind(tmp_path)
 
@@ -70,7 +70,7 @@ def test_the_index_has_title_date_and_verdict(tmp_path: Path) -> None:
     found = links(page)
     assert (found["#benchmark"], found["#scaling"]) == ("How many rows & when?", "Do servers pay?")
     assert {"benchmark", "scaling"} <= set(names(page))
-    assert "<td>3 November 2026, 12:05</td><td>5,000 &lt;rows&gt;.</td>" in page
+    assert "<td>3 November 2026, 12:05</td><td>5,000 &lt;rows&gt;.<br>INVALID: it drifts.</td>" in page
     assert "<td>3 November 2026, 13:05</td><td>It is so.</td>" in page
     assert "More." not in page
 
