@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ruo.client.event_loop import LoopThread
-from ruo.client.options import ScoreOptions
+from ruo.client.options import ScoreKeywords, read_options
 from ruo.client.records import ModelInfo
 from ruo.client.scoring import score_csv
 from ruo.client.send import Client
+from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, ScoringError, TableError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Scorer:
             )
 
 
-def scorer(url: str | Sequence[str], *, keep: Sequence[str] | None = None, **options: Any) -> Scorer:
+def scorer(url: ServerAddress, *, keep: Sequence[str] | None = None, **options: Any) -> Scorer:
     """Make a function that adds predictions to a batch of rows, for an engine to call on each of its workers.
 
     The model's version and file are asked for once, here; a batch that another one answers is an error, wherever it is
@@ -80,7 +81,7 @@ def scorer(url: str | Sequence[str], *, keep: Sequence[str] | None = None, **opt
 
     Parameters
     ----------
-    url : str or sequence of str
+    url : str, sequence of str, or deployment
         As in `score_csv`; an address that the engine's workers can reach.
     keep : sequence of str, optional
         Columns that come along and are not sent, such as an id; by default all columns come along.
@@ -108,7 +109,7 @@ def scorer(url: str | Sequence[str], *, keep: Sequence[str] | None = None, **opt
     refused = [name for name in _OF_A_WHOLE_TABLE if name in options]
     if refused:
         raise ArgumentError(f"{refused[0]}= is for a whole table, and a scorer gets batches; leave it out.")
-    client = Client(url, ScoreOptions(keep=keep or (), **options))
+    client = Client(url, read_options(ScoreKeywords, {**options, "keep": keep or ()}))
 
     async def learn_model() -> ModelInfo:
         async with client.http, client.servers:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ruo.arguments import typed
 from ruo.errors import ArgumentError, MissingPackageError, needs
 
 _UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
@@ -72,6 +73,7 @@ class Runs:
         return unit, lambda seconds: f"{seconds * factor:.{max(0, 2 - digits)}f}"
 
 
+@typed
 def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Runs:
     """Call a function `warmup` + `runs` times and keep how long each call took.
 

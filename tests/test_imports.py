@@ -19,7 +19,7 @@ SERVER = ["flask", "gunicorn", "keras", "tensorflow", "openvino", "prometheus_cl
 # A room is a folder or a file of its own; it imports rooms of the lines above it.
 LAYERS = """
     errors
-    wire stats machine
+    wire stats machine arguments
     answer timing provenance deploy
     model tables
     client

@@ -262,11 +262,11 @@ class _Socket(socket.socket):
             return sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
-def _require_header(name: object, value: object) -> None:
+def _require_header(name: str, value: str) -> None:
     """The messages leave the value out, which may be a secret."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise ArgumentError(f"headers: {name!r:.60} is not a name that an HTTP header can have; correct it.")
-    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+    if not _VALUE.fullmatch(value):
         raise ArgumentError(f"headers: the value of {name} must be text that an HTTP header can carry; correct it.")
     if name.lower() in _OWN_HEADERS:
         raise ArgumentError(f"headers: {name} is set for each request by itself; leave it out.")

@@ -6,10 +6,11 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args
+from difflib import get_close_matches
+from numbers import Integral
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-import numpy as np
-
+from ruo.arguments import require_types
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
 from ruo.tables.options import TableKeywords, TableOptions
@@ -108,17 +109,14 @@ class RunOptions:
     argmax: bool = False
 
     def __post_init__(self) -> None:
-        _require_known("wire", self.wire, WireName)
-        _require_known("errors", self.errors, OnError)
-        _require_whole("chunk_size", self.chunk_size, 1, ("auto", None), ', "auto", or None for the whole table')
-        _require_whole("concurrency", self.concurrency, 1, ("auto",), ', "auto"')
-        _require_whole("retries", self.retries, 0)
+        require_types(vars(self), get_type_hints(RunOptions))
+        for name, least in (("chunk_size", 1), ("concurrency", 1), ("retries", 0)):
+            if isinstance(value := getattr(self, name), Integral) and value < least:
+                raise ArgumentError(f"{name}={value} must be at least {least}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
         if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
             raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
-        if isinstance(self.prediction_names, str):
-            raise ArgumentError(f"prediction_names={self.prediction_names!r} must be a list of names.")
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,7 @@ class ServerOptions:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        if self.datatype is not None:
-            _require_known("datatype", self.datatype, Datatype)
+        require_types(vars(self), get_type_hints(ServerOptions))
 
 
 GROUPS = {"table": TableOptions, "run": RunOptions, "server": ServerOptions}
@@ -171,6 +168,17 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
         return TableOptions(**{option.name: getattr(self, option.name) for option in fields(TableOptions)})
 
 
+def read_options(keywords: type, given: Mapping[str, Any], **fixed: Any) -> ScoreOptions:
+    """The options that a caller gave, of those in `keywords`, and those that are `fixed`."""
+    known = [name for name in ScoreOptions.__dataclass_fields__ if name in keywords.__annotations__]
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"; is {close[0]!r} meant?" if close else f". It has: {', '.join(known)}."
+            raise TypeError(f"{name!r} is no keyword of this function{hint}")
+    return ScoreOptions(**given, **fixed)
+
+
 def entries(group: type) -> dict[str, str]:
     """The entry of each option in the docstring of its dataclass."""
     text = (inspect.getdoc(group) or "").partition("----------\n")[2]
@@ -188,15 +196,3 @@ def takes_options(function: F) -> F:
     function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
     function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
     return function
-
-
-def _require_known(name: str, value: object, literal: Any) -> None:
-    *most, last = get_args(literal)
-    if value not in (*most, last):
-        raise ArgumentError(f"{name}={value!r} is not known; use {', '.join(map(repr, most))} or {last!r}.")
-
-
-def _require_whole(name: str, value: object, least: int, words: tuple[str | None, ...] = (), also: str = "") -> None:
-    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-    if not is_whole and value not in words:
-        raise ArgumentError(f"{name}={value!r} must be a whole number from {least} up{also}.")

@@ -7,7 +7,7 @@ receiving overlap, with no more than a few chunks in memory.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,7 +18,15 @@ from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Tally
 from ruo.client.event_loop import LoopLag, LoopThread
 from ruo.client.layout import Layout, require_writable, whole_file
-from ruo.client.options import BlockKeywords, FileKeywords, FilePath, ScoreKeywords, ScoreOptions, takes_options
+from ruo.client.options import (
+    BlockKeywords,
+    FileKeywords,
+    FilePath,
+    ScoreKeywords,
+    ScoreOptions,
+    read_options,
+    takes_options,
+)
 from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
@@ -26,12 +34,13 @@ from ruo.client.records import Answer
 from ruo.client.scores import Choices, ScoredBlock, Scores
 from ruo.client.send import Client
 from ruo.client.writer import ScoredFile, Writer
+from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
 from ruo.tables import ModelInput, Source, TableOptions, open_table
 
 
 @takes_options
-def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
+def score_csv(source: Source, url: ServerAddress, **options: Unpack[ScoreKeywords]) -> Scores:
     """Score every row of a table with the model on a server; the predictions come back in row order.
 
     Works in a script, in a notebook and in a thread; Ctrl-C stops it cleanly.
@@ -40,9 +49,10 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     ----------
     source : path, DataFrame, LazyFrame, Arrow table, array, or iterable of frames
         A CSV or Parquet file, compressed or not; a folder or list of such; a table in memory; or `ruo.table(...)`.
-    url : str or sequence of str
+    url : str, sequence of str, or deployment
         http://host:8000, a model's address http://host/v2/models/NAME or .../NAME/versions/VERSION (/v1/models/... speaks
-        V1, with /labels/LABEL as well), unix:///run/ruo.sock, or several servers with the same model.
+        V1, with /labels/LABEL as well), unix:///run/ruo.sock, or several servers with the same model. What `local_server`
+        gives, and a `KubernetesDeployment`, are taken as well.
     **options
 
     Raises
@@ -61,7 +71,7 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
     >>> scores = score_csv("testset.csv", "http://localhost:8000")
     >>> scores.predictions.argmax(axis=1)
     """
-    run = _Run(source, url, ScoreOptions(**options))
+    run = _Run(source, url, read_options(ScoreKeywords, options))
     with LoopThread() as loop:
         scores = loop.run(run.score())
     run.warn_of_labels()
@@ -69,28 +79,28 @@ def score_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreK
 
 
 @takes_options
-async def ascore_csv(source: Source, url: str | Sequence[str], **options: Unpack[ScoreKeywords]) -> Scores:
+async def ascore_csv(source: Source, url: ServerAddress, **options: Unpack[ScoreKeywords]) -> Scores:
     """`score_csv` for use with `await`: the same result, without blocking the running loop.
 
     Parameters
     ----------
     source : path, DataFrame, LazyFrame, Arrow table, array, or iterable of frames
         As in `score_csv`.
-    url : str or sequence of str
+    url : str, sequence of str, or deployment
     **options
 
     Examples
     --------
     >>> scores = await ascore_csv("testset.csv", "http://localhost:8000")
     """
-    run = await asyncio.to_thread(_Run, source, url, ScoreOptions(**options))
+    run = await asyncio.to_thread(_Run, source, url, read_options(ScoreKeywords, options))
     scores = await run.score()
     run.warn_of_labels()
     return scores
 
 
 @takes_options
-def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
+def iter_scores(source: Source, url: ServerAddress, **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
     """Score a table of any length block by block, in row order and in bounded memory.
 
     A slow consumer slows the reading. Raises what `score_csv` raises.
@@ -99,7 +109,7 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     ----------
     source : path, DataFrame, LazyFrame, Arrow table, array, or iterable of frames
         As in `score_csv`.
-    url : str or sequence of str
+    url : str, sequence of str, or deployment
     **options
 
     Examples
@@ -107,13 +117,11 @@ def iter_scores(source: Source, url: str | Sequence[str], **options: Unpack[Bloc
     >>> for block in iter_scores("testset.csv", "http://localhost:8000"):
     ...     print(block.start, block.predictions.shape)
     """
-    return _Run(source, url, ScoreOptions(pipelined=True, errors="raise", **options)).blocks()
+    return _Run(source, url, read_options(BlockKeywords, options, pipelined=True, errors="raise")).blocks()
 
 
 @takes_options
-def score_to_file(
-    source: Source, url: str | Sequence[str], path: FilePath, **options: Unpack[FileKeywords]
-) -> ScoredFile:
+def score_to_file(source: Source, url: ServerAddress, path: FilePath, **options: Unpack[FileKeywords]) -> ScoredFile:
     """Score a table of any length and write its predictions while they come, in bounded memory.
 
     The file has a row for each row of the table: the kept columns, then the predictions, then the label, or the text of
@@ -124,7 +132,7 @@ def score_to_file(
     ----------
     source : path, DataFrame, LazyFrame, Arrow table, array, or iterable of frames
         As in `score_csv`.
-    url : str or sequence of str
+    url : str, sequence of str, or deployment
     path : path
         The file to write, a .csv or .parquet, which is replaced if it exists. A `shard` is written as .parquet.
     **options
@@ -139,7 +147,7 @@ def score_to_file(
     >>> written = score_to_file("flows.csv", "http://localhost:8000", "scored.parquet", keep=["Flow ID"])
     >>> written.rows, written.failures
     """
-    file, given = Path(path), ScoreOptions(**options)
+    file, given = Path(path), read_options(FileKeywords, options)
     others = [("the table itself", getattr(source, "source", source)), ("the checkpoint itself", given.checkpoint)]
     require_writable(file, others)
     if given.shard and file.suffix == ".csv":
@@ -152,7 +160,7 @@ def score_to_file(
 class _Run:
     """One table, the servers that score it, and how; for one call of `score`, `write` or `blocks`."""
 
-    def __init__(self, source: Source, url: str | Sequence[str], options: ScoreOptions) -> None:
+    def __init__(self, source: Source, url: ServerAddress, options: ScoreOptions) -> None:
         self._began = time.perf_counter()
         self._unclear_label: int | None = None
         self._key: asyncio.Task[dict[str, Any]] | None = None
@@ -216,7 +224,7 @@ class _Run:
         """Every row once, checked and counted; where an error ends the run, its answer comes first."""
         options, client, table = self._options, self._client, self._table
         bar = Progress(options.progress, table.expected_rows)
-        stored = Checkpoint(options.checkpoint) if options.checkpoint else nullcontext()
+        stored = nullcontext() if options.checkpoint is None else Checkpoint(options.checkpoint)
         async with bar, LoopLag() as self._lag, stored as checkpoint, client.http, client.servers:
             stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
             model = self._tally.model = await client.learn_model(stored_version, table.inputs or ())

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, TensorInfo, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
 from ruo.client.servers import Server, Servers, model_address
+from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, ScoringError, printable
 from ruo.tables import Block, Table
 from ruo.wire import ONLY, WIRES, InferRequest, WireError
@@ -35,7 +36,7 @@ _processes: set[int] = set()  # that have scored, of which a forked process inhe
 class Client:
     """Sends chunks to one or several servers that hold the same model, while `http` and `servers` are open."""
 
-    def __init__(self, urls: str | Sequence[str], options: ScoreOptions) -> None:
+    def __init__(self, urls: ServerAddress, options: ScoreOptions) -> None:
         _processes.add(os.getpid())
         if len(_processes) > 1:
             raise ScoringError(

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Self
+from typing import Any, Self
 
 from yarl import URL
 
+from ruo.arguments import require_types
 from ruo.client.http import Endpoint, proxy_of
 from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentError, back_off
+from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, printable
 
 _LOOK_UP_S = 2.0
@@ -143,10 +145,12 @@ class Servers:
         self._changed.set()
 
 
-def model_address(urls: str | Sequence[str]) -> tuple[list[str], str, str, str, str]:
+def model_address(servers: ServerAddress) -> tuple[list[str], str, str, str, str]:
     """The servers' own addresses, and the protocol, model, version and label that the addresses name, or "" for each."""
+    urls: Any = getattr(servers, "urls", servers)
+    require_types({"url": urls}, {"url": str | Sequence[str]})
     urls = [urls] if isinstance(urls, str) else urls
-    if not urls:
+    if not len(urls):
         raise ArgumentError("No server is given; pass an address such as http://localhost:8000.")
     bases, *named = (list(dict.fromkeys(filter(None, parts))) for parts in zip(*map(_parts, urls), strict=True))
     for what, values in zip(("protocols", "models", "versions", "labels"), named, strict=True):

@@ -19,7 +19,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TextIO
 
-from ruo.errors import DeploymentError, MissingPackageError
+from ruo.arguments import typed
+from ruo.errors import ArgumentError, DeploymentError, MissingPackageError
 from ruo.machine import cpu_limit
 
 # A proxy of the environment must not be asked for an address of this machine.
@@ -170,6 +171,7 @@ class LocalServer:
         return int(health.get("workers", 0))
 
 
+@typed
 @contextmanager
 def local_server(
     model: str | os.PathLike[str],
@@ -204,6 +206,8 @@ def local_server(
     >>> with local_server("mlp.keras", settings={"KERAS_BACKEND": "openvino"}) as server:
     ...     scores = score_csv("testset.csv", server.url)
     """
+    if workers is not None and workers < 1:
+        raise ArgumentError(f"workers={workers} must be at least 1.")
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
         given = {"RUO_TRUST_MODEL": 1, **(settings or {})}
         with serve_on(listener, Path(model), workers, cores, timeout_s, given) as server:

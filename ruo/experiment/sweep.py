@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ruo.arguments import typed
 from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
-from ruo.deploy import Deployment, LocalServer
+from ruo.deploy import LocalServer, ServerAddress
 from ruo.errors import ArgumentError, DeploymentError, RuoError
 from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_combinations, carry_out, max_difference
 from ruo.experiment.results import Sweep, read_sweep
@@ -23,12 +24,12 @@ from ruo.tables import Source, TableOptions, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
 Job = Callable[[], tuple[dict[str, Any], Predictions]]  # scores the table: what it measured, or an `error`, and answers
-Servers = Sequence[str] | Deployment  # an address, addresses or a deployment
 
 
+@typed
 def sweep(
     source: Source,
-    url: Servers | Mapping[str, Servers],  # a mapping by the names of models makes the model a factor
+    url: ServerAddress | Mapping[str, ServerAddress],  # a mapping by the names of models makes the model a factor
     *,
     chunk_sizes: Sequence[int | None],  # rows per request, below those of the table; None: the whole table in one
     runs: int = 5,  # measured blocks
@@ -51,7 +52,7 @@ def sweep(
 
     Most arguments are those of `ruo.score_csv`, of which some may be several values to measure; no request is repeated.
     """
-    by_name: Mapping[Any, Servers] = url if isinstance(url, Mapping) else {None: url}
+    by_name: Mapping[Any, ServerAddress] = url if isinstance(url, Mapping) else {None: url}
     servers = {name: [value] if isinstance(value, str) else value for name, value in by_name.items()}
     wires = [wire] if isinstance(wire, str) else list(wire)
     options = {"wire": next(iter(wires), None), "label_prefix": label_prefix, "timeout": timeout, "token": token}
@@ -89,8 +90,8 @@ def _model_facts(model: ModelPath | Mapping[str, ModelPath] | None) -> dict[str,
 def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int | None], list[str]]:
     """The sizes that are smaller than the table, and a sentence on each that is not."""
     for size in chunk_sizes:
-        if size is not None and (isinstance(size, bool) or size != int(size) or size < 1):
-            raise ArgumentError(f"chunk_sizes: {size!r} must be a whole number from 1 up, or None for the whole set.")
+        if size is not None and size < 1:
+            raise ArgumentError(f"chunk_sizes: {size!r} must be at least 1, or None for the whole set.")
     sizes = [size if size is None else int(size) for size in chunk_sizes if size is None or size < rows]
     left_out = [size for size in chunk_sizes if size not in sizes]
     if left_out and not sizes:
@@ -103,7 +104,7 @@ class _TableMeasurement(Measurement):
     """Scores a table and compares the predictions with those of the first run, or of an extra run on resuming."""
 
     def __init__(
-        self, source: Source, servers: Mapping[Any, Servers], options: dict[str, Any], others: Mapping[str, Job]
+        self, source: Source, servers: Mapping[Any, ServerAddress], options: dict[str, Any], others: Mapping[str, Job]
     ) -> None:
         self._source = source
         self._servers = servers

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ruo.answer import Answer
+from ruo.arguments import typed
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Evaluation, Share, judge, percent, verdict_text, wilson_interval
@@ -142,6 +143,7 @@ class Trained:
 
 
 @needs("server,notebooks")
+@typed
 def train(
     source: Source,
     *,
@@ -162,7 +164,7 @@ def train(
         *(("units", size) for size in units),
     ]
     for name, number, least in [*((name, number, 1) for name, number in at_least_one), ("seed", seed, 0)]:
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+        if number is not None and number < least:
             raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
     sample = _read(table, max_rows, seed)

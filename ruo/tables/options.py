@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack, get_type_hints
 
+from ruo.arguments import require_types
 from ruo.errors import ArgumentError
+
+# what may be given in place of names: pandas numbers columns without any
+_NAMES = Sequence[str | int]
+_AS_GIVEN = {"columns": _NAMES | None, "drop": _NAMES, "keep": _NAMES, "label": str | int | None}
+_AS_GIVEN |= {"inputs": Mapping[str, _NAMES] | None}
 
 
 class TableKeywords(TypedDict, total=False):
@@ -69,6 +75,7 @@ class TableOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
+        require_types(vars(self), get_type_hints(TableOptions) | _AS_GIVEN)
         if self.inputs is not None:
             object.__setattr__(self, "inputs", {name: _stripped("inputs", of) for name, of in self.inputs.items()})
             if self.columns is not None:
@@ -91,8 +98,6 @@ class TableOptions:
 
 
 def _stripped(option: str, texts: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(texts, str):
-        raise ArgumentError(f'{option}="{texts}" must be a list; write ["{texts}"].')
     stripped = tuple(str(text).strip() for text in texts)
     if repeated := [text for text, count in Counter(stripped).items() if count > 1]:
         raise ArgumentError(f"{option} has {repeated[0]!r} twice; name it once.")

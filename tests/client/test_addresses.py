@@ -90,7 +90,6 @@ def test_headers_go_with_every_request_and_are_never_shown(
     [
         ({"X-Key": "s3cret\r\nX: y"}, "the value of X-Key must be text that an HTTP header can carry"),
         ({"X-Key": "s3crét"}, "the value of X-Key"),
-        ({"X-Key": 7}, "the value of X-Key"),
         ({"X: y\r\nX-Key": "s3cret"}, "is not a name that an HTTP header can have"),
         ({"": "s3cret"}, "is not a name"),
         ({"content-length": "0"}, "content-length is set for each request by itself"),

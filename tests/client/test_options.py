@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,11 +56,17 @@ def test_type_checkers_see_the_same_keywords() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "keyword"), [(score_csv, "chunksize"), (iter_scores, "chunksize"), (iter_scores, "errors")]
+    ("function", "keyword", "hint"),
+    [
+        (score_csv, "chunksize", "; is 'chunk_size' meant?"),
+        (score_csv, "unheard_of", ". It has: columns, drop,"),
+        *((iter_scores, keyword, "") for keyword in sorted(NOT_IN_BLOCKS)),
+        (partial(score_to_file, path="scored.csv"), "pipelined", ". It has:"),
+    ],
 )
-def test_an_unknown_keyword_is_a_type_error(function: Callable[..., Any], keyword: str) -> None:
+def test_an_unknown_keyword_is_a_type_error(function: Callable[..., Any], keyword: str, hint: str) -> None:
     """A keyword that is misspelt, or that the function does not take, is refused by its name."""
-    with pytest.raises(TypeError, match=keyword):
+    with pytest.raises(TypeError, match=f"^'{keyword}' is no keyword of this function{re.escape(hint)}"):
         function("table.csv", "http://127.0.0.1:9", **{keyword: "raise"})
 
 

@@ -359,6 +359,7 @@ def test_it_works_in_threads(demo_scores: Scoring) -> None:
 def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> None:
     """The address of a model works as a server's does; another model's is refused with its name."""
     model = score_csv(demo.testset, f"{server.url}/v2/models/model").model
+    assert score_csv(demo.testset, server).model == model
     assert (model.name, model.platform) == ("model", "openvino_keras")
     with pytest.raises(ScoringError, match='404: There is no model "other" here'):
         score_csv(demo.testset, f"{server.url}/v2/models/other")
@@ -373,16 +374,26 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"chunk_size": 0}, 'chunk_size=0 must be a whole number from 1 up, "auto", or None'),
-        ({"chunk_size": 2.5}, "chunk_size=2.5 must be"),
+        ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
+        ({"chunk_size": 2.5}, "chunk_size=2.5 must be a whole number, 'auto' or None."),
         ({"chunk_size": True}, "chunk_size=True must be"),
-        ({"concurrency": 0}, 'concurrency=0 must be a whole number from 1 up, "auto"'),
+        ({"concurrency": 0}, "concurrency=0 must be at least 1"),
         ({"retries": -1}, "retries=-1 must be"),
         ({"timeout": 0}, "timeout=0 is not"),
-        ({"wire": "v3"}, "wire='v3' is not known; use 'v2', 'v2-json', 'v1' or 'paper'."),
-        ({"errors": "ignore"}, "errors='ignore' is not known"),
+        ({"wire": "v3"}, "wire='v3' must be 'v2', 'v2-json', 'v1' or 'paper'."),
+        ({"errors": "ignore"}, "errors='ignore' must be 'raise' or 'collect'"),
         ({"url": "localhost:8000"}, "is not the address of a server; write it as http://host:8000"),
+        ({"timeout": "60"}, "timeout='60' must be a number."),
+        ({"argmax": "no"}, "argmax='no' must be True or False."),
+        ({"shard": (1, 2, 3)}, "shard=(1, 2, 3) must be (a whole number, a whole number) or None."),
+        ({"checkpoint": 5}, "checkpoint=5 must be a string, a path or None."),
+        ({"columns": {"a", "b"}}, "must be a list of strings or whole numbers, or None."),
+        ({"inputs": ["a"]}, "inputs=['a'] must be a mapping of strings to lists of strings or whole numbers, or None."),
+        ({"headers": {"X-Key": 7}}, "headers must be a mapping of strings to strings or None."),
+        ({"token": b"secret"}, "token must be a string or None."),
         ({"url": []}, "No server is given"),
+        ({"url": 5}, "url=5 must be a string or a list of strings."),
+        ({"url": [None]}, "url=[None] must be a string or a list of strings."),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_sent(

@@ -290,7 +290,7 @@ def test_no_server_raises_at_once(tmp_path: Path, scripted: Callable, answers: C
 
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
-    [([0], "must be a whole number"), ([2.5], "must be a whole number"), ([5000], "smaller than the table"), ([], "no level")],
+    [([0], "0 must be at least 1"), ([2.5], "must be a list of whole numbers or None"), ([5000], "smaller than the table"), ([], "no level")],
 )  # fmt: skip
 def test_sizes_that_cannot_be(arguments: dict, tmp_path: Path, sizes: list, sentence: str) -> None:
     """Sizes that are no number of rows, or all too large, are refused before anything is measured."""

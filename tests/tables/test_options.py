@@ -91,7 +91,11 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"label": "Label"}, TableError, "no column 'Label', which label names"),
         ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
         ({"drop": ["Id", "Bytes"]}, TableError, "has no feature columns"),
-        ({"columns": "Id"}, ArgumentError, 'columns="Id" must be a list; write ["Id"]'),
+        (
+            {"columns": "Id"},
+            ArgumentError,
+            "columns='Id' must be a list of strings or whole numbers, or None; write ['Id'].",
+        ),
         ({"columns": []}, ArgumentError, "columns=[] names no features"),
         ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
         ({"columns": ["Id", "Id"]}, ArgumentError, "columns has 'Id' twice"),
@@ -99,7 +103,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"separator": ";;"}, ArgumentError, "separator=';;' must be one ASCII character"),
         ({"encoding": "latin-99"}, ArgumentError, "encoding='latin-99' is not known"),
         ({"encoding": "hex"}, ArgumentError, "encoding='hex' is not known"),
-        ({"null_values": "NA"}, ArgumentError, 'null_values="NA" must be a list'),
+        ({"null_values": "NA"}, ArgumentError, "null_values='NA' must be a list of strings; write ['NA']."),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: Any, error: type, sentence: str) -> None:

@@ -1,0 +1,103 @@
+"""Arguments have the types of their annotations; any other is an ArgumentError that says which.
+
+Otherwise ``argmax="no"`` would count as true, and the columns in a set would come in any order.
+"""
+
+import contextlib
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from ruo.errors import ArgumentError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", os.PathLike: "a path"}
+_WORDS |= {bool: "True or False", NoneType: "None", Callable: "a function"}
+_SECRETS = ("token", "headers")
+
+
+def typed(function: Callable[P, T]) -> Callable[P, T]:
+    """Check the arguments of every call of a function; annotations that are text count for readers only."""
+    signature = inspect.signature(function)
+    hints = {name: one.annotation for name, one in signature.parameters.items() if not isinstance(one.annotation, str)}
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        with contextlib.suppress(TypeError):  # of a wrong number, for which Python's own error is better
+            require_types(signature.bind(*args, **kwargs).arguments, hints)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def require_types(given: Mapping[str, object], hints: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for the first value that its annotation does not allow."""
+    for name, value in given.items():
+        if name in hints and not _fits(value, hints[name]):
+            cure = f"; write [{value!r}]" if isinstance(value, str) and _fits([value], hints[name]) else ""
+            shown = name if name in _SECRETS else f"{name}={value!r:.60}"
+            raise ArgumentError(f"{shown} must be {_in_words(hints[name])}{cure}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    if kind not in _CHECKS:
+        return isinstance(value, kind)
+    return _CHECKS[kind](value, *get_args(hint))
+
+
+def _is_any(value: Any, *hints: Any) -> bool:
+    return any(_fits(value, hint) for hint in hints)
+
+
+def _is_list(value: Any, of: Any) -> bool:
+    """Whether it is a list, or what pandas and numpy have in its place."""
+    has_order = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping, Set))
+    return has_order and all(_fits(one, of) for one in value)
+
+
+_CHECKS: dict[Any, Callable[..., bool]] = {
+    Any: lambda _: True,
+    bool: lambda value: type(value).__name__ in ("bool", "bool_"),  # or numpy's
+    int: lambda value: isinstance(value, Integral) and not isinstance(value, bool),
+    float: lambda value: isinstance(value, Real) and not isinstance(value, bool),
+    Union: _is_any,
+    UnionType: _is_any,
+    Literal: lambda value, *known: any(isinstance(value, type(one)) and value == one for one in known),
+    Sequence: _is_list,
+    tuple: lambda value, *of: _is_list(value, Any) and len(value) == len(of) and all(map(_fits, value, of)),
+    Mapping: lambda value, key, of: (
+        isinstance(value, Mapping) and _is_list([*value], key) and _is_list([*value.values()], of)
+    ),
+}
+
+
+def _in_words(hint: Any) -> str:
+    kind, args = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return _joined(map(repr, args))
+    if kind not in (Union, UnionType, tuple, Sequence, Mapping):
+        return _WORDS.get(kind, f"a {kind.__name__}")
+    words = [_in_words(one) for one in args]
+    if kind in (Union, UnionType):
+        return _joined(words)
+    if kind is tuple:
+        return f"({', '.join(words)})"
+    return ("a list of " if kind is Sequence else "a mapping of ") + " to ".join(map(_plural, words))
+
+
+def _plural(words: str) -> str:
+    return re.sub(r"\ba ((?:whole )?\w+)", r"\1s", words)
+
+
+def _joined(words: Iterable[str]) -> str:
+    *most, last = words
+    comma = "," if any(" or " in one for one in most) else ""
+    return f"{', '.join(most)}{comma} or {last}" if most else last
