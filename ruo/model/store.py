@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ruo.arguments import typed
 from ruo.errors import ModelError
 from ruo.model.formats import SUFFIXES, is_model_folder, refuse_foreign
 from ruo.provenance import fingerprint
@@ -22,7 +21,6 @@ from ruo.provenance import fingerprint
 MANIFEST = "MANIFEST.json"
 
 
-@typed
 def publish(model: Any, store: str | os.PathLike[str], check: bool = True) -> str:
     """Add a model to a store as its newest version and return the version's number, "1" for the first.
 
