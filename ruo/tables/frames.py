@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import sys
@@ -59,8 +60,10 @@ class FrameTable(Table):
         for row, cell in enumerate(column if is_text else ()):
             if cell is not None and not is_number(cell.strip()):
                 raise CellError(row, column.name, cell, NO_NUMBER)
-        message = f'{self.name}, column "{column.name}" has the type {column.dtype}; convert it to numbers'
-        raise TableError(f"{message}, or leave the column out.", column=column.name)
+        what = f"has the type {column.dtype}; convert it to numbers"
+        if is_text:  # or what was no number for pandas
+            what = f'holds numbers as text; convert it, as in astype({{"{column.name}": float}})'
+        raise TableError(f'{self.name}, column "{column.name}" {what}, or leave the column out.', column=column.name)
 
 
 class LazyTable(FrameTable):
@@ -177,7 +180,8 @@ def as_frame(source: Any) -> pl.DataFrame | None:
         _require_matrix(source)
         return pl.DataFrame(dict(zip(counted(source.shape[1]), source.T, strict=True)))
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
-        return pl.DataFrame(source)
+        with contextlib.suppress(pl.exceptions.SchemaError):  # a single column
+            return pl.DataFrame(source)
     return None
 
 
@@ -199,8 +203,8 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
     columns: dict[str, Any] = {}
     names = clean_names("the DataFrame", map(_text, frame.columns))
     for name, (_, column) in zip(names, frame.items(), strict=True):
-        dtype: Any = column.dtype
-        is_numeric, is_numpy = getattr(dtype, "kind", "O") in "biuf", isinstance(dtype, np.dtype)
+        dtype: Any = getattr(column.dtype, "subtype", column.dtype)  # of a sparse column
+        is_numeric, is_numpy = getattr(column.dtype, "kind", "O") in "biuf", isinstance(dtype, np.dtype)
         if is_numeric and is_numpy and dtype.itemsize <= 8:  # polars has no longdouble
             columns[name] = column.to_numpy()
         elif is_numeric and hasattr(dtype, "numpy_dtype"):  # pandas' nullable numbers

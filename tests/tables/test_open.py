@@ -85,6 +85,7 @@ def test_ten_thousand_columns_open_at_once(tmp_path: Path, form: str) -> None:
         ("nothing.csv", "does not exist"),
         (".", "is a folder without files"),
         ([[1, 2]], "A list is not a table"),
+        (pd.Series([1.0]), "A Series is not a table; pass a path, a DataFrame"),
         (pd.DataFrame({"a": []}), "has no rows"),
         (pl.DataFrame({"a": []}, schema={"a": pl.Float64}), "has no rows"),
     ],
