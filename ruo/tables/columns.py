@@ -1,5 +1,6 @@
 """Which columns are features, labels and kept, as the options say and as the model wants them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -7,6 +8,8 @@ from typing import NamedTuple
 
 from ruo.errors import ArgumentError, TableError, warn
 from ruo.tables.options import TableOptions
+
+_NAMELESS = re.compile(r"(Unnamed: \d+)?")  # as in a file, and as pandas reads it
 
 
 class ModelInput(NamedTuple):
@@ -71,6 +74,9 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
             f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels "
             f"(their names start with {prefix!r}); pass other options, such as another label_prefix."
         )
+    if nameless := [name for name in wanted if _NAMELESS.fullmatch(name) and name not in features]:
+        message = f"{where} has a column without a name, such as an index that pandas wrote"
+        raise TableError(f"{message}; leave it out with {_drop(nameless)}, or name it.", column=nameless[0])
     are_ordered = inputs is not None or options.columns is not None
     return Columns(wanted, labels, list(options.keep), inputs, are_ordered, names == counted(len(names)))
 

@@ -80,6 +80,10 @@ def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
     if not file.seekable():
         raise TableError(f"{name} is a zip file, which cannot be read from a pipe; unpack it first: unzip -p.")
     archive = zipfile.ZipFile(file)
+    if "[Content_Types].xml" in archive.namelist():
+        raise TableError(
+            f"{name} is an Excel workbook; pass pandas.read_excel(...) in place of the path, or save it as CSV."
+        )
     members = [member for member in archive.infolist() if not (member.is_dir() or "__MACOSX" in member.filename)]
     if len(members) != 1:
         names = ", ".join(member.filename for member in members[:5]) or "none"

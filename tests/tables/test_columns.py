@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -49,6 +50,24 @@ def test_a_wrong_order_or_name_is_an_error(options: dict[str, Any], says: str) -
     """An order that was asked for is not changed in silence, nor another column taken."""
     with pytest.raises(TableError, match=says):
         matched(FRAME, **options)
+
+
+@pytest.mark.parametrize("kind", ["file", "frame", "comma"])
+def test_an_index_is_no_feature(kind: str, tmp_path: Path) -> None:
+    """A column without a name is left out or taken by the user; where it counted, each feature would move by one."""
+    path = tmp_path / "indexed.csv"
+    pd.DataFrame({"b": [1, 2], "a": [3, 4]}).to_csv(path)
+    if kind == "comma":
+        path.write_text("b,a,\n1,3,\n2,4,\n")
+    source = pd.read_csv(path) if kind == "frame" else path
+    name = "Unnamed: 0" if kind == "frame" else ""
+
+    with pytest.raises(TableError, match=rf"without a name, .*; leave it out with drop=\['{name}'\], or name it"):
+        open_table(source)
+    assert matched(source, drop=[name]) == [[3, 1], [4, 2]]
+    assert open_table(table(source, columns=["a", name])).features == ["a", name]
+    assert open_table(table(source, inputs={"x": [name]})).features == [name]
+    assert open_table(table(source, keep=[name])).features == ["b", "a"]
 
 
 def test_columns_without_names_are_in_the_models_order(tmp_path: Path) -> None:

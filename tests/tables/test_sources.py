@@ -106,6 +106,7 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
+        (zipped(**{"[Content_Types].xml": b""}), "is an Excel workbook; pass pandas.read_excel"),
         (zipped(), "has 0 files, a zip file with one is needed (none)"),
         (zipped(a=CSV, b=CSV), "has 2 files, a zip file with one is needed (a, b)"),
         (zipped(a=CSV)[:40], "is damaged or cannot be read"),
@@ -113,7 +114,7 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
         (bz2.compress(CSV)[:-9], "is damaged or cannot be read"),
         (gzip.compress(parquet(FRAME)), "is not a text file"),
     ],
-    ids=["none", "two", "zip", "xz", "bz2", "parquet.gz"],
+    ids=["xlsx", "none", "two", "zip", "xz", "bz2", "parquet.gz"],
 )
 def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: bytes, sentence: str) -> None:
     """Cut short, of several files or of none: never a shorter table."""
