@@ -113,8 +113,8 @@ class _Files(Table):
             raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
         if not paths:
             raise TableError(f"{name} is a folder without files; pass the path of a table, or of a folder of tables.")
-        self.name, self.options, self._paths = name, options, paths
-        first, *others = tables = list(self._tables())
+        self.name, self.options = name, options
+        first, *others = self._tables = [_open_path(path, options, None) for path in paths]
         for other in others:
             if other.names != first.names:
                 names = {*other.names} ^ {*first.names} or {"their order"}
@@ -122,18 +122,15 @@ class _Files(Table):
                     f"{other.name} has other columns than {first.name} ({', '.join(sorted(names)[:5])}); give all files "
                     f"the same columns in the same order."
                 )
-        rows = [one.rows for one in tables if one.rows is not None]
-        self.rows = sum(rows) if len(rows) == len(tables) else None
+        rows = [one.rows for one in self._tables if one.rows is not None]
+        self.rows = sum(rows) if len(rows) == len(self._tables) else None
         self._set_columns(first.names, options)
 
-    def _tables(self) -> Iterator[Table]:
-        return (_open_path(path, self.options, None) for path in self._paths)
-
     def _fingerprint(self) -> str:
-        return hashlib.sha256("".join(one.fingerprint() for one in self._tables()).encode()).hexdigest()
+        return hashlib.sha256("".join(one.fingerprint() for one in self._tables).encode()).hexdigest()
 
     def _pieces(self, types: Types) -> Iterator[Block]:
-        for one in self._tables():
+        for one in self._tables:
             one.take(self.columns)
             yield from one.read(types)
 

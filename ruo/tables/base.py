@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,6 +98,7 @@ class Table:
     span: Span | None = None  # the part of the whole table that this is; None for all of it
     path: Path | None = None  # of the one file
     is_once = False  # the rows can be read once only
+    _opened: tuple[int, int, int] | None = None  # the state of the file when it was opened
     _read_rows = 0
     _is_read = False
     _is_stopped = False
@@ -165,6 +166,8 @@ class Table:
                 block = piece._replace(start=self._read_rows)
                 self._read_rows += block.rows
                 yield block
+        if (now := _state(self.path)) and now != self._opened:
+            raise TableError(f"{self.name} changed while it was read; use it once nothing writes to it any more.")
 
     def _read_labels(self, pieces: Iterator[Block]) -> Iterator[Block]:
         """Make class numbers of a single label column, or names if the first rows have names."""
@@ -195,7 +198,7 @@ class Table:
                     raise TableError(f"The column {column!r} goes to inputs of different datatypes; double the column.")
         return types
 
-    @contextmanager
+    @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:
         try:
             yield
@@ -235,7 +238,7 @@ class Table:
         return self.span
 
     def _set_columns(self, names: list[str], options: TableOptions) -> None:
-        self.names, self.options = names, options
+        self.names, self.options, self._opened = names, options, _state(self.path)
         self.take(choose(self.name, names, options))
 
 
@@ -256,6 +259,14 @@ def regroup(pieces: Iterator[Block], rows_at: Callable[[int], int | None]) -> It
             count += piece.rows
     if held:
         yield _join(held)
+
+
+def _state(path: Path | None) -> tuple[int, int, int] | None:
+    """What differs once a file was written to or replaced; None for a file that is gone, which can be read to its end."""
+    with contextlib.suppress(OSError):
+        found = path.stat() if path else None
+        return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+    return None
 
 
 def read_once(name: str) -> TableError:

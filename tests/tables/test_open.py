@@ -1,6 +1,8 @@
 """Any table to blocks of rows."""
 
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,50 @@ def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TableError, match=says):
         read_rows(source)
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def _append(path: Path) -> None:
+    """As a program does that still writes: the last line is not whole."""
+    state = path.stat()
+    with path.open("ab") as file:
+        file.write(b"1,2,3,4")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def _replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
+@pytest.mark.parametrize("change", [_touch, _append, _replace])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_file_that_changes_is_an_error(tmp_path: Path, form: str, change: Callable[[Path], None], when: str) -> None:
+    """Between the opening and the end of the reading; alone and as one of several files."""
+    for is_one in (True, False):
+        path = as_form(FRAME, form, tmp_path)
+        table = open_table(path if is_one else [path])
+        if when == "before":
+            change(path)
+        with pytest.raises(TableError, match="changed while it was read; use it once nothing|is damaged"):
+            for number, _ in enumerate(table.blocks(2)):
+                if when == "during" and not number:
+                    change(path)
+
+
+def test_a_file_may_be_deleted_while_it_is_read(tmp_path: Path) -> None:
+    """Its rows are there until it is closed."""
+    path = as_form(FRAME, "csv", tmp_path)
+    blocks = open_table(path).blocks(2)
+    rows = next(blocks).rows
+    path.unlink()
+    assert rows + sum(block.rows for block in blocks) == len(FRAME)
 
 
 # --- labels
