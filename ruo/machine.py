@@ -1,7 +1,8 @@
-"""CPUs, load and memory of this machine and its processes. What needs psutil imports it, since a server has none."""
+"""CPUs, load, memory and locks of this machine and its processes. What needs psutil imports it, since a server has none."""
 
 import atexit
 import ctypes
+import fcntl
 import math
 import os
 import re
@@ -74,6 +75,17 @@ def reset_peak_rss(process: Path = Path("/proc/self")) -> float:
         (process / "clear_refs").write_text("5")  # Linux, proc(5)
         return peak_rss_mb()
     return math.nan
+
+
+def lock(descriptor: int) -> bool:
+    """Whether nobody else has this open file or folder locked; then it is locked until it is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 @contextmanager

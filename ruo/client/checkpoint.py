@@ -14,7 +14,6 @@ import asyncio
 import bisect
 import contextlib
 import dataclasses
-import fcntl
 import math
 import mmap
 import os
@@ -32,6 +31,7 @@ import orjson
 from ruo.client.records import Answer, RequestRecord
 from ruo.client.scores import difference
 from ruo.errors import CheckpointError
+from ruo.machine import lock
 from ruo.wire.messages import Array
 
 _MAGIC = b"ruo checkpoint 2\n"
@@ -137,11 +137,10 @@ class Checkpoint:
     def _open(self) -> None:
         try:
             self._file = self._path.open("a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._error("is in use by another run; wait for its end, or name another file") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise self._error(f"cannot be opened ({getattr(error, 'strerror', error)}); name another file") from None
+        if not lock(self._file.fileno()):
+            raise self._error("is in use by another run; wait for its end, or name another file")
         if self._file.seek(0, os.SEEK_END):
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)

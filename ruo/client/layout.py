@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, OutputError
+from ruo.machine import lock
 from ruo.tables import NO_LABEL, Labels
 from ruo.wire.messages import Array
 
@@ -110,12 +111,17 @@ def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished, is_ours = path.with_name(path.name + ".unfinished"), False
     try:
-        yield unfinished
-        unfinished.replace(path)
+        with unfinished.open("ab") as file:
+            is_ours = lock(file.fileno())
+            if not is_ours:
+                raise OutputError(f"{path} is being written by another run; wait for its end, or name another file.")
+            yield unfinished
+            unfinished.replace(path)
     except BaseException as error:
-        unfinished.unlink(missing_ok=True)
+        if is_ours:
+            unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
             reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error

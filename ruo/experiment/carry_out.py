@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf, isfinite
@@ -20,7 +21,7 @@ import numpy as np
 
 from ruo.client.progress import is_interactive
 from ruo.errors import ArgumentError, ExperimentError
-from ruo.machine import wait_until_quiet
+from ruo.machine import lock, wait_until_quiet
 from ruo.provenance import Provenance
 
 # Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
@@ -135,31 +136,45 @@ def carry_out(
     Blocks are added until `enough`, at most as many as were planned. What is left of the patience is read from the
     runs on disk, so a sweep that was interrupted goes on as if it had not been.
     """
-    folder, planned = Path(results_dir), len(plan.trials())
-    lines = _resume(folder, provenance)
-    left = _left(plan, lines, patience_s, enough)
-    first = next(left, None)
-    if first is None:
-        return
-    from tqdm.auto import tqdm  # slow to import
+    folder = Path(results_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        lines = _resume(folder, provenance)
+        left = _left(plan, lines, patience_s, enough)
+        first = next(left, None)
+        if first is None:
+            return
+        from tqdm.auto import tqdm  # slow to import
 
-    hidden = not (is_interactive() if progress is None else progress)
-    with (
-        (folder / _RUNS).open("a", encoding="utf-8") as stream,
-        tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar,
-    ):
-        measurement.begin(resumed=bool(lines))
-        for trial in itertools.chain([first], left):
-            waited_s = sum(max(0.0, line["waited_s"] - 0.1) for line in lines)  # to look takes a tenth of a second
-            line = {**_run(measurement, trial, patience_s - waited_s), "provenance": provenance.digest}
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-            lines.append(line)
-            bar.total = max(planned, trial.run)
-            bar.update()
-            if log is not None:
-                log(f"{trial.run}/{bar.total}  {_in_words(trial, line)}")
+        planned, hidden = len(plan.trials()), not (is_interactive() if progress is None else progress)
+        with (
+            (folder / _RUNS).open("a", encoding="utf-8") as stream,
+            tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar,
+        ):
+            measurement.begin(resumed=bool(lines))
+            for trial in itertools.chain([first], left):
+                waited_s = sum(max(0.0, line["waited_s"] - 0.1) for line in lines)  # to look takes a tenth of a second
+                line = {**_run(measurement, trial, patience_s - waited_s), "provenance": provenance.digest}
+                stream.write(json.dumps(line, allow_nan=False) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+                lines.append(line)
+                bar.total = max(planned, trial.run)
+                bar.update()
+                if log is not None:
+                    log(f"{trial.run}/{bar.total}  {_in_words(trial, line)}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder for this experiment alone, so that no other one's runs get in between."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if not lock(descriptor):
+            raise ExperimentError(f"Another run writes to {folder} now; wait for its end, or use another results_dir.")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _left(
@@ -198,7 +213,6 @@ def _in_words(trial: Trial, line: dict[str, Any]) -> str:
 
 def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
     """The runs that are done; writes the provenance where there are none, and cuts off a broken last line."""
-    folder.mkdir(parents=True, exist_ok=True)
     lines, size = read_lines(folder)
     if not lines:
         draft = (folder / _PROVENANCE).with_suffix(".part")

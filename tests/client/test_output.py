@@ -100,6 +100,28 @@ def test_a_file_appears_when_it_is_whole(
     assert sorted(tmp_path.iterdir()) == sorted([path, table])
 
 
+@SUFFIXES
+def test_two_runs_do_not_write_one_file(
+    table: Path, scripted: Any, right_answer: Any, tmp_path: Path, suffix: str
+) -> None:
+    """The second is refused and leaves the first one's file alone, which becomes whole; later the name is free again."""
+    path, refused = tmp_path / f"p{suffix}", list[str]()
+    done = score_csv(table, scripted(lambda _, body, headers: right_answer(body, headers)).url, keep=["id"])
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+        if number == 5:
+            with pytest.raises(OutputError) as caught:
+                (done.to_csv if suffix == ".csv" else done.to_parquet)(path)
+            refused.append(str(caught.value))
+        return right_answer(body, headers)
+
+    score_to_file(table, scripted(script).url, path, keep=["id"], chunk_size=100, concurrency=1)
+    assert refused == [f"{path} is being written by another run; wait for its end, or name another file."]
+    assert read(path)["prediction_0"].to_list() == [i + 1.5 for i in range(1_000)]
+    (done.to_csv if suffix == ".csv" else done.to_parquet)(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, table])
+
+
 @pytest.mark.slow
 @SUFFIXES
 def test_a_killed_run_goes_on_to_the_same_bytes(table: Path, scripted: Any, tmp_path: Path, suffix: str) -> None:

@@ -126,6 +126,22 @@ def test_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
     assert recorder.calls == [*first, ("begin", True), ("prepare", 3), ("measure", 3), ("prepare", 4), ("measure", 4)]
 
 
+def test_two_experiments_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    """The second is refused before it touches anything; once the first is done or broken off, the folder is free."""
+    plan = plan_of({"size": [1]}, runs=2)
+
+    class Second(Recorder):
+        def measure(self, trial: Trial) -> dict[str, Any]:
+            with pytest.raises(ExperimentError, match="Another run writes to .* now; wait for its end, or use another"):
+                carry_out(plan, Recorder(), FACTS, tmp_path)
+            return super().measure(trial)
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, Second(breaks_at=2), FACTS, tmp_path)
+    carry_out(plan, Recorder(), FACTS, tmp_path)
+    assert [line["run"] for line in lines_of(tmp_path)] == [1, 2]
+
+
 def test_a_line_has_the_run_the_levels_the_load_and_the_provenance(tmp_path: Path) -> None:
     """A line says which run it is, its levels, what was measured, the load of the machine, and whose runs they are."""
     lines: list[str] = []
