@@ -179,6 +179,27 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(exact, coding, is_chunk
     assert ask(exact.url + INFER, bytes(32), RAW).status == 200
 
 
+def test_bodies_are_admitted_up_to_the_limit(server, connect):
+    """While one of 40 MB comes, 20 MB more are taken and 30 are not, of the 64 MB that may wait."""
+    first, second = connect(2)
+    first.sendall(head(40 * MB))
+    wait_for(lambda: b"in_flight 1.0" in ask(server.url + "/metrics").body)
+    second.sendall(head(30 * MB))
+    assert second.recv(12) == b"HTTP/1.1 503"
+    assert ask(server.url + INFER, bytes(20 * MB), RAW).status == 200
+
+
+def test_a_kept_connection_waits_for_a_head_that_comes_in_pieces(server, connect):
+    """After a body was received as well."""
+    (connection,) = connect(1)
+    for pause_s in (0, 0.2):
+        for piece in (head(32)[:40], head(32)[40:] + bytes(32)):
+            connection.sendall(piece)
+            time.sleep(pause_s)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.recv(1 << 16)
+
+
 # --- file descriptors
 
 
