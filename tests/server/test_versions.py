@@ -254,5 +254,6 @@ def test_a_server_starts_with_the_newest_version_that_loads(make_app, models, tm
     assert "error" not in client.get("/v2/health/ready").json
     metrics = client.get("/metrics").data
     assert b"ruo_model_is_behind 0.0" in metrics
+    assert 0 < float(re.search(rb"\nruo_model_load_seconds (\S+)", metrics)[1]) < 60
     for version, workers in ((2, 0), (5, 1)):
         assert re.search(rb'ruo_model_loaded{[^}]*version="%d"} %d\.0' % (version, workers), metrics)
