@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ruo.errors import ArgumentError, TableError, warn
 from ruo.tables.options import TableOptions
 
-_NAMELESS = re.compile(r"(Unnamed: \d+)?")  # as in a file, and as pandas reads it
+_NAMELESS = re.compile(r"(|Unnamed: \d+|__index_level_\d+__)")  # in a CSV, as pandas reads that, and in its Parquet
 
 
 class ModelInput(NamedTuple):

@@ -52,7 +52,7 @@ def test_a_wrong_order_or_name_is_an_error(options: dict[str, Any], says: str) -
         matched(FRAME, **options)
 
 
-@pytest.mark.parametrize("kind", ["file", "frame", "comma"])
+@pytest.mark.parametrize("kind", ["file", "frame", "comma", "parquet"])
 def test_an_index_is_no_feature(kind: str, tmp_path: Path) -> None:
     """A column without a name is left out or taken by the user; where it counted, each feature would move by one."""
     path = tmp_path / "indexed.csv"
@@ -60,7 +60,10 @@ def test_an_index_is_no_feature(kind: str, tmp_path: Path) -> None:
     if kind == "comma":
         path.write_text("b,a,\n1,3,\n2,4,\n")
     source = pd.read_csv(path) if kind == "frame" else path
-    name = "Unnamed: 0" if kind == "frame" else ""
+    name = {"frame": "Unnamed: 0", "parquet": "__index_level_0__"}.get(kind, "")
+    if kind == "parquet":  # as pandas writes it
+        source = path.with_suffix(".parquet")
+        pl.DataFrame({"b": [1, 2], "a": [3, 4], name: ["u", "v"]}).write_parquet(source)
 
     with pytest.raises(TableError, match=rf"without a name, .*; leave it out with drop=\['{name}'\], or name it"):
         open_table(source)
