@@ -207,9 +207,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     if shutil.which("openssl") is None:
         pytest.fail("The TLS tests need openssl; on Debian and Ubuntu: apt-get install openssl")
     extensions = folder / "extensions"
-    extensions.write_text("subjectAltName = DNS:localhost\n")
+    extensions.write_text("subjectAltName = DNS:localhost\nauthorityKeyIdentifier = keyid\n")
     make = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     ca = ["-keyout", "ca.key", "-out", "ca.pem", "-x509", "-subj", "/CN=test authority"]
+    ca += ["-addext", "keyUsage = critical, keyCertSign"]  # since Python 3.13
     sign = ["x509", "-req", "-in", "me.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
     for arguments in (
         [*make, *ca],

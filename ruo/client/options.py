@@ -3,7 +3,6 @@
 import inspect
 import os
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -194,5 +193,5 @@ def takes_options(function: F) -> F:
     keywords = [option.replace(kind=option.KEYWORD_ONLY) for name, option in known.items() if name in taken]
     text = "\n".join(entry for group in GROUPS.values() for name, entry in entries(group).items() if name in taken)
     function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
-    function.__doc__ = (function.__doc__ or "").replace("    **options\n", textwrap.indent(text, "    ") + "\n")
+    function.__doc__ = (inspect.getdoc(function) or "").replace("**options\n", text + "\n")
     return function

@@ -251,7 +251,7 @@ def test_a_server_starts_with_the_newest_version_that_loads(make_app, models, tm
     publish(models["mlp"], tmp_path, check=False)
     while client.get("/v2/models/model").json["versions"][-1] != "5":
         assert client.get("/v2/health/ready").status_code == 200
-    assert "error" not in client.get("/v2/health/ready").json
+    wait_for(lambda: "error" not in client.get("/v2/health/ready").json)
     metrics = client.get("/metrics").data
     assert b"ruo_model_is_behind 0.0" in metrics
     assert 0 < float(re.search(rb"\nruo_model_load_seconds (\S+)", metrics)[1]) < 60

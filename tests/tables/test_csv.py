@@ -184,12 +184,12 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
 
 def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:
     """It is unknown before reading and near after the first piece, for gzip too."""
-    text = b"a,b\n" + b"1.25,2.25\n" * 2_000_000
+    text = pl.DataFrame(np.random.default_rng(0).random((500_000, 2)), ["a", "b"]).write_csv().encode()
     for path, data in ((tmp_path / "t.csv", text), (tmp_path / "t.csv.gz", gzip.compress(text, 1))):
         path.write_bytes(data)
         table = open_table(path)
         assert table.expected_rows() is None
         blocks = table.blocks(10_000)
         next(blocks)
-        assert table.expected_rows() == pytest.approx(2_000_000, rel=0.5)
+        assert table.expected_rows() == pytest.approx(500_000, rel=0.5)
         blocks.close()
