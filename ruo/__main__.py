@@ -43,6 +43,10 @@ class _Verbs(click.Group):
             raise click.UsageError(str(error)) from error
         except RuoError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}; name another path.") from error
         except _Terminated:
             sys.exit(128 + signal.SIGTERM)
 

@@ -47,6 +47,12 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["score", "nothing.csv", "http://127.0.0.1:9"], "Error: nothing.csv does not exist"),
         (["score", __file__, "127.0.0.1:9"], "is not the address of a server"),
         (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
+        (["demo", "--rows", "1", "--out", __file__], f"Error: {__file__}: File exists; name another path."),
+        (
+            ["demo", "--rows", "1", "--out", f"{__file__}/x"],
+            f"Error: {__file__}/x: Not a directory; name another path.",
+        ),
+        (["compare-runs", __file__, __file__], f"Error: {__file__}/provenance.json: Not a directory"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str) -> None:
