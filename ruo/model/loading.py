@@ -156,11 +156,11 @@ def _warm_up(model: Model, run: Run) -> Model:
 
 def _measure(model: Model, length: int, run: Run) -> Model:
     """The model with its bytes per call: more rows as long as a call is short, or each row takes less than before."""
+    row_shapes = [[length if size == -1 else size for size in spec.shape[1:]] for spec in model.inputs]
 
     def blank(rows: int) -> list[Array]:
-        shapes = [[rows, *(length if size == -1 else size for size in spec.shape[1:])] for spec in model.inputs]
         kinds = [(b"" if spec.dtype == object else 0, spec.dtype) for spec in model.inputs]
-        return [np.full(shape, *kind) for shape, kind in zip(shapes, kinds, strict=True)]
+        return [np.full((rows, *shape), *kind) for shape, kind in zip(row_shapes, kinds, strict=True)]
 
     def cost_of(rows: int) -> float:
         seconds = []
@@ -180,7 +180,31 @@ def _measure(model: Model, length: int, run: Run) -> Model:
         rows, cost = more, longer
     measured = replace(model, call_bytes=rows * row_bytes)
     run(measured, blank(rows))
+    _require_independent_rows(measured, row_shapes, run)
     return measured
+
+
+def _require_independent_rows(model: Model, row_shapes: list[list[int]], run: Run) -> None:
+    """Refuse a model whose answer for a row changes with the rows beside it: it would change with the request's size."""
+    numbers, kinds = np.random.default_rng(0), [spec.dtype for spec in model.inputs]
+    rows = [
+        np.full((2, *shape), b"", kind) if kind.hasobject else (numbers.random((2, *shape)) * 2).astype(kind)
+        for shape, kind in zip(row_shapes, kinds, strict=True)
+    ]
+    row = [array[:1] for array in rows]
+    try:
+        answers = [run(model, arrays)[0] for arrays in (row, row, rows)]
+    except WireError:  # which values it takes is known to its clients only
+        return
+    for alone, again, beside in zip(*answers, strict=True):
+        if alone.dtype.kind == "f" and _are_near(alone, again) and not _are_near(alone, beside[:1]):
+            raise ModelError("its answer for a row depends on the other rows of its batch; compute each row by itself.")
+
+
+def _are_near(one: Array, other: Array) -> bool:
+    """Whether they differ by rounding alone, even by that of float16."""
+    one, other = np.nan_to_num(one), np.nan_to_num(other)
+    return bool((np.abs(one - other) <= 0.1 * np.abs(one).max(initial=0)).all())
 
 
 if __name__ == "__main__":

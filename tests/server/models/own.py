@@ -1,4 +1,4 @@
-"""A layer and an activation of somebody's own, which Keras does not know."""
+"""Layers and an activation of somebody's own, which Keras does not know."""
 
 import keras
 
@@ -13,6 +13,15 @@ class Scale(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "factor": self.factor}
+
+
+class Chance(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x * keras.random.uniform(keras.ops.shape(x), seed=self.seeds)
 
 
 def cubed(x):

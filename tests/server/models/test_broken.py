@@ -33,6 +33,18 @@ def parts(keras, tmp_path_factory):
     keras.Sequential([keras.Input(batch_shape=(1, 5, 2)), stateful]).save(folder / "stateful.keras")
     keras.Sequential([layers.Dense(2)]).save(folder / "unbuilt.keras")
     inner = importlib.import_module("tests.server.models.own")
+    rows = keras.Input((4,))
+    text = keras.Input((), dtype="string")
+    word = layers.StringLookup(vocabulary=["a"], output_mode="one_hot")(text)
+    own = {
+        "softmax": (rows, keras.ops.softmax(rows, axis=0)),
+        "mean": (rows, [rows, rows - keras.ops.mean(rows, axis=0, keepdims=True)]),
+        "maximum": (rows, rows / (1 + keras.ops.max(rows))),
+        "text": (text, keras.ops.softmax(keras.ops.cast(word, "float32"), axis=0)),
+        "chance": (rows, inner.Chance()(rows)),
+    }
+    for name, (inputs, outputs) in own.items():
+        keras.Model(inputs, outputs).save(folder / f"{name}.keras")
     keras.Sequential([keras.Input((3,)), inner.Scale(3.0)]).save(folder / "own.keras")
     keras.Sequential([keras.Input((3,)), layers.Dense(1, inner.cubed)]).save(folder / "activation.keras")
     tf = importlib.import_module("tensorflow")
@@ -149,6 +161,10 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
         ("unbuilt.keras", False, "build it"),
         ("fixed.keras", False, "exactly 3 rows"),
         ("stateful.keras", False, "exactly 1 rows"),
+        *(
+            (f"{name}.keras", False, "depends on the other rows of its batch")
+            for name in ("softmax", "mean", "maximum", "text")
+        ),
         ("own.keras", True, '"Scale"'),
         ("activation.keras", True, '"cubed"'),
         ("several", True, "first, second"),
@@ -158,6 +174,13 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
 def test_what_cannot_be_served_says_what_to_do(parts, name, trusted, says):
     """Also the name of the variable, the class, the function or the signatures."""
     refuse(parts / name, says, trusted)
+
+
+def test_a_model_may_answer_by_chance(parts):
+    """Dropout that is on while it predicts is no dependence on other rows."""
+    run = load_model(parts / "chance.keras", trusted=True, modules="tests.server.models.own").run
+    rows = [np.ones((64, 4), np.float32)]
+    assert not np.array_equal(run(rows)[0], run(rows)[0])
 
 
 def refuse(path, says, trusted):
