@@ -98,7 +98,7 @@ class Table:
     span: Span | None = None  # the part of the whole table that this is; None for all of it
     path: Path | None = None  # of the one file
     is_once = False  # the rows can be read once only
-    _opened: tuple[int, int, int] | None = None  # the state of the file when it was opened
+    _opened: tuple[int, int] | None = None  # the state of the file when it was opened
     _read_rows = 0
     _is_read = False
     _is_stopped = False
@@ -261,11 +261,14 @@ def regroup(pieces: Iterator[Block], rows_at: Callable[[int], int | None]) -> It
         yield _join(held)
 
 
-def _state(path: Path | None) -> tuple[int, int, int] | None:
-    """What differs once a file was written to or replaced; None for a file that is gone, which can be read to its end."""
+def _state(path: Path | None) -> tuple[int, int] | None:
+    """What differs once a file was written to or replaced; None for a file that is gone, which can be read to its end.
+
+    Its inode is left out, which some network file systems make up anew.
+    """
     with contextlib.suppress(OSError):
         found = path.stat() if path else None
-        return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        return found and (found.st_size, found.st_mtime_ns)
     return None
 
 

@@ -114,7 +114,7 @@ def _append(path: Path) -> None:
 def _replace(path: Path) -> None:
     other = path.with_name("other")
     other.write_bytes(path.read_bytes())
-    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    os.utime(other, ns=(0, path.stat().st_mtime_ns + 1))
     other.replace(path)
 
 
