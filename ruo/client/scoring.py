@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,15 +19,7 @@ from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Tally
 from ruo.client.event_loop import LoopLag, LoopThread
 from ruo.client.layout import Layout, require_writable, whole_file
-from ruo.client.options import (
-    BlockKeywords,
-    FileKeywords,
-    FilePath,
-    ScoreKeywords,
-    ScoreOptions,
-    read_options,
-    takes_options,
-)
+from ruo.client.options import BlockKeywords, FileKeywords, ScoreKeywords, ScoreOptions, read_options, takes_options
 from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
@@ -121,7 +114,9 @@ def iter_scores(source: Source, url: ServerAddress, **options: Unpack[BlockKeywo
 
 
 @takes_options
-def score_to_file(source: Source, url: ServerAddress, path: FilePath, **options: Unpack[FileKeywords]) -> ScoredFile:
+def score_to_file(
+    source: Source, url: ServerAddress, path: str | PathLike[str], **options: Unpack[FileKeywords]
+) -> ScoredFile:
     """Score a table of any length and write its predictions while they come, in bounded memory.
 
     The file has a row for each row of the table: the kept columns, then the predictions, then the label, or the text of
