@@ -28,12 +28,6 @@ Written by `make docs` from docstrings, `--help`, the server's settings and its 
 FIRST = ("ruo", "score_csv")  # the others refer to its keywords
 # What reads no field of `Settings`; tests/test_docs.py holds both to the code.
 VARIABLES = {
-    "PORT": ("8000", "the port to listen at"),
-    "WEB_CONCURRENCY": ("one per CPU", "worker processes"),
-    "WORKER_CORES": ("all", "CPUs that each worker is kept to"),
-    "KERAS_BACKEND": ("tensorflow", "what computes; `openvino` needs `pip install openvino scipy`"),
-    "LOG_LEVEL": ("info", "`warning` omits the line for each request"),
-    "LOG_FORMAT": ("text", "`json` writes one JSON object a line"),
     "PROMETHEUS_MULTIPROC_DIR": ("a temporary folder", "where the workers keep their counters"),
     "OMP_NUM_THREADS": ("the CPUs, divided by the workers", "threads that compute in each worker"),
     "TF_NUM_INTRAOP_THREADS": ("as OMP_NUM_THREADS", "the same, for TensorFlow"),

@@ -1,8 +1,6 @@
 """Gunicorn's settings: workers and threads from the CPU limit, and the hooks that connect the workers.
 
-PORT (8000), WEB_CONCURRENCY (workers; default: one per usable CPU), WORKER_CORES (CPUs of its own for each worker;
-default: all are shared), LOG_LEVEL (info; warning omits the line for every request) and LOG_FORMAT (text, json) come from
-the environment, like the application's settings (server/settings.py). Command-line options such as `-b` override this file.
+The environment's settings are in server/settings.py. Command-line options such as `-b` override this file.
 """
 
 import contextlib
@@ -21,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ruo.errors import SettingsError
 from ruo.machine import cpu_limit, rewrite_stderr
 from server.logs import IS_JSON, as_json
 from server.scratch import make_scratch
@@ -29,11 +28,14 @@ from server.slots import WorkerSlots, manage_workers
 
 if IS_JSON:
     rewrite_stderr(as_json)
-_settings = Settings.read()  # a wrong setting ends the server before any worker starts
+try:
+    _settings = Settings.read()
+except SettingsError as error:  # before any worker starts, and without the traceback that Gunicorn would print
+    sys.exit(str(error))
 _cpus = cpu_limit()
 
-bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
-workers = int(os.environ.get("WEB_CONCURRENCY", "0")) or max(1, math.floor(_cpus))
+bind = f"0.0.0.0:{_settings.port}"
+workers = _settings.web_concurrency or max(1, math.floor(_cpus))
 worker_class = "server.worker.LeastLoadedWorker"
 threads = _settings.max_waiting + 9  # one computes, some wait, and one is always free to refuse the next
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a heartbeat, not a secret
@@ -41,7 +43,7 @@ forwarded_allow_ips = ""  # the server ignores a proxy's description of its clie
 keepalive = 65  # longer than the idle time of proxies in front, so that they close first
 timeout = 120
 graceful_timeout = 60
-loglevel = os.environ.get("LOG_LEVEL", "info").lower()
+loglevel = _settings.log_level
 logger_class = "server.logs.ServerLogger"
 control_socket_disable = True
 _ENDS = (signal.SIGTERM, signal.SIGQUIT)
@@ -58,7 +60,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (max(_descriptors, min(_most, 1 << 16
 
 # All workers together have as many threads as there are CPUs. TensorFlow sees the machine's CPUs, not the container's
 # limit; it reads these before its first call.
-_cores = int(os.environ.get("WORKER_CORES", "0"))
+_cores = _settings.worker_cores
 _threads = str(_cores or max(1, math.floor(_cpus / workers)))
 for _name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, _threads)
@@ -67,6 +69,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 # settings (MALLOC_ARENA_MAX and the like) must be set before this process starts: see the Dockerfile.
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = _settings.keras_backend  # which Keras would read from a file of the user's, too
 
 
 def on_starting(server: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,6 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ruo.errors import SettingsError
+
+_WORDS = {
+    "keras_backend": ("tensorflow", "openvino"),
+    "model_precision": ("f32", "bf16"),
+    "log_level": ("debug", "info", "warning", "error", "critical"),
+    "log_format": ("text", "json"),
+}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,12 @@ class Settings:
     body_timeout: float = 60.0  # seconds for one request's body to arrive
     cors_origins: str = ""  # of web pages that may ask, with commas between them, or *
     pod_name: str = ""  # sent in answers, so that a client can see which pod answered
+    port: int = 8000  # to listen at, unless an option of Gunicorn says where
+    web_concurrency: int = 0  # worker processes; 0 is one for each usable CPU
+    worker_cores: int = 0  # CPUs that each worker has to itself; 0 shares all of them
+    keras_backend: str = "tensorflow"  # what computes; openvino needs `pip install openvino scipy`
+    log_level: str = "info"  # debug, info, warning (which omits the line for each request), error or critical
+    log_format: str = "text"  # json writes one JSON object a line
 
     @property
     def max_request_bytes(self) -> int:
@@ -45,8 +60,6 @@ class Settings:
         values = {field.name: given.get(field.name.upper(), "") for field in fields(cls)}
         defaults = cls()
         settings = cls(**{name: _convert(name, value, getattr(defaults, name)) for name, value in values.items()})
-        if settings.model_precision not in ("f32", "bf16"):
-            raise SettingsError(f"MODEL_PRECISION={settings.model_precision!r} is neither f32, the default, nor bf16.")
         if not settings.model_name or set("/:") & set(settings.model_name):
             raise SettingsError(f"MODEL_NAME={settings.model_name!r} cannot be part of an address; leave out / and :.")
         if settings.model_modules and not settings.ruo_trust_model:
@@ -58,14 +71,18 @@ def _convert(name: str, value: Any, default: Any) -> Any:
     """The value as the type of its default; an empty string is the default, as in docker's `-e NAME=`."""
     if value == "":
         return default
+    words = (*_TRUE, *_FALSE) if isinstance(default, bool) else _WORDS.get(name, ())
+    if words and (value := str(value).lower()) not in words:
+        raise SettingsError(f"{name.upper()}={value!r} is not known; write {', '.join(words[:-1])} or {words[-1]}.")
     if isinstance(default, bool):
-        return str(value).lower() in ("1", "true", "yes", "on")
+        return value in _TRUE
     if isinstance(default, (str, Path)):
         return type(default)(value)
     try:
         number = type(default)(value)
     except ValueError:
         number = -1
-    if not number >= 0:  # which NaN is not either
-        raise SettingsError(f"{name.upper()}={value!r} must be a number of at least 0; the default is {default}.")
+    if not 0 <= number < math.inf:  # which NaN is not either
+        kind = "whole number" if isinstance(default, int) else "number"
+        raise SettingsError(f"{name.upper()}={value!r} must be a {kind} of at least 0; the default is {default}.")
     return number

@@ -147,9 +147,8 @@ def test_the_workers_fit_the_memory(server):
 def test_the_port_is_the_servers(server):
     """The container's port is the one that Gunicorn binds where PORT is not set."""
     _, _, container = server.server()
-    default = re.search(r"environ\.get\('PORT', '(\d+)'\)", GUNICORN)[1]
     assert "PORT" not in {each["name"] for each in container["env"]}
-    assert [int(default)] == [port["containerPort"] for port in container["ports"]]
+    assert [Settings().port] == [port["containerPort"] for port in container["ports"]]
 
 
 def test_images_have_the_version_of_ruo(objects):

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from ruo.errors import DeploymentError
 from ruo.model.store import publish
 from ruo.wire import WIRES
 from tests.server.asking import INFER, RAW, ask, clients_without_a_pause, message, predictions, total, wait_for
@@ -138,6 +139,17 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
     assert workers == expected[0] or (expected[0] is None and workers == max(1, int(cpus)))
     assert bind.endswith(f":{expected[1]}")
     assert threads == max(1, int(cpus // workers))
+
+
+def test_a_wrong_setting_ends_the_server_in_one_sentence(models):
+    """Before any worker starts, and without a traceback."""
+    with gunicorn(models["mlp"], MAX_WAITING="many") as server:
+        wait_for(lambda: server.log.read_text())
+        with pytest.raises(DeploymentError, match="ended with status 1"):
+            server.wait_until_ready(10)
+        assert server.log.read_text().splitlines() == [
+            "MAX_WAITING='many' must be a whole number of at least 0; the default is 32."
+        ]
 
 
 @pytest.mark.parametrize("options", [[], ["-k", "gthread", "--threads", "4"]])

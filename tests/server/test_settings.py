@@ -19,6 +19,9 @@ from server.settings import Settings
         ("MAX_WAITING", "", 32),
         ("RUO_TRUST_MODEL", "1", True),
         ("RUO_TRUST_MODEL", "0", False),
+        ("RUO_TRUST_MODEL", "On", True),
+        ("WEB_CONCURRENCY", "3", 3),
+        ("LOG_LEVEL", "WARNING", "warning"),
         ("RUO_TOKEN", "secret", "secret"),
     ],
 )
@@ -37,8 +40,17 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        *(("BODY_TIMEOUT", value, "BODY_TIMEOUT=.*the default is 60") for value in ("many", "-1", "nan", "1.5x")),
-        ("MODEL_PRECISION", "fp16", "MODEL_PRECISION='fp16' is neither f32, the default, nor bf16"),
+        *(
+            ("BODY_TIMEOUT", value, "BODY_TIMEOUT=.*the default is 60")
+            for value in ("many", "-1", "nan", "1.5x", "inf")
+        ),
+        ("MAX_WAITING", "1.5", "MAX_WAITING='1.5' must be a whole number"),
+        ("WORKER_CORES", "all", "WORKER_CORES='all' must be a whole number"),
+        ("MODEL_PRECISION", "fp16", "MODEL_PRECISION='fp16' is not known; write f32 or bf16"),
+        ("RUO_TRUST_MODEL", "maybe", "RUO_TRUST_MODEL='maybe' is not known; write 1, true, .* or off"),
+        ("KERAS_BACKEND", "jax", "KERAS_BACKEND='jax' is not known; write tensorflow or openvino"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL='loud' is not known"),
+        ("LOG_FORMAT", "yaml", "LOG_FORMAT='yaml' is not known; write text or json"),
         ("MODEL_NAME", "a/b", "MODEL_NAME='a/b'"),
         ("MODEL_NAME", "a:b", "MODEL_NAME='a:b'"),
         ("MODEL_MODULES", "acme.layers", "RUO_TRUST_MODEL=1"),
