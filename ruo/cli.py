@@ -208,7 +208,8 @@ def _groups() -> dict[str, list[click.Parameter]]:
         hints, documented = get_type_hints(group), entries(group)
         of_files = [option for option in fields(group) if option.name != "pipelined"]  # which keeps all in memory
         groups[f"The {title}"] = [
-            _option(option.name, hints[option.name], option.default, documented[option.name]) for option in of_files
+            _option(option.name, hints[option.name], option.default, documented.get(option.name, ""))
+            for option in of_files
         ]
     return groups
 

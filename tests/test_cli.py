@@ -32,6 +32,12 @@ def test_help_is_quick_and_names_every_verb() -> None:
     assert not {"numpy", "pandas", "polars", "yaml", "papermill"} & set(modules.split())
 
 
+def test_it_runs_without_docstrings() -> None:
+    """With -OO, which drops them, the options are the same, only without their meanings."""
+    done = subprocess.run([sys.executable, "-OO", "-m", "ruo", "score", "--help"], capture_output=True, text=True)
+    assert "--chunk-size" in done.stdout, done.stderr
+
+
 def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
     """Each publication of a model is the next version, in its own folder."""
     for number, how in ((1, []), (2, ["--no-check"])):

@@ -16,8 +16,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -26,6 +25,7 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
+from ruo.client.proxies import proxy_of
 from ruo.client.retry import RefusedError, failure, in_a_line, refusal
 from ruo.errors import ArgumentError
 from ruo.wire import Encoded, WireError
@@ -270,13 +270,6 @@ def _require_header(name: str, value: str) -> None:
         raise ArgumentError(f"headers: the value of {name} must be text that an HTTP header can carry; correct it.")
     if name.lower() in _OWN_HEADERS:
         raise ArgumentError(f"headers: {name} is set for each request by itself; leave it out.")
-
-
-def proxy_of(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an address."""
-    parts = urlsplit(url)
-    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 @lru_cache

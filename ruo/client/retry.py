@@ -64,7 +64,7 @@ def failure(url: str, error: Exception, timeout_s: float, proxy: str | None) -> 
             reason = getattr(error.os_error, "verify_message", "") or in_a_line(error.os_error)
             remedy = "name the certificate authority with ca=, or correct the address"
             return RefusedError(f"{url} cannot be trusted ({reason}); {remedy}.")
-        case aiohttp.ClientProxyConnectionError():
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() if proxy:
             way = f"The proxy {urlsplit(proxy or '').hostname} on the way to {url}"
             remedy = "correct HTTP_PROXY or HTTPS_PROXY, or name the server in NO_PROXY"
             return AbsentError(f"{way} does not answer ({_reason(error)}); {remedy}.")

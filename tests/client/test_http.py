@@ -19,6 +19,7 @@ from ruo import ScoringError, ascore_csv
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import AbsentError, BrokenError, OverloadedError, RefusedError, RequestError, SilentError
 from ruo.deploy.local import LocalServer
+from ruo.errors import ArgumentError
 from ruo.learn.demo import Demo
 from ruo.wire import Encoded
 from tests.client.conftest import Scoring, Speak, read_request
@@ -433,6 +434,21 @@ def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.M
     proxy.close()
     with pytest.raises(AbsentError, match=r"The proxy 127\.0\.0\.1 on the way to http://model.test.*NO_PROXY"):
         post("http://model.test:8000", b"x")
+    monkeypatch.setenv("http_proxy", "no-proxy.invalid:3128")
+    with pytest.raises(AbsentError, match=r"The proxy no-proxy\.invalid on the way to http://model.test.*NO_PROXY"):
+        post("http://model.test:8000", b"x")
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [":::", "http://u:secret@host:x", "http://[secret", "http://host:99999", "http://host:0", "socks5://host:9"],
+)
+def test_what_is_no_proxy_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """The error names the variable, and not its value, which may hold a password."""
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ArgumentError, match="^HTTP_PROXY is not the address of an HTTP proxy") as caught:
+        post("http://model.test:8000", b"x")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a\r\nX-Evil: y", "a b", "ü", "a#b", "a?b"])
