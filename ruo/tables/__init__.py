@@ -7,7 +7,6 @@ rows of one request. A `Chunk` (`ruo.client.records`) is a block encoded for the
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -90,7 +89,9 @@ def fingerprint_table(source: Source) -> str:
 
 def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None) -> Table:
     if str(path) == "-":
-        return CsvTable(cast("io.BufferedReader", sys.stdin.buffer), options, shard, "the standard input")
+        if (stream := getattr(sys.stdin, "buffer", None)) is None:
+            raise TableError("There is no standard input, which - stands for; pass the path of a table.")
+        return CsvTable(stream, options, shard, "the standard input")
     if path.is_dir():
         return _Files(str(path), _files_within(path), options, shard)
     if not path.exists():

@@ -235,6 +235,13 @@ def test_a_folder_or_a_list_of_files_is_one_table(tmp_path: Path) -> None:
         open_table(tmp_path)
 
 
+def test_a_closed_standard_input_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has None in its place."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(TableError, match="There is no standard input"):
+        open_table("-")
+
+
 @pytest.mark.parametrize(
     "data", [CSV, gzip.compress(CSV), bz2.compress(CSV), CSV.replace(b"\n", b"\r")], ids=["plain", "gzip", "bz2", "cr"]
 )
