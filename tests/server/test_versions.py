@@ -134,7 +134,7 @@ def test_a_file_is_taken_when_two_looks_see_the_same(serving, models, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "its manifest says")])
-def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, name, says):
+def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, name, says, caplog):
     """A new version that is damaged, or not that of its manifest, is counted; the old one serves until a good one comes."""
     publish(models["mlp"], tmp_path, check=False)
     serving = serving(tmp_path)
@@ -145,6 +145,7 @@ def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, 
         (tmp_path / "aside" / "1" / "MANIFEST.json").unlink()
     (tmp_path / "aside" / "1").rename(tmp_path / "2")
     assert says in wait_for(lambda: serving._error)
+    assert caplog.messages[-1].endswith(" The previous one stays in service.")
     assert serving.get().version == "1"
     assert serving._metrics.totals()["ruo_model_load_failures_total"] == 1
     with pytest.raises((WireError, NotReadyError)):
@@ -247,6 +248,7 @@ def test_a_server_starts_with_the_newest_version_that_loads(make_app, models, tm
     assert (ready.status_code, ready.json["version"]) == (200, "2")
     assert re.match(r"(?!.*cannot be read).*/4/MANIFEST.json is broken", ready.json["error"])
     assert "Version 2 is served" in caplog.text
+    assert "The previous one" not in caplog.text
     assert b"ruo_model_is_behind 1.0" in client.get("/metrics").data
     publish(models["mlp"], tmp_path, check=False)
     while client.get("/v2/models/model").json["versions"][-1] != "5":
