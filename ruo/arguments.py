@@ -3,7 +3,6 @@
 Otherwise ``argmax="no"`` would count as true, and the columns in a set would come in any order.
 """
 
-import contextlib
 import functools
 import inspect
 import os
@@ -30,11 +29,20 @@ def typed(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        with contextlib.suppress(TypeError):  # of a wrong number, for which Python's own error is better
-            require_types(signature.bind(*args, **kwargs).arguments, hints)
-        return function(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError:  # of a wrong number, for which Python's own error is better
+            return function(*args, **kwargs)
+        given.arguments |= plain({name: value for name, value in given.arguments.items() if name in hints})
+        require_types(given.arguments, hints)
+        return function(*given.args, **given.kwargs)
 
     return checked
+
+
+def plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with Python's own numbers and lists in place of those of numpy and pandas, which JSON does not know."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in given.items()}
 
 
 def require_types(given: Mapping[str, object], hints: Mapping[str, Any]) -> None:

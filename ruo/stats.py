@@ -56,7 +56,9 @@ class Comparison(NamedTuple):
 
     @property
     def word(self) -> str:
-        """How A compares with B: "faster", "slower" or "no difference seen"."""
+        """How A compares with B: "faster", "slower", "no difference seen" or "too few runs"."""
+        if not self.has_enough_runs:
+            return "too few runs"
         if not self.differs:
             return "no difference seen"
         return "faster" if self.ratio < 1 else "slower"
@@ -72,7 +74,8 @@ class Comparison(NamedTuple):
             measured, aim = ("the one pair measured", "give an interval") if one else (runs, "rule out chance")
             enough = "five" if self.is_paired else "five of each"
             return f"{a} {in_words(self.ratio)} {name_b} in {measured}; {enough} would {aim}."
-        ratio, *bounds = to_noise(self.ratio, self.low, self.high)
+        texts = (to_noise(self.ratio, self.low, self.high, more) for more in range(9))
+        ratio, *bounds = next(all_ for all_ in texts if not self.differs or 1 not in map(_read, all_))
         interval = f"{100 * self.confidence:g} % interval {' to '.join(bounds)}, {runs}"
         if not self.differs:
             return f"No difference seen between {name_a} and {name_b}: ratio of the times {ratio} ({interval})."
@@ -140,7 +143,8 @@ def compare_unpaired(a: Values, b: Values) -> Comparison:
 
 def r_squared(values: Array, fitted: Array) -> float:
     """The share of the variance of `values` that the `fitted` ones explain."""
-    return 1 - float(((values - fitted) ** 2).sum() / ((values - values.mean()) ** 2).sum())
+    scatter = float(((values - values.mean()) ** 2).sum())
+    return 1 - float(((values - fitted) ** 2).sum()) / scatter if scatter else 1.0
 
 
 def _checked(values: Values, above: float = -np.inf) -> Array:
@@ -163,14 +167,21 @@ def digits(number: float, significant: int = 3) -> str:
     return f"{number:,.{max(0, significant - 1 - int(np.floor(np.log10(abs(number)))))}f}"
 
 
-def to_noise(value: float, low: float, high: float) -> list[str]:
-    """A value and its interval without the digits that the interval makes meaningless; NaN bounds leave two digits."""
+def to_noise(value: float, low: float, high: float, more: int = 0) -> list[str]:
+    """A value and its interval without the digits that the interval makes meaningless, or with so many `more` of them.
+
+    NaN bounds leave two digits.
+    """
     half = (high - low) / 2
     if not np.isfinite(half) or half <= 0:
-        return [digits(number, 2 if np.isnan(half) else 3) for number in (value, low, high)]
+        return [digits(number, 2 if np.isnan(half) else 3 + more) for number in (value, low, high)]
     # from a leading 4 on, one digit of the noise is as fine as two of a smaller one
-    decimals = max(0, -int(np.floor(np.log10(half / 3.5))), -int(np.floor(np.log10(abs(value)))))
+    decimals = more + max(0, -int(np.floor(np.log10(half / 3.5))), -int(np.floor(np.log10(abs(value)))))
     return [f"{number:,.{decimals}f}" for number in (value, low, high)]
+
+
+def _read(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def in_words(ratio: float) -> str:
@@ -180,7 +191,7 @@ def in_words(ratio: float) -> str:
 
 def about(number: float) -> str:
     """A number to two significant digits: "150,000"."""
-    return f"{float(f'{number:.2g}'):,.0f}"
+    return f"{float(f'{number:.2g}'):,.0f}" if number >= 10 else digits(number, 2)
 
 
 def in_seconds(mean: Interval) -> str:

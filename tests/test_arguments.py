@@ -101,3 +101,15 @@ def test_a_local_server_wants_a_number_of_workers(given: dict[str, Any], sentenc
     """Neither of these means the default."""
     with pytest.raises(ArgumentError, match=sentence), local_server("mlp.keras", **given):
         pass
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    """JSON knows no others, and neither does a checkpoint."""
+
+    @typed
+    def given(number: int, names: Names, anything: Any) -> list[object]:
+        return [number, names, anything]
+
+    array = np.zeros(2)
+    number, names, anything = given(np.int64(3), np.array(["a"]), array)
+    assert (type(number), names, anything is array) == (int, ["a"], False)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from ruo.stats import compare, compare_unpaired, mean_interval, time_interval, to_noise
+from ruo.stats import Comparison, compare, compare_unpaired, mean_interval, time_interval, to_noise
 
 # Cushny and Peebles 1905, the sleep data of Student's paper of 1908; R prints for t.test(sleep, paired): mean 1.58,
 # 95 % interval 0.7001142 to 2.4598858
@@ -137,10 +137,20 @@ def test_runs_without_scatter() -> None:
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(1, 10), (4, 10), (10, 4), (2, 2)])
 def test_few_runs_cannot_show_a_difference(n_a: int, n_b: int) -> None:
-    """With fewer than five runs of one of them no difference is seen, however large, and the sentence says why."""
+    """With fewer than five runs of one of them nothing is said, however large the difference; the sentence says why."""
     result = compare_unpaired(np.linspace(9, 10, n_a), np.linspace(1, 1.1, n_b))
-    assert result.word == "no difference seen"
+    assert result.word == "too few runs"
     assert f"in {n_a} and {n_b} runs; five of each would rule out chance" in result.sentence("B", "A")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [(1.004, 1.12, "1.004 to 1.120"), (0.90, 0.997, "0.900 to 0.997"), (1.3, 28, "1.3 to 28.0")],
+)
+def test_a_difference_is_never_shown_as_an_interval_that_holds_one(low: float, high: float, shown: str) -> None:
+    """It gets as many digits as it takes."""
+    sentence = Comparison((low * high) ** 0.5, low, high, 10, 10, is_paired=True).sentence("A", "B")
+    assert f"interval {shown}, 10 pairs" in sentence
 
 
 def unpaired(random: np.random.Generator, factor: float, n: int) -> Any:

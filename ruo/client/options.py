@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from numbers import Integral
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from ruo.arguments import require_types
+from ruo.arguments import plain, require_types
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
 from ruo.tables.options import TableKeywords, TableOptions
@@ -175,7 +175,7 @@ def read_options(keywords: type, given: Mapping[str, Any], **fixed: Any) -> Scor
             close = get_close_matches(name, known, 1)
             hint = f"; is {close[0]!r} meant?" if close else f". It has: {', '.join(known)}."
             raise TypeError(f"{name!r} is no keyword of this function{hint}")
-    return ScoreOptions(**given, **fixed)
+    return ScoreOptions(**plain(given), **fixed)
 
 
 def entries(group: type) -> dict[str, str]:

@@ -18,7 +18,8 @@ import polars as pl
 from ruo.errors import RuoError, TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
-from ruo.tables import class_indices
+from ruo.model.features import read_features
+from ruo.tables import ModelInput, class_indices, open_table
 from ruo.wire.messages import Array
 
 Model = Callable[[Array], Array]
@@ -36,14 +37,18 @@ def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> M
     return lambda x: function([x.reshape(shape)])[0]
 
 
-def columns_of(testset: Path) -> tuple[list[str], list[str], int]:
-    """A CSV's feature and label columns, and its number of rows; raises TableError where there is nothing to score."""
-    columns = pl.read_csv(testset, n_rows=1).columns
-    features = [name for name in columns if not name.startswith("Label_")]
+def columns_of(testset: Path, model: Path | None = None) -> tuple[list[str], list[str], int]:
+    """A CSV's feature columns, as the model knows them if it does, its label columns, and its number of rows.
+
+    Raises TableError where there is nothing to score.
+    """
+    table = open_table(testset)
+    if model:
+        table.match(model.name, [ModelInput("", None, read_features(model))])
     rows = pl.scan_csv(testset).select(pl.len()).collect().item()
-    if not rows or not features:
-        raise TableError(f"{testset.name} has no rows or no feature columns; there is nothing to score.")
-    return features, [name for name in columns if name not in features], rows
+    if not rows:
+        raise TableError(f"{testset.name} has no rows below its header: there is nothing to score.")
+    return table.features, table.labels, rows
 
 
 def score_in_process(
@@ -87,12 +92,12 @@ def main() -> None:
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
 @_answers
 def client(testset: Path, url: str, chunk_size: int, wire: Any, answers: Path | None) -> None:
-    """Score TESTSET with ruo's client and the model at URL."""
+    """Score TESTSET with ruo's client and the model at URL, in requests of exactly this size."""
     from ruo.client.scoring import score_csv
 
     began, cpu_before = time.perf_counter(), time.process_time()
     try:
-        scores = score_csv(testset, url, chunk_size=chunk_size or None, wire=wire, progress=False)
+        scores = score_csv(testset, url, chunk_size=chunk_size or None, wire=wire, retries=0, progress=False)
     except RuoError as error:
         click.echo(json.dumps({"error": str(error), "peak_rss_mb": peak_rss_mb()}))
         raise SystemExit(1) from error
@@ -118,7 +123,7 @@ def bound(
     is compiled and warm before the clock starts.
     """
     try:
-        features, labels, rows = columns_of(testset)
+        features, labels, rows = columns_of(testset, model)
     except TableError as error:
         raise click.ClickException(str(error)) from error
     function = compile_model(model, len(features), rows, rows_per_call)

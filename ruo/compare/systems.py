@@ -23,6 +23,7 @@ import psutil
 
 from ruo.compare.jobs import Job, JobMeasurement, job_environment, python_job, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
+from ruo.compare.score import columns_of
 from ruo.deploy.local import ServerProcess, fetch, local_server, server_process
 from ruo.errors import MissingPackageError
 from ruo.experiment.carry_out import Plan, Trial, all_combinations, carry_out
@@ -125,6 +126,10 @@ def compare_systems(
     log: Callable[[str], object] | None = None,
 ) -> SystemsCompared:
     """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does."""
+    rows = columns_of(systems.testset)[2]
+    sizes = list(
+        dict.fromkeys(size if size and size < rows else None for size in sizes)
+    )  # the larger ones are one: all
     plan = plan_systems(sizes, runs, seed, paper_once=paper_once, systems=(*SYSTEMS, *systems.peers))
     files = {"data": systems.testset, "model": systems.model}
     facts = {what: {"name": path.name, "sha256": fingerprint(path)} for what, path in files.items()}

@@ -232,7 +232,7 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
         return
     shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
     names, what = [name for name, _, _ in differences], "another plan"
-    if "data.sha256" in names:
+    if {"data.sha256", "data.columns"}.intersection(names):
         what = "other data"
     elif any(name.startswith("model.") and name.endswith("sha256") for name in names):
         what = "another model"

@@ -16,7 +16,7 @@ from ruo.stats import compare_unpaired, count
 
 # the facts that must not differ, and those that may, with a warning
 _MODEL = r"model\.(.+\.)?sha256"
-_REFUSED = {"other data": r"data\.(sha256|rows|label_prefix)", "another model": _MODEL}
+_REFUSED = {"other data": r"data\.(sha256|rows|columns|label_prefix)", "another model": _MODEL}
 _WARNED = {
     "versions": r"machine\.(python|versions\..+)",
     "commits": r"machine\.commit",
@@ -35,8 +35,10 @@ class RunsCompared:
 
     def answer(self) -> str:
         """How many settings of B are faster, how many slower, and how many warnings there are, in one sentence."""
-        counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen")
-        words = ", ".join(f"{counts[word]} {word}" for word in in_order if word in counts)
+        counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen", "too few runs")
+        words = ", ".join(
+            f"{counts[word]} {'with ' * (word == 'too few runs')}{word}" for word in in_order if word in counts
+        )
         warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
         return f"B against A, by setting: {words}{warnings}."
 

@@ -111,7 +111,7 @@ class Sweep(Results):
             comparison = compare(*times, confidence=self.confidence)
             if not comparison.has_enough_runs:
                 text += f" in {count(comparison.n_a, 'block')}, which cannot rule out chance"
-            elif not comparison.differs:
+            elif comparison.word != "faster":
                 text = f"No difference is seen between the best two, {' and '.join(names)}"
         text += f": {rows:,} rows in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
         others = {name: runs["total_s"] for name, runs in self.others().items()}
@@ -137,6 +137,10 @@ class Sweep(Results):
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
         runs = self.measured
         good = runs[runs["error"].isna() & runs["pipelined"].astype(bool) & (runs["requests"] > 1)]
+        if varied := [name for name in ("model", "replicas", "wire", "concurrency") if good[name].nunique() > 1]:
+            return f"No cost is fitted: the runs differ in more than the request size, in {' and '.join(varied)}."
+        if good.empty:
+            return "No cost is fitted: no run that sends while it reads has several requests and succeeded."
         try:
             return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
         except ExperimentError as error:
@@ -164,6 +168,8 @@ class Sweep(Results):
 
     def _shown(self) -> Answer:
         summary = self.summary()
+        if summary.empty:
+            return Answer(self.answer(), self.validity().head, summary)
         varied = [name for name in columns_of_setting(self.measured) if summary[name].nunique() > 1]
         times = {f"{name}_mean": f"{name}, s" for name in _PHASES}
         table = summary[[*varied, "n", *times, "rows_per_s"]].rename(columns={**times, "rows_per_s": "rows/s"})

@@ -75,8 +75,9 @@ class ScalingLaw(NamedTuple):
 
     def sentence(self) -> str:
         """The law in words."""
-        limit = f"at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "without a limit"
-        end = f"throughput falls beyond {self.peak:,.0f} replicas" if self.beta > 0 else f"it grows to {limit}"
+        end = f"it grows to at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "no limit is seen"
+        if self.beta > 0:
+            end = f"throughput falls beyond {max(1, self.peak):,.0f} {'replica' if self.peak < 1.5 else 'replicas'}"
         parameters = f"alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points"
         return f"The fitted law ({parameters}) says: {end}."
 
@@ -95,6 +96,9 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     start = [float((x / n).max()), 0.05, 1e-3]
     parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
     gamma, alpha, beta = map(float, parameters)
+    # what would show far beyond the replicas that were measured is noise
+    alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
+    beta = beta if 100 * beta * n.max() ** 2 > 1 - alpha else 0.0
     return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
 
 
@@ -119,8 +123,9 @@ def pays(costs: Costs, where: str = "this network", gained: float = math.nan) ->
     begin = costs.start_s + costs.network.request_s
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
+    pays = "would pay, each replica on a machine of its own," if costs.cores and gained < _WORTH_IT else "pays"
     return (
-        f"Distributing pays on {where} from about {about(max(rows, 1))} rows on (two replicas are then "
+        f"Distributing {pays} on {where} from about {about(max(rows, 1))} rows on (two replicas are then "
         f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {digits(begin, 2)} s besides its rows. One client "
         f"keeps up to {digits(useful, 2)} replicas busy: beyond them {slower} is the bottleneck, not they."
     )
@@ -142,6 +147,8 @@ def answer_on_scaling(
         best = of_model[of_model["replicas"] == of_model["replicas"].max()].sort_values("seconds").iloc[0]
         if best["replicas"] == most > 1:
             doubt = "" if _is_seen(best) else " (no difference is seen)"
+            if best["n"] < MIN_RUNS:
+                doubt = f" (in {count(int(best['n']), 'pair')}, which cannot rule out chance)"
             parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}{doubt}")
         lines = [*_on_model(best, cost, confidence), *_law(runs[runs["model"].isin([name])])]
         paragraphs.append("\n".join([*([f"{name}:"] if name else []), *(f"- {line}" for line in lines)]))
@@ -176,5 +183,5 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
 def _law(runs: pd.DataFrame) -> list[str]:
     """The law of one model's runs at their largest request size, where it can be fitted."""
     good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
-    means = good.groupby("replicas")["rows_per_s"].mean()
+    means = good["rows"].iloc[0] / good.groupby("replicas")["total_s"].mean() if len(good) else good["rows_per_s"]
     return [fit_usl(means.index.to_numpy(), means).sentence()] if len(means) >= _MIN_POINTS else []

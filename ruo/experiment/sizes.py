@@ -41,6 +41,8 @@ class RequestCost(NamedTuple):
         if self.r_squared < _FITS:
             return f"No cost is fitted: the times vary for other reasons than requests and rows {fit}."
         request_ms, row_us = digits(1e3 * self.request_s, 2), digits(1e6 * self.row_s, 2)
+        if self.row_s <= 0:
+            return f"A request costs {request_ms} ms, beside which its rows' cost is not seen {fit}."
         text = f"A request costs {request_ms} ms and a row {row_us} µs {fit}"
         rows = float(f"{10 * self.request_s / self.row_s:.1g}")
         return f"{text}: from about {rows:,.0f} rows on, a request's own cost is under a tenth of its rows'."
@@ -91,11 +93,12 @@ class _SizeTimes:
         interval = "" if mean.n < MIN_RUNS else f", 95 % interval {' to '.join(bounds)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
         rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
-        lines = [f"{self._name(fastest)} is fastest: {rate}."]
+        lines, is_slower = [], False  # than another in most blocks, in spite of its mean
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self._name(size)
+            is_slower |= comparison.word == "slower"
             lines.append(f"The {which} is {name}. {comparison.sentence(self._name(fastest), name)}")
-        return lines
+        return [f"{self._name(fastest)} {'has the least mean' if is_slower else 'is fastest'}: {rate}.", *lines]
 
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows
@@ -107,7 +110,7 @@ class _SizeTimes:
         others = [size for size in self.means.index if size != whole]
         comparisons = {size: self.compare(self.seconds[whole], self.seconds[size]) for size in others}
         if not comparisons:
-            return "cannot tell", "no smaller request was measured"
+            return "cannot tell", f"no smaller request {'succeeded' if len(self.failed) else 'was measured'}"
         for size, comparison in comparisons.items():
             if comparison.word == "slower":
                 return "not reproduced", f"{self._name(size)} is faster"

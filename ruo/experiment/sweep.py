@@ -1,5 +1,6 @@
 """The request-size sweep: a table scored again and again, in every combination of the settings."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ def sweep(
     }
     combinations = [*all_combinations(factors), *({"system": name} for name in others or {})]
     plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
-    data = {"name": table.name, "rows": table.rows, "features": len(table.first_row.columns)}
+    data = {"name": table.name, "rows": table.rows, "features": len(table.first_row.columns), "columns": table.columns}
     facts = {
         "plan": {**plan.facts(), "timeout": timeout},
         "data": {**data, "label_prefix": label_prefix, "sha256": fingerprint_table(source)},
@@ -116,6 +117,7 @@ class _TableMeasurement(Measurement):
         self.name = table.name
         self.rows = sum(block.rows for block in table.blocks(10_000))
         self.first_row = pl.DataFrame(next(table.blocks(1)).array, schema=table.features)
+        self.columns = hashlib.sha256(repr((table.features, table.options)).encode()).hexdigest()[:12]
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""
@@ -145,6 +147,8 @@ class _TableMeasurement(Measurement):
         setting = {"rows_per_request": size, "rows": self.rows, "server": ", ".join(urls)}
         try:
             return setting | self._score(urls, **trial.levels)
+        except ArgumentError:  # a level that cannot be measured at all
+            raise
         except RuoError as error:
             return setting | {"error": str(error)}
         except MemoryError:

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ruo.figures import style
 from ruo.figures.style import BLACK, BLUE, End
-from ruo.learn.evaluation import Evaluation
+from ruo.learn.evaluation import Evaluation, percent
 from ruo.learn.training import Trained
 
 _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
@@ -26,7 +26,7 @@ def figure_of_learning(trained: Trained) -> Figure:
     accuracy, low, high = trained.accuracy
     point = {"color": BLACK, "marker": "D", "linestyle": "none", "zorder": 3}
     bottom.errorbar([best], [accuracy], yerr=[[accuracy - low], [high - accuracy]], elinewidth=1, **point)
-    shares.append((accuracy, f"test {100 * accuracy:.3g} %", BLACK))
+    shares.append((accuracy, f"test {percent(accuracy)}", BLACK))
     _loss_axis(top, trained)
     _accuracy_axis(bottom)
     bottom.set(xlabel="epoch", xlim=(0.5, last + 0.5))
@@ -79,7 +79,7 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     room = 0.09 * max(map(len, names))  # inches, for the names of the classes
     figure = Figure((side + 3.4 + room, side + 1.7 + room), label=evaluation.verdict())
     axes = figure.subplots()
-    axes.set_title(f"{evaluation.rows:,} rows: accuracy {100 * evaluation.accuracy.value:.1f} %")
+    axes.set_title(f"{evaluation.rows:,} rows: accuracy {percent(evaluation.accuracy.value)}")
     cell = 72 * side / size  # points
     _paint(axes, counts, cell)
     _name_classes(axes, evaluation, names, cell)
@@ -116,7 +116,7 @@ def _name_classes(axes: Any, evaluation: Evaluation, names: list[str], cell: flo
     axes.set_ylabel("true class")
     beside = axes.secondary_yaxis("right")
     measures = evaluation.by_class[["recall", "support"]].to_numpy()[shown]
-    recalls = [f"{100 * recall:.1f} % of {rows:,.0f}" if rows else "no rows" for recall, rows in measures]
+    recalls = [f"{percent(recall)} of {rows:,.0f}" if rows else "no rows" for recall, rows in measures]
     beside.set_yticks(places, recalls)
     beside.tick_params(length=0)
     beside.set_ylabel("recall", labelpad=10)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ruo.errors import ArgumentError
 from ruo.experiment import Costs
 from ruo.figures import style
 from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
@@ -31,6 +32,9 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
 
     `others` are the runs of systems without a request size, such as no network at all: a level line each.
     """
+    for name in ("model", "wire", "concurrency"):
+        if name in runs and runs[name].nunique() > 1:
+            raise ArgumentError(f"The runs differ in {name} too; choose one, as in runs[runs[{name!r}] == ...].")
     rows = int(runs["rows"].max())
     means = runs.groupby([runs["pipelined"].astype(bool), "rows_per_request"])["total_s"].mean().dropna()
     figure, axes = style.one_panel(_fastest_size(means, rows))
@@ -82,10 +86,13 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     sized, rows = runs[runs["system"] != bound], int(runs["rows"].max())
     low, high = float(runs["total_s"].min()) / 1.5, float(runs["total_s"].max()) * 2.2
     title = f"Time to score {rows:,} rows"
-    if {old, new} <= set(sized["system"]):
-        best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min()
-        bests = f"{best[old]:.1f} s with the system of 2023 at its best, {best[new]:.2f} s with ruo"
+    best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min().dropna()
+    if {old, new} <= set(best.index):
+        bests = f"{digits(best[old])} s with the system of 2023 at its best, {digits(best[new], 2)} s with ruo"
         title = f"The same {rows:,} rows: {bests}"
+    elif best.empty:
+        title = f"No system scored the {rows:,} rows"
+        low, high = 0.1, 10.0
     if sized["rows_per_request"].nunique() == 1:
         return _dots_of_systems(runs, title, new)
     figure, axes = style.one_panel(title)
@@ -117,8 +124,10 @@ def _dots_of_systems(runs: pd.DataFrame, title: str, new: str) -> Figure:
         ratio = f"  {digits(seconds / means[new], 2)}x" if new in means and name != new else ""
         label = f"{digits(seconds, 2)} s{ratio}"
         axes.annotate(label, (times.max(), place), xytext=(9, 0), textcoords="offset points", va="center", **BOLD)
-    axes.set(xscale="log", xlim=(means.min() / 1.5, means.max() * 4), ylim=(-0.6, len(means) - 0.4))
-    axes.set_yticks(range(len(means)), list(means.index))
+    failed = [name for name in dict.fromkeys(runs["system"]) if name not in means]
+    limits = (means.min() / 1.5, means.max() * 4) if len(means) else (0.1, 10.0)
+    axes.set(xscale="log", xlim=limits, ylim=(-0.6, len(means) + len(failed) - 0.4))
+    axes.set_yticks(range(len(means) + len(failed)), [*means.index, *(f"{name}: no result" for name in failed)])
     style.log_ticks(axes.xaxis, *axes.get_xlim())
     axes.set_xlabel("seconds for the whole job (mean, every run)")
     seconds_in_words = "; ".join(f"{name} {digits(seconds, 2)} s" for name, seconds in means.items())
@@ -171,12 +180,14 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     models = _fastest(table)
     lasts = [rows.iloc[-1] for rows in models]
     found = ", ".join(
-        f"{digits(last['speed_up'], 2)} times as fast with {last['model'] or 'the model'}" for last in lasts
+        f"{digits(last['speed_up'], 2)} times as fast with {last['model'] or 'the model'}"
+        + (f" ({int(last['replicas'])} replicas)" if last["replicas"] < most else "")
+        for last in lasts
     )
-    figure, axes = style.one_panel(f"{most} replicas: {found}")
+    figure, axes = style.one_panel(f"{most} replicas: {found}" if most > 1 else "Only one replica was measured")
     axes.plot([1, most], [1, most], **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", GREY)]
-    for place, (look, rows, last) in enumerate(zip(style.LINES, models, lasts, strict=False)):
+    for place, (look, rows, last) in enumerate(zip(cycle(style.LINES), models, lasts, strict=False)):
         _draw_speed_up(axes, rows, runs, look, 0.02 * most * (place - (len(models) - 1) / 2))
         name = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
         ends.append((float(last["speed_up"]), name, look["color"]))
@@ -184,7 +195,10 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     axes.set(xlabel="replicas (short bars: the most that the costs allow)")
     axes.set(ylabel="times as fast as one replica (95 % interval)")
     style.label_ends(axes, ends)
-    gains = "; ".join(f"{name}, {gain:.2f} times with {most}" for gain, name, _ in ends[1:])
+    gains = "; ".join(
+        f"{name}, {gain:.2f} times with {int(last['replicas'])}"
+        for (gain, name, _), last in zip(ends[1:], lasts, strict=True)
+    )
     figure.set_label(f"Speed-up over one replica against the number of replicas: {gains}.")
     return figure
 
@@ -219,7 +233,7 @@ def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Fig
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", GREY)]
-    for look, (name, cost) in zip(style.LINES, costs.items(), strict=False):
+    for look, (name, cost) in zip(cycle(style.LINES), costs.items(), strict=False):
         gains = [replace(cost, cores=None).speed_up(int(count), rows) for count in counts]
         axes.plot(counts, gains, color=look["color"], linestyle=look["linestyle"])
         ends.append((gains[-1], name, look["color"]))
@@ -243,10 +257,14 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     """
     shown = ranking.head(_MOST_RANKED)
     names = [f"{row.combination}{' (INVALID)' * (row.verdict == 'INVALID')}" for row in shown.itertuples()]
-    title = f"{names[0]} is fastest: {shown['rows_per_s'].iloc[0]:,.0f} rows per second"
+    sound = [place for place, verdict in enumerate(shown["verdict"]) if verdict != "INVALID"]
+    title = "No combination is VALID, so none is fastest"
+    if sound:
+        title = f"{names[sound[0]]} is fastest: {shown['rows_per_s'].iloc[sound[0]]:,.0f} rows per second"
     figure, axes = style.one_panel(title)
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
-    axes.barh(range(len(shown)), shown["rows_per_s"], color=[BLUE] + [GREY] * (len(shown) - 1), height=0.6)
+    colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]
+    axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)
     if "low" in shown:
         axes.hlines(range(len(shown)), shown["low"], shown["high"], color="black", linewidth=1.4)
     axes.set_yticks(range(len(shown)), names)

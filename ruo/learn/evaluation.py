@@ -14,6 +14,7 @@ from ruo.answer import Answer
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.stats import Interval, mean_interval
+from ruo.tables import Labels
 from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
@@ -130,7 +131,8 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     scores : Scores
         The scores of a labelled table; the predictions are (rows, classes), (rows, 1) or (rows,).
     classes : sequence of str, optional
-        The names of the classes, in the order of the model's outputs; by default those of `scores.classes`, else numbers.
+        The names of the classes, in the order of the model's outputs; by default the `prediction_names` of the
+        scores, those of `scores.classes`, or numbers. Labels that have these names are numbered by them.
 
     Examples
     --------
@@ -145,8 +147,10 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     if not kept.any() or not values.size:
         why = "none has a prediction that is a number"
         raise ArgumentError(f"No row can be evaluated: {why}; scores.failures says why rows were not scored.")
-    labels, left_out = scores.labels[kept], int((~kept).sum())
-    outputs, names = _outputs(values[kept], labels, classes or scores.classes)
+    given = scores.layout.names if classes is None else classes
+    known, left_out = None if given is None else list(given), int((~kept).sum())
+    labels = _numbered(scores, known)[kept]
+    outputs, names = _outputs(values[kept], labels, scores.classes if known is None else known)
     return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
 
 
@@ -158,6 +162,7 @@ def judge(rows: Array, outputs: Array, labels: Array, names: Sequence[int | str]
     are_probabilities = outputs.min() >= -_ROUNDING and np.abs(outputs.sum(axis=1) - 1).max() <= _ROUNDING
     measures = metrics.precision_recall_fscore_support(labels, answers, labels=numbers, zero_division=np.nan)
     precision, recall, f1, support = measures
+    support = support.astype(int)  # which scikit-learn makes floats of where no answer is right
     counts = metrics.confusion_matrix(labels, answers, labels=numbers)
     return Evaluation(
         classes=tuple(names),
@@ -199,7 +204,29 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
     error = np.average(np.abs(means - shares), weights=rows)
     variance = np.bincount(place, confidence * (1 - confidence))
     if_calibrated = np.sqrt(2 / np.pi * variance).sum() / len(right)  # the mean of |x| for a normal x, bin by bin
-    return Calibration(bins, float(error), float(if_calibrated), mean_interval(confidence - right))
+    gap, n = mean_interval(confidence - right), len(right)
+    # where hardly an answer is wrong, the scatter of the sample says too little: that of a calibrated model is the least
+    std = max(gap.std, float(np.sqrt(variance.sum() / n)))
+    half = stats.t.ppf(0.975, n - 1) * std / n**0.5
+    return Calibration(
+        bins, float(error), float(if_calibrated), Interval(gap.value, gap.value - half, gap.value + half, n, std)
+    )
+
+
+def _numbered(scores: Scores, names: list[str] | None) -> Labels:
+    """The labels, which `scores.classes` number, by the names of the model's classes; other names may rename columns."""
+    own, labels = scores.classes, scores.labels
+    assert labels is not None
+    if names is None or own is None:
+        return labels
+    are_columns = scores.layout.classes is not None
+    if are_columns and len(own) == len(names) and not set(own) & set(names):
+        return labels
+    if unknown := [name for name in own if name not in names]:
+        raise ArgumentError(
+            f"The label {unknown[0]!r} is none of the classes {', '.join(names)[:200]}; name it as well."
+        )
+    return np.array([names.index(name) for name in own], np.int64)[labels]
 
 
 def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> tuple[Array, Sequence[int | str]]:

@@ -67,7 +67,8 @@ class Trained:
     def scaling(self) -> pd.DataFrame:
         """Return the mean and standard deviation by which the first layer scales each feature."""
         layer = self.model.get_layer("scaling")
-        means, deviations = np.ravel(layer.mean), np.sqrt(np.ravel(layer.variance))
+        unit = next((np.array(other.scale) for other in self.model.layers if other.name == "unit"), 1.0)
+        means, deviations = np.ravel(layer.mean) / unit, np.sqrt(np.ravel(layer.variance)) / unit
         return pd.DataFrame({"feature": self.features, "mean": means, "deviation": deviations})
 
     def verdict(self, seen: Sequence[str] = ()) -> str:
@@ -250,10 +251,15 @@ def _network(features: Array, units: list[int], seed: int) -> Any:
     mean, variance = features.mean(axis=0, dtype=np.float64), features.var(axis=0, dtype=np.float64)
     # a constant feature must not be divided by almost zero, should it change later
     variance[variance <= (1e-6 * mean) ** 2] = 1
-    scaling = layers.Normalization(mean=mean, variance=variance, name="scaling")
+    # Keras' layer takes deviations from 1e-7 to 1e19; to multiply by a power of two rounds no value
+    unit = np.exp2(-np.round(np.log2(variance) / 2)) if variance.min() < 1e-12 or variance.max() > 1e36 else np.ones(1)
+    rescaling = [layers.Rescaling(unit.tolist(), name="unit")] if len(unit) > 1 or unit[0] != 1 else []
+    scaling = layers.Normalization(mean=mean * unit, variance=variance * unit**2, name="scaling")
     hidden = [layers.Dense(size, "relu", name=f"hidden_{place}") for place, size in enumerate(units[:-1], 1)]
     classes = layers.Dense(units[-1], "softmax", name="classes")
-    return Sequential([Input((features.shape[1],), name="features"), scaling, *hidden, classes], name="dense")
+    return Sequential(
+        [Input((features.shape[1],), name="features"), *rescaling, scaling, *hidden, classes], name="dense"
+    )
 
 
 def _fit(

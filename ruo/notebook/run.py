@@ -264,7 +264,7 @@ def _rank(combinations: list[tuple[str, pd.DataFrame, str]]) -> pd.DataFrame:
     """The fastest setting of each combination, the fastest combination first, with the 95 % interval of its rate."""
     settings = []
     for name, summary, verdict in combinations:
-        word = re.match(r"(IN)?VALID\b", verdict)
+        word = re.search(r"^(IN)?VALID\b", verdict, re.MULTILINE)
         settings.append(summary.reindex(columns=_READ).assign(combination=name, verdict=word[0] if word else ""))
     ranking = pd.concat(settings).dropna(subset=_RATE).sort_values(_RATE, ascending=False, kind="stable")
     ranking = ranking.drop_duplicates("combination")

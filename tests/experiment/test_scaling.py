@@ -152,6 +152,30 @@ def test_a_law_is_recovered(alpha: float, beta: float) -> None:
     assert law.r_squared > 0.999
 
 
+def test_a_law_says_nothing_of_replicas_far_beyond_those_measured() -> None:
+    """Without contention no limit is seen; with it throughput has one, and no end far away; a flat one is no error."""
+    n = np.arange(1, 13)
+    noise = np.random.default_rng(1).normal(1, 0.01, len(n))
+    assert fit_usl(n, 1_000.0 * n).sentence().endswith("says: no limit is seen.")
+    assert "grows to at most 10" in fit_usl(n, noise * n / (1 + 0.1 * (n - 1))).sentence()
+    assert fit_usl(n, np.full(12, 5.0)).r_squared == 1.0
+    assert "throughput falls beyond 1 replica." in fit_usl(n, 1_000 / n).sentence()
+
+
+def test_where_replicas_share_the_cpus_distributing_would_pay_elsewhere() -> None:
+    """That it pays is not said below a speed-up of 1.0."""
+    costs = replace(HEAVY, cores=1)
+    same = runs(costs, replicas=(1, 2), noise=0.0)
+    same["total_s"] = 5 + same["block"] / 10
+    assert "Distributing would pay, each replica on a machine of its own, on this network from" in verdict(same, costs)
+
+
+def test_one_pair_cannot_rule_out_chance() -> None:
+    """The answer says so, as it does of no difference."""
+    sentence = answer_on_scaling(runs(HEAVY, blocks=1), {"m": HEAVY}).sentence
+    assert sentence.endswith("(in 1 pair, which cannot rule out chance).")
+
+
 def test_the_law_needs_six_points() -> None:
     """Fewer than six different numbers of replicas give no law, however often each was run; more do."""
     with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):

@@ -89,6 +89,22 @@ def test_the_cost_of_a_request_and_of_a_row_is_recovered() -> None:
         fit_request_cost(pd.Series([50, 50]), 500_000, pd.Series([1.0, 1.1]))
 
 
+def test_rows_that_cost_nothing() -> None:
+    """Where requests are the whole cost, nothing is divided by that of a row."""
+    cost = fit_request_cost(pd.Series([20, 2, 20, 2]), 2000, pd.Series([2.0, 0.19, 2.01, 0.191]))
+    assert cost.sentence() == "A request costs 98 ms, beside which its rows' cost is not seen (R² 1.00)."
+
+
+def test_a_size_that_is_slower_block_by_block_is_not_called_fastest() -> None:
+    """One slow block decides the means, and the pairs say the opposite."""
+    runs = frame({10: 1.04, 100: 1.0}, runs=20)
+    for size, seconds in ((10, 18.0), (100, 20.0)):
+        runs.loc[(runs["block"] == 3) & (runs["rows_per_request"] == size), "total_s"] = seconds
+    text = verdict_on_sizes(runs)
+    assert "- 10 rows per request has the least mean: " in text
+    assert "10 rows per request is slower than 100" in text
+
+
 def test_requests_that_cost_nothing() -> None:
     """Where small requests are even faster, a request costs nothing, never less."""
     cost = fit_request_cost(pd.Series([500, 50, 5]), 500_000, pd.Series([1.0, 1.1, 1.2]))

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterable
@@ -109,8 +110,10 @@ def test_what_a_run_measures(swept: Sweep, server: LocalServer) -> None:
 def test_provenance_is_written_once(swept: Sweep, demo: Demo) -> None:
     """The folder says once what was measured where; each line has the digest of it and no path is named."""
     facts = json.loads((swept.results_dir / "provenance.json").read_text())
+    columns = facts["data"]["columns"]
+    assert re.fullmatch("[0-9a-f]{12}", columns)
     assert facts["data"] == {
-        "name": "testset.csv", "rows": 2500, "features": 64, "label_prefix": "Label_", "sha256": fingerprint(demo.testset),
+        "name": "testset.csv", "rows": 2500, "features": 64, "columns": columns, "label_prefix": "Label_", "sha256": fingerprint(demo.testset),
     }  # fmt: skip
     assert facts["plan"]["seed"] == 7
     assert set(swept.runs["provenance"]) == {Provenance(facts).digest}

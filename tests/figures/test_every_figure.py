@@ -18,6 +18,7 @@ CLASSES = {
     "2 classes": evaluated(2, 500_000),
     "2 classes with long names": evaluated(2, names=["a cat that is asleep now", "a cat that is not asleep"]),
     "6 classes with long names": evaluated(6, names=LONG),
+    "2 classes with dollars in their names": evaluated(2, names=["$10k-$20k", "cost_$^$x"]),
     "10 classes": evaluated(10),
     "30 classes": evaluated(30, 100_000),
 }

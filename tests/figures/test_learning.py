@@ -34,7 +34,7 @@ def test_the_words_say_what_is_what() -> None:
     """The title, the axes and the ends of the lines are named."""
     named = words(figure_of_learning(training()))
     assert named.count("training") == named.count("validation") == 2
-    assert {"test 90 %", "best epoch: 7", "epoch", "loss (cross-entropy)", "accuracy"} < set(named)
+    assert {"test 90.0 %", "best epoch: 7", "epoch", "loss (cross-entropy)", "accuracy"} < set(named)
     assert any("lowest at epoch 7 of 12" in word for word in named)
 
 

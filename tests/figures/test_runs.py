@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ruo.errors import ArgumentError
 from ruo.experiment import speed_ups
-from ruo.figures import figure_of_outlook, figure_of_sizes, figure_of_speed_up, save_figure
+from ruo.figures import figure_of_outlook, figure_of_ranking, figure_of_sizes, figure_of_speed_up, save_figure
 from tests.experiment.test_scaling import HEAVY
 from tests.experiment.test_scaling import runs as replica_runs
 from tests.figures.made_up import SIZES, figure_of_systems, sweep_runs, systems, words
@@ -79,6 +80,34 @@ def test_the_title_of_the_sizes_is_the_finding() -> None:
     assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).axes[0].get_title(loc="left")
 
 
+def test_runs_that_differ_in_more_than_the_size_are_no_line() -> None:
+    """Their mean would be that of nothing."""
+    runs = pd.concat([sweep_runs().assign(wire=wire) for wire in ("v2", "v1")])
+    with pytest.raises(ArgumentError, match=r"The runs differ in wire too; choose one, as in runs\[runs\['wire'\] =="):
+        figure_of_sizes(runs)
+
+
+def test_a_system_without_a_result_is_named() -> None:
+    """Neither its seconds are NaN in the title, nor is it left out; nor is it an error if nothing has any."""
+    old = systems()["system"] == "paper's system"
+    runs = systems().assign(total_s=systems()["total_s"].mask(old))
+    assert figure_of_systems(runs).axes[0].get_title(loc="left") == "Time to score 500,000 rows"
+    dots = figure_of_systems(runs[runs["rows_per_request"].isin([10_000])])
+    assert "paper's system: no result" in words(dots)
+    nothing = systems().assign(total_s=np.nan)
+    assert "No system scored" in figure_of_systems(nothing).axes[0].get_title(loc="left")
+    figure_of_systems(nothing[nothing["rows_per_request"] == 10_000])
+
+
+def test_the_title_of_a_ranking_is_of_one_that_counts() -> None:
+    """The fastest combination whose runs can be relied on."""
+    rows = [("a", 3000.0, "INVALID"), ("b", 2000.0, "VALID"), ("c", 1000.0, "")]
+    ranking = pd.DataFrame(rows, columns=["combination", "rows_per_s", "verdict"])
+    title = figure_of_ranking(ranking).axes[0].get_title(loc="left")
+    assert title == "b is fastest: 2,000 rows per second"
+    assert "none is fastest" in figure_of_ranking(ranking[:1]).axes[0].get_title(loc="left")
+
+
 def test_one_size_is_drawn_as_dots() -> None:
     """Systems at one size have a row each, with their seconds and how many times as long as ruo's they are."""
     runs = systems()
@@ -91,6 +120,10 @@ def test_the_speed_up_in_the_title_is_drawn() -> None:
     runs = replica_runs(HEAVY, replicas=(1, 2, 4), noise=0.0)
     title = figure_of_speed_up(speed_ups(runs, {"m": HEAVY}), runs).axes[0].get_title(loc="left")
     assert title == "4 replicas: 3.7 times as fast with m"
+    fewer = runs[runs["replicas"] < 4].assign(model="n")
+    both = pd.concat([runs, fewer])
+    title = figure_of_speed_up(speed_ups(both, {"m": HEAVY, "n": HEAVY}), both).axes[0].get_title(loc="left")
+    assert " ".join(title.split()) == "4 replicas: 3.7 times as fast with m, 2.0 times as fast with n (2 replicas)"
     axes = figure_of_outlook({"m": HEAVY}, 500_000).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
 

@@ -1,7 +1,9 @@
 """How good a model's predictions are: checked against hand-computed and published numbers and scikit-learn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,10 +11,11 @@ import pytest
 from sklearn import metrics
 
 from ruo import Scores, ScoringError, score_csv
+from ruo.client.layout import Layout
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings
 from ruo.deploy.local import LocalServer
-from ruo.errors import RuoError
+from ruo.errors import ArgumentError, RuoError
 from ruo.learn.demo import Demo
 from ruo.learn.evaluation import evaluate, wilson_interval
 
@@ -154,6 +157,48 @@ def test_rows_left_out_are_counted_and_keep_the_others_numbers() -> None:
     assert evaluation.answers["row"].tolist() == [2, 3, 5]
     assert evaluation.worst()["row"].tolist() == [2]
     assert "Nothing about the rows left out: 3 rows (not scored, or" in evaluation.verdict()
+
+
+@pytest.mark.parametrize(
+    ("own", "layout", "classes", "right"),
+    [
+        (["b", "c"], Layout(), ["a", "b", "c"], 1.0),  # a column of text without one of the classes
+        (["c", "b", "a"], Layout(classes=["c", "b", "a"]), ["a", "b", "c"], 1.0),  # columns in another order
+        (["c", "b", "a"], Layout(["a", "b", "c"], classes=["c", "b", "a"]), None, 1.0),  # which prediction_names tell
+        (["0", "1", "2"], Layout(classes=["0", "1", "2"]), np.array(["cat", "dog", "emu"]), 1.0),  # other names of them
+        (["a", "b", "c"], Layout(), ["c", "a", "b"], 0.0),
+    ],
+)
+def test_labels_are_numbered_by_the_names_of_the_outputs(
+    own: list[str], layout: Layout, classes: Any, right: float
+) -> None:
+    """Whatever the order of the label columns, or of the text that a column of labels happens to hold."""
+    order = [str(name) for name in (layout.names or classes)]
+    names = ["b", "c", "b", "c"] if "b" in own else ["0", "1", "2", "0"]
+    answers = [["a", "b", "c"].index(name) if "b" in own else int(name) for name in names]
+    scores = scores_of(sure_of(answers, 3), [own.index(name) for name in names])
+    evaluation = evaluate(replace(scores, classes=own, layout=layout), classes)
+    assert (evaluation.accuracy.value, list(evaluation.classes)) == (right, order)
+
+
+def test_a_label_that_is_no_class_is_refused() -> None:
+    """It would be counted as another one."""
+    scores = replace(scores_of(sure_of([0, 1], 3), [0, 1]), classes=["b", "d"])
+    with pytest.raises(ArgumentError, match="The label 'd' is none of the classes a, b, c"):
+        evaluate(scores, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("rows", [50, 200, 1_000])
+def test_a_calibrated_model_that_hardly_errs_is_seldom_called_over_or_under_confident(rows: int) -> None:
+    """In at most a twentieth of the tables; without an error, the sample's own scatter would say so in a third of them."""
+    random, alarms = np.random.default_rng(0), 0
+    for _ in range(100):
+        confidence = 1 - random.exponential(0.005, rows).clip(max=0.4)
+        answers = (random.random(rows) < confidence).astype(int)
+        outputs = np.where(np.eye(2, dtype=bool)[1], confidence[:, None], 1 - confidence[:, None])
+        gap = evaluate(scores_of(outputs, answers)).calibration.overconfidence
+        alarms += gap.low > 0 or gap.high < 0
+    assert alarms <= 7
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])

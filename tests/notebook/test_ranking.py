@@ -38,6 +38,10 @@ SLOW, FAST, FASTER = setting(1000), setting(2000, rows_per_request=500), setting
             [("a", [{"rows_per_s": 2.0}], ""), ("b", [{"rows_per_s": 1.0}], "")],
             "Best: a, 2 rows/s. The next, b, is 50 %",
         ),
+        (  # as `save` of a sweep writes it, below the answer
+            [("a", [FAST], "It is fast.\nVALID: x."), ("b", [FASTER], "It is faster.\nINVALID: busy.")],
+            "Best: a with 500 rows per request, 2,000 rows/s.",
+        ),
         ([("a", [FAST], "INVALID:\n- busy")], "No combination is VALID, so none is best"),
         ([("a", [{"seconds": 1}, {"rows_per_s": float("nan")}], "VALID")], "so none is ranked."),
         ([], "so none is ranked."),
