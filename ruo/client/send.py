@@ -130,8 +130,11 @@ class Client:
 
     def addresses(self) -> list[str]:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""
-        path = f"/{self.wire.name[:2]}/models/{self.model.name}/versions/{self._pinned}" if self._pinned else ""
+        path = f"/{self.wire.name[:2]}/models/{self._versioned()}" if self._pinned else ""
         return [base + path for base in self._bases]
+
+    def _versioned(self) -> str:
+        return f"{self.model.name}/versions/{self._pinned}" if self._pinned else self.model.name
 
     def dtypes(self) -> dict[str, np.dtype[Any]]:
         """The datatype of each input, by its name; FP32 for one that is not known."""
@@ -235,8 +238,7 @@ class Client:
         raise _not_scored(record, reason, error.status)
 
     async def _send_once(self, chunk: Chunk, record: RequestRecord, server: Server) -> Array:
-        path = (self._pinned and self.wire.versioned_path) or self.wire.path
-        path = path.format(model=self.model.name, version=self._pinned)
+        path = self.wire.path.format(model=self._versioned())
         limit = most_bytes(chunk.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
         record.began_s = time.perf_counter()
         try:
