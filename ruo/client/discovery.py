@@ -11,16 +11,11 @@ from ruo.client.answers import chosen_output
 from ruo.client.records import ModelInfo, TensorInfo
 from ruo.errors import ScoringError
 from ruo.wire import ONLY, WireError
-from ruo.wire.v1 import SIGNATURE
+from ruo.wire.v1 import DATATYPES, SIGNATURE
 
 Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
 
-# [TFS] types.proto; the other datatypes cannot be sent as JSON numbers
-_DTYPES = {
-    f"DT_{name}": name for name in ("BOOL", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)))
-}
-_DTYPES |= {"DT_HALF": "FP16", "DT_FLOAT": "FP32", "DT_DOUBLE": "FP64", "DT_STRING": "BYTES"}
-
+_DTYPES = {theirs: name for name, theirs in DATATYPES.items()}
 NO_SUCH_ROUTE = (400, 404, 405, 501)
 
 
