@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Self
 
-from ruo.client.answers import rows_not_finite
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
@@ -19,6 +18,7 @@ from ruo.client.send import Client
 from ruo.errors import TableError
 from ruo.tables import Block, Table
 from ruo.wire import WireError
+from ruo.wire.messages import rows_not_finite
 
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.

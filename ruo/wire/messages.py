@@ -79,3 +79,10 @@ class Wire:
     has_metadata: bool = False  # a server describes the names, datatypes and shapes of a model's tensors
     is_binary: bool = False  # tensors travel as bytes
     fallback: str | None = None  # the wire for a server that does not take tensors as bytes
+
+
+def rows_not_finite(*arrays: Array) -> Array:
+    """The rows that hold NaN or Infinity in any of the arrays, in order."""
+    masks = [np.isfinite(cells) for cells in arrays if cells.dtype.kind == "f"]
+    rows = [np.nonzero(~is_finite)[0] for is_finite in masks if not is_finite.all()]
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
