@@ -61,7 +61,10 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     used = {"columns" if inputs is None else "inputs": wanted, "drop": options.drop, "keep": options.keep}
     for option, chosen in {**used, "label": [options.label] if options.label is not None else []}.items():
         if missing := [name for name in chosen if name not in known]:
-            raise _not_there(where, option, missing[0], names)
+            close = get_close_matches(missing[0], names, 1)
+            hint = f"is {close[0]!r} meant?" if close else f"it has {_listed(names)}."
+            message = f"{where} has no column {missing[0]!r}, which {option} names; {hint}"
+            raise TableError(message, column=missing[0])
     features, label, prefix = set(wanted), options.label, options.label_prefix
     if both := [name for name in names if name in features and (name in options.drop or name == label)]:
         raise ArgumentError(f"The column {both[0]!r} is a feature, and dropped or a label; name it once.")
@@ -79,12 +82,6 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
         raise TableError(f"{message}; leave it out with {_drop(nameless)}, or name it.", column=nameless[0])
     are_ordered = inputs is not None or options.columns is not None
     return Columns(wanted, labels, list(options.keep), inputs, are_ordered, names == counted(len(names)))
-
-
-def _not_there(where: str, option: str, name: str, names: list[str]) -> TableError:
-    close = get_close_matches(name, names, 1)
-    hint = f"is {close[0]!r} meant?" if close else f"it has {_listed(names)}."
-    return TableError(f"{where} has no column {name!r}, which {option} names; {hint}", column=name)
 
 
 def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]) -> Columns:
