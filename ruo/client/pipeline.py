@@ -128,14 +128,13 @@ class Pipeline:
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
         start, rows = block.start, block.rows
         self.rows += rows
-        arrays = block.features.values() if isinstance(block.features, dict) else [block.features]
-        self.not_finite += len(rows_not_finite(*arrays))
+        self.not_finite += len(rows_not_finite(*block.inputs.values()))
         if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
             return [answer._replace(labels=block.labels, kept=block.kept)]
         try:
             return self._client.encode(block)
         except WireError as error:
-            columns = (self._table.inputs or {}).get(error.tensor, self._table.features)
+            columns = self._table.inputs.get(error.tensor, self._table.features)
             row, column = start + (error.row or 0), columns[error.column or 0]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None

@@ -222,7 +222,7 @@ class _Run:
         stored = nullcontext() if options.checkpoint is None else Checkpoint(options.checkpoint)
         async with bar, LoopLag() as self._lag, stored as checkpoint, client.http, client.servers:
             stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
-            model = self._tally.model = await client.learn_model(stored_version, table.inputs or ())
+            model = self._tally.model = await client.learn_model(stored_version, table.options.inputs or ())
             table.match(model.name, [ModelInput(tensor.name, tensor.width, model.features) for tensor in model.inputs])
             if checkpoint or table.span:
                 self._key = asyncio.create_task(asyncio.to_thread(self._describe))

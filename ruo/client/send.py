@@ -144,16 +144,12 @@ class Client:
         """The bytes of a row, and the most of a request; 0 for rows that are to be sent as they are."""
         if not self.options.retries:
             return 0, math.inf
-        columns = table.inputs or {self.model.inputs[0].name: table.features}
-        row_bytes = sum(dtype.itemsize * len(columns[name]) for name, dtype in self.dtypes().items())
+        row_bytes = sum(dtype.itemsize * len(table.inputs[name]) for name, dtype in self.dtypes().items())
         return row_bytes, self.model.max_request_bytes or math.inf
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatypes; raises WireError where the wire cannot carry a value."""
-        features = block.features
-        if not isinstance(features, dict):
-            features = {self.model.inputs[0].name: features}
-        inputs = {tensor.name: _shaped(features[tensor.name], tensor) for tensor in self.model.inputs}
+        inputs = {tensor.name: _shaped(block.inputs[tensor.name], tensor) for tensor in self.model.inputs}
         return self._chunk(block.start, block.rows, inputs, block.labels, block.kept)
 
     def _chunk(self, start: int, rows: int, inputs: dict[str, Array], *beside: Any) -> Chunk:

@@ -21,7 +21,7 @@ class ModelInput(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The names of the columns by their use; `inputs` has the features of each input where there are several.
+    """The names of the columns by their use; `inputs` has the features of each input that the options or a model name.
 
     `are_ordered` says that the order of the features is the user's own, and not that of the table; `are_counted` that the
     table has no names, as an array or a file without a header.
@@ -95,9 +95,8 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
         raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
     if rest := [name for name in columns.features if name not in used]:
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
-    if len(inputs) == 1:
-        return columns._replace(features=taken[inputs[0].name], inputs=None)
-    return columns._replace(inputs=taken)
+    features = taken[inputs[0].name] if len(inputs) == 1 else columns.features
+    return columns._replace(features=features, inputs=taken)
 
 
 def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:
