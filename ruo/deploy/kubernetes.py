@@ -11,9 +11,9 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from subprocess import PIPE, STDOUT, Popen
-from typing import Any, Self
+from typing import Any
 
 from ruo.deploy.local import fetch
 from ruo.errors import DeploymentError, needs
@@ -24,7 +24,7 @@ _LOOK_S = 1.0
 _TIED = 'exec 3<&0; "$@" & child=$!; { cat <&3; kill $child; } >/dev/null 2>&1 & wait $child; kill $! 2>/dev/null'
 
 
-class KubernetesDeployment:
+class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
     """A Deployment of servers in a Kubernetes cluster.
 
     The end of the block restores the replicas and the autoscaler, even after an error. After a crash `restore` does so,
@@ -66,9 +66,6 @@ class KubernetesDeployment:
         self._apps = kubernetes.client.AppsV1Api(client)
         self._core = kubernetes.client.CoreV1Api(client)
         self._autoscaling = kubernetes.client.AutoscalingV2Api(client)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._keep_forwards(())
