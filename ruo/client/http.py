@@ -26,8 +26,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ruo.client.proxies import proxy_of
-from ruo.client.retry import RefusedError, failure, in_a_line, refusal
-from ruo.errors import ArgumentError
+from ruo.client.retry import RefusedError, failure, refusal
+from ruo.errors import ArgumentError, in_a_line
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 
