@@ -93,9 +93,7 @@ class CheckpointError(RuoError):
 
 
 class OutputError(RuoError):
-    """A file of predictions cannot be written; `scores` as in ScoringError."""
-
-    scores: Any = None
+    """A file of predictions cannot be written."""
 
 
 class DeploymentError(RuoError):
