@@ -108,11 +108,9 @@ class Writer(AbstractAsyncContextManager["Writer"]):
             raise InterruptedError("interrupted") from None
 
     def _frames(self, *_: Any) -> Iterator[pl.DataFrame]:
-        while (frame := self._next_frame()) is not None:
-            yield from frame.iter_slices(_SLICE_ROWS)
-
-    def _next_frame(self) -> pl.DataFrame | None:
         while not self._is_stopped:
             with suppress(queue.Empty):
-                return self._queue.get(timeout=0.05)
+                if (frame := self._queue.get(timeout=0.05)) is None:
+                    return
+                yield from frame.iter_slices(_SLICE_ROWS)
         raise InterruptedError("the run ended before the file was whole")
