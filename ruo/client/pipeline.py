@@ -38,6 +38,7 @@ class Pipeline:
         self.rows = 0  # read so far
         self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
+        self.loop_lag_s = 0.0  # the longest delay of the event loop: the requests' times err by as much
         self.pace = pace
         self._table = table
         self._client = client
@@ -53,7 +54,7 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
-        work = [self._form(), *(self._send() for _ in range(self.pace.most_in_flight))]
+        work = [self._watch_loop(), self._form(), *(self._send() for _ in range(self.pace.most_in_flight))]
         self._tasks = [asyncio.create_task(task) for task in work]
         for task in self._tasks:
             task.add_done_callback(self._report)
@@ -87,6 +88,13 @@ class Pipeline:
                     await self._window.leave()
                 for answer in chunk:
                     yield answer
+
+    async def _watch_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.02
+            await asyncio.sleep(0.02)
+            self.loop_lag_s = max(self.loop_lag_s, loop.time() - due)
 
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

@@ -13,10 +13,9 @@ import polars as pl
 import pytest
 
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
-from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
 from ruo.tables import open_table
-from tests.client.conftest import Scoring, Scripted, late, python, signalled
+from tests.client.conftest import LoopLag, Scoring, Scripted, late, python, signalled
 from tests.conftest import ScriptedServer
 
 
