@@ -61,7 +61,7 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
         limit = extra.get("max_request_bytes")
         output_shape: Any = shapes.get(output_name)
         is_shape = isinstance(output_shape, list) and all(isinstance(size, int) for size in output_shape)
-        info = ModelInfo(
+        return ModelInfo(
             name,
             version=str((about.get("versions") or [""])[-1]),
             platform=str(about.get("platform", "")),
@@ -76,7 +76,6 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
         raise ScoringError(f"Model {name!r}: {error}.") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
-    return info
 
 
 def _feature_names(names: object, inputs: Sequence[TensorInfo]) -> tuple[str, ...]:
