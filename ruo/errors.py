@@ -52,6 +52,11 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
+def in_a_line(error: BaseException) -> str:
+    """The text of an error, or else its kind, without line breaks and a full stop at its end."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 def printable(text: str) -> str:
     """The text with its control characters, which could forge or colour lines of a terminal, shown escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -88,9 +93,7 @@ class CheckpointError(RuoError):
 
 
 class OutputError(RuoError):
-    """A file of predictions cannot be written; `scores` as in ScoringError."""
-
-    scores: Any = None
+    """A file of predictions cannot be written."""
 
 
 class DeploymentError(RuoError):

@@ -79,24 +79,20 @@ class EarliestDue:
     def acquire(self, due: float, deadline: float = math.inf) -> bool:
         """Wait for the lock; False if the deadline passes first."""
         with self._lock:
-            if not self._is_taken:
-                self._is_taken = True
-                return True
             entry = (due, next(self._arrivals), threading.Condition(self._lock))
             insort(self._waiting, entry)
             timeout = None if deadline == math.inf else deadline - time.monotonic()
-            if entry[2].wait_for(lambda: entry not in self._waiting, timeout):
-                return True  # `release` has passed it on
+            is_next = entry[2].wait_for(lambda: not self._is_taken and self._waiting[0] is entry, timeout)
             self._waiting.remove(entry)
-            return False
+            self._is_taken |= is_next
+            return is_next
 
     def release(self) -> None:
-        """Pass the lock to the waiting thread that is due first."""
+        """Let the waiting thread that is due first have the lock."""
         with self._lock:
+            self._is_taken = False
             if self._waiting:
-                self._waiting.pop(0)[2].notify()
-            else:
-                self._is_taken = False
+                self._waiting[0][2].notify()
 
     def is_wanted_before(self, due: float) -> bool:
         """Whether a waiting thread is due earlier."""

@@ -13,6 +13,7 @@ from flask import Response, request
 from ruo.model.signature import TensorSpec
 from ruo.wire import WireError
 from ruo.wire.jsontext import loads
+from ruo.wire.v1 import DATATYPES
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
 from server.metrics import Metrics
@@ -169,9 +170,7 @@ def _configure(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
-    dtype = {"f": "DT_FLOAT", "b": "DT_BOOL"}.get(spec.dtype.kind, f"DT_{spec.dtype.name.upper()}")
-    others = {"float16": "DT_HALF", "float64": "DT_DOUBLE", "object": "DT_STRING"}
-    dtype = others.get(spec.dtype.name, dtype)
+    dtype = DATATYPES[datatype_of(spec.dtype)]
     dimensions = [{"size": str(size), "name": ""} for size in spec.shape]
     return {"name": spec.name, "dtype": dtype, "tensor_shape": {"dim": dimensions, "unknown_rank": False}}
 

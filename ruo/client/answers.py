@@ -11,7 +11,7 @@ import numpy as np
 
 from ruo.client.records import Chunk, ModelInfo, RequestRecord
 from ruo.wire import InferResponse, WireError
-from ruo.wire.messages import Array
+from ruo.wire.messages import Array, rows_not_finite
 
 _EXACT_IN_FLOAT32 = 2**24
 # The longest answer that can be right. A number takes about 25 bytes in JSON, and more where it is indented.
@@ -64,13 +64,6 @@ def predictions_of(
     if row_shape is not None and shape != row_shape:
         raise WireError(f"each row has the shape {shape}, in earlier answers {row_shape}")
     return predictions
-
-
-def rows_not_finite(*arrays: Array) -> Array:
-    """The rows that hold NaN or Infinity in any of the arrays, in order."""
-    masks = [np.isfinite(cells) for cells in arrays if cells.dtype.kind == "f"]
-    rows = [np.nonzero(~is_finite)[0] for is_finite in masks if not is_finite.all()]
-    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
 
 
 def _as_float32(output: Array, chunk: Chunk) -> Array:

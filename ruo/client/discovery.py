@@ -11,16 +11,11 @@ from ruo.client.answers import chosen_output
 from ruo.client.records import ModelInfo, TensorInfo
 from ruo.errors import ScoringError
 from ruo.wire import ONLY, WireError
-from ruo.wire.v1 import SIGNATURE
+from ruo.wire.v1 import DATATYPES, SIGNATURE
 
 Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; ScoringError with a refusal's status
 
-# [TFS] types.proto; the other datatypes cannot be sent as JSON numbers
-_DTYPES = {
-    f"DT_{name}": name for name in ("BOOL", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)))
-}
-_DTYPES |= {"DT_HALF": "FP16", "DT_FLOAT": "FP32", "DT_DOUBLE": "FP64", "DT_STRING": "BYTES"}
-
+_DTYPES = {theirs: name for name, theirs in DATATYPES.items()}
 NO_SUCH_ROUTE = (400, 404, 405, 501)
 
 
@@ -66,7 +61,7 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
         limit = extra.get("max_request_bytes")
         output_shape: Any = shapes.get(output_name)
         is_shape = isinstance(output_shape, list) and all(isinstance(size, int) for size in output_shape)
-        info = ModelInfo(
+        return ModelInfo(
             name,
             version=str((about.get("versions") or [""])[-1]),
             platform=str(about.get("platform", "")),
@@ -81,7 +76,6 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
         raise ScoringError(f"Model {name!r}: {error}.") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
-    return info
 
 
 def _feature_names(names: object, inputs: Sequence[TensorInfo]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""An event loop in its own thread, so that a synchronous call works under a running loop; and the lag of a loop."""
+"""An event loop in its own thread, so that a synchronous call works under a running loop."""
 
 import asyncio
 import threading
@@ -49,25 +49,3 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
-
-
-class LoopLag:
-    """The longest delay of the running loop, in `seconds`, during an `async with` block: times on it err by as much."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + 0.02
-            await asyncio.sleep(0.02)
-            self.seconds = max(self.seconds, loop.time() - due)

@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
@@ -26,8 +26,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ruo.client.proxies import proxy_of
-from ruo.client.retry import RefusedError, failure, in_a_line, refusal
-from ruo.errors import ArgumentError
+from ruo.client.retry import RefusedError, failure, refusal
+from ruo.errors import ArgumentError, in_a_line
 from ruo.wire import Encoded, WireError
 from ruo.wire.jsontext import loads
 
@@ -44,7 +44,7 @@ _OWN_HEADERS |= {"inference-header-content-length", "keep-alive", "te", "trailer
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that a path may hold unquoted (RFC 3986, section 3.3)
 
 
-class HttpClient:
+class HttpClient(contextlib.AbstractAsyncContextManager["HttpClient"]):
     """The connections of one client to all its servers; an async context manager."""
 
     def __init__(
@@ -63,9 +63,6 @@ class HttpClient:
             self._headers[name] = value
         self.host = self._headers.pop("Host", None)  # in place of the address's own
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         for session in self._sessions.values():

@@ -107,16 +107,6 @@ class RunOptions:
     prediction_names: Sequence[str] | None = None
     argmax: bool = False
 
-    def __post_init__(self) -> None:
-        require_types(vars(self), get_type_hints(RunOptions))
-        for name, least in (("chunk_size", 1), ("concurrency", 1), ("retries", 0)):
-            if isinstance(value := getattr(self, name), Integral) and value < least:
-                raise ArgumentError(f"{name}={value} must be at least {least}.")
-        if not self.timeout > 0:
-            raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
-        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
-            raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
-
 
 @dataclass(frozen=True)
 class ServerOptions:
@@ -145,9 +135,6 @@ class ServerOptions:
     datatype: Datatype | None = None
     output: str | None = None
 
-    def __post_init__(self) -> None:
-        require_types(vars(self), get_type_hints(ServerOptions))
-
 
 GROUPS = {"table": TableOptions, "run": RunOptions, "server": ServerOptions}
 
@@ -157,9 +144,15 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
     """The options of all three groups, by their names."""
 
     def __post_init__(self) -> None:
-        TableOptions.__post_init__(self)
-        RunOptions.__post_init__(self)
-        ServerOptions.__post_init__(self)
+        super().__post_init__()
+        require_types(vars(self), get_type_hints(ScoreOptions))
+        for name, least in (("chunk_size", 1), ("concurrency", 1), ("retries", 0)):
+            if isinstance(value := getattr(self, name), Integral) and value < least:
+                raise ArgumentError(f"{name}={value} must be at least {least}.")
+        if not self.timeout > 0:
+            raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
+        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
+            raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
 
     @property
     def of_table(self) -> TableOptions:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Self
 
-from ruo.client.answers import rows_not_finite
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import Answer, Chunk
@@ -19,6 +18,7 @@ from ruo.client.send import Client
 from ruo.errors import TableError
 from ruo.tables import Block, Table
 from ruo.wire import WireError
+from ruo.wire.messages import rows_not_finite
 
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
@@ -38,6 +38,7 @@ class Pipeline:
         self.rows = 0  # read so far
         self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
+        self.loop_lag_s = 0.0  # the longest delay of the event loop: the requests' times err by as much
         self.pace = pace
         self._table = table
         self._client = client
@@ -53,7 +54,7 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, "ruo-form")
-        work = [self._form(), *(self._send() for _ in range(self.pace.most_in_flight))]
+        work = [self._watch_loop(), self._form(), *(self._send() for _ in range(self.pace.most_in_flight))]
         self._tasks = [asyncio.create_task(task) for task in work]
         for task in self._tasks:
             task.add_done_callback(self._report)
@@ -87,6 +88,13 @@ class Pipeline:
                     await self._window.leave()
                 for answer in chunk:
                     yield answer
+
+    async def _watch_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.02
+            await asyncio.sleep(0.02)
+            self.loop_lag_s = max(self.loop_lag_s, loop.time() - due)
 
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -128,14 +136,13 @@ class Pipeline:
     def _form_one(self, block: Block) -> Chunk | list[Answer]:
         start, rows = block.start, block.rows
         self.rows += rows
-        arrays = block.features.values() if isinstance(block.features, dict) else [block.features]
-        self.not_finite += len(rows_not_finite(*arrays))
+        self.not_finite += len(rows_not_finite(*block.inputs.values()))
         if self._checkpoint and (answer := self._checkpoint.stored(start, rows)):
             return [answer._replace(labels=block.labels, kept=block.kept)]
         try:
             return self._client.encode(block)
         except WireError as error:
-            columns = (self._table.inputs or {}).get(error.tensor, self._table.features)
+            columns = self._table.inputs.get(error.tensor, self._table.features)
             row, column = start + (error.row or 0), columns[error.column or 0]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from ruo.errors import in_a_line
 from ruo.wire import WireError
 from ruo.wire.jsontext import loads
 
@@ -116,11 +117,6 @@ def _reason(error: BaseException) -> str:
             number = cause.errno or next(map(int, re.findall(r"\[Errno (\d+)\]", str(cause))), 0)
             return os.strerror(number).lower() if number > 0 else cause.strerror or in_a_line(cause)
     return in_a_line(error)
-
-
-def in_a_line(error: BaseException) -> str:
-    """The text of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass

@@ -17,7 +17,7 @@ import orjson
 
 from ruo.client.checkpoint import Checkpoint
 from ruo.client.collected import Collected, Tally
-from ruo.client.event_loop import LoopLag, LoopThread
+from ruo.client.event_loop import LoopThread
 from ruo.client.layout import Layout, require_writable, whole_file
 from ruo.client.options import BlockKeywords, FileKeywords, ScoreKeywords, ScoreOptions, read_options, takes_options
 from ruo.client.pace import Pace
@@ -220,9 +220,9 @@ class _Run:
         options, client, table = self._options, self._client, self._table
         bar = Progress(options.progress, table.expected_rows)
         stored = nullcontext() if options.checkpoint is None else Checkpoint(options.checkpoint)
-        async with bar, LoopLag() as self._lag, stored as checkpoint, client.http, client.servers:
+        async with bar, stored as checkpoint, client.http, client.servers:
             stored_version = checkpoint.key.get("version") if checkpoint and checkpoint.key else None
-            model = self._tally.model = await client.learn_model(stored_version, table.inputs or ())
+            model = self._tally.model = await client.learn_model(stored_version, table.options.inputs or ())
             table.match(model.name, [ModelInput(tensor.name, tensor.width, model.features) for tensor in model.inputs])
             if checkpoint or table.span:
                 self._key = asyncio.create_task(asyncio.to_thread(self._describe))
@@ -288,7 +288,7 @@ class _Run:
     async def _outcome(self) -> dict[str, Any]:
         tally, pipeline, client = self._tally, self._pipeline, self._client
         return {
-            "timings": tally.timings(self._began, pipeline.rows, pipeline.forming_s, self._lag.seconds),
+            "timings": tally.timings(self._began, pipeline.rows, pipeline.forming_s, pipeline.loop_lag_s),
             "model": tally.model_of_all()._replace(output_name=client.model.output_name),
             "records": tally.records,
             "errors": tally.errors,

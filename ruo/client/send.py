@@ -130,8 +130,11 @@ class Client:
 
     def addresses(self) -> list[str]:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""
-        path = f"/{self.wire.name[:2]}/models/{self.model.name}/versions/{self._pinned}" if self._pinned else ""
+        path = f"/{self.wire.name[:2]}/models/{self._versioned()}" if self._pinned else ""
         return [base + path for base in self._bases]
+
+    def _versioned(self) -> str:
+        return f"{self.model.name}/versions/{self._pinned}" if self._pinned else self.model.name
 
     def dtypes(self) -> dict[str, np.dtype[Any]]:
         """The datatype of each input, by its name; FP32 for one that is not known."""
@@ -141,16 +144,12 @@ class Client:
         """The bytes of a row, and the most of a request; 0 for rows that are to be sent as they are."""
         if not self.options.retries:
             return 0, math.inf
-        columns = table.inputs or {self.model.inputs[0].name: table.features}
-        row_bytes = sum(dtype.itemsize * len(columns[name]) for name, dtype in self.dtypes().items())
+        row_bytes = sum(dtype.itemsize * len(table.inputs[name]) for name, dtype in self.dtypes().items())
         return row_bytes, self.model.max_request_bytes or math.inf
 
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatypes; raises WireError where the wire cannot carry a value."""
-        features = block.features
-        if not isinstance(features, dict):
-            features = {self.model.inputs[0].name: features}
-        inputs = {tensor.name: _shaped(features[tensor.name], tensor) for tensor in self.model.inputs}
+        inputs = {tensor.name: _shaped(block.inputs[tensor.name], tensor) for tensor in self.model.inputs}
         return self._chunk(block.start, block.rows, inputs, block.labels, block.kept)
 
     def _chunk(self, start: int, rows: int, inputs: dict[str, Array], *beside: Any) -> Chunk:
@@ -235,8 +234,7 @@ class Client:
         raise _not_scored(record, reason, error.status)
 
     async def _send_once(self, chunk: Chunk, record: RequestRecord, server: Server) -> Array:
-        path = (self._pinned and self.wire.versioned_path) or self.wire.path
-        path = path.format(model=self.model.name, version=self._pinned)
+        path = self.wire.path.format(model=self._versioned())
         limit = most_bytes(chunk.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
         record.began_s = time.perf_counter()
         try:

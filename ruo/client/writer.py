@@ -3,10 +3,10 @@
 import asyncio
 import queue
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,7 +37,7 @@ class ScoredFile(Outcome):
         return self._summary(self.rows, self.row_shape)
 
 
-class Writer:
+class Writer(AbstractAsyncContextManager["Writer"]):
     """Writes the answers that are `put` during an `async with` block, in a thread."""
 
     def __init__(self, path: Path, suffix: str, layout: Layout, row_shape: tuple[int, ...] | None) -> None:
@@ -50,9 +50,6 @@ class Writer:
         self._queue: queue.Queue[pl.DataFrame | None] = queue.Queue(_WAITING)
         self._sink: asyncio.Task[None] | None = None
         self._is_stopped = False
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, error: object, *_: object) -> None:
         self._is_stopped = True
@@ -111,11 +108,9 @@ class Writer:
             raise InterruptedError("interrupted") from None
 
     def _frames(self, *_: Any) -> Iterator[pl.DataFrame]:
-        while (frame := self._next_frame()) is not None:
-            yield from frame.iter_slices(_SLICE_ROWS)
-
-    def _next_frame(self) -> pl.DataFrame | None:
         while not self._is_stopped:
             with suppress(queue.Empty):
-                return self._queue.get(timeout=0.05)
+                if (frame := self._queue.get(timeout=0.05)) is None:
+                    return
+                yield from frame.iter_slices(_SLICE_ROWS)
         raise InterruptedError("the run ended before the file was whole")

@@ -11,12 +11,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from subprocess import PIPE, STDOUT, Popen
-from typing import Any, Self
+from typing import Any
 
 from ruo.deploy.local import fetch
-from ruo.errors import DeploymentError, needs
+from ruo.errors import DeploymentError, in_a_line, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
@@ -24,7 +24,7 @@ _LOOK_S = 1.0
 _TIED = 'exec 3<&0; "$@" & child=$!; { cat <&3; kill $child; } >/dev/null 2>&1 & wait $child; kill $! 2>/dev/null'
 
 
-class KubernetesDeployment:
+class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
     """A Deployment of servers in a Kubernetes cluster.
 
     The end of the block restores the replicas and the autoscaler, even after an error. After a crash `restore` does so,
@@ -62,13 +62,10 @@ class KubernetesDeployment:
                 # named here, since the package reads the variable once, when it is imported
                 client = kubernetes.config.new_client_from_config(os.environ.get("KUBECONFIG"), context)
         except kubernetes.config.ConfigException as error:
-            raise DeploymentError(f"There is no cluster to ask: {_one_line(error)}.") from None
+            raise DeploymentError(f"There is no cluster to ask: {in_a_line(error)}.") from None
         self._apps = kubernetes.client.AppsV1Api(client)
         self._core = kubernetes.client.CoreV1Api(client)
         self._autoscaling = kubernetes.client.AutoscalingV2Api(client)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._keep_forwards(())
@@ -127,7 +124,7 @@ class KubernetesDeployment:
                 reason = json.loads(error.body)["message"]
             raise DeploymentError(f"Kubernetes refuses ({error.status}): {reason}") from None
         except HTTPError as error:
-            raise DeploymentError(f"The cluster does not answer: {_one_line(error)[:200]}") from None
+            raise DeploymentError(f"The cluster does not answer: {in_a_line(error)[:200]}") from None
 
     def _deployment(self) -> Any:
         return self._ask(self._apps.read_namespaced_deployment, name=self.name)
@@ -248,7 +245,3 @@ def _is_ready(pod: Any) -> bool:
 
 def _answers(url: str) -> bool:
     return (answer := fetch(f"{url}/v2/health/ready", timeout_s=2)) is not None and answer[0] == 200
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,8 +22,9 @@ from ruo.arguments import typed
 from ruo.errors import ArgumentError, DeploymentError, MissingPackageError
 from ruo.machine import cpu_limit
 
-# A proxy of the environment must not be asked for an address of this machine.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# HTTP and no more: a proxy of the environment must not be asked for an address of this machine, and no status is an error.
+_OPENER = urllib.request.OpenerDirector()
+_OPENER.add_handler(urllib.request.HTTPHandler())
 _HOME = Path(__file__).resolve().parents[2]  # where `ruo` and `server` lie side by side, installed or not
 # Both would look for modules in the working directory first, which may hold another `server`; here it is the last.
 _GUNICORN = "import os, sys; sys.path.append(os.getcwd()); from gunicorn.app.wsgiapp import run; run()"
@@ -111,9 +111,6 @@ def fetch(
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return answer.status, answer.read()
-    except urllib.error.HTTPError as answer:
-        with answer:
-            return answer.code, answer.read()
     except (OSError, HTTPException):
         return None
 

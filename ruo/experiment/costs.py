@@ -130,7 +130,7 @@ def measure_network(source: Source, url: str, rows: int = 10_000, tries: int = 7
     Each is sent `tries` times, and the median counts. For a server on this machine, the throughput is that of memory.
     """
     table = open_table(source)
-    frame = pl.DataFrame(next(table.blocks(rows)).features, schema=table.features)
+    frame = pl.DataFrame(next(table.blocks(rows)).array, schema=table.features)
     if len(frame) < 2:
         raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
     (request_s, request_bytes), (seconds, size) = (_outside(frame[:size], url, tries + 1) for size in (1, rows))

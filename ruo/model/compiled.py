@@ -14,7 +14,7 @@ import numpy as np
 
 from ruo.model.signature import Function
 from ruo.wire import WireError
-from ruo.wire.messages import Array
+from ruo.wire.messages import Array, rows_not_finite
 
 
 def exported_dtype(dtype: Any) -> str:
@@ -76,23 +76,14 @@ def _checked(names: Sequence[str], call: Function, careful: Function) -> Functio
             if output.shape[:1] != (rows,):
                 message = f'Output "{name}" of the model has the shape {list(output.shape)} for {rows} rows'
                 raise WireError(f"{message}; serve a model that gives one row for each row.", 500)
-        not_finite = _rows_not_finite(arrays)
-        if not_finite.any():
+        not_finite = rows_not_finite(*arrays)
+        if not_finite.size:
             corrected = careful([array[not_finite] for array in arrays])
-            for output, rows_not_finite in zip(outputs, corrected, strict=True):
-                output[not_finite] = rows_not_finite
+            for output, theirs in zip(outputs, corrected, strict=True):
+                output[not_finite] = theirs
         return outputs
 
     return function
-
-
-def _rows_not_finite(arrays: list[Array]) -> Array:
-    """Which rows hold NaN or Infinity; a single False, which is found faster, if none does."""
-    not_finite: Array = np.zeros((), np.bool_)
-    for array in arrays:
-        if array.dtype.kind == "f" and not (is_finite := np.isfinite(array)).all():
-            not_finite = not_finite | ~is_finite.reshape(len(array), -1).all(axis=1)
-    return not_finite
 
 
 def _trace(forward: Callable[..., list[Any]], inputs: Iterable[Any]) -> Any:

@@ -198,7 +198,7 @@ def prepare(
             work.url = work.running.enter_context(local_server(work.model, given.get("workers"))).url
     if work.url:  # the table fits the model, which is at hand: better said now than after minutes
         opened = open_table(table, options)
-        first = pl.DataFrame(next(opened.blocks(1)).features, schema=opened.features)
+        first = pl.DataFrame(next(opened.blocks(1)).array, schema=opened.features)
         score_csv(first, work.url, wire=given.get("wire", "v2"), retries=0, progress=False)
     return work
 

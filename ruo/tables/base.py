@@ -19,7 +19,7 @@ from ruo.tables.cells import CellError, to_array
 from ruo.tables.columns import Columns, ModelInput, choose, match
 from ruo.tables.labels import Labels, class_indices, labels_of
 from ruo.tables.options import TableOptions
-from ruo.wire.messages import Array
+from ruo.wire.messages import ONLY, Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,6 @@ POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # its
 # What reading a damaged file raises
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *POLARS_ERRORS)
 
-Features = Array | dict[str, Array]  # of the only input, or by the names of several
 Dtypes = np.dtype[Any] | type | Mapping[str, Any]  # of all features, or of each input
 Types = dict[str, np.dtype[Any]]  # of each feature column
 
@@ -36,33 +35,33 @@ Types = dict[str, np.dtype[Any]]  # of each feature column
 class Block(NamedTuple):
     """Rows from row `start` of the table on.
 
-    `features` are (rows, columns) in C order, of the only input or by the names of several; `labels` are (rows,) class
-    indices or names, None without label columns; `kept` has the columns that are not sent.
+    `inputs` has the features of each input, (rows, columns) in C order; `labels` are (rows,) class indices or names, None
+    without label columns; `kept` has the columns that are not sent.
     """
 
     start: int
-    features: Features
+    inputs: dict[str, Array]
     labels: Labels | None
     kept: pl.DataFrame | None = None
 
     @property
     def array(self) -> Array:
         """The features of the only input."""
-        if isinstance(self.features, dict):
-            raise TableError(f"Only one input is possible here, the table is for several: {', '.join(self.features)}.")
-        return self.features
+        if len(self.inputs) > 1:
+            raise TableError(f"Only one input is possible here, the table is for several: {', '.join(self.inputs)}.")
+        return next(iter(self.inputs.values()))
 
     @property
     def rows(self) -> int:
         """How many rows these are."""
-        return len(next(iter(self.features.values())) if isinstance(self.features, dict) else self.features)
+        return len(next(iter(self.inputs.values())))
 
     def cut(self, begin: int, end: int | None = None) -> Block:
         """Some of the rows."""
-        rows, (start, features, labels, kept) = slice(begin, end), self
+        rows, (start, inputs, labels, kept) = slice(begin, end), self
         return Block(
             start + begin,
-            {name: part[rows] for name, part in features.items()} if isinstance(features, dict) else features[rows],
+            {name: part[rows] for name, part in inputs.items()},
             None if labels is None else labels[rows],
             None if kept is None else kept[rows],
         )
@@ -81,8 +80,8 @@ class Span(NamedTuple):
 class Table:
     """A table to score, made by `open_table`; `features`, `labels` and `kept` are the names of its columns.
 
-    `inputs` has the features by input where there are several, `classes` the names of the classes where the columns tell
-    them; for one label column of names see `number_classes`.
+    `inputs` has the features of each input, by the name that a model or the options give it, `classes` the names of the
+    classes where the columns tell them; for one label column of names see `number_classes`.
     """
 
     name: str
@@ -92,7 +91,7 @@ class Table:
     features: list[str]
     labels: list[str]
     kept: list[str]
-    inputs: dict[str, list[str]] | None
+    inputs: dict[str, list[str]]
     rows: int | None = None  # None if unknown until the table is read
     index: pd.Index | None = None  # of the rows of a pandas DataFrame
     span: Span | None = None  # the part of the whole table that this is; None for all of it
@@ -116,7 +115,8 @@ class Table:
     def take(self, columns: Columns) -> None:
         """Read these columns."""
         self.columns = columns
-        self.features, self.labels, self.kept, self.inputs, *_ = columns
+        self.features, self.labels, self.kept = columns.features, columns.labels, columns.kept
+        self.inputs = columns.inputs or {ONLY: columns.features}
 
     def blocks(
         self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32
@@ -190,9 +190,8 @@ class Table:
     def _types(self, dtype: Dtypes) -> Types:
         if not isinstance(dtype, Mapping):
             return dict.fromkeys(self.features, np.dtype(dtype))
-        inputs = self.inputs or dict.fromkeys(dtype, self.features)
         types: Types = {}
-        for name, columns in inputs.items():
+        for name, columns in self.inputs.items():
             for column in columns:
                 if types.setdefault(column, np.dtype(dtype[name])) != dtype[name]:
                     raise TableError(f"The column {column!r} goes to inputs of different datatypes; double the column.")
@@ -218,17 +217,13 @@ class Table:
 
     def _block_of(self, frame: pl.DataFrame, features_of: Callable[[list[str]], Array]) -> Block:
         """The labels and kept columns of a frame, and beside them the features, by the names of their columns."""
-        features: Features
-        if self.inputs is None:
-            features = features_of(self.features)
-        else:
-            features = {name: features_of(names) for name, names in self.inputs.items()}
+        inputs = {name: features_of(names) for name, names in self.inputs.items()}
         labels: Any = None
         if self.options.label is not None:
             labels = frame[self.options.label]  # `blocks` makes labels of it
         elif self.labels:
             labels = class_indices(frame[self.labels])
-        return Block(0, features, labels, frame[self.kept] if self.kept else None)
+        return Block(0, inputs, labels, frame[self.kept] if self.kept else None)
 
     def _set_span(self, shard: tuple[int, int], size: int, unit: str, boundary: Callable[[int], int]) -> Span:
         """Make this one part of the table; `boundary(part)` is where a part begins."""
@@ -280,12 +275,10 @@ def read_once(name: str) -> TableError:
 def _join(blocks: list[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
-    starts, features, labels, kept = zip(*blocks, strict=True)
+    starts, inputs, labels, kept = zip(*blocks, strict=True)
     return Block(
         starts[0],
-        {name: np.concatenate([part[name] for part in features]) for name in features[0]}
-        if isinstance(features[0], dict)
-        else np.concatenate(features),
+        {name: np.concatenate([part[name] for part in inputs]) for name in inputs[0]},
         None if labels[0] is None else np.concatenate(labels),
         None if kept[0] is None else pl.concat(kept),
     )

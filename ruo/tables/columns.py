@@ -21,7 +21,7 @@ class ModelInput(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The names of the columns by their use; `inputs` has the features of each input where there are several.
+    """The names of the columns by their use; `inputs` has the features of each input that the options or a model name.
 
     `are_ordered` says that the order of the features is the user's own, and not that of the table; `are_counted` that the
     table has no names, as an array or a file without a header.
@@ -61,7 +61,10 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     used = {"columns" if inputs is None else "inputs": wanted, "drop": options.drop, "keep": options.keep}
     for option, chosen in {**used, "label": [options.label] if options.label is not None else []}.items():
         if missing := [name for name in chosen if name not in known]:
-            raise _not_there(where, option, missing[0], names)
+            close = get_close_matches(missing[0], names, 1)
+            hint = f"is {close[0]!r} meant?" if close else f"it has {_listed(names)}."
+            message = f"{where} has no column {missing[0]!r}, which {option} names; {hint}"
+            raise TableError(message, column=missing[0])
     features, label, prefix = set(wanted), options.label, options.label_prefix
     if both := [name for name in names if name in features and (name in options.drop or name == label)]:
         raise ArgumentError(f"The column {both[0]!r} is a feature, and dropped or a label; name it once.")
@@ -81,12 +84,6 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     return Columns(wanted, labels, list(options.keep), inputs, are_ordered, names == counted(len(names)))
 
 
-def _not_there(where: str, option: str, name: str, names: list[str]) -> TableError:
-    close = get_close_matches(name, names, 1)
-    hint = f"is {close[0]!r} meant?" if close else f"it has {_listed(names)}."
-    return TableError(f"{where} has no column {name!r}, which {option} names; {hint}", column=name)
-
-
 def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]) -> Columns:
     """The columns as the model's inputs take them; raises TableError where they do not fit."""
     taken: dict[str, list[str]] = {}
@@ -98,9 +95,8 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
         raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
     if rest := [name for name in columns.features if name not in used]:
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
-    if len(inputs) == 1:
-        return columns._replace(features=taken[inputs[0].name], inputs=None)
-    return columns._replace(inputs=taken)
+    features = taken[inputs[0].name] if len(inputs) == 1 else columns.features
+    return columns._replace(features=features, inputs=taken)
 
 
 def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:

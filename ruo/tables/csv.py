@@ -120,7 +120,7 @@ class CsvTable(Table):
     def _schemas(self, types: Types) -> list[Schema]:
         """From fast to slow: labels as small numbers, labels as any numbers, labels as text, all cells as text."""
         text: Schema = dict.fromkeys(self.names, pl.String)
-        numbers: Schema = {name: _fast_type(dtype) for name, dtype in types.items()}
+        numbers: Schema = {name: pl.UInt8 if dtype.kind == "b" else polars_type(dtype) for name, dtype in types.items()}
         as_is = dict.fromkeys(self._verbatim(types), pl.String)
         if self.options.null_values and as_is:
             return [text]  # polars would take the cells of all columns for missing ones
@@ -173,7 +173,7 @@ class CsvTable(Table):
     def _to_block(self, frame: pl.DataFrame, text: bytes, types: Types, is_text: bool) -> Block:
         for name in self._verbatim(types):
             is_bad = frame[name].str.contains("\ufffd", literal=True).fill_null(value=False)
-            if is_bad.any() and not _is_utf8(text):
+            if is_bad.any() and text.decode(errors="ignore").encode() != text:
                 row = int(is_bad.arg_true()[0])
                 cure = 'pass the encoding of the file, such as encoding="cp1252"'
                 raise CellError(row, name, frame[row, name], "is not UTF-8", cure)
@@ -202,15 +202,3 @@ class CsvTable(Table):
             return TableError(f"{self.name}, row {row:,} is not CSV ({error}); look for a stray quote.", row=row)
         message = f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for unusual characters."
         return TableError(message)
-
-
-def _fast_type(dtype: np.dtype[Any]) -> Any:
-    return pl.String if dtype == np.object_ else pl.UInt8 if dtype.kind == "b" else polars_type(dtype)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -67,11 +67,8 @@ def _read(file: io.BufferedIOBase | IO[bytes]) -> Iterator[bytes]:
 
 
 def _decoded(pieces: Iterator[bytes], name: str, encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        for piece in pieces:
-            yield decoder.decode(piece).encode()
-        yield decoder.decode(b"", final=True).encode()
+        yield from map(str.encode, codecs.iterdecode(pieces, encoding))
     except UnicodeError as error:
         raise TableError(f"{name} is not text in {encoding} ({error}); pass another encoding.") from None
 

@@ -33,7 +33,7 @@ def loads(text: Buffer | str) -> Any:
     return value
 
 
-def dumps(message: dict[str, Any] | list[Any] | Array) -> bytes:
+def dumps(message: dict[str, Any] | list[Any] | Array | str) -> bytes:
     """Write JSON with arrays as nested lists, and NaN and Infinity as these words."""
     try:
         return orjson.dumps(message, default=_array_text)
@@ -47,7 +47,7 @@ def _array_text(array: Array) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY, default=np.ndarray.tolist))
 
 
-def encode_json(message: dict[str, Any] | list[Any] | Array) -> Encoded:
+def encode_json(message: dict[str, Any] | list[Any] | Array | str) -> Encoded:
     """A message whose whole body is JSON."""
     return Encoded({"Content-Type": "application/json"}, [dumps(message)])
 

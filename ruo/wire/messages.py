@@ -70,13 +70,19 @@ class Wire:
     """One protocol: its four pure functions, its address, and what it can do."""
 
     name: str
-    path: str  # of predictions, with {model} to fill in
+    path: str  # of predictions, with {model} to fill in: NAME, or NAME/versions/VERSION
     encode_request: Callable[[InferRequest], Encoded]
     decode_request: Callable[[Mapping[str, str], Buffer], InferRequest]
     encode_response: Callable[[InferResponse, InferRequest], Encoded]
     decode_response: Callable[[Mapping[str, str], Buffer], InferResponse]
-    versioned_path: str | None = None  # of predictions by one version, with {model} and {version} to fill in
     has_models: bool = True  # a server may have several models, each with a name
     has_metadata: bool = False  # a server describes the names, datatypes and shapes of a model's tensors
     is_binary: bool = False  # tensors travel as bytes
     fallback: str | None = None  # the wire for a server that does not take tensors as bytes
+
+
+def rows_not_finite(*arrays: Array) -> Array:
+    """The rows that hold NaN or Infinity in any of the arrays, in order."""
+    masks = [np.isfinite(cells) for cells in arrays if cells.dtype.kind == "f"]
+    rows = [np.nonzero(~is_finite)[0] for is_finite in masks if not is_finite.all()]
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)

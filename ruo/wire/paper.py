@@ -6,8 +6,6 @@ array of rows is accepted as well.
 
 from collections.abc import Mapping
 
-import orjson
-
 from ruo.wire.jsontext import dumps, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse, WireError
 
@@ -16,7 +14,7 @@ def encode_request(request: InferRequest) -> Encoded:
     """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN and Infinity."""
     require_finite(request.inputs)
     (array,) = request.inputs.values()
-    return Encoded({"Content-Type": "application/json"}, [orjson.dumps(dumps(array).decode())])
+    return encode_json(dumps(array).decode())
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:

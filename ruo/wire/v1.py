@@ -14,8 +14,12 @@ import numpy as np
 
 from ruo.wire.jsontext import as_texts, encode_json, loads, require_finite, to_array
 from ruo.wire.messages import ONLY, Array, Buffer, Encoded, InferRequest, InferResponse, WireError
+from ruo.wire.v2 import TENSORS
 
 SIGNATURE = "serving_default"  # TensorFlow Serving's name for a model's default function
+# [TFS] types.proto: its name of each of V2's datatypes
+DATATYPES = {name: f"DT_{name}" for name in TENSORS}
+DATATYPES |= {"FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", "BYTES": "DT_STRING"}
 
 
 def encode_request(request: InferRequest) -> Encoded:

@@ -55,16 +55,22 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
         raise WireError(f"The protocol has no datatype for numpy's {dtype}.") from None
 
 
-def encode_request(request: InferRequest) -> Encoded:
+def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
     """All inputs as binary tensors, with a request for binary outputs; contiguous arrays are not copied."""
     # [BIN] "true if all outputs should be returned as binary data and false (or not given) if [...] as JSON"
-    return _encode_request(request, {"parameters": {"binary_data_output": True}}, binary=True)
+    message: dict[str, Any] = {"parameters": {"binary_data_output": True}} if binary else {}
+    if request.id is not None:
+        message["id"] = request.id
+    if request.outputs is not None:
+        outputs = request.outputs.items()
+        message["outputs"] = [{"name": name, "parameters": {"binary_data": flag}} for name, flag in outputs]
+    return _encode(message, "inputs", request.inputs, dict.fromkeys(request.inputs, binary))
 
 
 def encode_json_request(request: InferRequest) -> Encoded:
     """All inputs as JSON `data`; raises WireError for NaN and Infinity."""
     require_finite(request.inputs)
-    return _encode_request(request, {}, binary=False)
+    return encode_request(request, binary=False)
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
@@ -83,15 +89,6 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
         outputs=_requested(_field(message, "The message", "outputs", list, None), binary),
         binary=binary,
     )
-
-
-def _encode_request(request: InferRequest, message: dict[str, Any], *, binary: bool) -> Encoded:
-    if request.id is not None:
-        message["id"] = request.id
-    if request.outputs is not None:
-        outputs = request.outputs.items()
-        message["outputs"] = [{"name": name, "parameters": {"binary_data": flag}} for name, flag in outputs]
-    return _encode(message, "inputs", request.inputs, dict.fromkeys(request.inputs, binary))
 
 
 def _requested(outputs: list[object] | None, default: bool) -> dict[str, bool] | None:

@@ -1,5 +1,6 @@
 """What the client's tests share: scripts of servers that fail now and then, and tables."""
 
+import asyncio
 import gzip
 import re
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,28 @@ from tests.conftest import ROWS, Reply, Script, ScriptedServer, row_sums
 Scoring = Callable[..., Scores]
 Speak = Callable[[socket.socket, int], None]
 Scripted = Callable[[Script], ScriptedServer]
+
+
+class LoopLag:
+    """The longest delay of the running loop, in `seconds`, during an `async with` block: times on it err by as much."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.02
+            await asyncio.sleep(0.02)
+            self.seconds = max(self.seconds, loop.time() - due)
 
 
 def always(reply: Reply) -> Script:

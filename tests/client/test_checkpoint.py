@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 
 from ruo import ScoringError, iter_scores, score_csv
 from ruo.client.checkpoint import Checkpoint
-from ruo.client.event_loop import LoopLag
 from ruo.client.records import Answer, RequestRecord
 from ruo.deploy.local import LocalServer
 from ruo.errors import CheckpointError, RuoError
 from ruo.learn.demo import Demo
-from tests.client.conftest import Scoring, Scripted, as_source, python, signalled, sometimes
+from tests.client.conftest import LoopLag, Scoring, Scripted, as_source, python, signalled, sometimes
 from tests.conftest import Reply, ScriptedServer, row_sums
 
 MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"

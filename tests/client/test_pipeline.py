@@ -13,10 +13,9 @@ import polars as pl
 import pytest
 
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
-from ruo.client.event_loop import LoopLag
 from ruo.errors import TableError
 from ruo.tables import open_table
-from tests.client.conftest import Scoring, Scripted, late, python, signalled
+from tests.client.conftest import LoopLag, Scoring, Scripted, late, python, signalled
 from tests.conftest import ScriptedServer
 
 
@@ -106,7 +105,7 @@ def slow_csv(tmp_path: Path) -> Path:
 def test_reading_and_its_end_never_block_the_loop(slow_csv: Path, well: ScriptedServer) -> None:
     """While a whole table is read for one request, and when that is cancelled, the event loop keeps running."""
     began = time.monotonic()
-    assert sum(len(block.features) for block in open_table(slow_csv).blocks(None)) == 20_000_000
+    assert sum(len(block.array) for block in open_table(slow_csv).blocks(None)) == 20_000_000
     whole_s = time.monotonic() - began
 
     async def main() -> tuple[float, float]:

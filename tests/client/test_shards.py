@@ -24,7 +24,7 @@ from tests.conftest import Reply, ScriptedServer
 def rows_of(source: Any, of: int) -> list[list[float]]:
     """The rows of all parts, one after the other."""
     blocks = [block for part in range(of) for block in open_table(source, shard=(part, of)).blocks(3)]
-    return [row for block in blocks for row in block.features.tolist()]
+    return [row for block in blocks for row in block.array.tolist()]
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 10, 50])
@@ -66,7 +66,7 @@ def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("a,b\n" + "1,2\n" * 100 + "1,x\n" + "1,2\n" * 99)
 
-    assert sum(len(block.features) for block in open_table(table, shard=(0, 4)).blocks(None)) == 50
+    assert sum(len(block.array) for block in open_table(table, shard=(0, 4)).blocks(None)) == 50
     with pytest.raises(
         TableError, match=r'table.csv, part 2 of 4 \(from byte 404 on\), row 0, column "b": \'x\' is not'
     ):

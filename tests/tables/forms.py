@@ -40,7 +40,7 @@ def write_csv(folder: Path, text: str | bytes) -> Path:
 
 def read_rows(source: Source, chunk_size: int | None = 1_000, dtype: Any = np.float32) -> np.ndarray:
     """All features that ruo reads, (rows, columns)."""
-    features = np.concatenate([block.features for block in open_table(source).blocks(chunk_size, dtype)])
+    features = np.concatenate([block.array for block in open_table(source).blocks(chunk_size, dtype)])
     assert features.dtype == dtype
     assert features.flags.c_contiguous
     return features

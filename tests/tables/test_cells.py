@@ -131,7 +131,7 @@ def test_a_value_of_a_frame_that_does_not_fit_is_named(
 def test_frames_become_whole_numbers_or_their_first_fault_is_named() -> None:
     """Whole values of floats and truth values convert; NA and null are empty cells; the first row at fault counts."""
     (block,) = open_table(pl.DataFrame({"a": [2.0**62, 3.0], "b": [True, False]})).blocks(None, np.int64)
-    assert block.features.tolist() == [[2**62, 1], [3, 0]]
+    assert block.array.tolist() == [[2**62, 1], [3, 0]]
     for source in (pd.DataFrame({"a": pd.array([1, None], "Int64")}), pl.DataFrame({"a": [1, None]})):
         with pytest.raises(TableError, match='row 1, column "a": an empty cell is not a whole number'):
             _read(source, np.int64)

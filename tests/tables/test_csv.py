@@ -24,7 +24,7 @@ def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
     blocks = list(open_table(path).blocks(7_919))
     assert len(blocks) == 38
     for block in blocks:
-        np.testing.assert_array_equal(numbers[block.start : block.start + 7_919], block.features)
+        np.testing.assert_array_equal(numbers[block.start : block.start + 7_919], block.array)
 
 
 @pytest.mark.parametrize("size", range(1, 40))
@@ -79,7 +79,7 @@ def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: in
         shards = 1
 
     tables = [open_table(path, shard=(part, shards) if shards > 1 else None) for part in range(shards)]
-    rows = np.concatenate([block.features for table in tables for block in table.blocks(2)])
+    rows = np.concatenate([block.array for table in tables for block in table.blocks(2)])
 
     np.testing.assert_array_equal([[1], [np.nan], [3], [np.nan], [np.nan]], rows)
     np.testing.assert_array_equal(expected, rows)
@@ -92,7 +92,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
     with pytest.raises(TableError, match="has 0 cells"):
         list(open_table(path, shard=(0, 2)).blocks(None))
     (block,) = open_table(path, shard=(1, 2)).blocks(None)
-    assert block.features.tolist() == [[3, 4]]
+    assert block.array.tolist() == [[3, 4]]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def read_by_ruo(path: Path, dtype: np.dtype, shards: int) -> np.ndarray | None:
     try:
         for part in range(shards):
             table = open_table(path, shard=(part, shards) if shards > 1 else None)
-            blocks += [block.features for block in table.blocks(3, dtype)]
+            blocks += [block.array for block in table.blocks(3, dtype)]
     except TableError:
         return None
     return np.concatenate(blocks) if blocks else None
@@ -223,4 +223,4 @@ def test_random_frames_are_read_or_refused(frame: pl.DataFrame) -> None:
     for dtype in (np.float32, np.int64, np.bool_):
         with contextlib.suppress(TableError):
             blocks = list(open_table(frame).blocks(2, dtype))
-            assert sum(len(block.features) for block in blocks) == frame.height
+            assert sum(len(block.array) for block in blocks) == frame.height

@@ -35,9 +35,9 @@ def test_blocks_hold_every_row_in_order(tmp_path: Path, form: str, chunk_size: i
     blocks = list(open_table(as_form(FRAME, form, tmp_path)).blocks(chunk_size))
 
     assert [block.start for block in blocks] == list(range(0, 5, chunk_size or 5))
-    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
+    np.testing.assert_array_equal(FEATURES, np.concatenate([block.array for block in blocks]))
     np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
-    assert all(block.features.dtype == np.float32 and block.features.flags.c_contiguous for block in blocks)
+    assert all(block.array.dtype == np.float32 and block.array.flags.c_contiguous for block in blocks)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "pandas", "polars", "lazy"])
@@ -45,7 +45,7 @@ def test_the_parts_of_a_table_are_the_table(tmp_path: Path, form: str) -> None:
     """Whatever the form, no row is in two parts or in none."""
     source = as_form(FRAME, form, tmp_path)
     blocks = [block for part in range(3) for block in open_table(source, shard=(part, 3)).blocks(1)]
-    np.testing.assert_array_equal(FEATURES, np.concatenate([block.features for block in blocks]))
+    np.testing.assert_array_equal(FEATURES, np.concatenate([block.array for block in blocks]))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET", "pq"])
@@ -180,5 +180,5 @@ def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later:
 
     blocks = list(open_table(path).blocks(None))
 
-    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].features[:, 0])
+    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].array[:, 0])
     np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)

@@ -277,14 +277,14 @@ A, B, C, X2 = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1), ModelI
 @pytest.mark.parametrize(
     ("inputs", "options", "features", "of_inputs"),
     [
-        ([ModelInput("x", 3)], {}, ["a", "b", "c"], None),
-        ([ModelInput("x")], {"inputs": {"x": ["c", "a"]}, "drop": ["b"]}, ["c", "a"], None),
+        ([ModelInput("x", 3)], {}, ["a", "b", "c"], {"x": ["a", "b", "c"]}),
+        ([ModelInput("x")], {"inputs": {"x": ["c", "a"]}, "drop": ["b"]}, ["c", "a"], {"x": ["c", "a"]}),
         ([C, A, B], {}, ["a", "b", "c"], {"c": ["c"], "a": ["a"], "b": ["b"]}),
         ([X2, B], {"inputs": {"b": ["c"], "x": ["a", "b"]}}, ["c", "a", "b"], {"x": ["a", "b"], "b": ["c"]}),
     ],
 )
 def test_features_are_matched_by_the_names_of_the_model(
-    inputs: list[ModelInput], options: dict[str, Any], features: list[str], of_inputs: Mapping[str, list[str]] | None
+    inputs: list[ModelInput], options: dict[str, Any], features: list[str], of_inputs: Mapping[str, list[str]]
 ) -> None:
     """One input takes the features in order; several take the columns named for them, or of their names."""
     opened = open_table(table(pl.DataFrame({"a": [1], "b": [2], "c": [3]}), **options))
@@ -293,10 +293,8 @@ def test_features_are_matched_by_the_names_of_the_model(
     assert (opened.features, opened.inputs) == (features, of_inputs)
     (block,) = opened.blocks(None, np.float64)
     expected = {"a": 1, "b": 2, "c": 3}
-    got = block.features if isinstance(block.features, dict) else {"": block.features}
-    names = of_inputs or {"": features}
-    assert {name: array.tolist() for name, array in got.items()} == {
-        n: [[expected[c] for c in of]] for n, of in names.items()
+    assert {name: array.tolist() for name, array in block.inputs.items()} == {
+        n: [[expected[c] for c in of]] for n, of in of_inputs.items()
     }
 
 
@@ -335,7 +333,7 @@ def test_each_input_has_its_own_datatype(tmp_path: Path, kind: str) -> None:
     blocks = list(opened.blocks(2, {"t": object, "n": np.int64, "f": np.float32}))
 
     assert [block.rows for block in blocks] == [2, 1]
-    joined = {name: np.concatenate([block.features[name] for block in blocks]) for name in ("t", "n", "f")}  # type: ignore[index]
+    joined = {name: np.concatenate([block.inputs[name] for block in blocks]) for name in ("t", "n", "f")}
     assert joined["n"].tolist() == [[big], [2], [3]]
     assert joined["f"].dtype == np.float32
     assert joined["f"].tolist() == [[0.5], [1.5], [2.5]]
