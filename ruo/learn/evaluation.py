@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.answer import Answer
+from ruo.answer import Answer, Shown
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.stats import Interval, mean_interval
@@ -42,7 +42,7 @@ class Calibration(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(Shown):
     """How a model's predictions compare with the labels."""
 
     classes: tuple[int | str, ...]
@@ -109,12 +109,6 @@ class Evaluation:
         facts = {"classes": len(self.classes), "rows left out": self.left_out}
         table = pd.DataFrame([facts | {name: percent(share) for name, share in shares.items()}])
         return Answer(self.sentences()[0], "", table.assign(calibration_error=self.calibration.error))
-
-    def __repr__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
 
 
 @needs("server,notebooks")

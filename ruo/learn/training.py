@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ruo.answer import Answer
+from ruo.answer import Answer, Shown
 from ruo.arguments import typed
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.learn.demo import require_tensorflow
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trained:
+class Trained(Shown):
     """A model and how it was trained."""
 
     model: Any  # a keras.Model, from raw rows (n, features) to probabilities (n, classes)
@@ -134,12 +134,6 @@ class Trained:
         facts = {"rows": sum(map(len, self.parts)), "features": len(self.features), "classes": len(self.classes)}
         facts |= {"epochs": len(self.history), "best epoch": self.best_epoch}
         return Answer(self._on_accuracy(), "", pd.DataFrame([facts]))
-
-    def __repr__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
 
 
 @needs("server,notebooks")
