@@ -151,13 +151,9 @@ def train(
     patience: int = 5,
 ) -> Trained:
     """Train a dense network on a labelled table until the validation loss has not fallen for `patience` epochs."""
-    at_least_one = [
-        ("epochs", epochs),
-        ("patience", patience),
-        ("max_rows", max_rows),
-        *(("units", size) for size in units),
-    ]
-    for name, number, least in [*((name, number, 1) for name, number in at_least_one), ("seed", seed, 0)]:
+    given = [("epochs", epochs), ("patience", patience), ("max_rows", max_rows), *(("units", size) for size in units)]
+    for name, number in [*given, ("seed", seed)]:
+        least = 0 if name == "seed" else 1
         if number is not None and number < least:
             raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
