@@ -13,7 +13,7 @@ from scipy import stats
 from ruo.answer import Answer, Shown
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError, needs
-from ruo.stats import Interval, mean_interval
+from ruo.stats import Interval, count, mean_interval
 from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
@@ -75,7 +75,7 @@ class Evaluation(Shown):
         frequent, share = self.baseline
         recall = percent(self.by_class["recall"].mean())
         return [
-            f"Accuracy on {_rows(self.rows)}: {self.accuracy}.",
+            f"Accuracy on {count(self.rows, 'row')}: {self.accuracy}.",
             f"Always answering {frequent}, the most frequent class, would reach {percent(share)}.",
             f"The mean recall, which counts every class alike whatever its rows, is {recall}.",
             *_on_classes(self.by_class),
@@ -86,12 +86,12 @@ class Evaluation(Shown):
     def verdict(self) -> str:
         """Say what is seen, and what may not be concluded and why."""
         support = self.by_class.set_index("class")["support"]
-        rare = ", ".join(f"{name} ({_rows(rows)})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
+        rare = ", ".join(f"{name} ({count(rows, 'row')})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
         absent = ", ".join(str(name) for name, rows in support.items() if not rows)
         without = "not scored, or with a prediction that is not a number"
         no_confidence = "Nothing about confidence: a row's outputs are not probabilities that add up to 1."
         cautions = {
-            f"Nothing about the rows left out: {_rows(self.left_out)} ({without}).": self.left_out,
+            f"Nothing about the rows left out: {count(self.left_out, 'row')} ({without}).": self.left_out,
             f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.": rare,
             f"Nothing about classes that do not occur in the table: {absent}.": absent,
             no_confidence: self.calibration.bins.empty,
@@ -206,14 +206,14 @@ def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> 
             seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
             raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
         outputs = np.hstack([1 - outputs, outputs])
-    count = outputs.shape[1]
-    if names is not None and len(names) != count:
-        seen = f"There are {len(names)} classes ({', '.join(map(str, names[:5]))}), and {count} outputs"
+    number = outputs.shape[1]
+    if names is not None and len(names) != number:
+        seen = f"There are {len(names)} classes ({', '.join(map(str, names[:5]))}), and {number} outputs"
         raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
-    if labels.min() < 0 or labels.max() >= count:
-        seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
+    if labels.min() < 0 or labels.max() >= number:
+        seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {number - 1}"
         raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-    return outputs, range(count) if names is None else names
+    return outputs, range(number) if names is None else names
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:
@@ -236,7 +236,7 @@ def _on_confusion(confusion: pd.DataFrame) -> str:
     true, answer = divmod(int(wrong.argmax()), len(wrong))
     most, names = wrong[true, answer], confusion.index
     of_class, of_wrong = percent(most / confusion.iloc[true].sum()), percent(most / wrong.sum())
-    seen = f"{_rows(most)}, {of_class} of that class and {of_wrong} of all errors"
+    seen = f"{count(most, 'row')}, {of_class} of that class and {of_wrong} of all errors"
     return f"The most frequent confusion is {names[true]} taken for {names[answer]}: {seen}."
 
 
@@ -252,7 +252,3 @@ def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
         seen = f"{word}-confident by {100 * abs(gap.value):.1f} points ({interval}): {means}"
     expected = f"a calibrated model would show about {calibration.error_if_calibrated:.3f} on as many rows"
     return [f"The model is {seen}.", f"The expected calibration error is {calibration.error:.3f}; {expected}."]
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} row{'' if number == 1 else 's'}"
