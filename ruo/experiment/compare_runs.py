@@ -40,9 +40,7 @@ class RunsCompared(Shown):
         warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
         return f"B against A, by setting: {words}{warnings}."
 
-    def text(self) -> str:
-        """The answer, the table, the sentences and the warnings, for a terminal."""
-        return self._shown().text()
+    text = Shown.__str__  # the answer, the table, the sentences and the warnings, for a terminal
 
     def __repr__(self) -> str:
         return f"RunsCompared(A {self.names[0]}; B {self.names[1]}; {self.answer()})"
