@@ -23,16 +23,12 @@ _EPILOG = (
 _RESUMED = "the same command goes on from there"
 
 
-def _terminate(*_: object) -> None:
-    """End a verb on SIGTERM, as Ctrl-C does; by default the first process of a container ignores it."""
-    sys.exit(128 + signal.SIGTERM)
-
-
 class _Verbs(click.Group):
     """Shows an error of ruo as one sentence."""
 
     def invoke(self, context: click.Context) -> object:
-        signal.signal(signal.SIGTERM, _terminate)
+        # by default the first process of a container ignores it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             with needs("server,notebooks"):
                 return super().invoke(context)
