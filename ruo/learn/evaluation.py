@@ -105,10 +105,9 @@ class Evaluation(Shown):
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
     def _shown(self) -> Answer:
-        shares = {"baseline": self.baseline[1], "mean recall": self.by_class["recall"].mean()}
-        facts = {"classes": len(self.classes), "rows left out": self.left_out}
-        table = pd.DataFrame([facts | {name: percent(share) for name, share in shares.items()}])
-        return Answer(self.sentences()[0], "", table.assign(calibration_error=self.calibration.error))
+        facts = {"classes": len(self.classes), "rows left out": self.left_out, "baseline": percent(self.baseline[1])}
+        facts |= {"mean recall": percent(self.by_class["recall"].mean()), "calibration_error": self.calibration.error}
+        return Answer(self.sentences()[0], "", pd.DataFrame([facts]))
 
 
 @needs("server,notebooks")
