@@ -153,8 +153,7 @@ def install(files: Files) -> Group:
     return Group(jobs, {name: partial(_image, tag) for name, tag in tags.items()}, once=True)
 
 
-_MAKERS = (mlp, cnn, scaling, peers, sources, growth, start, install)
-GROUPS: dict[str, Callable[[Files], Group]] = {make.__name__: make for make in _MAKERS}
+GROUPS = {make.__name__: make for make in (mlp, cnn, scaling, peers, sources, growth, start, install)}
 
 
 def _alone(job: Job) -> Task:
