@@ -23,6 +23,7 @@ from ruo.deploy import LocalServer, local_server
 from ruo.errors import MissingPackageError
 
 _TIMEOUT_S = 900.0
+_job = partial(python_job, timeout_s=_TIMEOUT_S)
 _SIZES = (100, 1_000, 5_000, 10_000, 50_000, 100_000)
 _OPENVINO_SIZES = (5_000, 10_000, 50_000)
 _SCALING_SIZES = (1_000, 5_000, 20_000)
@@ -152,12 +153,7 @@ def install(files: Files) -> Group:
     return Group(jobs, {name: partial(_image, tag) for name, tag in tags.items()}, once=True)
 
 
-_MAKERS = (mlp, cnn, scaling, peers, sources, growth, start, install)
-GROUPS: dict[str, Callable[[Files], Group]] = {make.__name__: make for make in _MAKERS}
-
-
-def _job(*arguments: str, **variables: str) -> Job:
-    return python_job(*arguments, timeout_s=_TIMEOUT_S, **variables)
+GROUPS = {make.__name__: make for make in (mlp, cnn, scaling, peers, sources, growth, start, install)}
 
 
 def _alone(job: Job) -> Task:

@@ -5,7 +5,6 @@ A DataFrame is pandas', made from a CSV before the clock starts. Labels are read
 
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ import polars as pl
 
 from benchmarks.bare_socket import CONNECTIONS, CPUS, processes
 from ruo.client.scoring import iter_scores, score_csv, score_to_file
-from ruo.compare.score import Model, compile_model, report
+from ruo.compare.score import Model, answers_option, compile_model, report, scan, score_batches
 from ruo.errors import ScoringError
 from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.wire.messages import Array
 
 _path = click.Path(exists=True, path_type=Path)
 _in_memory = click.option("--in-memory", is_flag=True, help="Make a DataFrame of TABLE, a CSV, beforehand.")
-_answers = click.option("--answers", type=click.Path(path_type=Path), help="Write the predictions here, as .npy.")
 
 
 @click.group()
@@ -37,12 +35,12 @@ def main() -> None:
 @click.option("--by", type=click.Choice(["score_csv", "iter_scores", "score_to_file"]), default="score_csv")
 @click.option("--times", default=1, help="The table is so many times this file.")
 @_in_memory
-@_answers
+@answers_option
 def client(table: Path, url: str, by: str, times: int, in_memory: bool, answers: Path | None) -> None:
     """Score TABLE with ruo and the model at URL; the predictions for its last repetition are the answers."""
     source: Any = pl.read_csv(table).to_pandas() if in_memory else [table] * times if times > 1 else table
     is_csv = table.suffix == ".csv"  # whose rows are counted without polars, which keeps the memory that it takes
-    length = table.read_bytes().count(b"\n") - 1 if is_csv else _lazy(table).select(pl.len()).collect().item()
+    length = table.read_bytes().count(b"\n") - 1 if is_csv else pl.scan_parquet(table).select(pl.len()).collect().item()
     before, rows, last = length * (times - 1), 0, []
     reset_peak_rss()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,14 +74,12 @@ def client(table: Path, url: str, by: str, times: int, in_memory: bool, answers:
 @click.option("--rows", default=50_000, help="Rows of a call.")
 @click.option("--bare-socket", is_flag=True, help="Compute in other processes behind a socket.")
 @_in_memory
-@_answers
+@answers_option
 def bound(table: Path, model: Path, rows: int, bare_socket: bool, in_memory: bool, answers: Path | None) -> None:
     """Score TABLE with MODEL without ruo: read and compute, at the same time, and nothing else."""
     frame = pl.read_csv(table).to_pandas() if in_memory else None
-    lazy = _lazy(table)
-    columns = lazy.collect_schema().names()
-    labels = [name for name in columns if name.startswith("Label_")]
-    features = [name for name in columns if name not in labels]
+    lazy, features = scan(table)
+    labels = [name for name in lazy.collect_schema().names() if name not in features]
     function: Model
 
     def score(batch: Any) -> Array:
@@ -96,22 +92,12 @@ def bound(table: Path, model: Path, rows: int, bare_socket: bool, in_memory: boo
             threads, function = CONNECTIONS * CPUS, stack.enter_context(processes(model, len(features)))
         else:  # one thread turns columns into rows while the model computes those of the other
             threads, function = 2, compile_model(model, len(features), rows, rows)
-        pool = stack.enter_context(ThreadPoolExecutor(threads))
         began = time.perf_counter()
         batches: Any = lazy.collect_batches(chunk_size=rows, maintain_order=True)
         if frame is not None:
             batches = (frame.iloc[at : at + rows] for at in range(0, len(frame), rows))
-        calls = [pool.submit(score, batch) for batch in batches]
-        predictions = np.concatenate([call.result() for call in calls])
+        predictions = score_batches(batches, score, threads)
         report(predictions, answers, total_s=time.perf_counter() - began)
-
-
-def _lazy(table: Path) -> pl.LazyFrame:
-    """The table as polars reads it; labels that are 0 and 1 as whole numbers, which is faster than as floats."""
-    if table.suffix == ".parquet":
-        return pl.scan_parquet(table)
-    features = [name for name in pl.read_csv(table, n_rows=1).columns if not name.startswith("Label_")]
-    return pl.scan_csv(table, schema_overrides=dict.fromkeys(features, pl.Float32))
 
 
 if __name__ == "__main__":

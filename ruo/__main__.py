@@ -23,19 +23,12 @@ _EPILOG = (
 _RESUMED = "the same command goes on from there"
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a verb as Ctrl-C does; by default the first process of a container ignores it."""
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
 class _Verbs(click.Group):
     """Shows an error of ruo as one sentence."""
 
     def invoke(self, context: click.Context) -> object:
-        signal.signal(signal.SIGTERM, _terminate)
+        # by default the first process of a container ignores it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             with needs("server,notebooks"):
                 return super().invoke(context)
@@ -47,8 +40,6 @@ class _Verbs(click.Group):
             if error.filename is None:
                 raise
             raise click.ClickException(f"{error.filename}: {error.strerror}; name another path.") from error
-        except _Terminated:
-            sys.exit(128 + signal.SIGTERM)
 
 
 @contextmanager
@@ -56,10 +47,10 @@ def _interruptible(hint: str) -> Iterator[None]:
     """On Ctrl-C and SIGTERM, say how to continue and exit with the status of an interrupted program."""
     try:
         yield
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         click.echo(f"Interrupted; {hint}.", err=True)
         # as in a shell: 128 plus the number of the signal
-        sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
+        sys.exit(error.code if isinstance(error, SystemExit) else 128 + signal.SIGINT)
 
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"show_default": True})

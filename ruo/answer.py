@@ -64,6 +64,21 @@ class Answer:
         return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>' if rows else ""
 
 
+class Shown:
+    """What is shown of its instances is an answer, which `_shown` makes."""
+
+    def _shown(self) -> Answer:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self._shown().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
+
 def cell(value: Any) -> str:
     """A value of a table: thousands are separated, three digits count, and a dash stands where there is none."""
     if isinstance(value, str):

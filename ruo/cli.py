@@ -94,8 +94,8 @@ def status(url: str, watch: bool, token: str | None, ca: str | None) -> None:
             if not watch:
                 sys.exit(not now.total("ruo_worker_ready"))
             before = now
-    except KeyboardInterrupt as error:
-        if not watch or type(error) is not KeyboardInterrupt:  # nothing was said yet, or SIGTERM
+    except KeyboardInterrupt:
+        if not watch:  # nothing was said yet
             raise
 
 

@@ -156,8 +156,8 @@ def _checked(values: Values, above: float = -np.inf) -> Array:
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where needed: "1 run", "2 runs"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """A number and its noun, in the plural where needed: "1 run", "2,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def digits(number: float, significant: int = 3) -> str:

@@ -102,8 +102,6 @@ class SystemsCompared(Results):
         table, text = self.summary()[_SHOWN].rename(columns=_NAMES), self.verdict().partition("\n")[2]
         return Answer(self.answer(), self.validity().head, table, None, {"System by system": text})
 
-    __repr__ = Results.__str__
-
 
 def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
     """Read a comparison back from its folder, finished or not; raises ExperimentError where there is none."""

@@ -6,7 +6,7 @@ The clock starts before the reading and stops when all predictions are in one ar
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ruo.errors import RuoError, TableError
 from ruo.machine import peak_rss_mb
 from ruo.model.compiled import compile_keras
 from ruo.model.features import read_features
-from ruo.tables import ModelInput, class_indices, open_table
+from ruo.tables import ModelInput, open_table
 from ruo.wire.messages import Array
 
 Model = Callable[[Array], Array]
@@ -37,34 +37,26 @@ def compile_model(path: Path, features: int, rows: int, rows_per_call: int) -> M
     return lambda x: function([x.reshape(shape)])[0]
 
 
-def columns_of(testset: Path, model: Path | None = None) -> tuple[list[str], list[str], int]:
-    """A CSV's feature columns, as the model knows them if it does, its label columns, and its number of rows.
+def scan(table: Path, model: Path | None = None) -> tuple[pl.LazyFrame, list[str]]:
+    """A CSV or Parquet file, and the names of its features, in the model's order if it knows them; float32 from a CSV.
 
-    Raises TableError where there is nothing to score.
+    polars chooses the type of the labels: it reads 0 and 1 as whole numbers, which is faster. Raises TableError for a
+    table that does not have the model's features.
     """
-    table = open_table(testset)
+    opened = open_table(table)
     if model:
-        table.match(model.name, [ModelInput("", None, read_features(model))])
-    rows = pl.scan_csv(testset).select(pl.len()).collect().item()
-    if not rows:
-        raise TableError(f"{testset.name} has no rows below its header: there is nothing to score.")
-    return table.features, table.labels, rows
+        opened.match(model.name, [ModelInput("", None, read_features(model))])
+    lazy = pl.scan_parquet(table) if table.suffix == ".parquet" else pl.scan_csv(table)
+    as_written = dict(zip(opened.names, lazy.collect_schema().names(), strict=True))  # with the blanks around them
+    features = [as_written[name] for name in opened.features]
+    if table.suffix != ".parquet":
+        lazy = pl.scan_csv(table, schema_overrides=dict.fromkeys(features, pl.Float32))
+    return lazy, features
 
 
-def score_in_process(
-    testset: Path, features: list[str], labels: list[str], function: Model, rows_per_call: int, threads: int = 1
-) -> Array:
+def score_batches(batches: Iterable[Any], score: Callable[[Any], Array], threads: int = 1) -> Array:
     """The predictions of all rows; while batches are read, up to `threads` earlier ones are scored."""
-    # polars chooses the type of the labels: it reads 0 and 1 as whole numbers, which is faster
-    table = pl.scan_csv(testset, schema_overrides=dict.fromkeys(features, pl.Float32)).select([*features, *labels])
-
-    def score(batch: pl.DataFrame) -> Array:
-        if labels:
-            class_indices(batch.select(labels))
-        return function(batch.select(features).to_numpy(order="c"))
-
     with ThreadPoolExecutor(threads) as pool:
-        batches = table.collect_batches(chunk_size=rows_per_call, maintain_order=True)
         calls = [pool.submit(score, batch) for batch in batches]
         return np.concatenate([call.result() for call in calls])
 
@@ -77,7 +69,7 @@ def report(predictions: Array, answers: Path | None, **measured: float) -> None:
 
 
 _path = click.Path(path_type=Path)
-_answers = click.option("--answers", type=_path, help="Write the predictions here, as .npy.")
+answers_option = click.option("--answers", type=_path, help="Write the predictions here, as .npy.")
 
 
 @click.group()
@@ -90,7 +82,7 @@ def main() -> None:
 @click.argument("url")
 @click.option("--chunk-size", default=10_000, show_default=True, help="Rows per request; 0 for the whole table.")
 @click.option("--wire", default="v2", show_default=True, help="v2, v2-json, v1 or paper.")
-@_answers
+@answers_option
 def client(testset: Path, url: str, chunk_size: int, wire: Any, answers: Path | None) -> None:
     """Score TESTSET with ruo's client and the model at URL, in requests of exactly this size."""
     from ruo.client.scoring import score_csv
@@ -111,25 +103,26 @@ def client(testset: Path, url: str, chunk_size: int, wire: Any, answers: Path | 
 @click.argument("testset", type=_path)
 @click.argument("model", type=_path)
 @click.option("--rows-per-call", default=50_000, show_default=True)
-@click.option("--labels", "reads_labels", is_flag=True, help="Read the label columns too, as ruo's client does.")
 @click.option("--again", is_flag=True, help="Score once for each line of standard input, which names the answers.")
-@_answers
-def bound(
-    testset: Path, model: Path, rows_per_call: int, reads_labels: bool, again: bool, answers: Path | None
-) -> None:
+@answers_option
+def bound(testset: Path, model: Path, rows_per_call: int, again: bool, answers: Path | None) -> None:
     """Score TESTSET with MODEL in this process, without a network: a bound for every client and server.
 
     polars reads batches with all CPUs while Keras scores the batches before, with all CPUs, in one call each. The model
     is compiled and warm before the clock starts.
     """
     try:
-        features, labels, rows = columns_of(testset, model)
+        lazy, features = scan(testset, model)
     except TableError as error:
         raise click.ClickException(str(error)) from error
+    rows = lazy.select(pl.len()).collect().item()
+    if not rows:
+        raise click.ClickException(f"{testset.name} has no rows below its header: there is nothing to score.")
     function = compile_model(model, len(features), rows, rows_per_call)
     for path in map(Path, map(str.strip, sys.stdin)) if again else [answers]:
         began = time.perf_counter()
-        predictions = score_in_process(testset, features, labels if reads_labels else [], function, rows_per_call)
+        batches = lazy.select(features).collect_batches(chunk_size=rows_per_call, maintain_order=True)
+        predictions = score_batches(batches, lambda batch: function(batch.to_numpy(order="c")))
         report(predictions, path, total_s=time.perf_counter() - began)
 
 

@@ -23,7 +23,7 @@ import psutil
 
 from ruo.compare.jobs import Job, JobMeasurement, job_environment, python_job, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
-from ruo.compare.score import columns_of
+from ruo.compare.score import scan
 from ruo.deploy.local import ServerProcess, fetch, local_server, server_process
 from ruo.errors import MissingPackageError
 from ruo.experiment.carry_out import Plan, Trial, all_combinations, carry_out
@@ -126,7 +126,7 @@ def compare_systems(
     log: Callable[[str], object] | None = None,
 ) -> SystemsCompared:
     """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does."""
-    rows = columns_of(systems.testset)[2]
+    rows = scan(systems.testset)[0].select(pl.len()).collect().item()
     sizes = list(
         dict.fromkeys(size if size and size < rows else None for size in sizes)
     )  # the larger ones are one: all

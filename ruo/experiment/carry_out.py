@@ -88,10 +88,8 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
-        factors: dict[str, list[Any]] = {}
-        for name, level in itertools.chain.from_iterable(levels.items() for levels in self.combinations):
-            if level not in factors.setdefault(name, []):
-                factors[name].append(level)
+        names = dict.fromkeys(itertools.chain.from_iterable(self.combinations))
+        factors = {name: [*dict.fromkeys(each[name] for each in self.combinations if name in each)] for name in names}
         options = {name: getattr(self, name) for name in ("runs", "warmup", "seed", "slow", "once")}
         return {"factors": factors, "trials": len(self.trials()), **options}
 

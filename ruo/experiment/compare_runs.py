@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ruo.answer import Answer
+from ruo.answer import Answer, Shown
 from ruo.errors import ExperimentError
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import by_setting, name_of
@@ -25,7 +25,7 @@ _WARNED = {
 
 
 @dataclass(frozen=True, repr=False)
-class RunsCompared:
+class RunsCompared(Shown):
     """Two sweeps: `table` has the runs, mean seconds, ratio of B over A and its interval for each setting of both."""
 
     names: Sequence[str]  # the folders A and B
@@ -42,15 +42,10 @@ class RunsCompared:
         warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
         return f"B against A, by setting: {words}{warnings}."
 
-    def text(self) -> str:
-        """The answer, the table, the sentences and the warnings, for a terminal."""
-        return self._shown().text()
+    text = Shown.__str__  # the answer, the table, the sentences and the warnings, for a terminal
 
     def __repr__(self) -> str:
         return f"RunsCompared(A {self.names[0]}; B {self.names[1]}; {self.answer()})"
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
 
     def _shown(self) -> Answer:
         compared = [*map("{}: {}".format, "AB", self.names), *(f"WARNING: {warning}" for warning in self.warnings)]

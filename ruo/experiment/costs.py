@@ -56,11 +56,10 @@ class Costs:
 
     def parts(self, replicas: float) -> dict[str, float]:
         """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
-        network_s = self.row_bytes / self.network.bytes_per_s
         parts = {
             "the replicas": self.replica_s / replicas,
             "the client's reading": self.read_s,
-            "the network": network_s,
+            "the network": self.row_bytes / self.network.bytes_per_s,
         }
         if self.cores is not None:
             parts["the CPUs that client and replicas share"] = (self.client_cpu_s + self.replica_s) / self.cores

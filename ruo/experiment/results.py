@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ruo.answer import Answer, cell
+from ruo.answer import Answer, Shown, cell
 from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
@@ -27,7 +27,7 @@ COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 
 
 @dataclass(frozen=True, repr=False)
-class Results:
+class Results(Shown):
     """The runs of an experiment, a row each in the order of time, and where they were measured."""
 
     runs: pd.DataFrame
@@ -56,15 +56,6 @@ class Results:
         """Whether the runs can be relied on: ruo must not fail; that another system cannot score the table is a result."""
         runs = self.runs.assign(error=self.runs["error"].mask(may_fail))
         return judge(runs, int(self.provenance.facts["plan"]["trials"]), blocks=self._blocks, **claim)
-
-    def _shown(self) -> Answer:
-        raise NotImplementedError  # each kind of results has its own
-
-    def __str__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
 
 
 class Sweep(Results):

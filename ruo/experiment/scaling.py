@@ -144,7 +144,7 @@ def answer_on_scaling(
     most, parts, paragraphs = int(table["replicas"].max()), [], []
     for name, cost in costs.items():
         of_model = table[table["model"].isin([name])]
-        best = of_model[of_model["replicas"] == of_model["replicas"].max()].sort_values("seconds").iloc[0]
+        best = of_model.sort_values(["replicas", "seconds"], ascending=[False, True]).iloc[0]
         if best["replicas"] == most > 1:
             doubt = "" if _is_seen(best) else " (no difference is seen)"
             if best["n"] < MIN_RUNS:

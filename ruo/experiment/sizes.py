@@ -4,13 +4,14 @@ The claim of 2023 is that the whole set in one request is fastest.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import optimize
 
 from ruo.errors import ExperimentError
+from ruo.experiment.validity import name_of
 from ruo.stats import MIN_RUNS, about, compare, count, digits, in_seconds, r_squared, time_interval, to_noise
 
 _FITS = 0.5  # of the variance, which the costs have to explain
@@ -67,6 +68,7 @@ class _SizeTimes:
     def __init__(self, runs: pd.DataFrame, pipelined: bool, confidence: float) -> None:
         self.compare = partial(compare, confidence=confidence)
         self.rows = int(runs["rows"].max())
+        self.names = {size: name_of({"rows_per_request": size}, runs) for size in runs["rows_per_request"].unique()}
         failed = runs["error"].notna()
         self.failed = runs[failed].groupby("rows_per_request").size()
         good = runs[~failed]
@@ -79,7 +81,7 @@ class _SizeTimes:
         verdict, reason = self._verdict_on_claim()
         lines = [
             *self._ranking(),
-            *(f"{self._name(size)}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
+            *(f"{self.names[size]}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
             f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
         ]
         return "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in lines)
@@ -95,10 +97,10 @@ class _SizeTimes:
         rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
         lines, is_slower = [], False  # than another in most blocks, in spite of its mean
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
-            comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self._name(size)
+            comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self.names[size]
             is_slower |= comparison.word == "slower"
-            lines.append(f"The {which} is {name}. {comparison.sentence(self._name(fastest), name)}")
-        return [f"{self._name(fastest)} {'has the least mean' if is_slower else 'is fastest'}: {rate}.", *lines]
+            lines.append(f"The {which} is {name}. {comparison.sentence(self.names[fastest], name)}")
+        return [f"{self.names[fastest]} {'has the least mean' if is_slower else 'is fastest'}: {rate}.", *lines]
 
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows
@@ -113,13 +115,10 @@ class _SizeTimes:
             return "cannot tell", f"no smaller request {'succeeded' if len(self.failed) else 'was measured'}"
         for size, comparison in comparisons.items():
             if comparison.word == "slower":
-                return "not reproduced", f"{self._name(size)} is faster"
+                return "not reproduced", f"{self.names[size]} is faster"
         for size, comparison in comparisons.items():
             if not comparison.differs:
                 few = f"{count(comparison.n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
-                unseen = f"no difference is seen between it and {self._name(size)}"
+                unseen = f"no difference is seen between it and {self.names[size]}"
                 return "cannot tell", unseen if comparison.has_enough_runs else few
         return "reproduced", "it is faster than every other size"
-
-    def _name(self, size: Any) -> str:
-        return "the whole set in one request" if size == self.rows else f"{int(size):,} rows per request"

@@ -205,9 +205,8 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 def _fastest(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each model, by replicas, at the request size that was fastest with the most replicas."""
-    most = table[table["replicas"] == table.groupby("model", dropna=False)["replicas"].transform("max")]
-    best = most.loc[most.groupby("model", dropna=False)["seconds"].idxmin(), ["model", "rows_per_request"]]
-    rows = table.merge(best).sort_values("replicas", kind="stable")
+    best = table.sort_values(["replicas", "seconds"], ascending=[False, True]).drop_duplicates("model")
+    rows = table.merge(best[["model", "rows_per_request"]]).sort_values("replicas", kind="stable")
     return [of_model for _, of_model in rows.groupby("model", dropna=False, sort=False)]
 
 

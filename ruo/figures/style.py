@@ -4,7 +4,6 @@ Lines have colours (those of Okabe and Ito), markers and dashes, for print and f
 """
 
 import base64
-import math
 import os
 import textwrap
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 Draw = TypeVar("Draw", bound=Callable[..., Any])
 Line = dict[str, Any]  # Matplotlib's keywords for how a line is drawn
@@ -94,9 +94,6 @@ def label_ends(axes: Any, ends: Iterable[End]) -> None:
 
 def log_ticks(axis: Any, low: float, high: float) -> None:
     """Set ticks at 1, 2 and 5 times the powers of ten, or at powers alone where many, of a logarithmic axis."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(powers) < 6 else (1,)
-    ticks = [step * 10.0**power for power in powers[:: math.ceil(len(powers) / 10)] for step in steps]
-    shown = [tick for tick in ticks if low <= tick <= high]
-    axis.set_ticks(shown, [f"{tick:g}" for tick in shown])
-    axis.set_ticks([], minor=True)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e4 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())

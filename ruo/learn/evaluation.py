@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.answer import Answer
+from ruo.answer import Answer, Shown
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError, needs
-from ruo.stats import Interval, mean_interval
+from ruo.stats import Interval, count, mean_interval
 from ruo.tables import Labels
 from ruo.wire.messages import Array
 
@@ -43,7 +43,7 @@ class Calibration(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(Shown):
     """How a model's predictions compare with the labels."""
 
     classes: tuple[int | str, ...]
@@ -76,7 +76,7 @@ class Evaluation:
         frequent, share = self.baseline
         recall = percent(self.by_class["recall"].mean())
         return [
-            f"Accuracy on {_rows(self.rows)}: {self.accuracy}.",
+            f"Accuracy on {count(self.rows, 'row')}: {self.accuracy}.",
             f"Always answering {frequent}, the most frequent class, would reach {percent(share)}.",
             f"The mean recall, which counts every class alike whatever its rows, is {recall}.",
             *_on_classes(self.by_class),
@@ -87,12 +87,12 @@ class Evaluation:
     def verdict(self) -> str:
         """Say what is seen, and what may not be concluded and why."""
         support = self.by_class.set_index("class")["support"]
-        rare = ", ".join(f"{name} ({_rows(rows)})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
+        rare = ", ".join(f"{name} ({count(rows, 'row')})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
         absent = ", ".join(str(name) for name, rows in support.items() if not rows)
         without = "not scored, or with a prediction that is not a number"
         no_confidence = "Nothing about confidence: a row's outputs are not probabilities that add up to 1."
         cautions = {
-            f"Nothing about the rows left out: {_rows(self.left_out)} ({without}).": self.left_out,
+            f"Nothing about the rows left out: {count(self.left_out, 'row')} ({without}).": self.left_out,
             f"Nothing about classes with under {_FEW_ROWS} rows: {rare}.": rare,
             f"Nothing about classes that do not occur in the table: {absent}.": absent,
             no_confidence: self.calibration.bins.empty,
@@ -106,16 +106,9 @@ class Evaluation:
         (Path(results_dir) / "verdict.txt").write_text(self.verdict() + "\n", encoding="utf-8")
 
     def _shown(self) -> Answer:
-        shares = {"baseline": self.baseline[1], "mean recall": self.by_class["recall"].mean()}
-        facts = {"classes": len(self.classes), "rows left out": self.left_out}
-        table = pd.DataFrame([facts | {name: percent(share) for name, share in shares.items()}])
-        return Answer(self.sentences()[0], "", table.assign(calibration_error=self.calibration.error))
-
-    def __repr__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
+        facts = {"classes": len(self.classes), "rows left out": self.left_out, "baseline": percent(self.baseline[1])}
+        facts |= {"mean recall": percent(self.by_class["recall"].mean()), "calibration_error": self.calibration.error}
+        return Answer(self.sentences()[0], "", pd.DataFrame([facts]))
 
 
 @needs("server,notebooks")
@@ -239,14 +232,14 @@ def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> 
             seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
             raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
         outputs = np.hstack([1 - outputs, outputs])
-    count = outputs.shape[1]
-    if names is not None and len(names) != count:
-        seen = f"There are {len(names)} classes ({', '.join(map(str, names[:5]))}), and {count} outputs"
+    number = outputs.shape[1]
+    if names is not None and len(names) != number:
+        seen = f"There are {len(names)} classes ({', '.join(map(str, names[:5]))}), and {number} outputs"
         raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
-    if labels.min() < 0 or labels.max() >= count:
-        seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {count - 1}"
+    if labels.min() < 0 or labels.max() >= number:
+        seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {number - 1}"
         raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-    return outputs, range(count) if names is None else names
+    return outputs, range(number) if names is None else names
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:
@@ -269,7 +262,7 @@ def _on_confusion(confusion: pd.DataFrame) -> str:
     true, answer = divmod(int(wrong.argmax()), len(wrong))
     most, names = wrong[true, answer], confusion.index
     of_class, of_wrong = percent(most / confusion.iloc[true].sum()), percent(most / wrong.sum())
-    seen = f"{_rows(most)}, {of_class} of that class and {of_wrong} of all errors"
+    seen = f"{count(most, 'row')}, {of_class} of that class and {of_wrong} of all errors"
     return f"The most frequent confusion is {names[true]} taken for {names[answer]}: {seen}."
 
 
@@ -285,7 +278,3 @@ def _on_calibration(calibration: Calibration, accuracy: float) -> list[str]:
         seen = f"{word}-confident by {100 * abs(gap.value):.1f} points ({interval}): {means}"
     expected = f"a calibrated model would show about {calibration.error_if_calibrated:.3f} on as many rows"
     return [f"The model is {seen}.", f"The expected calibration error is {calibration.error:.3f}; {expected}."]
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} row{'' if number == 1 else 's'}"

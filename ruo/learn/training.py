@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ruo.answer import Answer
+from ruo.answer import Answer, Shown
 from ruo.arguments import typed
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.learn.demo import require_tensorflow
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trained:
+class Trained(Shown):
     """A model and how it was trained."""
 
     model: Any  # a keras.Model, from raw rows (n, features) to probabilities (n, classes)
@@ -136,12 +136,6 @@ class Trained:
         facts |= {"epochs": len(self.history), "best epoch": self.best_epoch}
         return Answer(self._on_accuracy(), "", pd.DataFrame([facts]))
 
-    def __repr__(self) -> str:
-        return self._shown().text()
-
-    def _repr_html_(self) -> str:
-        return self._shown().html()
-
 
 @needs("server,notebooks")
 @typed
@@ -158,13 +152,9 @@ def train(
     patience: int = 5,
 ) -> Trained:
     """Train a dense network on a labelled table until the validation loss has not fallen for `patience` epochs."""
-    at_least_one = [
-        ("epochs", epochs),
-        ("patience", patience),
-        ("max_rows", max_rows),
-        *(("units", size) for size in units),
-    ]
-    for name, number, least in [*((name, number, 1) for name, number in at_least_one), ("seed", seed, 0)]:
+    given = [("epochs", epochs), ("patience", patience), ("max_rows", max_rows), *(("units", size) for size in units)]
+    for name, number in [*given, ("seed", seed)]:
+        least = 0 if name == "seed" else 1
         if number is not None and number < least:
             raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))

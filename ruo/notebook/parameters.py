@@ -4,7 +4,6 @@ A value is a number, ``true``, ``false``, ``none`` or text; lists and mappings a
 ``[1000, null]``, ``{mlserver: "http://localhost:8080"}``.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -105,10 +104,7 @@ def request_sizes(name: str, value: Any) -> list[int | None]:
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """Read a whole number from `least` up: ``5``, ``5.0``, ``1e5`` or ``"5"``."""
-    read = _number(value)
-    if not read >= least or not read.is_integer():
-        raise ArgumentError(f"{name}: {value!r} is not a whole number from {least} up.")
-    return int(read)
+    return int(number(name, value, least, whole=True))
 
 
 def whole_numbers(name: str, value: Any) -> list[int]:
@@ -122,12 +118,13 @@ def optional_whole_number(name: str, value: Any) -> int | None:
     return None if value is None else whole_number(name, value)
 
 
-def number(name: str, value: Any, least: float = 0.0) -> float:
+def number(name: str, value: Any, least: float = 0.0, *, whole: bool = False) -> float:
     """Read a number from `least` up."""
-    read = _number(value)
-    if not read >= least:
-        raise ArgumentError(f"{name}: {value!r} is not a number from {least:g} up.")
-    return read
+    read = _scalar(value) if isinstance(value, str) else value
+    is_one = isinstance(read, Real) and not isinstance(read, bool) and float(read) >= least
+    if not is_one or (whole and not float(read).is_integer()):
+        raise ArgumentError(f"{name}: {value!r} is not a {'whole ' * whole}number from {least:g} up.")
+    return float(read)
 
 
 def wire_name(name: str, value: Any) -> str:
@@ -141,11 +138,6 @@ def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, str):
         value = _load(value) if value.strip().startswith("[") else value.split(",")
     return value if isinstance(value, Sequence) else [value]
-
-
-def _number(value: Any) -> float:
-    read = _scalar(value) if isinstance(value, str) else value
-    return float(read) if isinstance(read, Real) and not isinstance(read, bool) else math.nan
 
 
 def _scalar(text: str) -> Any:
