@@ -238,7 +238,10 @@ def keywords(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(text: str) -> list[str]:
-    return next(csv.reader([text], skipinitialspace=True))  # a name may hold a comma, in quotes
+    try:
+        return next(csv.reader([text], skipinitialspace=True)) or [""]  # a name may hold a comma, in quotes
+    except csv.Error:
+        raise click.BadParameter(f"{text!r} is no list; write a,b,c on one line.") from None
 
 
 def _input(text: str) -> tuple[str, list[str]]:

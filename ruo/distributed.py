@@ -39,13 +39,21 @@ class Scorer:
             return self._score_arrow(batch)
         if not hasattr(batch, "iloc"):
             raise TableError(f"A {type(batch).__name__} is no batch; hand over pandas DataFrames or Arrow tables.")
+        self._require_kept(batch.columns)
         kept = batch if self.keep is None else batch[self.keep]
         predictions = self._predict(batch, list(kept.columns)).set_axis(batch.index)
         return kept.assign(**{name: predictions[name] for name in predictions.columns})
 
+    def _require_kept(self, names: Sequence[str]) -> None:
+        if missing := [name for name in self.keep or () if name not in names]:
+            raise TableError(
+                f"The batch has no column {missing[0]!r}, which keep names; it has {', '.join(map(str, names))}."
+            )
+
     def _score_arrow(self, batch: Any) -> Any:
         import pyarrow as pa  # who hands over Arrow has it
 
+        self._require_kept(batch.column_names)
         kept = batch if self.keep is None else batch.select(self.keep)
         predictions = self._predict(pl.from_arrow(pa.table(batch)), kept.column_names)
         columns = [*kept.columns, *(pa.array(predictions[name]) for name in predictions.columns)]
@@ -59,7 +67,8 @@ class Scorer:
         if not scores.predictions.shape[1]:
             message = "how many outputs its model has, which a batch without rows needs; leave such batches out"
             raise ScoringError(f"The server does not say {message}.")
-        predictions = scores.to_pandas().drop(columns=["label", *keep], errors="ignore")
+        begin = 0 if scores.kept_columns is None else scores.kept_columns.width
+        predictions = scores.to_pandas().iloc[:, begin : None if scores.labels is None else -1]  # the label is last
         if double := sorted(set(names) & set(predictions.columns)):
             raise TableError(f"The batch has a column {double[0]!r} already; pass keep= without it.")
         return predictions

@@ -22,6 +22,7 @@ from ruo.wire.messages import Array
 if TYPE_CHECKING:
     import pandas as pd
 
+_UNFINISHED = ".unfinished"
 _ARGMAX = ("class", "probability")
 
 
@@ -70,15 +71,17 @@ class Layout:
 
     def _labels(self, labels: Labels, outputs: int) -> pl.Series:
         if labels.dtype == np.object_:
-            return pl.Series(labels, dtype=pl.String)
+            return pl.Series(labels.tolist(), dtype=pl.String)
         return self._named(labels, outputs) if self.argmax else pl.Series(labels).replace(NO_LABEL, None)
 
     def _named(self, classes: Array, outputs: int) -> pl.Series:
         """The names of the classes where they are known, else their numbers."""
         names = self.names or self.classes
-        if names is None or len(names) != outputs or classes.max(initial=0) >= outputs:
+        if names is None or len(names) != outputs:
             return pl.Series(classes).replace(NO_LABEL, None)
-        return pl.Series(np.array([*names, None], np.object_)[classes], dtype=pl.String)  # the last one is NO_LABEL's
+        others = map(str, range(outputs, int(classes.max(initial=0)) + 1))  # labels that the model has no output for
+        named = np.array([*names, *others, None], np.object_)[classes]  # the last one is NO_LABEL's
+        return pl.Series(named.tolist(), dtype=pl.String)
 
 
 def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
@@ -87,10 +90,15 @@ def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
 
     columns: dict[str, Any] = {}
     for column in frame.iter_columns():
-        if column.null_count() and (column.dtype.is_integer() or column.dtype == pl.Boolean):
-            dtype: Any = "boolean" if column.dtype == pl.Boolean else str(column.dtype)
+        kind: Any = column.dtype
+        is_number = kind == pl.Boolean or (kind.is_numeric() and kind not in (pl.Int128, pl.UInt128))  # numpy has none
+        if is_number and column.null_count() and not kind.is_float() and not kind.is_decimal():
+            dtype: Any = "boolean" if kind == pl.Boolean else str(kind)
             columns[column.name] = pd.array(column.to_list(), dtype=dtype)
-        elif column.dtype.is_numeric() or column.dtype == pl.Boolean or column.dtype.is_temporal():
+        elif kind == pl.Datetime and kind.time_zone:
+            times = pd.Series(column.to_numpy()).dt.tz_localize("UTC")
+            columns[column.name] = times.dt.tz_convert(kind.time_zone).array  # which has no index of its own
+        elif is_number or kind.is_temporal():
             columns[column.name] = column.to_numpy()
         else:
             columns[column.name] = column.to_list()
@@ -101,17 +109,18 @@ def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
     """Refuse a file that cannot hold predictions, or that is one of `others`, each with what it is."""
     if file.suffix not in (".csv", ".parquet"):
         raise ArgumentError(f"{file} must end in .csv or .parquet.")
-    if not file.parent.is_dir():
+    if "\0" in str(file) or not file.parent.is_dir():
         raise ArgumentError(f"The folder {file.parent} does not exist; make it, or name another file.")
     for what, other in others:
-        if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == file.resolve():
-            raise ArgumentError(f"{file} is {what}; write to another file.")
+        for mine in (file, file.with_name(file.name + _UNFINISHED)):
+            if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == mine.resolve():
+                raise ArgumentError(f"{mine} is {what}; write to another file.")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
-    unfinished, is_ours = path.with_name(path.name + ".unfinished"), False
+    unfinished, is_ours = path.with_name(path.name + _UNFINISHED), False
     try:
         with unfinished.open("ab") as file:
             is_ours = lock(file.fileno())

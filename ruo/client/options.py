@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from numbers import Integral
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from ruo.arguments import plain, require_types
@@ -147,12 +146,14 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
         super().__post_init__()
         require_types(vars(self), get_type_hints(ScoreOptions))
         for name, least in (("chunk_size", 1), ("concurrency", 1), ("retries", 0)):
-            if isinstance(value := getattr(self, name), Integral) and value < least:
-                raise ArgumentError(f"{name}={value} must be at least {least}.")
+            if isinstance(value := getattr(self, name), int) and not least <= value < 1 << 62:
+                raise ArgumentError(f"{name}={value} must be at least {least}{', and less' * (value > 0)}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
-        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
-            raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
+        if self.shard is not None:
+            object.__setattr__(self, "shard", tuple(map(int, self.shard)))
+            if not 0 <= self.shard[0] < self.shard[1] < 1 << 31:
+                raise ArgumentError(f"shard={self.shard!r} is no part; (0, 4) is the first of four, (3, 4) the last.")
 
     @property
     def of_table(self) -> TableOptions:

@@ -35,6 +35,8 @@ _WHAT = {
     "sha256": "another model file",
     "of": "another number of parts",
     "columns": "other columns",
+    "names": "other prediction_names",
+    "classes": "other classes",
 }  # for the others, `another` and the name
 
 

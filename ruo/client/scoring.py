@@ -29,7 +29,7 @@ from ruo.client.send import Client
 from ruo.client.writer import ScoredFile, Writer
 from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, warn
-from ruo.tables import ModelInput, Source, TableOptions, open_table
+from ruo.tables import ModelInput, Source, TableOptions, open_table, paths_of
 
 
 @takes_options
@@ -121,7 +121,7 @@ def score_to_file(
 
     The file has a row for each row of the table: the kept columns, then the predictions, then the label, or the text of
     it. It appears when it is whole; until then, its name ends in .unfinished. With `checkpoint`, the same call goes on
-    after a crash and writes the same bytes. With errors="collect", rows that were not scored are empty (CSV) or NaN.
+    after a crash and writes the same bytes. With errors="collect", the predictions of rows that were not scored are NaN.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def score_to_file(
     >>> written.rows, written.failures
     """
     file, given = Path(path), read_options(FileKeywords, options)
-    others = [("the table itself", getattr(source, "source", source)), ("the checkpoint itself", given.checkpoint)]
+    others = [*(("the table itself", one) for one in paths_of(source)), ("the checkpoint itself", given.checkpoint)]
     require_writable(file, others)
     if given.shard and file.suffix == ".csv":
         raise ArgumentError(f"{file} is for a part of a table, which can only be merged as .parquet; name such a file.")
@@ -161,6 +161,8 @@ class _Run:
         self._key: asyncio.Task[dict[str, Any]] | None = None
         self._options = options
         self._client = Client(url, options)
+        if options.checkpoint and Path(options.checkpoint).resolve() in [one.resolve() for one in paths_of(source)]:
+            raise ArgumentError(f"The checkpoint {options.checkpoint} is a file of the table; name another one.")
         self._table = open_table(source, options.of_table, options.shard)
         self._layout = Layout(options.prediction_names, options.argmax, self._table.classes)
         self._tally = Tally(options.allow_version_change)
@@ -295,5 +297,5 @@ class _Run:
             "choices": Choices(client.wire.name, tally.usual_rows(), pipeline.pace.in_flight),
             "not_scored": pipeline.rows - tally.scored,
             "not_finite": pipeline.not_finite,
-            "key": await self._key if self._key and self._table.span else {},
+            "key": {**await self._key, **vars(self._layout)} if self._key and self._table.span else {},
         }

@@ -167,12 +167,17 @@ class Client:
                 if answer.error is None or answer.error.status != 413 or not self.options.retries:
                     answers.append(answer)
                     continue
+                is_text = any(array.dtype == object for array in piece.inputs.values())  # whose rows differ in length
+                if piece.rows == 1 and is_text:
+                    answers.append(answer)
+                    continue
                 if piece.rows == 1:
                     record = answer.record
                     record.rows = chunk.start + chunk.rows - record.start
                     error = _not_scored(record, f"a single one is too large. {answer.error}", 413)
                     return [*answers, Answer(record, None, error)]
-                self._most_rows = min(piece.rows // 2, self._most_rows)
+                if not is_text:
+                    self._most_rows = min(piece.rows // 2, self._most_rows)
             half = (piece.rows + 1) // 2
             _log.info("%s are too large for one request, and are halved.", rows_named(piece.start, piece.rows))
             waiting.extendleft(self._part(piece, at, min(at + half, piece.rows)) for at in (half, 0))

@@ -166,10 +166,11 @@ def model_address(servers: ServerAddress) -> tuple[list[str], str, str, str, str
 def _parts(url: str) -> tuple[str, ...]:
     """An address's base, protocol, model, version and label."""
     form = "write it as http://host:8000 or http://host:8000/v2/models/NAME"
+    if "@" in url:  # it is not shown
+        raise ArgumentError("The address of a server holds a user or password; pass a token instead.")
     if not _is_server(url):
-        raise ArgumentError(f"{url!r} is not the address of a server; {form}.")
-    if URL(url).user or URL(url).password:
-        raise ArgumentError(f"The address of {URL(url).host} holds a user or password; pass a token instead.")
+        shown = repr(url.partition("?")[0]) + " with a query" * ("?" in url)  # which may hold a key
+        raise ArgumentError(f"{shown} is not the address of a server; {form}.")
     match = _V1.fullmatch(url.rstrip("/")) or _V2.fullmatch(url.rstrip("/"))
     parts = match.groups(default="") if match else (url.rstrip("/"), "", "", "", "")
     if re.search(r"/v[12]/models(/|$)", parts[0]):

@@ -42,6 +42,7 @@ __all__ = [
     "fingerprint_table",
     "number_classes",
     "open_table",
+    "paths_of",
     "table",
 ]
 
@@ -72,11 +73,24 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
         return opened
     if not isinstance(source, Iterable):
         raise TableError(f"A {type(source).__name__} is not a table; pass a path or a DataFrame.")
-    if isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, os.PathLike)) for one in source):
-        return _Files(f"{len(source)} files", [Path(one) for one in source], options, shard)
+    if paths := _listed(source):
+        return _Files(f"{len(paths)} files", [Path(one) for one in paths], options, shard)
     if shard:
         raise read_once(f"the {type(source).__name__}")
     return IterTable(source, options)
+
+
+def paths_of(source: Source) -> list[Path]:
+    """The files that a source names: one, several, or those of a folder; none for what is in memory."""
+    given = source.source if isinstance(source, TableSource) else source
+    paths = [Path(one) for one in ([given] if isinstance(given, (str, os.PathLike)) else _listed(given))]
+    return _files_within(paths[0]) if len(paths) == 1 and paths[0].is_dir() else paths
+
+
+def _listed(source: Any) -> list[str | os.PathLike[str]]:
+    """The paths in a list of paths; none in anything else."""
+    is_list = isinstance(source, (list, tuple)) and all(isinstance(one, (str, os.PathLike)) for one in source)
+    return list(source) if is_list else []
 
 
 def fingerprint_table(source: Source) -> str:
@@ -96,9 +110,13 @@ def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None)
         return _Files(str(path), _files_within(path), options, shard)
     if not path.exists():
         raise TableError(f"{path} does not exist; pass the path of a CSV or Parquet file.")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise TableError(f"{path} cannot be read ({error.strerror}); give it other rights, or copy it.") from None
     if not path.is_file():  # a pipe
-        return CsvTable(path.open("rb"), options, shard, str(path))
-    with path.open("rb") as file:
+        return CsvTable(file, options, shard, str(path))
+    with file:
         is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
     if is_parquet:
         # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
@@ -138,5 +156,16 @@ class _Files(Table):
 
 def _files_within(folder: Path) -> list[Path]:
     """All files of a folder in sorted order, but those whose names, or whose folders', begin with a dot or underscore."""
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    return sorted(path for path in found if not any(part[0] in "._" for part in path.relative_to(folder).parts))
+
+    def fail(error: OSError) -> None:
+        raise TableError(f"{error.filename} cannot be read ({error.strerror}); give it, or its files, other rights.")
+
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        for name in folders:
+            inner, real = Path(root, name), Path(root, name).resolve()
+            if any(one.resolve() == real for one in inner.parents):
+                raise TableError(f"{inner} is a link to a folder that it is in; remove it.")
+        found += [Path(root, name) for name in names if name[0] not in "._"]
+    return sorted(found)

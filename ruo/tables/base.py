@@ -17,7 +17,7 @@ from ruo.errors import TableError
 from ruo.provenance import fingerprint
 from ruo.tables.cells import CellError, to_array
 from ruo.tables.columns import Columns, ModelInput, choose, match
-from ruo.tables.labels import Labels, class_indices, labels_of
+from ruo.tables.labels import NO_LABEL, Labels, class_indices, labels_of
 from ruo.tables.options import TableOptions
 from ruo.wire.messages import ONLY, Array
 
@@ -177,7 +177,8 @@ class Table:
                 labels = labels_of(piece.labels, are_names)
             except CellError as error:
                 raise error.named(self._where(piece.start + error.row), piece.start) from None
-            are_names = labels.dtype == np.object_
+            if labels.dtype == np.object_ or not (labels == NO_LABEL).all():  # else nothing tells yet
+                are_names = labels.dtype == np.object_
             yield piece._replace(labels=labels)
 
     def _pieces(self, types: Types) -> Iterator[Block]:
@@ -272,6 +273,13 @@ def read_once(name: str) -> TableError:
     return TableError(f"{name} can be read once only; to use a checkpoint or a part, write it to a file first.")
 
 
+def _join_labels(labels: Sequence[Labels]) -> Labels:
+    """Above the first names may be rows without any, which have `NO_LABEL` yet."""
+    if any(part.dtype == np.object_ for part in labels):
+        labels = [part if part.dtype == np.object_ else np.full(len(part), None) for part in labels]
+    return np.concatenate(labels)
+
+
 def _join(blocks: list[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
@@ -279,6 +287,6 @@ def _join(blocks: list[Block]) -> Block:
     return Block(
         starts[0],
         {name: np.concatenate([part[name] for part in inputs]) for name in inputs[0]},
-        None if labels[0] is None else np.concatenate(labels),
+        None if labels[0] is None else _join_labels(labels),
         None if kept[0] is None else pl.concat(kept),
     )

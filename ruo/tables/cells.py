@@ -49,7 +49,11 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
     For `object`, the cells are bytes: their text in UTF-8, empty where a cell is missing.
     """
     if dtype == np.object_:
-        return frame.with_columns(pl.all().cast(pl.String).fill_null("").cast(pl.Binary)).to_numpy(order="c")
+        truths = pl.col(pl.Boolean).replace_strict(
+            {True: "True", False: "False"}, return_dtype=pl.String
+        )  # as in a CSV
+        texts = frame.with_columns(truths).with_columns(pl.all().cast(pl.String).fill_null(""))
+        return texts.cast(pl.Binary).to_numpy(order="c")
     kind, kinds = polars_type(dtype), set(frame.dtypes)
     if kind.is_float() and pl.String not in kinds:
         return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")
@@ -116,5 +120,6 @@ def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:
     is_text = before.dtype == pl.String
     if after.dtype.is_float():
         return (after.is_null() & (is_text and before.str.strip_chars() != "")).fill_null(value=False)
-    changed = False if is_text else after.cast(before.dtype) != before
+    restored = after.cast(pl.UInt8) if after.dtype == pl.Boolean != before.dtype else after
+    changed = False if is_text else restored.cast(before.dtype) != before
     return (after.is_null() | changed).fill_null(value=True)

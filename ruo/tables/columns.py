@@ -11,6 +11,8 @@ from ruo.tables.options import TableOptions
 
 _NAMELESS = re.compile(r"(|Unnamed: \d+|__index_level_\d+__)")  # in a CSV, as pandas reads that, and in its Parquet
 
+_PATTERN = re.compile(r"\*|\^.*\$")
+
 
 class ModelInput(NamedTuple):
     """An input of a model: its name, how many columns it takes (None: any number), and their names if it knows them."""
@@ -80,6 +82,9 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     if nameless := [name for name in wanted if _NAMELESS.fullmatch(name) and name not in features]:
         message = f"{where} has a column without a name, such as an index that pandas wrote"
         raise TableError(f"{message}; leave it out with {_drop(nameless)}, or name it.", column=nameless[0])
+    if patterns := [name for name in names if _PATTERN.fullmatch(name)]:
+        message = f"{where} has a column {patterns[0]!r}, which polars takes for a pattern"
+        raise TableError(f"{message}; give it another name.", column=patterns[0])
     are_ordered = inputs is not None or options.columns is not None
     return Columns(wanted, labels, list(options.keep), inputs, are_ordered, names == counted(len(names)))
 

@@ -21,7 +21,7 @@ import polars as pl
 
 from ruo.errors import TableError
 from ruo.tables.base import POLARS_ERRORS, Block, Table, Types, read_once
-from ruo.tables.cells import CellError, polars_type
+from ruo.tables.cells import CellError, is_number, polars_type
 from ruo.tables.columns import clean_names
 from ruo.tables.csvtext import PIECE_BYTES, cut_between_rows, read_head, read_header, read_lines, row_start, text_of
 from ruo.tables.options import TableOptions
@@ -122,8 +122,11 @@ class CsvTable(Table):
         text: Schema = dict.fromkeys(self.names, pl.String)
         numbers: Schema = {name: pl.UInt8 if dtype.kind == "b" else polars_type(dtype) for name, dtype in types.items()}
         as_is = dict.fromkeys(self._verbatim(types), pl.String)
-        if self.options.null_values and as_is:
-            return [text]  # polars would take the cells of all columns for missing ones
+        nulls = self.options.null_values
+        if nulls and (as_is or any(map(is_number, nulls))):
+            return [
+                text
+            ]  # polars would take the cells of all columns for missing ones, and none with a blank beside it
         one_hot = self.labels if self.options.label is None else []
         kinds = (pl.UInt8, pl.Float32, pl.String) if one_hot else (pl.Float32,)
         return [*({**text, **numbers, **dict.fromkeys(one_hot, kind), **as_is} for kind in kinds), text]
@@ -155,6 +158,8 @@ class CsvTable(Table):
             self._has_quotes = True
         if is_text and (has_quotes or has_lone_cr):  # polars would drop quotes inside a cell
             frame = pl.DataFrame(list(self._header.rows(text)), schema, orient="row")
+        elif has_quotes and self._header.has_misplaced_quotes(text):
+            raise csv.Error("a quote inside a cell")
         else:
             frame = pl.read_csv(
                 text,

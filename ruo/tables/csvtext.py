@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, NamedTuple
 
+import numpy as np
+
 from ruo.errors import MissingPackageError, TableError
 from ruo.tables.cells import MISSING, is_number
 from ruo.tables.columns import counted
@@ -133,6 +135,15 @@ class CsvHeader(NamedTuple):
             return piece.count(self.separator.encode()) != rows * (len(self.columns) - 1)
         return any(len(cells) != len(self.columns) for cells in self.rows(piece))
 
+    def has_misplaced_quotes(self, piece: bytes) -> bool:
+        """Whether a quote opens in the middle of a cell, or something follows one that closes; polars would guess."""
+        cells = np.frombuffer(b"\n%b\n" % piece, np.uint8)
+        quotes = np.flatnonzero(cells == ord('"'))  # opening and closing ones in turn, as a doubled one does both
+        may_stand_beside = np.zeros(256, np.bool_)
+        may_stand_beside[[*b'"\r\n', ord(self.separator)]] = True
+        beside = (cells[quotes[::2] - 1], cells[quotes[1::2] + 1])
+        return not all(may_stand_beside[each].all() for each in beside)
+
     def rows(self, piece: bytes) -> Iterator[list[str]]:
         """The cells of every row; raises csv.Error for malformed quotes."""
         blank = [""] if len(self.columns) == 1 else []  # with one column, a blank line is a row with an empty cell
@@ -188,7 +199,9 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
         _require_names(columns, first, second, separator, name)
         before += first
     else:
-        before += codecs.BOM_UTF8 if first.startswith(codecs.BOM_UTF8) else b""
+        if len(columns) == 1:  # a blank line is a row
+            before = b"".join(line for line in above if _NAMED_SEPARATOR.fullmatch(line))
+        before += codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) and not before else b""
         columns = counted(len(columns))
     return CsvHeader(columns, separator, len(before), before.count(b"\n"))
 
@@ -240,6 +253,8 @@ def _cells(row: bytes, separator: str) -> list[str]:
 
 def row_start(file: IO[bytes], position: int) -> int:
     """Where the first line begins at or after `position`."""
+    if position <= 0:
+        return 0
     file.seek(position - 1)
     file.readline()
     return file.tell()

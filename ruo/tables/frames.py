@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
-from ruo.tables.base import Block, Table, Types
+from ruo.tables.base import POLARS_ERRORS, Block, Table, Types
 from ruo.tables.cells import NO_NUMBER, CellError, is_number, to_array
 from ruo.tables.columns import clean_names, counted
 from ruo.tables.options import TableOptions
@@ -181,7 +181,15 @@ def as_frame(source: Any) -> pl.DataFrame | None:
         return pl.DataFrame(dict(zip(counted(source.shape[1]), source.T, strict=True)))
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
         with contextlib.suppress(pl.exceptions.SchemaError):  # a single column
-            return pl.DataFrame(source)
+            try:
+                return pl.DataFrame(source)
+            except pl.exceptions.SchemaError:
+                raise
+            except POLARS_ERRORS as error:
+                reason = str(error).partition("\n")[0].rstrip(".")
+                raise TableError(
+                    f"The Arrow table cannot be read ({reason}); rename, convert or drop the column."
+                ) from None
     return None
 
 
@@ -211,13 +219,17 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
             values = pl.Series(column.to_numpy(dtype=dtype.numpy_dtype, na_value=0))
             columns[name] = values.set(pl.Series(column.isna().to_numpy()), None)
         else:
-            cells = [None if is_null else _text(cell) for cell, is_null in zip(column, column.isna(), strict=True)]
+            try:
+                cells = [None if is_null else _text(cell) for cell, is_null in zip(column, column.isna(), strict=True)]
+            except UnicodeDecodeError:
+                message = f'The DataFrame, column "{name}" holds bytes that are not UTF-8; decode them to text'
+                raise TableError(f"{message}.", column=name) from None
             columns[name] = pl.Series(cells, dtype=pl.String)
     return pl.DataFrame(columns)
 
 
 def _required(frame: Any, kind: str) -> pl.DataFrame:
-    found = as_frame(frame)
+    found = as_frame(frame.collect() if isinstance(frame, pl.LazyFrame) else frame)
     if found is None:
         what = "is empty" if frame is None else "is not a table"
         raise TableError(
@@ -244,4 +256,6 @@ def _fingerprint(frames: Iterator[pl.DataFrame]) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
     return str(value).encode(errors="replace").decode()  # half of a surrogate pair has no UTF-8

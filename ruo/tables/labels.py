@@ -68,6 +68,8 @@ def labels_of(column: Any, are_names: bool | None) -> Labels:
 
 
 def _numbers(column: pl.Series) -> Array:
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
     if column.dtype == pl.String:
         column = as_numbers(column)
     if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.String):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack, get_type_hints
 
-from ruo.arguments import require_types
+from ruo.arguments import plain, require_types
 from ruo.errors import ArgumentError
 
 # what may be given in place of names: pandas numbers columns without any
@@ -45,7 +45,8 @@ class TableOptions:
     drop : sequence of str, default ()
         Columns that are left out.
     keep : sequence of str, default ()
-        Columns that are not sent but stand beside the predictions, such as ids. Of a CSV file they are text, as it is.
+        Columns that are not sent but stand beside the predictions, such as ids. Of a CSV file they are text, as it is, and
+        so are those of pandas that are neither numbers nor truth values.
     label : str, optional
         The one column that names each row's class, or numbers it from 0; for scoring it is not sent.
     label_prefix : str, default "Label_"
@@ -87,13 +88,15 @@ class TableOptions:
                 object.__setattr__(self, option, _stripped(option, texts))
         if self.label is not None:
             object.__setattr__(self, "label", str(self.label).strip())
+        if self.separator == "\\t":  # as a shell hands it over
+            object.__setattr__(self, "separator", "\t")
         if self.separator is not None and (
             len(self.separator) != 1 or self.separator in '"\r\n' or self.separator > "~"
         ):
             raise ArgumentError(f"separator={self.separator!r} must be one ASCII character, such as ';' or a tab.")
         try:
             "".encode(self.encoding or "utf-8")
-        except LookupError:
+        except (LookupError, ValueError):
             raise ArgumentError(f'encoding={self.encoding!r} is not known; an example is "cp1252".') from None
 
 
@@ -133,4 +136,4 @@ def table(source: Any, **options: Unpack[TableKeywords]) -> TableSource:
     >>> flows.options.keep
     ('Flow ID',)
     """
-    return TableSource(source, TableOptions(**options))
+    return TableSource(source, TableOptions(**plain(options)))

@@ -98,6 +98,8 @@ def test_kept_cells_are_the_same_in_pandas() -> None:
         is_new=pl.Series([True, None, False]),
         day=pl.Series(["2024-02-29"] * 3).str.to_date(),
         x=pl.Series([1.5, None, 2]),
+        at=pl.Series(["2024-02-29 23:30"] * 3).str.to_datetime().dt.replace_time_zone("Europe/Belgrade"),
+        wide=pl.Series([1, None, 3], dtype=pl.Int128),
     )
     index = pd.Index([7, 8, 9], name="flow")
     frame = scores(kept_columns=kept, index=index).kept
@@ -108,8 +110,17 @@ def test_kept_cells_are_the_same_in_pandas() -> None:
     assert frame["id"].tolist()[:2] == ["07", "8"]
     assert frame["id"].isna().tolist() == [False, False, True]
     assert frame["day"].tolist() == [pd.Timestamp("2024-02-29")] * 3
+    assert frame["at"].tolist() == [pd.Timestamp("2024-02-29 23:30", tz="Europe/Belgrade")] * 3
+    assert frame["wide"].tolist()[::2] == [1, 3]
     assert to_pandas(kept.select("x"), None)["x"].isna().tolist() == [False, True, False]
     assert scores(kept_columns=None).kept is None
+
+
+def test_a_label_without_an_output_does_not_change_the_type_of_the_others(well: ScriptedServer, tmp_path: Path) -> None:
+    """Names stay names in every block, so that a file can be written, and its parts be merged."""
+    layout = Layout(["A", "B"], argmax=True)
+    parts = [layout.frame(np.eye(2, dtype=np.float32), np.array(labels), None) for labels in ([0, 1], [-1, 3])]
+    assert pl.concat(parts)["label"].to_list() == ["A", "B", None, "3"]
 
 
 def test_a_run_keeps_columns_index_and_classes(well: ScriptedServer) -> None:

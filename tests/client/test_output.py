@@ -1,6 +1,7 @@
 """`score_to_file`: the predictions in a file while they come, which appears when it is whole."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, score_csv, score_to_file
 from ruo.client.scores import merge
-from ruo.errors import OutputError
+from ruo.errors import CheckpointError, OutputError
 from tests.client.conftest import late, python
 from tests.conftest import ScriptedServer
 
@@ -191,6 +192,30 @@ def test_parts_are_merged_to_the_whole(table: Path, well: ScriptedServer, tmp_pa
     score_to_file(table, url, tmp_path / "whole.parquet", keep=["id"])
     assert merge(parts, tmp_path / "merged.parquet") == 1_000
     assert read(tmp_path / "merged.parquet").equals(read(tmp_path / "whole.parquet"))
+
+
+def test_a_source_among_several_is_not_written_over(small_csv: Path, tmp_path: Path, well: ScriptedServer) -> None:
+    """One of a list, one in a folder, and one that is called as an unfinished file is; nor is a checkpoint read as one."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.csv", "b.csv", "c.csv.unfinished"):
+        shutil.copy(small_csv, folder / name)
+    for source, path in (([folder / "a.csv", folder / "b.csv"], "b.csv"), (folder, "a.csv"), (folder, "c.csv")):
+        with pytest.raises(ArgumentError, match="is the table itself"):
+            score_to_file(source, well.url, folder / path)
+    score_csv(folder, well.url, checkpoint=tmp_path / "run.ruo")
+    shutil.move(tmp_path / "run.ruo", folder / "run.ruo")
+    with pytest.raises(ArgumentError, match=r"run\.ruo is a file of the table; name another one"):
+        score_csv(folder, well.url, checkpoint=folder / "run.ruo")
+
+
+def test_parts_of_other_names_are_not_merged(table: Path, well: ScriptedServer, tmp_path: Path) -> None:
+    """With argmax their names are cells, and would mean another class."""
+    parts = [tmp_path / f"{part}.parquet" for part in range(2)]
+    for part, names in enumerate((["A"], ["B"])):
+        score_to_file(table, well.url, parts[part], shard=(part, 2), prediction_names=names)
+    with pytest.raises(CheckpointError, match="other prediction_names"):
+        merge(parts, tmp_path / "merged.parquet")
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,28 @@ def test_an_answer_cut_short_is_asked_for_again(right_scores: Scoring, scripted:
 # ---- requests that are too large ----
 
 
+def test_one_huge_text_leaves_the_other_rows_alone(tmp_path: Path, scripted: Scripted) -> None:
+    """The rows beside it are scored, and no other request becomes smaller for it."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        if len(body) > 50_000:
+            return Reply(413, b'{"error": "too large"}')
+        request = WIRES["v2"].decode_request(headers, body)
+        lengths = np.array([[len(text)] for text in request.inputs["x"].ravel()], np.float32)
+        answer = WIRES["v2"].encode_response(InferResponse({"y": lengths}, "model", "1", request.id), request)
+        return Reply(200, b"".join(map(bytes, answer.buffers)), answer.headers)
+
+    server = scripted(script)
+    about = {"name": "model", "versions": ["1"], "platform": "", "outputs": []}
+    about |= {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 1]}]}
+    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], json.dumps(about).encode())
+    texts = ["a" * (200_000 if row == 7 else 5) for row in range(400)]
+    scores = score_csv(pl.DataFrame({"x": texts}), server.url, chunk_size=100, errors="collect")
+    assert scores.failures[["start", "stop"]].to_numpy().tolist() == [[7, 8]]
+    assert np.flatnonzero(scores.predictions.ravel() != 5).tolist() == [7]
+    assert len(scores.records) < 20
+
+
 def _too_large_above(rows: int) -> Script:
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         given = WIRES["v2"].decode_request(headers, body).inputs["x"]
@@ -350,9 +372,12 @@ def test_a_process_that_is_forked_after_a_run_says_so(small_csv: Path, well: Scr
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path) -> None:
     """Secrets in an address would stand in records and logs."""
-    with pytest.raises(ArgumentError, match="holds a user or password; pass a token instead") as caught:
-        score_csv(small_csv, "http://me:s3cret@127.0.0.1:9")
-
+    for url in ("http://me:s3cret@127.0.0.1:9", "http://me:s3cret@host:99999", "me:s3cret@host", "http://me:s3/cret@h"):
+        with pytest.raises(ArgumentError, match="holds a user or password; pass a token instead") as caught:
+            score_csv(small_csv, url)
+        assert "s3" not in str(caught.value)
+    with pytest.raises(ArgumentError, match="is not the address of a server") as caught:
+        score_csv(small_csv, "http://127.0.0.1:9?api_key=s3cret")
     assert "s3cret" not in str(caught.value)
 
 

@@ -63,6 +63,15 @@ def test_all_columns_come_along_by_default(server: LocalServer, frame: pd.DataFr
         scorer(server.urls, drop=["id", *COLUMNS])(batch)
 
 
+def test_columns_are_told_by_their_place(server: LocalServer, frame: pd.DataFrame) -> None:
+    """A kept name with blanks around it is not there twice, and a missing one is said."""
+    table = frame.rename(columns={"id": " id"})
+    assert list(scorer(server.urls, keep=[" id"])(table).columns) == [" id", *COLUMNS]
+    for batch in (frame, pa.Table.from_pandas(frame)):
+        with pytest.raises(TableError, match="The batch has no column 'idd', which keep names"):
+            scorer(server.urls, keep=["idd"])(batch)
+
+
 def test_what_is_no_batch_and_what_is_for_whole_tables_is_refused(score: Scorer, server: LocalServer) -> None:
     """The errors name the type and the keyword."""
     with pytest.raises(TableError, match="A list is no batch"):

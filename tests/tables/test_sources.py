@@ -3,6 +3,7 @@
 import argparse
 import bz2
 import contextlib
+import csv
 import gzip
 import io
 import lzma
@@ -11,12 +12,14 @@ import re
 import threading
 import zipfile
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from ruo.errors import ArgumentError, MissingPackageError, TableError
@@ -309,3 +312,126 @@ def test_rows_keep_their_order(tmp_path: Path) -> None:
     for source in [tmp_path / "t.parquet", pl.scan_parquet(tmp_path / "t.parquet")] * 3:
         rows = np.concatenate([block.array for block in open_table(source).blocks(None, np.float64)])
         np.testing.assert_array_equal(rows[:, 0], np.arange(200_000))
+
+
+# --- found by trying odd tables
+
+
+@pytest.mark.parametrize(
+    "text", ['x,size\n1,"\n2,"q"\n3,"\n4,x\n', 'x,c\n1,"Big" and "small"\n2,"y"\n', 'x,c\n1,a"b"\n2,"y"\n']
+)
+def test_a_quote_inside_a_cell_swallows_no_row(tmp_path: Path, text: str) -> None:
+    """Polars would guess where the cell ends; it is refused, or is read as Python's strict reader reads it."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    opened = open_table(path, TableOptions(columns=["x"], keep=[text[2:].partition("\n")[0]]))
+    try:
+        expected = list(csv.reader(io.StringIO(text), strict=True))[1:]
+    except csv.Error:
+        with pytest.raises(TableError, match="is not CSV"):
+            list(opened.blocks(None))
+        return
+    (block,) = opened.blocks(None)
+    assert [[str(int(x)), *kept] for x, kept in zip(block.array.ravel(), block.kept.rows(), strict=True)] == expected
+
+
+@pytest.mark.parametrize("keep", [[], ["id"]])
+def test_a_null_value_that_is_a_number_is_one_with_blanks_beside_it(tmp_path: Path, keep: list[str]) -> None:
+    """Whatever else is read; and the cells of labels are no numbers that could be missing."""
+    path = tmp_path / "t.csv"
+    path.write_text("id, x,Label_a,Label_b\n1, -999,1,0\n2, 5,0,1\n3, 0,1,0\n")
+    nulls = ["-999", "0"]
+    (block,) = open_table(path, TableOptions(columns=["x"], keep=keep, null_values=nulls)).blocks(None)
+    np.testing.assert_equal(block.array.ravel(), [np.nan, 5, np.nan])
+    assert block.labels.tolist() == [0, 1, 0]
+
+
+def test_text_for_a_model_is_the_same_from_every_source(tmp_path: Path) -> None:
+    """Bytes are their text, and truth values are written as in a CSV; bytes that are no text are refused."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\nabc,True\nd,False\n")
+    frame = pd.DataFrame({"a": [b"abc", b"d"], "b": [True, False]})
+    for source in (path, frame, frame.astype({"b": object}), frame.astype({"a": "S3"})):
+        (block,) = open_table(source).blocks(None, object)
+        assert block.array.tolist() == [[b"abc", b"True"], [b"d", b"False"]]
+    with pytest.raises(TableError, match='column "a" holds bytes that are not UTF-8'):
+        open_table(pd.DataFrame({"a": [b"\xff"]}))
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical, pl.Enum(["0", "1", "10", "2"])])
+def test_labels_that_are_numbers_in_text_are_numbers_in_any_kind_of_text(kind: Any) -> None:
+    """Names in sorted order would be other classes: 10 comes before 2."""
+    frame = pl.DataFrame({"x": [1.0] * 4, "y": ["0", "1", "10", "2"]}).with_columns(pl.col("y").cast(kind))
+    (block,) = open_table(frame, TableOptions(label="y")).blocks(None)
+    assert block.labels.tolist() == [0, 1, 10, 2]
+
+
+def test_the_first_labels_may_be_missing() -> None:
+    """Names below them are names, and no faulty numbers."""
+    frames = [
+        pl.DataFrame({"x": [1.0], "y": [name]}, {"x": pl.Float64, "y": pl.String}) for name in (None, "cat", "dog")
+    ]
+    blocks = list(open_table(iter(frames), TableOptions(label="y")).blocks(2))
+    assert [block.labels.tolist() for block in blocks] == [[None, "cat"], ["dog"]]
+
+
+def test_no_file_of_a_folder_is_left_out(tmp_path: Path) -> None:
+    """Those in a linked folder are read; a link to nothing, or to a folder around it, is an error."""
+    folder, aside = tmp_path / "folder", tmp_path / "aside"
+    for each, value in ((folder, 1), (aside, 2)):
+        each.mkdir()
+        (each / "t.csv").write_text(f"x\n{value}\n")
+    (folder / "linked").symlink_to(aside)
+    assert [block.array.tolist() for block in open_table(folder).blocks(None)] == [[[2.0], [1.0]]]
+    (folder / "gone.csv").symlink_to(tmp_path / "nothing")
+    with pytest.raises(TableError, match=r"gone\.csv does not exist"):
+        open_table(folder)
+    (folder / "gone.csv").unlink()
+    (aside / "loop").symlink_to(folder)
+    with pytest.raises(TableError, match="is a link to a folder that it is in"):
+        open_table(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"), [("\n\n1\n2\n", [nan, nan, 1, 2]), ("\ufeff1\n\n2\n", [1, nan, 2]), ("sep=;\n\n1\n", [nan, 1])]
+)
+def test_blank_lines_above_are_rows_of_one_column_without_a_header(
+    tmp_path: Path, text: str, values: list[float]
+) -> None:
+    """As they are below."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    (block,) = open_table(path, TableOptions(header=False)).blocks(None)
+    np.testing.assert_equal(block.array.ravel(), values)
+
+
+@pytest.mark.parametrize("name", ["*", "^a$"])
+def test_a_name_that_is_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
+    """Polars would take it for all columns, or for those that match."""
+    frame = pl.DataFrame({name: [1.0, 2.0], "a": [3.0, 4.0]})
+    frame.write_csv(tmp_path / "t.csv")
+    for source in (frame, tmp_path / "t.csv"):
+        with pytest.raises(TableError, match="which polars takes for a pattern; give it another name"):
+            open_table(source)
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    """No error of polars or of the system comes out as it is."""
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    with pytest.raises(TableError, match="The Arrow table cannot be read"):
+        open_table(twice)
+    path = tmp_path / "t.csv"
+    path.write_text("7\n")
+    assert (
+        sum(
+            block.rows
+            for part in range(5)
+            for block in open_table(path, TableOptions(header=False), (part, 5)).blocks(None)
+        )
+        == 1
+    )
+    (block,) = open_table([frame.lazy() for frame in (FRAME, FRAME)], TableOptions(keep=["id"])).blocks(None)
+    assert block.rows == 2 * len(FRAME)
+    with pytest.raises(ArgumentError, match="is not known"):
+        TableOptions(encoding="undefined")
+    assert TableOptions(separator="\\t").separator == "\t"
