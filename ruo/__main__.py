@@ -66,7 +66,7 @@ main.add_command(status)
 @main.command()
 @click.option("--rows", default=500_000, help="Rows of the test set.")
 @click.option("--out", default="data", type=Path, help="Folder to write to.")
-@click.option("--seed", default=0, help="The same seed gives the same demo.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
     """Make a test set and two trained models.
 

@@ -122,6 +122,8 @@ def _pieces(environ: dict[str, Any], limit: int, deadline: float) -> Iterator[by
         while piece := environ["wsgi.input"].read(min(_PIECE, left)):
             left -= len(piece)
             yield piece
+        if environ.get("CONTENT_LENGTH") and left:
+            raise WireError(f"The body ended {left} bytes before the end that Content-Length names.")
     except (OSError, ParseException) as error:
         if time.monotonic() >= deadline:
             raise WireError(_LATE, 408) from None

@@ -22,6 +22,10 @@ from ruo.provenance import fingerprint
 MOST_REPLACED = 3  # how many replaced versions a worker keeps; each holds the memory of a model
 
 
+class NoRoomError(ModelError):
+    """The model cannot be copied, for want of room."""
+
+
 class StoredModel(NamedTuple):
     """A model on disk: `version` is its number in a store, and `stamp` changes when its files do."""
 
@@ -79,7 +83,7 @@ def _copy(path: Path, folder: Path) -> Path:
     except OSError as error:  # that of a folder lists its files'
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
             room = f"There is no room in {folder.parent} for a copy of the model at {path}"
-            raise ModelError(f"{room}; free some, or set TMPDIR to another folder.") from error
+            raise NoRoomError(f"{room}; free some, or set TMPDIR to another folder.") from error
         raise
     return copy
 

@@ -29,7 +29,7 @@ class Scheduler:
     def run(self, model: Model, arrays: list[Array], deadline: float = math.inf) -> tuple[list[Array], float]:
         """The outputs for any number of rows, and the seconds spent waiting for other requests.
 
-        Raises WireError (503) if the deadline, a time of `time.monotonic`, passes before the last call begins.
+        Raises WireError (503) if the deadline, a time of `time.monotonic`, has passed before a call begins.
         """
         rows, most = len(arrays[0]), model.rows_per_call(arrays)
         # a model that has not been called yet is due at once, or a busy server would never warm it up
@@ -44,7 +44,7 @@ class Scheduler:
                     began = time.monotonic()
                     has_turn = self._turn.acquire(due, deadline)
                     waited += time.monotonic() - began
-                if not has_turn:
+                if not has_turn or time.monotonic() > deadline:
                     message = "The server did not get to compute this request in time; try again, or add replicas."
                     raise WireError(message, 503)
                 pieces.append(self._call(model, [array[start : start + most] for array in arrays], most))
@@ -53,7 +53,13 @@ class Scheduler:
                 self._turn.release()
         if len(pieces) == 1:
             return pieces[0], waited
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
+        try:
+            return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
+        except ValueError:
+            message = (
+                "The model's answers have another width for some of the rows; send fewer rows at once, or pad them."
+            )
+            raise WireError(message) from None
 
     def _call(self, model: Model, arrays: list[Array], most: int) -> list[Array]:
         began = time.monotonic()

@@ -17,7 +17,7 @@ from ruo.model.signature import Model
 from ruo.model.store import version_folders
 from ruo.wire import WireError
 from server.metrics import Metrics
-from server.repository import MOST_REPLACED, StoredModel, fetch, newest, version_in
+from server.repository import MOST_REPLACED, NoRoomError, StoredModel, fetch, newest, version_in
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
@@ -81,7 +81,7 @@ class Serving:
         if version in replaced:
             return replaced[version][0]
         with suppress(ModelError, OSError):
-            if self._is_new(newest(self._settings.model_path, self._after)):
+            if self._settings.model_poll_seconds and self._is_new(newest(self._settings.model_path, self._after)):
                 self._look.set()
                 raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
@@ -129,9 +129,11 @@ class Serving:
             if sentence != self._error:
                 log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
                 self._metrics.load_failures.inc()
-            self._error = sentence
+            if isinstance(error, OSError | NoRoomError):
+                self._stamp = ()  # the same files may be read the next time
             if self._current is None:
                 self._fall_back()
+            self._error = sentence  # which is final for whoever waits, so not before another version was tried
             if isinstance(error, ModelError):
                 self._set_behind(sentence if self._current else None)
             return None
@@ -142,14 +144,14 @@ class Serving:
 
     def _fall_back(self) -> None:
         """At the start, load the newest version that can be; the one that failed is tried again when it changes."""
-        path, failed, seen = self._settings.model_path, self._error, (self._after, self._stamp)
+        path, seen = self._settings.model_path, (self._after, self._stamp)
         for folder in reversed(version_folders(path) if path.is_dir() else []):
             if self._current is None and int(folder.name) != seen[0]:
                 with suppress(ModelError, OSError):
                     self._load(version_in(folder))
         if self._current:
             log.error("Version %s is served, since the newest cannot be loaded.", self._current.version)
-        (self._after, self._stamp), self._error = seen, failed
+        self._after, self._stamp = seen
 
     def _set_behind(self, why: str | None) -> None:
         self.behind = why

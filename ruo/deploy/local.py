@@ -163,7 +163,7 @@ class LocalServer:
     def _ready_workers(self) -> int:
         answer = fetch(f"{self.url}/v2/health/ready")
         health: dict[str, Any] = json.loads(answer[1]) if answer else {}
-        if "being loaded" not in health.get("error", "being loaded"):
+        if answer and answer[0] == 503 and "being loaded" not in health.get("error", "being loaded"):
             raise DeploymentError(health["error"])
         return int(health.get("workers", 0))
 
@@ -225,7 +225,7 @@ def serve_on(
         raise DeploymentError(f"There is no model at {model}; make one with: ruo demo --out data")
     if importlib.util.find_spec("gunicorn") is None or not (_HOME / "server").is_dir():
         raise MissingPackageError("The server is not installed; run: pip install 'ruo[server]'")
-    count = workers or max(1, int(cpu_limit()))
+    count = workers or int(str(settings.get("WEB_CONCURRENCY") or 0)) or max(1, int(cpu_limit()))
     lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
         environment = {

@@ -265,7 +265,8 @@ def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
 
 def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict.txt") -> None:
     """Rename the folder of a finished experiment, which has its `last` file, so that the same command starts anew."""
-    folder, file = Path(results_dir), Path(results_dir) / last
+    folder = Path(results_dir).resolve()  # of which "." has no name
+    file = folder / last
     if file.exists():
         date = time.strftime("%Y%m%d-%H%M%S", time.localtime(file.stat().st_mtime))
         folder.rename(folder.with_name(f"{folder.name}-{date}"))

@@ -157,6 +157,8 @@ def train(
         least = 0 if name == "seed" else 1
         if number is not None and number < least:
             raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
+    if seed >= 1 << 32:
+        raise ArgumentError(f"seed: {seed} is not below 2**32.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
     sample = _read(table, max_rows, seed)
     numbers, features = sample.index.to_numpy(), sample[range(len(table.features))].to_numpy()

@@ -32,7 +32,9 @@ def tensor_names(keras: Any, loaded: Any, side: str) -> list[str]:
     paths = [path for path, _ in keras.tree.flatten_with_path(_nested(loaded, side))]
     keyed = [any(isinstance(part, str) for part in path) for path in paths]
     names = [".".join(map(str, path)) if key else name for path, key, name in zip(paths, keyed, names, strict=True)]
-    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
+    numbered = [f"{name}_{index}" for index, name in enumerate(names)]
+    unique = [name if names.count(name) == 1 else number for name, number in zip(names, numbered, strict=True)]
+    return unique if len(set(unique)) == len(unique) else numbered  # a number may make the name of another tensor
 
 
 def _nested(loaded: Any, side: str) -> Any:

@@ -43,7 +43,7 @@ def load_model(
     origin = origin or path
     try:
         refuse_foreign(path)
-        is_keras = path.suffix == ".keras" or (path / "config.json").is_file()
+        is_keras = not is_saved_model(path) and (path.suffix == ".keras" or (path / "config.json").is_file())
         if not is_keras and not trusted:
             raise ModelError(
                 ".h5 and SavedModel can run their author's code; set RUO_TRUST_MODEL=1 if you trust the author, "
@@ -144,7 +144,7 @@ def _with_features(model: Model, names: list[str]) -> Model:
 def _warm_up(model: Model, run: Run) -> Model:
     """Call the model with one row and more, since the first call takes long; and learn how many rows a call should have."""
     has_any_length = any(-1 in spec.shape[1:] for spec in model.inputs)
-    is_choosy = has_any_length or any(spec.dtype == object for spec in model.inputs)
+    is_choosy = has_any_length or any(spec.dtype.kind in "iuO" for spec in model.inputs)
     for length in _LENGTHS if has_any_length else (1,):
         try:
             return _measure(model, length, run)
@@ -186,23 +186,34 @@ def _measure(model: Model, length: int, run: Run) -> Model:
 
 def _require_independent_rows(model: Model, row_shapes: list[list[int]], run: Run) -> None:
     """Refuse a model whose answer for a row changes with the rows beside it: it would change with the request's size."""
-    numbers, kinds = np.random.default_rng(0), [spec.dtype for spec in model.inputs]
-    rows = [
-        np.full((2, *shape), b"", kind) if kind.hasobject else (numbers.random((2, *shape)) * 2).astype(kind)
-        for shape, kind in zip(row_shapes, kinds, strict=True)
-    ]
-    row = [array[:1] for array in rows]
-    try:
-        answers = [run(model, arrays)[0] for arrays in (row, row, rows)]
-    except WireError:  # which values it takes is known to its clients only
-        return
-    for alone, again, beside in zip(*answers, strict=True):
-        if alone.dtype.kind == "f" and _are_near(alone, again) and not _are_near(alone, beside[:1]):
-            raise ModelError("its answer for a row depends on the other rows of its batch; compute each row by itself.")
+    numbers = np.random.default_rng(0)
+    rows = [_unlike(numbers, shape, spec.dtype) for shape, spec in zip(row_shapes, model.inputs, strict=True)]
+    for place in (0, 1):
+        row = [array[place : place + 1] for array in rows]
+        try:
+            answers = [run(model, arrays)[0] for arrays in (row, row, rows)]
+        except WireError:  # which values it takes is known to its clients only
+            return
+        for alone, again, beside in zip(*answers, strict=True):
+            if _are_near(alone, again) and not _are_near(alone, beside[place : place + 1]):
+                message = "its answer for a row depends on the other rows of its batch; compute each row by itself."
+                raise ModelError(message)
+
+
+def _unlike(numbers: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    """Two rows of other sizes: a normalisation over the batch would change one with the other."""
+    if dtype.hasobject:
+        return np.stack([np.full(shape, text, dtype) for text in (b"a", b"a b c d")])
+    rows = numbers.random((2, *shape)) * 2
+    if dtype.kind == "f":
+        rows[1] *= 100
+    return rows.astype(dtype)
 
 
 def _are_near(one: Array, other: Array) -> bool:
-    """Whether they differ by rounding alone, even by that of float16."""
+    """Whether they differ by rounding alone, even by that of float16; whole numbers and text have to be equal."""
+    if one.dtype.kind != "f" or one.shape != other.shape:
+        return np.array_equal(one, other)
     one, other = np.nan_to_num(one), np.nan_to_num(other)
     return bool((np.abs(one - other) <= 1e-3 + 0.1 * np.abs(one).max(initial=0)).all())
 

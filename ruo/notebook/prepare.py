@@ -207,7 +207,10 @@ def _start_replicas(work: Workbench, deployment: str | None, namespace: str, mod
     if deployment:
         work.targets = {deployment: work.running.enter_context(KubernetesDeployment(deployment, namespace))}
     else:
-        work.models = {path.stem: path for path in map(_model, read.strings(models))}
+        paths = [_model(name) for name in read.strings(models)]
+        work.models = {path.stem: path for path in paths}
+        if not paths or len(work.models) < len(paths):
+            raise ArgumentError("models: name one model or more, and files of different names.")
         for name, path in work.models.items():  # each worker is a replica with its own CPU
             work.targets[name] = work.running.enter_context(local_server(path, workers=1, cores=1))
     work.url = next(iter(work.targets.values())).urls[0]

@@ -99,14 +99,19 @@ def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
         verdict = path.with_name("verdict.txt")
         if _SET_ASIDE.search(path.parent.name) or not verdict.is_file():
             continue
-        try:
-            notebook = nbformat.read(path, as_version=4)
-        except ValueError as error:
-            raise ExperimentError(f"{path} is not a readable notebook; delete it, or run it again.") from error
-        # a verdict is written before the last cell has run, so papermill's metadata decides, where there is any
-        progress = notebook.metadata.get("papermill")
-        if progress is None or (progress.get("end_time") and not progress.get("exception")):
-            yield path.stem, verdict, notebook
+        if is_whole(path):
+            yield path.stem, verdict, nbformat.read(path, as_version=4)
+
+
+def is_whole(executed: Path) -> bool:
+    """Whether a notebook was run to its end: its verdict is written before, so papermill's metadata decides."""
+    import nbformat
+
+    try:
+        progress = nbformat.read(executed, as_version=4).metadata.get("papermill")
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise ExperimentError(f"{executed} is not a readable notebook; delete it, or run it again.") from error
+    return progress is None or bool(progress.get("end_time") and not progress.get("exception"))
 
 
 def _row(name: str, title: str, verdict: Path) -> str:

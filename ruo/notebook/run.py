@@ -26,7 +26,7 @@ import pandas as pd
 from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
-from ruo.notebook.report import write_report
+from ruo.notebook.report import is_whole, write_report
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
@@ -45,9 +45,10 @@ def run_notebook(
     """Run a notebook, leave it, its page and its data in the folder `results`, and return the text of verdict.txt."""
     notebook, folder = Path(notebook), Path(results)
     known = _require_known(notebook, parameters or {})
-    put_aside_finished(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
+    if not executed.exists() or is_whole(executed):  # else its results are gone on with
+        put_aside_finished(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
     _execute(notebook, executed, {**(parameters or {}), **given})
     write_report(executed)
@@ -84,10 +85,14 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
 def _require_known(notebook: Path, names: Iterable[str]) -> list[str]:
     """Return the names of a notebook's parameters; refuse others in `names`, of which papermill only warns."""
     import papermill
+    from nbformat import ValidationError
 
     if not notebook.is_file():
         raise ArgumentError(f"There is no notebook at {notebook}.")
-    known = list(papermill.inspect_notebook(notebook))
+    try:
+        known = list(papermill.inspect_notebook(notebook))
+    except (ValueError, AttributeError, KeyError, ValidationError) as error:
+        raise ArgumentError(f"{notebook} is no notebook of Jupyter ({type(error).__name__}).") from error
     for name in names:
         if name == "results_dir":
             raise ArgumentError("results_dir is the folder that --results names; leave the parameter out.")
@@ -110,7 +115,11 @@ class _Combination:
         return ",".join(f"{name}={_word(level)}" for name, level in self.levels.items())
 
     def _record(self) -> str:
-        return json.dumps({"notebook": self.notebook.name, "parameters": self.parameters}, indent=1, sort_keys=True)
+        cells = json.loads(self.notebook.read_text(encoding="utf-8"))["cells"]
+        code = json.dumps([cell["source"] for cell in cells if cell["cell_type"] == "code"])
+        digest = hashlib.sha256(code.encode()).hexdigest()
+        facts = {"notebook": self.notebook.name, "code": digest, "parameters": self.parameters}
+        return json.dumps(facts, indent=1, sort_keys=True)
 
     def is_finished(self) -> bool:
         """Whether the folder holds a finished run with exactly these parameters."""

@@ -26,8 +26,12 @@ def loads(text: Buffer | str) -> Any:
     except orjson.JSONDecodeError as error:
         first = error
     try:
-        value = json.loads(text if isinstance(text, str) else bytes(text).decode())  # accepts NaN and Infinity
-        json.dumps(value, ensure_ascii=False).encode()  # fails for half of a surrogate pair, which no answer can name
+        text = text if isinstance(text, str) else bytes(text).decode()
+        value = json.loads(text)  # accepts NaN and Infinity
+        if "\\u" in text:
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # fails for half of a surrogate pair, which no answer can name
     except (ValueError, RecursionError):
         raise WireError(f"The body is not JSON: {first}.") from None
     return value

@@ -36,7 +36,10 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors from `instances` (rows) or from `inputs` (columns)."""
     message = loads(body)
     if re.search(rb'"b64"', body):
-        message = _binary(message)
+        try:
+            message = _binary(message)
+        except RecursionError:
+            raise WireError("The body is nested too deeply.") from None
     # [TFS] 'Input Tensors in row ("instances") or columnar ("inputs") format. A request can have either of them but NOT both.'
     if not isinstance(message, dict) or ("instances" in message) == ("inputs" in message):
         raise WireError('The body must be a JSON object with either "instances" or "inputs".')

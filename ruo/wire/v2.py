@@ -41,6 +41,8 @@ _KINDS: dict[type, str] = {dict: "a JSON object", list: "a list", str: "a string
 # bytes."
 _LENGTH = struct.Struct("<I")
 
+_MOST_OF_NOTHING = 1 << 24  # values that a shape with a 0 would have without it
+
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -210,9 +212,10 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     shape = fields.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
-    # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well
-    if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**59:
-        raise WireError(f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**59 values.')
+    # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well; rows of nothing are computed, too
+    most = _MOST_OF_NOTHING if 0 in shape else 2**59
+    if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= most:
+        raise WireError(f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and {most:,} values.')
     return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 
@@ -281,6 +284,8 @@ def _field(fields: object, where: str, name: str, kind: type[T], default: D) -> 
     if not isinstance(fields, dict):
         raise WireError(f"{where} must be a JSON object.")
     value = fields.get(name, default)
+    if value is None:  # as serialisers write what is left out
+        return default
     if value is not default and not isinstance(value, kind):
         raise WireError(f'{where}: "{name}" must be {_KINDS[kind]}.')
     return value

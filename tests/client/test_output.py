@@ -213,7 +213,7 @@ def test_parts_of_other_names_are_not_merged(table: Path, well: ScriptedServer, 
     """With argmax their names are cells, and would mean another class."""
     parts = [tmp_path / f"{part}.parquet" for part in range(2)]
     for part, names in enumerate((["A"], ["B"])):
-        score_to_file(table, well.url, parts[part], shard=(part, 2), prediction_names=names)
+        score_to_file(table, well.url, parts[part], keep=["id"], shard=(part, 2), prediction_names=names)
     with pytest.raises(CheckpointError, match="other prediction_names"):
         merge(parts, tmp_path / "merged.parquet")
 

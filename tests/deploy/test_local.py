@@ -18,6 +18,7 @@ import pytest
 from ruo import local_server, score_csv
 from ruo.errors import DeploymentError
 from ruo.learn.demo import Demo
+from ruo.model.store import publish
 from tests.server.asking import wait_for
 
 OPENVINO = {"KERAS_BACKEND": "openvino"}  # it starts in half the time
@@ -118,6 +119,16 @@ def test_settings_are_for_the_server_alone(demo: Demo, monkeypatch: pytest.Monke
     wanted = {**settings, **{f"MALLOC_{name}": size for name, size in sizes.items()}}
     assert {name: environment[name] for name in wanted} == {name: str(value) for name, value in wanted.items()}
     assert dict(os.environ) == before
+
+
+def test_a_server_whose_newest_version_is_broken_is_ready_with_the_one_before(demo: Demo, tmp_path: Path) -> None:
+    """As it falls back by itself; and it can still be scaled."""
+    publish(demo.models["mlp"], tmp_path, check=False)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "model.keras").write_bytes(demo.models["mlp"].read_bytes()[:3000])
+    with local_server(tmp_path, workers=1, settings={"KERAS_BACKEND": "openvino"}) as server:
+        server.scale(2)
+        assert score_csv(demo.testset, server, progress=False).model.version == "1"
 
 
 @pytest.mark.parametrize("precision", ["f32", "wrong"])

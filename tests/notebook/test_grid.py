@@ -127,6 +127,14 @@ def test_a_notebook_may_write_nothing(tmp_path: Path) -> None:
     assert times_run(tmp_path / "r" / "size=1") == 1
 
 
+def test_a_notebook_that_has_changed_is_run_again(tmp_path: Path) -> None:
+    """Its old results are not those of its code."""
+    for _ in range(2):
+        run_one(tmp_path, "open(results_dir + '/log.txt', 'a').write('ran ')")
+    run_one(tmp_path, "open(results_dir + '/log.txt', 'a').write('ran') and None")
+    assert times_run(tmp_path / "r" / "size=1") == 2
+
+
 def test_an_unreadable_summary_is_an_error(tmp_path: Path) -> None:
     """A summary that is not a table is reported as the error of its combination."""
     frame = run_one(tmp_path, "open(results_dir + '/summary.csv', 'w').close()")

@@ -214,6 +214,24 @@ def test_answers_are_compressed_for_those_who_want_nothing_else(client, rows, co
         assert "Content-Encoding" not in answer.headers
 
 
+def test_what_is_left_out_may_be_null(client, rows):
+    """Serialisers write it so."""
+    body = v2_body(rows, id=None, outputs=None, parameters=None)
+    body["inputs"][0]["parameters"] = None
+    assert client.post(INFER, json=body).status_code == 200
+
+
+def test_a_deeply_nested_body_is_a_mistake_of_its_client(client):
+    """Also where its values are encoded."""
+    body = '{"instances": ' + "[" * 600 + '{"b64": "YQ=="}' + "]" * 600 + "}"
+    assert client.post(V1_PREDICT, data=body).status_code == 400
+
+
+def test_a_question_about_the_models_is_short(client):
+    """Its body is no way to fill the memory."""
+    assert client.post("/v2/repository/index", data=b" " * 100_000 + b"{}").status_code == 413
+
+
 # --- who is let in
 
 

@@ -75,6 +75,25 @@ def test_pieces_are_put_together(calls, rows):
     assert max(calls.rows) <= ROWS_PER_CALL
 
 
+def test_a_request_ends_at_its_deadline(calls):
+    """Also where it waits for nobody: before its next call, or before the first one."""
+    calls.pause = 0.2
+    for left_s, computed in ((0.3, 2), (-1, 0)):
+        calls.rows.clear()
+        with pytest.raises(WireError, match="in time") as caught:
+            calls.scheduler.run(calls, [np.zeros((8 * ROWS_PER_CALL, 1))], time.monotonic() + left_s)
+        assert caught.value.status == 503
+        assert len(calls.rows) <= computed
+    calls.scheduler.run(calls, [np.zeros((1, 1))], time.monotonic() + 9)
+
+
+def test_answers_of_different_widths_are_an_error_of_the_request(calls, monkeypatch):
+    """As of text that is padded to the longest of a call."""
+    monkeypatch.setattr(calls, "run", lambda arrays: [np.zeros((len(arrays[0]), len(arrays[0])))])
+    with pytest.raises(WireError, match="another width"):
+        calls.scheduler.run(calls, [np.zeros((ROWS_PER_CALL + 1, 1))])
+
+
 def test_one_call_at_a_time(calls):
     """Two requests never compute at the same time, since the threads of one call use all CPUs; waiting is counted."""
     calls.pause = 0.2

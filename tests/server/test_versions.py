@@ -1,5 +1,7 @@
 """The versions that one worker holds: loading, swapping, and what stays when something is wrong."""
 
+import errno
+import os
 import re
 import shutil
 import time
@@ -119,6 +121,36 @@ def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, 
             assert serving.get().version == old or file.tell() == len(content)
     wait_for(lambda: serving.get().version != old)
     np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_version_that_cannot_be_copied_for_a_moment_is_taken_later(
+    serving, models, tmp_path, monkeypatch, number, caplog
+):
+    """A published version does not change, so nothing else would have it tried again."""
+    publish(models["mlp"], tmp_path, check=False)
+    serving = serving(tmp_path)
+    current(serving)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    publish(models["other"], tmp_path / "aside", check=False)
+    monkeypatch.setattr("server.repository.shutil.copyfile", fail)
+    (tmp_path / "aside" / "1").rename(tmp_path / "2")
+    wait_for(lambda: "The previous one stays in service." in caplog.text)
+    monkeypatch.undo()
+    assert wait_for(lambda: serving.get().version == "2")
+
+
+def test_without_looking_no_version_is_promised(serving, models, tmp_path):
+    """Where a server looks once only, one that was published later is not being loaded."""
+    publish(models["mlp"], tmp_path, check=False)
+    serving = serving(tmp_path, MODEL_POLL_SECONDS=0)
+    current(serving)
+    publish(models["other"], tmp_path, check=False)
+    with pytest.raises(WireError, match='There is no version "2"'):
+        serving.get("2")
 
 
 def test_a_file_is_taken_when_two_looks_see_the_same(serving, models, tmp_path):

@@ -88,6 +88,7 @@ def test_requests_go_both_ways(encode):
         (request_with(shape=[True, 4]), '"shape"'),
         (request_with(shape=[3, 2]), "takes 6 values, data has 4"),
         (request_with(shape=[2**40, 2**40]), '"shape" of at most'),
+        (request_with(shape=[2**40, 0]), '"shape" of at most'),
         (request_with(data=None), "either"),
         (request_with(data=5), "must be a list"),
         (request_with(data=[1, 2, 3]), "takes 4 values"),

@@ -36,10 +36,13 @@ def parts(keras, tmp_path_factory):
     rows = keras.Input((4,))
     text = keras.Input((), dtype="string")
     word = layers.StringLookup(vocabulary=["a"], output_mode="one_hot")(text)
+    wide = keras.Input((64,))
     own = {
         "softmax": (rows, keras.ops.softmax(rows, axis=0)),
         "mean": (rows, [rows, rows - keras.ops.mean(rows, axis=0, keepdims=True)]),
         "maximum": (rows, rows / (1 + keras.ops.max(rows))),
+        "standard": (wide, (wide - keras.ops.mean(wide)) / keras.ops.std(wide)),
+        "above": (wide, wide > keras.ops.mean(wide, axis=0)),
         "text": (text, keras.ops.softmax(keras.ops.cast(word, "float32"), axis=0)),
         "chance": (rows, inner.Chance()(rows)),
     }
@@ -163,7 +166,7 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
         ("stateful.keras", False, "exactly 1 rows"),
         *(
             (f"{name}.keras", False, "depends on the other rows of its batch")
-            for name in ("softmax", "mean", "maximum", "text")
+            for name in ("softmax", "mean", "maximum", "standard", "above", "text")
         ),
         ("own.keras", True, '"Scale"'),
         ("activation.keras", True, '"cubed"'),
@@ -174,6 +177,30 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
 def test_what_cannot_be_served_says_what_to_do(parts, name, trusted, says):
     """Also the name of the variable, the class, the function or the signatures."""
     refuse(parts / name, says, trusted)
+
+
+@pytest.mark.parametrize("name", ["saved.keras", "saved-and-config"])
+def test_a_saved_model_is_not_trusted_by_its_name(parts, tmp_path, name):
+    """It runs its author's code whatever it is called, and whatever lies beside it."""
+    folder = shutil.copytree(parts / "saved", tmp_path / name)
+    (folder / "config.json").write_text("{}")
+    refuse(folder, "RUO_TRUST_MODEL=1", trusted=False)
+
+
+def test_outputs_never_share_a_name(keras, tmp_path):
+    """Nor does the number of one, which layers that are used twice get, make the name of another."""
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    twice, once = keras.layers.Dense(1, name="dense"), keras.layers.Dense(1, name="dense_1")
+    keras.Model([a, b], [twice(a), twice(b), once(a)]).save(tmp_path / "m.keras")
+    model = load_model(tmp_path / "m.keras")
+    assert [spec.name for spec in model.outputs] == ["dense_0", "dense_1", "dense_1_2"]
+
+
+def test_a_model_that_takes_some_whole_numbers_only_is_served(keras, tmp_path):
+    """Its warm-up cannot know them."""
+    lookup = keras.layers.IntegerLookup(vocabulary=[1, 2, 5], num_oov_indices=0)
+    keras.Sequential([keras.Input((1,), dtype="int64"), lookup]).save(tmp_path / "m.keras")
+    assert load_model(tmp_path / "m.keras").run([np.array([[5], [1]])])[0].ravel().tolist() == [2, 0]
 
 
 def test_a_model_may_answer_by_chance(parts):
