@@ -52,7 +52,7 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
     [
         (["score", "nothing.csv", "http://127.0.0.1:9"], "Error: nothing.csv does not exist"),
         (["score", __file__, "127.0.0.1:9"], "is not the address of a server"),
-        (["run", __file__, "--results", "r"], "is no notebook of Jupyter"),
+        (["run", __file__, "--results", "r"], "There is no notebook at"),
         (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
         (["demo", "--rows", "1", "--out", __file__], f"Error: {__file__}: File exists; name another path."),
         (

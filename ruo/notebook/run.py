@@ -87,8 +87,8 @@ def _require_known(notebook: Path, names: Iterable[str]) -> list[str]:
     import papermill
     from nbformat import ValidationError
 
-    if not notebook.is_file():
-        raise ArgumentError(f"There is no notebook at {notebook}.")
+    if not notebook.is_file() or notebook.suffix != ".ipynb":
+        raise ArgumentError(f"There is no notebook at {notebook}; name a file that ends in .ipynb.")
     try:
         known = list(papermill.inspect_notebook(notebook))
     except (ValueError, AttributeError, KeyError, ValidationError) as error:

@@ -41,8 +41,6 @@ _KINDS: dict[type, str] = {dict: "a JSON object", list: "a list", str: "a string
 # bytes."
 _LENGTH = struct.Struct("<I")
 
-_MOST_OF_NOTHING = 1 << 24  # values that a shape with a 0 would have without it
-
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -213,9 +211,11 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
     # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well; rows of nothing are computed, too
-    most = _MOST_OF_NOTHING if 0 in shape else 2**59
-    if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= most:
-        raise WireError(f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and {most:,} values.')
+    power = 24 if 0 in shape else 59
+    if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**power:
+        raise WireError(
+            f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**{power} values.'
+        )
     return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 
