@@ -95,10 +95,14 @@ def test_a_typed_function_checks_every_call() -> None:
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [({"workers": 0}, "workers=0 must be at least 1"), ({"workers": "2"}, "workers='2' must be a whole number or None")],
-)  # fmt: skip
+    [
+        ({"workers": 0}, "workers=0 must be at least 1"),
+        ({"workers": "2"}, "workers='2' must be a whole number or None"),
+        ({"workers": 2, "settings": {"WEB_CONCURRENCY": 3}}, "settings: pass workers=3 in place of WEB_CONCURRENCY"),
+    ],
+)
 def test_a_local_server_wants_a_number_of_workers(given: dict[str, Any], sentence: str) -> None:
-    """Neither of these means the default."""
+    """None of these means the default."""
     with pytest.raises(ArgumentError, match=sentence), local_server("mlp.keras", **given):
         pass
 

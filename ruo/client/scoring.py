@@ -261,8 +261,7 @@ class _Run:
             "datatype": options.datatype,
             **{name: value for name, value in vars(of_table).items() if value != getattr(TableOptions, name)},
         }
-        as_it_is_stored: dict[str, Any] = orjson.loads(orjson.dumps(key))
-        return as_it_is_stored
+        return dict(orjson.loads(orjson.dumps(key)))  # as it is stored
 
     def _row_shape(self) -> tuple[int, ...] | None:
         """The shape of one prediction as far as the model's metadata tell it; (1,) for a single number."""

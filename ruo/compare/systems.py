@@ -127,9 +127,8 @@ def compare_systems(
 ) -> SystemsCompared:
     """Run every system at each size (rows per request; None: all) in `runs` randomised blocks, as `carry_out` does."""
     rows = scan(systems.testset)[0].select(pl.len()).collect().item()
-    sizes = list(
-        dict.fromkeys(size if size and size < rows else None for size in sizes)
-    )  # the larger ones are one: all
+    # all sizes from the whole table on are one: None
+    sizes = list(dict.fromkeys(size if size and size < rows else None for size in sizes))
     plan = plan_systems(sizes, runs, seed, paper_once=paper_once, systems=(*SYSTEMS, *systems.peers))
     files = {"data": systems.testset, "model": systems.model}
     facts = {what: {"name": path.name, "sha256": fingerprint(path)} for what, path in files.items()}

@@ -205,6 +205,8 @@ def local_server(
     """
     if workers is not None and workers < 1:
         raise ArgumentError(f"workers={workers} must be at least 1.")
+    if settings and "WEB_CONCURRENCY" in settings:
+        raise ArgumentError(f"settings: pass workers={settings['WEB_CONCURRENCY']} in place of WEB_CONCURRENCY.")
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
         given = {"RUO_TRUST_MODEL": 1, **(settings or {})}
         with serve_on(listener, Path(model), workers, cores, timeout_s, given) as server:
@@ -225,7 +227,7 @@ def serve_on(
         raise DeploymentError(f"There is no model at {model}; make one with: ruo demo --out data")
     if importlib.util.find_spec("gunicorn") is None or not (_HOME / "server").is_dir():
         raise MissingPackageError("The server is not installed; run: pip install 'ruo[server]'")
-    count = workers or int(str(settings.get("WEB_CONCURRENCY") or 0)) or max(1, int(cpu_limit()))
+    count = workers or max(1, int(cpu_limit()))
     lifeline, kept = os.pipe()  # the server stops when this process ends, which closes the other end
     try:
         environment = {

@@ -153,12 +153,11 @@ def train(
 ) -> Trained:
     """Train a dense network on a labelled table until the validation loss has not fallen for `patience` epochs."""
     given = [("epochs", epochs), ("patience", patience), ("max_rows", max_rows), *(("units", size) for size in units)]
-    for name, number in [*given, ("seed", seed)]:
-        least = 0 if name == "seed" else 1
-        if number is not None and number < least:
-            raise ArgumentError(f"{name}: {number!r} is not a whole number from {least} up.")
-    if seed >= 1 << 32:
-        raise ArgumentError(f"seed: {seed} is not below 2**32.")
+    for name, number in given:
+        if number is not None and number < 1:
+            raise ArgumentError(f"{name}: {number} is not a whole number from 1 up.")
+    if not 0 <= seed < 1 << 32:
+        raise ArgumentError(f"seed: {seed} is not a whole number from 0 to 2**32 - 1.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
     sample = _read(table, max_rows, seed)
     numbers, features = sample.index.to_numpy(), sample[range(len(table.features))].to_numpy()

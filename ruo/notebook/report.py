@@ -93,25 +93,25 @@ def bind(results: str | os.PathLike[str]) -> Path:
 
 def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
     """The name of each finished run's notebook, the file of its verdict, and the notebook."""
-    import nbformat
-
     for path in sorted(results.glob("*/*.ipynb")):
         verdict = path.with_name("verdict.txt")
         if _SET_ASIDE.search(path.parent.name) or not verdict.is_file():
             continue
-        if is_whole(path):
-            yield path.stem, verdict, nbformat.read(path, as_version=4)
+        if notebook := whole_notebook(path):
+            yield path.stem, verdict, notebook
 
 
-def is_whole(executed: Path) -> bool:
-    """Whether a notebook was run to its end: its verdict is written before, so papermill's metadata decides."""
+def whole_notebook(executed: Path) -> Any:
+    """A notebook that was run to its end, else None: its verdict is written before, so papermill's metadata decides."""
     import nbformat
 
     try:
-        progress = nbformat.read(executed, as_version=4).metadata.get("papermill")
+        notebook = nbformat.read(executed, as_version=4)
+        progress = notebook.metadata.get("papermill")
     except (ValueError, AttributeError, nbformat.ValidationError) as error:
         raise ExperimentError(f"{executed} is not a readable notebook; delete it, or run it again.") from error
-    return progress is None or bool(progress.get("end_time") and not progress.get("exception"))
+    is_whole = progress is None or (progress.get("end_time") and not progress.get("exception"))
+    return notebook if is_whole else None
 
 
 def _row(name: str, title: str, verdict: Path) -> str:

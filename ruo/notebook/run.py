@@ -26,7 +26,7 @@ import pandas as pd
 from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
-from ruo.notebook.report import is_whole, write_report
+from ruo.notebook.report import whole_notebook, write_report
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
@@ -46,7 +46,7 @@ def run_notebook(
     notebook, folder = Path(notebook), Path(results)
     known = _require_known(notebook, parameters or {})
     executed = folder / notebook.name
-    if not executed.exists() or is_whole(executed):  # else its results are gone on with
+    if not executed.exists() or whole_notebook(executed):  # else its results are gone on with
         put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"results_dir": str(folder)} if "results_dir" in known else {}

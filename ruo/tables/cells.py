@@ -49,9 +49,8 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
     For `object`, the cells are bytes: their text in UTF-8, empty where a cell is missing.
     """
     if dtype == np.object_:
-        truths = pl.col(pl.Boolean).replace_strict(
-            {True: "True", False: "False"}, return_dtype=pl.String
-        )  # as in a CSV
+        as_in_a_csv = {True: "True", False: "False"}
+        truths = pl.col(pl.Boolean).replace_strict(as_in_a_csv, return_dtype=pl.String)
         texts = frame.with_columns(truths).with_columns(pl.all().cast(pl.String).fill_null(""))
         return texts.cast(pl.Binary).to_numpy(order="c")
     kind, kinds = polars_type(dtype), set(frame.dtypes)

@@ -10,7 +10,6 @@ from ruo.errors import ArgumentError, TableError, warn
 from ruo.tables.options import TableOptions
 
 _NAMELESS = re.compile(r"(|Unnamed: \d+|__index_level_\d+__)")  # in a CSV, as pandas reads that, and in its Parquet
-
 _PATTERN = re.compile(r"\*|\^.*\$")
 
 

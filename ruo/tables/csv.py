@@ -123,10 +123,9 @@ class CsvTable(Table):
         numbers: Schema = {name: pl.UInt8 if dtype.kind == "b" else polars_type(dtype) for name, dtype in types.items()}
         as_is = dict.fromkeys(self._verbatim(types), pl.String)
         nulls = self.options.null_values
+        # polars would take the cells of all columns for missing ones, and none with a blank beside it
         if nulls and (as_is or any(map(is_number, nulls))):
-            return [
-                text
-            ]  # polars would take the cells of all columns for missing ones, and none with a blank beside it
+            return [text]
         one_hot = self.labels if self.options.label is None else []
         kinds = (pl.UInt8, pl.Float32, pl.String) if one_hot else (pl.Float32,)
         return [*({**text, **numbers, **dict.fromkeys(one_hot, kind), **as_is} for kind in kinds), text]

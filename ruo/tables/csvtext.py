@@ -139,10 +139,8 @@ class CsvHeader(NamedTuple):
         """Whether a quote opens in the middle of a cell, or something follows one that closes; polars would guess."""
         cells = np.frombuffer(b"\n%b\n" % piece, np.uint8)
         quotes = np.flatnonzero(cells == ord('"'))  # opening and closing ones in turn, as a doubled one does both
-        may_stand_beside = np.zeros(256, np.bool_)
-        may_stand_beside[[*b'"\r\n', ord(self.separator)]] = True
-        beside = (cells[quotes[::2] - 1], cells[quotes[1::2] + 1])
-        return not all(may_stand_beside[each].all() for each in beside)
+        beside = np.concatenate((cells[quotes[::2] - 1], cells[quotes[1::2] + 1]))
+        return not np.isin(beside, np.frombuffer(b'"\r\n%b' % self.separator.encode(), np.uint8)).all()
 
     def rows(self, piece: bytes) -> Iterator[list[str]]:
         """The cells of every row; raises csv.Error for malformed quotes."""
@@ -289,8 +287,7 @@ def cut_between_rows(pieces: Iterator[bytes], name: str, *, blank_lines_are_rows
         if len(rest) > _LONGEST_CELL:
             raise TableError(f'In {name} a quote (") is opened and not closed within 64 MB; look for a stray one.')
     if rest.count(b'"') % 2:
-        message = f'In {name} a quote (") is opened and not closed; look for a stray one, or use other parts.'
-        raise TableError(message)
+        raise TableError(f'In {name} a quote (") is opened and not closed; look for a stray one, or use other parts.')
     if rest if blank_lines_are_rows else rest.strip(b"\r\n"):
         yield rest
 

@@ -28,10 +28,8 @@ def loads(text: Buffer | str) -> Any:
     try:
         text = text if isinstance(text, str) else bytes(text).decode()
         value = json.loads(text)  # accepts NaN and Infinity
-        if "\\u" in text:
-            json.dumps(
-                value, ensure_ascii=False
-            ).encode()  # fails for half of a surrogate pair, which no answer can name
+        if "\\u" in text:  # half of a surrogate pair, which no answer can name, cannot be encoded
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise WireError(f"The body is not JSON: {first}.") from None
     return value

@@ -161,7 +161,7 @@ def test_a_trained_model_knows_its_columns(trained: Trained, tmp_path: Path) -> 
 
     np.testing.assert_allclose(trained.predict(turned), expected, atol=1e-6)
     np.testing.assert_allclose(trained.predict(raw(table())), expected, atol=1e-6)
-    with local_server(tmp_path / "model.keras", workers=1) as server:
+    with local_server(tmp_path / "model.keras", workers=1, settings={"KERAS_BACKEND": "openvino"}) as server:
         assert score_csv(turned, server.url).model.features == ("a", "b", "c")
         np.testing.assert_allclose(score_csv(turned, server.url).predictions, expected, atol=1e-5)
         np.testing.assert_allclose(score_csv(raw(table()), server.url).predictions, expected, atol=1e-5)
@@ -258,7 +258,8 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
         (table(100), {"epochs": 0}, "epochs: 0 is not a whole number from 1 up"),
         (table(100), {"units": [8, 0.5]}, "units=[8, 0.5] must be a list of whole numbers"),
         (table(100), {"max_rows": "many"}, "max_rows='many' must be a whole number or None"),
-        (table(100), {"seed": -1}, "seed: -1 is not a whole number from 0 up"),
+        (table(100), {"seed": -1}, "seed: -1 is not a whole number from 0 to 2**32 - 1"),
+        (table(100), {"seed": 1 << 32}, "seed: 4294967296 is not a whole number from 0 to 2**32 - 1"),
         (table(100), {"patience": True}, "patience=True must be a whole number"),
         (table(100), {"validation": 0}, "validation=0 and test=0.2 must be above 0"),
         (table(100), {"validation": 0.5, "test": 0.5}, "leave rows to train with"),

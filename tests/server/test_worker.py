@@ -52,6 +52,21 @@ def test_no_request_waits_while_a_worker_is_idle(slow):
         assert len({answer.headers["Ruo-Worker"] for answer in answers}) == 4
 
 
+def test_the_stages_of_a_request_do_not_overlap(slow):
+    """Those of one that waited for others neither: together, they take no longer than the request."""
+
+    def measured(_):
+        began = time.perf_counter()
+        answer = ask(slow.url + INFER, bytes(32) * 8000, RAW)
+        most_ms = 1000 * (time.perf_counter() - began)
+        return most_ms, [float(ms) for ms in re.findall(r";dur=(-?[\d.]+)", answer.headers["Server-Timing"])]
+
+    with ThreadPoolExecutor(12) as pool:
+        requests = list(pool.map(measured, range(12)))
+    assert max(queue / predict for _, (_, queue, predict, _) in requests) > 0.5
+    assert all(sum(stages) <= most_ms for most_ms, stages in requests)
+
+
 # --- the way of a connection, over every kind of socket
 
 
