@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _ROWS_PER_PIECE = 20_000  # about 5 MB of 64 float32 features
 _CELLS_PER_PIECE = 4 << 20  # of which images and other wide rows are fewer
+# The lines of a plan that gives its rows in one order each time, and no function of unknown order within them
+_IN_ORDER = re.compile(
+    r"(?: *(?:\w+ SCAN|DF|PROJECT|SELECTION|SLICE|ESTIMATED|ROW_INDEX|simple|SELECT|WITH_COLUMNS|FILTER|FROM|\[|PLAN|"
+    r"CACHE|(?:END )?UNION\[maintain_order: true)(?:(?!\)\.(?!alias|cast|strict_cast|is_)\w+\().)*(?:\n|$))+"
+)
 _PLAIN = (pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 
 
@@ -88,6 +93,7 @@ class LazyTable(FrameTable):
         new = clean_names(name, names)
         self._whole = self._frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
         if shard:
+            self._require_order()
             rows: int = self.rows or 0
             span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
             self.rows = span.end - span.begin
@@ -95,7 +101,15 @@ class LazyTable(FrameTable):
         self._set_columns(new, options)
 
     def _fingerprint(self) -> str:
+        self._require_order()
         return _fingerprint(self._batches(self._whole))
+
+    def _require_order(self) -> None:
+        if not (self.path or self._is_frame or _IN_ORDER.fullmatch(self._whole.explain())):
+            message = (
+                f"{self.name} may give its rows in another order each time, as joins, groups, sorts and functions do"
+            )
+            raise TableError(f"{message}; write them to a Parquet file first, and pass that.")
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         frame = self._frame.select(list(dict.fromkeys([*self.features, *self.labels, *self.kept])))
@@ -112,11 +126,10 @@ class ArrayTable(FrameTable):
         super().__init__("the array", options)
         _require_matrix(array)
         self._whole = self._array = np.asarray(array)  # of a matrix, a column would be a matrix as well
-        self.rows = len(array)
         if shard:
             span = self._set_span(shard, len(array), "row", lambda part: part * len(array) // shard[1])
             self._array = array[span.begin : span.end]
-            self.rows = len(self._array)
+        self.rows = len(self._array)
         self._set_columns(counted(array.shape[1]), options)
 
     def _fingerprint(self) -> str:
@@ -163,10 +176,11 @@ class IterTable(FrameTable):
     def _frames(self) -> Iterator[pl.DataFrame]:
         for frame in self._source:
             if frame.columns != self._old_names:
-                raise TableError(
-                    f"{self.name}: the frame from row {self._read_rows:,} on has other columns than the first, or another "
-                    f"order of them ({', '.join(frame.columns)[:100]}); give all frames the same."
+                what = (
+                    f"the frame from row {self._read_rows:,} on has other columns than the first, or another order of"
                 )
+                names = ", ".join(frame.columns)[:100]
+                raise TableError(f"{self.name}: {what} them ({names}); give all frames the same.")
             yield frame.rename(dict(zip(self._old_names, self.names, strict=True)))
 
 
@@ -179,18 +193,15 @@ def as_frame(source: Any) -> pl.DataFrame | None:
     if isinstance(source, np.ndarray):
         _require_matrix(source)
         return pl.DataFrame(dict(zip(counted(source.shape[1]), source.T, strict=True)))
-    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
-        with contextlib.suppress(pl.exceptions.SchemaError):  # a single column
-            try:
-                return pl.DataFrame(source)
-            except pl.exceptions.SchemaError:
-                raise
-            except POLARS_ERRORS as error:
-                reason = str(error).partition("\n")[0].rstrip(".")
-                raise TableError(
-                    f"The Arrow table cannot be read ({reason}); rename, convert or drop the column."
-                ) from None
-    return None
+    if not (hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__")):
+        return None
+    try:
+        return pl.DataFrame(source)
+    except pl.exceptions.SchemaError:  # a single column
+        return None
+    except POLARS_ERRORS as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise TableError(f"The Arrow table cannot be read ({reason}); rename, convert or drop the column.") from None
 
 
 def _require_matrix(array: Array) -> None:
@@ -209,14 +220,14 @@ def is_pandas(source: object) -> bool:
 def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
     """A pandas DataFrame in polars, without copies where possible; `polars.from_pandas` would need pyarrow."""
     columns: dict[str, Any] = {}
-    names = clean_names("the DataFrame", map(_text, frame.columns))
+    names = clean_names("the DataFrame", (_text(name, "replace") for name in frame.columns))
     for name, (_, column) in zip(names, frame.items(), strict=True):
         dtype: Any = getattr(column.dtype, "subtype", column.dtype)  # of a sparse column
         is_numeric, is_numpy = getattr(column.dtype, "kind", "O") in "biuf", isinstance(dtype, np.dtype)
         if is_numeric and is_numpy and dtype.itemsize <= 8:  # polars has no longdouble
             columns[name] = column.to_numpy()
         elif is_numeric and hasattr(dtype, "numpy_dtype"):  # pandas' nullable numbers
-            values = pl.Series(column.to_numpy(dtype=dtype.numpy_dtype, na_value=0))
+            values = pl.Series(column.to_numpy(dtype=dtype.numpy_dtype, na_value=dtype.numpy_dtype.type()))
             columns[name] = values.set(pl.Series(column.isna().to_numpy()), None)
         else:
             try:
@@ -232,10 +243,7 @@ def _required(frame: Any, kind: str) -> pl.DataFrame:
     found = as_frame(frame.collect() if isinstance(frame, pl.LazyFrame) else frame)
     if found is None:
         what = "is empty" if frame is None else "is not a table"
-        raise TableError(
-            f"A {kind} {what}; pass a path, a DataFrame of pandas or polars, a LazyFrame, an Arrow table, a 2-D "
-            f"array, or an iterable of such frames."
-        )
+        raise TableError(f"A {kind} {what}; pass a path, a DataFrame, a query, a 2-D array, or an iterable of frames.")
     return found
 
 
@@ -255,7 +263,7 @@ def _fingerprint(frames: Iterator[pl.DataFrame]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _text(value: object) -> str:
+def _text(value: object, errors: str = "strict") -> str:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors=errors)
     return str(value).encode(errors="replace").decode()  # half of a surrogate pair has no UTF-8
