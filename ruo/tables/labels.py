@@ -25,9 +25,7 @@ def number_classes(labels: Labels, classes: Sequence[str] | None = None) -> tupl
     try:
         return np.fromiter((index[name] for name in labels), np.int64, len(labels)), names
     except KeyError as error:
-        raise TableError(
-            f"The label {error} is none of the classes {', '.join(names)[:200]}; name it as well."
-        ) from None
+        raise TableError(f"The label {error} is none of the classes {', '.join(names)[:200]}; name it too.") from None
 
 
 def class_indices(columns: pl.DataFrame) -> Labels:
@@ -50,8 +48,10 @@ def labels_of(column: Any, are_names: bool | None) -> Labels:
 
     `are_names` says what the rows above have, if there are any; raises CellError for a name below numbers.
     """
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+    kinds = pl.String | pl.Categorical | pl.Enum | pl.Boolean | pl.Null | pl.Date | pl.Datetime | pl.Time
+    if not (column.dtype.is_numeric() or isinstance(column.dtype, kinds)):
         raise TableError(f'The label column "{column.name}" has the type {column.dtype}; make it text or numbers.')
+    column = column.fill_nan(None) if column.dtype.is_float() else column  # what pandas has for a missing cell
     names = column.cast(pl.String).str.strip_chars().replace("", None)
     indices = class_indices(column.to_frame())
     are_others = names.is_not_null().to_numpy() & (indices == NO_LABEL)
@@ -68,10 +68,8 @@ def labels_of(column: Any, are_names: bool | None) -> Labels:
 
 
 def _numbers(column: pl.Series) -> Array:
-    if isinstance(column.dtype, pl.Categorical | pl.Enum):
-        column = column.cast(pl.String)
-    if column.dtype == pl.String:
-        column = as_numbers(column)
+    if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
+        column = as_numbers(column.cast(pl.String))
     if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.String):
         return column.cast(pl.Float32, strict=False).to_numpy()
     return np.full(len(column), np.nan, np.float32)  # polars would make numbers of dates and structs

@@ -78,11 +78,10 @@ class TableOptions:
     def __post_init__(self) -> None:
         require_types(vars(self), get_type_hints(TableOptions) | _AS_GIVEN)
         if self.inputs is not None:
-            object.__setattr__(self, "inputs", {name: _stripped("inputs", of) for name, of in self.inputs.items()})
+            inputs = {name: _stripped(f"inputs[{name!r}]", of) for name, of in self.inputs.items()}
+            object.__setattr__(self, "inputs", inputs)
             if self.columns is not None:
                 raise ArgumentError("columns and inputs are both given; name the features in one of them.")
-        if self.columns is not None and not len(self.columns):
-            raise ArgumentError("columns=[] names no features; name them, or leave columns out.")
         for option in ("columns", "drop", "keep", "null_values"):
             if (texts := getattr(self, option)) is not None:
                 object.__setattr__(self, option, _stripped(option, texts))
@@ -90,10 +89,8 @@ class TableOptions:
             object.__setattr__(self, "label", str(self.label).strip())
         if self.separator == "\\t":  # as a shell hands it over
             object.__setattr__(self, "separator", "\t")
-        if self.separator is not None and (
-            len(self.separator) != 1 or self.separator in '"\r\n' or self.separator > "~"
-        ):
-            raise ArgumentError(f"separator={self.separator!r} must be one ASCII character, such as ';' or a tab.")
+        if (one := self.separator) is not None and (len(one) != 1 or one in '"\r\n' or one > "~"):
+            raise ArgumentError(f"separator={one!r} must be one ASCII character, such as ';' or a tab.")
         try:
             "".encode(self.encoding or "utf-8")
         except (LookupError, ValueError):
@@ -102,6 +99,8 @@ class TableOptions:
 
 def _stripped(option: str, texts: Sequence[str]) -> tuple[str, ...]:
     stripped = tuple(str(text).strip() for text in texts)
+    if not stripped and option not in ("drop", "keep", "null_values"):
+        raise ArgumentError(f"{option}=[] names no features; name them, or leave {option} out.")
     if repeated := [text for text, count in Counter(stripped).items() if count > 1]:
         raise ArgumentError(f"{option} has {repeated[0]!r} twice; name it once.")
     return stripped

@@ -1,6 +1,7 @@
 """The options of a table: which columns are features, labels and kept, and how text is read."""
 
 import csv
+import datetime as dt
 import io
 import re
 from collections.abc import Mapping
@@ -97,6 +98,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
             "columns='Id' must be a list of strings or whole numbers, or None; write ['Id'].",
         ),
         ({"columns": []}, ArgumentError, "columns=[] names no features"),
+        ({"inputs": {"x": ["Id"], "y": []}}, ArgumentError, "inputs['y']=[] names no features"),
         ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
         ({"columns": ["Id", "Id"]}, ArgumentError, "columns has 'Id' twice"),
         ({"columns": ["Id"], "inputs": {}}, ArgumentError, "columns and inputs are both given"),
@@ -240,6 +242,28 @@ def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], l
     for source in (path, pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))):
         block = _block(source, label="y")
         assert block.labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [([2, None, 0], [2, NO_LABEL, 0]), ([2.5, None, 1], ["2.5", None, "1.0"]), ([None] * 3, [NO_LABEL] * 3)],
+)
+def test_a_missing_number_is_no_label(values: list[Any], labels: list[Any]) -> None:
+    """In pandas and in an array it is NaN, which is no class of that name, above as below the first numbers."""
+    frame = pd.DataFrame({"x": 1, "y": pd.Series(values, dtype=float)})
+
+    for source in (frame, frame.to_numpy(), pl.DataFrame({"x": 1, "y": frame["y"].to_numpy()})):
+        label = "1" if isinstance(source, np.ndarray) else "y"
+        assert _block(source, label=label).labels.tolist() == labels
+    (block,) = open_table(table(iter([frame[:1], frame[1:]]), label="y")).blocks(None)
+    assert block.labels.tolist() == labels
+
+
+@pytest.mark.parametrize("value", [dt.timedelta(1), [1], b"1", {"a": 1}])
+def test_a_label_that_has_no_text_is_refused(value: object) -> None:
+    """The error names the column and its type."""
+    with pytest.raises(TableError, match='The label column "y" has the type .*; make it text or numbers'):
+        _block(pl.DataFrame({"x": [1], "y": [value]}), label="y")
 
 
 def test_labels_are_of_one_kind_and_numbered_alike_in_every_part() -> None:
