@@ -39,8 +39,8 @@ class CellError(ValueError):
 
 
 def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
-    """The polars datatype for a numpy one."""
-    return pl.Series(np.empty(0, dtype)).dtype
+    """The polars datatype to read a numpy one with; for a float16 from numbers, polars would round twice."""
+    return pl.Float64() if dtype == np.float16 else pl.Series(np.empty(0, dtype)).dtype
 
 
 def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
@@ -53,6 +53,9 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
         truths = pl.col(pl.Boolean).replace_strict(as_in_a_csv, return_dtype=pl.String)
         texts = frame.with_columns(truths).with_columns(pl.all().cast(pl.String).fill_null(""))
         return texts.cast(pl.Binary).to_numpy(order="c")
+    if dtype == np.float16:
+        with np.errstate(over="ignore"):
+            return to_array(frame, np.dtype(np.float64)).astype(dtype)
     kind, kinds = polars_type(dtype), set(frame.dtypes)
     if kind.is_float() and pl.String not in kinds:
         return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")

@@ -31,6 +31,15 @@ def _csv(tmp_path: Path, *cells: str) -> Path:
     return write_csv(tmp_path, "a,b\n" + "".join(f"{cell},1\n" for cell in cells))
 
 
+@pytest.mark.parametrize("form", [*ALL_FORMS, "array"])
+def test_a_half_is_the_nearest_one(tmp_path: Path, form: str) -> None:
+    """A float16 is rounded once: by way of float32, these would end one step lower or higher."""
+    values = [70.03125007003125, 0.31628417937121583, 737.25000073725, 65519.999, 1e9]
+    source = np.array(values)[:, None] if form == "array" else _table(tmp_path, form, values, pl.Float64())
+
+    np.testing.assert_array_equal([70.0625, 0.316162109375, 737.5, 65504, np.inf], _read(source, np.float16))
+
+
 @pytest.mark.parametrize("form", ALL_FORMS)
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_every_datatype_keeps_its_extremes(tmp_path: Path, form: str, datatype: str) -> None:
