@@ -3,6 +3,7 @@
 Text is read in pieces of some megabytes, cut between rows, which threads parse in the order of the file.
 """
 
+import codecs
 import csv
 import io
 import itertools
@@ -28,6 +29,8 @@ from ruo.tables.options import TableOptions
 
 _THREADS = min(4, os.cpu_count() or 1) + 1  # one waits with its rows while the others keep every CPU busy
 _LONE_CR = re.compile(rb"\r(?!\n)")  # ends a row for csv, and is part of a cell for polars
+# Text that polars would unpack, or cut off, where a piece begins with it: packed by zlib, gzip or Zstandard, or a BOM
+_MAGIC = (b"x\x01", b"x^", b"x\x9c", b"x\xda", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", codecs.BOM_UTF8)
 _UNREADABLE = (*POLARS_ERRORS, csv.Error)
 
 Schema = dict[str, Any]
@@ -138,24 +141,24 @@ class CsvTable(Table):
 
     def _parse(self, text: bytes, schemas: list[Schema], types: Types) -> Block:
         """The rows of a text, by the first schema that fits, from the one on that the rows above needed."""
-        has_lone_cr = b"\r" in text and _LONE_CR.search(text) is not None
-        level = len(schemas) - 1 if has_lone_cr else self._level
+        is_for_csv = text.startswith(_MAGIC) or (b"\r" in text and _LONE_CR.search(text) is not None)
+        level = len(schemas) - 1 if is_for_csv else self._level
         while True:
             is_last = level == len(schemas) - 1
             try:
-                block = self._to_block(self._read(text, schemas[level], is_last, has_lone_cr), text, types, is_last)
+                block = self._to_block(self._read(text, schemas[level], is_last, is_for_csv), text, types, is_last)
             except (*_UNREADABLE, CellError):
                 if is_last:
                     raise
                 level += 1
             else:
-                self._level = self._level if has_lone_cr else max(self._level, level)
+                self._level = self._level if is_for_csv else max(self._level, level)
                 return block
 
-    def _read(self, text: bytes, schema: Schema, is_text: bool, has_lone_cr: bool) -> pl.DataFrame:
+    def _read(self, text: bytes, schema: Schema, is_text: bool, is_for_csv: bool) -> pl.DataFrame:
         if has_quotes := b'"' in text:
             self._has_quotes = True
-        if is_text and (has_quotes or has_lone_cr):  # polars would drop quotes inside a cell
+        if is_text and (has_quotes or is_for_csv):  # polars would drop quotes inside a cell
             frame = pl.DataFrame(list(self._header.rows(text)), schema, orient="row")
         elif has_quotes and self._header.has_misplaced_quotes(text):
             raise csv.Error("a quote inside a cell")
@@ -204,5 +207,6 @@ class CsvTable(Table):
                 row += 1
         except csv.Error as error:
             return TableError(f"{self.name}, row {row:,} is not CSV ({error}); look for a stray quote.", row=row)
-        message = f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for unusual characters."
-        return TableError(message)
+        return TableError(
+            f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for unusual characters."
+        )

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import open_table
+from ruo.tables import TableOptions, open_table
 from ruo.tables.csvtext import cut_between_rows, read_lines
 from tests.tables.forms import read_rows, write_csv
 
@@ -150,6 +150,19 @@ def test_a_line_is_named_only_where_rows_are_lines(tmp_path: Path, monkeypatch: 
     for above, place in (("1,2\n", r"row 3 \(line 5\), column"), ('"1\n",2\n', "row 3, column")):
         with pytest.raises(TableError, match=place):
             read_rows(write_csv(tmp_path, f"a,b\n{above}3,4\n5,6\nx,7\n"))
+
+
+@pytest.mark.parametrize("header", ["id,x\n", "", "\ufeff"])
+def test_a_piece_may_begin_as_packed_text_does(tmp_path: Path, header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the first bytes of zlib, or with a byte order mark, as the second of two files joined: it is text as it is."""
+    monkeypatch.setattr("ruo.tables.csv.PIECE_BYTES", 1)
+    names = ["a", "x^2", "x\x01", "\ufeffb", "\ufeff"]
+    path = write_csv(tmp_path, header + "".join(f"{name},{row}\n" for row, name in enumerate(names)))
+
+    options = TableOptions(keep=["id" if header == "id,x\n" else "0"], header=header == "id,x\n")
+    (block,) = open_table(path, options).blocks(None)
+    assert block.kept.to_series().to_list() == names
+    assert block.array.tolist() == [[0], [1], [2], [3], [4]]
 
 
 def test_a_stray_quote_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
