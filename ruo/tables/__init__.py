@@ -55,9 +55,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     """Open a table without reading its rows; raises TableError for what is missing, empty or lacks a column."""
     if isinstance(source, TableSource):
         if options != _DEFAULT:
-            raise ArgumentError(
-                "The source is a ruo.table(...), which says how it is read; give the options there only."
-            )
+            raise ArgumentError("The source, a ruo.table(...), says how it is read; give the options there only.")
         source, options = source
     if isinstance(source, (str, os.PathLike)):
         return _open_path(Path(source), options, shard)
@@ -137,10 +135,8 @@ class _Files(Table):
         for other in others:
             if other.names != first.names:
                 names = {*other.names} ^ {*first.names} or {"their order"}
-                raise TableError(
-                    f"{other.name} has other columns than {first.name} ({', '.join(sorted(names)[:5])}); give all files "
-                    f"the same columns in the same order."
-                )
+                what = f"{other.name} has other columns than {first.name} ({', '.join(sorted(names)[:5])})"
+                raise TableError(f"{what}; give all files the same columns in the same order.")
         rows = [one.rows for one in self._tables if one.rows is not None]
         self.rows = sum(rows) if len(rows) == len(self._tables) else None
         self._set_columns(first.names, options)

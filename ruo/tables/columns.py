@@ -74,9 +74,9 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     labels = [name for name in labels if name not in options.drop] if label is None else [label]
     wanted = wanted or [name for name in names if name not in left_out]
     if not wanted:
+        what = f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels"
         raise TableError(
-            f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels "
-            f"(their names start with {prefix!r}); pass other options, such as another label_prefix."
+            f"{what} (their names start with {prefix!r}); pass other options, such as another label_prefix."
         )
     if nameless := [name for name in wanted if _NAMELESS.fullmatch(name) and name not in features]:
         message = f"{where} has a column without a name, such as an index that pandas wrote"
@@ -112,10 +112,8 @@ def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_o
         return _by_name(where, columns, columns.features, model, one.features)
     if one.name not in columns.features or one.width not in (1, None):
         size = "" if one.width is None else f" of {one.width} columns"
-        raise TableError(
-            f"Model {model!r} takes an input {one.name!r}{size}, and {where} has no column of that name for it; say "
-            f"which columns it takes: inputs={{{one.name!r}: [...], ...}}."
-        )
+        what = f"Model {model!r} takes an input {one.name!r}{size}, and {where} has no column of that name for it"
+        raise TableError(f"{what}; say which columns it takes: inputs={{{one.name!r}: [...], ...}}.")
     return [one.name]
 
 
@@ -146,10 +144,9 @@ def _require_width(where: str, columns: Columns, model: str, one: ModelInput, na
     message = f"{where} has {len(names)} feature columns{for_input}, model {model!r} takes {one.width}"
     ends = f"the first is {names[0]!r}, the last {names[-1]!r}"
     if (surplus := len(names) - one.width) > 0:
-        raise TableError(
-            f"{message}: {surplus} too many; {ends}; leave out what is no feature: {_drop(names[one.width :])} if the "
-            f"features come first. A label column is named with label=, an id with keep=."
-        )
+        cure = f"leave out what is no feature: {_drop(names[one.width :])} if the features come first"
+        more = "A label column is named with label=, an id with keep=."
+        raise TableError(f"{message}: {surplus} too many; {ends}; {cure}. {more}")
     apart = [*columns.labels, *columns.kept]
     rest = f"; {_listed(apart)} are labels or kept" if apart else ""
     raise TableError(f"{message}: {-surplus} are missing; {ends}{rest}; add them, or check the separator.")

@@ -80,9 +80,8 @@ def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
         raise TableError(f"{name} is a zip file, which cannot be read from a pipe; unpack it first: unzip -p.")
     archive = zipfile.ZipFile(file)
     if "[Content_Types].xml" in archive.namelist():
-        raise TableError(
-            f"{name} is an Excel workbook; pass pandas.read_excel(...) in place of the path, or save it as CSV."
-        )
+        cure = "pass pandas.read_excel(...) in place of the path, or save it as CSV"
+        raise TableError(f"{name} is an Excel workbook; {cure}.")
     members = [member for member in archive.infolist() if not (member.is_dir() or "__MACOSX" in member.filename)]
     if len(members) != 1:
         names = ", ".join(member.filename for member in members[:5]) or "none"
@@ -213,16 +212,13 @@ def _require_names(columns: list[str], first: bytes, second: bytes, separator: s
     is_counted = columns == counted(len(columns))  # as tables without names are written
     shown = separator.join(columns)[:40]
     if not is_counted and all(is_number(column) or column.strip().lower() in MISSING for column in columns):
-        raise TableError(
-            f"{name} begins with a row of data ({shown}); add a header line with the column names, or pass header=False."
-        )
+        what = f"{name} begins with a row of data ({shown})"
+        raise TableError(f"{what}; add a header line with the column names, or pass header=False.")
     below = _field_counts(second)
     if len(columns) == 1 and (wide := [(count, other) for other, count in below.items() if count > 1]):
         count, other = max(wide)
-        raise TableError(
-            f"{name} begins with {shown!r}, which is one name, and the row below has {count} cells between {other!r}; "
-            f"delete a title line, or pass the separator."
-        )
+        what = f"{name} begins with {shown!r}, which is one name, and the row below has {count} cells between {other!r}"
+        raise TableError(f"{what}; delete a title line, or pass the separator.")
 
 
 def _find_separator(first: bytes, second: bytes, name: str) -> str:

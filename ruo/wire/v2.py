@@ -213,9 +213,8 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well; rows of nothing are computed, too
     power = 24 if 0 in shape else 59
     if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**power:
-        raise WireError(
-            f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**{power} values.'
-        )
+        bound = f"{MAX_DIMENSIONS} dimensions and 2**{power} values"
+        raise WireError(f'Tensor "{name}" needs a "shape" of at most {bound}.')
     return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 
