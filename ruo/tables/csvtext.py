@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ruo.errors import MissingPackageError, TableError
+from ruo.errors import MissingPackageError, TableError, warn
 from ruo.tables.cells import MISSING, is_number
 from ruo.tables.columns import counted
 from ruo.tables.options import TableOptions
@@ -214,6 +214,8 @@ def _require_names(columns: list[str], first: bytes, second: bytes, separator: s
     if not is_counted and all(is_number(column) or column.strip().lower() in MISSING for column in columns):
         what = f"{name} begins with a row of data ({shown})"
         raise TableError(f"{what}; add a header line with the column names, or pass header=False.")
+    if is_counted and len(columns) < 3:  # no row of data counts further
+        warn(f"{name} begins with names that count ({shown}); pass header=False if they are a row of data.")
     below = _field_counts(second)
     if len(columns) == 1 and (wide := [(count, other) for other, count in below.items() if count > 1]):
         count, other = max(wide)

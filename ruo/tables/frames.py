@@ -176,11 +176,8 @@ class IterTable(FrameTable):
     def _frames(self) -> Iterator[pl.DataFrame]:
         for frame in self._source:
             if frame.columns != self._old_names:
-                what = (
-                    f"the frame from row {self._read_rows:,} on has other columns than the first, or another order of"
-                )
-                names = ", ".join(frame.columns)[:100]
-                raise TableError(f"{self.name}: {what} them ({names}); give all frames the same.")
+                what = f"the frame from row {self._read_rows:,} on has other columns than the first, or another order"
+                raise TableError(f"{self.name}: {what} ({', '.join(frame.columns)[:99]}); give all frames the same.")
             yield frame.rename(dict(zip(self._old_names, self.names, strict=True)))
 
 

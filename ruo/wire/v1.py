@@ -57,9 +57,8 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     """The outputs in the request's format: a single one without its name, several with their names."""
-    if request.columnar:
-        return encode_json({"outputs": _columns(response.outputs)})
-    return encode_json({"predictions": _rows(response.outputs)})
+    outputs = response.outputs
+    return encode_json({"outputs": _columns(outputs)} if request.columnar else {"predictions": _rows(outputs)})
 
 
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:

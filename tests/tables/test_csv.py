@@ -1,5 +1,6 @@
 """CSV files, gzipped or not: every row and value, or the row and column at fault."""
 
+import contextlib
 import gzip
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import TableOptions, open_table
+from ruo.tables import TableOptions, open_table, table
 from ruo.tables.csvtext import cut_between_rows, read_lines
 from tests.tables.forms import read_rows, write_csv
 
@@ -48,7 +49,6 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
         "\ufeffa,b\n1,2\n3,4\n\n\n",
         '"a","b"\n"1","2"\n"3","4"\n',
         "a,b\n 1,2 \n3e0,4.\n",
-        "0,1\n1,2\n3,4\n",
         "a,b\n1,2\r3,4\r",
         b"a,Label_x,b\n1,caf\xe9,2\n3,x,4\n",
         "a,b\r1,2\r3,4\r",
@@ -65,6 +65,19 @@ def test_a_csv_is_cut_between_rows_only(tmp_path: Path, size: int) -> None:
 def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> None:
     """Line ends, quotes, a byte order mark, names that count, other encodings: the numbers are the same."""
     np.testing.assert_array_equal([[1, 2], [3, 4]], read_rows(write_csv(tmp_path, text)))
+
+
+@pytest.mark.parametrize("first", ["0", "0,1", "0,1,2"])
+def test_names_that_count_may_be_a_row_of_data(tmp_path: Path, first: str) -> None:
+    """As pandas writes columns without names; of one or two, a row of data may look so too, and a warning says it."""
+    path = write_csv(tmp_path, f"{first}\n{first.replace('0', '3')}\n")
+
+    is_sure = first == "0,1,2"
+    with (
+        contextlib.nullcontext() if is_sure else pytest.warns(UserWarning, match=r"pass header=False if they are a row")
+    ):
+        assert len(read_rows(path)) == 1
+    assert len(read_rows(table(path, header=False))) == 2
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 5])
