@@ -230,7 +230,9 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
             try:
                 cells = [None if is_null else _text(cell) for cell, is_null in zip(column, column.isna(), strict=True)]
             except UnicodeDecodeError:
-                message = f'The DataFrame, column "{name}" holds bytes that are not UTF-8; decode them to text'
+                message = (
+                    f'The DataFrame, column "{name}" holds bytes that are not UTF-8; decode or drop them in pandas'
+                )
                 raise TableError(f"{message}.", column=name) from None
             columns[name] = pl.Series(cells, dtype=pl.String)
     return pl.DataFrame(columns)

@@ -256,14 +256,16 @@ def _from_json(data: object, entry: _Entry) -> Array:
         raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
     if array.size != math.prod(entry.shape):
         raise WireError(f"{entry} takes {math.prod(entry.shape)} values, data has {array.size}.")
+    is_rounded = False
     if array.dtype.kind == "f" and entry.dtype.kind != "f":
         array = np.asarray(data, dtype=object)  # numpy makes floats of whole numbers from 2**63 up; these stay exact
+        is_rounded = any(type(cell) is float and cell <= -(2**63) for cell in array.flat)  # by the parser, to -2**63
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             converted = array.astype(entry.dtype)
     except (OverflowError, TypeError, ValueError):
         converted = None
-    if converted is None or (entry.dtype.kind != "f" and not np.array_equal(converted, array)):
+    if converted is None or is_rounded or (entry.dtype.kind != "f" and not np.array_equal(converted, array)):
         raise WireError(f"{entry} holds a value that {_NAMES[entry.dtype]} cannot hold.")
     return converted.reshape(entry.shape)
 

@@ -100,6 +100,7 @@ def test_requests_go_both_ways(encode):
         (request_with(datatype="INT32", data=[1, 2, 3, 0.5]), "INT32 cannot hold"),
         (request_with(datatype="UINT64", data=[1, 2, 3, -1]), "UINT64 cannot hold"),
         (request_with(datatype="INT64", data=[1, 2, 3, 2**63]), "INT64 cannot hold"),
+        (request_with(datatype="INT64", data=[1, 2, 3, -(2**63) - 1]), "INT64 cannot hold"),
         (request_with(datatype="INT64", data=[1, 2, 3, None]), "INT64 cannot hold"),
         (request_with(datatype="BOOL", data=[1, 0, 1, 2]), "BOOL cannot hold"),
         (request_with(parameters=[]), '"parameters" must be a JSON object'),
