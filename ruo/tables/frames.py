@@ -230,10 +230,8 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
             try:
                 cells = [None if is_null else _text(cell) for cell, is_null in zip(column, column.isna(), strict=True)]
             except UnicodeDecodeError:
-                message = (
-                    f'The DataFrame, column "{name}" holds bytes that are not UTF-8; decode or drop them in pandas'
-                )
-                raise TableError(f"{message}.", column=name) from None
+                what = f'The DataFrame, column "{name}" holds bytes that are not UTF-8'
+                raise TableError(f"{what}; decode or drop them in pandas.", column=name) from None
             columns[name] = pl.Series(cells, dtype=pl.String)
     return pl.DataFrame(columns)
 
