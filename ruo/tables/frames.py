@@ -253,7 +253,7 @@ def _fingerprint(frames: Iterator[pl.DataFrame]) -> str:
         if column.dtype in _PLAIN:
             values.update(column.fill_null(0).to_numpy().tobytes())
             continue
-        for cell in column:
+        for cell in column.to_list():
             text = str(cell).encode()
             values.update(len(text).to_bytes(8, "little") + text)
     lines = (f"{name}\0{values.hexdigest()}{nulls.hexdigest()}\n" for name, (values, nulls) in digests.items())

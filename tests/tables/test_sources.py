@@ -299,6 +299,8 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
         FRAME.with_columns(b=pl.Series([1, None, 2**62 + 1])),
         FRAME.with_columns(id=pl.Series(["u", None, "w"])),
         FRAME.with_columns(id=pl.Series(["u", "None", "w"])),
+        FRAME.with_columns(id=pl.Series([[0] * 99] * 3)),
+        FRAME.with_columns(id=pl.Series([[0] * 49 + [1] + [0] * 49] * 3)),
     ]
 
     assert fingerprint_table(lazy) == fingerprint_table(FRAME) == fingerprint_table(Arrow(FRAME))
