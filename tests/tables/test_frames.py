@@ -95,8 +95,8 @@ ROWS = pl.DataFrame({"a": [3, 1, 2, 1], "b": [0.5, 1.5, 2.5, 3.5]}).lazy()
         ROWS.unique("a"),
         ROWS.sort("a"),
         ROWS.select(pl.all().shuffle(seed=1)),
-        ROWS.with_columns(pl.col("b").map_batches(lambda cells: cells, return_dtype=pl.Float64)),
-        ROWS.map_batches(lambda frame: frame),
+        ROWS.top_k(2, by="a"),
+        ROWS.select(pl.all().sort_by("a")),
     ],
 )
 def test_a_query_of_unknown_order_has_no_parts(query: pl.LazyFrame) -> None:
@@ -113,6 +113,10 @@ def test_a_query_of_unknown_order_has_no_parts(query: pl.LazyFrame) -> None:
         lambda rows: rows,
         lambda rows: rows.filter((pl.col("b") > 1) & pl.col("a").is_not_null()).select("b"),
         lambda rows: rows.with_columns(c=pl.col("b").cast(pl.Float32) * 2).slice(1, 3),
+        lambda rows: rows.with_row_index("n").with_columns(pl.col("b").fill_null(0).round(1).log1p().sub(pl.mean("b"))),
+        lambda rows: rows.with_columns(b=pl.when(pl.col("a") > 1).then(1).otherwise("b")).drop_nulls().reverse(),
+        lambda rows: rows.sort("a", maintain_order=True).map_batches(lambda frame: frame),
+        lambda rows: rows.group_by("a", maintain_order=True).agg(pl.sum("b")),
         lambda rows: pl.concat([rows, rows.filter(pl.col("a") < 3)]).rename({"a": " x"}),
     ],
 )
