@@ -36,13 +36,15 @@ def parts(keras, tmp_path_factory):
     rows = keras.Input((4,))
     text = keras.Input((), dtype="string")
     word = layers.StringLookup(vocabulary=["a"], output_mode="one_hot")(text)
-    wide = keras.Input((64,))
+    wide, sound, image = keras.Input((64,)), keras.Input((256,)), keras.Input((8, 8, 1), dtype="uint8")
     own = {
         "softmax": (rows, keras.ops.softmax(rows, axis=0)),
         "mean": (rows, [rows, rows - keras.ops.mean(rows, axis=0, keepdims=True)]),
         "maximum": (rows, rows / (1 + keras.ops.max(rows))),
         "standard": (wide, (wide - keras.ops.mean(wide)) / keras.ops.std(wide)),
         "above": (wide, wide > keras.ops.mean(wide, axis=0)),
+        "loud": (sound, layers.MelSpectrogram(num_mel_bins=8, fft_length=64, sequence_stride=32)(sound)),
+        "bright": (image, keras.ops.cast(image, "float32") / keras.ops.cast(keras.ops.max(image), "float32")),
         "text": (text, keras.ops.softmax(keras.ops.cast(word, "float32"), axis=0)),
         "chance": (rows, inner.Chance()(rows)),
     }
@@ -166,7 +168,7 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
         ("stateful.keras", False, "exactly 1 rows"),
         *(
             (f"{name}.keras", False, "depends on the other rows of its batch")
-            for name in ("softmax", "mean", "maximum", "standard", "above", "text")
+            for name in ("softmax", "mean", "maximum", "standard", "above", "loud", "bright", "text")
         ),
         ("own.keras", True, '"Scale"'),
         ("activation.keras", True, '"cubed"'),
