@@ -119,7 +119,7 @@ def version_in(folder: Path) -> StoredModel:
 
 
 def _stamp(path: Path) -> tuple[object, ...]:
-    """The name, size, time and inode of every file; a file that replaces another has its own inode."""
+    """The name, size, times and inode of every file; copying can keep all but the time of the last change (ctime)."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     states = [(str(file), file.stat()) for file in files]
-    return tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states)
+    return tuple((name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) for name, state in states)

@@ -158,10 +158,8 @@ class Serving:
         self._metrics.is_behind.set(why is not None)
 
     def _is_new(self, stored: StoredModel) -> bool:
-        if self._current is None:
-            return True  # even after a failure, which may have been the disk's
-        # a published version never changes
-        return stored.stamp != self._stamp and stored.version != self._current.version
+        # without a model even after a failure, which may have been the disk's
+        return self._current is None or stored.stamp != self._stamp
 
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
@@ -187,18 +185,20 @@ class Serving:
 
     def _swap(self, served: Served) -> None:
         old = self._current
-        if old and old.version != served.version:
+        if old and old.model is not served.model:
             # before the new one becomes current, so that `get` finds the old one at every moment
-            until = time.monotonic() + self._settings.model_grace_seconds
-            others = {version: kept for version, kept in self._replaced.items() if version != served.version}
-            self._replaced = {**others, old.version: (old, until)}
+            self._replaced = {
+                **self._replaced,
+                old.version: (old, time.monotonic() + self._settings.model_grace_seconds),
+            }
         self._current, self._error = served, None
         self._forget_replaced()
         self._metrics.models.labels(self.name, served.version, served.sha256).set(1)
 
     def _forget_replaced(self) -> None:
-        now = time.monotonic()
-        kept = [(version, entry) for version, entry in self._replaced.items() if entry[1] > now]
+        """Those whose time is over, and one of the same number as the current one: a version withdrawn and published anew."""
+        now, current = time.monotonic(), self._current and self._current.version
+        kept = [(version, entry) for version, entry in self._replaced.items() if entry[1] > now and version != current]
         before, self._replaced = self._replaced, dict(kept[-MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]

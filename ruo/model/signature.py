@@ -78,10 +78,7 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
     if not fits:
         # a flat row may stand for an image of as many values, and a value for a row of one
         if -1 in spec.shape[1:] or array.ndim > 2 or math.prod(array.shape[1:]) != math.prod(spec.shape[1:]):
-            raise WireError(
-                f'Input "{spec.name}" has shape {list(array.shape)}, the model takes {[-1, *spec.shape[1:]]} '
-                f"({datatype_of(spec.dtype)}; -1 is any size)."
-            )
+            raise WireError(f'Input "{spec.name}" has shape {list(array.shape)}, {_taken(spec)}.')
         array = array.reshape(shape)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = np.ascontiguousarray(array, dtype=spec.dtype)
@@ -91,11 +88,15 @@ def _fit(array: Array, spec: TensorSpec) -> Array:
     return converted
 
 
+def _taken(spec: TensorSpec) -> str:
+    return f"the model takes {[-1, *spec.shape[1:]]} ({datatype_of(spec.dtype)}; -1 is any size)"
+
+
 def decode_raw(body: Array, spec: TensorSpec) -> Array:
     """The only tensor of a raw binary request, in the model's datatype and shape."""
-    if not np.issubdtype(spec.dtype, np.number) or spec.dtype not in DATATYPES.values():
-        raise WireError(f'Input "{spec.name}" cannot be sent as raw bytes.')
-    shape = [max(size, 1) for size in spec.shape[1:]]
+    shape = spec.shape[1:]
+    if not np.issubdtype(spec.dtype, np.number) or spec.dtype not in DATATYPES.values() or -1 in shape:
+        raise WireError(f'Input "{spec.name}" cannot be sent as raw bytes; describe it: {_taken(spec)}.')
     row = math.prod(shape) * spec.dtype.itemsize
     if body.nbytes == 0 or body.nbytes % row:
         raise WireError(f'Input "{spec.name}" takes {row} bytes a row, the body has {body.nbytes}.')

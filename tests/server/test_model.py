@@ -203,6 +203,8 @@ def test_raw_bytes_are_rows():
     for wrong in (body[:-1], body[:0]):
         with pytest.raises(WireError, match="8 bytes a row"):
             decode_raw(wrong, spec)
+    with pytest.raises(WireError, match=r"describe it: the model takes \[-1, -1, 2\] \(FP32"):  # steps are no rows
+        decode_raw(body, spec._replace(shape=(-1, -1, 2)))
 
 
 @pytest.mark.parametrize(("shape", "rows"), [((8,), 2048), ((224, 224, 3), 27), ((4096, 4096), 1)])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -94,6 +95,16 @@ def test_the_stamp_changes_when_any_file_does(models, tmp_path):
     shutil.copy2(path, tmp_path / "new")
     (tmp_path / "new").replace(path)
     assert newest(tmp_path / "saved").stamp != before
+
+
+def test_the_stamp_changes_with_a_copy_that_keeps_its_time(tmp_path):
+    """As `rsync --inplace --times` makes it: the same name, size, inode and time, and other content."""
+    path = tmp_path / "m.keras"
+    path.write_bytes(b"one")
+    before, times = newest(path).stamp, (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(b"two")
+    os.utime(path, ns=times)
+    assert newest(path).stamp != before
 
 
 @pytest.mark.parametrize("name", ["mlp", "saved"])

@@ -90,6 +90,27 @@ def test_a_published_version_replaces_the_old_one(serving, models, rows, expecte
     assert refusal.value.status == 404
 
 
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_version_that_is_withdrawn_and_published_anew_is_another(serving, models, rows, expected, tmp_path, is_seen):
+    """Its number is the same; whether a look fell between or not, only what is served counts as loaded."""
+    for name in ("mlp", "mlp"):
+        publish(models[name], tmp_path, check=False)
+    serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
+    old = current(serving)
+    shutil.rmtree(tmp_path / "2")
+    if is_seen:
+        serving._look.set()
+        wait_for(lambda: serving.versions() == ["2", "1"])
+    assert publish(models["other"], tmp_path, check=False) == "2"
+    serving._look.set()
+    wait_for(lambda: serving.get("2").sha256 != old.sha256)
+    np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
+    kept = ["1", "2"] if is_seen else ["2"]
+    wait_for(lambda: sorted(re.findall(r'loaded{.*version="(.)"} 1', serving._metrics.text().decode())) == kept)
+    assert serving.versions() == kept
+    serving._look.set()
+
+
 def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_path, monkeypatch):
     """What a replaced model is made of is gone soon after the grace time and the last request that uses it, not before."""
     publish(models["mlp"], tmp_path, check=False)
