@@ -94,8 +94,10 @@ def _receive(environ: dict[str, Any], length: int, deadline: float) -> memoryvie
         while at < length:
             _limit_waiting(connection, deadline - time.monotonic())
             if not (received := connection.recv_into(body[at:], length - at, socket.MSG_WAITALL)):
-                raise WireError(f"The body ended {length - at} bytes before the end that Content-Length names.")
+                raise ConnectionError
             at += received
+    except ConnectionError:
+        raise WireError(f"The body ended {length - at} bytes before the end that Content-Length names.") from None
     except (BlockingIOError, TimeoutError):
         raise WireError(_LATE, 408) from None
     finally:

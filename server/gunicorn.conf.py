@@ -131,12 +131,16 @@ def post_fork(server: Any, worker: Any) -> None:
     try:
         # prometheus_client writes to its files as to memory, and a process that does so on a full disk is killed
         for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
-            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
-                file.write(bytes(1 << 17))  # several times what all labels need
+            with (folder / f"{kind}_{worker.slot}.db").open("ab") as file:
+                file.write(bytes(max(0, (1 << 17) - file.tell())))  # several times what all labels need
     except OSError as error:
         server.log.error("There is no room for metrics in %s (%s); /metrics is of one worker.", folder, error.strerror)
-        _remove(folder.glob(f"*_{os.getpid()}.db"))
+        _remove(folder.glob(f"*_{worker.slot}.db"))
         del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    else:  # a worker counts on where the last one in its slot ended: a file for each process would fill the disk
+        from prometheus_client import values  # which looks for the folder when it is imported
+
+        values.ValueClass = values.MultiProcessValue(lambda: worker.slot)  # type: ignore[no-untyped-call]
 
 
 def post_worker_init(worker: Any) -> None:
@@ -156,7 +160,7 @@ def worker_exit(server: Any, worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """Forget a worker that has ended, except for its totals."""
     worker.slots.clear(worker.slot)
-    _remove(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.pid}.db"))
+    _remove(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.slot}.db"))
 
 
 def _remove(files: Iterable[Path]) -> None:

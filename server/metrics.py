@@ -60,9 +60,7 @@ class Metrics:
         self.in_flight = gauge("ruo_requests_in_flight", "Requests for a prediction under way")
         self.waiting = gauge("ruo_requests_waiting", "Of those, the ones that wait for the model")
         self.models = gauge("ruo_model_loaded", "Workers that serve a version", ["name", "version", "sha256"])
-        self.is_behind = gauge(
-            "ruo_model_is_behind", "Workers that serve an older version: the newest cannot be loaded"
-        )
+        self.is_behind = gauge("ruo_model_is_behind", "Workers with an older version: the newest cannot be loaded")
         words = "Seconds to load the newest version, warm-up included"
         self.load_s = Gauge("ruo_model_load_seconds", words, registry=own, multiprocess_mode="livemax")
 

@@ -42,10 +42,8 @@ def newest(path: Path, after: int = 0) -> StoredModel:
     can keep those that follow.
     """
     if not path.exists():
-        raise ModelError(
-            f"There is no model at {path}; set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, "
-            "or a folder of versions."
-        )
+        cure = "set MODEL_PATH to a .keras or .h5 file, a SavedModel directory, or a folder of versions."
+        raise ModelError(f"There is no model at {path}; {cure}")
     versions = [] if path.is_file() or is_model_folder(path) else version_folders(path)
     if not versions:
         model = _model_in(path)

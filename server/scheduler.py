@@ -56,9 +56,7 @@ class Scheduler:
         try:
             return [np.concatenate(parts) for parts in zip(*pieces, strict=True)], waited
         except ValueError:
-            message = (
-                "The model's answers have another width for some of the rows; send fewer rows at once, or pad them."
-            )
+            message = "The model's answers have another width for some rows; send fewer rows at once, or pad them."
             raise WireError(message) from None
 
     def _call(self, model: Model, arrays: list[Array], most: int) -> list[Array]:

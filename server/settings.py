@@ -69,7 +69,7 @@ class Settings:
 
 def _convert(name: str, value: Any, default: Any) -> Any:
     """The value as the type of its default; an empty string is the default, as in docker's `-e NAME=`."""
-    if value == "":
+    if isinstance(value, str) and not (value := value.strip()):  # a file's last line break is no part of a token
         return default
     words = (*_TRUE, *_FALSE) if isinstance(default, bool) else _WORDS.get(name, ())
     if words and (value := str(value).lower()) not in words:

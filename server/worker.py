@@ -158,7 +158,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
             self._deadlines[conn] = time.monotonic() + self.exchange_s
         if not self.slots.is_ready(self.slot):
             self.nr = 0
-        elif self.nr + 1 == self._most_requests:
+        elif self.nr + 1 >= self._most_requests and not self.slots.is_retiring(self.slot):
             self.log.info("Ends after %d requests, when its successor is ready.", self._most_requests)
             self.slots.set(self.slot, "is_retiring", 1)
         self._current.connection = conn
@@ -166,14 +166,13 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Keep the connection for the next request, or close it once its client has read the answer."""
-        if fs.cancelled() or fs.exception():
-            super().finish_request(conn, fs)
-        elif fs.result() is _HAS_NEXT:
+        result = None if fs.cancelled() or fs.exception() else fs.result()
+        if result is _HAS_NEXT:
             self.enqueue_req(conn)
-        elif fs.result():
-            super().finish_request(conn, fs)
-        else:
+        elif result is False:
             self._linger(conn)
+        else:
+            super().finish_request(conn, fs)
 
     def murder_pending(self) -> None:
         """Close connections past their deadlines; called by Gunicorn after all events and at least once a second."""

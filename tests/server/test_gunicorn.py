@@ -73,10 +73,10 @@ def test_every_request_leaves_a_line_and_says_who_answers(four_workers, rows):
     os.kill(int(pid), 0)
 
 
-def test_a_worker_that_dies_is_replaced(models, rows):
-    """Killing one of two workers leaves the other serving, until a new one is ready; what it had counted stays."""
-    with serve(models["mlp"], workers=2) as server:
-        before = ask(server.url + INFER, rows.tobytes(), RAW)
+def test_a_worker_that_dies_is_replaced(models, rows, tmp_path):
+    """Killing one of two workers leaves the other serving, until a new one is ready, which counts where it had ended."""
+    with serve(models["mlp"], workers=2, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as server:
+        before, files = ask(server.url + INFER, rows.tobytes(), RAW), set(tmp_path.iterdir())
         os.kill(int(before.headers["Ruo-Worker"].split("/")[1]), signal.SIGKILL)
         time.sleep(0.1)
         answers = [ask(server.url + INFER, rows.tobytes(), RAW) for _ in range(20)]
@@ -85,6 +85,7 @@ def test_a_worker_that_dies_is_replaced(models, rows):
         text = ask(server.url + "/metrics").body.decode()
         assert total(text, "ruo_rows_total") == 2100
         assert total(text, "ruo_model_loaded") == 2
+        assert set(tmp_path.iterdir()) == files
 
 
 def test_the_end_waits_for_what_is_under_way(models):

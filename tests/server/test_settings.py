@@ -23,6 +23,7 @@ from server.settings import Settings
         ("WEB_CONCURRENCY", "3", 3),
         ("LOG_LEVEL", "WARNING", "warning"),
         ("RUO_TOKEN", "secret", "secret"),
+        ("RUO_TOKEN", " secret\n", "secret"),  # as in a file, which would let nobody in
     ],
 )
 def test_the_environment_is_read(monkeypatch, name, value, expected):

@@ -6,6 +6,7 @@ import logging
 import re
 import socket
 import ssl
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,8 @@ from gunicorn.config import Config
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from server.slots import WorkerSlots
+from server.worker import LeastLoadedWorker
 from tests.server.asking import INFER, LIVE, RAW, ask, head, predictions, read_answer
 from tests.server.serving import free_port, gunicorn, serve
 
@@ -180,12 +183,15 @@ def test_requests_share_a_connection(listening):
 
 
 def test_clients_that_go_in_the_middle_of_a_request_are_forgotten(listening):
-    """More than there are places for: their connections end, and the next request finds the server as before."""
+    """More than there are places for: their connections end or are reset, which is no failure of the server's."""
     for length, sent in [(3200, 100)] * 20 + [(10 << 20, 5 << 20)] * 4:
         with listening.connect() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", sent == 100, 0))
             connection.sendall(head(length) + bytes(sent))
+            time.sleep(0.005)
     time.sleep(0.2)
     assert listening.ask(question())[0] == 200
+    assert b'status="500"' not in listening.ask(LIVE.replace(b"/v2/health/live", b"/metrics"))[1]
 
 
 def test_a_body_that_does_not_come_holds_nobody_up(listening):
@@ -260,6 +266,20 @@ def test_silent_clients_do_not_delay_the_end(listening):
         began = time.monotonic()
         assert listening.process.wait(30) == 0
         assert time.monotonic() - began < 6
+
+
+def test_a_worker_retires_also_where_two_requests_are_its_last(monkeypatch):
+    """Each may be counted before the other looks how many there have been."""
+    monkeypatch.setattr(ThreadWorker, "handle_request", lambda *_: True)
+    config = Config()
+    config.set("max_requests", 5)
+    worker = LeastLoadedWorker(1, 1, [], None, 30, config, logging.getLogger())
+    worker.slots, worker.slot, worker.exchange_s = WorkerSlots(), 0, 1.0
+    worker.slots.set(0, "is_ready", 1)
+    for worker.nr, is_last in ((3, False), (5, True)):
+        worker.handle_request(None, None)
+        assert worker.slots.is_retiring(0) == is_last
+    worker.tmp.close()
 
 
 # --- what it takes of Gunicorn
