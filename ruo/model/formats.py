@@ -10,6 +10,7 @@ from ruo.model.keras2 import CONVERT
 
 SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_GRAPH = "its saved_model.pb is cut off or damaged; copy it again."
 _DAMAGED = "its file is cut off or damaged; copy it again."
 _EXPORT = "save it as .keras, or export it as a SavedModel, with Keras"
 _WEIGHTS = "it holds weights only; save the whole model with model.save()."
@@ -37,8 +38,9 @@ _OPERATION = (
     "it needs the operation {0}, which this TensorFlow does not have; name what defines it in MODEL_MODULES "
     "(with RUO_TRUST_MODEL=1), or export the model without it."
 )
-_LAMBDA = "it has a Lambda layer, which is code of its author; set RUO_TRUST_MODEL=1 if you trust the author."
+_LAMBDA = "it has code of its author (a Lambda layer or the like); set RUO_TRUST_MODEL=1 if you trust the author."
 _BACKEND = "it works with Keras' backend {0} only; set KERAS_BACKEND to it, or export the model as a SavedModel."
+_OPENVINO = "OpenVINO cannot compute one of its layers; set KERAS_BACKEND=tensorflow."
 _INCOMPLETE = "its folder variables/ is missing or incomplete; copy the whole folder."
 _DAMAGE = (
     r"[Tt]runcated file|[Bb]ad symbol table|Unable to (synchronously )?open|BadZipFile|[Bb]ad CRC|zip file|Read less bytes"
@@ -53,13 +55,11 @@ _ERRORS = (
     (r"Unknown ()(?:layer|class|object|\w+ function): '?([\w.]+)'?", _CLASS),
     (r"Could not interpret (\w+)(?: \w+)? identifier: (\w+)", _CLASS),
     (r"requires? (?:the )?`?(TensorFlow|JAX|PyTorch|Torch)`? backend", _BACKEND),
+    (r"OpenVINOKerasTensor|openvino backend|`convert_to_numpy` failed|src/core/src", _OPENVINO),
     (_DAMAGE, _DAMAGED),
     (r"variables/variables|[Vv]ariables file", _INCOMPLETE),
     (r"Op type not registered '(\w+)'", _OPERATION),
-    (
-        r"^DecodeError|[Cc]annot parse file|Error parsing message",
-        "its saved_model.pb is cut off or damaged; copy it again.",
-    ),
+    (r"^DecodeError|[Cc]annot parse file|Error parsing message", _GRAPH),
 )
 
 
@@ -147,7 +147,7 @@ def reason_of(error: Exception, path: Path, origin: Path) -> str:
         for pattern, sentence in _ERRORS:
             if found := re.search(pattern, f"{type(error).__name__}: {last}"):
                 return sentence.format(*(part or "class" for part in found.groups()))
-        # without configurations, which are as long as the model, and without TensorFlow's places in graphs
-        last = re.split(r"\s*(?:Full (?:object )?config|config=|\[\[\{\{)", last)[0]
-        text = " ".join(re.sub(r"\[Op:.*?\]|\{\{.*?\}\}", "", last).split())[:400].rstrip(" .:") + "."
+        # without colours, configurations, which are as long as the model, and TensorFlow's places in graphs
+        last = re.split(r"\s*(?:Full (?:object )?config|config=|\[\[\{\{|Arguments received by)", last)[0]
+        text = " ".join(re.sub(r"\[Op:.*?\]|\{\{.*?\}\}|\x1b\[\d*m", "", last).split())[:400].rstrip(" .:") + "."
     return text.replace(str(path), str(origin))

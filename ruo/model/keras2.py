@@ -11,9 +11,7 @@ from typing import Any
 
 from ruo.errors import ModelError
 
-CONVERT = (
-    'load it with tf_keras and export it: tf_keras.models.load_model("model{}").export("folder") makes a SavedModel.'
-)
+CONVERT = 'export it with tf_keras: tf_keras.models.load_model("model{}").export("folder") makes a SavedModel.'
 # Arguments of layers at Keras 2's defaults, with which a layer does the same as without them. Those of a separable layer's
 # kernel, which it does not have, are for training: None stands for any value.
 _OLD_ARGUMENTS: tuple[tuple[str, str, Any], ...] = (

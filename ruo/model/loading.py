@@ -20,6 +20,7 @@ from ruo.model.keras2 import without_old_arguments
 from ruo.model.signature import BYTES_PER_CALL, ROWS_PER_CALL, Model, TensorSpec
 from ruo.wire import WireError
 from ruo.wire.messages import Array
+from ruo.wire.v2 import datatype_of
 
 _SHORT_S = 0.05  # a call that takes no longer than this delays nobody
 _LENGTHS = (32, 64, 128, 256, 16, 8, 4, 2, 1)  # of inputs of any length, until one is right for the model's windows
@@ -113,18 +114,20 @@ def _specs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
     specs = []
     for name, tensor in tensors:
         if getattr(tensor.shape, "rank", 0) is None:
-            raise ModelError(
-                f'its tensor "{name}" may have any number of dimensions; export it with an input_signature.'
-            )
+            cure = "export it with an input_signature."
+            raise ModelError(f'its tensor "{name}" may have any number of dimensions; {cure}')
         kind = exported_dtype(tensor.dtype)
         shape = tuple(-1 if size is None else int(size) for size in tensor.shape)
         specs.append(TensorSpec(name, np.dtype(object if kind == "string" else kind), shape))
+        datatype_of(specs[-1].dtype)  # raises for one that cannot be sent
     return specs
 
 
 def _inputs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
     """Their specs; each must take any number of rows."""
     specs = _specs(tensors)
+    if not specs:
+        raise ModelError("it takes no input.")
     for name, _, shape in specs:
         if not shape:
             raise ModelError(f'its input "{name}" is a single value and has no rows.')

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ruo.errors import ModelError
+from ruo.model.formats import reason_of
 from ruo.model.loading import load_model
 from ruo.model.store import publish
 
@@ -58,6 +59,12 @@ def parts(keras, tmp_path_factory):
     functions = {name: tf.function(lambda x: {"y": 2 * x}, input_signature=[spec]) for name in ("first", "second")}
     module.first, module.second = functions.values()
     tf.saved_model.save(module, str(folder / "several"), signatures=functions)
+    turn = tf.function(lambda x: {"y": tf.complex(x, x)}, input_signature=[spec])
+    tf.saved_model.save(module, str(folder / "complex"), signatures=turn)
+    nothing = tf.function(lambda: {"y": tf.zeros((1, 1))}, input_signature=[])
+    tf.saved_model.save(module, str(folder / "constant"), signatures=nothing)
+    layer = layers.TFSMLayer(str(folder / "saved"), call_endpoint="serve")
+    keras.Model(rows, layer(rows)).save(folder / "graph.keras")
     tf.saved_model.save(tf.Module(), str(folder / "none"))
     return folder
 
@@ -174,6 +181,9 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, name):
         ("activation.keras", True, '"cubed"'),
         ("several", True, "first, second"),
         ("none", True, "no signature"),
+        ("complex", True, "no datatype for numpy's complex64"),
+        ("constant", True, "takes no input"),
+        ("graph.keras", False, "code of its author"),
     ],
 )
 def test_what_cannot_be_served_says_what_to_do(parts, name, trusted, says):
@@ -210,6 +220,24 @@ def test_a_model_may_answer_by_chance(parts):
     run = load_model(parts / "chance.keras", trusted=True, modules="tests.server.models.own").run
     rows = [np.ones((64, 4), np.float32)]
     assert not np.array_equal(run(rows)[0], run(rows)[0])
+
+
+CALL = "Exception encountered when calling {0}.call().\n\n\x1b[1m{1}\x1b[0m\n\nArguments received by {0}.call():\n  x"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (CALL.format("LSTM", "No loop."), "Exception encountered when calling LSTM.call(). No loop."),
+        (CALL.format("Hashing", "An OpenVINOKerasTensor is symbolic"), "set KERAS_BACKEND=tensorflow"),
+        ("`sparse=True` is not supported with the openvino backend.", "set KERAS_BACKEND=tensorflow"),
+    ],
+)
+def test_an_error_of_keras_is_told_in_one_sentence(tmp_path, text, says):
+    """Without its colours and what a layer was called with."""
+    reason = reason_of(ValueError(text), tmp_path, tmp_path)
+    assert reason.endswith(f"{says.rstrip('.')}.")
+    assert "\x1b" not in reason
 
 
 def refuse(path, says, trusted):
