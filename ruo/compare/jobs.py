@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ruo.errors import ScoringError
-from ruo.experiment.carry_out import TOLERANCE, Measurement, Trial, max_difference
+from ruo.experiment.carry_out import Measurement, Trial, compare_answers
 from ruo.wire.messages import Array
 
 # It saves its predictions in the file, as .npy, and returns what it measured, or an `error`.
@@ -54,12 +54,13 @@ def run_job(job: Job) -> tuple[dict[str, Any], Array]:
 
 def check_answers(error: str | None, predictions: Array, reference: Array) -> dict[str, Any]:
     """The rows that came back, their largest difference from the reference, and an `error` if any is wrong."""
-    rows, wanted, difference = len(predictions), len(reference), max_difference(predictions, reference)
+    rows, wanted = len(predictions), len(reference)
+    difference, is_equal = compare_answers(predictions, reference)
     if rows != wanted:
         error = f"no result: {rows:,} of {wanted:,} rows came back{f' ({error})' if error else ''}"
     elif error is None and predictions.shape != reference.shape:
         error = f"wrong: answers have the shape {predictions.shape}, not {reference.shape}"
-    elif error is None and not difference <= TOLERANCE:  # also where it is NaN
+    elif error is None and not is_equal:
         error = f"wrong: answers differ by up to {difference:g}"
     return {"rows": rows, "rows_wanted": wanted, "max_abs_difference": difference, "error": error}
 

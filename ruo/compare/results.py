@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ruo.answer import Answer
+from ruo.errors import ExperimentError
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.results import Results, beside
 from ruo.experiment.validity import Validity
@@ -68,7 +69,7 @@ class SystemsCompared(Results):
     def verdict(self) -> str:
         """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""
         lines, seconds = [str(self.validity())], self._best()
-        for name in self.runs["system"].unique():
+        for name in self.summary()["system"].unique():
             if name not in seconds:
                 lines.append(f"- {name}: no result at any request size.")
             elif name != V2 and V2 in seconds:
@@ -106,8 +107,10 @@ class SystemsCompared(Results):
 def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
     """Read a comparison back from its folder, finished or not; raises ExperimentError where there is none."""
     folder = Path(results_dir)
-    runs = pd.DataFrame(read_lines(folder)[0])
-    return SystemsCompared(runs.astype({"total_s": float}), read_provenance(folder), folder)
+    provenance, runs = read_provenance(folder), pd.DataFrame(read_lines(folder)[0])
+    if runs.empty:
+        raise ExperimentError(f"{folder} holds no finished run yet; the same comparison goes on there.")
+    return SystemsCompared(runs.astype({"total_s": float}), provenance, folder)
 
 
 def _in_order(values: Any) -> Any:

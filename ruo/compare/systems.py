@@ -25,7 +25,7 @@ from ruo.compare.jobs import Job, JobMeasurement, job_environment, python_job, r
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
 from ruo.compare.score import scan
 from ruo.deploy.local import ServerProcess, fetch, local_server, server_process
-from ruo.errors import MissingPackageError
+from ruo.errors import ArgumentError, MissingPackageError
 from ruo.experiment.carry_out import Plan, Trial, all_combinations, carry_out
 from ruo.experiment.validity import is_enough
 from ruo.machine import busy_cpu_s, session_cpu_s
@@ -41,7 +41,7 @@ _START = "import keras; from gunicorn.app.wsgiapp import run; run()"
 class Systems(JobMeasurement):
     """All systems for one test set (a CSV file) and one model; `peers` are the names and addresses of other servers.
 
-    Raises MissingPackageError where grequests is missing.
+    Raises MissingPackageError where grequests is missing, ArgumentError for a test set that is no CSV.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Systems(JobMeasurement):
     ) -> None:
         if importlib.util.find_spec("grequests") is None:
             raise MissingPackageError("The paper's client needs grequests; run: pip install 'ruo[paper]'")
+        if ".csv" not in testset.suffixes:
+            raise ArgumentError(f"{testset} is no .csv file, and the system of 2023 reads nothing else; pass one.")
         self.testset = testset.resolve()
         self.model = model.resolve()
         self.workers = workers

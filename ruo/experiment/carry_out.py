@@ -24,7 +24,8 @@ from ruo.errors import ArgumentError, ExperimentError
 from ruo.machine import lock, wait_until_quiet
 from ruo.provenance import Provenance
 
-# Requests of other sizes are other matrix products, which round differently in the last digits of a float32.
+# Requests of other sizes are other matrix products, which round differently in the last digits of a float32. It is a
+# difference of outputs up to 1, and a share of the largest value of larger ones.
 TOLERANCE = 1e-5
 
 _RUNS = "runs.jsonl"
@@ -272,10 +273,14 @@ def put_aside_finished(results_dir: str | os.PathLike[str], last: str = "verdict
         folder.rename(folder.with_name(f"{folder.name}-{date}"))
 
 
-def max_difference(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
-    """The largest absolute difference; infinity where the shapes differ, NaN where only one of two values is NaN."""
+def compare_answers(predictions: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> tuple[float, bool]:
+    """The largest absolute difference, and whether all are within the tolerance for their output, a column.
+
+    The difference is infinity where the shapes differ, and NaN where only one of two values is NaN.
+    """
     if predictions.shape != reference.shape:
-        return inf
+        return inf, False
     difference = np.abs(reference - predictions)
     difference[np.isnan(reference) & np.isnan(predictions)] = 0  # the model answered NaN both times
-    return float(difference.max(initial=0))
+    allowed = TOLERANCE * np.maximum(1, np.nan_to_num(np.abs(reference)).max(axis=0, initial=0))
+    return float(difference.max(initial=0)), bool((difference <= allowed).all())

@@ -30,15 +30,16 @@ from ruo.timing import time_runs
 
 
 class Network(NamedTuple):
-    """The seconds that a small request spends outside the server, and the throughput in bytes per second."""
+    """The seconds that a small request spends outside the server, and the throughput in bytes per second, or infinity."""
 
     request_s: float
     bytes_per_s: float
 
     def sentence(self) -> str:
         """The network in words."""
-        rate = f"{self.bytes_per_s / 1e6:,.0f} MB/s ({8 * self.bytes_per_s / 1e6:,.0f} Mbit/s)"
-        return f"A request spends {1e3 * self.request_s:.3g} ms outside the server, and bytes travel at {rate}."
+        rate = f"at {self.bytes_per_s / 1e6:,.0f} MB/s ({8 * self.bytes_per_s / 1e6:,.0f} Mbit/s)"
+        rate = rate if math.isfinite(self.bytes_per_s) else "faster than can be measured with this table"
+        return f"A request spends {1e3 * self.request_s:.3g} ms outside the server, and bytes travel {rate}."
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool,
     good = runs[runs["error"].isna()]
     alone = good[good["replicas"].fillna(1) == 1]
     if not len(alone):
-        raise ExperimentError("No run had one replica, so there is nothing to compare with; put 1 among the replicas.")
+        raise ExperimentError(
+            "No run with one replica succeeded, so there is nothing to compare with; see their errors."
+        )
     rows = float(alone["rows"].iloc[0])
     best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
     median = alone[alone["rows_per_request"] == best].median(numeric_only=True)
@@ -133,7 +136,7 @@ def measure_network(source: Source, url: str, rows: int = 10_000, tries: int = 7
     if len(frame) < 2:
         raise ArgumentError(f"{table.name} has one row; pass a table of two rows or more to measure the network.")
     (request_s, request_bytes), (seconds, size) = (_outside(frame[:size], url, tries + 1) for size in (1, rows))
-    return Network(request_s, (size - request_bytes) / max(seconds - request_s, 1e-9))
+    return Network(request_s, (size - request_bytes) / (seconds - request_s) if seconds > request_s else math.inf)
 
 
 def _outside(frame: pl.DataFrame, url: str, count: int) -> tuple[float, int]:

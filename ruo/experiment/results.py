@@ -93,17 +93,20 @@ class Sweep(Results):
         """The fastest setting, how fast it is, and how far it is from each other system, in one sentence."""
         good = self.measured[self.measured["error"].isna()]
         if good.empty:
-            return "No run succeeded, so there is no fastest request size."
+            what = "No run succeeded" if len(self.measured) else "Nothing was measured"
+            return f"{what}, so there is no fastest request size."
         settings = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))[:2]
         names = [name_of(setting, good) for setting, _ in settings]
         times = [runs.set_index("block")["total_s"] for _, runs in settings]
-        mean, rows, text = time_interval(times[0]), int(good["rows"].iloc[0]), f"{names[0]} is fastest"
+        mean, rows, text = time_interval(times[0]), int(good["rows"].iloc[0]), names[0]
         if len(times) > 1:
             comparison = compare(*times, confidence=self.confidence)
-            if not comparison.has_enough_runs:
-                text += f" in {count(comparison.n_a, 'block')}, which cannot rule out chance"
-            elif comparison.word != "faster":
-                text = f"No difference is seen between the best two, {' and '.join(names)}"
+            text = {
+                "faster": f"{text} is fastest",
+                "slower": f"{text} has the least mean, but {names[1]} is faster block by block",
+                "no difference seen": f"No difference is seen between the best two, {' and '.join(names)}",
+                "too few runs": f"{text} is fastest in {count(comparison.n_a, 'block')}, which cannot rule out chance",
+            }[comparison.word]
         text += f": {rows:,} rows in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
         others = {name: runs["total_s"] for name, runs in self.others().items()}
         return f"{text[:1].upper()}{text[1:]}{beside(mean, others)}."
@@ -153,9 +156,9 @@ class Sweep(Results):
         (self.results_dir / "verdict.txt").write_text(f"{text}\n", encoding="utf-8")
 
     def __repr__(self) -> str:
-        sizes = self.measured["rows_per_request"].nunique()
+        sizes = count(self.measured["rows_per_request"].nunique(), "request size")
         word = "VALID" if self.validity().valid else "INVALID"
-        return f"Sweep({count(len(self.measured), 'run')} of {sizes} request sizes, {word}, in {self.results_dir.name})"
+        return f"Sweep({count(len(self.measured), 'run')} of {sizes}, {word}, in {self.results_dir.name})"
 
     def _shown(self) -> Answer:
         summary = self.summary()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import optimize
 
 from ruo.answer import Answer
-from ruo.errors import ExperimentError
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
-from ruo.stats import MIN_RUNS, Values, about, compare, count, digits, r_squared, to_noise
+from ruo.stats import MIN_RUNS, about, compare, count, digits, to_noise
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
-_MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
+_COLUMNS = ["model", "rows_per_request", "replicas", "seconds", "speed_up", "low", "high", "n", "ideal", "bound"]
 
 
 def speed_ups(
@@ -29,7 +26,7 @@ def speed_ups(
     slowest part alone (NaN without the `costs` of the model, which go by its name).
     """
     good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
-    rows: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
     keys: Any  # (model, rows per request)
     for keys, group in good.groupby(["model", "rows_per_request"]):
         model, size = keys
@@ -37,14 +34,14 @@ def speed_ups(
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns if 1 in blocks else ()):
             gain = compare(blocks[1], blocks[replicas], confidence=confidence)
+            if not gain.n_a:
+                continue
             bound = math.nan
             if cost:
                 slowest_s = group["rows"].iloc[0] * max(cost.parts(replicas).values())
                 bound = max(1.0, min(replicas, blocks[1].mean() / slowest_s))
-            setting = {"model": model or None, "rows_per_request": int(size), "replicas": replicas}
-            gained = {"speed_up": gain.ratio, "low": gain.low, "high": gain.high, "n": gain.n_a}
-            rows.append({**setting, "seconds": blocks[replicas].mean(), **gained, "ideal": replicas, "bound": bound})
-    return pd.DataFrame(rows)
+            rows.append([model or None, int(size), replicas, blocks[replicas].mean(), *gain[:4], replicas, bound])
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def balance(runs: pd.DataFrame) -> pd.DataFrame:
@@ -54,52 +51,6 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
     shares = [*map(worker_shares, several["rows_by_worker"], several["replicas"])]
     frame = several[names].join(pd.DataFrame(shares, several.index, columns=["least", "most"]))
     return frame.groupby(names, dropna=False, as_index=False).agg({"least": "min", "most": "max"})
-
-
-class ScalingLaw(NamedTuple):
-    """The Universal Scalability Law, gamma N / (1 + alpha (N - 1) + beta N (N - 1)) rows/s for N replicas.
-
-    Gunther, "Guerrilla Capacity Planning", 2007: alpha is contention, beta the cost of keeping replicas in step.
-    """
-
-    gamma: float
-    alpha: float
-    beta: float
-    r_squared: float
-    points: int
-
-    @property
-    def peak(self) -> float:
-        """The number of replicas beyond which throughput falls; infinite where beta is 0."""
-        return math.sqrt((1 - self.alpha) / self.beta) if self.beta > 0 else math.inf
-
-    def sentence(self) -> str:
-        """The law in words."""
-        end = f"it grows to at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "no limit is seen"
-        if self.beta > 0:
-            end = f"throughput falls beyond {max(1, self.peak):,.0f} {'replica' if self.peak < 1.5 else 'replicas'}"
-        parameters = f"alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points"
-        return f"The fitted law ({parameters}) says: {end}."
-
-
-def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
-    """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
-    n, x = np.asarray(replicas, float), np.asarray(throughput, float)
-    points = len(np.unique(n))
-    if points < _MIN_POINTS:
-        enough = f"{_MIN_POINTS} or more can, from one to as many as there are"
-        raise ExperimentError(f"{points} numbers of replicas cannot show a law; {enough}.")
-
-    def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
-        return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
-
-    start = [float((x / n).max()), 0.05, 1e-3]
-    parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
-    gamma, alpha, beta = map(float, parameters)
-    # what would show far beyond the replicas that were measured is noise
-    alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
-    beta = beta if 100 * beta * n.max() ** 2 > 1 - alpha else 0.0
-    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
 
 
 def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:
@@ -116,16 +67,18 @@ def pays(costs: Costs, where: str = "this network", gained: float = math.nan) ->
     )
     useful = _useful(costs)
     slower = "the network" if network_s > read_s else "the client's reading"
-    if useful < _WORTH_IT and gained >= _WORTH_IT:
+    if useful <= _WORTH_IT and gained >= _WORTH_IT:
         return f"Distributing paid on {where}, although the costs, measured apart, do not explain it: {facts}."
-    if useful < _WORTH_IT:
+    if useful <= _WORTH_IT:
         return f"Distributing does not pay on {where}, because {slower} takes as long as the work itself: {facts}."
     begin = costs.start_s + costs.network.request_s
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
-    rows = (_WORTH_IT - 1) * begin / (costs.replica_s - _WORTH_IT * costs.replica_s / min(2, useful))
-    pays = "would pay, each replica on a machine of its own," if costs.cores and gained < _WORTH_IT else "pays"
+    rows = (_WORTH_IT - 1) * begin / costs.replica_s / (1 - _WORTH_IT / min(2, useful))
+    pays = "pays" if gained >= _WORTH_IT else "would pay"
+    if gained < _WORTH_IT:
+        pays += ", each replica on a machine of its own," if costs.cores else ", by the costs but not in these runs,"
     return (
-        f"Distributing {pays} on {where} from about {about(max(rows, 1))} rows on (two replicas are then "
+        f"Distributing {pays} on {where} from about {about(max(rows, 10))} rows on (two replicas are then "
         f"{_WORTH_IT} times as fast as one), since {facts}; a job takes {digits(begin, 2)} s besides its rows. One client "
         f"keeps up to {digits(useful, 2)} replicas busy: beyond them {slower} is the bottleneck, not they."
     )
@@ -141,18 +94,25 @@ def answer_on_scaling(
 ) -> Answer:
     """What the replicas gained, in one sentence, one table, and a paragraph for each model."""
     table = speed_ups(runs, costs, confidence)
-    most, parts, paragraphs = int(table["replicas"].max()), [], []
+    most, parts, paragraphs = table["replicas"].max(), [], []
     for name, cost in costs.items():
-        of_model = table[table["model"].isin([name])]
-        best = of_model.sort_values(["replicas", "seconds"], ascending=[False, True]).iloc[0]
-        if best["replicas"] == most > 1:
-            doubt = "" if _is_seen(best) else " (no difference is seen)"
-            if best["n"] < MIN_RUNS:
-                doubt = f" (in {count(int(best['n']), 'pair')}, which cannot rule out chance)"
-            parts.append(f"{digits(best['speed_up'], 2)} times as fast as one{f' with {name}' if name else ''}{doubt}")
-        lines = [*_on_model(best, cost, confidence), *_law(runs[runs["model"].isin([name])])]
+        of_model = table[table["model"].isin([name])].sort_values(["replicas", "seconds"], ascending=[False, True])
+        lines = ["No run with one replica succeeded, so there is nothing to compare with."]
+        if len(of_model):
+            best = of_model.iloc[0]
+            lines = _on_model(best, cost, confidence)
+            if best["replicas"] == most > 1:
+                doubt = "" if _is_seen(best) else " (no difference is seen)"
+                if best["n"] < MIN_RUNS:
+                    doubt = f" (in {count(int(best['n']), 'pair')}, which cannot rule out chance)"
+                times = f"{digits(best['speed_up'], 2)} times as fast as one"
+                parts.append(f"{times}{f' with {name}' if name else ''}{doubt}")
         paragraphs.append("\n".join([*([f"{name}:"] if name else []), *(f"- {line}" for line in lines)]))
-    sentence = f"{most} replicas are {' and '.join(parts)}." if parts else "Only one replica was measured."
+    sentence = "No run of several replicas succeeded in a block with one of one replica."
+    if parts:
+        sentence = f"{most} replicas are {' and '.join(parts)}."
+    elif not (runs["replicas"] > 1).any():
+        sentence = "Only one replica was measured."
     columns = {"speed_up": "times as fast as one", "n": "pairs", "bound": "at most"}
     shown = table.drop(columns=["ideal", *(["model"] if table["model"].nunique() < 2 else [])]).rename(columns=columns)
     return Answer(sentence, status, shown, None, {"Model by model": "\n\n".join(paragraphs)})
@@ -174,14 +134,7 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
         value, doubt = digits(best["speed_up"], 2), f" in {pairs}; {MIN_RUNS} would rule out chance"
     size, gained = f"{best['rows_per_request']:,} rows per request", best["speed_up"] if seen else 1.0
     lines = [f"{replicas} replicas are {value} times as fast as one at {size}{doubt}."]
-    if 1.05 * best["bound"] >= gained and (gained < _WORTH_IT or _useful(costs) >= _WORTH_IT):  # the costs explain it
+    if 1.05 * best["bound"] >= gained and (gained < _WORTH_IT or _useful(costs) > _WORTH_IT):  # the costs explain it
         most = digits(best["bound"], 2)
         lines.append(f"At most {most} was to be had: {costs.bottleneck(replicas)} set the pace.")
     return [*lines, pays(costs, gained=gained)]
-
-
-def _law(runs: pd.DataFrame) -> list[str]:
-    """The law of one model's runs at their largest request size, where it can be fitted."""
-    good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
-    means = good["rows"].iloc[0] / good.groupby("replicas")["total_s"].mean() if len(good) else good["rows_per_s"]
-    return [fit_usl(means.index.to_numpy(), means).sentence()] if len(means) >= _MIN_POINTS else []

@@ -95,12 +95,13 @@ class _SizeTimes:
         interval = "" if mean.n < MIN_RUNS else f", 95 % interval {' to '.join(bounds)}"
         runs = "one run" if mean.n == 1 else f"mean of {mean.n}{interval}"
         rate = f"{in_seconds(mean)} ({runs}), {about(self.rows / mean.value)} rows/s"
-        lines, is_slower = [], False  # than another in most blocks, in spite of its mean
+        lines, words = [], set()
         for which, size in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], strict=False):
             comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self.names[size]
-            is_slower |= comparison.word == "slower"
+            words.add(comparison.word)
             lines.append(f"The {which} is {name}. {comparison.sentence(self.names[fastest], name)}")
-        return [f"{self.names[fastest]} {'has the least mean' if is_slower else 'is fastest'}: {rate}.", *lines]
+        verb = " is fastest" if words == {"faster"} else " has the least mean" if words else ""
+        return [f"{self.names[fastest]}{verb}: {rate}.", *lines]
 
     def _verdict_on_claim(self) -> tuple[str, str]:
         whole = self.rows

@@ -16,7 +16,7 @@ from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy import LocalServer, ServerAddress
 from ruo.errors import ArgumentError, DeploymentError, RuoError
-from ruo.experiment.carry_out import TOLERANCE, Measurement, Plan, Trial, all_combinations, carry_out, max_difference
+from ruo.experiment.carry_out import Measurement, Plan, Trial, all_combinations, carry_out, compare_answers
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import is_enough
 from ruo.machine import peak_rss_mb, reset_peak_rss
@@ -171,8 +171,8 @@ class _TableMeasurement(Measurement):
         }
 
     def _checked(self, model: str | None, predictions: Predictions) -> dict[str, Any]:
-        difference = max_difference(predictions, self._references.setdefault(model, predictions))
-        return {"max_abs_difference": difference, "answers_equal": difference <= TOLERANCE}
+        difference, is_equal = compare_answers(predictions, self._references.setdefault(model, predictions))
+        return {"max_abs_difference": difference, "answers_equal": is_equal}
 
 
 def _facts(scores: Scores, replicas: int | None, is_local: bool) -> dict[str, Any]:

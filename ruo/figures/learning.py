@@ -11,6 +11,7 @@ from ruo.figures import style
 from ruo.figures.style import BLACK, BLUE, End
 from ruo.learn.evaluation import Evaluation, percent
 from ruo.learn.training import Trained
+from ruo.stats import count
 
 _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
 
@@ -79,7 +80,7 @@ def figure_of_confusion(evaluation: Evaluation) -> Figure:
     room = 0.09 * max(map(len, names))  # inches, for the names of the classes
     figure = Figure((side + 3.4 + room, side + 1.7 + room), label=evaluation.verdict())
     axes = figure.subplots()
-    axes.set_title(f"{evaluation.rows:,} rows: accuracy {percent(evaluation.accuracy.value)}")
+    axes.set_title(f"{count(evaluation.rows, 'row')}: accuracy {percent(evaluation.accuracy.value)}")
     cell = 72 * side / size  # points
     _paint(axes, counts, cell)
     _name_classes(axes, evaluation, names, cell)
@@ -100,10 +101,10 @@ def _paint(axes: Any, counts: np.ndarray[Any, Any], cell: float) -> None:
     axes.grid(which="minor", axis="both", linewidth=0.5)
     axes.tick_params(which="both", length=0)
     font = min(11.0, 0.9 * cell / (0.64 * len(f"{counts.max():,}")))  # the width of a digit over the height of its line
-    for (row, column), count in np.ndenumerate(counts) if len(counts) <= _MOST_WRITTEN else ():
-        if count:
+    for (row, column), rows in np.ndenumerate(counts) if len(counts) <= _MOST_WRITTEN else ():
+        if rows:
             weight = "bold" if row == column else "normal"
-            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=font, weight=weight)
+            axes.text(column, row, f"{rows:,}", ha="center", va="center", fontsize=font, weight=weight)
 
 
 def _name_classes(axes: Any, evaluation: Evaluation, names: list[str], cell: float) -> None:
@@ -137,7 +138,9 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
     else:
         figure = Figure((7.2, 5.6))
         axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
-        axes.set_title(f"Confidence against truth, {evaluation.rows:,} rows: expected calibration error {error:.3f}")
+        axes.set_title(
+            f"Confidence against truth, {count(evaluation.rows, 'row')}: expected calibration error {error:.3f}"
+        )
         _draw_shares(axes, bins)
         middles, widths = (bins["low"] + bins["high"]) / 2, 0.92 * (bins["high"] - bins["low"])
         bars = below.bar(middles, bins["rows"], widths, color=BLUE, alpha=0.55)

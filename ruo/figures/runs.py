@@ -35,6 +35,8 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
     for name in ("model", "wire", "concurrency"):
         if name in runs and runs[name].nunique() > 1:
             raise ArgumentError(f"The runs differ in {name} too; choose one, as in runs[runs[{name!r}] == ...].")
+    if runs.empty:
+        raise ArgumentError("There are no measured runs to draw; go on with the sweep, which was interrupted.")
     rows = int(runs["rows"].max())
     means = runs.groupby([runs["pipelined"].astype(bool), "rows_per_request"])["total_s"].mean().dropna()
     figure, axes = style.one_panel(_fastest_size(means, rows))
@@ -63,7 +65,7 @@ def _fastest_size(means: pd.Series, rows: int) -> str:
         return f"No request size scored the {rows:,} rows"
     size = means.index.get_level_values(1)[int(means.argmin())]
     name = "the whole set in one request" if size == rows else f"{size:,.0f} rows per request"
-    return f"Least time with {name}: {rows:,} rows in {digits(float(means.min()), 2)} s"
+    return f"Least time with {name}: {rows:,} rows in {digits(float(means.min()), 2)}\u00a0s"  # on one line
 
 
 def _extremes(means: pd.Series) -> str:
@@ -71,9 +73,9 @@ def _extremes(means: pd.Series) -> str:
     parts = []
     for pipelined, seconds in means.sort_values().groupby(level=0):
         sizes = seconds.index.get_level_values(1)
-        fastest, slowest = (f"{digits(seconds.iloc[at])} s at {sizes[at]:,}" for at in (0, -1))
+        ends = dict.fromkeys(f"{digits(seconds.iloc[at])} s at {sizes[at]:,}" for at in (0, -1))
         way = "overlapped" if pipelined else "in two phases"
-        parts.append(f"{way} between {fastest} and {slowest} rows per request")
+        parts.append(f"{way} {'between ' * (len(ends) > 1)}{' and '.join(ends)} rows per request")
     return "; ".join(parts) or "no run succeeded"
 
 
@@ -152,10 +154,13 @@ def _draw_line(axes: Any, runs: pd.DataFrame, column: str, name: str, look: Line
 def _size_axis(axes: Any, runs: pd.DataFrame, rows: int) -> None:
     """Set a logarithmic axis of the rows per request; the size of all `rows` is named as the whole set."""
     sizes = sorted(runs["rows_per_request"].unique())
-    names = [f"whole set\n({size:,.0f})" if size == rows else f"{size:,.0f}" for size in sizes]
+    room, names = (1.6 * sizes[-1] / sizes[0]) ** (1 / 11), dict[float, str]()
+    for size in reversed(sizes):  # the larger ones keep their names where not all have room
+        if not names or size * room <= min(names):
+            names[size] = f"whole set\n({size:,.0f})" if size == rows else f"{size:,.0f}"
     # the limits come before the scale: a single size alone would span nothing
     axes.set(xlim=(sizes[0] / 1.25, sizes[-1] * 1.25), xscale="log", xlabel="rows per request")
-    axes.set_xticks(sizes, names, fontsize=8)
+    axes.set_xticks([*names], [*names.values()], fontsize=8)
     axes.minorticks_off()
 
 
@@ -166,16 +171,18 @@ def _mark_failures(axes: Any, runs: pd.DataFrame) -> None:
     for size, group in runs.groupby("rows_per_request"):
         if group["total_s"].isna().all():
             axes.scatter([size], [height], marker="x", s=70, color=ORANGE, linewidths=2.5, zorder=4)
-            place = {"xytext": (-10, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+            place = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
             axes.annotate("no result", (size, height), **place, **BOLD, color=ORANGE)
 
 
 @style.house_style
-def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Speed-up over one replica against replicas, a line per model at its fastest request size.
 
-    `table` is that of `ruo.experiment.speed_ups`; short bars show the bounds that the costs set.
+    `table` is that of `ruo.experiment.speed_ups`, with its `confidence`; short bars show the bounds that the costs set.
     """
+    if table.empty:
+        raise ArgumentError("No run can be compared with one of one replica, so there is no speed-up to draw.")
     most = int(table["replicas"].max())
     models = _fastest(table)
     lasts = [rows.iloc[-1] for rows in models]
@@ -193,7 +200,7 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         ends.append((float(last["speed_up"]), name, look["color"]))
     axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
     axes.set(xlabel="replicas (short bars: the most that the costs allow)")
-    axes.set(ylabel="times as fast as one replica (95 % interval)")
+    axes.set(ylabel=f"times as fast as one replica ({100 * confidence:g} % interval)")
     style.label_ends(axes, ends)
     gains = "; ".join(
         f"{name}, {gain:.2f} times with {int(last['replicas'])}"
@@ -255,11 +262,15 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     `ranking` has a row per combination: combination, rows_per_s, verdict and, where there are intervals, low and high.
     """
     shown = ranking.head(_MOST_RANKED)
-    names = [f"{row.combination}{' (INVALID)' * (row.verdict == 'INVALID')}" for row in shown.itertuples()]
+    # of a long name the end tells more, such as that of a path
+    names = [text if len(text) <= 40 else f"…{text[-39:]}" for text in shown["combination"]]
+    names = [
+        name + " (INVALID)" * (verdict == "INVALID") for name, verdict in zip(names, shown["verdict"], strict=True)
+    ]
     sound = [place for place, verdict in enumerate(shown["verdict"]) if verdict != "INVALID"]
     title = "No combination is VALID, so none is fastest"
     if sound:
-        title = f"{names[sound[0]]} is fastest: {shown['rows_per_s'].iloc[sound[0]]:,.0f} rows per second"
+        title = f"Most rows per second with {names[sound[0]]}: {shown['rows_per_s'].iloc[sound[0]]:,.0f}"
     figure, axes = style.one_panel(title)
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
     colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]

@@ -1,7 +1,7 @@
 """How good a model's predictions are: measures computed from predictions and labels, and what they say in words."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -87,8 +87,8 @@ class Evaluation(Shown):
     def verdict(self) -> str:
         """Say what is seen, and what may not be concluded and why."""
         support = self.by_class.set_index("class")["support"]
-        rare = ", ".join(f"{name} ({count(rows, 'row')})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
-        absent = ", ".join(str(name) for name, rows in support.items() if not rows)
+        rare = _list(f"{name} ({count(rows, 'row')})" for name, rows in support.items() if 0 < rows < _FEW_ROWS)
+        absent = _list(str(name) for name, rows in support.items() if not rows)
         without = "not scored, or with a prediction that is not a number"
         no_confidence = "Nothing about confidence: a row's outputs are not probabilities that add up to 1."
         cautions = {
@@ -142,6 +142,8 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
         raise ArgumentError(f"No row can be evaluated: {why}; scores.failures says why rows were not scored.")
     given = scores.layout.names if classes is None else classes
     known, left_out = None if given is None else list(given), int((~kept).sum())
+    if known is not None and len(set(known)) < len(known):
+        raise ArgumentError(f"classes={', '.join(map(str, known))[:200]} has a name twice; name each output once.")
     labels = _numbered(scores, known)[kept]
     outputs, names = _outputs(values[kept], labels, scores.classes if known is None else known)
     return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
@@ -166,6 +168,12 @@ def judge(rows: Array, outputs: Array, labels: Array, names: Sequence[int | str]
         confusion=pd.DataFrame(counts, pd.Index(names, name="true class"), pd.Index(names, name="answer")),
         calibration=_calibrate(confidence.clip(0, 1), labels == answers) if are_probabilities else Calibration(),
     )
+
+
+def _list(names: Iterable[str]) -> str:
+    """The names with commas between them; of many, the first twenty and how many more there are."""
+    first, rest = (all_ := list(names))[:20], len(all_) - 20
+    return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def wilson_interval(right: int, rows: int) -> Share:
@@ -217,7 +225,7 @@ def _numbered(scores: Scores, names: list[str] | None) -> Labels:
         return labels
     if unknown := [name for name in own if name not in names]:
         raise ArgumentError(
-            f"The label {unknown[0]!r} is none of the classes {', '.join(names)[:200]}; name it as well."
+            f"The label {unknown[0]!r} is none of the classes {', '.join(map(str, names))[:200]}; name it as well."
         )
     return np.array([names.index(name) for name in own], np.int64)[labels]
 
@@ -234,7 +242,7 @@ def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> 
         outputs = np.hstack([1 - outputs, outputs])
     number = outputs.shape[1]
     if names is not None and len(names) != number:
-        seen = f"There are {len(names)} classes ({', '.join(map(str, names[:5]))}), and {number} outputs"
+        seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({', '.join(map(str, names[:5]))})"
         raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
     if labels.min() < 0 or labels.max() >= number:
         seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {number - 1}"
@@ -244,7 +252,7 @@ def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:
     judged = by_class[by_class["support"] >= _FEW_ROWS].sort_values("f1", ascending=False, kind="stable")
-    if judged["f1"].nunique() < 2:
+    if judged["f1"].round(2).nunique() < 2:  # as they are written
         return [f"No class with {_FEW_ROWS} rows or more is recognised better than another."]
     sentences = []
     for which, row in zip(("best", "worst"), judged.iloc[[0, -1]].to_dict("records"), strict=True):

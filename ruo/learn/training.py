@@ -17,6 +17,7 @@ from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Evaluation, Share, judge, percent, verdict_text, wilson_interval
 from ruo.model.features import write_features
 from ruo.model.store import publish
+from ruo.stats import count
 from ruo.tables import NO_LABEL, Block, Labels, ModelInput, Source, Table, TableOptions, number_classes, open_table
 from ruo.wire.messages import Array
 
@@ -79,7 +80,8 @@ class Trained(Shown):
             word = "better than" if self.accuracy.low > baseline else "worse than"
         naive = f"always answering class {frequent}, the most frequent one ({percent(baseline)})"
         learnt = [self._on_accuracy(), f"That is {word} {naive}.", self._on_stopping(), self._on_overfitting()]
-        again = f"{self.repeated:,} of the test rows are in the training part too, number for number."
+        are = "is" if self.repeated == 1 else "are"
+        again = f"{self.repeated:,} of the test rows {are} in the training part too, number for number."
         cautions = [
             *([f"That new rows are classified as well: {again}"] if self.repeated else []),
             "How good it is on rows from elsewhere or of a later time: the test rows are from the same table.",
@@ -112,8 +114,8 @@ class Trained(Shown):
 
     def _on_stopping(self) -> str:
         done, best = len(self.history), self.best_epoch
-        rest = "; the validation loss was still falling, so more epochs may help" if done == best else ""
-        text = f"Training ran for the maximum of {done} epochs{rest}."
+        rest = "; the validation loss was still falling, so more epochs may help" if done == best > 1 else ""
+        text = f"Training ran for the maximum of {count(done, 'epoch')}{rest}."
         if done < self.epochs:
             text = f"Training stopped early, after {done} of {self.epochs} epochs: the validation loss no longer fell."
         return f"{text} The model has the weights of epoch {best}."
@@ -205,8 +207,10 @@ def _checked(block: Block, table: Table) -> Labels:
         raise TableError(f'{table.name}, row {row:,}, column "{name}": {problem}', row=row, column=name)
     assert block.labels is not None
     for place in np.flatnonzero((block.labels == NO_LABEL) | pd.isna(block.labels))[:1]:
-        wanted = "a single 1 among its label columns" if len(table.labels) > 1 else "a whole number from 0 up"
-        row = int(place) + block.start
+        wanted, row = "a single 1 among its label columns", int(place) + block.start
+        if len(table.labels) == 1:
+            number = f"a whole number from 0 up (ruo.table(..., label={table.labels[0]!r}) takes names)"
+            wanted = "a name" if block.labels.dtype == np.object_ else number
         raise TableError(f"{table.name}, row {row:,} has no class; give it {wanted}, or leave the row out.", row=row)
     return block.labels
 

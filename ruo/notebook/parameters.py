@@ -129,7 +129,7 @@ def number(name: str, value: Any, least: float = 0.0, *, whole: bool = False) ->
 
 def wire_name(name: str, value: Any) -> str:
     """Read the name of a wire."""
-    if value not in WIRES:
+    if value not in list(WIRES):  # also a list, which has no hash
         raise ArgumentError(f"{name}: there is no wire {value!r}; choose {', '.join(WIRES)}.")
     return str(value)
 

@@ -172,6 +172,8 @@ def prepare(
     if unknown := set(parameters) - set(_READERS):
         raise ArgumentError(f"prepare has no parameter {min(unknown)!r}; it has {', '.join(_READERS)}.")
     given = {name: _READERS[name](name, value) for name, value in parameters.items()}
+    if 1 not in given.get("replicas", [1]):
+        raise ArgumentError("replicas: put 1 among them, since a gain is one over one replica.")
     options = TableOptions(label_prefix=label_prefix)
     for path in (testset, other):
         if path is not None:

@@ -27,6 +27,7 @@ from ruo.errors import ArgumentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
 from ruo.notebook.report import whole_notebook, write_report
+from ruo.stats import digits
 
 GATHERED = "gathered.csv"
 VERDICTS = "verdicts.md"
@@ -291,7 +292,7 @@ def _best(ranking: pd.DataFrame) -> str:
     size = f" with {best['rows_per_request']:,.0f} rows per request" if pd.notna(best.get("rows_per_request")) else ""
     text = f"Best: {best['combination']}{size}, {best[_RATE]:,.0f} rows/s."
     for other in others[:1]:
-        text += f" The next, {other['combination']}, is {100 * (1 - other[_RATE] / best[_RATE]):.0f} % slower"
+        text += f" The next, {other['combination']}, is {digits(100 * (1 - other[_RATE] / best[_RATE]), 2)} % slower"
         # without intervals, where there was one run, none is apart
         apart = "low" in best and best["low"] > other["high"]
         text += "." if apart else ", which may be chance: the intervals overlap, or there are too few runs for one."

@@ -19,7 +19,8 @@ from ruo import machine
 from ruo.__main__ import main
 from ruo.compare.jobs import check_answers, in_process, run_job
 from ruo.compare.results import BOUND, PAPER, PAPER_CLIENT, SYSTEMS, V2, SystemsCompared, read_systems
-from ruo.compare.systems import ALL_SIZES, plan_systems
+from ruo.compare.systems import ALL_SIZES, Systems, plan_systems
+from ruo.errors import ArgumentError, ExperimentError
 from ruo.experiment.carry_out import TOLERANCE
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance
@@ -144,6 +145,10 @@ def test_answers_are_checked(answers: Any, error: str | None) -> None:
     """Answers count only where every row came back, in its place, within the tolerance; a known reason is named."""
     reference = np.arange(8, dtype=np.float32).reshape(4, 2)
     assert check_answers(None, answers(reference), reference)["error"] == error
+    # a column of prices beside one of probabilities: each has the tolerance of its own size
+    prices = reference / 8 * [1e6, 1]
+    assert check_answers(None, prices + np.array([0.06, 0]), prices)["error"] is None
+    assert check_answers(None, prices + np.array([0, 0.06]), prices)["error"] == "wrong: answers differ by up to 0.06"
     lost = {"rows": 0, "rows_wanted": 4, "max_abs_difference": np.inf}
     lost["error"] = "no result: 0 of 4 rows came back (too large)"
     assert check_answers("too large", np.empty(0), reference) == lost
@@ -154,6 +159,21 @@ def results(lines: list[dict[str, Any]]) -> SystemsCompared:
     runs = pd.DataFrame([{"block": 1, "warmup": False, **line, "run": number} for number, line in enumerate(lines, 1)])
     facts = {"plan": {"trials": len(runs), "runs": runs["block"].nunique()}}
     return SystemsCompared(runs.astype({"total_s": float}), Provenance(facts), Path("results"))
+
+
+def test_a_comparison_without_runs_is_an_error(tmp_path: Path) -> None:
+    """A folder that holds no comparison, or one without a finished run, is named."""
+    with pytest.raises(ExperimentError, match="has no provenance.json"):
+        read_systems(tmp_path)
+    (tmp_path / "provenance.json").write_text("{}")
+    with pytest.raises(ExperimentError, match="holds no finished run yet"):
+        read_systems(tmp_path)
+
+
+def test_only_a_csv_is_compared(tmp_path: Path) -> None:
+    """The client of 2023 reads nothing else, which is said before any server starts."""
+    with pytest.raises(ArgumentError, match=r"table.parquet is no .csv file"):
+        Systems(tmp_path / "table.parquet", tmp_path / "model.keras")
 
 
 def run(system: str, size: int, total_s: float | None, error: str | None = None, **more: Any) -> dict[str, Any]:

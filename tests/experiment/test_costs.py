@@ -1,5 +1,6 @@
 """What a model computes; and the simulated network: as slow as it says, without a loss, and measured rightly."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from ruo import score_csv
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, DeploymentError
-from ruo.experiment.costs import flops_per_row, measure_network, slow_network
+from ruo.experiment.costs import Network, flops_per_row, measure_network, slow_network
 from ruo.learn.demo import Demo
 
 
@@ -45,6 +46,8 @@ def test_what_cannot_be_measured(scripted: Callable, answers: Callable) -> None:
         measure_network(rows, url, tries=1)
     with pytest.raises(ArgumentError, match="has one row; pass a table of two rows or more"):
         measure_network(rows[:1], url)
+    fast = Network(0.001, math.inf)  # where a large request took no longer than a small one
+    assert fast.sentence().endswith("and bytes travel faster than can be measured with this table.")
     for link in ({"round_trip_ms": -1}, {"megabits": 0}):
         with pytest.raises(DeploymentError, match="must be"), slow_network(url, **link):
             pass

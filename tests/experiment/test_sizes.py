@@ -47,6 +47,20 @@ def test_verdict_names_the_lead() -> None:
     assert "- 100 rows per request is fastest: 1.07 s (mean of 6, 95 % interval 1.03 to 1.11), 930 rows/s." in text
     assert "The next is the whole set in one request. 100 rows per request is faster than the whole set in" in text
     assert "The slowest is 10 rows per request." in text
+    alone = verdict_on_sizes(frame({100: 1.0}))
+    assert "- 100 rows per request: 1.07 s (mean of 6," in alone
+    few = verdict_on_sizes(frame({100: 1.0, 1000: 1.5}, runs=2))
+    assert "- 100 rows per request has the least mean: 1.0 s (mean of 2), " in few
+
+
+def test_a_size_is_not_called_fastest_beside_one_that_is_as_fast() -> None:
+    """Where no difference is seen between the best two, the first has only the least mean."""
+    runs = frame({100: 1.0, 1000: 1.001})
+    runs["total_s"] *= np.random.default_rng(0).normal(1, 0.02, len(runs))
+    text = verdict_on_sizes(runs)
+    assert "is fastest:" not in text
+    assert " has the least mean: " in text
+    assert "No difference seen between" in text
 
 
 def test_the_two_ways_are_judged_apart() -> None:

@@ -74,6 +74,31 @@ ROWS = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
 ONE_SIZE = {"chunk_sizes": [10], "runs": 2, "warmup": 0, "pipelined": [True]}  # two runs of two requests each, of ROWS
 
 
+def test_the_answer_names_the_best(swept: Sweep, copy: Path) -> None:
+    """The best of two is fastest, has the least mean only, or is no better than the other, as its blocks say."""
+    both = [line for line in lines_of(swept.results_dir) if (line["block"], line["pipelined"]) == (1, True)][:2]
+
+    def answer(ratio: Callable[[int], float], blocks: int) -> str:
+        """The answer where the second setting takes `ratio` times as long, and block 3 is slow."""
+        lines = [
+            {
+                **line,
+                "block": block,
+                "total_s": (20.0 if block == 3 else 1.0) * (ratio(block) if line is both[1] else 1),
+            }
+            for block in range(1, blocks + 1)
+            for line in both
+        ]
+        (copy / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return read_sweep(copy).answer()
+
+    assert " is fastest: 2,500 rows in" in answer(lambda block: 1.3, 5)
+    assert " is fastest in 1 block, which cannot rule out chance: 2,500 rows in" in answer(lambda block: 1.3, 1)
+    assert answer(lambda block: 1 + (-1) ** block / 100, 6).startswith("No difference is seen between the best two, ")
+    text = answer(lambda block: 0.9 if block == 3 else 1.04, 20)
+    assert re.match(".* has the least mean, but .* is faster block by block: 2,500 rows in", text)
+
+
 def test_a_line_per_run(swept: Sweep) -> None:
     """Every run of the plan has its line and its row, with every column, as many requests as its size asks for."""
     assert len(lines_of(swept.results_dir)) == len(swept.runs) == 18
@@ -259,6 +284,20 @@ def test_other_answers_are_invalid(tmp_path: Path, scripted: Callable, right_ans
     assert swept.runs["answers_equal"].tolist() == [True, False]
     assert swept.runs["max_abs_difference"].tolist() == pytest.approx([0, 0.003], abs=1e-5)
     assert "INVALID: 1 run gave other predictions than the first" in swept.verdict()
+
+
+def test_large_outputs_may_round_in_their_last_digits(tmp_path: Path, scripted: Callable, right_answer: Callable) -> None:  # fmt: skip
+    """Prices in the hundred thousands are the same where they differ by a few units of the last place of a float32."""
+
+    def script(number: int, body: bytes, headers: dict) -> Any:
+        if not number:
+            return right_answer(body, headers)
+        values = 1e5 * np.frombuffer(body[-120:], np.float32) + (0.06 if number > 2 else 0)
+        return right_answer(body[:-120] + values.astype(np.float32).tobytes(), headers)
+
+    swept = sweep(ROWS, scripted(script).url, **ONE_SIZE, results_dir=tmp_path)
+    assert swept.runs["max_abs_difference"].iloc[1] > 0.1
+    assert swept.runs["answers_equal"].all()
 
 
 def test_other_systems_are_measured_in_every_block(copy: Path, arguments: dict, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The figures of request sizes: what they show, drawn from made-up runs."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ruo.experiment import speed_ups
 from ruo.figures import figure_of_outlook, figure_of_ranking, figure_of_sizes, figure_of_speed_up, save_figure
 from tests.experiment.test_scaling import HEAVY
 from tests.experiment.test_scaling import runs as replica_runs
-from tests.figures.made_up import SIZES, figure_of_systems, sweep_runs, systems, words
+from tests.figures.made_up import SIZES, figure_of_systems, shown, sweep_runs, systems, words
 
 
 def test_every_run_is_shown() -> None:
@@ -76,8 +77,24 @@ def test_the_title_of_the_sizes_is_the_finding() -> None:
     """The title names the size with the least mean that is drawn, and its seconds."""
     runs = sweep_runs(spread=0)
     title = figure_of_sizes(runs).axes[0].get_title(loc="left").replace("\n", " ")
-    assert title == "Least time with 10,000 rows per request: 500,000 rows in 0.55 s"
+    assert title == "Least time with 10,000 rows per request: 500,000 rows in 0.55\u00a0s"
     assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).axes[0].get_title(loc="left")
+    with pytest.raises(ArgumentError, match="no measured runs to draw"):
+        figure_of_sizes(runs[:0])
+    one = figure_of_sizes(runs[(runs["rows_per_request"] == 1_000) & runs["pipelined"]])
+    assert one.get_label().endswith(": overlapped 0.900 s at 1,000 rows per request.")
+
+
+def test_of_many_sizes_those_with_room_are_named() -> None:
+    """Thirty sizes up to the whole table: no two names overlap, and the largest is among them."""
+    sizes = [*range(100, 3_000, 100), 3_000]
+    runs = pd.concat([sweep_runs()[:10].assign(rows_per_request=size, rows=3_000) for size in sizes])
+    figure = figure_of_sizes(runs)
+    names = words(figure)
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert "whole set\n(3,000)" in names
+    assert len(boxes) >= 6
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)))
 
 
 def test_runs_that_differ_in_more_than_the_size_are_no_line() -> None:
@@ -104,8 +121,18 @@ def test_the_title_of_a_ranking_is_of_one_that_counts() -> None:
     rows = [("a", 3000.0, "INVALID"), ("b", 2000.0, "VALID"), ("c", 1000.0, "")]
     ranking = pd.DataFrame(rows, columns=["combination", "rows_per_s", "verdict"])
     title = figure_of_ranking(ranking).axes[0].get_title(loc="left")
-    assert title == "b is fastest: 2,000 rows per second"
+    assert title == "Most rows per second with b: 2,000"
     assert "none is fastest" in figure_of_ranking(ranking[:1]).axes[0].get_title(loc="left")
+
+
+def test_a_long_name_leaves_room_for_the_bars() -> None:
+    """The end of a path is shown, inside the figure, beside bars that can be seen."""
+    path = f"model=/data/{'deep/' * 30}mlp.keras"
+    ranking = pd.DataFrame([(path, 9.0, "VALID")], columns=["combination", "rows_per_s", "verdict"])
+    figure = figure_of_ranking(ranking)
+    [name] = [text for text in shown(figure) if text.get_text().endswith("mlp.keras")]
+    assert name.get_window_extent().x0 >= 0
+    assert figure.axes[0].get_position().width > 0.3
 
 
 def test_one_size_is_drawn_as_dots() -> None:
@@ -120,6 +147,10 @@ def test_the_speed_up_in_the_title_is_drawn() -> None:
     runs = replica_runs(HEAVY, replicas=(1, 2, 4), noise=0.0)
     title = figure_of_speed_up(speed_ups(runs, {"m": HEAVY}), runs).axes[0].get_title(loc="left")
     assert title == "4 replicas: 3.7 times as fast with m"
+    table = speed_ups(runs, {"m": HEAVY}, confidence=0.975)
+    assert "times as fast as one replica (97.5 % interval)" in words(figure_of_speed_up(table, runs, 0.975))
+    with pytest.raises(ArgumentError, match="no speed-up to draw"):
+        figure_of_speed_up(speed_ups(runs[runs["replicas"] > 1]), runs)
     fewer = runs[runs["replicas"] < 4].assign(model="n")
     both = pd.concat([runs, fewer])
     title = figure_of_speed_up(speed_ups(both, {"m": HEAVY, "n": HEAVY}), both).axes[0].get_title(loc="left")

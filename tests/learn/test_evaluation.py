@@ -186,6 +186,8 @@ def test_a_label_that_is_no_class_is_refused() -> None:
     scores = replace(scores_of(sure_of([0, 1], 3), [0, 1]), classes=["b", "d"])
     with pytest.raises(ArgumentError, match="The label 'd' is none of the classes a, b, c"):
         evaluate(scores, ["a", "b", "c"])
+    with pytest.raises(ArgumentError, match="The label 'b' is none of the classes 1, 2, 3"):
+        evaluate(scores, [1, 2, 3])
 
 
 @pytest.mark.parametrize("rows", [50, 200, 1_000])
@@ -225,6 +227,16 @@ def test_classes_that_never_occur() -> None:
     assert " is 98.8 %." in evaluation.sentences()[2]  # (39 / 40 + 1) / 2
     assert "do not occur in the table: 2, 3." in evaluation.verdict()
     assert "under 30 rows: 1 (5 rows)." in evaluation.verdict()
+    years = evaluate(scores_of(sure_of([1990, 1991], 2_000), [1990, 1991])).verdict()
+    assert "do not occur in the table: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19" in years
+    assert " 19 and 1,978 more." in years
+
+
+def test_classes_with_the_same_f1_are_neither_best_nor_worst() -> None:
+    """No class is called better than another where both have the same two digits."""
+    labels = [0] * 1_000 + [1] * 1_000
+    evaluation = evaluate(scores_of(sure_of([*[0] * 901, *[1] * 99, *[1] * 900, *[0] * 100], 2), labels))
+    assert "No class with 30 rows or more is recognised better than another." in evaluation.verdict()
 
 
 def test_one_row() -> None:
@@ -257,7 +269,8 @@ def test_what_is_seen_in_words() -> None:
         (np.empty((3, 0)), [0, 1, 0], None, "No row can be evaluated"),
         (np.zeros((0, 2)), [], None, "No row can be evaluated"),
         (sure_of(ANSWERS, 3), [label + 1 for label in LABELS], None, "labels go from 1 to 3"),
-        (sure_of(ANSWERS, 3), LABELS, ["a", "b"], r"2 classes \(a, b\), and 3 outputs"),
+        (sure_of(ANSWERS, 3), LABELS, ["a", "b"], r"3 outputs cannot have 2 names \(a, b\); name one for each output"),
+        (sure_of(ANSWERS, 3), LABELS, ["a", "a", "b"], "classes=a, a, b has a name twice; name each output once"),
         ([[3.5], [-1.0]], [0, 1], None, "sigmoid"),
         (np.zeros((2, 3, 4)), [0, 1], None, "shape"),
     ],

@@ -253,7 +253,16 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
         (_with("c", 18, np.inf), {}, 'row 18, column "c": inf cannot be learnt from'),
         (_with("Label_no", 19, 2), {}, "row 19 has no class; give it a single 1 among"),
         (table(100)[FEATURES].assign(Label_x=-1), {}, "row 0 has no class; give it a whole number"),
-        (table(100)[FEATURES].assign(Label_x=["cat", "dog"] * 50), {}, "row 0 has no class; give it a whole number"),
+        (
+            table(100)[FEATURES].assign(Label_x=["cat", "dog"] * 50),
+            {},
+            "row 0 has no class; give it a whole number from 0 up (ruo.table(..., label='Label_x') takes names), or",
+        ),
+        (
+            tables.table(table(100)[FEATURES].assign(x=["cat", "dog", *[None] * 98]), label="x"),
+            {},
+            "row 2 has no class; give it a name, or leave the row out",
+        ),
         (table(100)[FEATURES].assign(Label_x=[0, 50_000] * 50), {}, "has the class 50,000; number the classes from 0"),
         (table(100), {"epochs": 0}, "epochs: 0 is not a whole number from 1 up"),
         (table(100), {"units": [8, 0.5]}, "units=[8, 0.5] must be a list of whole numbers"),
@@ -273,7 +282,10 @@ def test_what_cannot_be_learnt_from(frame: pd.DataFrame, options: dict, sentence
 
 def test_as_many_rows_as_the_error_asks_for_are_enough() -> None:
     """A table of 49 rows is told that it needs 50, and 50 are trained on."""
-    assert sum(map(len, train(table(50), units=[], epochs=1).parts)) == 50
+    trained = train(table(50), units=[], epochs=1)
+    assert sum(map(len, trained.parts)) == 50
+    # one epoch shows no fall
+    assert "- Training ran for the maximum of 1 epoch. The model has the weights of epoch 1." in trained.verdict()
 
 
 def test_another_backend_is_refused(csv: Path) -> None:

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import papermill
@@ -16,7 +17,9 @@ import pytest
 
 import ruo
 from ruo.deploy.local import LocalServer
+from ruo.learn import evaluate
 from ruo.learn.demo import Demo
+from tests.learn.test_evaluation import scores_of
 
 HOME = Path(ruo.__file__).parent.parent
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
@@ -87,6 +90,22 @@ def test_parameters_are_literals_on_a_line_each(path: Path) -> None:
     text = (HOME / "notebooks" / "README.md").read_text()
     assert f"({path.name})" in text
     assert all(f"`{name}`" in text for name in names)
+
+
+def test_the_quickstart_counts_one_output_as_two_classes() -> None:
+    """The share of right rows is that of `evaluate`, whether a model has an output for each class or one for two."""
+    *_, last = code_of(HOME / "notebooks" / "quickstart.ipynb")
+    names = {"evaluate": evaluate, "scores": scores_of([[0.9], [0.2], [0.6], [0.4]], [1, 0, 1, 1])}
+    exec(last, names)
+    assert names["right"].startswith("Right are 75.0 % (95 % interval ")
+
+
+def test_numbers_as_text_name_the_simulated_network() -> None:
+    """The sentence on the slower network takes the numbers that were read, not what papermill gave."""
+    [cell] = [source for source in code_of(HOME / "notebooks" / "scaling.ipynb") if "Mbit/s" in source]
+    names = {"work": SimpleNamespace(parameters={"megabits": 100.0, "round_trip_ms": 5.0})}
+    exec(cell.splitlines()[0], names)
+    assert names["where"] == "a network of 100 Mbit/s and 5 ms"
 
 
 def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from ruo.notebook import prepare
         ({"workers": "many"}, ArgumentError, "workers: 'many' is not a whole number from 1 up"),
         ({"runs": 0}, ArgumentError, "runs: 0 is not a whole number from 1 up"),
         ({"chunk_sizes": "10,none,0"}, ArgumentError, "chunk_sizes: 0 is not a whole number"),
+        ({"replicas": [2, 4]}, ArgumentError, "replicas: put 1 among them"),
+        ({"wire": ["v2", "v1"]}, ArgumentError, "there is no wire .*; choose v2, v2-json, v1, paper"),
         ({"wire": "v3"}, ArgumentError, "there is no wire 'v3'; choose v2, v2-json, v1, paper"),
         ({"patience": -1}, ArgumentError, "patience: -1 is not a number from 0 up"),
         ({"rums": 5}, ArgumentError, "prepare has no parameter 'rums'; it has workers, chunk_sizes"),

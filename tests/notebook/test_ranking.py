@@ -32,7 +32,11 @@ SLOW, FAST, FASTER = setting(1000), setting(2000, rows_per_request=500), setting
         ([("a", [FAST], "VALID."), ("b", [FASTER], "INVALID:\n")], "Best: a with 500 rows per request, 2,000 rows/s."),
         (
             [("a", [setting(1000, 0.2)], ""), ("b", [setting(1100, 0.2)], "")],
-            "is 9 % slower, which may be chance: the intervals overlap, or there are too few runs for one.",
+            "is 9.1 % slower, which may be chance: the intervals overlap, or there are too few runs for one.",
+        ),
+        (
+            [("a", [setting(1000, 1e-4)], ""), ("b", [setting(1002.5, 1e-4)], "")],
+            "Best: b with 1,000 rows per request, 1,002 rows/s. The next, a, is 0.25 % slower.",
         ),
         (
             [("a", [{"rows_per_s": 2.0}], ""), ("b", [{"rows_per_s": 1.0}], "")],
