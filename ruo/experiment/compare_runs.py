@@ -73,7 +73,7 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
         rows.append({**setting, "n_a": len(times_a), "n_b": len(times_b), **means, **ratio})
         sentences.append(f"{name}: {comparison.sentence('B', 'A')}")
     if not rows:
-        raise ExperimentError("The two sweeps have no setting in common, so there is nothing to compare.")
+        raise ExperimentError("The two sweeps measured no setting in common, so there is nothing to compare.")
     for of, other in ("AB", "BA"):
         if alone[of]:
             sentences.append(f"Only {of} has {'; '.join(alone[of])}, so {other} cannot be compared there.")

@@ -91,7 +91,7 @@ class Sweep(Results):
 
     def answer(self) -> str:
         """The fastest setting, how fast it is, and how far it is from each other system, in one sentence."""
-        good = self.measured[self.measured["error"].isna()]
+        good = self.measured.dropna(subset=["total_s"])
         if good.empty:
             what = "No run succeeded" if len(self.measured) else "Nothing was measured"
             return f"{what}, so there is no fastest request size."
@@ -193,7 +193,8 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in _PHASES:
-        value, low, high, _, std = time_interval(good[f"{name}_s"]) if len(good) else [math.nan] * 5
+        seconds = good[f"{name}_s"].dropna()
+        value, low, high, _, std = time_interval(seconds) if len(seconds) else [math.nan] * 5
         summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
     summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates

@@ -59,10 +59,9 @@ def pays(costs: Costs, where: str = "this network", gained: float = math.nan) ->
     The costs are measured apart; where the runs `gained` more than these allow, they decide.
     """
     read_s, network_s = costs.read_s, costs.row_bytes / costs.network.bytes_per_s
-    work = f", {costs.flops:,.0f} floating-point operations" if costs.flops else ""
     times = [digits(1e6 * seconds, 2) for seconds in (costs.replica_s, read_s, network_s)]
     facts = (
-        f"a row ({costs.row_bytes:,.0f} bytes{work}) takes one replica {times[0]} µs, "
+        f"a row ({costs.row_bytes:,.0f} bytes) takes one replica {times[0]} µs, "
         f"the client's reading {times[1]} µs and the network {times[2]} µs"
     )
     useful = _useful(costs)

@@ -170,7 +170,8 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
         if busy > _DISTURBED * len(measured):
             reasons.append(f"the machine was busy with something else {when} {busy} of {count(len(measured), 'run')}")
     if (change := _drift(good)) is not None:
-        reasons.append(f"the runs drift: the last took {change:+.0%} of the time that the first took")
+        word = "more" if change > 0 else "less"
+        reasons.append(f"the runs drift: the last took {abs(change):.0%} {word} time than the first")
     if (late := good["loop_lag_s"].median()) > 0.25:
         reasons.append(f"the client's event loop was up to {late:.2f} s late, so it did not keep up")
     return reasons

@@ -119,7 +119,7 @@ def test_levels_of_every_factor_make_a_setting(tmp_path: Path, level: dict) -> N
     """Runs with another wire, concurrency, model or number of replicas are not compared with one another."""
     a, same = (write(tmp_path / name, replicas=1) for name in ("a", "same"))
     assert len(compare_runs(a, same).table) == 1
-    with pytest.raises(ExperimentError, match="no setting in common"):
+    with pytest.raises(ExperimentError, match="measured no setting in common"):
         compare_runs(a, write(tmp_path / "b", **{"replicas": 1, **level}))
 
 

@@ -99,6 +99,17 @@ def test_the_answer_names_the_best(swept: Sweep, copy: Path) -> None:
     assert re.match(".* has the least mean, but .* is faster block by block: 2,500 rows in", text)
 
 
+def test_runs_without_their_phases_are_read(copy: Path) -> None:
+    """What a file of an earlier time does not have is left empty in the summary, and no error."""
+    earlier = rewrite(copy, lambda line: line.pop("forming_s", None))
+    assert earlier.summary()["forming_mean"].isna().all()
+    assert earlier.summary()["total_mean"].notna().all()
+    assert (
+        rewrite(copy, lambda line: line.pop("total_s")).answer()
+        == "No run succeeded, so there is no fastest request size."
+    )
+
+
 def test_a_line_per_run(swept: Sweep) -> None:
     """Every run of the plan has its line and its row, with every column, as many requests as its size asks for."""
     assert len(lines_of(swept.results_dir)) == len(swept.runs) == 18

@@ -71,7 +71,7 @@ def last(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (last("model_version", "2"), "2 versions of the model answered (1, 2)"),
         (changed(machine_busy=0.6), "the machine was busy with something else before 20 of 20 runs"),
         (changed(others_cpus=1.5), "the machine was busy with something else in 20 of 20 runs"),
-        (drifting, "the runs drift: the last took +"),
+        (drifting, "the runs drift: the last took 22% more time than the first"),
         (changed(loop_lag_s=0.5), "the client's event loop was up to 0.50 s late, so it did not keep up"),
         (changed(concurrency=2), "10 runs had fewer connections than replicas; raise concurrency"),
         (
