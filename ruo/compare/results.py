@@ -12,7 +12,7 @@ from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.results import Results, beside
 from ruo.experiment.validity import Validity
 from ruo.figures import Picture, figure_of_systems, save_figure
-from ruo.stats import compare, in_seconds, time_interval
+from ruo.stats import compare, count, in_seconds, time_interval
 
 PAPER = "paper's system"
 V2 = "ruo, wire v2"
@@ -64,7 +64,7 @@ class SystemsCompared(Results):
             return f"{V2} gave no result, so there is nothing to compare."
         mean, rows = time_interval(seconds[V2]), int(self.runs["rows_wanted"].max())
         others = {name: seconds[name] for name in (PAPER, BOUND) if name in seconds}
-        return f"{V2} takes {in_seconds(mean)} for {rows:,} rows{beside(mean, others)}."
+        return f"{V2} takes {in_seconds(mean)} for {count(rows, 'row')}{beside(mean, others)}."
 
     def verdict(self) -> str:
         """VALID or INVALID with the reasons, and ruo's fast wire beside each system, each at its best request size."""

@@ -107,7 +107,7 @@ class Sweep(Results):
                 "no difference seen": f"No difference is seen between the best two, {' and '.join(names)}",
                 "too few runs": f"{text} is fastest in {count(comparison.n_a, 'block')}, which cannot rule out chance",
             }[comparison.word]
-        text += f": {rows:,} rows in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
+        text += f": {count(rows, 'row')} in {in_seconds(mean)}, {about(rows / mean.value)} rows/s"
         others = {name: runs["total_s"] for name, runs in self.others().items()}
         return f"{text[:1].upper()}{text[1:]}{beside(mean, others)}."
 

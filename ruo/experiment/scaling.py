@@ -25,7 +25,7 @@ def speed_ups(
     number of replicas; and bound, which no number of replicas can exceed: the seconds of one replica over those of the
     slowest part alone (NaN without the `costs` of the model, which go by its name).
     """
-    good = runs[runs["error"].isna()].assign(model=runs["model"].fillna(""))
+    good = runs[runs["error"].isna()].assign(model=runs["model"].astype(object).fillna(""))
     rows: list[list[Any]] = []
     keys: Any  # (model, rows per request)
     for keys, group in good.groupby(["model", "rows_per_request"]):
@@ -131,7 +131,7 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
     doubt = f" ({100 * confidence:g} % interval {low} to {high}, {pairs}{'' if seen else '; no difference is seen'})"
     if best["n"] < MIN_RUNS:
         value, doubt = digits(best["speed_up"], 2), f" in {pairs}; {MIN_RUNS} would rule out chance"
-    size, gained = f"{best['rows_per_request']:,} rows per request", best["speed_up"] if seen else 1.0
+    size, gained = f"{count(best['rows_per_request'], 'row')} per request", best["speed_up"] if seen else 1.0
     lines = [f"{replicas} replicas are {value} times as fast as one at {size}{doubt}."]
     if 1.05 * best["bound"] >= gained and (gained < _WORTH_IT or _useful(costs) > _WORTH_IT):  # the costs explain it
         most = digits(best["bound"], 2)

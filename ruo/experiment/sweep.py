@@ -21,6 +21,7 @@ from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import is_enough
 from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.provenance import Provenance, fingerprint, machine
+from ruo.stats import count
 from ruo.tables import Source, TableOptions, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
@@ -96,9 +97,11 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
     sizes = [size if size is None else int(size) for size in chunk_sizes if size is None or size < rows]
     left_out = [size for size in chunk_sizes if size not in sizes]
     if left_out and not sizes:
-        raise ArgumentError(f"No chunk_size is smaller than the table's {rows:,} rows; pass smaller ones, or None.")
-    why = f"the table has {rows:,} rows, and None sends them all."
-    return sizes, [f"{size:,} rows per request was left out: {why}" for size in left_out]
+        raise ArgumentError(
+            f"No chunk_size is smaller than the table's {count(rows, 'row')}; pass smaller ones, or None."
+        )
+    why = f"the table has {count(rows, 'row')}, and None sends them all."
+    return sizes, [f"{count(size, 'row')} per request was left out: {why}" for size in left_out if size]
 
 
 class _TableMeasurement(Measurement):

@@ -132,7 +132,7 @@ def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     if pd.notna(size):
         is_whole = "rows" in among and size == among["rows"].max()
         way = {True: " pipelined", False: " in two phases"}[setting["pipelined"]] if _varies("pipelined", among) else ""
-        parts.append(("the whole set in one request" if is_whole else f"{size:,.0f} rows per request") + way)
+        parts.append(("the whole set in one request" if is_whole else f"{count(int(size), 'row')} per request") + way)
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     for name, text in words.items():

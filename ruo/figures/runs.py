@@ -13,7 +13,7 @@ from ruo.errors import ArgumentError
 from ruo.experiment import Costs
 from ruo.figures import style
 from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
-from ruo.stats import digits, time_interval
+from ruo.stats import count, digits, time_interval
 
 # name: its look, whether requests are sent while others are formed, and the column of seconds
 _TIMES = {
@@ -55,17 +55,17 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
     _mark_failures(axes, runs)
     style.label_ends(axes, ends)
     _size_axis(axes, runs, rows)
-    figure.set_label(f"Seconds to score {rows:,} rows against the rows per request: {_extremes(means)}.")
+    figure.set_label(f"Seconds to score {count(rows, 'row')} against the rows per request: {_extremes(means)}.")
     return figure
 
 
 def _fastest_size(means: pd.Series, rows: int) -> str:
     """The finding: the size with the least mean, which is drawn, and its seconds."""
     if means.empty:
-        return f"No request size scored the {rows:,} rows"
+        return f"No request size scored the {count(rows, 'row')}"
     size = means.index.get_level_values(1)[int(means.argmin())]
-    name = "the whole set in one request" if size == rows else f"{size:,.0f} rows per request"
-    return f"Least time with {name}: {rows:,} rows in {digits(float(means.min()), 2)}\u00a0s"  # on one line
+    name = "the whole set in one request" if size == rows else f"{count(int(size), 'row')} per request"
+    return f"Least time with {name}: {count(rows, 'row')} in {digits(float(means.min()), 2)}\u00a0s"  # on one line
 
 
 def _extremes(means: pd.Series) -> str:
@@ -87,13 +87,13 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     """
     sized, rows = runs[runs["system"] != bound], int(runs["rows"].max())
     low, high = float(runs["total_s"].min()) / 1.5, float(runs["total_s"].max()) * 2.2
-    title = f"Time to score {rows:,} rows"
+    title = f"Time to score {count(rows, 'row')}"
     best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min().dropna()
     if {old, new} <= set(best.index):
         bests = f"{digits(best[old])} s with the system of 2023 at its best, {digits(best[new], 2)} s with ruo"
-        title = f"The same {rows:,} rows: {bests}"
+        title = f"The same {count(rows, 'row')}: {bests}"
     elif best.empty:
-        title = f"No system scored the {rows:,} rows"
+        title = f"No system scored the {count(rows, 'row')}"
         low, high = 0.1, 10.0
     if sized["rows_per_request"].nunique() == 1:
         return _dots_of_systems(runs, title, new)
@@ -191,7 +191,7 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame, confidence: floa
         + (f" ({int(last['replicas'])} replicas)" if last["replicas"] < most else "")
         for last in lasts
     )
-    figure, axes = style.one_panel(f"{most} replicas: {found}" if most > 1 else "Only one replica was measured")
+    figure, axes = style.one_panel(f"{most} replicas: {found}" if most > 1 else "No replicas to compare with one")
     axes.plot([1, most], [1, most], **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", GREY)]
     for place, (look, rows, last) in enumerate(zip(cycle(style.LINES), models, lasts, strict=False)):
@@ -235,7 +235,9 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
 @style.house_style
 def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Figure:
     """The speed-up that the measured costs predict for up to `most` replicas, each on its own machine."""
-    figure, axes = style.one_panel(f"Predicted, not measured: more replicas, each on its own machine ({rows:,} rows)")
+    figure, axes = style.one_panel(
+        f"Predicted, not measured: more replicas, each on its own machine ({count(rows, 'row')})"
+    )
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", GREY)]

@@ -49,6 +49,7 @@ def test_verdict_names_the_lead() -> None:
     assert "The slowest is 10 rows per request." in text
     alone = verdict_on_sizes(frame({100: 1.0}))
     assert "- 100 rows per request: 1.07 s (mean of 6," in alone
+    assert "- 1 row per request: 1.07 s" in verdict_on_sizes(frame({1: 1.0}))
     few = verdict_on_sizes(frame({100: 1.0, 1000: 1.5}, runs=2))
     assert "- 100 rows per request has the least mean: 1.0 s (mean of 2), " in few
 
