@@ -273,7 +273,7 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     title = "No combination is VALID, so none is fastest"
     if sound:
         title = f"Most rows per second with {names[sound[0]]}: {shown['rows_per_s'].iloc[sound[0]]:,.0f}"
-    figure, axes = style.one_panel(title)
+    figure, axes = style.one_panel(title, 62 - max(map(len, names)))  # beside the names
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
     colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]
     axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)

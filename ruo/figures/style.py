@@ -75,10 +75,10 @@ def save_figure(
     return picture
 
 
-def one_panel(title: str) -> tuple[Figure, Any]:
-    """A figure with one pair of axes; a long title takes two lines."""
+def one_panel(title: str, width: int = 58) -> tuple[Figure, Any]:
+    """A figure with one pair of axes; a title of more than `width` letters takes several lines."""
     figure = Figure()
-    return figure, figure.subplots(subplot_kw={"title": textwrap.fill(title, 58)})
+    return figure, figure.subplots(subplot_kw={"title": textwrap.fill(title, width)})
 
 
 def label_ends(axes: Any, ends: Iterable[End]) -> None:

@@ -133,6 +133,7 @@ def test_a_long_name_leaves_room_for_the_bars() -> None:
     [name] = [text for text in shown(figure) if text.get_text().endswith("mlp.keras")]
     assert name.get_window_extent().x0 >= 0
     assert figure.axes[0].get_position().width > 0.3
+    assert figure.axes[0]._left_title.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_one_size_is_drawn_as_dots() -> None:
