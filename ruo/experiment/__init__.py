@@ -4,7 +4,7 @@ from ruo.errors import needs
 
 with needs("notebooks"):
     from ruo.experiment.compare_runs import RunsCompared, compare_runs
-    from ruo.experiment.costs import Costs, measure_costs, measure_network, slow_network, table_of_costs
+    from ruo.experiment.costs import Costs, flops_per_row, measure_costs, measure_network, slow_network, table_of_costs
     from ruo.experiment.results import Sweep, read_sweep
     from ruo.experiment.scaling import answer_on_scaling, balance, pays, speed_ups
     from ruo.experiment.sweep import sweep
@@ -16,6 +16,7 @@ __all__ = [
     "answer_on_scaling",
     "balance",
     "compare_runs",
+    "flops_per_row",
     "measure_costs",
     "measure_network",
     "pays",

@@ -7,6 +7,7 @@ replicas shorten only their own part.
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
@@ -23,7 +24,7 @@ import polars as pl
 from ruo.answer import cell
 from ruo.client.scoring import score_csv
 from ruo.errors import ArgumentError, DeploymentError, ExperimentError
-from ruo.machine import cpu_limit
+from ruo.machine import cpu_limit, discarded_stderr
 from ruo.tables import Source, open_table
 from ruo.timing import time_runs
 
@@ -52,6 +53,7 @@ class Costs:
     network: Network
     start_s: float = 0.0  # of a job besides its rows, such as asking the server for its model
     cores: float | None = None  # CPUs that client and replicas share; None where they share none
+    flops: float | None = None  # floating-point operations of the model, where they are known
 
     def parts(self, replicas: float) -> dict[str, float]:
         """Seconds that a row takes in each part, by the part's name; the largest bounds the job."""
@@ -81,7 +83,7 @@ class Costs:
         return replace(self, network=network)
 
 
-def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool) -> Costs:
+def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool, flops: float | None = None) -> Costs:
     """What a row costs each part, from the measured runs of a sweep over one model, with one replica among them.
 
     `url` is the server's address; `shared` says whether client and replicas are on one machine.
@@ -103,12 +105,13 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool)
         row_bytes=float(median["bytes"]) / rows,
         network=measure_network(source, url),
         cores=cpu_limit() if shared else None,
+        flops=flops,
     )
     return replace(costs, start_s=max(0.0, float(median["total_s"]) - costs.seconds(1, rows)))
 
 
 def table_of_costs(costs: dict[str | None, Costs]) -> pd.DataFrame:
-    """What a row costs each part, a column per model: microseconds and bytes."""
+    """What a row costs each part, a column per model: microseconds, bytes and operations."""
     columns = {
         name or "model": {
             "one replica, µs": 1e6 * cost.replica_s,
@@ -116,6 +119,7 @@ def table_of_costs(costs: dict[str | None, Costs]) -> pd.DataFrame:
             "the client's CPU, µs": 1e6 * cost.client_cpu_s,
             "the network, µs": 1e6 * cost.row_bytes / cost.network.bytes_per_s,
             "bytes": cost.row_bytes,
+            "operations": cost.flops,
         }
         for name, cost in costs.items()
     }
@@ -168,3 +172,33 @@ def slow_network(url: str, round_trip_ms: float = 20.0, megabits: float = 100.0)
             yield urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
         finally:
             process.kill()
+
+
+def flops_per_row(model: str | os.PathLike[str]) -> int | None:
+    """Floating-point operations of the matrix products of a ``.keras`` model for one row: two for each multiply-add.
+
+    None where a layer is used twice, or is of another kind than dense and convolutional ones, such as an LSTM. Activations,
+    pooling and normalisation are left out, being small beside these.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with discarded_stderr():  # TensorFlow reports on the CPU when it is imported
+        import keras
+
+    try:
+        return 2 * _multiply_adds(keras.saving.load_model(Path(model), compile=False))
+    except (AttributeError, LookupError, NotImplementedError, TypeError):
+        return None
+
+
+def _multiply_adds(layer: Any) -> int:
+    """Those of a layer or a nested model: a kernel is used once at each position of the output."""
+    if hasattr(layer, "layers"):
+        if any(len(one.get("inbound_nodes", ())) > 1 for one in layer.get_config()["layers"]):
+            raise LookupError("a layer is used twice")
+        return sum(map(_multiply_adds, layer.layers))
+    if hasattr(layer, "embeddings") or all(len(weight.shape) < 2 for weight in layer.weights):
+        return 0
+    shape = layer.output.shape
+    # the last axis of the output is the kernel's own, or axis 1 where a model puts the channels first
+    positions = shape[1:-1] if getattr(layer, "data_format", "channels_last") == "channels_last" else shape[2:]
+    return int(math.prod(layer.kernel.shape) * math.prod(size or 1 for size in positions))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from ruo.answer import Answer
+from ruo.errors import ExperimentError
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
-from ruo.stats import MIN_RUNS, about, compare, count, digits, to_noise
+from ruo.stats import MIN_RUNS, Values, about, compare, count, digits, r_squared, to_noise
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
+_MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows
+_GOOD_FIT = 0.9  # R² of a law that is told
 _COLUMNS = ["model", "rows_per_request", "replicas", "seconds", "speed_up", "low", "high", "n", "ideal", "bound"]
 
 
@@ -53,15 +58,62 @@ def balance(runs: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(names, dropna=False, as_index=False).agg({"least": "min", "most": "max"})
 
 
+class ScalingLaw(NamedTuple):
+    """The Universal Scalability Law, gamma N / (1 + alpha (N - 1) + beta N (N - 1)) rows/s for N replicas.
+
+    Gunther, "Guerrilla Capacity Planning", 2007: alpha is contention, beta the cost of keeping replicas in step.
+    """
+
+    gamma: float
+    alpha: float
+    beta: float
+    r_squared: float
+    points: int
+
+    @property
+    def peak(self) -> float:
+        """The number of replicas beyond which throughput falls; infinite where beta is 0."""
+        return math.sqrt((1 - self.alpha) / self.beta) if self.beta > 0 else math.inf
+
+    def sentence(self) -> str:
+        """The law in words."""
+        end = f"it grows to at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "no limit is seen"
+        if self.beta > 0:
+            end = f"throughput falls beyond {max(1, self.peak):,.0f} {'replica' if self.peak < 1.5 else 'replicas'}"
+        parameters = f"alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points"
+        return f"The fitted law ({parameters}) says: {end}."
+
+
+def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
+    """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
+    n, x = np.asarray(replicas, float), np.asarray(throughput, float)
+    points = len(np.unique(n))
+    if points < _MIN_POINTS:
+        enough = f"{_MIN_POINTS} or more can, from one to as many as there are"
+        raise ExperimentError(f"{points} numbers of replicas cannot show a law; {enough}.")
+
+    def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
+        return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+
+    start = [float((x / n).max()), 0.05, 1e-3]
+    parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
+    gamma, alpha, beta = map(float, parameters)
+    # what would show only far beyond the replicas that were measured is noise
+    alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
+    beta = beta if usl(n.max(), 1.0, alpha, beta) < 0.98 * usl(n.max(), 1.0, alpha, 0.0) else 0.0
+    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
+
+
 def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:
     """The number of rows from which distributing pays, or why it never does, in words.
 
     The costs are measured apart; where the runs `gained` more than these allow, they decide.
     """
     read_s, network_s = costs.read_s, costs.row_bytes / costs.network.bytes_per_s
+    work = f", {costs.flops:,.0f} floating-point operations" if costs.flops else ""
     times = [digits(1e6 * seconds, 2) for seconds in (costs.replica_s, read_s, network_s)]
     facts = (
-        f"a row ({costs.row_bytes:,.0f} bytes) takes one replica {times[0]} µs, "
+        f"a row ({costs.row_bytes:,.0f} bytes{work}) takes one replica {times[0]} µs, "
         f"the client's reading {times[1]} µs and the network {times[2]} µs"
     )
     useful = _useful(costs)
@@ -99,7 +151,7 @@ def answer_on_scaling(
         lines = ["No run with one replica succeeded, so there is nothing to compare with."]
         if len(of_model):
             best = of_model.iloc[0]
-            lines = _on_model(best, cost, confidence)
+            lines = [*_on_model(best, cost, confidence), *_law(runs[runs["model"].isin([name])])]
             if best["replicas"] == most > 1:
                 doubt = "" if _is_seen(best) else " (no difference is seen)"
                 if best["n"] < MIN_RUNS:
@@ -137,3 +189,13 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
         most = digits(best["bound"], 2)
         lines.append(f"At most {most} was to be had: {costs.bottleneck(replicas)} set the pace.")
     return [*lines, pays(costs, gained=gained)]
+
+
+def _law(runs: pd.DataFrame) -> list[str]:
+    """The law of one model's runs at their largest request size, where one fits them."""
+    good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
+    means = good["rows"].iloc[0] / good.groupby("replicas")["total_s"].mean() if len(good) else good["rows_per_s"]
+    if len(means) < _MIN_POINTS:
+        return []
+    law = fit_usl(means.index.to_numpy(), means)
+    return [law.sentence()] if law.r_squared > _GOOD_FIT else []

@@ -22,7 +22,7 @@ from ruo.compare.results import BOUND, SystemsCompared
 from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, ModelError
-from ruo.experiment import Costs, Sweep, measure_costs, slow_network, sweep
+from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
 from ruo.learn import Trained, make_demo, make_testset, train
 from ruo.notebook import parameters as read
 from ruo.tables import TableOptions, open_table
@@ -93,8 +93,11 @@ class Workbench:
     def measure_costs(self, result: Sweep) -> dict[str | None, Costs]:
         """Call `ruo.experiment.measure_costs` for each model of a sweep over replicas."""
         runs = result.measured
+        flops = {name: flops_per_row(path) for name, path in self.models.items()}
         return {
-            name: measure_costs(self.testset, runs[runs["model"] == name], target.urls[0], shared=name in self.models)
+            name: measure_costs(
+                self.testset, runs[runs["model"] == name], target.urls[0], shared=name in flops, flops=flops.get(name)
+            )
             for name, target in self.targets.items()
         }
 

@@ -1,9 +1,10 @@
-"""The simulated network: as slow as it says, without a loss, and measured rightly."""
+"""What a model computes; and the simulated network: as slow as it says, without a loss, and measured rightly."""
 
 import math
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ import pytest
 from ruo import score_csv
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, DeploymentError
-from ruo.experiment.costs import Network, measure_network, slow_network
+from ruo.experiment.costs import Network, flops_per_row, measure_network, slow_network
 from ruo.learn.demo import Demo
 
 
@@ -62,3 +63,25 @@ def test_the_link_ends_with_its_block(demo: Demo, server: LocalServer, expected:
     with pytest.raises(Exception, match="Nothing answers"):
         score_csv(demo.testset, url, retries=0)
     assert time.monotonic() - began < 10
+
+
+def test_a_model_is_counted(demo: Demo) -> None:
+    """The dense demo has 64 x 128 + 128 x 64 + 64 x 32 + 32 x 10 multiply-adds, two operations each."""
+    assert flops_per_row(demo.models["mlp"]) == 2 * (64 * 128 + 128 * 64 + 64 * 32 + 32 * 10)
+
+
+@pytest.mark.slow
+def test_what_is_not_counted_has_no_number(tmp_path: Path) -> None:
+    """A layer that is used twice, and recurrent ones; looking up an embedding is no operation."""
+    import keras
+
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.Embedding(7, 3)(tokens)
+    shared = keras.layers.Dense(4)
+    for counted, output in (
+        (2 * 5 * 3 * 4, keras.layers.Dense(4)(embedded)),
+        (None, shared(shared(keras.layers.Dense(4)(embedded)))),
+        (None, keras.layers.LSTM(2)(embedded)),
+    ):
+        keras.Model(tokens, output).save(tmp_path / "model.keras")
+        assert flops_per_row(tmp_path / "model.keras") == counted

@@ -10,13 +10,18 @@ import pytest
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import ExperimentError
 from ruo.experiment.costs import Costs, Network, measure_costs, table_of_costs
-from ruo.experiment.scaling import answer_on_scaling, balance, pays, speed_ups
+from ruo.experiment.scaling import answer_on_scaling, balance, fit_usl, pays, speed_ups
 from ruo.experiment.sweep import sweep
 from ruo.learn.demo import Demo
 
 LAN = Network(request_s=0.001, bytes_per_s=1e9)
-HEAVY = Costs(read_s=1e-6, client_cpu_s=4e-6, replica_s=50e-6, row_bytes=256, network=LAN, start_s=0.02, cores=4)
+HEAVY = Costs(
+    read_s=1e-6, client_cpu_s=4e-6, replica_s=50e-6, row_bytes=256, network=LAN, start_s=0.02, cores=4, flops=3.5e6
+)
 LIGHT = replace(HEAVY, replica_s=1e-6)
+
+# SPEC SDM91, from Gunther, "Guerrilla Capacity Planning", chapter 4; also in the R package usl
+SDM91 = ([1, 18, 36, 72, 108, 144, 216], [64.9, 995.9, 1652.4, 1853.2, 1828.9, 1775.0, 1702.2])
 
 
 def runs(costs: Costs, replicas: tuple[int, ...] = (1, 2, 4), blocks: int = 6, noise: float = 0.01) -> pd.DataFrame:
@@ -46,8 +51,9 @@ def test_the_slowest_part_sets_the_pace() -> None:
     assert apart.over(Network(0.04, 1e7)).bottleneck(4) == "the network"
     assert apart.seconds(1, 500_000) == pytest.approx(0.02 + 0.001 + 25)
     assert HEAVY.speed_up(4, 1e9) == pytest.approx(4 / (1 + 4 / 50), rel=1e-3)  # cores / (1 + client's CPU / replica's)
-    table = table_of_costs({"m": HEAVY, "n": LIGHT})
+    table = table_of_costs({"m": HEAVY, "n": replace(LIGHT, flops=None)})
     assert table.loc["one replica, µs"].tolist() == ["50.0", "1.00"]
+    assert table.loc["operations"].tolist() == ["3,500,000", "-"]
 
 
 def test_a_heavy_model_pays_from_some_rows_on() -> None:
@@ -60,6 +66,7 @@ def test_a_heavy_model_pays_from_some_rows_on() -> None:
     assert "from about 10 rows on" in pays(replace(HEAVY, start_s=0.0, network=LAN._replace(request_s=0.0)))
     assert pays(replace(HEAVY, replica_s=1.2, read_s=1.0)).startswith("Distributing does not pay")  # nor divides by 0
     assert apart.speed_up(2, 220) > 1.2 > apart.speed_up(2, 200)
+    assert "3,500,000 floating-point operations" in sentence
     assert "One client keeps up to 50 replicas busy: beyond them the client's reading is the bottleneck" in sentence
 
 
@@ -125,6 +132,40 @@ def test_balance_is_the_worst_of_all_runs() -> None:
     assert table.loc[1_000, ["least", "most"]].tolist() == pytest.approx([0.8, 1.2])
 
 
+def test_published_data_give_the_published_law() -> None:
+    """The Universal Scalability Law of SPEC SDM91 has the parameters that the R package gives."""
+    law = fit_usl(*SDM91)
+    assert law.gamma == pytest.approx(90.0, abs=0.05)
+    assert law.alpha == pytest.approx(0.0277, abs=5e-5)
+    assert law.beta == pytest.approx(0.000104, abs=1e-6)
+    assert law.peak == pytest.approx(96.5, abs=0.5)
+    assert law.r_squared > 0.98
+    assert "throughput falls beyond 97 replicas" in law.sentence()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.05, 0.002)])
+def test_a_law_is_recovered(alpha: float, beta: float) -> None:
+    """Throughputs that follow a law, with a little noise, give it back."""
+    n = np.arange(1, 13)
+    exact = 1_000 * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
+    law = fit_usl(n, exact * np.random.default_rng(0).normal(1, 0.005, len(n)))
+
+    assert law.alpha == pytest.approx(alpha, abs=0.02)
+    assert law.beta == pytest.approx(beta, abs=1e-3)
+    assert law.r_squared > 0.999
+
+
+def test_a_law_says_nothing_of_replicas_far_beyond_those_measured() -> None:
+    """Without contention no limit is seen; with it throughput has one, and no end far away; a flat one is no error."""
+    n = np.arange(1, 13)
+    noise = np.random.default_rng(1).normal(1, 0.01, len(n))
+    assert fit_usl(n, 1_000.0 * n).sentence().endswith("says: no limit is seen.")
+    assert "grows to at most 10" in fit_usl(n, noise * n / (1 + 0.1 * (n - 1))).sentence()
+    assert fit_usl(n, np.full(12, 5.0)).r_squared == 1.0
+    assert fit_usl(n, np.full(12, 5.0)).sentence().endswith("says: it grows to at most 1.0 times one replica.")
+    assert "throughput falls beyond 1 replica." in fit_usl(n, 1_000 / n).sentence()
+
+
 def test_where_replicas_share_the_cpus_distributing_would_pay_elsewhere() -> None:
     """That it pays is not said below a speed-up of 1.0."""
     costs = replace(HEAVY, cores=1)
@@ -152,6 +193,17 @@ def test_one_pair_cannot_rule_out_chance() -> None:
     """The answer says so, as it does of no difference."""
     sentence = answer_on_scaling(runs(HEAVY, blocks=1), {"m": HEAVY}).sentence
     assert sentence.endswith("(in 1 pair, which cannot rule out chance).")
+
+
+def test_the_law_needs_six_points() -> None:
+    """Fewer than six different numbers of replicas give no law, however often each was run; more do."""
+    with pytest.raises(ExperimentError, match="5 numbers of replicas cannot show a law; 6 or more can"):
+        fit_usl([1, 2, 3, 4, 5] * 3, [1, 2, 3, 4, 5] * 3)
+    assert "law" not in verdict(runs(HEAVY), HEAVY)
+    many = runs(replace(HEAVY, cores=None), replicas=(1, 2, 3, 4, 6, 8, 12, 16))
+    assert "8 points" in verdict(many, HEAVY)
+    flat = many.assign(total_s=np.random.default_rng(0).normal(5, 0.2, len(many)))
+    assert "law" not in verdict(flat, HEAVY)  # of noise
 
 
 @pytest.mark.soak

@@ -10,6 +10,7 @@ import pytest
 
 from ruo import table
 from ruo.errors import OutputError
+from ruo.experiment import flops_per_row
 from ruo.learn import make_flows, train
 from ruo.learn.demo import Demo, make_demo, make_testset
 
@@ -70,6 +71,7 @@ def test_the_models_are_the_same_for_a_seed_and_good(demo: Demo, tmp_path: Path)
     weights = [keras.saving.load_model(made.models["mlp"]).get_weights() for made in (demo, again)]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert flops_per_row(again.models["cnn"]) >= 3e6
     assert keras.saving.load_model(again.models["cnn"]).input_shape == (None, 64)
 
 
