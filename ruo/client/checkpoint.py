@@ -77,8 +77,9 @@ class Checkpoint:
         return self
 
     async def __aexit__(self, error: object, *_: object) -> None:
-        await asyncio.shield(self._in_thread(self._close))
+        closed = self._in_thread(self._close)
         self._thread.shutdown(wait=False)
+        await asyncio.shield(closed)
         if error is None:
             self.require_written()
 
@@ -129,8 +130,8 @@ class Checkpoint:
     def _error(self, what: str) -> CheckpointError:
         return CheckpointError(f"The checkpoint {self._path} {what}.")
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _in_thread(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # --- the methods below run in the thread
 

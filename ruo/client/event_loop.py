@@ -1,30 +1,45 @@
 """An event loop in its own thread, so that a synchronous call works under a running loop."""
 
 import asyncio
+import sys
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
+
+from ruo.errors import ScoringError
 
 T = TypeVar("T")
 
+_PATIENCE_S = 5.0  # for what was interrupted to clean up
+
 
 class LoopThread:
-    """A context manager with a running event loop; `run` waits for a coroutine on it and can be interrupted."""
+    """A context manager with a running event loop; `run` waits for a coroutine on it and can be interrupted.
+
+    It awaits `last` at its end. The garbage collector may end a generator that holds it, in any thread and with any lock
+    held, so only the thread that used it last waits for that end.
+    """
+
+    def __init__(self, last: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._last = last
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ruo-loop", daemon=True)
+        self._user = threading.current_thread()
+        self._thread = threading.Thread(target=self._work, name="ruo-loop", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if sys.is_finalizing() or not self._thread.is_alive():  # as in a forked process
+            return
+        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop)
+        if self._user is threading.current_thread():
+            self._thread.join(_PATIENCE_S)
 
     def run(self, awaitable: Awaitable[T]) -> T:
         """Wait for the result of an awaitable on the loop; an interrupt cancels it."""
+        self._user = threading.current_thread()
         ended = threading.Event()
 
         async def watched() -> T:
@@ -38,14 +53,24 @@ class LoopThread:
             while not ended.wait(0.1):  # in short waits, since polars' handler of SIGINT lets none end a long one
                 pass
             return future.result()
-        except BaseException:
+        except BaseException as error:
             future.cancel()
-            ended.wait(5.0)  # let it clean up before anything else is cancelled
+            ended.wait(_PATIENCE_S)  # let it clean up before anything else is cancelled
+            if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
+                message = "The main thread ended during the run, and Python starts no threads after it; join this one."
+                raise ScoringError(message) from None
             raise
 
+    def _work(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
     async def _wind_up(self) -> None:
+        if self._last is not None:
+            await asyncio.gather(self._last(), return_exceptions=True)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+        self._loop.stop()

@@ -63,10 +63,11 @@ class Pipeline:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._table.stop()
-        # shielded, since the thread has to finish the current piece first
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close))
+        # shielded, since the thread has to finish the current piece first, also where this is cancelled once more
+        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close)
+        self._thread.shutdown(wait=False)
+        await asyncio.gather(*self._tasks, asyncio.shield(closed), return_exceptions=True)
         self._thread.shutdown()
 
     async def answers(self, in_order: bool = False) -> AsyncIterator[Answer]:

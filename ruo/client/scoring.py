@@ -196,13 +196,10 @@ class _Run:
 
     def blocks(self) -> Iterator[ScoredBlock]:
         """Score the table and yield it block by block."""
-        with LoopThread() as loop:
-            blocks = self._blocks()
-            try:
-                while (block := loop.run(anext(blocks, None))) is not None:
-                    yield block
-            finally:
-                loop.run(blocks.aclose())
+        blocks = self._blocks()
+        with LoopThread(blocks.aclose) as loop:
+            while (block := loop.run(anext(blocks, None))) is not None:
+                yield block
 
     def warn_of_labels(self) -> None:
         """Warn that there are no labels."""

@@ -71,7 +71,7 @@ def late(seconds: Callable[[int], float]) -> Script:
 def python(program: str) -> str:
     """Return what a program prints, warnings too."""
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
     assert run.returncode == 0, run.stdout
     return run.stdout
 

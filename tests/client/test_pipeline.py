@@ -75,6 +75,63 @@ def test_an_early_end_leaves_nothing_behind(long_csv: Path, well: ScriptedServer
     assert python(program) == "[]\n"
 
 
+def test_a_loop_that_is_left_halfway_holds_nothing_up(long_csv: Path, well: ScriptedServer) -> None:
+    """The collector, in whichever thread it comes, and the end of the program do not wait for it."""
+    program = f"""
+        import gc, threading, time
+        import polars as pl
+        from ruo import ScoringError, iter_scores, score_csv
+        left, row = threading.Event(), pl.DataFrame({{"a": [1.0], "b": [1.0], "c": [1.0]}})
+        def frames():
+            yield row
+            left.wait()
+            gc.collect()  # in a thread that the run's end waits for
+            yield row
+        def leave():
+            cycle = [iter_scores(frames(), {well.url!r}, chunk_size=1, concurrency=1)]
+            cycle.append(cycle)
+            next(cycle[0])
+        leave()
+        left.set()
+        until = time.monotonic() + 5
+        while (names := [t.name for t in threading.enumerate() if t.name.startswith("ruo")]) and time.monotonic() < until:
+            time.sleep(0.01)
+        print(names)
+        def late():
+            threading.main_thread().join()
+            try:
+                score_csv({str(long_csv)!r}, {well.url!r})
+            except ScoringError as error:
+                print(error)
+        threading.Thread(target=late).start()
+        blocks = iter_scores({str(long_csv)!r}, {well.url!r}, chunk_size=50)
+        print(next(blocks).start)
+    """
+    late = "The main thread ended during the run, and Python starts no threads after it; join this one."
+    assert python(program) == f"[]\n0\n{late}\n"
+
+
+def test_a_run_that_is_cancelled_twice_leaves_no_thread(long_csv: Path, scripted: Scripted, tmp_path: Path) -> None:
+    """As by a second Ctrl-C, or by a group of tasks whose time is up."""
+    server = scripted(late(lambda _: 0.05))
+
+    async def main() -> None:
+        run = asyncio.create_task(ascore_csv(long_csv, server.url, chunk_size=50, checkpoint=tmp_path / "run.ruo"))
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        for _ in range(2):
+            run.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(run, return_exceptions=True)
+        assert run.cancelled()
+
+    asyncio.run(main())
+    until = time.monotonic() + 5
+    while (names := [t.name for t in threading.enumerate() if t.name.startswith("ruo")]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not names
+
+
 def test_the_result_type_imports_no_machinery() -> None:
     """Importing `Scores` does not import what sends and reads."""
     program = "import sys, ruo.client.scores; print([name for name in sys.modules if name.startswith('ruo.client')])"
