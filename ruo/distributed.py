@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import polars as pl
 
 from ruo.client.event_loop import LoopThread
 from ruo.client.options import ScoreKeywords, read_options
@@ -37,7 +36,7 @@ class Scorer:
             return map(self, batch)
         if hasattr(batch, "column_names"):
             return self._score_arrow(batch)
-        if not hasattr(batch, "iloc"):
+        if not hasattr(batch, "assign"):
             raise TableError(f"A {type(batch).__name__} is no batch; hand over pandas DataFrames or Arrow tables.")
         self._require_kept(batch.columns)
         kept = batch if self.keep is None else batch[self.keep]
@@ -45,17 +44,17 @@ class Scorer:
         return kept.assign(**{name: predictions[name] for name in predictions.columns})
 
     def _require_kept(self, names: Sequence[str]) -> None:
-        if missing := [name for name in self.keep or () if name not in names]:
-            raise TableError(
-                f"The batch has no column {missing[0]!r}, which keep names; it has {', '.join(map(str, names))}."
-            )
+        counts = Counter(names)
+        if wrong := [name for name in self.keep or () if counts[name] != 1]:
+            what = f"{counts[wrong[0]] or 'no'} column{'s' * (counts[wrong[0]] > 1)} {wrong[0]!r}"
+            raise TableError(f"The batch has {what}, which keep names; it has {', '.join(map(str, names))}.")
 
     def _score_arrow(self, batch: Any) -> Any:
         import pyarrow as pa  # who hands over Arrow has it
 
         self._require_kept(batch.column_names)
         kept = batch if self.keep is None else batch.select(self.keep)
-        predictions = self._predict(pl.from_arrow(pa.table(batch)), kept.column_names)
+        predictions = self._predict(pa.table(batch), kept.column_names)
         columns = [*kept.columns, *(pa.array(predictions[name]) for name in predictions.columns)]
         return type(batch).from_arrays(columns, names=[*kept.column_names, *predictions.columns])
 
@@ -118,7 +117,7 @@ def scorer(url: ServerAddress, *, keep: Sequence[str] | None = None, **options: 
     refused = [name for name in _OF_A_WHOLE_TABLE if name in options]
     if refused:
         raise ArgumentError(f"{refused[0]}= is for a whole table, and a scorer gets batches; leave it out.")
-    client = Client(url, read_options(ScoreKeywords, {**options, "keep": keep or ()}))
+    client = Client(url, read_options(ScoreKeywords, {**options, "keep": () if keep is None else keep}))
 
     async def learn_model() -> ModelInfo:
         async with client.http, client.servers:

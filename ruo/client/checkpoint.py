@@ -138,8 +138,8 @@ class Checkpoint:
     def _open(self) -> None:
         try:
             self._file = self._path.open("a+b")
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise self._error(f"cannot be opened ({getattr(error, 'strerror', error)}); name another file") from None
+        except OSError as error:
+            raise self._error(f"cannot be opened ({error.strerror or error}); name another file") from None
         if not lock(self._file.fileno()):
             raise self._error("is in use by another run; wait for its end, or name another file")
         if self._file.seek(0, os.SEEK_END):

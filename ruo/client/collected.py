@@ -24,7 +24,7 @@ class Tally:
         self.scored = 0  # rows with predictions
         self._failed = 0  # rows without
         self._allow_version_change = allow_version_change
-        self._all_name_file = True
+        self.all_name_file = True
 
     def add(self, answer: Answer) -> Answer:
         """Count an answer; gives it back, with an error in place of predictions that another model gave."""
@@ -37,7 +37,7 @@ class Tally:
             self._failed += record.rows
         else:
             self.scored += record.rows
-            self._all_name_file &= bool(record.sha256)
+            self.all_name_file &= bool(record.sha256)
         return answer
 
     def _of_another_model(self, record: RequestRecord) -> ScoringError | None:
@@ -56,12 +56,9 @@ class Tally:
     def account_for(self, rows: int) -> None:
         """Check that each of the rows read was scored or failed; a lost row is a defect of ruo."""
         if rows != self.scored + self._failed:
-            message = f"{rows:,} rows were read, {self.scored:,} scored and {self._failed:,} failed: some are lost."
-            raise ScoringError(message)
-
-    def model_of_all(self) -> ModelInfo:
-        """The model that gave all answers; its `sha256` is empty unless every answer named it."""
-        return self.model if self._all_name_file else self.model._replace(sha256="")
+            raise ScoringError(
+                f"{rows:,} rows were read, {self.scored:,} scored, {self._failed:,} failed: some are lost."
+            )
 
     def timings(self, began: float, rows: int, forming_s: float, loop_lag_s: float) -> Timings:
         """Where the time went since `began` (of `time.perf_counter`), without the requests of an earlier run."""

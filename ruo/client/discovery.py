@@ -17,6 +17,7 @@ Ask = Callable[[str, str], Awaitable[Any]]  # method and path to parsed JSON; Sc
 
 _DTYPES = {theirs: name for name, theirs in DATATYPES.items()}
 NO_SUCH_ROUTE = (400, 404, 405, 501)
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 async def only_model(ask: Ask) -> str:
@@ -32,7 +33,7 @@ async def only_model(ask: Ask) -> str:
         return "model"
     try:
         names = sorted({str(entry["name"]) for entry in index})
-    except (KeyError, TypeError):
+    except _MALFORMED:
         raise ScoringError("The server's list of models does not follow the V2 protocol.") from None
     if len(names) != 1:
         known = ", ".join(names) or "none"
@@ -74,7 +75,7 @@ async def learn_model(ask: Ask, name: str, version: str = "", output: str = ONLY
         )
     except WireError as error:
         raise ScoringError(f"Model {name!r}: {error}.") from None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except _MALFORMED:
         raise ScoringError(f"The server's metadata of model {name!r} does not follow the V2 protocol.") from None
 
 
@@ -94,7 +95,7 @@ async def learn_version(ask: Ask, name: str, version: str = "", label: str = "")
         # the newest comes first, both in TensorFlow Serving and in this project's server
         states = [entry for entry in about["model_version_status"] if entry["state"] == "AVAILABLE"]
         found, sha256, names = str(states[0]["version"]), str(about.get("sha256", "")), about.get("features")
-    except (AttributeError, IndexError, KeyError, TypeError):  # as KServe's servers, which tell no version
+    except _MALFORMED:  # as KServe's servers, which tell no version
         if label:
             message = f"The server does not tell which version of {name!r} has the label {label!r}; name the version."
             raise ScoringError(message) from None
@@ -110,7 +111,7 @@ async def _inputs_v1(ask: Ask, path: str) -> tuple[TensorInfo, ...]:
         signatures = about["metadata"]["signature_def"]["signature_def"]
         tensors = (next(iter(signatures.values())) if len(signatures) == 1 else signatures[SIGNATURE])["inputs"]
         return tuple(TensorInfo(str(name), _DTYPES[of["dtype"]], _shape_v1(of)) for name, of in tensors.items())
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except _MALFORMED:
         return ()
 
 

@@ -14,10 +14,9 @@ _PATIENCE_S = 5.0  # for what was interrupted to clean up
 
 
 class LoopThread:
-    """A context manager with a running event loop; `run` waits for a coroutine on it and can be interrupted.
+    """A context manager with a running event loop, which ends with `last`; `run` waits for a coroutine on it.
 
-    It awaits `last` at its end. The garbage collector may end a generator that holds it, in any thread and with any lock
-    held, so only the thread that used it last waits for that end.
+    Only the thread that used it last waits for its end: the garbage collector may end a generator in any, with any lock.
     """
 
     def __init__(self, last: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -57,8 +56,9 @@ class LoopThread:
             future.cancel()
             ended.wait(_PATIENCE_S)  # let it clean up before anything else is cancelled
             if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
-                message = "The main thread ended during the run, and Python starts no threads after it; join this one."
-                raise ScoringError(message) from None
+                raise ScoringError(
+                    "The main thread ended during the run, which needs it; join this one there."
+                ) from None
             raise
 
     def _work(self) -> None:

@@ -126,6 +126,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             is_ours = lock(file.fileno())
             if not is_ours:
                 raise OutputError(f"{path} is being written by another run; wait for its end, or name another file.")
+            if path.is_dir():
+                raise IsADirectoryError("it is a folder")
             yield unfinished
             unfinished.replace(path)
     except BaseException as error:

@@ -150,6 +150,8 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
                 raise ArgumentError(f"{name}={value} must be at least {least}{', and less' * (value > 0)}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
+        if "\0" in str(self.checkpoint):
+            raise ArgumentError(f"checkpoint={str(self.checkpoint)!r} is not a path; name another file.")
         if self.shard is not None:
             object.__setattr__(self, "shard", tuple(map(int, self.shard)))
             if not 0 <= self.shard[0] < self.shard[1] < 1 << 31:

@@ -98,7 +98,7 @@ def _retry_after(value: str) -> float | None:
     """Seconds from a number or a date (RFC 9110, section 10.2.3), below 0 for one that is past."""
     with contextlib.suppress(ValueError):
         return float(value)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     return None
 

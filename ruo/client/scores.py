@@ -82,7 +82,7 @@ class ScoredBlock(NamedTuple):
     kept: pl.DataFrame | None = None  # the kept columns
 
 
-@dataclass(repr=False, kw_only=True)
+@dataclass(repr=False, eq=False, kw_only=True)
 class Outcome:
     """What a run of any length leaves: the requests, the failures, and who answered."""
 
@@ -145,7 +145,7 @@ class Outcome:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Scores(Outcome):
     """The predictions of a table, in row order, and how they came about.
 

@@ -164,7 +164,8 @@ class _Run:
         if options.checkpoint and Path(options.checkpoint).resolve() in [one.resolve() for one in paths_of(source)]:
             raise ArgumentError(f"The checkpoint {options.checkpoint} is a file of the table; name another one.")
         self._table = open_table(source, options.of_table, options.shard)
-        self._layout = Layout(options.prediction_names, options.argmax, self._table.classes)
+        names = None if options.prediction_names is None else [*options.prediction_names]
+        self._layout = Layout(names, options.argmax, self._table.classes)
         self._tally = Tally(options.allow_version_change)
 
     async def score(self) -> Scores:
@@ -272,7 +273,7 @@ class _Run:
 
     async def _scores(self, collected: Collected) -> Scores:
         rows, table = self._pipeline.rows, self._table
-        labels, classes, self._unclear_label = collected.labels(rows, self._options.prediction_names)
+        labels, classes, self._unclear_label = collected.labels(rows, self._layout.names)
         return Scores(
             collected.predictions(rows, self._row_shape()),
             labels,
@@ -285,9 +286,10 @@ class _Run:
 
     async def _outcome(self) -> dict[str, Any]:
         tally, pipeline, client = self._tally, self._pipeline, self._client
+        sha256 = tally.model.sha256 if tally.all_name_file else ""  # one that every answer named
         return {
             "timings": tally.timings(self._began, pipeline.rows, pipeline.forming_s, pipeline.loop_lag_s),
-            "model": tally.model_of_all()._replace(output_name=client.model.output_name),
+            "model": tally.model._replace(output_name=client.model.output_name, sha256=sha256),
             "records": tally.records,
             "errors": tally.errors,
             "choices": Choices(client.wire.name, tally.usual_rows(), pipeline.pace.in_flight),

@@ -265,11 +265,10 @@ class Client:
         server.endpoint.keeps_connections = bool(answer.id)
         self._row_shape = predictions.shape[1:]
         self.model = self.model._replace(output_name=chosen_output(answer.outputs, self.model.output_name))
+        told = [printable(headers.get(f"Ruo-{name}", "")) for name in ("Model-Version", "Model-Sha256", "Worker")]
         # the wires v1 and paper have no place for the version in the answer itself
-        record.version = answer.model_version or headers.get("Ruo-Model-Version", "")
-        record.sha256 = headers.get("Ruo-Model-Sha256", "")
+        record.version, record.sha256, record.worker = answer.model_version or told[0], *told[1:]
         self._is_version_told &= bool(record.version)
-        record.worker = headers.get("Ruo-Worker", "")
         read_server_timing(headers.get("Server-Timing", ""), record)
         return predictions
 

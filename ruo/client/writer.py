@@ -15,6 +15,7 @@ from polars.io.plugins import register_io_source
 from ruo.client.layout import Layout
 from ruo.client.records import Answer
 from ruo.client.scores import METADATA, Outcome
+from ruo.errors import OutputError
 
 _WAITING = 2  # chunks
 _SLICE_ROWS = 10_000  # the text of so many rows at once is in memory, for each thread of polars
@@ -22,7 +23,7 @@ _GROUP_ROWS = 100_000  # of Parquet, fewer where they are wide; set by the colum
 _GROUP_CELLS = 4_000_000
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class ScoredFile(Outcome):
     """A file of predictions that `score_to_file` wrote; `row_shape` is that of one row's. The rest is as in `Scores`."""
 
@@ -48,6 +49,7 @@ class Writer(AbstractAsyncContextManager["Writer"]):
         self._facts = ""
         self._held: list[Answer] = []  # not scored, and the shape of a prediction is not known yet
         self._queue: queue.Queue[pl.DataFrame | None] = queue.Queue(_WAITING)
+        self._schema: pl.Schema | None = None
         self._sink: asyncio.Task[None] | None = None
         self._is_stopped = False
 
@@ -80,7 +82,12 @@ class Writer(AbstractAsyncContextManager["Writer"]):
         for record, predictions, _, labels, kept in self._held:
             if predictions is None:
                 predictions = np.full((record.rows, *row_shape), np.nan, np.float32)
-            await self._queue_frame(self._layout.frame(predictions, labels, kept))
+            frame = self._layout.frame(predictions, labels, kept)
+            if self._schema not in (None, frame.schema) and self._suffix == ".parquet":
+                what = f"The labels from row {record.start:,} on are text, and all above are missing"
+                raise OutputError(f"{what}, which Parquet cannot hold; write a .csv, or put a labelled row first.")
+            self._schema = frame.schema
+            await self._queue_frame(frame)
         self._held.clear()
 
     async def _queue_frame(self, frame: pl.DataFrame | None) -> None:

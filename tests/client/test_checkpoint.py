@@ -374,6 +374,21 @@ def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, p
     assert content is None or path.read_bytes() == content
 
 
+def test_what_a_server_says_of_itself_is_stored_as_text(right_scores: Scoring, scripted: Scripted, path: Path) -> None:
+    """Also bytes that are none, in headers, which would make the entry unwritable."""
+    named = {"Ruo-Worker": "w\xe9", "Ruo-Model-Sha256": "\xff"}  # as Latin-1, which is not UTF-8
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        answer = row_sums(body, headers)
+        answer.headers |= named
+        return answer
+
+    server = scripted(script)
+    for _ in range(2):
+        assert right_scores(server.url, checkpoint=path).requests["worker"].tolist() == [r"w\udce9"]
+    assert len(server.requests) == 1
+
+
 def test_a_full_disk_is_an_error(small_csv: Path, well: ScriptedServer, path: Path) -> None:
     """A failed write is an error that carries what was scored, not a checkpoint with holes."""
     program = f"""

@@ -83,6 +83,10 @@ ANSWERS = {
     "422 as FastAPI says it": (Reply(422, b'{"detail": [{"loc": ["body"]}]}', JSON), "answered 422: "),
     "500": (Reply(500, b"Internal Server Error"), "answered 500: Internal Server Error"),
     "500 with an endless reason": (Reply(500, b"x" * 100_000), "answered 500: x{300}$"),
+    "503 until a time that is none": (
+        Reply(503, b'{"error": "queue full"}', {"Retry-After": "Thu, 01 Jan 1970 00:00:00 +99999999999999"}),
+        r"answered 503: queue full \(Tried 2 times",
+    ),
     "503 for ever": (Reply(503, b'{"error": "queue full"}'), r"answered 503: queue full \(Tried 2 times"),
     "413 down to a single row": (Reply(413), "Rows 0 to 9 were not scored: a single one is too large.*413"),
     "an answer that is always cut": (Reply(body=b"x" * 100, cut_after=20), r"broke.*Tried 2 times"),
@@ -116,6 +120,7 @@ METADATA_FAULTS = {
     "HTML": (b"<html>", "did not answer JSON"),
     "no inputs": (inputs(), "does not describe the inputs of model 'model'"),
     "an input without a shape": (inputs("x", shape=None), "does not follow"),
+    "an endless shape": (inputs("x").replace(b"3]", b"Infinity]"), "does not follow"),
     "two inputs": (
         inputs("a", "b"),
         "Model 'model' takes an input 'a' of 3 columns, and small.csv has no column of that name",

@@ -31,6 +31,13 @@ def scores(**changes: Any) -> Scores:
     return dataclasses.replace(made, **changes)
 
 
+@pytest.mark.parametrize("names", [["sum"], np.array(["sum"]), pd.Index(["sum"]), pl.Series(["sum"])], ids=type)
+def test_names_may_come_in_any_list(small_csv: Path, well: ScriptedServer, names: Any) -> None:
+    """As for the other options, also one of numpy, pandas or polars."""
+    scores = score_csv(small_csv, well.url, prediction_names=names)
+    assert scores.to_pandas().columns.tolist() == ["sum"]
+
+
 @pytest.mark.parametrize(
     ("changes", "columns"),
     [

@@ -218,11 +218,28 @@ def test_parts_of_other_names_are_not_merged(table: Path, well: ScriptedServer, 
         merge(parts, tmp_path / "merged.parquet")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_may_begin_late(well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
+    """Where text follows rows without a label, a CSV has both, and Parquet, which needs one type, says what to do."""
+    features = pl.DataFrame({name: np.ones(20_001, np.float32) for name in "abc"})
+    labelled, path = features.with_columns(label=pl.Series([*[None] * 20_000, "x"])), tmp_path / f"scored{suffix}"
+    if suffix == ".csv":
+        score_to_file(labelled, well.url, path, label="label")
+        assert pl.read_csv(path, infer_schema=False)["label"].equals(labelled["label"])
+        return
+    with pytest.raises(OutputError, match="from row 20,000 on are text, and all above are missing, .* write a .csv"):
+        score_to_file(labelled, well.url, path, label="label")
+
+
 @pytest.mark.parametrize(
     ("path", "options", "sentence"),
     [
         ("p.txt", {}, "p.txt must end in .csv or .parquet"),
         ("nowhere/p.csv", {}, "nowhere does not exist; make it"),
+        (".", {}, "must end in"),
+        ("folder.parquet", {}, r"folder.parquet cannot be written \(it is a folder\)"),
+        ("p" * 300 + ".csv", {}, "cannot be written"),
+        ("p.csv", {"checkpoint": "a\0b"}, r"checkpoint='a\\x00b' is not a path"),
         ("p.csv", {"shard": (0, 2)}, "can only be merged as .parquet"),
         ("small.csv", {}, "small.csv is the table itself"),
         ("run.csv", {"checkpoint": "run.csv"}, "run.csv is the checkpoint itself"),
@@ -233,6 +250,7 @@ def test_a_file_that_cannot_be_is_refused(
 ) -> None:
     """Before anything is read or sent: no folder, another format, or a file that is needed."""
     monkeypatch.chdir(small_csv.parent)
-    with pytest.raises(ArgumentError, match=sentence):
+    Path("folder.parquet").mkdir()
+    with pytest.raises((ArgumentError, OutputError), match=sentence):
         score_to_file("small.csv", "http://127.0.0.1:9", path, **options)
     assert small_csv.read_text().startswith("a,b,c\n")

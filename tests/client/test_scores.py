@@ -1,5 +1,6 @@
 """The result of a run: its tables, its files and its line."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -55,6 +56,12 @@ def test_requests_and_failures_are_in_row_order(scores: Scores) -> None:
     assert failures.columns.tolist() == ["start", "stop", "status", "reason"]
     assert failures.values.tolist() == [[7, 8, 500, "Row 7 is bad."], [8, 9, 500, "Row 8 is bad."]]
     assert (requests.index.tolist(), failures.index.tolist()) == ([0, 1, 2, 3], [0, 1])
+
+
+def test_results_can_be_compared(scores: Scores) -> None:
+    """As objects: whether all their cells are equal is for numpy to say."""
+    assert scores in [scores]
+    assert scores != copy.copy(scores)
 
 
 def test_balance_is_of_what_was_answered_now(scores: Scores) -> None:

@@ -82,6 +82,21 @@ def test_what_is_no_batch_and_what_is_for_whole_tables_is_refused(score: Scorer,
         scorer([])
 
 
+def test_columns_that_cannot_be_read_end_in_a_sentence(scripted, answers) -> None:
+    """Of Arrow, and where a name that is kept is there twice; `keep` may be an index of pandas."""
+    score = scorer(scripted(answers).url, keep=pd.Index(["id"]))
+    features = dict.fromkeys("abc", pa.array([1.0, 2.0]))
+    assert score(pa.table({"id": ["x", "y"], **features}))["prediction_0"].to_pylist() == [3.0, 6.0]
+    wide = pa.array([1, 2]).cast(pa.decimal256(60, 2))
+    double = pa.Table.from_arrays([wide, wide, *features.values()], names=["id", "id", *features])
+    with pytest.raises(TableError, match="The batch has 2 columns 'id', which keep names"):
+        score(double)
+    with pytest.raises(TableError, match=r"The Arrow table cannot be read .*; rename, convert or drop the column"):
+        score(double.remove_column(0))
+    with pytest.raises(TableError, match="A Series is no batch"):
+        score(pd.Series([1.0, 2.0]))
+
+
 def test_a_batch_without_rows_needs_to_know_the_outputs(scripted, answers) -> None:
     """Where the server does not say how many outputs its model has, such a batch is an error and not another schema."""
     server = scripted(answers)
