@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ruo.client.event_loop import LoopThread
+from ruo.client.layout import to_pandas
 from ruo.client.options import ScoreKeywords, read_options
 from ruo.client.records import ModelInfo
 from ruo.client.scoring import score_csv
@@ -64,10 +65,10 @@ class Scorer:
         scores = score_csv(frame, self.url, keep=keep, progress=False, shard=only_part, **self.options)
         self._require_same_model(scores.model)
         if not scores.predictions.shape[1]:
-            message = "how many outputs its model has, which a batch without rows needs; leave such batches out"
-            raise ScoringError(f"The server does not say {message}.")
-        begin = 0 if scores.kept_columns is None else scores.kept_columns.width
-        predictions = scores.to_pandas().iloc[:, begin : None if scores.labels is None else -1]  # the label is last
+            raise ScoringError(
+                "The server does not say how many outputs its model has; leave batches without rows out."
+            )
+        predictions = to_pandas(scores.layout.frame(scores.predictions, None, None), None)
         if double := sorted(set(names) & set(predictions.columns)):
             raise TableError(f"The batch has a column {double[0]!r} already; pass keep= without it.")
         return predictions

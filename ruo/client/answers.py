@@ -48,15 +48,15 @@ def predictions_of(
     answer: InferResponse, chunk: Chunk, model: ModelInfo, row_shape: tuple[int, ...] | None = None
 ) -> Array:
     """A chunk's predictions, (rows, ...) in float32 with rows of a known shape; WireError where they cannot be that."""
-    if answer.id and answer.id != request_id(chunk.start, chunk.rows):
+    if answer.id and answer.id != request_id(chunk.block.start, chunk.block.rows):
         raise WireError(f"it answers another request, {answer.id!r:.60}")
     output = answer.outputs[chosen_output(answer.outputs, model.output_name)]
     if output.dtype == object:
         raise WireError("the predictions are text")
     if output.ndim == 0:
         raise WireError("the predictions are a single number")
-    if len(output) != chunk.rows:
-        raise WireError(f"it has {len(output):,} predictions for {chunk.rows:,} rows")
+    if len(output) != chunk.block.rows:
+        raise WireError(f"it has {len(output):,} predictions for {chunk.block.rows:,} rows")
     predictions = _as_float32(output, chunk)
     if predictions.ndim == 1:
         predictions = predictions[:, np.newaxis]
@@ -73,11 +73,11 @@ def _as_float32(output: Array, chunk: Chunk) -> Array:
         predictions = output.astype(np.float32, copy=False)
     wrong = rows_not_finite(predictions)
     if wrong.size:  # for a row with NaN among its features, NaN is a right answer
-        wrong = np.setdiff1d(wrong, rows_not_finite(*chunk.inputs.values()))
+        wrong = np.setdiff1d(wrong, rows_not_finite(*chunk.block.inputs.values()))
     if wrong.size:
         row = int(wrong[0])
         value = output[row][~np.isfinite(predictions[row])].flat[0]
-        raise WireError(f"row {chunk.start + row:,} has the prediction {value}, though its features are numbers")
+        raise WireError(f"row {chunk.block.start + row:,} has the prediction {value}, though its features are numbers")
     return predictions
 
 

@@ -45,10 +45,8 @@ class Tally:
         now = began._replace(version=record.version or began.version, sha256=record.sha256 or began.sha256)
         is_same = began.version in ("", now.version) and began.sha256 in ("", now.sha256)
         if not is_same and not self._allow_version_change:
-            message = (
-                f"{rows_named(record.start, record.rows)} were answered by {now.version_named()} of the model, the run "
-                f"began with {began.version_named()}; score the table again."
-            )
+            what = f"{rows_named(record.start, record.rows)} were answered by {now.version_named()} of the model"
+            message = f"{what}, the run began with {began.version_named()}; score the table again."
             return ScoringError(message, record.start, record.start + record.rows)
         self.model = now
         return None

@@ -57,7 +57,7 @@ class LoopThread:
             ended.wait(_PATIENCE_S)  # let it clean up before anything else is cancelled
             if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
                 raise ScoringError(
-                    "The main thread ended during the run, which needs it; join this one there."
+                    "The main thread ended before this run, which needs it; let it join this thread."
                 ) from None
             raise
 

@@ -67,7 +67,6 @@ class HttpClient(contextlib.AbstractAsyncContextManager["HttpClient"]):
     async def __aexit__(self, *_: object) -> None:
         for session in self._sessions.values():
             await session.close()
-        self._sessions.clear()
         await asyncio.sleep(0)  # closed transports end in the next iteration of the loop
 
     def session(self, socket: str | None) -> aiohttp.ClientSession:

@@ -160,7 +160,7 @@ class Pipeline:
                     self.pace.observe(answer.record)
                     if self._checkpoint:
                         self._checkpoint.add(answer)
-            self._results.put_nowait([_beside(answer, chunk) for answer in answers])
+            self._results.put_nowait(answers)
             if self._checkpoint:
                 self._checkpoint.require_written()
 
@@ -172,7 +172,7 @@ class Pipeline:
         tries = [asyncio.create_task(self._client.send(chunk))]
         try:
             while len(tries) == 1 and not (await asyncio.wait(tries, timeout=0.05))[0]:
-                if self._is_overdue(time.perf_counter() - began, chunk.rows):
+                if self._is_overdue(time.perf_counter() - began, chunk.block.rows):
                     tries.append(asyncio.create_task(self._client.send(chunk)))
             for answered in asyncio.as_completed(tries):
                 answers = await answered
@@ -191,11 +191,3 @@ class Pipeline:
         has_place = self._formed.empty() and servers.outstanding() < self.pace.in_flight
         is_late = any(not s.outstanding and seconds > 2 * rows * s.seconds_per_row for s in servers.available())
         return has_place and is_late and self._client.options.retries > 0
-
-
-def _beside(answer: Answer, chunk: Chunk) -> Answer:
-    """The answer with the labels and kept columns of its rows."""
-    first = answer.record.start - chunk.start
-    rows = slice(first, first + answer.record.rows)
-    labels = None if chunk.labels is None else chunk.labels[rows]
-    return answer._replace(labels=labels, kept=None if chunk.kept is None else chunk.kept[rows])

@@ -20,7 +20,5 @@ def proxy_of(url: str) -> str | None:
         if (parsed := URL(proxy)).scheme in ("http", "https") and parsed.host and parsed.port:
             return proxy
     # without its text, which may hold a password
-    message = (
-        f"{parts.scheme.upper()}_PROXY is not the address of an HTTP proxy; write it as http://host:port, or unset it."
-    )
-    raise ArgumentError(message)
+    what = f"{parts.scheme.upper()}_PROXY is not the address of an HTTP proxy"
+    raise ArgumentError(f"{what}; write it as http://host:port, or unset it.")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from ruo.errors import ScoringError
-from ruo.tables import Labels
+from ruo.tables import Block, Labels
 from ruo.wire import ONLY, Encoded
 from ruo.wire.messages import Array
 
@@ -54,14 +54,10 @@ class ModelInfo(NamedTuple):
 
 @dataclass(eq=False)
 class Chunk:
-    """Rows from `start` on, in the model's datatype, and the `body` that encodes them."""
+    """Rows in the model's datatype, and the `body` that encodes them."""
 
-    start: int
-    rows: int
-    inputs: dict[str, Array]
+    block: Block
     body: Encoded
-    labels: Labels | None = None
-    kept: pl.DataFrame | None = None
 
 
 @dataclass

@@ -150,53 +150,51 @@ class Client:
     def encode(self, block: Block) -> Chunk:
         """Encode rows in the model's datatypes; raises WireError where the wire cannot carry a value."""
         inputs = {tensor.name: _shaped(block.inputs[tensor.name], tensor) for tensor in self.model.inputs}
-        return self._chunk(block.start, block.rows, inputs, block.labels, block.kept)
-
-    def _chunk(self, start: int, rows: int, inputs: dict[str, Array], *beside: Any) -> Chunk:
         outputs = {self.model.output_name: self.wire.is_binary} if self.model.output_name else None
-        request = InferRequest(inputs, id=request_id(start, rows), outputs=outputs)
-        return Chunk(start, rows, inputs, self.wire.encode_request(request), *beside)
+        request = InferRequest(inputs, id=request_id(block.start, block.rows), outputs=outputs)
+        return Chunk(block, self.wire.encode_request(request))
 
     async def send(self, chunk: Chunk) -> list[Answer]:
         """Send a chunk until it is answered or refused for good; there are several answers where it had to be split."""
         waiting, answers = deque([chunk]), []
         while waiting:
             piece = waiting.popleft()
+            block = piece.block
             if not self._is_too_large(piece):
                 answer = await self._send_whole(piece)
                 if answer.error is None or answer.error.status != 413 or not self.options.retries:
                     answers.append(answer)
                     continue
-                is_text = any(array.dtype == object for array in piece.inputs.values())  # whose rows differ in length
-                if piece.rows == 1 and is_text:
+                is_text = any(array.dtype == object for array in block.inputs.values())  # whose rows differ in length
+                if block.rows == 1 and is_text:
                     answers.append(answer)
                     continue
-                if piece.rows == 1:
-                    record = answer.record
-                    record.rows = chunk.start + chunk.rows - record.start
+                if block.rows == 1:
+                    rest, record = chunk.block.cut(block.start - chunk.block.start), answer.record
+                    record.rows = rest.rows
                     error = _not_scored(record, f"a single one is too large. {answer.error}", 413)
-                    return [*answers, Answer(record, None, error)]
+                    return [*answers, Answer(record, None, error, rest.labels, rest.kept)]
                 if not is_text:
-                    self._most_rows = min(piece.rows // 2, self._most_rows)
-            half = (piece.rows + 1) // 2
-            _log.info("%s are too large for one request, and are halved.", rows_named(piece.start, piece.rows))
-            waiting.extendleft(self._part(piece, at, min(at + half, piece.rows)) for at in (half, 0))
+                    self._most_rows = min(block.rows // 2, self._most_rows)
+            half = (block.rows + 1) // 2
+            _log.info("%s are too large for one request, and are halved.", rows_named(block.start, block.rows))
+            waiting.extendleft(map(self.encode, (block.cut(half), block.cut(0, half))))
         return answers
 
-    def _part(self, chunk: Chunk, begin: int, end: int) -> Chunk:
-        inputs = {name: array[begin:end] for name, array in chunk.inputs.items()}
-        return self._chunk(chunk.start + begin, end - begin, inputs)
-
     def _is_too_large(self, chunk: Chunk) -> bool:
-        is_above = chunk.rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
-        return is_above and chunk.rows > 1 and self.options.retries > 0
+        rows = chunk.block.rows
+        is_above = rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
+        return is_above and rows > 1 and self.options.retries > 0
 
     async def _send_whole(self, chunk: Chunk) -> Answer:
-        record = RequestRecord(chunk.start, chunk.rows, chunk.body.size)
+        block = chunk.block
+        record = RequestRecord(block.start, block.rows, chunk.body.size)
+        predictions = error = None
         try:
-            return Answer(record, await self._with_retries(partial(self._send_once, chunk, record), record))
-        except ScoringError as error:
-            return Answer(record, None, error)
+            predictions = await self._with_retries(partial(self._send_once, chunk, record), record)
+        except ScoringError as failure:
+            error = failure
+        return Answer(record, predictions, error, block.labels, block.kept)
 
     async def _ask(self, method: str, path: str) -> Any:
         return await self._with_retries(lambda server: server.endpoint.ask_json(method, path), RequestRecord(0, 0, 0))
@@ -240,7 +238,7 @@ class Client:
 
     async def _send_once(self, chunk: Chunk, record: RequestRecord, server: Server) -> Array:
         path = self.wire.path.format(model=self._versioned())
-        limit = most_bytes(chunk.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
+        limit = most_bytes(chunk.block.rows, self._row_shape or (self.model.output_shape or (-1,))[1:] or None)
         record.began_s = time.perf_counter()
         try:
             headers, body = await server.endpoint.ask("POST", path, chunk.body, limit)

@@ -5,6 +5,7 @@ import pytest
 
 from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id, rows_not_finite
 from ruo.client.records import Chunk, ModelInfo, RequestRecord
+from ruo.tables import Block
 from ruo.wire import WIRES, InferRequest, InferResponse, WireError
 from ruo.wire.messages import Array
 
@@ -13,7 +14,7 @@ MODEL = ModelInfo("model", "1", "test", output_name="y")
 
 def chunk(features: Array) -> Chunk:
     """A chunk that begins at row 40."""
-    return Chunk(40, len(features), {"x": features}, WIRES["v2"].encode_request(InferRequest({"x": features})))
+    return Chunk(Block(40, {"x": features}, None), WIRES["v2"].encode_request(InferRequest({"x": features})))
 
 
 ROWS = chunk(np.ones((3, 2), np.float32))

@@ -48,7 +48,7 @@ def test_every_row_is_scored_or_failed() -> None:
     assert [(record.start, record.rows) for record in tally.records] == [(4, 6), (1, 2), (0, 1), (3, 1)]
     assert [(str(error), error.start) for error in tally.errors] == [("No.", 0), ("No.", 3)]
     for rows in (9, 11):
-        with pytest.raises(ScoringError, match=f"^{rows} rows were read, 8 scored and 2 failed: some are lost.$"):
+        with pytest.raises(ScoringError, match=f"^{rows} rows were read, 8 scored, 2 failed: some are lost.$"):
             tally.account_for(rows)
 
 
