@@ -76,10 +76,8 @@ class Scorer:
     def _require_same_model(self, model: ModelInfo) -> None:
         is_same_file = model.sha256 == self.model.sha256 or not (model.sha256 and self.model.sha256)
         if model.version != self.model.version or not is_same_file:
-            raise ScoringError(
-                f"The scorer was made for {self.model.version_named()} of model {self.model.name!r}, and "
-                f"{model.version_named()} answered; make a new scorer and begin again."
-            )
+            what = f"The scorer was made for {self.model.version_named()} of model {self.model.name!r}"
+            raise ScoringError(f"{what}, and {model.version_named()} answered; make a new scorer and begin again.")
 
 
 def scorer(url: ServerAddress, *, keep: Sequence[str] | None = None, **options: Any) -> Scorer:

@@ -276,8 +276,7 @@ def _joined(base: URL, address: str, path: str) -> URL:
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     """The body, until it is longer than `most_bytes`; that of a refusal may break off, since its status says enough."""
-    pieces: list[bytes] = []
-    size = 0
+    pieces, size = list[bytes](), 0
     with contextlib.suppress(*(() if response.status == 200 else (aiohttp.ClientError, ConnectionError))):
         while size <= most_bytes and (piece := await response.content.readany()):
             pieces.append(piece)

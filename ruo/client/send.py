@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -156,17 +155,16 @@ class Client:
 
     async def send(self, chunk: Chunk) -> list[Answer]:
         """Send a chunk until it is answered or refused for good; there are several answers where it had to be split."""
-        waiting, answers = deque([chunk]), []
+        waiting, answers = [chunk], list[Answer]()
         while waiting:
-            piece = waiting.popleft()
+            piece = waiting.pop()
             block = piece.block
-            if not self._is_too_large(piece):
+            is_above = block.rows > self._most_rows or piece.body.size > (self.model.max_request_bytes or math.inf)
+            if not is_above or block.rows == 1 or not self.options.retries:
                 answer = await self._send_whole(piece)
-                if answer.error is None or answer.error.status != 413 or not self.options.retries:
-                    answers.append(answer)
-                    continue
                 is_text = any(array.dtype == object for array in block.inputs.values())  # whose rows differ in length
-                if block.rows == 1 and is_text:
+                is_refused = answer.error is not None and answer.error.status == 413 and self.options.retries
+                if not is_refused or (block.rows == 1 and is_text):
                     answers.append(answer)
                     continue
                 if block.rows == 1:
@@ -178,13 +176,8 @@ class Client:
                     self._most_rows = min(block.rows // 2, self._most_rows)
             half = (block.rows + 1) // 2
             _log.info("%s are too large for one request, and are halved.", rows_named(block.start, block.rows))
-            waiting.extendleft(map(self.encode, (block.cut(half), block.cut(0, half))))
+            waiting.extend(map(self.encode, (block.cut(half), block.cut(0, half))))
         return answers
-
-    def _is_too_large(self, chunk: Chunk) -> bool:
-        rows = chunk.block.rows
-        is_above = rows > self._most_rows or chunk.body.size > (self.model.max_request_bytes or math.inf)
-        return is_above and rows > 1 and self.options.retries > 0
 
     async def _send_whole(self, chunk: Chunk) -> Answer:
         block = chunk.block
