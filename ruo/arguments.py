@@ -25,7 +25,7 @@ _SECRETS = ("token", "headers")
 def typed(function: Callable[P, T]) -> Callable[P, T]:
     """Check the arguments of every call of a function; annotations that are text count for readers only."""
     signature = inspect.signature(function)
-    hints = {name: one.annotation for name, one in signature.parameters.items() if not isinstance(one.annotation, str)}
+    hints = {name: hint for name, hint in inspect.get_annotations(function).items() if not isinstance(hint, str)}
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:

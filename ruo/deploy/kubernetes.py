@@ -15,13 +15,17 @@ from contextlib import AbstractContextManager, suppress
 from subprocess import PIPE, STDOUT, Popen
 from typing import Any
 
+from ruo.arguments import typed
 from ruo.deploy.local import fetch
 from ruo.errors import DeploymentError, in_a_line, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
-# Runs a command until it ends or standard input is closed, as at the end of this process, however that comes.
-_TIED = 'exec 3<&0; "$@" & child=$!; { cat <&3; kill $child; } >/dev/null 2>&1 & wait $child; kill $! 2>/dev/null'
+# Runs kubectl until it ends or standard input is closed, as at the end of this process, however that comes. What it writes
+# about each connection is taken in, or it would wait for a reader.
+_TIED = """exec 3<&0
+{ trap : TERM; "$@" 2>&1 | { sed '/^Forwarding/q'; cat >/dev/null; }; kill 0; } &
+cat <&3 >/dev/null; kill 0"""
 
 
 class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
@@ -46,6 +50,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
     ...         score_csv("testset.csv", cluster.urls)
     """
 
+    @typed
     def __init__(self, name: str = "ruo-server", namespace: str = "ruo", context: str | None = None) -> None:
         with needs("cluster"):
             import kubernetes
@@ -61,8 +66,9 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
             else:
                 # named here, since the package reads the variable once, when it is imported
                 client = kubernetes.config.new_client_from_config(os.environ.get("KUBECONFIG"), context)
-        except kubernetes.config.ConfigException as error:
-            raise DeploymentError(f"There is no cluster to ask: {in_a_line(error)}.") from None
+        except Exception as error:  # noqa: BLE001  the package lets through whatever a wrong file leads to
+            remedy = "correct kubeconfig, or name another one in KUBECONFIG"
+            raise DeploymentError(f"There is no cluster to ask: {in_a_line(error)}; {remedy}.") from None
         self._apps = kubernetes.client.AppsV1Api(client)
         self._core = kubernetes.client.CoreV1Api(client)
         self._autoscaling = kubernetes.client.AutoscalingV2Api(client)
@@ -83,6 +89,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         """
         return ([] if self._is_inside else self._node_urls()) or list(self._pod_urls().values())
 
+    @typed
     def scale(self, replicas: int, timeout_s: float = 300.0) -> None:
         """Run `replicas` servers and return when all workers of all are ready; autoscalers are held until `restore`.
 
@@ -101,7 +108,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
             loading = self._loading() if are_ready else []
             if are_ready and not loading:
                 return
-            if time.monotonic() > deadline:
+            if not time.monotonic() < deadline:  # as with NaN
                 ready = f"{sum(map(_is_ready, pods))} of {replicas} servers ready after {timeout_s:g} s"
                 raise DeploymentError(f"{self.name} has {ready}. {' '.join(loading) or self._reason(pods)}")
             time.sleep(_LOOK_S)
@@ -124,7 +131,8 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
                 reason = json.loads(error.body)["message"]
             raise DeploymentError(f"Kubernetes refuses ({error.status}): {reason}") from None
         except HTTPError as error:
-            raise DeploymentError(f"The cluster does not answer: {in_a_line(error)[:200]}") from None
+            reason = in_a_line(getattr(error, "reason", error))[:200]
+            raise DeploymentError(f"The cluster does not answer ({reason}); try: kubectl cluster-info") from None
 
     def _deployment(self) -> Any:
         return self._ask(self._apps.read_namespaced_deployment, name=self.name)
@@ -186,7 +194,8 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
 
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = [service.spec for service in self._ask(self._core.list_namespaced_service).items]
-        ports = [spec.ports[0].node_port for spec in services if spec.selector and spec.selector.items() <= labels]
+        of_these = [spec for spec in services if spec.selector and spec.selector.items() <= labels]
+        ports = [port.node_port for spec in of_these for port in spec.ports or []]
         try:
             nodes = self._core.list_node(_request_timeout=30).items if any(ports) else []
         except ApiException:  # listing nodes needs a right to the whole cluster
@@ -202,7 +211,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
     def _pod_urls(self) -> dict[str, str]:
         """The address of each ready pod: its own in the cluster, a forwarded local port outside."""
         ready = {pod.metadata.name: pod for pod in self._pods() if _is_ready(pod)}
-        ports = {name: pod.spec.containers[0].ports[0].container_port for name, pod in ready.items()}
+        ports = {name: _port(pod) for name, pod in ready.items()}
         if self._is_inside:
             return {name: f"http://{_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
         self._keep_forwards(ready)
@@ -226,16 +235,23 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         process = Popen(tied, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
         atexit.register(self._keep_forwards, ())  # which also keeps the forwards until then
         assert process.stdout is not None
-        line = process.stdout.readline()
-        match = re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
-        if match is None:
-            process.communicate()
-            raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
-        return process, f"http://127.0.0.1:{match[1]}"
+        line = ""
+        for line in process.stdout:
+            if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
+                return process, f"http://127.0.0.1:{match[1]}"
+        process.communicate()
+        raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
 
 
 def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _port(pod: Any) -> int:
+    ports = [port.container_port for container in pod.spec.containers for port in container.ports or []]
+    if not ports:
+        raise DeploymentError(f"{pod.metadata.name} names no port; give its container a containerPort.")
+    return int(ports[0])
 
 
 def _is_ready(pod: Any) -> bool:

@@ -37,6 +37,8 @@ _MALLOC = {
     "MALLOC_TOP_PAD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+# What is an argument is no setting beside it, which could name another model.
+_ARGUMENTS = {"MODEL_PATH": "model", "WEB_CONCURRENCY": "workers", "WORKER_CORES": "cores"}
 # A line for each request takes time, and nobody reads it here.
 _QUIET = {"LOG_LEVEL": "warning", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -55,7 +57,7 @@ class ServerProcess:
         while not is_done():
             if self.process.poll() is not None:
                 raise self.error(f"ended with status {self.process.returncode}")
-            if time.monotonic() > deadline:
+            if not time.monotonic() < deadline:  # as with NaN
                 raise self.error(f"was not ready after {timeout_s:g} s")
             time.sleep(0.05)
 
@@ -127,6 +129,7 @@ class LocalServer:
         self.log = process.log
         self._process = process
 
+    @typed
     def scale(self, workers: int, timeout_s: float = 120.0) -> None:
         """Run `workers` processes and return when all are ready; raises DeploymentError if that fails."""
         if workers < 1:
@@ -205,8 +208,11 @@ def local_server(
     """
     if workers is not None and workers < 1:
         raise ArgumentError(f"workers={workers} must be at least 1.")
-    if settings and "WEB_CONCURRENCY" in settings:
-        raise ArgumentError(f"settings: pass workers={settings['WEB_CONCURRENCY']} in place of WEB_CONCURRENCY.")
+    for name, value in (settings or {}).items():
+        if name in _ARGUMENTS:
+            raise ArgumentError(f"settings: pass {_ARGUMENTS[name]}={value} in place of {name}.")
+        if not name or "=" in name or "\0" in f"{name}{value}":
+            raise ArgumentError(f"settings: no variable can be {name!r} with the value {value!r:.60}; correct them.")
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
         given = {"RUO_TRUST_MODEL": 1, **(settings or {})}
         with serve_on(listener, Path(model), workers, cores, timeout_s, given) as server:

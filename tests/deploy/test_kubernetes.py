@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from ruo.deploy.kubernetes import KubernetesDeployment
-from ruo.errors import DeploymentError
+from ruo.errors import ArgumentError, DeploymentError
 
 LABELS = {"app.kubernetes.io/name": "ruo"}
 APPS = "/apis/apps/v1/namespaces/ruo/deployments/ruo-server"
@@ -200,13 +200,23 @@ def test_the_error_says_why_a_pod_is_not_ready(cluster: Cluster) -> None:
 
 
 def test_mistakes_are_sentences(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong name, a wrong number and an unknown context are errors in one sentence, and nothing is patched."""
+    """A wrong name, number, context or kubeconfig is an error in one sentence, and nothing is patched."""
     with pytest.raises(DeploymentError, match=r"Kubernetes refuses \(404\): .*deployments/nothing not found"):
         KubernetesDeployment("nothing").scale(1)
     with pytest.raises(DeploymentError, match="replicas=0 must be at least 1"):
         KubernetesDeployment().scale(0)
     with pytest.raises(DeploymentError, match="There is no cluster to ask: .*nowhere"):
         KubernetesDeployment(context="nowhere")
+    for replicas in (1.5, "2", True):
+        with pytest.raises(ArgumentError, match=f"replicas={replicas!r} must be a whole number"):
+            KubernetesDeployment().scale(replicas)
+    with pytest.raises(ArgumentError, match="namespace=None must be a string"):
+        KubernetesDeployment(namespace=None)
+    for text in ("a: [", "[1]", "\0"):
+        (tmp_path / "broken").write_text(text)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
+        with pytest.raises(DeploymentError, match="There is no cluster to ask: .*; correct kubeconfig"):
+            KubernetesDeployment()
     assert cluster.patches == []
 
 
@@ -263,6 +273,38 @@ def test_kubectl_forwards_where_no_node_is_reached(
         _ = KubernetesDeployment().urls
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DeploymentError, match="kubectl is not installed, and only it reaches the pods from here"):
+        _ = KubernetesDeployment().urls
+
+
+def test_a_forward_is_not_held_up_by_what_kubectl_writes(cluster: Cluster, tmp_path: Path) -> None:
+    """It may warn before it forwards, and writes a line for each connection: more of them than a pipe holds."""
+    kubectl = tmp_path / "bin" / "kubectl"
+    before, _, _ = kubectl.read_text().partition("exec sleep")
+    lines = f"head -c 300000 /dev/zero\ntouch {tmp_path}/written\nexec sleep 60\n"
+    kubectl.write_text(before.replace("\n", "\necho W1130 a plugin is deprecated >&2\n", 1) + lines)
+    cluster.deployment["spec"]["replicas"] = 1
+
+    with KubernetesDeployment() as servers:
+        assert servers.urls == [f"http://127.0.0.1:{cluster.port}"]
+        until = time.monotonic() + 10
+        while not (tmp_path / "written").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert (tmp_path / "written").exists()
+
+
+def test_ports_are_where_they_are_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container beside the server may have none, as may a headless Service; without any, a sentence says what to add."""
+    pod, beside = cluster.pod, {"name": "beside"}
+
+    def pod_with(*containers: dict[str, Any]) -> Any:
+        return lambda number: {**pod(number), "spec": {"containers": [*containers]}}
+
+    cluster.services = [service("bare", clusterIP="None", ports=None)]
+    monkeypatch.setattr(cluster, "pod", pod_with(beside, *pod(0)["spec"]["containers"]))
+    with KubernetesDeployment() as servers:
+        assert len(servers.urls) == 2
+    monkeypatch.setattr(cluster, "pod", pod_with(beside))
+    with pytest.raises(DeploymentError, match="ruo-server-0 names no port; give its container a containerPort"):
         _ = KubernetesDeployment().urls
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from ruo import local_server, score_csv
-from ruo.errors import DeploymentError
+from ruo.errors import ArgumentError, DeploymentError
 from ruo.learn.demo import Demo
 from ruo.model.store import publish
 from tests.server.asking import wait_for
@@ -95,6 +96,9 @@ def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected
             np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
         with pytest.raises(DeploymentError, match="workers=0 must be at least 1"):
             server.scale(0)
+        for wrong in (1.5, "2", True):
+            with pytest.raises(ArgumentError, match=f"workers={wrong!r} must be a whole number"):
+                server.scale(wrong)
 
 
 def test_settings_are_for_the_server_alone(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +123,30 @@ def test_settings_are_for_the_server_alone(demo: Demo, monkeypatch: pytest.Monke
     wanted = {**settings, **{f"MALLOC_{name}": size for name, size in sizes.items()}}
     assert {name: environment[name] for name in wanted} == {name: str(value) for name, value in wanted.items()}
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"MODEL_PATH": "b.keras"}, "settings: pass model=b.keras in place of MODEL_PATH."),
+        ({"WORKER_CORES": 2}, "settings: pass cores=2 in place of WORKER_CORES."),
+        ({"A=B": 1}, "settings: no variable can be 'A=B' with the value 1; correct them."),
+        ({"A": "x\0y"}, r"settings: no variable can be 'A' with the value 'x\x00y'; correct them."),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(demo: Demo, settings: dict[str, object], sentence: str) -> None:
+    """What is an argument, which could name another model, and what no variable can be."""
+    with pytest.raises(ArgumentError, match=re.escape(sentence)), local_server(demo.models["mlp"], settings=settings):
+        pass
+
+
+def test_no_time_at_all_is_not_waited_for(demo: Demo) -> None:
+    """NaN seconds are none, and not any number of them."""
+    with (
+        pytest.raises(DeploymentError, match="was not ready after nan s"),
+        local_server(demo.models["mlp"], workers=1, timeout_s=float("nan"), settings=OPENVINO),
+    ):
+        pass
 
 
 def test_a_server_whose_newest_version_is_broken_is_ready_with_the_one_before(demo: Demo, tmp_path: Path) -> None:
