@@ -1,5 +1,7 @@
 """The command line, ``python -m ruo --help``: each verb is a thin call of a public function."""
 
+import errno
+import io
 import json
 import shlex
 import signal
@@ -8,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
-from ruo.cli import ScoreCommand, keywords, serve, status
-from ruo.errors import ArgumentError, RuoError, needs
+from ruo.cli import ScoreCommand, given_path, keywords, serve, status
+from ruo.errors import ArgumentError, RuoError, in_a_line, needs
 
 _SOME_FAILED = 3
+_INTERRUPTED = 128 + signal.SIGINT  # as in a shell
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _EPILOG = (
     'Completion of verbs and options: eval "$(_RUO_COMPLETE=bash_source ruo)" in ~/.bashrc; zsh_source and fish_source '
     "are there too."
@@ -24,7 +28,17 @@ _RESUMED = "the same command goes on from there"
 
 
 class _Verbs(click.Group):
-    """Shows an error of ruo as one sentence."""
+    """Shows an error of ruo, or of a file, as one sentence."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            if error.filename is None and error.errno not in _UNWRITTEN:
+                raise
+            sys.stdout = io.StringIO()  # else Python writes it once more at its end
+            click.echo(f"Error: {error.filename or 'The output'}: {error.strerror}; name another path.", err=True)
+            sys.exit(1)
 
     def invoke(self, context: click.Context) -> object:
         # by default the first process of a container ignores it
@@ -36,10 +50,9 @@ class _Verbs(click.Group):
             raise click.UsageError(str(error)) from error
         except RuoError as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.filename is None:
-                raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}; name another path.") from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(_INTERRUPTED)
 
 
 @contextmanager
@@ -49,8 +62,7 @@ def _interruptible(hint: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         click.echo(f"Interrupted; {hint}.", err=True)
-        # as in a shell: 128 plus the number of the signal
-        sys.exit(error.code if isinstance(error, SystemExit) else 128 + signal.SIGINT)
+        sys.exit(error.code if isinstance(error, SystemExit) else _INTERRUPTED)
 
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"show_default": True})
@@ -86,8 +98,8 @@ def demo(rows: int, out: Path, seed: int) -> None:
 
 
 @main.command()
-@click.argument("model", type=Path)
-@click.argument("store", type=Path)
+@click.argument("model", type=given_path)
+@click.argument("store", type=given_path)
 @click.option("--check/--no-check", default=True, help="Whether to load and try MODEL first, as a server does.")
 def publish(model: Path, store: Path, check: bool) -> None:
     """Copy MODEL into the folder STORE as its next version.
@@ -141,10 +153,20 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
 Pairs = tuple[tuple[str, str], ...]
 
 
+def _text(file: str) -> str:
+    try:
+        with click.open_file(file, encoding="utf-8") as stream:
+            return str(stream.read())
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(
+            f"{file} cannot be read as text in UTF-8 ({in_a_line(error)}); name another."
+        ) from error
+
+
 def _takes_parameters(verb: Callable[..., None]) -> Callable[..., None]:
     """The grammar of parameters, which is papermill's."""
     for option in (
-        click.option("-f", "files", multiple=True, type=click.File(encoding="utf-8"), help="Parameters, a YAML file."),
+        click.option("-f", "files", multiple=True, type=_text, metavar="FILENAME", help="Parameters, a YAML file."),
         click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'."),
         click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; -p NAME a,b,c."),
         click.option(
@@ -158,7 +180,7 @@ def _takes_parameters(verb: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @_takes_parameters
-def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[TextIO, ...]) -> None:
+def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Run NOTEBOOK and keep it, its page and its data.
 
     Parameters are given as for papermill, and may be lists: -p runs 5, -p server_url http://localhost:8000, -p
@@ -167,7 +189,7 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
     from ruo.notebook.parameters import parse_fixed
     from ruo.notebook.run import run_notebook
 
-    parameters = parse_fixed(pairs, [*(file.read() for file in files), *texts])
+    parameters = parse_fixed(pairs, [*files, *texts])
     with _interruptible(_RESUMED):
         verdict = run_notebook(notebook, results, parameters)
     click.echo(f"\n{verdict}\n")
@@ -184,7 +206,7 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
 
 @main.command()
 @_takes_parameters
-def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[TextIO, ...]) -> None:
+def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Run NOTEBOOK for all combinations; which is best?
 
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
@@ -197,7 +219,7 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
     from ruo.notebook.run import RANKING, run_grid
 
     with _interruptible(_RESUMED):
-        gathered = run_grid(notebook, results, *parse_swept(pairs, [*(file.read() for file in files), *texts]))
+        gathered = run_grid(notebook, results, *parse_swept(pairs, [*files, *texts]))
     click.echo(f"\n{(results / RANKING).read_text(encoding='utf-8')}")
     for path in sorted(path for path in results.iterdir() if path.is_file()):
         click.echo(f"  {path}")
@@ -206,7 +228,7 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
 
 
 @main.command()
-@click.argument("results", type=Path)
+@click.argument("results", type=given_path)
 def report(results: Path) -> None:
     """Bind the newest results of all notebooks.
 
@@ -219,7 +241,9 @@ def report(results: Path) -> None:
 
 @main.command()
 @click.option("--testset", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", required=True, type=click.Path(exists=True, path_type=Path), help="A .keras file.")
+@click.option(
+    "--model", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A .keras file."
+)
 @click.option("--sizes", default="10000", help="Rows per request: all, or like 1000,10000,none.")
 @click.option("--runs", default=5, type=click.IntRange(min=1), help="Runs of each system.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
@@ -249,8 +273,8 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
 
 
 @main.command("compare-runs")
-@click.argument("a", type=Path)
-@click.argument("b", type=Path)
+@click.argument("a", type=given_path)
+@click.argument("b", type=given_path)
 def compare_runs(a: Path, b: Path) -> None:
     """Say what became faster from folder A to folder B.
 

@@ -29,8 +29,15 @@ class _NotStartedError(click.ClickException):
     exit_code = 2
 
 
+def given_path(text: str) -> Path:
+    """The path that an argument names; an empty one, as of a variable that is not set, would be the working directory."""
+    if not text:
+        raise click.BadParameter("it is empty; write a path, or . for this folder.")
+    return Path(text)
+
+
 @click.command()
-@click.argument("model", type=Path)
+@click.argument("model", type=given_path)
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all of this machine's.")
 @click.option("--port", default=8000, envvar="PORT", type=click.IntRange(0, 65535), help="0 for any that is free.")
 @click.option("--workers", envvar="WEB_CONCURRENCY", type=click.IntRange(1), help="Processes; by default one per CPU.")
@@ -129,13 +136,15 @@ def ask(url: str, token: str | None = None, ca: str | None = None) -> Metrics:
         async with HttpClient(_TIMEOUT_S, token, ca) as http:
             return (await Endpoint(http, base).ask("GET", "/metrics"))[1]
 
-    metrics = Metrics({}, time.monotonic())
     try:
-        for family in text_string_to_metric_families(asyncio.run(get()).decode(errors="replace")):
-            for sample in family.samples:
-                metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+        text = asyncio.run(get()).decode(errors="replace")
     except RequestError as error:
         raise DeploymentError(printable(str(error))) from error
+    metrics = Metrics({}, time.monotonic())
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
     except ValueError as error:
         raise DeploymentError(f"{base}/metrics cannot be read as Prometheus' text; name another address.") from error
     if "ruo_requests_in_flight" not in metrics.samples:

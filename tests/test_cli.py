@@ -1,5 +1,6 @@
 """The command line."""
 
+import os
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import polars as pl
 import psutil
@@ -62,6 +64,11 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
             f"Error: {__file__}/x: Not a directory; name another path.",
         ),
         (["compare-runs", __file__, __file__], f"Error: {__file__}/provenance.json: Not a directory"),
+        (["publish", "", "store"], "Invalid value for 'MODEL': it is empty; write a path, or . for this folder."),
+        (["publish", __file__, ""], "Invalid value for 'STORE': it is empty"),
+        (["serve", ""], "Invalid value for 'MODEL': it is empty"),
+        (["run", __file__, "--results=r", "-f", sys.executable], "cannot be read as text in UTF-8"),
+        (["compare", "--testset", __file__, "--model", ".", "--results=r"], "File '.' is a directory"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str) -> None:
@@ -132,6 +139,23 @@ def test_a_full_disk_is_one_sentence(small_csv: Path, scripted: Any, answers: An
     assert done.returncode == 1
     assert re.fullmatch(r"Error: .* cannot be written \(.*\); make room, or name another file\.\n", done.stderr)
     assert not [*tmp_path.glob("p.*")]
+
+
+def test_an_output_that_is_full_is_one_sentence() -> None:
+    """Where standard output takes nothing more, a sentence says so, and no more comes at Python's end."""
+    command = [sys.executable, "-m", "ruo", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+
+    assert (done.returncode, done.stderr) == (1, "Error: The output: No space left on device; name another path.\n")
+
+
+def test_ctrl_c_has_its_status_with_every_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An interruption is told in a word, and has the status that shells give it."""
+    monkeypatch.setattr("ruo.model.store.publish", Mock(side_effect=KeyboardInterrupt))
+    result = CliRunner().invoke(main, ["publish", __file__, str(tmp_path)])
+    assert (result.exit_code, result.output) == (130, "Interrupted.\n")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ def test_what_is_no_server_of_ruo_is_one_sentence(scripted: Any, answers: Any) -
         result = CliRunner().invoke(main, ["status", url])
         assert (result.exit_code, result.output.count("\n")) == (2 if url == "nowhere" else 1, 1)
         assert sentence in result.output
+    for option, sentence in [
+        ("--token=a\nb", "The token has a character"),
+        ("--ca=nowhere.pem", "ca='nowhere.pem' is not"),
+    ]:
+        result = CliRunner().invoke(main, ["status", "https://127.0.0.1:9", option])
+        assert result.exit_code == 2
+        assert sentence in result.output
+        assert sentence in result.output
 
 
 @pytest.mark.parametrize(
