@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ruo.cli import ScoreCommand, given_path, keywords, serve, status
+from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status
 from ruo.errors import ArgumentError, RuoError, in_a_line, needs
 
 _SOME_FAILED = 3
@@ -77,7 +77,7 @@ main.add_command(status)
 
 @main.command()
 @click.option("--rows", default=500_000, help="Rows of the test set.")
-@click.option("--out", default="data", type=Path, help="Folder to write to.")
+@click.option("--out", default="data", type=PATH, help="Folder to write to.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
     """Make a test set and two trained models.
@@ -98,8 +98,8 @@ def demo(rows: int, out: Path, seed: int) -> None:
 
 
 @main.command()
-@click.argument("model", type=given_path)
-@click.argument("store", type=given_path)
+@click.argument("model", type=PATH)
+@click.argument("store", type=PATH)
 @click.option("--check/--no-check", default=True, help="Whether to load and try MODEL first, as a server does.")
 def publish(model: Path, store: Path, check: bool) -> None:
     """Copy MODEL into the folder STORE as its next version.
@@ -112,9 +112,9 @@ def publish(model: Path, store: Path, check: bool) -> None:
 
 
 @main.command(cls=ScoreCommand)
-@click.argument("source")
+@click.argument("source", type=PATH_AS_TEXT)
 @click.argument("url", nargs=-1, required=True)
-@click.option("--output", "-o", "path", type=Path, help="Write the predictions while they come, as .csv or .parquet.")
+@click.option("--output", "-o", "path", type=PATH, help="Write the predictions while they come, as .csv or .parquet.")
 def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) -> None:
     """Score a table with a model that is served.
 
@@ -138,8 +138,8 @@ def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) ->
 
 
 @main.command()
-@click.argument("out", type=Path)
-@click.argument("parts", nargs=-1, required=True, type=Path)
+@click.argument("out", type=PATH)
+@click.argument("parts", nargs=-1, required=True, type=PATH)
 def merge(out: Path, parts: tuple[Path, ...]) -> None:
     """Join the PARTS of a table from `score --shard`.
 
@@ -153,20 +153,21 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
 Pairs = tuple[tuple[str, str], ...]
 
 
-def _text(file: str) -> str:
-    try:
-        with click.open_file(file, encoding="utf-8") as stream:
-            return str(stream.read())
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(
-            f"{file} cannot be read as text in UTF-8 ({in_a_line(error)}); name another."
-        ) from error
+class _Text(click.File):
+    """The text of a file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            with click.open_file(value, encoding="utf-8") as stream:
+                return stream.read()
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{value} cannot be read as text in UTF-8 ({in_a_line(error)}); name another.", param, ctx)
 
 
 def _takes_parameters(verb: Callable[..., None]) -> Callable[..., None]:
     """The grammar of parameters, which is papermill's."""
     for option in (
-        click.option("-f", "files", multiple=True, type=_text, metavar="FILENAME", help="Parameters, a YAML file."),
+        click.option("-f", "files", multiple=True, type=_Text(), help="Parameters, a YAML file."),
         click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'."),
         click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; -p NAME a,b,c."),
         click.option(
@@ -228,7 +229,7 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
 
 
 @main.command()
-@click.argument("results", type=given_path)
+@click.argument("results", type=PATH)
 def report(results: Path) -> None:
     """Bind the newest results of all notebooks.
 
@@ -273,8 +274,8 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
 
 
 @main.command("compare-runs")
-@click.argument("a", type=given_path)
-@click.argument("b", type=given_path)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 def compare_runs(a: Path, b: Path) -> None:
     """Say what became faster from folder A to folder B.
 

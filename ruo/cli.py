@@ -29,15 +29,20 @@ class _NotStartedError(click.ClickException):
     exit_code = 2
 
 
-def given_path(text: str) -> Path:
-    """The path that an argument names; an empty one, as of a variable that is not set, would be the working directory."""
-    if not text:
-        raise click.BadParameter("it is empty; write a path, or . for this folder.")
-    return Path(text)
+class GivenPath(click.Path):
+    """A path that shells complete; an empty one, as of a variable that is not set, would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, as a string or a Path."""
+        return super().convert(value or self.fail("it is empty; write a path, or . for this folder."), param, ctx)
+
+
+PATH = GivenPath(readable=False, path_type=Path)
+PATH_AS_TEXT = GivenPath(readable=False)
 
 
 @click.command()
-@click.argument("model", type=given_path)
+@click.argument("model", type=PATH)
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all of this machine's.")
 @click.option("--port", default=8000, envvar="PORT", type=click.IntRange(0, 65535), help="0 for any that is free.")
 @click.option("--workers", envvar="WEB_CONCURRENCY", type=click.IntRange(1), help="Processes; by default one per CPU.")
@@ -84,7 +89,7 @@ def _start(
 @click.argument("url")
 @click.option("--watch", is_flag=True, help="Ask again every second, until Ctrl-C.")
 @click.option("--token", envvar="RUO_TOKEN", help="Bearer token; better given as RUO_TOKEN.")
-@click.option("--ca", help="Certificates (PEM) to trust for https.")
+@click.option("--ca", type=PATH_AS_TEXT, help="Certificates (PEM) to trust for https.")
 def status(url: str, watch: bool, token: str | None, ca: str | None) -> None:
     """Say how busy the server at URL is, and how fast.
 
@@ -287,6 +292,8 @@ _SHOWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("columns", "drop", "keep", "prediction_names"), _LIST),
     "inputs": {"type": _input, "metavar": "NAME=A,B,...", **_SEVERAL},
     "null_values": _SEVERAL,
+    "checkpoint": {"type": PATH_AS_TEXT},
+    "ca": {"type": PATH_AS_TEXT},
     "chunk_size": {"help": " 0 sends the whole table as one request.", **_NUMBER},
     "concurrency": _NUMBER,
     "shard": {"type": _part, "metavar": "I/N", "help": " `ruo merge` joins the parts."},

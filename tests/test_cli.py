@@ -34,6 +34,19 @@ def test_help_is_quick_and_names_every_verb() -> None:
     assert not {"numpy", "pandas", "polars", "yaml", "papermill"} & set(modules.split())
 
 
+@pytest.mark.parametrize(
+    "words", ["publish da", "serve da", "score da", "score t.csv u -o da", "score t.csv u --ca da", "run n.ipynb -f da"]
+)
+def test_shells_complete_paths(words: str) -> None:
+    """Where a path belongs, the shell is told to complete the names of files."""
+    environment = {
+        "COMP_WORDS": f"ruo {words}",
+        "COMP_CWORD": str(len(words.split())),
+        "_RUO_COMPLETE": "bash_complete",
+    }
+    assert CliRunner(env=environment).invoke(main, prog_name="ruo").output == "file,da\n"
+
+
 def test_it_runs_without_docstrings() -> None:
     """With -OO, which drops them, the options are the same, only without their meanings."""
     done = subprocess.run([sys.executable, "-OO", "-m", "ruo", "score", "--help"], capture_output=True, text=True)
@@ -67,6 +80,7 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["publish", "", "store"], "Invalid value for 'MODEL': it is empty; write a path, or . for this folder."),
         (["publish", __file__, ""], "Invalid value for 'STORE': it is empty"),
         (["serve", ""], "Invalid value for 'MODEL': it is empty"),
+        (["score", "", "http://127.0.0.1:9"], "Invalid value for 'SOURCE': it is empty"),
         (["run", __file__, "--results=r", "-f", sys.executable], "cannot be read as text in UTF-8"),
         (["compare", "--testset", __file__, "--model", ".", "--results=r"], "File '.' is a directory"),
     ],
