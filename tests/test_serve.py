@@ -26,7 +26,7 @@ def terminal(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     folder = tmp_path_factory.mktemp("elsewhere")
     for name in ("server", "gunicorn"):
         (folder / f"{name}.py").write_text("raise SystemExit('not this one')")
-    environment = {**os.environ, "KERAS_BACKEND": "openvino", "RUO_TOKEN": "secret"}
+    environment = {**os.environ, "KERAS_BACKEND": "openvino", "RUO_TOKEN": "secret", "MODEL_NAME": "Uroš's 1%"}
     command = [sys.executable, "-m", "ruo", "serve", str(demo.models["mlp"]), "--port=0", "--workers=1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes) as process:

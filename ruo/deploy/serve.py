@@ -7,6 +7,7 @@ import os
 import socket
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from ruo.deploy.local import BACKLOG, LocalServer, fetch
 from ruo.errors import DeploymentError, printable
@@ -44,7 +45,7 @@ def holder(port: int) -> str:
 
 def usage(server: LocalServer, token: str | None) -> str:
     """What is served, where, and what to type next."""
-    name = os.environ.get("MODEL_NAME") or "model"
+    name = quote(os.environ.get("MODEL_NAME") or "model", safe="")
     answer = fetch(f"{server.url}/v2/models/{name}", headers={"Authorization": f"Bearer {token}"} if token else None)
     about: dict[str, Any] = json.loads(answer[1]) if answer and answer[0] == 200 else {}
     version = f" version {about['versions'][-1]}" if about.get("versions") else ""
