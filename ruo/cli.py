@@ -19,7 +19,7 @@ from click.core import ParameterSource
 
 from ruo.deploy.local import LocalServer, serve_on
 from ruo.deploy.serve import holder, listen, usage
-from ruo.errors import DeploymentError, RuoError, printable
+from ruo.errors import ArgumentError, DeploymentError, RuoError, printable
 
 _BETWEEN_S = 1.0
 _TIMEOUT_S = 10.0
@@ -29,16 +29,15 @@ class _NotStartedError(click.ClickException):
     exit_code = 2
 
 
-class GivenPath(click.Path):
+class _GivenPath(click.Path):
     """A path that shells complete; an empty one, as of a variable that is not set, would be the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, as a string or a Path."""
         return super().convert(value or self.fail("it is empty; write a path, or . for this folder."), param, ctx)
 
 
-PATH = GivenPath(readable=False, path_type=Path)
-PATH_AS_TEXT = GivenPath(readable=False)
+PATH = _GivenPath(readable=False, path_type=Path)
+PATH_AS_TEXT = _GivenPath(readable=False)
 
 
 @click.command()
@@ -137,19 +136,19 @@ def ask(url: str, token: str | None = None, ca: str | None = None) -> Metrics:
 
     [base], *_ = model_address(url)
 
-    async def get() -> bytes:
+    async def get() -> str:
         async with HttpClient(_TIMEOUT_S, token, ca) as http:
-            return (await Endpoint(http, base).ask("GET", "/metrics"))[1]
+            return (await Endpoint(http, base).ask("GET", "/metrics"))[1].decode(errors="replace")
 
-    try:
-        text = asyncio.run(get()).decode(errors="replace")
-    except RequestError as error:
-        raise DeploymentError(printable(str(error))) from error
     metrics = Metrics({}, time.monotonic())
     try:
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(asyncio.run(get())):
             for sample in family.samples:
                 metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    except ArgumentError:  # a ValueError too
+        raise
+    except RequestError as error:
+        raise DeploymentError(printable(str(error))) from error
     except ValueError as error:
         raise DeploymentError(f"{base}/metrics cannot be read as Prometheus' text; name another address.") from error
     if "ruo_requests_in_flight" not in metrics.samples:
@@ -292,8 +291,7 @@ _SHOWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("columns", "drop", "keep", "prediction_names"), _LIST),
     "inputs": {"type": _input, "metavar": "NAME=A,B,...", **_SEVERAL},
     "null_values": _SEVERAL,
-    "checkpoint": {"type": PATH_AS_TEXT},
-    "ca": {"type": PATH_AS_TEXT},
+    **{name: {"type": PATH_AS_TEXT} for name in ("ca", "checkpoint")},
     "chunk_size": {"help": " 0 sends the whole table as one request.", **_NUMBER},
     "concurrency": _NUMBER,
     "shard": {"type": _part, "metavar": "I/N", "help": " `ruo merge` joins the parts."},
