@@ -29,6 +29,7 @@ def terminal(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     environment = {**os.environ, "KERAS_BACKEND": "openvino", "RUO_TOKEN": "secret", "MODEL_NAME": "Uroš's 1%"}
     command = [sys.executable, "-m", "ruo", "serve", str(demo.models["mlp"]), "--port=0", "--workers=1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]  # as some managers of processes start it
     with subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes) as process:
         lines = []
         for line in process.stdout:
