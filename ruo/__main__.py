@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,10 @@ class _Verbs(click.Group):
     """Shows an error of ruo, or of a file, as one sentence."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        for number in range(
-            3
-        ):  # else the next socket has the number of a closed stream, and a child another in its place
-            with suppress(OSError):
-                os.fstat(number)
-                continue
-            os.open(os.devnull, os.O_RDWR)
+        # else the next socket has the number of a standard stream that is closed, which a child opens anew
+        while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(spare)
         sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
         try:
             return super().main(*arguments, **options)
