@@ -240,7 +240,7 @@ def serve_on(
             **_MALLOC,
             **_QUIET,
             **os.environ,
-            "MODEL_PATH": str(model.resolve()),
+            "MODEL_PATH": str(model.absolute()),  # a link may be switched to the next model
             "RUO_LIFELINE_FD": str(lifeline),
             "WEB_CONCURRENCY": str(count),
             **({} if cores is None else {"WORKER_CORES": str(cores)}),

@@ -150,13 +150,20 @@ def test_no_time_at_all_is_not_waited_for(demo: Demo) -> None:
 
 
 def test_a_server_whose_newest_version_is_broken_is_ready_with_the_one_before(demo: Demo, tmp_path: Path) -> None:
-    """As it falls back by itself; and it can still be scaled."""
-    publish(demo.models["mlp"], tmp_path, check=False)
-    (tmp_path / "2").mkdir()
-    (tmp_path / "2" / "model.keras").write_bytes(demo.models["mlp"].read_bytes()[:3000])
-    with local_server(tmp_path, workers=1, settings={"KERAS_BACKEND": "openvino"}) as server:
+    """As it falls back by itself; it can still be scaled, and goes where the link to its store is switched."""
+    for store in ("old", "new"):
+        publish(demo.models["mlp"], tmp_path / store, check=False)
+    (tmp_path / "old" / "2").mkdir()
+    (tmp_path / "old" / "2" / "model.keras").write_bytes(demo.models["mlp"].read_bytes()[:3000])
+    (tmp_path / "new" / "1").rename(tmp_path / "new" / "3")
+    link, other = tmp_path / "link", tmp_path / "other"
+    link.symlink_to("old")
+    other.symlink_to("new")
+    with local_server(link, workers=1, settings={**OPENVINO, "MODEL_POLL_SECONDS": 0.1}) as server:
         server.scale(2)
         assert score_csv(demo.testset, server, progress=False).model.version == "1"
+        other.replace(link)
+        wait_for(lambda: score_csv(np.zeros((1, 64)), server).model.version == "3", 20)
 
 
 @pytest.mark.parametrize("precision", ["f32", "wrong"])
