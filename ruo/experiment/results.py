@@ -103,7 +103,7 @@ class Sweep(Results):
             comparison = compare(*times, confidence=self.confidence)
             text = {
                 "faster": f"{text} is fastest",
-                "slower": f"{text} has the least mean, but {names[1]} is faster block by block",
+                "slower": f"{text} takes the least time on average, but {names[1]} is faster block by block",
                 "no difference seen": f"No difference is seen between the best two, {' and '.join(names)}",
                 "too few runs": f"{text} is fastest in {count(comparison.n_a, 'block')}, which cannot rule out chance",
             }[comparison.word]

@@ -100,7 +100,7 @@ class _SizeTimes:
             comparison, name = self.compare(self.seconds[fastest], self.seconds[size]), self.names[size]
             words.add(comparison.word)
             lines.append(f"The {which} is {name}. {comparison.sentence(self.names[fastest], name)}")
-        verb = " is fastest" if words == {"faster"} else " has the least mean" if words else ""
+        verb = " is fastest" if words == {"faster"} else " takes the least time on average" if words else ""
         return [f"{self.names[fastest]}{verb}: {rate}.", *lines]
 
     def _verdict_on_claim(self) -> tuple[str, str]:
