@@ -142,9 +142,7 @@ def test_the_readme_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment["RUO"] = str(ROOT)
 
-    done = subprocess.run(
-        ["bash", "typed.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "typed.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, _, second = done.stdout.partition("----")
     assert not set(_without_numbers(scored)) - set(_without_numbers(first)), first

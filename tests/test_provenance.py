@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+import ruo
 from ruo.errors import ArgumentError
 from ruo.machine import cpu_limit
 from ruo.provenance import Provenance, fingerprint, machine
@@ -55,8 +56,6 @@ def test_nothing_heavy_is_imported() -> None:
 def checkout(tmp_path: Path) -> Path:
     """A git repository that holds a copy of what `machine` needs of ruo, committed."""
     (tmp_path / "ruo").mkdir()
-    import ruo
-
     for name in ("__init__.py", "machine.py", "errors.py", "provenance.py"):
         (tmp_path / "ruo" / name).write_bytes((Path(ruo.__file__).parent / name).read_bytes())
     _git(tmp_path, "init", "-q")
@@ -126,10 +125,8 @@ def test_fingerprint_of_a_frame(kind: type) -> None:
         {"a": [1, 2], "b": ["x", None]},
         {"b": ["x", None], "a": [1.0, 2.0]},
     ]
-    again = kind(columns)
-    assert fingerprint_table(kind(columns)) == fingerprint_table(
-        again.set_axis([7, 8]) if kind is pd.DataFrame else again
-    )
+    again = kind(columns).set_axis([7, 8]) if kind is pd.DataFrame else kind(columns)
+    assert fingerprint_table(kind(columns)) == fingerprint_table(again)
     assert len({fingerprint_table(kind(each)) for each in [columns, *others]}) == 6
 
 

@@ -76,13 +76,11 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path: Path) -> None:
     broken.write_text("no model")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        in_use = rf"Port {port} is in use by process {os.getpid()} \(.*\); name another .*"
         for arguments, sentence in [
             (["nothing.keras", "--port=0"], r"There is no model at nothing\.keras; make one with: ruo demo --out data"),
             ([str(broken), "--port=0", "--workers=1"], r"The model at \S+broken\.keras cannot be loaded: .*"),
-            (
-                [str(broken), f"--port={port}"],
-                rf"Port {port} is in use by process {os.getpid()} \(.*\); name another .*",
-            ),
+            ([str(broken), f"--port={port}"], in_use),
             ([str(broken), "--host=nowhere.invalid"], r"nowhere\.invalid:8000 cannot be listened at: .*"),
         ]:
             result = CliRunner().invoke(main, ["serve", *arguments])
