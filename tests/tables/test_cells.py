@@ -46,20 +46,15 @@ def test_every_datatype_keeps_its_extremes(tmp_path: Path, form: str, datatype: 
     """The least and the greatest value of a type, and those that float32 would round, arrive digit by digit."""
     dtype = DATATYPES[datatype]
     if dtype.kind == "f":
-        limits = np.finfo(dtype)
+        limits, column = np.finfo(dtype), pl.Float64()
         values = [float(limits.min), float(limits.max), float(dtype.type(0.1)), float(limits.tiny)]
     elif dtype.kind == "b":
-        values = [0, 1]
+        values, column = [0, 1], pl.UInt8()
     else:
-        whole = np.iinfo(dtype)
-        values = [whole.min, whole.max, whole.max - 2, *(x for x in (16_777_217, 2**62 + 1) if x <= whole.max)]
-    column = (
-        pl.Float64() if dtype.kind == "f" else pl.UInt8() if dtype.kind == "b" else pl.Series(np.empty(0, dtype)).dtype
-    )
+        limits, column = np.iinfo(dtype), pl.Series(np.empty(0, dtype)).dtype
+        values = [limits.min, limits.max, limits.max - 2, *(x for x in (16_777_217, 2**62 + 1) if x <= limits.max)]
 
-    read = _read(_table(tmp_path, form, values, column), dtype)
-
-    assert read.tolist() == values
+    assert _read(_table(tmp_path, form, values, column), dtype).tolist() == values
 
 
 def test_a_number_may_be_written_in_other_ways(tmp_path: Path) -> None:
@@ -76,9 +71,8 @@ def test_another_notation_may_begin_in_a_later_piece(tmp_path: Path) -> None:
     count = 2 * PIECE_BYTES // len("16777217,1\n")
     path = _csv(tmp_path, *["16777217"] * count, "16777219.0", *["16777221"] * count)
 
-    read = _read(path, np.int64)
-
-    np.testing.assert_array_equal(np.repeat([16777217, 16777219, 16777221], [count, 1, count]), read)
+    expected = np.repeat([16777217, 16777219, 16777221], [count, 1, count])
+    np.testing.assert_array_equal(expected, _read(path, np.int64))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +146,6 @@ def test_frames_become_whole_numbers_or_their_first_fault_is_named() -> None:
 def test_infinities_of_the_table_are_kept(tmp_path: Path) -> None:
     """An infinity or NaN that stands in the table is no fault in any spelling, and an empty cell is NaN."""
     cells = ["1", "inf", "Infinity", "-Infinity", "NaN", ""]
-
     values = [1, np.inf, np.inf, -np.inf, np.nan, np.nan]
     for dtype in (np.float16, np.float32, np.float64):
         np.testing.assert_array_equal(values, _read(_csv(tmp_path, *cells), dtype))

@@ -10,6 +10,7 @@ import pytest
 
 from ruo.errors import TableError
 from ruo.tables import ModelInput, open_table, table
+from tests.tables.forms import write_csv
 
 FRAME = pl.DataFrame({"id": ["u", "v"], "b": [1, 2], "a": [3, 4], "c": [5, 6]})
 MODEL = [ModelInput("x", 2, ["a", "b"])]
@@ -24,12 +25,7 @@ def matched(source: Any, **options: Any) -> list[list[float]]:
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"drop": ["id", "c"]},
-        {"keep": ["id"], "label": "c"},
-        {"columns": ["a", "b"]},
-        {"inputs": {"x": ["a", "b"]}},
-    ],
+    [{"drop": ["id", "c"]}, {"keep": ["id"], "label": "c"}, {"columns": ["a", "b"]}, {"inputs": {"x": ["a", "b"]}}],
 )
 def test_features_are_taken_by_name(options: dict[str, Any]) -> None:
     """Whatever the order of the table: a model that knows its columns never gets one in the place of another."""
@@ -78,9 +74,7 @@ def test_columns_without_names_are_in_the_models_order(tmp_path: Path) -> None:
     assert matched(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
     assert matched(np.array([[9, 1, 2]]), drop=["0"]) == [[1, 2]]
     assert matched(np.array([[9, 1, 2]]), columns=["2", "1"]) == [[2, 1]]
-    headless = tmp_path / "headless.csv"
-    headless.write_text("u,1,2\nv,3,4\n")
-    assert matched(headless, header=False, keep=["0"]) == [[1, 2], [3, 4]]
+    assert matched(write_csv(tmp_path, "u,1,2\nv,3,4\n"), header=False, keep=["0"]) == [[1, 2], [3, 4]]
     with pytest.raises(TableError, match="has 3 feature columns, model 'model' takes 2"):
         matched(np.zeros((2, 3)))
 

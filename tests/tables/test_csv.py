@@ -72,10 +72,8 @@ def test_names_that_count_may_be_a_row_of_data(tmp_path: Path, first: str) -> No
     """As pandas writes columns without names; of one or two, a row of data may look so too, and a warning says it."""
     path = write_csv(tmp_path, f"{first}\n{first.replace('0', '3')}\n")
 
-    is_sure = first == "0,1,2"
-    with (
-        contextlib.nullcontext() if is_sure else pytest.warns(UserWarning, match=r"pass header=False if they are a row")
-    ):
+    warning = pytest.warns(UserWarning, match=r"pass header=False if they are a row")
+    with contextlib.nullcontext() if first == "0,1,2" else warning:
         assert len(read_rows(path)) == 1
     assert len(read_rows(table(path, header=False))) == 2
 
@@ -200,10 +198,8 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "cut.csv.gz"
     numbers = np.random.default_rng(0).integers(0, 99, (5_000, 2))
     whole = gzip.compress(pl.DataFrame(numbers, ["a", "b"]).write_csv().encode())
-    damaged = [whole[:-20], whole[:12], whole[:40] + bytes(100) + whole[140:], whole[:-8] + bytes(8)]
-    for data in damaged:
+    for data in (whole[:-20], whole[:12], whole[:40] + bytes(100) + whole[140:], whole[:-8] + bytes(8)):
         path.write_bytes(data)
-
         with pytest.raises(TableError, match="cut.csv.gz is damaged or cannot be read after 0 rows"):
             read_rows(path)
 

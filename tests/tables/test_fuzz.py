@@ -187,9 +187,8 @@ def damage(rng: random.Random, data: bytes) -> bytes:
 def test_a_damaged_file_is_read_or_refused(kind: str, seeds: range, tmp_path: Path) -> None:
     """Whatever bytes are changed, nothing but a TableError comes out, from opening and from reading."""
     numbers = np.random.default_rng(0)
-    frame = pl.DataFrame(
-        {"a": numbers.normal(size=200), "b": numbers.integers(0, 5, 200), "Label_x": ["cat", "dog"] * 100}
-    )
+    columns = {"a": numbers.normal(size=200), "b": numbers.integers(0, 5, 200), "Label_x": ["cat", "dog"] * 100}
+    frame = pl.DataFrame(columns)
     path = tmp_path / f"table.{kind}"
     outcomes = []
     for seed in seeds:

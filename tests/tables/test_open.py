@@ -14,15 +14,10 @@ import pytest
 from ruo.errors import TableError
 from ruo.tables import NO_LABEL, open_table
 from ruo.tables.csvtext import PIECE_BYTES
-from tests.tables.forms import FORMS, as_form, read_rows
+from tests.tables.forms import FORMS, as_form, read_rows, write_csv
 
 FRAME = pl.DataFrame(
-    {
-        "a": [0.5, 1.5, 2.5, 3.5, 4.5],
-        "Label_0": [1, 0, 0, 1, 0],
-        "b": [10, 20, 30, 40, 50],
-        "Label_1": [0, 1, 1, 0, 1],
-    }
+    {"a": [0.5, 1.5, 2.5, 3.5, 4.5], "Label_0": [1, 0, 0, 1, 0], "b": [10, 20, 30, 40, 50], "Label_1": [0, 1, 1, 0, 1]}
 )
 FEATURES = np.array([[0.5, 10], [1.5, 20], [2.5, 30], [3.5, 40], [4.5, 50]], np.float32)
 LABELS = np.array([0, 1, 1, 0, 1])
@@ -175,10 +170,8 @@ def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object
 def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later: str, index: int) -> None:
     """Whole numbers first, and far below a fraction, a large number, an empty cell or text: no row is lost or changed."""
     count = 2 * PIECE_BYTES // len("0.25,7\n")
-    path = tmp_path / "labels.csv"
-    path.write_text("a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count)
+    text = "a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count
+    (block,) = open_table(write_csv(tmp_path, text)).blocks(None)
 
-    blocks = list(open_table(path).blocks(None))
-
-    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), blocks[0].array[:, 0])
-    np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), blocks[0].labels)
+    np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), block.array[:, 0])
+    np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), block.labels)

@@ -24,6 +24,7 @@ import pytest
 
 from ruo.errors import ArgumentError, MissingPackageError, TableError
 from ruo.tables import TableOptions, fingerprint_table, open_table, table
+from tests.tables.forms import write_csv
 
 FRAME = pl.DataFrame({"id": ["u", "v", "w"], "a": [1.5, 2.5, 3.5], "b": [1, 2, 3]})
 CSV = FRAME.write_csv().encode()
@@ -206,10 +207,7 @@ def test_an_array_has_a_fingerprint_of_its_values() -> None:
     [
         ([], "A list is empty"),
         ([3], "A list is not a table"),
-        (
-            [FRAME, FRAME[["a", "id", "b"]]],
-            "the frame from row 3 on has other columns than the first, or another order",
-        ),
+        ([FRAME, FRAME[:, [1, 0, 2]]], "the frame from row 3 on has other columns than the first, or another order"),
         ([FRAME, FRAME.with_columns(id=pl.lit(7))], 'column "id" has one type before row 3 and another from there on'),
         ([FRAME, FRAME.with_columns(a=pl.lit("x"))], "row 3, column \"a\": 'x' is not a number"),
     ],
@@ -222,7 +220,7 @@ def test_frames_are_of_one_schema(frames: list[Any], sentence: str) -> None:
 
 def test_a_folder_or_a_list_of_files_is_one_table(tmp_path: Path) -> None:
     """In sorted order, or in that of the list; hidden files are no part of it."""
-    (tmp_path / "part-1.csv").write_bytes(FRAME[:1].write_csv().encode())
+    FRAME[:1].write_csv(tmp_path / "part-1.csv")
     (tmp_path / "part-2.csv.gz").write_bytes(gzip.compress(FRAME[1:].write_csv().encode()))
     (tmp_path / "_SUCCESS").touch()
     (tmp_path / ".part-1.crc").write_bytes(b"x")
@@ -293,14 +291,10 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
     lazy = pl.concat([FRAME[:1], FRAME[1:]]).lazy()
     others = [
         FRAME,
-        FRAME.with_columns(b=pl.Series([1, None, 3])),
-        FRAME.with_columns(b=pl.Series([1, 0, 3])),
-        FRAME.with_columns(b=pl.Series([1, None, 2**62])),
-        FRAME.with_columns(b=pl.Series([1, None, 2**62 + 1])),
-        FRAME.with_columns(id=pl.Series(["u", None, "w"])),
-        FRAME.with_columns(id=pl.Series(["u", "None", "w"])),
-        FRAME.with_columns(id=pl.Series([[0] * 99] * 3)),
-        FRAME.with_columns(id=pl.Series([[0] * 49 + [1] + [0] * 49] * 3)),
+        *(FRAME.with_columns(b=pl.Series([1, number, 3])) for number in (None, 0)),
+        *(FRAME.with_columns(b=pl.Series([1, None, large])) for large in (2**62, 2**62 + 1)),
+        *(FRAME.with_columns(id=pl.Series(["u", name, "w"])) for name in (None, "None")),
+        *(FRAME.with_columns(id=pl.Series([[0] * 49 + [middle] + [0] * 49] * 3)) for middle in (0, 1)),
     ]
 
     assert fingerprint_table(lazy) == fingerprint_table(FRAME) == fingerprint_table(Arrow(FRAME))
@@ -324,8 +318,7 @@ def test_rows_keep_their_order(tmp_path: Path) -> None:
 )
 def test_a_quote_inside_a_cell_swallows_no_row(tmp_path: Path, text: str) -> None:
     """Polars would guess where the cell ends; it is refused, or is read as Python's strict reader reads it."""
-    path = tmp_path / "t.csv"
-    path.write_text(text)
+    path = write_csv(tmp_path, text)
     opened = open_table(path, TableOptions(columns=["x"], keep=[text[2:].partition("\n")[0]]))
     try:
         expected = list(csv.reader(io.StringIO(text), strict=True))[1:]
@@ -340,18 +333,15 @@ def test_a_quote_inside_a_cell_swallows_no_row(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize("keep", [[], ["id"]])
 def test_a_null_value_that_is_a_number_is_one_with_blanks_beside_it(tmp_path: Path, keep: list[str]) -> None:
     """Whatever else is read; and the cells of labels are no numbers that could be missing."""
-    path = tmp_path / "t.csv"
-    path.write_text("id, x,Label_a,Label_b\n1, -999,1,0\n2, 5,0,1\n3, 0,1,0\n")
-    nulls = ["-999", "0"]
-    (block,) = open_table(path, TableOptions(columns=["x"], keep=keep, null_values=nulls)).blocks(None)
+    path = write_csv(tmp_path, "id, x,Label_a,Label_b\n1, -999,1,0\n2, 5,0,1\n3, 0,1,0\n")
+    (block,) = open_table(path, TableOptions(columns=["x"], keep=keep, null_values=["-999", "0"])).blocks(None)
     np.testing.assert_equal(block.array.ravel(), [np.nan, 5, np.nan])
     assert block.labels.tolist() == [0, 1, 0]
 
 
 def test_text_for_a_model_is_the_same_from_every_source(tmp_path: Path) -> None:
     """Bytes are their text, and truth values are written as in a CSV; bytes that are no text are refused."""
-    path = tmp_path / "t.csv"
-    path.write_text("a,b\nabc,True\nd,False\n")
+    path = write_csv(tmp_path, "a,b\nabc,True\nd,False\n")
     frame = pd.DataFrame({"a": [b"abc", b"d"], "b": [True, False]})
     for source in (path, frame, frame.astype({"b": object}), frame.astype({"a": "S3"})):
         (block,) = open_table(source).blocks(None, object)
@@ -370,9 +360,8 @@ def test_labels_that_are_numbers_in_text_are_numbers_in_any_kind_of_text(kind: A
 
 def test_the_first_labels_may_be_missing() -> None:
     """Names below them are names, and no faulty numbers."""
-    frames = [
-        pl.DataFrame({"x": [1.0], "y": [name]}, {"x": pl.Float64, "y": pl.String}) for name in (None, "cat", "dog")
-    ]
+    schema = {"x": pl.Float64, "y": pl.String}
+    frames = [pl.DataFrame({"x": [1.0], "y": [name]}, schema) for name in (None, "cat", "dog")]
     blocks = list(open_table(iter(frames), TableOptions(label="y")).blocks(2))
     assert [block.labels.tolist() for block in blocks] == [[None, "cat"], ["dog"]]
 
@@ -401,9 +390,7 @@ def test_blank_lines_above_are_rows_of_one_column_without_a_header(
     tmp_path: Path, text: str, values: list[float]
 ) -> None:
     """As they are below."""
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    (block,) = open_table(path, TableOptions(header=False)).blocks(None)
+    (block,) = open_table(write_csv(tmp_path, text), TableOptions(header=False)).blocks(None)
     np.testing.assert_equal(block.array.ravel(), values)
 
 
@@ -422,16 +409,9 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(TableError, match="The Arrow table cannot be read"):
         open_table(twice)
-    path = tmp_path / "t.csv"
-    path.write_text("7\n")
-    assert (
-        sum(
-            block.rows
-            for part in range(5)
-            for block in open_table(path, TableOptions(header=False), (part, 5)).blocks(None)
-        )
-        == 1
-    )
+    path = write_csv(tmp_path, "7\n")
+    parts = [open_table(path, TableOptions(header=False), (part, 5)) for part in range(5)]
+    assert sum(block.rows for part in parts for block in part.blocks(None)) == 1
     (block,) = open_table([frame.lazy() for frame in (FRAME, FRAME)], TableOptions(keep=["id"])).blocks(None)
     assert block.rows == 2 * len(FRAME)
     with pytest.raises(ArgumentError, match="is not known"):

@@ -32,9 +32,7 @@ def test_triton_reads_our_answers(binary):
     outputs = {"a": np.array([[0.5], [0.25]], "f4"), "b": np.arange(8, dtype="i8").reshape(2, 2, 2)}
     encoded = v2.encode_response(InferResponse(outputs, "m", "2", "x"), InferRequest({}, binary=binary))
     length = encoded.headers.get(v2.HEADER_LENGTH)
-    result = triton.InferenceServerClient.parse_response_body(
-        body_of(encoded), header_length=None if length is None else int(length)
-    )
+    result = triton.InferenceServerClient.parse_response_body(body_of(encoded), header_length=length and int(length))
     for name, array in outputs.items():
         np.testing.assert_array_equal(result.as_numpy(name), array)
     assert result.get_response()["id"] == "x"

@@ -142,9 +142,8 @@ def test_a_name_that_cannot_be_written_is_refused(word: str) -> None:
 def tensors_of(wire: Wire) -> st.SearchStrategy[np.ndarray]:
     """Whatever tensor a wire carries: of any datatype, rank and value, except what JSON cannot say."""
     datatypes = st.sampled_from(sorted(v2.DATATYPES) if wire.has_metadata else ["FP32", "FP64"])
-    shapes = hnp.array_shapes(
-        min_dims=1, max_dims=5 if wire.is_binary else 4, min_side=0 if wire.is_binary else 1, max_side=4
-    )
+    bounds = {"max_dims": 5, "min_side": 0} if wire.is_binary else {"max_dims": 4, "min_side": 1}
+    shapes = hnp.array_shapes(min_dims=1, max_side=4, **bounds)
     finite = {"allow_nan": False, "allow_infinity": False}
     return datatypes.flatmap(
         lambda name: hnp.arrays(
