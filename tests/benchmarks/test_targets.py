@@ -64,9 +64,8 @@ def test_the_client_is_allowed_its_cpu_time() -> None:
 
 def test_a_ratio_may_be_of_another_column_and_a_figure_without_a_target() -> None:
     """Time per row grows by a tenth; rows per second are shown without a verdict, and large figures with commas."""
-    samples = job("growth 10 iter_scores", 10.0, s_per_million=2.0) + job(
-        "growth 40 iter_scores", 40.0, s_per_million=2.2
-    )
+    samples = job("growth 10 iter_scores", 10.0, s_per_million=2.0)
+    samples += job("growth 40 iter_scores", 40.0, s_per_million=2.2)
     target = row(samples, "growth: the test set 40 times by iter_scores, against 10 times: time per row")
     assert (target.reached, target.verdict) == (pytest.approx(1.1), "short")
     table = judge(job("source CSV", 1.0, rows_per_s=654_321.0), 4)

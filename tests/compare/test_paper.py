@@ -20,7 +20,8 @@ from ruo.learn.demo import Demo
 # looked for and not imported: grequests would replace the sockets of this process
 pytestmark = pytest.mark.skipif(find_spec("grequests") is None, reason="the paper's client is not installed")
 
-Client = Callable[[Path, str, int], tuple[subprocess.CompletedProcess[str], dict[str, Any], np.ndarray]]
+Ran = tuple[subprocess.CompletedProcess[str], dict[str, Any], np.ndarray]
+Client = Callable[[Path, str, int], Ran]
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,7 @@ def paper(demo: Demo) -> Iterator[PaperServer]:
 def client(tmp_path: Path) -> Client:
     """Run the paper's client: the ended process, what it measured, and the answers that it wrote."""
 
-    def run(
-        csv: Path, url: str, chunk_size: int
-    ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any], np.ndarray]:
+    def run(csv: Path, url: str, chunk_size: int) -> Ran:
         options = ["--chunk-size", str(chunk_size), "--answers", str(tmp_path / "answers.npy")]
         command = [sys.executable, "-m", "ruo.compare.paper.client", str(csv), url, *options]
         environment = {**os.environ, "PYTHONPATH": str(Path(ruo.__file__).parent.parent)}

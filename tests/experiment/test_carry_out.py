@@ -172,8 +172,7 @@ def test_blocks_are_added_until_it_is_enough(tmp_path: Path, enough_at: int, pat
             carry_out(plan, recorder, FACTS, tmp_path, **how)
     assert [line["run"] for line in lines_of(tmp_path)] == list(range(1, runs + 1))
     assert [line["block"] for line in lines_of(tmp_path)] == [1, 1, 2, 2, 3, 3, 4, 4][:runs]
-    measured = [call[1] for call in recorder.calls if call[0] == "measure"]
-    assert measured == list(range(1, runs + 1))
+    assert [call[1] for call in recorder.calls if call[0] == "measure"] == list(range(1, runs + 1))
 
 
 @pytest.mark.parametrize(
@@ -187,12 +186,8 @@ def test_blocks_are_added_until_it_is_enough(tmp_path: Path, enough_at: int, pat
 )  # fmt: skip
 def test_other_facts_are_refused(tmp_path: Path, changed: dict, sentence: str) -> None:
     """A folder with runs of another plan, other data, another model or another machine is left as it is."""
-    facts = {
-        "plan": {"seed": 7},
-        "data": {"sha256": "1"},
-        "model": {"sha256": "2"},
-        "machine": {"versions": {"numpy": "2"}},
-    }
+    facts = {"plan": {"seed": 7}, "data": {"sha256": "1"}, "model": {"sha256": "2"}}
+    facts["machine"] = {"versions": {"numpy": "2"}}
     carry_out(plan_of({"size": [1]}), Recorder(), Provenance(facts), tmp_path)
     before = (tmp_path / "runs.jsonl").read_bytes()
     with pytest.raises(ExperimentError, match=rf"holds runs of {re.escape(sentence)}.*use another results_dir"):

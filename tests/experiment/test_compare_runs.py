@@ -24,8 +24,6 @@ FACTS: dict[str, Any] = {
     },
     "notes": [],
 }  # fmt: skip
-
-
 USUAL = {100: 2.0}
 
 

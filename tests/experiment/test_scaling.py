@@ -127,7 +127,6 @@ def test_balance_is_the_worst_of_all_runs() -> None:
     some.at[1, "rows_by_worker"] = {"0": 500_000}
     some.at[2, "rows_by_worker"] = {"0": 300_000, "1": 200_000}
     table = balance(some).set_index("rows_per_request")
-
     assert list(table["replicas"]) == [2, 2]
     assert table.loc[1_000, ["least", "most"]].tolist() == pytest.approx([0.8, 1.2])
 

@@ -47,8 +47,7 @@ def test_verdict_names_the_lead() -> None:
     assert "- 100 rows per request is fastest: 1.07 s (mean of 6, 95 % interval 1.03 to 1.11), 930 rows/s." in text
     assert "The next is the whole set in one request. 100 rows per request is faster than the whole set in" in text
     assert "The slowest is 10 rows per request." in text
-    alone = verdict_on_sizes(frame({100: 1.0}))
-    assert "- 100 rows per request: 1.07 s (mean of 6," in alone
+    assert "- 100 rows per request: 1.07 s (mean of 6," in verdict_on_sizes(frame({100: 1.0}))
     assert "- 1 row per request: 1.07 s" in verdict_on_sizes(frame({1: 1.0}))
     few = verdict_on_sizes(frame({100: 1.0, 1000: 1.5}, runs=2))
     assert "- 100 rows per request has the least mean: 1.0 s (mean of 2), " in few
@@ -104,10 +103,14 @@ def test_the_cost_of_a_request_and_of_a_row_is_recovered() -> None:
         fit_request_cost(pd.Series([50, 50]), 500_000, pd.Series([1.0, 1.1]))
 
 
-def test_rows_that_cost_nothing() -> None:
-    """Where requests are the whole cost, nothing is divided by that of a row."""
-    cost = fit_request_cost(pd.Series([20, 2, 20, 2]), 2000, pd.Series([2.0, 0.19, 2.01, 0.191]))
-    assert cost.sentence() == "A request costs 98 ms, beside which its rows' cost is not seen (R² 1.00)."
+def test_rows_or_requests_that_cost_nothing() -> None:
+    """Nothing is divided by the cost of a row that has none; where small requests are even faster, theirs is never less."""
+    rows = fit_request_cost(pd.Series([20, 2, 20, 2]), 2000, pd.Series([2.0, 0.19, 2.01, 0.191]))
+    assert rows.sentence() == "A request costs 98 ms, beside which its rows' cost is not seen (R² 1.00)."
+    cost = fit_request_cost(pd.Series([500, 50, 5]), 500_000, pd.Series([1.0, 1.1, 1.2]))
+    assert cost.request_s == 0
+    assert "no more than large ones" in cost.sentence()
+    assert "No cost is fitted" in cost._replace(request_s=1e-4, r_squared=-0.04).sentence()
 
 
 def test_a_size_that_is_slower_block_by_block_is_not_called_fastest() -> None:
@@ -118,12 +121,3 @@ def test_a_size_that_is_slower_block_by_block_is_not_called_fastest() -> None:
     text = verdict_on_sizes(runs)
     assert "- 10 rows per request has the least mean: " in text
     assert "10 rows per request is slower than 100" in text
-
-
-def test_requests_that_cost_nothing() -> None:
-    """Where small requests are even faster, a request costs nothing, never less."""
-    cost = fit_request_cost(pd.Series([500, 50, 5]), 500_000, pd.Series([1.0, 1.1, 1.2]))
-
-    assert cost.request_s == 0
-    assert "no more than large ones" in cost.sentence()
-    assert "No cost is fitted" in cost._replace(request_s=1e-4, r_squared=-0.04).sentence()

@@ -36,8 +36,7 @@ def arguments(demo: Demo, server: LocalServer) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def swept(arguments: dict, demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A whole sweep: three sizes, two ways of sending, one warm-up block and two measured ones."""
-    folder = tmp_path_factory.mktemp("sweep") / "results"
-    return sweep(**arguments, results_dir=folder)
+    return sweep(**arguments, results_dir=tmp_path_factory.mktemp("sweep") / "results")
 
 
 @pytest.fixture
@@ -65,9 +64,8 @@ def calm(folder: Path) -> Sweep:
 
 
 def order(runs: pd.DataFrame | Iterable[dict]) -> list:
-    frame = pd.DataFrame(runs)
     columns = ["run", "block", "warmup", "position", "rows_per_request", "pipelined"]
-    return frame[columns].to_numpy().tolist()
+    return pd.DataFrame(runs)[columns].to_numpy().tolist()
 
 
 ROWS = pl.DataFrame({name: np.arange(20.0) for name in "abc"})
@@ -81,11 +79,7 @@ def test_the_answer_names_the_best(swept: Sweep, copy: Path) -> None:
     def answer(ratio: Callable[[int], float], blocks: int) -> str:
         """The answer where the second setting takes `ratio` times as long, and block 3 is slow."""
         lines = [
-            {
-                **line,
-                "block": block,
-                "total_s": (20.0 if block == 3 else 1.0) * (ratio(block) if line is both[1] else 1),
-            }
+            {**line, "block": block, "total_s": (20 if block == 3 else 1) * (ratio(block) if line is both[1] else 1.0)}
             for block in range(1, blocks + 1)
             for line in both
         ]
@@ -104,10 +98,8 @@ def test_runs_without_their_phases_are_read(copy: Path) -> None:
     earlier = rewrite(copy, lambda line: line.pop("forming_s", None))
     assert earlier.summary()["forming_mean"].isna().all()
     assert earlier.summary()["total_mean"].notna().all()
-    assert (
-        rewrite(copy, lambda line: line.pop("total_s")).answer()
-        == "No run succeeded, so there is no fastest request size."
-    )
+    timeless = rewrite(copy, lambda line: line.pop("total_s"))
+    assert timeless.answer() == "No run succeeded, so there is no fastest request size."
 
 
 def test_a_line_per_run(swept: Sweep) -> None:
@@ -117,8 +109,7 @@ def test_a_line_per_run(swept: Sweep) -> None:
     assert set(lines_of(swept.results_dir)[0]) == set(COLUMNS) - {"system"}
     assert swept.runs["warmup"].tolist() == [True] * 6 + [False] * 12
     assert swept.measured["run"].tolist() == list(range(7, 19))
-    requests = dict(zip(swept.runs["rows_per_request"], swept.runs["requests"], strict=True))
-    assert requests == {500: 5, 1000: 3, 2500: 1}
+    assert dict(zip(swept.runs["rows_per_request"], swept.runs["requests"], strict=True)) == {500: 5, 1000: 3, 2500: 1}
     assert (swept.runs["chunk_size"].isna() == (swept.runs["rows_per_request"] == 2500)).all()
     left_out = [line for line in swept.verdict().splitlines() if "was left out" in line]  # not smaller than the table
     assert [line.split(" rows")[0] for line in left_out] == ["2,500", "9,000"]
@@ -255,12 +246,9 @@ def test_damaged_results_are_refused(copy: Path, arguments: dict) -> None:
 
 def test_failed_runs_are_kept(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:
     """A run that fails is kept with the server's sentence, and the sweep continues."""
-
-    def script(number: int, body: bytes, headers: dict) -> Any:
-        # twenty rows of three floats are more than this server takes
-        return reply(413, b'{"error": "too large"}') if len(body) > 420 else right_answer(body, headers)
-
-    swept = sweep(ROWS, scripted(script).url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
+    large = reply(413, b'{"error": "too large"}')  # twenty rows of three floats are more than this server takes
+    server = scripted(lambda number, body, headers: large if len(body) > 420 else right_answer(body, headers))
+    swept = sweep(ROWS, server.url, chunk_sizes=[5, None], runs=1, results_dir=tmp_path)
     failed = swept.measured[swept.measured["error"].notna()]
     assert failed["rows_per_request"].tolist() == [20, 20]
     assert failed["error"].str.contains("answered 413: too large").all()
@@ -273,11 +261,9 @@ def test_failed_runs_are_kept(tmp_path: Path, scripted: Callable, reply: type, r
 
 def test_nothing_is_sent_again_in_a_timed_run(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
     """A server that is overloaded once makes its run fail, for a second try would be timed as if it were one."""
-
-    def script(number: int, body: bytes, headers: dict) -> Any:
-        return reply(503, b'{"error": "busy"}') if number == 3 else right_answer(body, headers)
-
-    errors = sweep(ROWS, scripted(script).url, **ONE_SIZE, results_dir=tmp_path).runs["error"]
+    busy = reply(503, b'{"error": "busy"}')
+    server = scripted(lambda number, body, headers: busy if number == 3 else right_answer(body, headers))
+    errors = sweep(ROWS, server.url, **ONE_SIZE, results_dir=tmp_path).runs["error"]
     assert errors.str.contains("busy").tolist()[1:] == [True]
     assert errors.isna().tolist() == [True, False]
 
@@ -370,12 +356,8 @@ def test_summary_is_of_the_measured_runs(swept: Sweep) -> None:
     assert row["sending_low"] < row["sending_mean"] < row["sending_high"]
     costs = swept.costs_by_size()
     assert costs["rows lost by one failure"].tolist() == ["500", "1,000", "2,500"]
-    assert list(costs.columns) == [
-        "first result, s",
-        "memory added, MB",
-        "longest request, s",
-        "rows lost by one failure",
-    ]
+    columns = ["first result, s", "memory added, MB", "longest request, s", "rows lost by one failure"]
+    assert list(costs.columns) == columns
 
 
 def test_saved_and_read_back(swept: Sweep, copy: Path) -> None:

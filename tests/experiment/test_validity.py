@@ -61,6 +61,10 @@ def last(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return change
 
 
+def shares(*rows: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return last("rows_by_worker", {str(worker): count for worker, count in enumerate(rows)})
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -74,18 +78,9 @@ def last(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (drifting, "the runs drift: the last took 22% more time than the first"),
         (changed(loop_lag_s=0.5), "the client's event loop was up to 0.50 s late, so it did not keep up"),
         (changed(concurrency=2), "10 runs had fewer connections than replicas; raise concurrency"),
-        (
-            last("rows_by_worker", {"0": 275_000, "1": 75_000, "2": 75_000, "3": 75_000}),
-            "in 1 run the replicas were unbalanced (up to 120% off an even share)",
-        ),
-        (
-            last("rows_by_worker", {"0": 500_000}),
-            "in 1 run not as many servers answered as there were replicas, such as 1 for 4",
-        ),
-        (
-            last("rows_by_worker", dict.fromkeys("abcde", 100_000)),
-            "in 1 run not as many servers answered as there were replicas",
-        ),
+        (shares(275_000, *[75_000] * 3), "in 1 run the replicas were unbalanced (up to 120% off an even share)"),
+        (shares(500_000), "in 1 run not as many servers answered as there were replicas, such as 1 for 4"),
+        (shares(*[100_000] * 5), "in 1 run not as many servers answered as there were replicas"),
     ],
 )
 def test_one_thing_is_wrong(change: Callable[[pd.DataFrame], pd.DataFrame], reason: str) -> None:
@@ -99,11 +94,8 @@ def test_one_thing_is_wrong(change: Callable[[pd.DataFrame], pd.DataFrame], reas
 @pytest.mark.slow
 def test_noise_is_no_drift() -> None:
     """Of 200 sweeps of a steady machine, almost none has a drift."""
-    steady = runs()
-    noise = np.random.default_rng(0)
-    valid = [judge(steady.assign(total_s=noise.normal(1, 0.05, len(steady)))).valid for _ in range(200)]
-
-    assert sum(valid) >= 197
+    steady, noise = runs(), np.random.default_rng(0)
+    assert sum(judge(steady.assign(total_s=noise.normal(1, 0.05, len(steady)))).valid for _ in range(200)) >= 197
 
 
 def test_a_client_that_is_the_bottleneck_limits_what_the_times_say() -> None:

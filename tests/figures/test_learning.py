@@ -92,8 +92,8 @@ def test_calibration_shows_every_bin_with_its_rows() -> None:
     bins, (above, below) = evaluation.calibration.bins, figure_of_calibration(evaluation).axes
     line = next(line for line in above.lines if line.get_marker() == "o")
     np.testing.assert_allclose(line.get_xydata(), bins[["confidence", "right"]])
-    segments = above.collections[0].get_segments()
-    np.testing.assert_allclose([part[:, 1] for part in segments], bins[["right_low", "right_high"]])
+    intervals = [part[:, 1] for part in above.collections[0].get_segments()]
+    np.testing.assert_allclose(intervals, bins[["right_low", "right_high"]])
     assert [text.get_text() for text in below.texts] == [f"{rows:,}" for rows in bins["rows"]]
     assert "confidence" in below.get_xlabel()
     assert "95 % interval" in above.get_ylabel()
@@ -101,5 +101,4 @@ def test_calibration_shows_every_bin_with_its_rows() -> None:
 
 def test_no_confidence_to_judge() -> None:
     """Where the outputs are not probabilities, the figure says just that."""
-    figure = figure_of_calibration(evaluated(3, scale=7))
-    assert "not probabilities" in figure.axes[0].get_title(loc="left")
+    assert "not probabilities" in figure_of_calibration(evaluated(3, scale=7)).axes[0].get_title(loc="left")

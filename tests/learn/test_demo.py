@@ -32,7 +32,6 @@ def test_a_longer_test_set_begins_with_the_shorter(tmp_path: Path) -> None:
     """The first rows of a longer demo are those of a shorter one, across the pieces in which they are written."""
     make_testset(tmp_path / "short", 60_000)
     make_testset(tmp_path / "long", 110_000)
-
     assert (tmp_path / "long").read_bytes().startswith((tmp_path / "short").read_bytes())
 
 

@@ -111,20 +111,12 @@ def test_numbers_as_text_name_the_simulated_network() -> None:
 def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """Relative paths are those of the caller, numbers may come as text or floats, and the figure is in the notebook."""
     (tmp_path / "mine.csv").write_bytes(demo.testset.read_bytes())
-    parameters = {
-        "server_url": server.url,
-        "testset": "mine.csv",
-        "chunk_sizes": "1e3",
-        "runs": "1.0",
-        "patience": "0",
-        "results_dir": "r",
-    }
-    command = ["-m", "papermill", str(HOME / "notebooks" / "benchmark.ipynb"), "out.ipynb", "--no-progress-bar"]
-    options = [part for pair in parameters.items() for part in ("-p", *pair)]
+    parameters = {"server_url": server.url, "testset": "mine.csv", "chunk_sizes": "1e3", "runs": "1.0"}
+    parameters |= {"patience": "0", "results_dir": "r"}
+    command = [sys.executable, "-m", "papermill", str(HOME / "notebooks/benchmark.ipynb"), "out.ipynb"]
+    command += ["--no-progress-bar", *(part for pair in parameters.items() for part in ("-p", *pair))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))}
-    done = subprocess.run(
-        [sys.executable, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len((tmp_path / "r" / "runs.jsonl").read_text().splitlines()) == 4
     cells = nbformat.read(tmp_path / "out.ipynb", 4).cells

@@ -79,11 +79,13 @@ def test_levels_of_a_sweep(text: str, levels: list) -> None:
 
 
 def test_one_value_is_fixed_and_several_vary() -> None:
-    """A sweep's parameters are split by the number of their values."""
+    """A sweep's parameters are split by the number of their values; a name that is given twice is refused, with the cure."""
     pairs = [("model", "mlp,cnn"), ("workers", "1,2,4"), ("runs", "3"), ("chunk_sizes", "[1000,none]")]
     grid, fixed = parse_swept(pairs)
     assert grid == {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}
     assert fixed == {"runs": 3, "chunk_sizes": [1000, None]}
+    with pytest.raises(ArgumentError, match="given twice; write all its values at once, such as -p workers 1,2"):
+        parse_swept([("workers", "1"), ("workers", "2")])
 
 
 @pytest.mark.parametrize("text", ["1,,2", ",1", "[1,2", "1,2]", "[1", "[1],2]", "a[1].csv,2", "{a: 1", "'a", "1,"])
@@ -93,12 +95,6 @@ def test_malformed_lists_are_refused(text: str) -> None:
         parse_levels(text)
     assert repr(text) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_name_is_given_once_in_a_sweep() -> None:
-    """A second list of values for the same name is refused, and the error shows how to write one."""
-    with pytest.raises(ArgumentError, match="given twice; write all its values at once, such as -p workers 1,2"):
-        parse_swept([("workers", "1"), ("workers", "2")])
 
 
 def test_fixed_parameters_come_from_yaml_and_pairs() -> None:

@@ -35,10 +35,9 @@ from ruo.notebook import prepare
 )
 def test_what_is_wrong_is_said_before_anything_starts(demo: Demo, arguments: dict, error: type, sentence: str) -> None:
     """A parameter that cannot be, a missing file and a server that does not answer are errors of the first call."""
-    if arguments.get("testset") == "this":
-        arguments = {**arguments, "testset": demo.testset}
+    own = {"testset": demo.testset} if arguments.get("testset") == "this" else {}
     with pytest.raises(error, match=sentence):
-        prepare(**arguments)
+        prepare(**{**arguments, **own})
 
 
 def test_a_table_that_does_not_fit_the_model_is_refused(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
@@ -60,8 +59,7 @@ def test_a_sweep_takes_what_papermill_gives(demo: Demo, server: LocalServer, tmp
 @pytest.mark.soak
 def test_the_job_without_a_network_is_measured_in_the_blocks(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """Where the model's file is at hand, each block has the job without a network, with the same predictions."""
-    how = {"chunk_sizes": [1000], "runs": 2}
-    work = prepare(server.url, demo.testset, demo.models["mlp"], tmp_path, **how)
+    work = prepare(server.url, demo.testset, demo.models["mlp"], tmp_path, chunk_sizes=[1000], runs=2)
     result = work.sweep(pipelined=[True])
     [bound] = result.others().values()
     assert bound["block"].tolist() == [1, 2]

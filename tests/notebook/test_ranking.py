@@ -38,10 +38,7 @@ SLOW, FAST, FASTER = setting(1000), setting(2000, rows_per_request=500), setting
             [("a", [setting(1000, 1e-4)], ""), ("b", [setting(1002.5, 1e-4)], "")],
             "Best: b with 1,000 rows per request, 1,002 rows/s. The next, a, is 0.25 % slower.",
         ),
-        (
-            [("a", [{"rows_per_s": 2.0}], ""), ("b", [{"rows_per_s": 1.0}], "")],
-            "Best: a, 2 rows/s. The next, b, is 50 %",
-        ),
+        ([("a", [{"rows_per_s": 2}], ""), ("b", [{"rows_per_s": 1}], "")], "Best: a, 2 rows/s. The next, b, is 50 %"),
         (  # as `save` of a sweep writes it, below the answer
             [("a", [FAST], "It is fast.\nVALID: x."), ("b", [FASTER], "It is faster.\nINVALID: busy.")],
             "Best: a with 500 rows per request, 2,000 rows/s.",
@@ -63,11 +60,8 @@ def test_every_combination_is_in_the_table(tmp_path: Path) -> None:
     """A combination counts with its fastest setting; the table is in the order of speed, as text and as data."""
     write_ranking(tmp_path, [("a", pd.DataFrame([SLOW, FAST]), "VALID."), ("b", pd.DataFrame([FASTER]), "INVALID:")])
 
-    table = pd.read_csv(tmp_path / "ranking.csv")
-    assert table[["combination", "rows_per_request", "rows_per_s", "verdict"]].to_numpy().tolist() == [
-        ["b", 1000, 4000, "INVALID"],
-        ["a", 500, 2000, "VALID"],
-    ]
+    table = pd.read_csv(tmp_path / "ranking.csv")[["combination", "rows_per_request", "rows_per_s", "verdict"]]
+    assert table.to_numpy().tolist() == [["b", 1000, 4000, "INVALID"], ["a", 500, 2000, "VALID"]]
     assert [line.split()[0] for line in (tmp_path / RANKING).read_text().splitlines()[:3]] == ["combination", "b", "a"]
 
 
@@ -84,7 +78,6 @@ def test_a_sweep_ends_with_its_ranking(tmp_path: Path) -> None:
     arguments += ["-y", "{levels: 10}", "-p", "size", "3,4"]
 
     result = CliRunner().invoke(main, arguments)
-
     assert result.exit_code == 0, result.output
     assert "Best: size=4, 40 rows/s. The next, size=3, is 25 % slower" in result.output
     assert f"  {tmp_path / 'r' / 'ranking.png'}\n" in result.output

@@ -28,11 +28,8 @@ NOON = time.mktime((2026, 11, 3, 12, 5, 0, 0, 0, -1))
 def leave(folder: Path, name: str, text: str, verdict: str | None = "VALID.\n\nMore.", at: float = NOON, **notes: object) -> Path:  # fmt: skip
     """Write what a run of a notebook leaves in a folder; `notes` are papermill's metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture = {"image/png": PIXEL, "text/plain": "<Figure>"}
-    outputs = [
-        new_output("stream", text="stdout <of> it\n"),
-        new_output("display_data", picture, metadata={"image/png": {"alt": "a"}}),
-    ]
+    picture = {"data": {"image/png": PIXEL, "text/plain": "<Figure>"}, "metadata": {"image/png": {"alt": "a"}}}
+    outputs = [new_output("stream", text="stdout <of> it\n"), new_output("display_data", **picture)]
     cells = [new_markdown_cell(text), new_code_cell("print(1)", outputs=outputs)]
     notebook = new_notebook(cells=cells, metadata={"papermill": notes} if notes else {})
     nbformat.write(notebook, folder / f"{name}.ipynb")
@@ -49,9 +46,8 @@ def headings(page: Path) -> list[str]:
 
 def links(page: str) -> dict[str, str]:
     """Where a page's links lead, with their texts."""
-    return {
-        unescape(target): unescape(text) for target, text in re.findall(r'<a [^>]*href="([^"]*)"[^>]*>([^<]*)', page)
-    }
+    found = re.findall(r'<a [^>]*href="([^"]*)"[^>]*>([^<]*)', page)
+    return {unescape(target): unescape(text) for target, text in found}
 
 
 def names(page: str) -> list[str]:

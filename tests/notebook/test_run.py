@@ -19,7 +19,6 @@ from ruo.notebook.run import run_notebook
 
 pytestmark = pytest.mark.slow
 
-
 BENCHMARK = Path(ruo.__file__).parent.parent / "notebooks" / "benchmark.ipynb"
 
 
