@@ -168,19 +168,11 @@ both = pytest.mark.parametrize("measure", [unpaired, paired])
 
 
 @both
-def test_identical_systems_show_no_difference(measure: Callable) -> None:
-    """Of 20 comparisons of a system with itself, 18 or more see no difference."""
+@pytest.mark.parametrize(("factor", "word"), [(1.0, "no difference seen"), (1.1, "slower"), (1 / 1.1, "faster")])
+def test_a_change_of_a_tenth_is_seen_and_none_where_there_is_none(measure: Callable, factor: float, word: str) -> None:
+    """Of 20 comparisons with a system that is 10 % slower, or faster, or with itself, 18 or more say just that."""
     random = np.random.default_rng(20)
-    assert sum(not measure(random, 1.0, 10).differs for _ in range(20)) >= 18
-
-
-@both
-@pytest.mark.parametrize("factor", [1.1, 1 / 1.1])
-def test_a_change_of_a_tenth_is_seen(measure: Callable, factor: float) -> None:
-    """Of 20 comparisons with a system that is 10 % slower, or faster, 18 or more see it, and the right way round."""
-    random = np.random.default_rng(21)
-    results = [measure(random, factor, 10) for _ in range(20)]
-    assert sum(result.differs and (result.ratio > 1) == (factor > 1) for result in results) >= 18
+    assert sum(measure(random, factor, 10).word == word for _ in range(20)) >= 18
 
 
 @pytest.mark.soak

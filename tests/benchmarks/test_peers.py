@@ -15,9 +15,7 @@ def test_a_peer_runs_until_the_block_ends(tmp_path: Path) -> None:
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}/"
     with running([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], url, tmp_path):
-        answer = fetch(url)
-        assert answer is not None
-        assert answer[0] == 200
+        assert fetch(url)[0] == 200
     assert fetch(url) is None
 
 

@@ -234,8 +234,8 @@ def test_classes_that_never_occur() -> None:
 
 def test_classes_with_the_same_f1_are_neither_best_nor_worst() -> None:
     """No class is called better than another where both have the same two digits."""
-    labels = [0] * 1_000 + [1] * 1_000
-    evaluation = evaluate(scores_of(sure_of([*[0] * 901, *[1] * 99, *[1] * 900, *[0] * 100], 2), labels))
+    answers = [0] * 901 + [1] * 999 + [0] * 100
+    evaluation = evaluate(scores_of(sure_of(answers, 2), [0] * 1_000 + [1] * 1_000))
     assert "No class with 30 rows or more is recognised better than another." in evaluation.verdict()
 
 

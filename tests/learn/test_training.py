@@ -179,7 +179,6 @@ def test_a_published_model_is_served_and_answers_alike(trained: Trained, csv: Pa
     assert scores.model.version == "1"
     np.testing.assert_allclose(scores.predictions, trained.model.predict(raw(table()), verbose=0), atol=1e-5)
     test = trained.parts.test
-    assert scores.labels is not None
     served = (scores.predictions[test].argmax(axis=1) == scores.labels[test]).mean()
     assert served == pytest.approx(trained.accuracy.value)
 
@@ -229,8 +228,7 @@ def test_max_rows_draws_from_the_whole_table() -> None:
 def test_repeated_rows_are_in_the_verdict() -> None:
     """Test rows that are in the training part too are counted, and the verdict says so."""
     frame = pd.concat([table(100)] * 3)
-    result = train(frame, units=[], epochs=1)
-    values = raw(frame)
+    result, values = train(frame, units=[], epochs=1), raw(frame)
     known = {row.tobytes() for row in values[result.parts.training]}
     assert result.repeated == sum(row.tobytes() in known for row in values[result.parts.test]) > 0
     assert f"{result.repeated} of the test rows are in the training part too" in result.verdict()

@@ -40,7 +40,6 @@ from tests.tables.forms import read_rows
 def test_a_column_that_is_no_column_of_numbers_is_refused(values: object, says: str) -> None:
     """The error names the column and its type or its first cell that is not a number, and the cure."""
     frame = pl.DataFrame if isinstance(values, pl.Series) else pd.DataFrame
-
     with pytest.raises(TableError, match='column "b"') as caught:
         read_rows(frame({"_ruo_row": [1.0, 2.0], "b": values}))
 

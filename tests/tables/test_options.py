@@ -280,9 +280,8 @@ def test_one_hot_columns_name_the_classes_and_may_be_true_or_false(tmp_path: Pat
 
     for source in (frame, tmp_path / "t.csv"):
         opened = open_table(source)
-        (block,) = opened.blocks(None)
         assert opened.classes == ["x", "y"]
-        assert block.labels.tolist() == [0, 1, 0]
+        assert [block.labels.tolist() for block in opened.blocks(None)] == [[0, 1, 0]]
 
 
 A, B, C, X2 = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1), ModelInput("x", 2)

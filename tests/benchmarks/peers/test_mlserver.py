@@ -49,7 +49,6 @@ def test_a_table_is_scored(url: str, table: Path, expected: np.ndarray, path: st
     scores = score_csv(table, url + path, chunk_size=300)
 
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert scores.choices is not None
     assert scores.choices.wire == "v2-json"
     assert scores.model.version == "v1"
 

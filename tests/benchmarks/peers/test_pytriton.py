@@ -39,7 +39,6 @@ def test_a_table_is_scored(url: str, table: Path, expected: np.ndarray, wire: st
     scores = score_csv(table, url, chunk_size=chunk_size, concurrency=4, wire=wire)
 
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert scores.choices is not None
     assert scores.choices.wire == wire
     assert scores.model.version == "1"
 
