@@ -157,7 +157,6 @@ def test_an_output_that_is_full_is_one_sentence() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
-
     assert (done.returncode, done.stderr) == (1, "Error: The output: No space left on device; name another path.\n")
 
 
@@ -187,7 +186,6 @@ def test_ctrl_c_has_its_status_with_every_verb(monkeypatch: pytest.MonkeyPatch, 
 def test_a_wrong_option_is_refused(option: str, sentence: str) -> None:
     """A wrong option is refused in one sentence, before anything is read or sent."""
     result = CliRunner().invoke(main, ["score", __file__, "http://127.0.0.1:9", option])
-
     assert result.exit_code == 2
     assert "s3cret" not in result.output
     assert sentence in " ".join(result.output.split())

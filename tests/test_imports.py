@@ -79,7 +79,6 @@ def test_neither_side_needs_the_others_packages(statement: str, refused: list[st
 def test_importing_ruo_imports_next_to_nothing() -> None:
     """`import ruo` loads no third-party package."""
     loaded = _run("import sys; import ruo; print(*sorted({name.split('.')[0] for name in sys.modules}))").split()
-
     assert not {"numpy", "polars", "aiohttp", "pandas"} & set(loaded)
 
 
@@ -123,7 +122,6 @@ def _arrows(package: str) -> Iterator[tuple[str, str]]:
 def test_a_room_imports_only_rooms_above_it(package: str, layers: str) -> None:
     """Every room has its layer, and no import climbs or stays on its level."""
     rank = {room: number for number, line in enumerate(layers.split("\n")) for room in line.split()}
-
     assert {name.split(".")[1] for name in _modules(package) if name != package} == set(rank)
     for name, used in _arrows(package):
         own, other = name.split(".")[1], used.split(".")[1]
@@ -137,7 +135,6 @@ def test_no_import_comes_back(package: str) -> None:
     for name, used in _arrows(package):
         if not name.startswith(f"{used}.") and not used.startswith(f"{name}."):
             graph.setdefault(name, set()).add(used)
-
     TopologicalSorter(graph).prepare()
 
 

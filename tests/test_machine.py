@@ -31,7 +31,6 @@ def test_a_quota_limits_the_cpus(tmp_path: Path, files: dict[str, str], cpus: fl
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-
     assert cpu_limit(tmp_path) == (cpus or len(os.sched_getaffinity(0)))
 
 

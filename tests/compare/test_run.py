@@ -231,7 +231,6 @@ def blocks(seconds: dict[str, float], **more: Any) -> list[dict[str, Any]]:
 def test_the_verdict_compares_each_system_with_the_fast_wire() -> None:
     """Every other system has its sentence with the ratio; a quiet machine and right answers are VALID."""
     verdict = results(blocks({V2: 1.0, PAPER: 20.0, BOUND: 0.8})).verdict()
-
     assert verdict.startswith("VALID")
     assert f"- {V2[0].upper()}{V2[1:]} is faster than {PAPER}: it takes 0.0" in verdict
     assert f"{V2[0].upper()}{V2[1:]} is slower than {BOUND}" in verdict

@@ -111,7 +111,6 @@ def test_unsteady_runs_are_named() -> None:
     """A setting whose runs vary by more than a tenth is named; servers that report no times are no limit."""
     frame = runs()
     wild = frame.assign(total_s=np.where(frame["block"] % 2, 1.0, 1.5), server_busy=np.nan)
-
     [note] = judge(wild).notes
     assert note.startswith("The runs vary much, by their standard deviation over the mean: 1,000 rows")
 

@@ -23,7 +23,6 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         make_testset(tmp_path / name, 300, seed)
         digests.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
-
     assert digests[0] == digests[1] != digests[2]
 
 

@@ -51,7 +51,6 @@ SLOW, FAST, FASTER = setting(1000), setting(2000, rows_per_request=500), setting
 def test_the_best_is_named(tmp_path: Path, combinations: Any, sentence: str) -> None:
     """The fastest whose runs can be relied on is best, and whether its lead may be chance is said."""
     write_ranking(tmp_path, [(name, pd.DataFrame(rows), verdict) for name, rows, verdict in combinations])
-
     assert sentence in (tmp_path / RANKING).read_text()
     assert (tmp_path / "ranking.png").exists() == ("none is ranked" not in sentence)
 
@@ -59,7 +58,6 @@ def test_the_best_is_named(tmp_path: Path, combinations: Any, sentence: str) -> 
 def test_every_combination_is_in_the_table(tmp_path: Path) -> None:
     """A combination counts with its fastest setting; the table is in the order of speed, as text and as data."""
     write_ranking(tmp_path, [("a", pd.DataFrame([SLOW, FAST]), "VALID."), ("b", pd.DataFrame([FASTER]), "INVALID:")])
-
     table = pd.read_csv(tmp_path / "ranking.csv")[["combination", "rows_per_request", "rows_per_s", "verdict"]]
     assert table.to_numpy().tolist() == [["b", 1000, 4000, "INVALID"], ["a", 500, 2000, "VALID"]]
     assert [line.split()[0] for line in (tmp_path / RANKING).read_text().splitlines()[:3]] == ["combination", "b", "a"]

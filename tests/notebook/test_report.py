@@ -132,7 +132,6 @@ def test_links_between_notebooks_stay_on_the_page(tmp_path: Path) -> None:
 def test_no_finished_run(tmp_path: Path, folder: str) -> None:
     """Without a finished run, or without the folder, the command says how to make one, and writes nothing."""
     done = CliRunner().invoke(main, ["report", str(tmp_path / folder)])
-
     assert done.exit_code == 1
     assert re.search(r"^Error: There is no finished run in .* yet; make benchmark makes one\.$", done.output, re.M)
     assert not list(tmp_path.rglob("*.html"))

@@ -36,7 +36,6 @@ def test_a_half_is_the_nearest_one(tmp_path: Path, form: str) -> None:
     """A float16 is rounded once: by way of float32, these would end one step lower or higher."""
     values = [70.03125007003125, 0.31628417937121583, 737.25000073725, 65519.999, 1e9]
     source = np.array(values)[:, None] if form == "array" else _table(tmp_path, form, values, pl.Float64())
-
     np.testing.assert_array_equal([70.0625, 0.316162109375, 737.5, 65504, np.inf], _read(source, np.float16))
 
 
@@ -61,7 +60,6 @@ def test_a_number_may_be_written_in_other_ways(tmp_path: Path) -> None:
     """`3.0`, `1e3` and a number with blanks around it are whole numbers, whatever their size."""
     cells = ["3.0", "1e3", " 7 ", "9007199254740993.0", "-0.0", "4.611686018427387905e18", "+5"]
     expected = [3, 1000, 7, 2**53 + 1, 0, 2**62 + 1, 5]
-
     assert _read(_csv(tmp_path, *cells), np.int64).tolist() == expected
     assert _read(_csv(tmp_path, "1.0", "0", "1e0", " 0 "), np.bool_).tolist() == [True, False, True, False]
 
@@ -70,7 +68,6 @@ def test_another_notation_may_begin_in_a_later_piece(tmp_path: Path) -> None:
     """Whole numbers first, and far below one with a point: none is changed."""
     count = 2 * PIECE_BYTES // len("16777217,1\n")
     path = _csv(tmp_path, *["16777217"] * count, "16777219.0", *["16777221"] * count)
-
     expected = np.repeat([16777217, 16777219, 16777221], [count, 1, count])
     np.testing.assert_array_equal(expected, _read(path, np.int64))
 
@@ -100,7 +97,6 @@ def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str
     """The error of a CSV names the row, the column, the cell, the reason and the cure."""
     with pytest.raises(TableError) as caught:
         _read(_csv(tmp_path, "1", cell, "1"), np.dtype(dtype))
-
     assert f'table.csv, row 1 (line 3), column "a": {why}' in str(caught.value)
     assert "; mend the cell, or leave the column out." in str(caught.value)
     assert (caught.value.row, caught.value.column) == (1, "a")
@@ -123,10 +119,8 @@ def test_a_value_of_a_frame_that_does_not_fit_is_named(
 ) -> None:
     """Frames and Parquet files name the row, the column, the value and the reason, over all pieces."""
     values = [1] * 50_000 + [value, 1]
-
     with pytest.raises(TableError, match='row 50,000, column "a"') as caught:
         _read(_table(tmp_path, form, values, column), np.dtype(dtype))
-
     assert why in str(caught.value)
     assert (caught.value.row, caught.value.column) == (50_000, "a")
 
@@ -157,6 +151,5 @@ def test_infinities_of_the_table_are_kept(tmp_path: Path) -> None:
 def test_a_number_beyond_a_floating_point_type_is_infinite(tmp_path: Path, form: str, value: float, dtype: str) -> None:
     """It becomes the infinity of its sign in every form of table, also beside another notation."""
     source = _table(tmp_path, form, [1, value], pl.Float64() if value == 1e39 else pl.Int64())
-
     np.testing.assert_array_equal([1, np.copysign(np.inf, value)], _read(source, np.dtype(dtype)))
     np.testing.assert_array_equal([np.inf, 1, np.inf], _read(_csv(tmp_path, "1e400", "1 ", '" 1e39"'), np.float32))

@@ -71,7 +71,6 @@ def test_usual_dialects_of_csv_are_read(tmp_path: Path, text: str | bytes) -> No
 def test_names_that_count_may_be_a_row_of_data(tmp_path: Path, first: str) -> None:
     """As pandas writes columns without names; of one or two, a row of data may look so too, and a warning says it."""
     path = write_csv(tmp_path, f"{first}\n{first.replace('0', '3')}\n")
-
     warning = pytest.warns(UserWarning, match=r"pass header=False if they are a row")
     with contextlib.nullcontext() if first == "0,1,2" else warning:
         assert len(read_rows(path)) == 1
@@ -99,7 +98,6 @@ def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: in
 def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path) -> None:
     """A blank line within a table of several columns is refused, also where a part ends behind it."""
     path = write_csv(tmp_path, "a,b\n1,2\n\n3,4\n\n")
-
     with pytest.raises(TableError, match="has 0 cells"):
         list(open_table(path, shard=(0, 2)).blocks(None))
     (block,) = open_table(path, shard=(1, 2)).blocks(None)
@@ -149,7 +147,6 @@ def test_a_wrong_cell_of_a_csv_is_named(
     """The error names the file, the row, the line, the column and the cell."""
     with pytest.raises(TableError) as caught:
         read_rows(write_csv(tmp_path, text))
-
     assert sentence in str(caught.value)
     assert (row, column) == (caught.value.row, caught.value.column)
 
@@ -157,7 +154,6 @@ def test_a_wrong_cell_of_a_csv_is_named(
 def test_a_line_is_named_only_where_rows_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below a quoted cell, in an earlier piece of the file too, the row alone says where."""
     monkeypatch.setattr("ruo.tables.csv.PIECE_BYTES", 8)
-
     for above, place in (("1,2\n", r"row 3 \(line 5\), column"), ('"1\n",2\n', "row 3, column")):
         with pytest.raises(TableError, match=place):
             read_rows(write_csv(tmp_path, f"a,b\n{above}3,4\n5,6\nx,7\n"))
@@ -180,7 +176,6 @@ def test_a_stray_quote_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A quote that is never closed does not turn the rest of a long file into one cell."""
     monkeypatch.setattr("ruo.tables.csvtext._LONGEST_CELL", 1 << 20)
     path = write_csv(tmp_path, b'a,b\n1,"2\n' + b"1.2345678,2.3456789\n" * 450_000)
-
     with pytest.raises(TableError, match="is opened and not closed within 64 MB"):
         read_rows(path)
 

@@ -68,7 +68,6 @@ def test_a_column_that_is_no_column_of_numbers_is_refused(values: object, says: 
 def test_unusual_numbers_are_numbers(values: object) -> None:
     """Byte orders, strides and types beyond the processor's own are read, beside fractions and truth values."""
     frame = pl.DataFrame if isinstance(values, pl.Series) else pd.DataFrame
-
     np.testing.assert_array_equal([[0.5, 1], [0.5, 2]], read_rows(frame({"a": [0.5, 0.5], "b": values})))
     np.testing.assert_array_equal([[1, 1], [0, 2]], read_rows(frame({"a": [True, False], "b": values})))
 
@@ -77,7 +76,6 @@ def test_unusual_numbers_are_numbers(values: object) -> None:
 def test_a_missing_cell_of_pandas_is_a_missing_number(kind: str) -> None:
     """Of Arrow's types and of pandas' own, in a feature and in a kept column."""
     frame = pd.DataFrame({"a": pd.array([1, None, 0], kind), "b": [1, 2, 3]})
-
     np.testing.assert_array_equal([[1, 1], [np.nan, 2], [0, 3]], read_rows(frame))
     (block,) = open_table(table(frame, keep=["a"])).blocks(None)
     assert block.kept["a"].to_list() == [1, None, 0]
@@ -123,7 +121,6 @@ def test_a_query_in_order_is_its_parts(refine: Callable[[pl.LazyFrame], pl.LazyF
     """Of a file, with columns and rows chosen, and of several files one after the other."""
     ROWS.collect().write_parquet(tmp_path / "rows (1).parquet")
     query = refine(pl.scan_parquet(tmp_path / "rows (1).parquet"))
-
     parts = [block.array for part in range(3) for block in open_table(query, shard=(part, 3)).blocks(None)]
     np.testing.assert_array_equal(query.collect().cast(pl.Float32), np.concatenate(parts))
     assert open_table(query).fingerprint() == open_table(query, shard=(1, 3)).fingerprint()
@@ -132,7 +129,6 @@ def test_a_query_in_order_is_its_parts(refine: Callable[[pl.LazyFrame], pl.LazyF
 def test_names_of_any_kind_are_names() -> None:
     """Numbers, tuples, None and half a surrogate pair name columns; the later of two that read alike gets a suffix."""
     frame = pd.DataFrame([[1, 2, 3, 4, 5]], columns=pd.Index([0, ("a", "b"), None, "\ud800", b"\xff"], dtype=object))
-
     assert read_rows(frame).tolist() == [[1, 2, 3, 4, 5]]
     with pytest.warns(UserWarning, match="columns of equal name; the later '0' is named '0.1'"):
         assert open_table(pd.DataFrame([[1, 2]], columns=[0, "0"])).features == ["0", "0.1"]

@@ -157,7 +157,6 @@ def test_every_table_holds_what_pythons_csv_reads(
 ) -> None:
     """Every value equals float() of the cell that csv reads, in pieces of any size; what csv refuses is refused."""
     outcomes = [compare(seed, tmp_path, monkeypatch) for seed in seeds]
-
     assert outcomes.count("equal") > len(seeds) / 2
 
 

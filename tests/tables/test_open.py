@@ -28,7 +28,6 @@ LABELS = np.array([0, 1, 1, 0, 1])
 def test_blocks_hold_every_row_in_order(tmp_path: Path, form: str, chunk_size: int | None) -> None:
     """Whatever the form and the block size, the blocks joined are the table."""
     blocks = list(open_table(as_form(FRAME, form, tmp_path)).blocks(chunk_size))
-
     assert [block.start for block in blocks] == list(range(0, 5, chunk_size or 5))
     np.testing.assert_array_equal(FEATURES, np.concatenate([block.array for block in blocks]))
     np.testing.assert_array_equal(LABELS, np.concatenate([block.labels for block in blocks]))
@@ -157,7 +156,6 @@ def test_labels_are_class_indices(tmp_path: Path, columns: dict[str, list[object
     """One-hot columns and a single column of whole numbers give indices; anything else gives none."""
     frame = pl.DataFrame({"a": [1.0, 2.0], **columns})
     frame.write_csv(tmp_path / "labels.csv")
-
     for source in (frame, tmp_path / "labels.csv"):
         (block,) = open_table(source).blocks(None)
         np.testing.assert_array_equal(indices, block.labels)
@@ -172,6 +170,5 @@ def test_labels_may_be_written_otherwise_in_a_later_piece(tmp_path: Path, later:
     count = 2 * PIECE_BYTES // len("0.25,7\n")
     text = "a,Label_class\n" + "0.25,7\n" * count + f"0.5,{later}\n" + "0.75,7\n" * count
     (block,) = open_table(write_csv(tmp_path, text)).blocks(None)
-
     np.testing.assert_array_equal(np.repeat([0.25, 0.5, 0.75], [count, 1, count]), block.array[:, 0])
     np.testing.assert_array_equal(np.repeat([7, index, 7], [count, 1, count]), block.labels)

@@ -57,7 +57,6 @@ def test_a_raw_table_is_read_as_it_was_downloaded(tmp_path: Path, kind: str) -> 
 def test_doubled_names_get_the_suffixes_of_pandas(tmp_path: Path, names: str) -> None:
     """Whatever suffixes are there already, and with a warning."""
     path = write_csv(tmp_path, f"{names}\n{','.join('1' for _ in names.split(','))}\n")
-
     with pytest.warns(UserWarning, match="has columns of equal name"):
         assert open_table(path).features == pd.read_csv(path).columns.to_list()
 
@@ -77,7 +76,6 @@ def test_doubled_names_get_the_suffixes_of_pandas(tmp_path: Path, names: str) ->
 def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], rows: list[list[int]]) -> None:
     """The features are those that are named, in that order, or all that are not dropped, kept or labels."""
     path = write_csv(tmp_path, "a,b,c\n1,2,3\n4,5,6\n")
-
     for source in (path, pd.read_csv(path)):
         block = _block(source, **options)
         assert block.array.tolist() == rows
@@ -167,7 +165,6 @@ def test_text_is_read_as_the_options_say(
 def test_a_file_without_header_is_cut_into_parts(tmp_path: Path, text: str, of: int) -> None:
     """Every row is in one part."""
     options, path = TableOptions(header=False), write_csv(tmp_path, text)
-
     parts = [block.array for part in range(of) for block in open_table(path, options, (part, of)).blocks(None)]
     assert np.concatenate(parts).tolist() == [[1, 2], [3, 4], [5, 6]]
 
@@ -193,9 +190,7 @@ def test_a_kept_feature_is_a_number_and_text_as_it_is(tmp_path: Path, null_value
     """What float32 rounds, and what means a missing number, stands beside the predictions as in the file."""
     cells = ["007", "16777217", "NA" if null_values else ""]
     path = write_csv(tmp_path, "id,x\n" + "".join(f"{cell},1\n" for cell in cells))
-
     block = _block(path, columns=["id", "x"], keep=["id"], null_values=null_values)
-
     np.testing.assert_array_equal([[7, 1], [16777216, 1], [np.nan, 1]], block.array)
     assert block.kept["id"].to_list() == [cell or None for cell in cells]
 
@@ -229,7 +224,6 @@ def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[
 def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], labels: list[Any]) -> None:
     """Whole numbers are class numbers, anything else names; a missing one is neither."""
     path = write_csv(tmp_path, "x,y\n" + "".join(f"1,{cell}\n" for cell in cells))
-
     for source in (path, pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))):
         assert _block(source, label="y").labels.tolist() == labels
 
@@ -326,7 +320,6 @@ def test_features_are_matched_by_the_names_of_the_model(
 def test_what_does_not_fit_the_model_is_named(inputs: list[ModelInput], options: dict[str, Any], sentence: str) -> None:
     """The error names the columns that are too many, missing or out of place, and the cure."""
     opened = open_table(table(pl.DataFrame({"a": [1], "b": [2], "c": [3]}), **options))
-
     with pytest.raises(TableError, match=re.escape(sentence)):
         opened.match("m", inputs)
 

@@ -86,7 +86,6 @@ def _read(source: Any, **options: Any) -> tuple[list[list[float]], list[str]]:
 def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, data: bytes, name: str) -> None:
     """Compressed in any way or not, in another encoding, CSV or Parquet: whatever the name."""
     (tmp_path / name).write_bytes(data)
-
     assert _read(tmp_path / name) == (FEATURES, ["u", "v", "w"])
 
 
@@ -123,7 +122,6 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
 def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: bytes, sentence: str) -> None:
     """Cut short, of several files or of none: never a shorter table."""
     (tmp_path / "t").write_bytes(data)
-
     with pytest.raises(TableError, match=re.escape(sentence)):
         _read(tmp_path / "t")
 
@@ -197,7 +195,6 @@ def test_an_array_has_a_fingerprint_of_its_values() -> None:
     array = np.arange(12.0).reshape(4, 3)
     same = [fingerprint_table(array.copy(order="F")), open_table(array, shard=(1, 2)).fingerprint()]
     others = [array + 1, array.reshape(3, 4), array.astype(np.float32)]
-
     assert {fingerprint_table(array)} == {*same}
     assert len({fingerprint_table(other) for other in [array, *others]}) == 4
 
@@ -304,7 +301,6 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
 def test_rows_keep_their_order(tmp_path: Path) -> None:
     """The row groups of a file, which polars reads side by side, come in the order of the file each time."""
     pl.DataFrame({"a": np.arange(200_000)}).write_parquet(tmp_path / "t.parquet", row_group_size=2_000)
-
     for source in [tmp_path / "t.parquet", pl.scan_parquet(tmp_path / "t.parquet")] * 3:
         rows = np.concatenate([block.array for block in open_table(source).blocks(None, np.float64)])
         np.testing.assert_array_equal(rows[:, 0], np.arange(200_000))

@@ -126,7 +126,6 @@ def test_whatever_comes_is_read_or_a_wire_error(text: bytes, rest: bytes, length
     length = len(text) if length == -1 else length
     headers = {} if length is None else {v2.HEADER_LENGTH: str(length)}
     _, peak = decode_everywhere(text + (rest if headers else b""), headers)
-
     assert peak < 60 * len(text + rest) + 100_000
 
 

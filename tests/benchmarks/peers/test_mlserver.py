@@ -47,7 +47,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_table_is_scored(url: str, table: Path, expected: np.ndarray, path: str) -> None:
     """All rows come back right, and JSON was spoken, without being asked for."""
     scores = score_csv(table, url + path, chunk_size=300)
-
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
     assert scores.choices.wire == "v2-json"
     assert scores.model.version == "v1"

@@ -37,7 +37,6 @@ def url() -> Iterator[str]:
 def test_a_table_is_scored(url: str, table: Path, expected: np.ndarray, wire: str, chunk_size: Any) -> None:
     """All rows come back right, in binary and in JSON, from the version that the metadata name."""
     scores = score_csv(table, url, chunk_size=chunk_size, concurrency=4, wire=wire)
-
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
     assert scores.choices.wire == wire
     assert scores.model.version == "1"
@@ -47,7 +46,6 @@ def test_nan_passes(url: str, table: Path, expected: np.ndarray) -> None:
     """NaN in a row is the model's affair on the binary wire."""
     frame = pl.read_parquet(table).with_columns(a=pl.when(pl.int_range(pl.len()) == 7).then(None).otherwise("a"))
     scores = score_csv(frame, url)
-
     assert np.isnan(scores.predictions[7]).any()
     np.testing.assert_allclose(np.delete(scores.predictions, 7, 0), np.delete(expected, 7, 0), atol=1e-5)
 
