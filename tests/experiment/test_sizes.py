@@ -50,7 +50,7 @@ def test_verdict_names_the_lead() -> None:
     assert "- 100 rows per request: 1.07 s (mean of 6," in verdict_on_sizes(frame({100: 1.0}))
     assert "- 1 row per request: 1.07 s" in verdict_on_sizes(frame({1: 1.0}))
     few = verdict_on_sizes(frame({100: 1.0, 1000: 1.5}, runs=2))
-    assert "- 100 rows per request has the least mean: 1.0 s (mean of 2), " in few
+    assert "- 100 rows per request takes the least time on average: 1.0 s (mean of 2), " in few
 
 
 def test_a_size_is_not_called_fastest_beside_one_that_is_as_fast() -> None:
@@ -59,7 +59,7 @@ def test_a_size_is_not_called_fastest_beside_one_that_is_as_fast() -> None:
     runs["total_s"] *= np.random.default_rng(0).normal(1, 0.02, len(runs))
     text = verdict_on_sizes(runs)
     assert "is fastest:" not in text
-    assert " has the least mean: " in text
+    assert " takes the least time on average: " in text
     assert "No difference seen between" in text
 
 
@@ -119,5 +119,5 @@ def test_a_size_that_is_slower_block_by_block_is_not_called_fastest() -> None:
     for size, seconds in ((10, 18.0), (100, 20.0)):
         runs.loc[(runs["block"] == 3) & (runs["rows_per_request"] == size), "total_s"] = seconds
     text = verdict_on_sizes(runs)
-    assert "- 10 rows per request has the least mean: " in text
+    assert "- 10 rows per request takes the least time on average: " in text
     assert "10 rows per request is slower than 100" in text

@@ -90,7 +90,7 @@ def test_the_answer_names_the_best(swept: Sweep, copy: Path) -> None:
     assert " is fastest in 1 block, which cannot rule out chance: 2,500 rows in" in answer(lambda block: 1.3, 1)
     assert answer(lambda block: 1 + (-1) ** block / 100, 6).startswith("No difference is seen between the best two, ")
     text = answer(lambda block: 0.9 if block == 3 else 1.04, 20)
-    assert re.match(".* has the least mean, but .* is faster block by block: 2,500 rows in", text)
+    assert re.match(".* takes the least time on average, but .* is faster block by block: 2,500 rows in", text)
 
 
 def test_runs_without_their_phases_are_read(copy: Path) -> None:
