@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import re
 import socket
 import ssl
@@ -24,7 +25,8 @@ import pytest
 from ruo import Scores, score_csv
 from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo
-from tests.conftest import ROWS, Reply, Script, ScriptedServer, row_sums
+from ruo.wire import WIRES, InferResponse
+from tests.conftest import METADATA, ROWS, Reply, Script, ScriptedServer, row_sums
 
 Scoring = Callable[..., Scores]
 Speak = Callable[[socket.socket, int], None]
@@ -66,6 +68,38 @@ def sometimes(reply: Reply, *numbers: int) -> Script:
 def late(seconds: Callable[[int], float]) -> Script:
     """Give the right answers, so late as each request's number says."""
     return lambda number, body, headers: replace(row_sums(body, headers), wait_s=seconds(number))
+
+
+def too_large_above(rows: int) -> Script:
+    """Give the right answers, and 413 to requests of more rows."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
+        return Reply(413, b'{"error": "too large"}') if len(given) > rows else row_sums(body, headers)
+
+    return script
+
+
+def sums_of(inputs: dict[str, np.ndarray], width: int = 1) -> np.ndarray:
+    """The sums of the rows of the only input, `width` times."""
+    (rows,) = inputs.values()
+    return rows.sum(axis=1, keepdims=True, dtype=np.float32).repeat(width, axis=1)
+
+
+def computed(
+    body: bytes, headers: dict[str, str], wire: str = "v2", compute: Callable[..., Any] = sums_of, output: str = "y"
+) -> Reply:
+    """The answer on this wire of a model that computes its output from its inputs."""
+    request = WIRES[wire].decode_request(headers, body)
+    response = InferResponse({output: compute(request.inputs)}, "model", "1", request.id)
+    encoded = WIRES[wire].encode_response(response, request)
+    return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+
+
+def describe(server: ScriptedServer, **changes: Any) -> None:
+    """Let a server describe its model as it does, except for the changes."""
+    page = json.dumps({**METADATA, **changes}).encode()
+    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], page)
 
 
 def python(program: str) -> str:

@@ -12,7 +12,8 @@ import pytest
 from ruo import ArgumentError, ScoringError, score_csv
 from ruo.client.http import HttpClient
 from ruo.deploy.local import server_process
-from ruo.wire import WIRES
+from tests.client.conftest import Scoring, Scripted, computed
+from tests.conftest import Reply, row_sums
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,23 +39,14 @@ def test_a_unix_socket_that_is_not_there_is_named(small_csv: Path, tmp_path: Pat
         score_csv(small_csv, f"unix://{tmp_path}/no.sock", retries=0)
 
 
-def test_a_label_is_one_version_for_the_whole_run(
-    small_csv: Path, small_sums: np.ndarray, scripted: Any, reply: Any
-) -> None:
+def test_a_label_is_one_version_for_the_whole_run(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:
     """The label is looked up once; every request then names the version it stood for, also if versions may change."""
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        (rows,) = WIRES["v1"].decode_request(headers, body).inputs.values()
-        return reply(body=json.dumps({"predictions": rows.sum(axis=1, keepdims=True).tolist()}).encode())
-
-    server = scripted(script)
+    server = scripted(lambda number, body, headers: computed(body, headers, "v1"))
     states = json.dumps({"model_version_status": [{"version": "7", "state": "AVAILABLE"}]}).encode()
     server.pages |= dict.fromkeys(["/v1/models/m/labels/stable", "/v1/models/m/versions/7"], states)
     for may_change in (False, True):
         url = f"{server.url}/v1/models/m/labels/stable:predict"
-        scores = score_csv(small_csv, url, chunk_size=4, allow_version_change=may_change)
-        np.testing.assert_array_equal(scores.predictions, small_sums)
-        assert scores.model.version == "7"
+        assert right_scores(url, chunk_size=4, allow_version_change=may_change).model.version == "7"
     assert set(server.paths) == {"/v1/models/m/versions/7:predict"}
 
     server.pages["/v1/models/m/labels/canary"] = b"{}"
@@ -64,15 +56,13 @@ def test_a_label_is_one_version_for_the_whole_run(
         score_csv(small_csv, f"{server.url}/v1/models/m/labels/stable", wire="v2-json")
 
 
-def test_headers_go_with_every_request_and_are_never_shown(
-    small_csv: Path, scripted: Any, right_answer: Any, reply: Any
-) -> None:
+def test_headers_go_with_every_request_and_are_never_shown(small_csv: Path, scripted: Scripted) -> None:
     """Host for a gateway and an API key are sent as they are, and stand in no repr, record or error."""
     seen: list[dict[str, str]] = []
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         seen.append(headers)
-        return right_answer(body, headers) if number < 3 else reply(500, b"boom")
+        return row_sums(body, headers) if number < 3 else Reply(500, b"boom")
 
     server = scripted(script)
     headers = {"host": "model.example.com", "X-Api-Key": "s3cret", "authorization": "Basic s3cret"}

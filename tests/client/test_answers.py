@@ -20,12 +20,10 @@ def chunk(features: Array) -> Chunk:
 ROWS = chunk(np.ones((3, 2), np.float32))
 
 
-@pytest.mark.parametrize(
-    ("output", "shape"), [(np.ones(3), (3, 1)), (np.ones((3, 4)), (3, 4)), (np.ones((3, 2, 2)), (3, 2, 2))]
-)
-def test_predictions_are_rows_of_float32(output: Array, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("given", "shape"), [((3,), (3, 1)), ((3, 4), (3, 4)), ((3, 2, 2), (3, 2, 2))])
+def test_predictions_are_rows_of_float32(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
     """One output for each row is a column."""
-    predictions = predictions_of(InferResponse({"y": output}), ROWS, MODEL)
+    predictions = predictions_of(InferResponse({"y": np.ones(given)}), ROWS, MODEL)
     assert (predictions.shape, predictions.dtype) == (shape, np.float32)
 
 
@@ -123,10 +121,8 @@ def test_images_are_rows_too() -> None:
 
 def test_the_servers_times_are_read() -> None:
     """Milliseconds become seconds; what a proxy adds is left out."""
-    record = RequestRecord(0, 1, 1)
-    read_server_timing(
-        "cdn;dur=9, decode;dur=1500,queue;dur=2.5, predict;dur=x, encode;desc=y, re-encode;dur=3", record
-    )
+    record, times = RequestRecord(0, 1, 1), "cdn;dur=9, decode;dur=1500,queue;dur=2.5, predict;dur=x, encode;desc=y"
+    read_server_timing(f"{times}, re-encode;dur=3", record)
     assert (record.decode_s, record.queue_s) == (1.5, 0.0025)
     assert np.isnan([record.predict_s, record.encode_s]).all()
     assert not hasattr(record, "cdn_s")

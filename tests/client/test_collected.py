@@ -17,9 +17,8 @@ def sent(start: int, rows: int, labels: list[int] | None = None, failed: bool = 
     """An answer with the rows' numbers as predictions, or an error in their place."""
     error = ScoringError("No.", start, start + rows) if failed else None
     predictions = None if failed else np.arange(start, start + rows, dtype=np.float32)[:, np.newaxis]
-    return Answer(
-        RequestRecord(start, rows, 100, **record), predictions, error, None if labels is None else np.array(labels)
-    )
+    classes = None if labels is None else np.array(labels)
+    return Answer(RequestRecord(start, rows, 100, **record), predictions, error, classes)
 
 
 def tally_of(*answers: Answer, may_change: bool = False) -> Tally:

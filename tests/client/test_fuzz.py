@@ -21,9 +21,8 @@ ROWS = pl.DataFrame({"a": [0, 2], "b": [0.5, 1.5], "c": [1, 1]})
 FUZZ = settings(max_examples=60, deadline=5_000, derandomize=True, suppress_health_check=list(HealthCheck))
 
 PARTS = [*"/:@[]9%?", "http", "https", "://", "::1", "127.0.0.1", "models", "v1", "v2", "versions"]
-ADDRESSES = st.text() | st.lists(st.sampled_from(PARTS) | st.text(max_size=3)).map(
-    lambda parts: "http://" + "".join(parts)
-)
+PIECES = st.lists(st.sampled_from(PARTS) | st.text(max_size=3))
+ADDRESSES = st.text() | PIECES.map(lambda pieces: "http://" + "".join(pieces))
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -68,8 +67,8 @@ def test_any_bytes_as_an_answer(serving: Callable[..., Any], head: bytes, rest: 
 def test_any_json_as_metadata(scripted: Scripted, answers: Script, message: Any) -> None:
     """Metadata that are wrong somewhere end in a `RuoError` or, where it does not matter, in the right rows."""
     server = scripted(answers)
-    page = json.dumps(message).encode()
-    server.pages |= {"/v2/models/model": page, "/v2/models/model/versions/1": page, "/v1/models/model": page}
+    pages = ["/v2/models/model", "/v2/models/model/versions/1", "/v1/models/model"]
+    server.pages |= dict.fromkeys(pages, json.dumps(message).encode())
     with suppress(RuoError):
         assert score_csv(ROWS, server.url, retries=0).predictions.tolist() == [[1.5], [4.5]]
     server.close()

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
-from ruo.wire import WIRES, InferResponse
-from tests.conftest import ScriptedServer
+from ruo.wire import WIRES
+from tests.client.conftest import Scoring, Scripted, computed, describe
+from tests.conftest import Reply, ScriptedServer
 
 ROWS = 40
 INPUTS = {"size": ["a", "b"], "count": ["n"], "kind": ["proto", "state"]}
@@ -18,20 +19,16 @@ DATATYPES = {"size": "FP32", "count": "INT64", "kind": "BYTES"}
 WIRE = pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
 
 
-def metadata(tensors: dict[str, tuple[str, int]]) -> bytes:
-    inputs = [{"name": key, "datatype": of, "shape": [-1, width]} for key, (of, width) in tensors.items()]
-    outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}]
-    return json.dumps({"name": "model", "versions": ["1"], "inputs": inputs, "outputs": outputs}).encode()
+def inputs_of(tensors: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
+    return [{"name": key, "datatype": of, "shape": [-1, width]} for key, (of, width) in tensors.items()]
 
 
 def metadata_v1(tensors: dict[str, tuple[str, int]], name: str = "serving_default") -> bytes:
     types = {"FP32": "DT_FLOAT", "INT64": "DT_INT64", "BYTES": "DT_STRING", "FP64": "DT_DOUBLE"}
+    shapes = {key: {"dim": [{"size": "-1"}, {"size": str(width)}]} for key, (_, width) in tensors.items()}
     inputs = {
-        key: {
-            "dtype": types[of],
-            "tensor_shape": {"dim": [{"size": "-1"}, {"size": str(width)}], "unknown_rank": False},
-        }
-        for key, (of, width) in tensors.items()
+        key: {"dtype": types[of], "tensor_shape": {**shapes[key], "unknown_rank": False}}
+        for key, (of, _) in tensors.items()
     }
     signature = {name: {"inputs": inputs, "outputs": {}}}
     return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
@@ -49,21 +46,19 @@ def answer(inputs: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.fixture
-def several(scripted: Any, reply: Any) -> Any:
+def several(scripted: Scripted) -> ScriptedServer:
     """A server of a model with the three inputs, on every protocol; at most 15 rows a request."""
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        wire = WIRES["v1" if "predict" in server.paths[-1] else "v2"]
-        request = wire.decode_request(headers, body)
-        if len(request.inputs["kind"]) > 15:
-            return reply(413, b"too large")
-        encoded = wire.encode_response(InferResponse({"y": answer(request.inputs)}, "model", "1", request.id), request)
-        return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        wire = "v1" if "predict" in server.paths[-1] else "v2"
+        if len(WIRES[wire].decode_request(headers, body).inputs["kind"]) > 15:
+            return Reply(413, b"too large")
+        return computed(body, headers, wire, answer)
 
     server = scripted(script)
     state = json.dumps({"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}).encode()
+    describe(server, inputs=inputs_of(TENSORS))
     for path in ("/model", "/model/versions/1"):
-        server.pages["/v2/models" + path] = metadata(TENSORS)
         server.pages["/v1/models" + path] = state
         server.pages["/v1/models" + path + "/metadata"] = metadata_v1(TENSORS)
     return server
@@ -79,9 +74,8 @@ def flows(tmp_path: Path) -> Path:
     return path
 
 
-SUMS = np.array(
-    [[(i + 0.5) * (1 if i % 4 in (1, 2) else 1000) + (2**53 + 1 + i) % 1000 / 1000] for i in range(ROWS)], np.float32
-)
+FACTORS = [1000, 1, 1, 1000]
+SUMS = np.array([[(i + 0.5) * FACTORS[i % 4] + (2**53 + 1 + i) % 1000 / 1000] for i in range(ROWS)], np.float32)
 
 
 @WIRE
@@ -95,18 +89,10 @@ def test_a_table_fills_several_inputs(several: Any, flows: Path, wire: Any, tmp_
     assert scores.requests["rows"].tolist() == [10] * 4
 
 
-def test_columns_of_the_inputs_own_names(scripted: Any, reply: Any) -> None:
+def test_columns_of_the_inputs_own_names(scripted: Scripted) -> None:
     """Where each input is one column, its name says which, in any order of the table."""
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        request = WIRES["v2"].decode_request(headers, body)
-        response = InferResponse({"y": request.inputs["a"] - request.inputs["b"]}, "model", "1", request.id)
-        encoded = WIRES["v2"].encode_response(response, request)
-        return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
-
-    server = scripted(script)
-    for page in ("/v2/models/model", "/v2/models/model/versions/1"):
-        server.pages[page] = metadata({"a": ("FP32", 1), "b": ("FP64", 1)})
+    server = scripted(lambda _, *request: computed(*request, compute=lambda inputs: inputs["a"] - inputs["b"]))
+    describe(server, inputs=inputs_of({"a": ("FP32", 1), "b": ("FP64", 1)}))
     scores = score_csv(pl.DataFrame({"b": [1.0, 2.0], "a": [10, 30]}), server.url)
     assert scores.predictions.tolist() == [[9], [28]]
 
@@ -114,9 +100,7 @@ def test_columns_of_the_inputs_own_names(scripted: Any, reply: Any) -> None:
 @pytest.mark.parametrize("names", [["b", "a", "c"], ["b", "a"], "bac", {"b": 1}, [1, 2, 3], None])
 def test_columns_are_sent_in_the_order_that_the_server_tells(well: ScriptedServer, names: Any) -> None:
     """By name, where the server tells a name for each column of its input; by their places where it means something else."""
-    page = json.loads(well.pages["/v2/models/model"])
-    for path in ("/v2/models/model", "/v2/models/model/versions/1"):
-        well.pages[path] = json.dumps({**page, "parameters": {"features": names}}).encode()
+    describe(well, parameters={"features": names})
 
     score_csv(pl.DataFrame({"a": [1.0], "b": [2.0], "c": [3.0]}), well.url)
 
@@ -126,8 +110,7 @@ def test_columns_are_sent_in_the_order_that_the_server_tells(well: ScriptedServe
 
 def test_nan_is_found_in_every_input(several: Any, flows: Path) -> None:
     """A missing number counts as not finite and may have a NaN for an answer; where JSON cannot hold it, it is named."""
-    text = flows.read_text().replace(",7,0.5,", ",7,,")
-    flows.write_text(text)
+    flows.write_text(flows.read_text().replace(",7,0.5,", ",7,,"))
     scores = score_csv(flows, several.url, inputs=INPUTS, chunk_size=10)
     assert (scores.not_finite, np.flatnonzero(np.isnan(scores.predictions)).tolist()) == (1, [7])
     with pytest.raises(TableError, match=r'row 7, column "b": nan cannot be written as JSON'):
@@ -146,54 +129,37 @@ def test_a_keras_model_with_two_inputs(tmp_path: Path, wire: Any) -> None:
     model.save(tmp_path / "two.keras")
     cells = np.random.default_rng(1).normal(size=(500, 4)).astype(np.float32)
     frame = pl.DataFrame(cells, schema=["a", "b", "c", "d"])
+    inputs = {"size": ["a", "b", "c"], "other": ["d"]}
     with local_server(tmp_path / "two.keras", workers=1, settings={"KERAS_BACKEND": "openvino"}) as server:
-        scores = score_csv(
-            frame, server.url, inputs={"size": ["a", "b", "c"], "other": ["d"]}, wire=wire, chunk_size=90
-        )
+        scores = score_csv(frame, server.url, inputs=inputs, wire=wire, chunk_size=90)
     np.testing.assert_allclose(scores.predictions, model.predict([cells[:, :3], cells[:, 3:]], verbose=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "the only one"])
-def test_v1_metadata_give_the_datatype(reply: Any, scripted: Any, signature: str) -> None:
+def test_v1_metadata_give_the_datatype(scripted: Scripted, signature: str) -> None:
     """A whole number that float32 cannot hold reaches an INT64 model on V1 as it is."""
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        (array,) = WIRES["v1"].decode_request(headers, body).inputs.values()
-        return reply(body=json.dumps({"predictions": (array % 1000).tolist()}).encode())
-
-    server = scripted(script)
+    server = scripted(lambda _, *request: computed(*request, "v1", lambda inputs: next(iter(inputs.values())) % 1000))
     server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", 1)}, signature)
     frame = pl.DataFrame({"n": [2**53 + 1, 2**53 + 2]})
     assert score_csv(frame, f"{server.url}/v1/models/m").predictions.tolist() == [[993], [994]]
 
 
-def test_a_server_that_does_not_describe_its_input(
-    small_csv: Path, small_sums: np.ndarray, scripted: Any, reply: Any
-) -> None:
+def test_a_server_that_does_not_describe_its_input(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:
     """Without a name it is an error that says what to pass; with name and datatype the input is sent so."""
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        request = WIRES["v2"].decode_request(headers, body)
-        assert request.inputs["predict"].dtype == np.float64
-        response = InferResponse(
-            {"predict": request.inputs["predict"].sum(axis=1, keepdims=True)}, "model", "1", request.id
-        )
-        encoded = WIRES["v2"].encode_response(response, request)
-        return reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+    def sums(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        assert inputs["predict"].dtype == np.float64
+        return inputs["predict"].sum(axis=1, keepdims=True)
 
-    server = scripted(script)
-    about = json.dumps({"name": "model", "versions": [], "platform": "", "inputs": [], "outputs": []}).encode()
-    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], about)
+    server = scripted(lambda _, *request: computed(*request, compute=sums, output="predict"))
+    describe(server, versions=[], platform="", inputs=[], outputs=[])
     with pytest.raises(ScoringError, match=r'name its input and datatype, as in input_name="predict", datatype="FP64"'):
         score_csv(small_csv, server.url)
-    scores = score_csv(small_csv, server.url, input_name="predict", datatype="FP64")
-    np.testing.assert_array_equal(scores.predictions, small_sums)
+    right_scores(server.url, input_name="predict", datatype="FP64")
 
 
 @pytest.mark.parametrize("options", [{"input_name": "z"}, {"datatype": "FP64"}])
-def test_what_the_server_describes_is_not_overruled(
-    small_csv: Path, well: ScriptedServer, options: dict[str, Any]
-) -> None:
+def test_what_the_server_describes_is_not_overruled(small_csv: Path, well: ScriptedServer, options: Any) -> None:
     """Another name or datatype than that of the metadata is an error, and the right one is none."""
     with pytest.raises(ArgumentError, match="takes 'x' in FP32, as its server says; leave input_name and datatype out"):
         score_csv(small_csv, well.url, **options)

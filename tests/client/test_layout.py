@@ -1,6 +1,5 @@
 """The table of predictions: kept columns, predictions under their names, the class with its probability, the label."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ LARGEST = {"probability": [0.75, 0.5, NAN]}
 
 def scores(**changes: Any) -> Scores:
     """Three rows, the last of which was not scored."""
-    made = Scores(
-        PREDICTIONS, LABELS, timings=Timings(1, 1, 1, 1), model=ModelInfo("m", "1", "test"), kept_columns=KEPT
+    model, timings = ModelInfo("m", "1", "test"), Timings(1, 1, 1, 1)
+    return Scores(
+        PREDICTIONS, **{"labels": LABELS, "timings": timings, "model": model, "kept_columns": KEPT, **changes}
     )
-    return dataclasses.replace(made, **changes)
 
 
 @pytest.mark.parametrize("names", [["sum"], np.array(["sum"]), pd.Index(["sum"]), pl.Series(["sum"])], ids=type)

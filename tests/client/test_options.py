@@ -11,15 +11,7 @@ from typing import Any
 import pytest
 
 from ruo import ascore_csv, iter_scores, score_csv, score_to_file
-from ruo.client.options import (
-    GROUPS,
-    BlockKeywords,
-    Datatype,
-    FileKeywords,
-    ScoreKeywords,
-    ScoreOptions,
-    WireName,
-)
+from ruo.client.options import GROUPS, BlockKeywords, Datatype, FileKeywords, ScoreKeywords, ScoreOptions, WireName
 from ruo.wire import WIRES
 from ruo.wire.v2 import TENSORS
 

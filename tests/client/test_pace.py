@@ -11,8 +11,7 @@ import pytest
 from ruo import score_csv
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import RequestRecord
-from ruo.wire import WIRES
-from tests.client.conftest import Scoring, Scripted
+from tests.client.conftest import Scoring, Scripted, too_large_above
 from tests.conftest import Reply, row_sums
 
 
@@ -188,12 +187,7 @@ def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scrip
 
 def test_auto_stays_within_the_servers_limit(long_csv: Path, scripted: Scripted) -> None:
     """Adapted sizes are cut to what the server accepts."""
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        rows = len(WIRES["v2"].decode_request(headers, body).inputs["x"])
-        return Reply(413) if rows > 1_500 else row_sums(body, headers)
-
-    scores = score_csv(long_csv, scripted(script).url, chunk_size="auto", concurrency="auto")
+    scores = score_csv(long_csv, scripted(too_large_above(1_500)).url, chunk_size="auto", concurrency="auto")
 
     assert (scores.predictions == 6).all()
     assert scores.requests["rows"].max() <= 1_500

@@ -75,21 +75,14 @@ def test_a_wrong_address_is_an_error_soon(has_answered: bool, seconds: int) -> N
     assert retry.until == clock.now + seconds
 
 
-@pytest.mark.parametrize(
-    ("failures", "least", "most"), [(1, 0.05, 0.15), (3, 0.2, 0.6), (10, 2.5, 7.5), (5000, 2.5, 7.5)]
-)
-def test_pauses_double_up_to_a_limit(failures: int, least: float, most: float) -> None:
+@pytest.mark.parametrize(("failures", "middle"), [(1, 0.1), (3, 0.4), (10, 5), (5000, 5)])
+def test_pauses_double_up_to_a_limit(failures: int, middle: float) -> None:
     """Each pause varies by half, so that many clients do not come back at once."""
     pauses = [back_off(failures, None) for _ in range(200)]
-    assert least <= min(pauses) < max(pauses) <= most
+    assert middle / 2 <= min(pauses) < max(pauses) <= 1.5 * middle
 
 
-@pytest.mark.parametrize(("asked_s", "wait_s"), [(10.0, 10.0), (3600.0, 30.0)])
-def test_a_pause_that_is_asked_for_is_made(asked_s: float, wait_s: float) -> None:
-    """Retry-After is honoured, up to half a minute."""
-    assert back_off(1, asked_s) == wait_s
-
-
-def test_a_pause_of_the_past_is_a_short_one() -> None:
-    """A Retry-After that is negative, or a date that is past, as where clocks differ, asks for nothing."""
-    assert 0.05 <= back_off(1, -3.0) <= 0.15
+@pytest.mark.parametrize(("asked_s", "least", "most"), [(10.0, 10, 10), (3600.0, 30, 30), (-3.0, 0.05, 0.15)])
+def test_a_pause_that_is_asked_for_is_made(asked_s: float, least: float, most: float) -> None:
+    """Retry-After is honoured, up to half a minute; one that is negative, as where clocks differ, asks for nothing."""
+    assert least <= back_off(1, asked_s) <= most

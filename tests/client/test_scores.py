@@ -24,26 +24,14 @@ def record(start: int, rows: int, server: str, **others: Any) -> RequestRecord:
 @pytest.fixture
 def scores() -> Scores:
     """Ten rows of 2 x 2 outputs: four from a, three from b, two that failed, and one that was resumed."""
-    records = [
-        record(4, 3, "b", began_s=12.0),
-        record(0, 4, "a", began_s=10.0),
-        record(9, 1, "a", resumed=True),
-        record(7, 2, "b", status=500),
-    ]
+    records = [record(4, 3, "b", began_s=12.0), record(0, 4, "a", began_s=10.0)]
+    records += [record(9, 1, "a", resumed=True), record(7, 2, "b", status=500)]
     errors = [ScoringError("Row 8 is bad.", 8, 9, 500), ScoringError("Row 7 is bad.", 7, 8, 500)]
     predictions = np.arange(40, dtype=np.float32).reshape(10, 2, 2)
     predictions[7:9] = np.nan
-    model = ModelInfo("m", "3", "test", output_name="y", sha256="abc")
-    return Scores(
-        predictions,
-        np.arange(10),
-        timings=Timings(1, 2, 4, 2.5),
-        model=model,
-        records=records,
-        errors=errors,
-        not_scored=2,
-        key={"data": "d"},
-    )
+    model, timings = ModelInfo("m", "3", "test", output_name="y", sha256="abc"), Timings(1, 2, 4, 2.5)
+    more: dict[str, Any] = {"records": records, "errors": errors, "not_scored": 2, "key": {"data": "d"}}
+    return Scores(predictions, np.arange(10), timings=timings, model=model, **more)
 
 
 def test_requests_and_failures_are_in_row_order(scores: Scores) -> None:
@@ -91,16 +79,9 @@ def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:
 def test_a_file_says_what_was_scored(scores: Scores, tmp_path: Path) -> None:
     """The metadata hold the key, with the model that answered, and count the rows and those that are missing."""
     scores.to_parquet(tmp_path / "p.parquet")
-
-    assert json.loads(pl.read_parquet_metadata(tmp_path / "p.parquet")["ruo"]) == {
-        "data": "d",
-        "model": "m",
-        "version": "3",
-        "sha256": "abc",
-        "output": "y",
-        "rows": 10,
-        "not_scored": 2,
-    }
+    facts = json.loads(pl.read_parquet_metadata(tmp_path / "p.parquet")["ruo"])
+    model = {"model": "m", "version": "3", "sha256": "abc", "output": "y"}
+    assert facts == {"data": "d", **model, "rows": 10, "not_scored": 2}
 
 
 def test_the_repr_says_what_is_missing(scores: Scores) -> None:
