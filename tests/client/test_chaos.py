@@ -160,7 +160,7 @@ def check(scores: Scores, rows: pl.DataFrame) -> int:
 @pytest.mark.parametrize(("wire", "plain"), [("v2", False), *((wire, True) for wire in WIRES)])
 def test_an_answer_too_many_is_nobodys(loop: LoopThread, fault: str, wire: str, plain: bool) -> None:
     """A server that sends every answer twice gives no row another's value, with and without ids."""
-    rows, plain, wire = table(400), "ids" not in wire, wire.split(maxsplit=1)[0]
+    rows = table(400)
     with serving(loop, Server(lambda: fault, plain)) as urls:
         scores = score_csv(rows, urls, wire=wire, chunk_size=20, concurrency=2, errors="collect")
 

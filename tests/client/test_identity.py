@@ -12,7 +12,7 @@ from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.client.servers import model_address
 from ruo.errors import CheckpointError
 from ruo.wire import WIRES
-from tests.client.conftest import Scoring, Scripted
+from tests.client.conftest import Scoring, Scripted, computed
 from tests.conftest import METADATA, Reply, Script, ScriptedServer, row_sums
 
 CALLS = pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
@@ -28,12 +28,6 @@ def sums(body: bytes, headers: dict[str, str], sha256: str = "", version: str = 
 def replaced(place: int, before: tuple[str, str] = (A, "1"), after: tuple[str, str] = (B, "1")) -> Script:
     """The right answers, from another file or version from this request on."""
     return lambda number, body, headers: sums(body, headers, *(before if number < place else after))
-
-
-def sums_v1(body: bytes, headers: dict[str, str]) -> Reply:
-    """The right answer on V1, which names no version."""
-    (array,) = WIRES["v1"].decode_request(headers, body).inputs.values()
-    return Reply(body=json.dumps({"predictions": array.sum(axis=1, keepdims=True).tolist()}).encode())
 
 
 def statuses(*versions: str, **more: str) -> bytes:
@@ -65,10 +59,7 @@ def test_two_servers_with_different_files_of_one_version_are_not_mixed(small_csv
 @pytest.mark.parametrize("has_addresses", [True, False])
 @pytest.mark.parametrize(
     ("after", "sentence"),
-    [
-        ((B, "1"), MIXED),
-        ((A, "2"), r"were answered by version 2 .* of the model, the run began with version 1 .*again"),
-    ],
+    [((B, "1"), MIXED), ((A, "2"), "were answered by version 2 .* of the model, the run began with version 1 .*again")],
 )
 def test_a_model_replaced_in_mid_run_is_noticed(
     small_csv: Path, scripted: Scripted, call: Any, has_addresses: bool, after: tuple[str, str], sentence: str
@@ -104,9 +95,7 @@ def test_a_version_that_must_not_be_asked_for_ends_the_run(small_csv: Path, scri
 
 
 @pytest.mark.parametrize(("before", "after"), [((A, "1"), (B, "1")), (("", "1"), ("", "2"))])
-def test_a_change_may_be_allowed(
-    right_scores: Scoring, scripted: Scripted, before: tuple[str, str], after: tuple[str, str]
-) -> None:
+def test_a_change_may_be_allowed(right_scores: Scoring, scripted: Scripted, before: Any, after: Any) -> None:
     """With allow_version_change the records tell which file and version gave which rows."""
     server = scripted(replaced(2, before, after))
 
@@ -171,7 +160,7 @@ def test_an_answer_of_another_model_is_refused(small_csv: Path, scripted: Script
 @pytest.fixture
 def v1(scripted: Scripted) -> ScriptedServer:
     """A server on V1 with version 7, and no page for each version."""
-    server = scripted(lambda n, body, headers: sums_v1(body, headers))
+    server = scripted(lambda _, *request: computed(*request, "v1"))
     server.pages["/v1/models/model"] = statuses("7", "6")
     return server
 
@@ -181,16 +170,21 @@ def test_a_run_on_v1_keeps_to_one_version(right_scores: Scoring, v1: ScriptedSer
     """The version that is available is asked for at its own address, as in TensorFlow Serving, if it has one."""
     if has_addresses:
         v1.pages["/v1/models/model/versions/7"] = statuses("7")
-
     scores = right_scores(v1.url, wire="v1", chunk_size=5)
     assert (scores.model.version, scores.model.identity) == ("7", "version")
     assert set(v1.paths) == {f"/v1/models/model{'/versions/7' if has_addresses else ''}:predict"}
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 405, 501])
-def test_v1_need_not_tell_its_version(right_scores: Scoring, v1: ScriptedServer, status: int) -> None:
-    """Where a server has no page on its model, or keeps it to itself, the run rests on the model's name."""
-    v1.pages["/v1/models/model"] = Reply(status, b"<html>")
+@pytest.mark.parametrize(
+    "page",
+    [
+        *(Reply(status, b"<html>") for status in (200, 400, 401, 403, 404, 405, 501)),
+        *(Reply(body=page) for page in (b"[]", b'{"name": "model", "ready": true}', statuses())),
+    ],
+)
+def test_v1_need_not_tell_its_version(right_scores: Scoring, v1: ScriptedServer, page: Reply) -> None:
+    """Where a server has no page on its model, or keeps it or its version to itself, the run rests on the model's name."""
+    v1.pages["/v1/models/model"] = page
     scores = right_scores(v1.url, wire="v1")
     assert (scores.model.version, scores.model.identity) == ("", "name")
 
@@ -204,7 +198,7 @@ def test_several_servers_with_different_versions_on_v1(
     def serve(version: str) -> Any:
         def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
             has_it = not has_addresses or f"/versions/{version}:" in server.paths[-1]
-            return sums_v1(body, headers) if has_it else Reply(404)
+            return computed(body, headers, "v1") if has_it else Reply(404)
 
         server = scripted(script)
         server.pages["/v1/models/model"] = statuses(version)
@@ -224,14 +218,12 @@ def test_several_servers_with_different_versions_on_v1(
 
 @CALLS
 @pytest.mark.parametrize("then", [statuses("8", "7"), statuses(), b"{}"])
-def test_a_version_that_changes_on_v1_is_noticed_at_the_end(
-    small_csv: Path, scripted: Scripted, call: Any, then: bytes
-) -> None:
-    """Where versions have no addresses, the server is asked once more, since no answer names its version."""
+def test_a_version_that_changes_on_v1_is_noticed(small_csv: Path, scripted: Scripted, call: Any, then: bytes) -> None:
+    """Where versions have no addresses, the server is asked once more at the end, since no answer names its version."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         server.pages["/v1/models/model"] = then
-        return sums_v1(body, headers)
+        return computed(body, headers, "v1")
 
     server = scripted(script)
     server.pages["/v1/models/model"] = statuses("7", "6")
@@ -243,23 +235,8 @@ def test_a_version_that_changes_on_v1_is_noticed_at_the_end(
         assert score_csv(small_csv, server.url, wire="v1").model.version in ("8", "")
 
 
-@pytest.mark.parametrize("page", [None, b"<html>", b"[]", b'{"name": "model", "ready": true}', statuses()])
-def test_without_a_version_on_v1_identity_is_the_name(
-    right_scores: Scoring, v1: ScriptedServer, page: bytes | None
-) -> None:
-    """Servers that tell no version are scored with as before, and the result says so."""
-    del v1.pages["/v1/models/model"]
-    if page is not None:
-        v1.pages["/v1/models/model"] = page
-
-    scores = right_scores(v1.url, wire="v1")
-    assert (scores.model.version, scores.model.identity) == ("", "name")
-
-
 @pytest.mark.parametrize("then", [statuses("8"), statuses("7", sha256=B)])
-def test_a_checkpoint_on_v1_is_of_one_version_and_file(
-    small_csv: Path, tmp_path: Path, v1: ScriptedServer, then: bytes
-) -> None:
+def test_a_checkpoint_on_v1_is_of_one_file(small_csv: Path, tmp_path: Path, v1: ScriptedServer, then: bytes) -> None:
     """A checkpoint of another version or file is not resumed."""
     v1.pages["/v1/models/model"] = statuses("7", sha256=A)
     keep = {"wire": "v1", "checkpoint": tmp_path / "checkpoint"}
@@ -316,13 +293,6 @@ def test_addresses_of_different_models_are_refused(small_csv: Path, urls: list[s
     """A list of addresses that name different models, versions or protocols is refused, and the error names both."""
     with pytest.raises(ArgumentError, match=sentence):
         score_csv(small_csv, urls)
-
-
-@pytest.mark.parametrize("url", ["unix://", "unix:///", "unix://run/ruo.sock"])
-def test_a_socket_is_named_by_its_whole_path(small_csv: Path, url: str) -> None:
-    """With three slashes; what would be a host's name is refused."""
-    with pytest.raises(ArgumentError, match="is not the address of a server"):
-        score_csv(small_csv, url)
 
 
 OTHERS = """

@@ -17,13 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from ruo import ArgumentError, ScoringError, ascore_csv, iter_scores, score_csv
-from ruo import wire as codec
 from ruo.__main__ import main
 from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.wire.v2 import DATATYPES
-from tests.client.conftest import Scoring, Scripted, always, as_source, signalled, sometimes
+from tests.client.conftest import Scoring, Scripted, always, as_source, computed, describe, signalled, sometimes
 from tests.conftest import ROWS, Reply, Script, ScriptedServer
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
@@ -108,16 +107,12 @@ def sent_to(scripted: Scripted) -> Callable[..., np.ndarray]:
     def score(source: Any, datatype: str, wire: str) -> np.ndarray:
         inputs: list[np.ndarray] = []
 
-        def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-            request = codec.WIRES[wire].decode_request(headers, body)
-            inputs.append(request.inputs["x"])
-            zeros = codec.InferResponse({"y": np.zeros((len(inputs[-1]), 1), np.float32)}, "model", "1")
-            encoded = codec.WIRES[wire].encode_response(zeros, request)
-            return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
+        def zeros(given: dict[str, np.ndarray]) -> np.ndarray:
+            inputs.append(given["x"])
+            return np.zeros((len(inputs[-1]), 1), np.float32)
 
-        server = scripted(script)
-        for page in ("/v2/models/model", "/v2/models/model/versions/1"):
-            server.pages[page] = server.pages[page].replace(b"FP32", datatype.encode())
+        server = scripted(lambda _, *request: computed(*request, wire, zeros))
+        describe(server, inputs=[{"name": "x", "datatype": datatype, "shape": [-1, 3]}])
         score_csv(source, server.url, wire=wire)
         return np.concatenate(inputs)
 
@@ -266,9 +261,7 @@ def test_outputs_do_not_mix_on_v1(small_csv: Path, right_scores: Scoring, script
 
 def test_metadata_without_outputs_is_no_obstacle(right_scores: Scoring, well: ScriptedServer) -> None:
     """Where a server does not list its outputs, the answers name them."""
-    for page in ("/v2/models/model", "/v2/models/model/versions/1"):
-        well.pages[page] = orjson.dumps({**orjson.loads(well.pages[page]), "outputs": []})
-
+    describe(well, outputs=[])
     for output in (None, "y"):
         assert right_scores(well.url, chunk_size=3, output=output).model.output_name == "y"
 
@@ -288,9 +281,7 @@ def test_rows_that_are_not_finite_are_counted(tmp_path: Path, well: ScriptedServ
 
 @pytest.mark.parametrize("shard", [None, (1, 3)])
 @pytest.mark.parametrize("labels", [[5, 3, 9, 0, 1], [1, 1, 0, 1, 0], list("edcba")])
-def test_results_keep_the_index_of_a_frame(
-    well: ScriptedServer, labels: list[Any], shard: tuple[int, int] | None
-) -> None:
+def test_results_keep_the_index_of_a_frame(well: ScriptedServer, labels: list[Any], shard: Any) -> None:
     """After a shuffle, predictions that are put beside the features stand in their own rows, whatever the index."""
     frame = pd.DataFrame({"a": [1.0, 2, 3, 4, 5], "b": 1.0, "c": 2.0}, index=pd.Index(labels, name="who"))
     part = frame if shard is None else frame.iloc[1:3]
@@ -312,19 +303,6 @@ def test_other_sources_count_their_rows(small_csv: Path, well: ScriptedServer, s
         score_csv(pd.read_csv(small_csv).iloc[::-1], failing.url, chunk_size=2, concurrency=1)
     scored = caught.value.scores.to_pandas()
     assert scored.index.tolist() == list(range(9, 9 - len(scored), -1))
-
-
-@pytest.mark.parametrize("wire", ["v2-json", "v1", "paper"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_json_wires_refuse_nan_and_infinity(server: LocalServer, features: np.ndarray, wire: str, value: float) -> None:
-    """JSON has no NaN: the row and the column are named, and nothing is sent as null."""
-    frame = pl.DataFrame(features[:30], [f"x{i}" for i in range(64)])
-    frame[17, "x3"] = value
-
-    with pytest.raises(TableError, match='row 17, column "x3".*use the binary wire v2') as caught:
-        score_csv(frame, server.url, wire=wire, chunk_size=10)
-
-    assert (caught.value.row, caught.value.column) == (17, "x3")
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -396,10 +374,8 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
         ({"url": [None]}, "url=[None] must be a string or a list of strings."),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_sent(
-    small_csv: Path, arguments: dict[str, Any], sentence: str
-) -> None:
-    """The error has the name, the value and what is accepted instead."""
+def test_wrong_arguments_are_refused_at_once(small_csv: Path, arguments: dict[str, Any], sentence: str) -> None:
+    """Before anything is sent; the error has the name, the value and what is accepted instead."""
     with pytest.raises(ArgumentError, match=re.escape(sentence)):
         score_csv(small_csv, **{"url": "http://127.0.0.1:9", **arguments})
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,19 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
-from ruo.wire import WIRES, InferResponse
-from tests.client.conftest import Scoring, Scripted, always, late, sometimes
-from tests.conftest import Reply, Script, ScriptedServer, row_sums
+from ruo.wire import WIRES
+from tests.client.conftest import (
+    Scoring,
+    Scripted,
+    always,
+    computed,
+    describe,
+    late,
+    sometimes,
+    sums_of,
+    too_large_above,
+)
+from tests.conftest import Reply, ScriptedServer, row_sums
 
 BOOM = Reply(500, b"boom")
 
@@ -43,14 +54,15 @@ def test_a_request_has_its_time(small_csv: Path, scripted: Scripted) -> None:
     assert scores.requests["seconds"].between(0.2, scores.timings.total_s).all()
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, "a"), (3, "c"), (5, "b")])
-def test_a_cell_that_the_wire_cannot_carry_is_named(scripted: Scripted, row: int, column: str) -> None:
-    """By its row in the table and its column, wherever the table was cut; nothing of its chunk is sent."""
+@pytest.mark.parametrize("wire", ["v2-json", "v1", "paper"])
+@pytest.mark.parametrize(("row", "column", "value"), [(0, "a", np.nan), (3, "c", np.inf), (5, "b", -np.inf)])
+def test_json_cannot_carry_nan(scripted: Scripted, wire: str, row: int, column: str, value: float) -> None:
+    """The cell is named by its row in the table and its column, wherever the table was cut; its chunk is not sent."""
     frame = pl.DataFrame(np.zeros((6, 3), np.float32), list("abc"))
-    frame[row, column] = np.nan
-    server = scripted(always(row_sums))
+    frame[row, column] = value
+    server = scripted(lambda _, *request: computed(*request, wire))
     with pytest.raises(TableError, match=rf'row {row}, column "{column}": .*use the binary wire v2') as caught:
-        score_csv(frame, server.url, wire="v2-json", chunk_size=3, concurrency=1)
+        score_csv(frame, server.url, wire=wire, chunk_size=3, concurrency=1)
     assert (caught.value.row, caught.value.column) == (row, column)
     assert len(server.requests) <= row // 3
 
@@ -147,15 +159,10 @@ def test_one_huge_text_leaves_the_other_rows_alone(tmp_path: Path, scripted: Scr
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         if len(body) > 50_000:
             return Reply(413, b'{"error": "too large"}')
-        request = WIRES["v2"].decode_request(headers, body)
-        lengths = np.array([[len(text)] for text in request.inputs["x"].ravel()], np.float32)
-        answer = WIRES["v2"].encode_response(InferResponse({"y": lengths}, "model", "1", request.id), request)
-        return Reply(200, b"".join(map(bytes, answer.buffers)), answer.headers)
+        return computed(body, headers, compute=lambda inputs: np.char.str_len(inputs["x"].astype(bytes)).astype("f4"))
 
     server = scripted(script)
-    about = {"name": "model", "versions": ["1"], "platform": "", "outputs": []}
-    about |= {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 1]}]}
-    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], json.dumps(about).encode())
+    describe(server, outputs=[], inputs=[{"name": "x", "datatype": "BYTES", "shape": [-1, 1]}])
     texts = ["a" * (200_000 if row == 7 else 5) for row in range(400)]
     scores = score_csv(pl.DataFrame({"x": texts}), server.url, chunk_size=100, errors="collect")
     assert scores.failures[["start", "stop"]].to_numpy().tolist() == [[7, 8]]
@@ -163,25 +170,17 @@ def test_one_huge_text_leaves_the_other_rows_alone(tmp_path: Path, scripted: Scr
     assert len(scores.records) < 20
 
 
-def _too_large_above(rows: int) -> Script:
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
-        return Reply(413, b'{"error": "too large"}') if len(given) > rows else row_sums(body, headers)
-
-    return script
-
-
 @pytest.mark.parametrize("chunk_size", [3, 7, 10, None])
 def test_what_is_too_large_is_sent_in_halves(right_scores: Scoring, scripted: Scripted, chunk_size: int | None) -> None:
     """A chunk that is answered 413 is halved until it fits, later ones before they are sent; no row is lost."""
-    scores = right_scores(scripted(_too_large_above(2)).url, chunk_size=chunk_size, concurrency=1)
+    scores = right_scores(scripted(too_large_above(2)).url, chunk_size=chunk_size, concurrency=1)
     assert scores.requests["rows"].max() <= 2
     assert scores.requests["rows"].sum() == 10
 
 
 def test_halves_keep_their_labels(labelled_csv: Path, scripted: Scripted) -> None:
     """Labels stay with their rows where a chunk was split, in blocks as well."""
-    blocks = list(iter_scores(labelled_csv, scripted(_too_large_above(3)).url))
+    blocks = list(iter_scores(labelled_csv, scripted(too_large_above(3)).url))
 
     assert np.concatenate([block.labels for block in blocks if block.labels is not None]).tolist() == [1, 0] * 5
     assert np.concatenate([block.predictions for block in blocks])[:, 0].tolist() == [i + 2 for i in range(10)]
@@ -189,7 +188,7 @@ def test_halves_keep_their_labels(labelled_csv: Path, scripted: Scripted) -> Non
 
 def test_one_row_that_is_too_large_is_an_error(small_csv: Path, scripted: Scripted) -> None:
     """Where not even one row fits, the run ends after a handful of tries, not one for each row."""
-    server = scripted(_too_large_above(0))
+    server = scripted(too_large_above(0))
 
     with pytest.raises(ScoringError, match="Rows 0 to 9 were not scored: a single one is too large.*413: too large"):
         score_csv(small_csv, server.url)
@@ -210,19 +209,13 @@ def test_rows_behind_one_that_is_too_large_fail_with_it(scripted: Scripted) -> N
     assert scores.predictions[:, 0].tolist() == pytest.approx([*range(7), *[np.nan] * 3, *range(10, 15)], nan_ok=True)
 
 
-def test_the_servers_limit_is_known_before_anything_is_refused(
-    small_csv: Path, right_scores: Scoring, well: ScriptedServer
-) -> None:
+def test_the_servers_limit_is_known_in_advance(small_csv: Path, right_scores: Scoring, well: ScriptedServer) -> None:
     """No request is larger than the metadata allow; without retries a chunk is sent as it is."""
-    page = json.loads(well.pages["/v2/models/model"])
-    limit = 330
-    well.pages["/v2/models/model/versions/1"] = json.dumps(
-        {**page, "parameters": {"max_request_bytes": limit}}
-    ).encode()
+    describe(well, parameters={"max_request_bytes": 330})
 
     right_scores(well.url)
     assert len(well.requests) > 1
-    assert max(map(len, well.requests)) <= limit
+    assert max(map(len, well.requests)) <= 330
     assert len(score_csv(small_csv, well.url, retries=0).records) == 1
 
 
@@ -253,18 +246,10 @@ def test_a_version_that_is_gone_is_an_error(small_csv: Path, scripted: Scripted)
         score_csv(small_csv, server.url, chunk_size=2, concurrency=1)
 
 
-def _answered(wire: str, body: bytes, headers: dict[str, str], width: int = 1) -> Reply:
-    """The sums of the rows, `width` times, on this wire."""
-    request = WIRES[wire].decode_request(headers, body)
-    sums = request.inputs["x"].sum(axis=1, keepdims=True, dtype=np.float32).repeat(width, axis=1)
-    encoded = WIRES[wire].encode_response(InferResponse({"y": sums}, "model", "1"), request)
-    return Reply(200, b"".join(map(bytes, encoded.buffers)), encoded.headers)
-
-
 @pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
 def test_another_number_of_outputs_is_an_error(small_csv: Path, scripted: Scripted, call: Any) -> None:
     """A model whose output changes shape during a run does not end in an array of mixed rows."""
-    server = scripted(lambda number, body, headers: _answered("v2", body, headers, width=1 + (number > 1)))
+    server = scripted(lambda number, *request: computed(*request, compute=partial(sums_of, width=1 + (number > 1))))
 
     with pytest.raises(ScoringError, match=r"Rows 4 to 5 .*each row has the shape \(2,\), in earlier answers \(1,\)"):
         call(small_csv, server.url, chunk_size=2, concurrency=1)
@@ -273,15 +258,11 @@ def test_another_number_of_outputs_is_an_error(small_csv: Path, scripted: Script
 # ---- what the server can take ----
 
 
-@pytest.mark.parametrize(
-    ("page", "wire"), [(b'{"name": "mlserver", "extensions": []}', "v2-json"), (b'{"name": "old"}', "v2")]
-)
-def test_without_binary_tensors_json_is_spoken(
-    right_scores: Scoring, scripted: Scripted, page: bytes, wire: str
-) -> None:
+@pytest.mark.parametrize(("more", "wire"), [({"extensions": []}, "v2-json"), ({}, "v2")])
+def test_without_binary_tensors_json_is_spoken(right_scores: Scoring, scripted: Scripted, more: Any, wire: str) -> None:
     """A server that does not list the extension gets JSON; one that lists no extensions at all gets binary."""
-    server = scripted(lambda number, body, headers: _answered(wire, body, headers))
-    server.pages["/v2"] = page
+    server = scripted(lambda _, *request: computed(*request, wire))
+    server.pages["/v2"] = json.dumps({"name": "mlserver", **more}).encode()
 
     scores = right_scores(server.url, chunk_size=4)
     assert scores.choices is not None
@@ -290,8 +271,7 @@ def test_without_binary_tensors_json_is_spoken(
 
 def test_a_model_of_whole_numbers_gets_them(small_csv: Path, tmp_path: Path, well: ScriptedServer) -> None:
     """Cells become the model's datatype where they fit, and are named where they do not."""
-    for path in ("/v2/models/model", "/v2/models/model/versions/1"):
-        well.pages[path] = well.pages[path].replace(b"FP32", b"INT32")
+    describe(well, inputs=[{"name": "x", "datatype": "INT32", "shape": [-1, 3]}])
     whole = tmp_path / "whole.csv"
     whole.write_text("a,b,c\n1,2,3\n4,5,6\n")
 
@@ -315,9 +295,8 @@ def test_a_token_is_sent_and_not_shown(small_csv: Path, scripted: Scripted, monk
     scores = [score_csv(small_csv, scripted(script).url, **token) for token in ({}, {"token": "secret-2"})]
 
     assert seen == ["Bearer s3cret", "Bearer secret-2"]
-    assert not any(
-        secret in f"{each!r} {each.requests.to_string()}" for secret in ("s3cret", "secret-2") for each in scores
-    )
+    shown = " ".join(f"{each!r} {each.requests.to_string()}" for each in scores)
+    assert not any(secret in shown for secret in ("s3cret", "secret-2"))
     with pytest.raises(ScoringError) as caught:
         score_csv(small_csv, "http://127.0.0.1:9", retries=0)
     assert "s3cret" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
@@ -326,7 +305,8 @@ def test_a_token_is_sent_and_not_shown(small_csv: Path, scripted: Scripted, monk
 NO_ADDRESSES = (
     "localhost:8000|ftp://localhost|http://|http://:8000|http://localhost:99999|http://localhost:port|http://a..b|"
     "http://local host:8000|http://localhost\r\nX-Evil: y|http://127.1:8000|http://host\\name:8000|"
-    "http://2130706433:8000|http://localhost/v2/models/a\nb|http://localhost?model=a|http://localhost#model"
+    "http://2130706433:8000|http://localhost/v2/models/a\nb|http://localhost?model=a|http://localhost#model|"
+    "unix://|unix:///|unix://run/ruo.sock"  # a socket has its whole path, with three slashes
 )
 
 
@@ -381,9 +361,7 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(small_csv: Path)
     assert "s3cret" not in str(caught.value)
 
 
-def test_https_is_verified(
-    small_csv: Path, right_scores: Scoring, well: ScriptedServer, certificates: dict[str, Path]
-) -> None:
+def test_https_is_verified(small_csv: Path, right_scores: Scoring, well: ScriptedServer, certificates: Any) -> None:
     """It works with the authority's certificate; without it, or under another name, the error says what to do."""
     well.encrypt(certificates["me.pem"], certificates["me.key"])
     url = well.url.replace("http://127.0.0.1", "https://localhost")
