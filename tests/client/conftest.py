@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -119,6 +120,43 @@ def signalled(program: str, number: int, wait_s: float) -> str:
         time.sleep(wait_s)
         process.send_signal(number)
         return process.communicate(timeout=10)[0]
+
+
+def interrupted(path: Path, url: str, chunk_size: int | None, wait_s: float) -> str:
+    """Return which threads are left where Ctrl-C comes so long after a run began."""
+    program = f"""
+        import threading
+        from ruo import score_csv
+        print("begin", flush=True)
+        try:
+            score_csv({str(path)!r}, {url!r}, chunk_size={chunk_size!r})
+        except KeyboardInterrupt:
+            print([thread.name for thread in threading.enumerate()])
+    """
+    return signalled(program, signal.SIGINT, wait_s)
+
+
+class Names:
+    """A fake name server: `addresses` are those of ruo-headless.test; one that fails where there are none."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self._real = socket.getaddrinfo
+
+    def __call__(self, host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host == "ruo-headless.test" and not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        addresses = self.addresses if host == "ruo-headless.test" else [host]
+        return [entry for address in addresses for entry in self._real(address, port, *args, **kwargs)]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    """The name ruo-headless.test."""
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    monkeypatch.setattr("ruo.client.servers._LOOK_UP_S", 0.1)
+    return names
 
 
 class BareServer:

@@ -22,7 +22,7 @@ from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError
 from ruo.learn.demo import Demo
 from ruo.wire import Encoded
-from tests.client.conftest import Scoring, Speak, read_request
+from tests.client.conftest import Names, Scoring, Speak, read_request
 from tests.conftest import ScriptedServer
 from tests.proxy import Proxy
 
@@ -293,17 +293,20 @@ def test_unrequested_bytes_answer_no_request(serving: Callable, run: Any, is_tog
 # ---- bounds of time and memory ----
 
 
-def _drip(head: bytes, piece: bytes) -> Speak:
+def _endless(head: bytes, piece: bytes, sent: list[int], wait_s: float = 0.0) -> Speak:
+    """Answer with a head and one piece after the other, for ever; `sent` are the bytes of the pieces."""
+
     def script(connection: socket.socket, number: int) -> None:
         read_request(connection)
         connection.sendall(head)
         while True:
-            time.sleep(0.02)
-            connection.sendall(piece)
+            time.sleep(wait_s)
+            sent.append(connection.send(piece))
 
     return script
 
 
+_drip = partial(_endless, sent=[], wait_s=0.02)
 DRIPS = {
     "nothing": lambda connection, number: time.sleep(3),
     "a head byte by byte": _drip(b"HTTP/1.1 200 OK\r\nX: ", b"x"),
@@ -323,16 +326,6 @@ def test_a_try_has_its_time(serving: Callable, run: Any, name: str, size: int) -
     with pytest.raises(SilentError, match=r"gave no answer within 0\.4 s; raise timeout, or send smaller chunks"):
         post(serving(DRIPS[name]).url, bytes(size), run=run, timeout_s=0.4)
     assert 0.4 <= time.monotonic() - began < 2
-
-
-def _flood(head: bytes, piece: bytes, sent: list[int]) -> Speak:
-    def script(connection: socket.socket, number: int) -> None:
-        read_request(connection)
-        connection.sendall(head)
-        while True:
-            sent.append(connection.send(piece))
-
-    return script
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -357,7 +350,7 @@ def test_an_answer_that_is_too_long_is_refused(serving: Callable, run: Any, name
     head, piece, sentence = FLOODS[name]
     sent: list[int] = []
     with pytest.raises(BrokenError if "HTTP" in sentence else RefusedError, match=sentence):
-        post(serving(_flood(head, piece, sent)).url, b"x", run=run, most_bytes=3_000_000)
+        post(serving(_endless(head, piece, sent)).url, b"x", run=run, most_bytes=3_000_000)
     assert sum(sent) < 40_000_000
 
 
@@ -387,22 +380,13 @@ def test_where_nothing_listens_the_server_is_absent(gone: str) -> None:
         post(gone, b"x")
 
 
-def test_an_address_that_does_not_answer_costs_a_moment_once(
-    serving: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_that_does_not_answer_costs_a_moment_once(serving: Callable, names: Names) -> None:
     """A host's addresses are tried one after the other without long waits, and the one that answers is remembered."""
-    real = socket.getaddrinfo
-
-    def lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        names = ["127.0.0.9", "127.0.0.1"] if host == "two-faced.test" else [host]
-        return [entry for name in names for entry in real(name, port, *args, **kwargs)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    names.addresses = ["127.0.0.9", "127.0.0.1"]
     port = serving(*[OK] * 9).port
-
     with deaf(port):
         began = time.monotonic()
-        assert post(f"http://two-faced.test:{port}", *[b"x"] * 20, keeps=False) == [b"hi"] * 20
+        assert post(f"http://ruo-headless.test:{port}", *[b"x"] * 20, keeps=False) == [b"hi"] * 20
         assert time.monotonic() - began < 1.5
 
 
@@ -478,9 +462,7 @@ def test_a_run_works_under_uvloop(demo: Demo, server: LocalServer, demo_scores: 
 
 
 @pytest.mark.parametrize(("wire", "shares"), [("v2", True), ("v2-json", True), ("v1", False), ("paper", False)])
-def test_only_wires_with_request_ids_share_connections(
-    server: LocalServer, demo_scores: Scoring, wire: str, shares: bool
-) -> None:
+def test_wires_with_ids_share_connections(server: LocalServer, demo_scores: Scoring, wire: str, shares: bool) -> None:
     """On other wires an answer to another request could not be noticed."""
     with Proxy(server.url) as proxy:
         demo_scores(url=proxy.url, chunk_size=50, wire=wire, concurrency=2)

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +14,9 @@ import pytest
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.errors import TableError
 from ruo.tables import open_table
-from tests.client.conftest import LoopLag, Scoring, Scripted, late, python, signalled
+from tests.client.conftest import LoopLag, Scoring, Scripted, interrupted, late, python
 from tests.conftest import ScriptedServer
+from tests.server.asking import wait_for
 
 
 def test_the_tasks_are_as_many_as_senders(long_csv: Path, well: ScriptedServer) -> None:
@@ -126,10 +126,7 @@ def test_a_run_that_is_cancelled_twice_leaves_no_thread(long_csv: Path, scripted
         assert run.cancelled()
 
     asyncio.run(main())
-    until = time.monotonic() + 5
-    while (names := [t.name for t in threading.enumerate() if t.name.startswith("ruo")]) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not names
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("ruo")], 5)
 
 
 def test_the_result_type_imports_no_machinery() -> None:
@@ -184,24 +181,13 @@ def test_reading_and_its_end_never_block_the_loop(slow_csv: Path, well: Scripted
 
 def test_ctrl_c_ends_the_reading(slow_csv: Path, well: ScriptedServer) -> None:
     """An interrupt while a whole table is read ends the run after the current piece."""
-    program = f"""
-        import threading
-        from ruo import score_csv
-        print("begin", flush=True)
-        try:
-            score_csv({str(slow_csv)!r}, {well.url!r}, chunk_size=None)
-        except KeyboardInterrupt:
-            print([thread.name for thread in threading.enumerate()])
-    """
-    assert signalled(program, signal.SIGINT, wait_s=0.3) == "['MainThread']\n"
+    assert interrupted(slow_csv, well.url, chunk_size=None, wait_s=0.3) == "['MainThread']\n"
 
 
-@pytest.mark.parametrize("pipelined", [True, False])
-def test_forming_first_gives_the_same(
-    right_scores: Scoring, well: ScriptedServer, tmp_path: Path, pipelined: bool
-) -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_forming_first_gives_the_same(right_scores: Scoring, well: ScriptedServer, tmp_path: Path, first: bool) -> None:
     """The order of the phases changes nothing but the time, also with a checkpoint."""
     for _ in range(2):
-        right_scores(well.url, chunk_size=3, pipelined=pipelined, checkpoint=tmp_path / "run.ruo")
+        right_scores(well.url, chunk_size=3, pipelined=not first, checkpoint=tmp_path / "run.ruo")
 
     assert len(well.requests) == 4

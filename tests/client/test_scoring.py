@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.wire.v2 import DATATYPES
-from tests.client.conftest import Scoring, Scripted, always, as_source, computed, describe, signalled, sometimes
+from tests.client.conftest import Scoring, Scripted, always, as_source, computed, describe, interrupted, sometimes
 from tests.conftest import ROWS, Reply, Script, ScriptedServer
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
@@ -406,14 +405,5 @@ def test_a_table_whose_rows_get_shorter_is_scored_whole(tmp_path: Path, well: Sc
 def test_ctrl_c_ends_a_run_cleanly(small_csv: Path, scripted: Scripted) -> None:
     """An interrupt in mid-run is a KeyboardInterrupt at once, and no thread is left behind."""
     server = scripted(always(Reply(wait_s=30)))
-    program = f"""
-        import threading
-        from ruo import score_csv
-        print("begin", flush=True)
-        try:
-            score_csv({str(small_csv)!r}, {server.url!r}, chunk_size=1)
-        except KeyboardInterrupt:
-            print("interrupted", [thread.name for thread in threading.enumerate()])
-    """
-    assert signalled(program, signal.SIGINT, wait_s=1) == "interrupted ['MainThread']\n"
+    assert interrupted(small_csv, server.url, chunk_size=1, wait_s=1) == "['MainThread']\n"
     assert server.requests

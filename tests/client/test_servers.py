@@ -16,7 +16,7 @@ from ruo import Scores, ScoringError, iter_scores, score_csv
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import BrokenError, SilentError
 from ruo.client.servers import Server, Servers
-from tests.client.conftest import Scripted, always, late
+from tests.client.conftest import Names, Scripted, always, late
 from tests.conftest import Reply, ScriptedServer
 from tests.proxy import UNAVAILABLE, Fault, Proxy
 
@@ -100,12 +100,10 @@ def test_a_server_that_dies_during_a_run_is_left_out(takes: Takes) -> None:
     """The other servers score what it had not answered."""
     dying, other = takes(0.05), takes(0.05)
     blocks = iter_scores(TABLE, [dying.url, other.url], chunk_size=10, concurrency=4)
-    first = next(blocks)
+    predictions = [next(blocks).predictions]
     dying.close()
-
-    predictions = np.concatenate([first.predictions, *(block.predictions for block in blocks)])
-
-    np.testing.assert_array_equal(SUMS, predictions)
+    predictions += [block.predictions for block in blocks]
+    np.testing.assert_array_equal(SUMS, np.concatenate(predictions))
 
 
 def test_a_server_that_comes_back_is_used_again(takes: Takes) -> None:
@@ -126,29 +124,6 @@ def test_one_that_is_silent_costs_one_time_out(well: ScriptedServer) -> None:
     assert time.monotonic() - began < 5
 
 
-class Names:
-    """A fake name server: `addresses` are those of ruo-headless.test; one that fails where there are none."""
-
-    def __init__(self) -> None:
-        self.addresses: list[str] = []
-        self._real = socket.getaddrinfo
-
-    def __call__(self, host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        if host == "ruo-headless.test" and not self.addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        addresses = self.addresses if host == "ruo-headless.test" else [host]
-        return [entry for address in addresses for entry in self._real(address, port, *args, **kwargs)]
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """The name ruo-headless.test."""
-    names = Names()
-    monkeypatch.setattr(socket, "getaddrinfo", names)
-    monkeypatch.setattr("ruo.client.servers._LOOK_UP_S", 0.1)
-    return names
-
-
 def score_by_name(port: int | str, change: Callable[[], None], at: int) -> np.ndarray:
     """The predictions from ruo-headless.test, where something changes once `at` blocks of three rows are scored."""
     predictions = []
@@ -163,13 +138,10 @@ def score_by_name(port: int | str, change: Callable[[], None], at: int) -> np.nd
 @pytest.mark.slow
 def test_the_addresses_of_a_name_are_servers(takes: Takes, names: Names) -> None:
     """As with a headless Kubernetes Service, each gets its share, also one that is added, and none once it is removed."""
-    target = takes(0.05)
-    with Proxy(target.url, host="127.0.0.2") as one:
+    url = takes(0.05).url
+    with Proxy(url, host="127.0.0.2") as one:
         port = int(one.url.rpartition(":")[2])
-        with (
-            Proxy(target.url, host="127.0.0.3", port=port) as two,
-            Proxy(target.url, host="127.0.0.4", port=port) as three,
-        ):
+        with Proxy(url, host="127.0.0.3", port=port) as two, Proxy(url, host="127.0.0.4", port=port) as three:
             names.addresses = ["127.0.0.2", "127.0.0.3"]
             scores = score(f"http://ruo-headless.test:{port}", chunk_size=10, concurrency=4)
             balance = scores.balance().set_index("worker")["rows"]
@@ -198,10 +170,7 @@ def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(takes: Takes, name
 @asynccontextmanager
 async def one_taken() -> AsyncIterator[tuple[Servers, Server]]:
     """The servers at one address, and that one, which has been taken."""
-    async with (
-        HttpClient(1, None, None) as http,
-        Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers,
-    ):
+    async with HttpClient(1, None, None) as http, Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers:
         server = await servers.take(0)
         assert server is not None
         yield servers, server
@@ -226,19 +195,13 @@ def test_waiting_for_a_server_can_always_be_cancelled(iterations: int) -> None:
     asyncio.run(wait_and_cancel())
 
 
-def test_a_chunk_that_takes_its_time_is_not_sent_twice(takes: Takes) -> None:
-    """An idle server gets no second copy of a chunk that is not overdue."""
-    servers = [takes(0.5), takes(0.5)]
-    scores = score([server.url for server in servers], chunk_size=100, concurrency=2)
-    assert sum(len(server.requests) for server in servers) == 3
-    assert scores.requests["attempts"].tolist() == [1, 1, 1]
-
-
-def test_an_overdue_chunk_is_not_sent_to_a_busy_server(scripted: Scripted) -> None:
-    """Only to one that is idle; where all are late alike, nobody gets a second chunk."""
-    servers = [scripted(late(lambda number: 0.5 if number else 0)) for _ in range(2)]
-    score([server.url for server in servers], chunk_size=75, concurrency=3)
-    assert sum(len(server.requests) for server in servers) == 4
+@pytest.mark.parametrize(("first_s", "chunks", "concurrency"), [(0.5, 3, 2), (0, 4, 3)])
+def test_a_chunk_is_not_sent_twice(scripted: Scripted, first_s: float, chunks: int, concurrency: int) -> None:
+    """Neither to an idle server while it is not overdue, nor to a busy one where all are late alike."""
+    servers = [scripted(late(lambda number: 0.5 if number else first_s)) for _ in range(2)]
+    scores = score([server.url for server in servers], chunk_size=300 // chunks, concurrency=concurrency)
+    assert sum(len(server.requests) for server in servers) == chunks
+    assert scores.requests["attempts"].tolist() == [1] * chunks
 
 
 def test_a_server_is_left_out_at_its_third_failure_in_a_row() -> None:
