@@ -29,9 +29,7 @@ from tests.client.conftest import LoopLag, Scoring, Scripted, as_source, python,
 from tests.conftest import Reply, ScriptedServer, row_sums
 
 MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"
-FUZZ = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture
@@ -62,12 +60,9 @@ def test_only_what_is_missing_is_scored(right_scores: Scoring, half: ScriptedSer
 
 def test_iter_scores_resumes_too(small_csv: Path, half: ScriptedServer, path: Path, small_sums: np.ndarray) -> None:
     """Stored blocks come out in their place."""
-    blocks = {
-        block.start: block.predictions for block in iter_scores(small_csv, half.url, chunk_size=2, checkpoint=path)
-    }
-
-    assert list(blocks) == [0, 2, 4, 6, 8]
-    np.testing.assert_array_equal(small_sums, np.concatenate(list(blocks.values())))
+    blocks = list(iter_scores(small_csv, half.url, chunk_size=2, checkpoint=path))
+    assert [block.start for block in blocks] == [0, 2, 4, 6, 8]
+    np.testing.assert_array_equal(small_sums, np.concatenate([block.predictions for block in blocks]))
     assert len(half.requests) == 6
 
 
@@ -244,13 +239,13 @@ def _framed(head: bytes, data: bytes, checksum: int = 0) -> bytes:
 _flipped_key = (b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")
 
 
+_no_keys = (b"null", b"[]", b'"key"', b"7", b"not JSON", b"")  # with a right checksum
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
-        *(
-            lambda data, key=key: MAGIC + _framed(key, b"") + MARK  # with a right checksum
-            for key in (b"null", b"[]", b'"key"', b"7", b"not JSON", b"")
-        ),
+        *(lambda data, key=key: MAGIC + _framed(key, b"") + MARK for key in _no_keys),
         *(lambda data, change=change: data.replace(*change, 1) for change in _flipped_key),
     ],
 )
@@ -274,15 +269,10 @@ def test_a_key_with_other_names_is_of_another_run(path: Path, key: dict[str, Any
         asyncio.run(_write(path, KEY))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        *({"shape": shape} for shape in ([2, 2], [1, 2], [], None, ["2", "1"])),
-        {"rows": 3},
-        {"a field of another version": 1},
-        None,
-    ],
-)
+SHAPES = ([2, 2], [1, 2], [], None, ["2", "1"])
+
+
+@pytest.mark.parametrize("change", [*({"shape": shape} for shape in SHAPES), {"rows": 3}, {"another field": 1}, None])
 def test_an_entry_that_does_not_fit_does_not_count(path: Path, change: dict[str, Any] | None) -> None:
     """An entry with other fields, or with more or fewer rows than it has predictions, is left out; those behind it stay."""
     asyncio.run(_write(path, KEY))
@@ -454,15 +444,13 @@ def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, scripted: Scripted,
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "parquet"])
-def test_every_source_has_a_fingerprint(
-    small_csv: Path, well: ScriptedServer, path: Path, tmp_path: Path, kind: str
-) -> None:
+def test_every_source_has_a_fingerprint(small_csv: Path, well: ScriptedServer, path: Path, kind: str) -> None:
     """DataFrames and Parquet files resume as well, and changed ones are refused."""
     frame = pl.read_csv(small_csv)
     for _ in range(2):
-        score_csv(as_source(frame, kind, tmp_path), well.url, checkpoint=path)
+        score_csv(as_source(frame, kind, path.parent), well.url, checkpoint=path)
     with pytest.raises(CheckpointError, match="other data"):
-        score_csv(as_source(frame.with_columns(c=pl.col("c") + 1), kind, tmp_path), well.url, checkpoint=path)
+        score_csv(as_source(frame.with_columns(c=pl.col("c") + 1), kind, path.parent), well.url, checkpoint=path)
 
     assert len(well.requests) == 1
 

@@ -67,9 +67,8 @@ def check(scores: Scores, truth: np.ndarray) -> None:
 def workers_of(server: LocalServer) -> list[int]:
     """The server's processes, as its metrics name them."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
-        return sorted(
-            {int(pid) for pid in re.findall(r'ruo_worker_memory_bytes\{worker="(\d+)"\}', answer.read().decode())}
-        )
+        found = re.findall(r'ruo_worker_memory_bytes\{worker="(\d+)"\}', answer.read().decode())
+    return sorted({int(pid) for pid in found})
 
 
 @contextmanager

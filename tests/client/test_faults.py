@@ -32,12 +32,13 @@ def answer(message: Any) -> Reply:
     return Reply(body=json.dumps(message).encode(), headers=JSON)
 
 
-def binary(head: str, data: bytes, length: int | str | None = None) -> Reply:
+def binary(head: str, data: bytes | np.ndarray, length: int | str | None = None) -> Reply:
     stated = len(head) if length is None else length
-    return Reply(body=head.encode() + data, headers={"Inference-Header-Content-Length": str(stated)})
+    return Reply(body=head.encode() + bytes(data), headers={"Inference-Header-Content-Length": str(stated)})
 
 
 HEAD = '{"outputs": [{"name": "y", "datatype": "FP32", "shape": [10, 1], "parameters": {"binary_data_size": 40}}]}'
+NAN, INFINITY = np.full(10, np.nan, "<f4"), np.where(np.arange(10) == 7, np.inf, 1).astype("<f4")
 
 # what is answered, and what must stand in the error
 ANSWERS = {
@@ -52,14 +53,8 @@ ANSWERS = {
     "text for numbers": (output(datatype="BYTES", data=["a"] * 10), "the predictions are text"),
     "numbers as text": (output(data=["1"] * 10), r'is "1", which is not a number'),
     "too few rows": (output(shape=[2, 1], data=[1, 2]), "2 predictions for 10 rows"),
-    "NaN for rows that are numbers": (
-        binary(HEAD, np.full(10, np.nan, "<f4").tobytes()),
-        "row 0 has the prediction nan, though its features are numbers",
-    ),
-    "Infinity in one row": (
-        binary(HEAD, np.where(np.arange(10) == 7, np.inf, 1).astype("<f4").tobytes()),
-        "row 7 has the prediction inf",
-    ),
+    "NaN for numbers": (binary(HEAD, NAN), "row 0 has the prediction nan, though its features are numbers"),
+    "Infinity in one row": (binary(HEAD, INFINITY), "row 7 has the prediction inf"),
     "whole numbers that float32 cannot hold": (output(datatype="INT64", data=[2**40 + 1] * 10), r"2\*\*24"),
     "the answer to another request": (
         Reply(body=output().body.replace(b'"model_name"', b'"id": "rows 90-99", "model_name"'), headers=JSON),
@@ -72,10 +67,7 @@ ANSWERS = {
     "a redirect": (Reply(302, headers={"Location": "http://elsewhere/"}), "a redirect to http://elsewhere/"),
     "no content": (Reply(204), "204"),
     "400 in words": (Reply(400, b'{"error": "x has the wrong shape"}', JSON), "answered 400: x has the wrong shape"),
-    "escapes for a terminal": (
-        Reply(400, b'{"error": "\\u001b[31mred\\u0007 \\n \\u202e"}'),
-        r"400: \\x1b\[31mred\\x07 \\u202e",
-    ),
+    "escapes": (Reply(400, b'{"error": "\\u001b[31mred\\u0007 \\n \\u202e"}'), r"400: \\x1b\[31mred\\x07 \\u202e"),
     "escapes in an output's name": (output(name="\x1b[2J", shape=None), r'Tensor "\\x1b\[2J" needs a "shape"'),
     "401": (Reply(401, b'{"error": "token, please"}', JSON), "answered 401: token, please"),
     "403 of a proxy": (Reply(403, b"<h1>Forbidden</h1>"), "answered 403: <h1>Forbidden</h1>"),
@@ -125,10 +117,7 @@ METADATA_FAULTS = {
         inputs("a", "b"),
         "Model 'model' takes an input 'a' of 3 columns, and small.csv has no column of that name",
     ),
-    "escapes for a terminal": (
-        inputs("\x1b[2J", "a"),
-        r"takes an input '\\x1b\[2J' of 3 columns.*inputs=\{['\"]\\x1b\[2J['\"]: \[",
-    ),
+    "escapes": (inputs("\x1b[2J", "a"), r"takes an input '\\x1b\[2J' of 3 columns.*inputs=\{['\"]\\x1b\[2J['\"]: \["),
     "another number of features": (inputs("x", shape=[-1, 4]), "has 3 feature columns, model 'model' takes 4"),
 }
 
@@ -138,7 +127,6 @@ def test_metadata_that_cannot_be_used_is_an_error(small_csv: Path, well: Scripte
     """The model's metadata are checked before a row is sent."""
     metadata, sentence = METADATA_FAULTS[name]
     well.pages |= {"/v2/models/model": metadata, "/v2/models/model/versions/1": metadata}
-
     with pytest.raises((ScoringError, TableError), match=sentence):
         score_csv(small_csv, well.url, retries=1)
 

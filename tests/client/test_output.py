@@ -17,8 +17,8 @@ import pytest
 from ruo import ArgumentError, ScoringError, score_csv, score_to_file
 from ruo.client.scores import merge
 from ruo.errors import CheckpointError, OutputError
-from tests.client.conftest import late, python
-from tests.conftest import ScriptedServer
+from tests.client.conftest import Scripted, describe, late, python
+from tests.conftest import Reply, ScriptedServer, row_sums
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 
@@ -27,9 +27,8 @@ SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def table(tmp_path: Path) -> Path:
     """A thousand rows with an id that is no number, and a label."""
     path = tmp_path / "table.csv"
-    path.write_text(
-        "id,a,b,c,Label_x,Label_y\n" + "".join(f"{i:05},{i},0.5,1,{i % 2},{1 - i % 2}\n" for i in range(1_000))
-    )
+    rows = [f"{i:05},{i},0.5,1,{i % 2},{1 - i % 2}\n" for i in range(1_000)]
+    path.write_text("id,a,b,c,Label_x,Label_y\n" + "".join(rows))
     return path
 
 
@@ -62,17 +61,14 @@ def test_the_file_is_what_score_csv_gives(table: Path, well: ScriptedServer, tmp
 
 @SUFFIXES
 @pytest.mark.parametrize("failed", [0, 300, 900])
-def test_rows_that_were_not_scored_are_empty_and_listed(
-    table: Path, scripted: Any, reply: Any, right_answer: Any, tmp_path: Path, suffix: str, failed: int
-) -> None:
+def test_failed_rows_are_empty_and_listed(table: Path, scripted: Any, tmp_path: Path, suffix: str, failed: int) -> None:
     """With errors="collect" they have NaN or an empty cell beside their kept cells, the first and last rows too."""
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        return reply(400, b"no") if f"rows {failed}-".encode() in body else right_answer(body, headers)
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        return Reply(400, b"no") if f"rows {failed}-".encode() in body else row_sums(body, headers)
 
     path, server = tmp_path / f"p{suffix}", scripted(script)
-    about = json.dumps({**json.loads(server.pages["/v2/models/model"]), "outputs": []}).encode()
-    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], about)
+    describe(server, outputs=[])
     written = score_to_file(table, server.url, path, keep=["id"], chunk_size=100, errors="collect")
 
     assert written.failures[["start", "stop"]].values.tolist() == [[failed, failed + 100]]
@@ -83,17 +79,15 @@ def test_rows_that_were_not_scored_are_empty_and_listed(
 
 
 @SUFFIXES
-def test_a_file_appears_when_it_is_whole(
-    table: Path, scripted: Any, reply: Any, right_answer: Any, tmp_path: Path, suffix: str
-) -> None:
+def test_a_file_appears_when_it_is_whole(table: Path, scripted: Scripted, tmp_path: Path, suffix: str) -> None:
     """While the run goes on, and after it failed, the old file stands as it was; nothing unfinished is left."""
     path = tmp_path / f"p{suffix}"
     path.write_text("old")
     seen: list[str] = []
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         seen.append(path.read_text())
-        return right_answer(body, headers) if number < 5 else reply(400, b"no")
+        return row_sums(body, headers) if number < 5 else Reply(400, b"no")
 
     with pytest.raises(ScoringError, match="400: no"):
         score_to_file(table, scripted(script).url, path, keep=["id"], chunk_size=100, concurrency=1)
@@ -102,24 +96,23 @@ def test_a_file_appears_when_it_is_whole(
 
 
 @SUFFIXES
-def test_two_runs_do_not_write_one_file(
-    table: Path, scripted: Any, right_answer: Any, tmp_path: Path, suffix: str
-) -> None:
+def test_two_runs_do_not_write_one_file(table: Path, scripted: Scripted, tmp_path: Path, suffix: str) -> None:
     """The second is refused and leaves the first one's file alone, which becomes whole; later the name is free again."""
     path, refused = tmp_path / f"p{suffix}", list[str]()
-    done = score_csv(table, scripted(lambda _, body, headers: right_answer(body, headers)).url, keep=["id"])
+    done = score_csv(table, scripted(lambda _, *request: row_sums(*request)).url, keep=["id"])
+    write = done.to_csv if suffix == ".csv" else done.to_parquet
 
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Any:
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
         if number == 5:
             with pytest.raises(OutputError) as caught:
-                (done.to_csv if suffix == ".csv" else done.to_parquet)(path)
+                write(path)
             refused.append(str(caught.value))
-        return right_answer(body, headers)
+        return row_sums(body, headers)
 
     score_to_file(table, scripted(script).url, path, keep=["id"], chunk_size=100, concurrency=1)
     assert refused == [f"{path} is being written by another run; wait for its end, or name another file."]
     assert read(path)["prediction_0"].to_list() == [i + 1.5 for i in range(1_000)]
-    (done.to_csv if suffix == ".csv" else done.to_parquet)(path)
+    write(path)
     assert sorted(tmp_path.iterdir()) == sorted([path, table])
 
 
@@ -218,7 +211,7 @@ def test_parts_of_other_names_are_not_merged(table: Path, well: ScriptedServer, 
         merge(parts, tmp_path / "merged.parquet")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@SUFFIXES
 def test_labels_may_begin_late(well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
     """Where text follows rows without a label, a CSV has both, and Parquet, which needs one type, says what to do."""
     features = pl.DataFrame({name: np.ones(20_001, np.float32) for name in "abc"})

@@ -67,9 +67,8 @@ def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
     table.write_text("a,b\n" + "1,2\n" * 100 + "1,x\n" + "1,2\n" * 99)
 
     assert sum(len(block.array) for block in open_table(table, shard=(0, 4)).blocks(None)) == 50
-    with pytest.raises(
-        TableError, match=r'table.csv, part 2 of 4 \(from byte 404 on\), row 0, column "b": \'x\' is not'
-    ):
+    sentence = r"table.csv, part 2 of 4 \(from byte 404 on\), row 0, column \"b\": 'x' is not"
+    with pytest.raises(TableError, match=sentence):
         list(open_table(table, shard=(2, 4)).blocks(None))
 
 
@@ -119,9 +118,7 @@ def test_the_merged_parts_are_the_whole(
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_parts_without_rows_are_joined_too(
-    small_csv: Path, well: ScriptedServer, tmp_path: Path, is_streamed: bool
-) -> None:
+def test_empty_parts_are_joined_too(small_csv: Path, well: ScriptedServer, tmp_path: Path, is_streamed: bool) -> None:
     """More parts than rows: some files are empty, and the whole is whole."""
     paths = [tmp_path / f"{part}.parquet" for part in range(20)]
     for part, path in enumerate(paths):

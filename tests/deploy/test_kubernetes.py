@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from ruo.deploy.kubernetes import KubernetesDeployment
 from ruo.errors import ArgumentError, DeploymentError
+from tests.server.asking import wait_for
 
 LABELS = {"app.kubernetes.io/name": "ruo"}
 APPS = "/apis/apps/v1/namespaces/ruo/deployments/ruo-server"
@@ -240,19 +240,16 @@ def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, ans
 
 def forwards(folder: Path, count: int) -> list[int]:
     """The process ids of the forwards that run, once there are so many."""
-    until = time.monotonic() + 10
-    while True:
-        started = map(int, (folder / "forwards").read_text().split())
-        running = [pid for pid in started if psutil.pid_exists(pid)]
-        if len(running) == count or time.monotonic() > until:
-            return running
-        time.sleep(0.02)
+
+    def running() -> list[int]:
+        return [pid for pid in map(int, (folder / "forwards").read_text().split()) if psutil.pid_exists(pid)]
+
+    wait_for(lambda: len(running()) == count, 10)
+    return running()
 
 
-def test_kubectl_forwards_where_no_node_is_reached(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A port of this machine for each ready pod, for as long as the block runs."""
+def test_kubectl_forwards_to_each_pod(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no node is reached, a port of this machine for each ready pod, for as long as the block runs."""
     cluster.services = [service("ruo")]
 
     with KubernetesDeployment() as servers:
@@ -267,9 +264,8 @@ def test_kubectl_forwards_where_no_node_is_reached(
     assert forwards(tmp_path, 0) == []
 
     (tmp_path / "bin" / "kubectl").write_text('#!/bin/sh\necho "error: pods not found"\n')
-    with pytest.raises(
-        DeploymentError, match="kubectl cannot forward a port to ruo-server-[01]: error: pods not found"
-    ):
+    sentence = "kubectl cannot forward a port to ruo-server-[01]: error: pods not found"
+    with pytest.raises(DeploymentError, match=sentence):
         _ = KubernetesDeployment().urls
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DeploymentError, match="kubectl is not installed, and only it reaches the pods from here"):
@@ -286,10 +282,7 @@ def test_a_forward_is_not_held_up_by_what_kubectl_writes(cluster: Cluster, tmp_p
 
     with KubernetesDeployment() as servers:
         assert servers.urls == [f"http://127.0.0.1:{cluster.port}"]
-        until = time.monotonic() + 10
-        while not (tmp_path / "written").exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        assert (tmp_path / "written").exists()
+        wait_for((tmp_path / "written").exists, 10)
 
 
 def test_ports_are_where_they_are_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,8 @@
 """A scorer by itself, and on Dask's workers."""
 
-import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import dask.dataframe as dd
 import numpy as np
@@ -16,6 +14,8 @@ from dask.distributed import Client, LocalCluster
 from ruo import ArgumentError, ScoringError, TableError, score_csv
 from ruo.deploy.local import LocalServer
 from ruo.distributed import Scorer, scorer
+from tests.client.conftest import describe
+from tests.conftest import Reply, row_sums
 
 COLUMNS = [f"prediction_{digit}" for digit in range(10)]
 
@@ -100,26 +100,23 @@ def test_columns_that_cannot_be_read_end_in_a_sentence(scripted, answers) -> Non
 def test_a_batch_without_rows_needs_to_know_the_outputs(scripted, answers) -> None:
     """Where the server does not say how many outputs its model has, such a batch is an error and not another schema."""
     server = scripted(answers)
-    about = json.dumps({**json.loads(server.pages["/v2/models/model"]), "outputs": []}).encode()
-    server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], about)
+    describe(server, outputs=[])
     with pytest.raises(ScoringError, match="does not say how many outputs its model has"):
         scorer(server.url)(pd.DataFrame(np.empty((0, 3), np.float32)))
 
 
-def test_another_model_is_refused_in_every_batch(scripted, right_answer) -> None:
+def test_another_model_is_refused_in_every_batch(scripted) -> None:
     """The version and file of the first question hold for all batches, wherever they are scored."""
 
-    def right(number: int, body: bytes, headers: dict[str, str]) -> Any:
-        answer = right_answer(body, headers)
+    def right(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        answer = row_sums(body, headers)
         answer.headers["Ruo-Model-Sha256"] = file
         return answer
 
     server = scripted(right)
-    about = json.loads(server.pages["/v2/models/model"])
     batch = pd.DataFrame(np.ones((4, 3), np.float32))
     for file in ("a" * 64, "b" * 64):
-        page = json.dumps({**about, "parameters": {"sha256": file}}).encode()
-        server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], page)
+        describe(server, parameters={"sha256": file})
         if file.startswith("a"):
             score = scorer(server.url)
             assert score(batch)["prediction_0"].tolist() == [3.0] * 4
@@ -127,9 +124,7 @@ def test_another_model_is_refused_in_every_batch(scripted, right_answer) -> None
         score(batch)
 
 
-def test_dask_gives_every_row_its_own_predictions(
-    server: LocalServer, score: Scorer, frame: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_dask_gives_each_row_its_own(server: LocalServer, score: Scorer, frame: pd.DataFrame, tmp_path: Path) -> None:
     """200,000 rows over two worker processes, of which one dies on the way, equal those of `score_csv`."""
     table = pd.concat([frame] * 80, ignore_index=True).assign(id=np.arange(200_000))
     for start in range(0, len(table), 25_000):
