@@ -29,7 +29,8 @@ from tests.client.conftest import LoopLag, Scoring, Scripted, as_source, python,
 from tests.conftest import Reply, ScriptedServer, row_sums
 
 MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"
-FUZZ = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+SHARED = [HealthCheck.function_scoped_fixture]
+FUZZ = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=SHARED)
 
 
 @pytest.fixture

@@ -25,11 +25,10 @@ def inputs_of(tensors: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
 
 def metadata_v1(tensors: dict[str, tuple[str, int]], name: str = "serving_default") -> bytes:
     types = {"FP32": "DT_FLOAT", "INT64": "DT_INT64", "BYTES": "DT_STRING", "FP64": "DT_DOUBLE"}
-    shapes = {key: {"dim": [{"size": "-1"}, {"size": str(width)}]} for key, (_, width) in tensors.items()}
-    inputs = {
-        key: {"dtype": types[of], "tensor_shape": {**shapes[key], "unknown_rank": False}}
-        for key, (of, _) in tensors.items()
-    }
+    inputs = {}
+    for key, (of, width) in tensors.items():
+        shape = {"dim": [{"size": "-1"}, {"size": str(width)}], "unknown_rank": False}
+        inputs[key] = {"dtype": types[of], "tensor_shape": shape}
     signature = {name: {"inputs": inputs, "outputs": {}}}
     return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
 

@@ -24,10 +24,8 @@ LARGEST = {"probability": [0.75, 0.5, NAN]}
 
 def scores(**changes: Any) -> Scores:
     """Three rows, the last of which was not scored."""
-    model, timings = ModelInfo("m", "1", "test"), Timings(1, 1, 1, 1)
-    return Scores(
-        PREDICTIONS, **{"labels": LABELS, "timings": timings, "model": model, "kept_columns": KEPT, **changes}
-    )
+    made: dict[str, Any] = {"labels": LABELS, "kept_columns": KEPT, "model": ModelInfo("m", "1", "test")}
+    return Scores(PREDICTIONS, **{**made, "timings": Timings(1, 1, 1, 1), **changes})
 
 
 @pytest.mark.parametrize("names", [["sum"], np.array(["sum"]), pd.Index(["sum"]), pl.Series(["sum"])], ids=type)

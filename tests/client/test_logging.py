@@ -2,20 +2,19 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ruo import score_csv
+from tests.client.conftest import Scripted
+from tests.conftest import Reply, row_sums
 
 
-def test_what_went_wrong_on_the_way_is_logged(
-    small_csv: Path, scripted: Any, right_answer: Any, reply: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_went_wrong_is_logged(small_csv: Path, scripted: Scripted, caplog: pytest.LogCaptureFixture) -> None:
     """Failed tries, halved chunks, and servers left out and taken back are told at INFO; how long is waited at DEBUG."""
-    busy = reply(503, b'{"error": "busy\\u001b[31m"}')
-    first = [reply(413, b'{"error": "too large"}'), busy, busy, busy]
-    server = scripted(lambda number, *request: first[number] if number < len(first) else right_answer(*request))
+    busy = Reply(503, b'{"error": "busy\\u001b[31m"}')
+    first = [Reply(413, b'{"error": "too large"}'), busy, busy, busy]
+    server = scripted(lambda number, *request: first[number] if number < len(first) else row_sums(*request))
 
     with caplog.at_level(logging.DEBUG, logger="ruo"):
         score_csv(small_csv, server.url, concurrency=1, timeout=5)
