@@ -81,14 +81,14 @@ def too_large_above(rows: int) -> Script:
     return script
 
 
-def sums_of(inputs: dict[str, np.ndarray], width: int = 1) -> np.ndarray:
+def sums(inputs: dict[str, np.ndarray], width: int = 1) -> np.ndarray:
     """The sums of the rows of the only input, `width` times."""
     (rows,) = inputs.values()
     return rows.sum(axis=1, keepdims=True, dtype=np.float32).repeat(width, axis=1)
 
 
 def computed(
-    body: bytes, headers: dict[str, str], wire: str = "v2", compute: Callable[..., Any] = sums_of, output: str = "y"
+    body: bytes, headers: dict[str, str], wire: str = "v2", compute: Callable[..., Any] = sums, output: str = "y"
 ) -> Reply:
     """The answer on this wire of a model that computes its output from its inputs."""
     request = WIRES[wire].decode_request(headers, body)

@@ -17,17 +17,7 @@ import pytest
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
 from ruo.wire import WIRES
-from tests.client.conftest import (
-    Scoring,
-    Scripted,
-    always,
-    computed,
-    describe,
-    late,
-    sometimes,
-    sums_of,
-    too_large_above,
-)
+from tests.client.conftest import Scoring, Scripted, always, computed, describe, late, sometimes, sums, too_large_above
 from tests.conftest import Reply, ScriptedServer, row_sums
 
 BOOM = Reply(500, b"boom")
@@ -249,7 +239,7 @@ def test_a_version_that_is_gone_is_an_error(small_csv: Path, scripted: Scripted)
 @pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
 def test_another_number_of_outputs_is_an_error(small_csv: Path, scripted: Scripted, call: Any) -> None:
     """A model whose output changes shape during a run does not end in an array of mixed rows."""
-    server = scripted(lambda number, *request: computed(*request, compute=partial(sums_of, width=1 + (number > 1))))
+    server = scripted(lambda number, *request: computed(*request, compute=partial(sums, width=1 + (number > 1))))
 
     with pytest.raises(ScoringError, match=r"Rows 4 to 5 .*each row has the shape \(2,\), in earlier answers \(1,\)"):
         call(small_csv, server.url, chunk_size=2, concurrency=1)
