@@ -53,9 +53,8 @@ def _renderer():
     """The command that renders a folder, or None."""
     kubectl = shutil.which("kubectl")
     if kubectl:
-        told = subprocess.run(
-            [kubectl, "version", "--client", "-o", "json"], capture_output=True, text=True, check=False
-        )
+        command = [kubectl, "version", "--client", "-o", "json"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
         version = json.loads(told.stdout or "{}").get("clientVersion", {})
         if int(version.get("minor", "0").strip("+")) >= 21:  # older ones know no components
             return [kubectl, "kustomize"]

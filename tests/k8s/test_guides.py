@@ -1,15 +1,13 @@
 """The guides beside the manifests name what is there."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
 from ruo.__main__ import main
-from tests.k8s.conftest import COMPONENTS, OVERLAYS
+from tests.k8s.conftest import COMPONENTS, OVERLAYS, ROOT
 
-ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "k8s").rglob("README.md"))
 EVERYTHING = "\n".join(guide.read_text() for guide in GUIDES)
 
@@ -30,7 +28,6 @@ def test_every_folder_is_on_the_map():
 def test_its_commands_are_ruos():
     """Every verb of ruo that a guide uses is there."""
     verbs = set(re.findall(r"python -m ruo ([a-z-]+)", EVERYTHING))
-
     assert {"publish", "score"} <= verbs <= set(main.commands)
 
 
@@ -39,7 +36,6 @@ def test_names_are_those_of_the_manifests(render):
     folders = ("overlays/faculty", "jobs/score", "jobs/merge", "jobs/measure")
     names = {(each["kind"].lower(), each["metadata"]["name"]) for folder in folders for each in render(folder)}
     used = set(re.findall(r"\b(deployment|service|job)/([a-z-]+)", EVERYTHING))
-
     assert len(used) >= 4
     assert used <= names
 
@@ -57,7 +53,6 @@ def test_its_patches_fit(block, render):
 def test_the_numbers_are_the_manifests(render):
     """The seconds and addresses in the guides are those of the manifests."""
     volume = render("overlays/faculty").one("PersistentVolume")["spec"]
-
     assert {"actimeo=5"} == {each for each in volume["mountOptions"] if each.startswith("actimeo")}
     assert "actimeo=5" in EVERYTHING
     assert f"{volume['nfs']['server']}:{volume['nfs']['path']}" in EVERYTHING

@@ -2,13 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 from ruo.__main__ import main
-
-ROOT = Path(__file__).parents[2]
+from tests.k8s.conftest import ROOT
 
 
 def job(render, name):

@@ -3,13 +3,11 @@
 import re
 import time
 import tomllib
-from pathlib import Path
 
 from server.application import create_app
 from server.settings import Settings
-from tests.k8s.conftest import amount
+from tests.k8s.conftest import ROOT, amount
 
-ROOT = Path(__file__).parents[2]
 GUNICORN = (ROOT / "server" / "gunicorn.conf.py").read_text()
 WORKER_BYTES = 700e6  # TensorFlow, Keras and a small model
 
@@ -23,15 +21,11 @@ def containers(objects):
 
 
 def test_requests_and_limits(objects):
-    """Every container says how much CPU and memory it needs and may take, and the first is not above the second."""
+    """Every container says how much it needs and may take; of disk more than what the pod's volumes hold, for its log."""
     for name, container in containers(objects):
         resources = container["resources"]
         for what in ("cpu", "memory", "ephemeral-storage"):
             assert 0 < amount(resources["requests"][what]) <= amount(resources["limits"][what]), (name, what)
-
-
-def test_the_disk_that_may_be_filled_is_within_the_limit(objects):
-    """Each container may take more of its node's disk than the volumes hold that end with the pod, for its log."""
     for template in objects.pods().values():
         sizes = [amount(each["emptyDir"]["sizeLimit"]) for each in template["spec"]["volumes"] if "emptyDir" in each]
         for container in template["spec"]["containers"]:
@@ -109,7 +103,6 @@ def test_the_grace_period_covers_the_stop(server, monkeypatch):
     monkeypatch.setattr(time, "sleep", slept.append)
     exec(code, {})
     graceful = int(re.search(r"^graceful_timeout = (\d+)", GUNICORN, re.MULTILINE)[1])
-
     assert ("python3", "-c") == (python, option)
     assert 5 <= sum(slept)
     assert sum(slept) + graceful + 10 <= pod["terminationGracePeriodSeconds"]
@@ -121,7 +114,6 @@ def test_the_servers_variables_are_read(server):
     elsewhere = set(re.findall(r"""environ(?:\.get\(|\[)["']([A-Z_]+)["']""", sources)) - {"TMPDIR", "RUO_LIFELINE_FD"}
     known = {name.upper() for name in Settings.__dataclass_fields__} | elsewhere
     env = {each["name"]: each for each in server.server()[2]["env"]}
-
     assert "LOG_FORMAT" in known
     assert set(env) <= known
     Settings.read({name: each.get("value", "") for name, each in env.items()})
@@ -138,7 +130,6 @@ def test_the_workers_fit_the_memory(server):
     env = {each["name"]: each.get("value", "") for each in container["env"]}
     settings = Settings.read(env)
     each = WORKER_BYTES + 2 * settings.max_request_bytes + settings.max_waiting_mb * 2**20
-
     assert set() == set(env) & {"WEB_CONCURRENCY", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "GUNICORN_CMD_ARGS"}
     assert re.fullmatch(r"\d+", limits["cpu"])
     assert int(limits["cpu"]) * each <= amount(limits["memory"])

@@ -4,14 +4,14 @@ import functools
 import json
 import re
 from importlib.resources import files
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
 from kubernetes_validate.utils import all_versions
 
-ROOT = Path(__file__).parents[2]
+from tests.k8s.conftest import ROOT
+
 OLDEST, NEWEST = "1.27", "1.37"
 CLUSTER_WIDE = ["Namespace", "PersistentVolume"]
 OF_AN_OPERATOR = ["ServiceMonitor"]  # their schemas come with their operators
@@ -59,7 +59,6 @@ def test_the_versions_are_those_of_the_readme():
 def test_a_servicemonitor_has_only_fields_that_the_operator_knows(render):
     """Of the operator's object only fields that it has had since its version 1 are used."""
     monitor = render("components/monitoring").one("ServiceMonitor")
-
     assert "monitoring.coreos.com/v1" == monitor["apiVersion"]
     assert {"selector", "endpoints"} == set(monitor["spec"])
     for endpoint in monitor["spec"]["endpoints"]:
@@ -69,7 +68,6 @@ def test_a_servicemonitor_has_only_fields_that_the_operator_knows(render):
 def test_nothing_is_deprecated(objects):
     """No field is used that the newest Kubernetes describes as deprecated, and no externalIPs (CVE-2020-8554)."""
     used = [path for each in objects if each["kind"] not in OF_AN_OPERATOR for path in _deprecated(each)]
-
     assert [] == used
     assert not any("externalIPs" in each["spec"] for each in objects.all("Service"))
 
@@ -78,7 +76,6 @@ def test_nothing_is_deprecated(objects):
 def test_kustomizations_have_no_old_fields(path):
     """Fields that newer kustomize warns of are not there, whichever version renders here."""
     old = {"commonLabels", "patchesStrategicMerge", "patchesJson6902", "bases", "vars", "imageTags"}
-
     assert set() == old & set(yaml.safe_load(path.read_text()))
 
 

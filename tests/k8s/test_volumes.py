@@ -2,13 +2,11 @@
 
 import ipaddress
 import re
-from pathlib import Path
 
 import pytest
 
-from tests.k8s.conftest import amount
+from tests.k8s.conftest import ROOT, amount
 
-ROOT = Path(__file__).parents[2]
 NODES = ["10.10.3.80", "10.10.3.81", "10.10.3.82"]
 WITH_VOLUMES = ["overlays/faculty", "overlays/local", "components/nfs-models", "jobs/data-nfs", "jobs/data-local"]
 
@@ -40,7 +38,6 @@ def test_the_claim_of_the_model_is_there(overlay):
     """Each overlay has what stands behind the claim that the server's pods name, and it can be read by many nodes."""
     pod = overlay.one("Deployment")["spec"]["template"]["spec"]
     (name,) = (each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"] if "persistentVolumeClaim" in each)
-
     assert ["ReadOnlyMany"] == overlay.one("PersistentVolumeClaim", name)["spec"]["accessModes"]
 
 
@@ -64,7 +61,6 @@ def test_the_model_is_mounted_read_only(server):
     (volume,) = (each for each in pod["volumes"] if "persistentVolumeClaim" in each)
     (mount,) = (each for each in container["volumeMounts"] if each["name"] == volume["name"])
     (path,) = (each["value"] for each in container["env"] if each["name"] == "MODEL_PATH")
-
     assert volume["persistentVolumeClaim"]["readOnly"] is True
     assert mount["readOnly"] is True
     assert mount["mountPath"] == path
@@ -76,7 +72,6 @@ def test_the_model_is_mounted_read_only(server):
 def test_nfs_models_are_read_only(render, folder):
     """The volume of the model is read-only on the node too, by the one-port protocol, and forgets what it saw soon."""
     volume = render(folder).one("PersistentVolume", "ruo-model")["spec"]
-
     assert volume["nfs"]["readOnly"] is True
     assert {"ro", "nfsvers=4.1", "hard"} <= set(volume["mountOptions"])
     (remembered,) = (int(each.partition("=")[2]) for each in volume["mountOptions"] if each.startswith("actimeo="))
@@ -114,5 +109,4 @@ def test_the_pods_own_what_they_write(render):
     """Whoever writes data over NFS becomes the user that the Jobs' pods run as."""
     (options,) = exports()["/var/nfs/data"].values()
     context = render("jobs/score").one("Job")["spec"]["template"]["spec"]["securityContext"]
-
     assert {f"anonuid={context['runAsUser']}", f"anongid={context['runAsGroup']}"} <= set(options)

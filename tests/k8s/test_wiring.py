@@ -1,15 +1,13 @@
 """That the objects find one another: labels, ports and names, the budget, the autoscaler and the network."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
 from server.metrics import Metrics
-from tests.k8s.conftest import COMPONENTS, OVERLAYS, amount, lets, matches
+from tests.k8s.conftest import COMPONENTS, OVERLAYS, ROOT, amount, lets, matches
 
-ROOT = Path(__file__).parents[2]
 SERVER = {"app.kubernetes.io/name": "ruo", "app.kubernetes.io/component": "server"}
 COMPONENT = {name: {"app.kubernetes.io/component": name} for name in ("score", "measure")}
 SCORE = SERVER | COMPONENT["score"]
@@ -23,7 +21,6 @@ def test_services_and_probes_find_pods_and_port(server):
     labels = deployment["template"]["metadata"]["labels"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     services = {service["metadata"]["name"]: service["spec"] for service in server.all("Service")}
-
     assert {"ruo", "ruo-headless"} == set(services)
     for selector in [deployment["selector"], *({"matchLabels": spec["selector"]} for spec in services.values())]:
         assert matches(selector, labels)
@@ -38,9 +35,10 @@ def test_services_and_probes_find_pods_and_port(server):
     assert list(ports.values()) == [port["port"] for port in services["ruo-headless"]["ports"]]
 
 
-def test_pods_are_spread_by_what_is_there(server):
-    """Where pods are spread over nodes, it is a wish, by a label that every node has, and it counts the server's pods."""
+def test_how_many_pods_there_are_and_where_is_left_to_the_cluster(server):
+    """An autoscaler that is added later would find replicas fallen to 1; a spread is a wish, by a label of every node."""
     deployment, pod, _ = server.server()
+    assert "replicas" not in deployment
     for constraint in pod.get("topologySpreadConstraints", []):
         assert "ScheduleAnyway" == constraint["whenUnsatisfiable"]
         assert "kubernetes.io/hostname" == constraint["topologyKey"]
@@ -50,32 +48,22 @@ def test_pods_are_spread_by_what_is_there(server):
 def test_the_budget_lets_a_drain_and_a_rollout_go_on(server):
     """One pod may always be taken away, ill ones at any time; a rollout can take its first step, and one pod serves."""
     deployment, _, _ = server.server()
-    budget = server.one("PodDisruptionBudget")["spec"]
-    rolling = deployment["strategy"]["rollingUpdate"]
-    autoscalers = server.all("HorizontalPodAutoscaler")
-
+    budget, rolling = server.one("PodDisruptionBudget")["spec"], deployment["strategy"]["rollingUpdate"]
     assert matches(budget["selector"], deployment["template"]["metadata"]["labels"])
     assert 1 == budget["maxUnavailable"]
     assert "minAvailable" not in budget
     assert "AlwaysAllow" == budget["unhealthyPodEvictionPolicy"]
     assert rolling["maxSurge"] + rolling["maxUnavailable"] >= 1
-    replicas = max([1, *(each["spec"]["minReplicas"] for each in autoscalers)])
+    replicas = max([1, *(each["spec"]["minReplicas"] for each in server.all("HorizontalPodAutoscaler"))])
     assert replicas - rolling["maxUnavailable"] >= 1
-
-
-def test_no_manifest_says_how_many(server):
-    """No Deployment has replicas of its own: an autoscaler that is added later would find one that has fallen to 1."""
-    assert "replicas" not in server.server()[0]
 
 
 def test_what_is_deleted_takes_nothing_else_with_it(render):
     """The namespace, the servers, the data and each Job are apart: no two folders have an object in common."""
     folders = [["namespace"], ["overlays/local", "overlays/faculty"], ["jobs/data-local", "jobs/data-nfs"]]
     folders += [[f"jobs/{job}"] for job in ("score", "merge", "measure")]
-    names = [
-        {(each["kind"], each["metadata"]["name"]) for target in targets for each in render(target)}
-        for targets in folders
-    ]
+    made = [[each for target in targets for each in render(target)] for targets in folders]
+    names = [{(each["kind"], each["metadata"]["name"]) for each in objects} for objects in made]
     assert sum(map(len, names)) == len(set().union(*names))
 
 
@@ -104,7 +92,6 @@ def test_the_metric_of_the_autoscaler_is_one_of_ours(render):
     (metric,) = render("components/autoscaling-requests").one("HorizontalPodAutoscaler")["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
     values = yaml.safe_load((ROOT / "k8s/components/autoscaling-requests/adapter-values.yaml").read_text())
-
     assert re.search(rf"^{name} ", Metrics().text().decode(), re.MULTILINE)
     assert [name] == [rule["seriesQuery"].partition("{")[0] for rule in values["rules"]["custom"]]
 
@@ -148,7 +135,6 @@ def test_prometheus_gets_in(render):
     (endpoint,) = monitor["endpoints"]
     narrowed = [each for each in objects.all("NetworkPolicy") if each["metadata"]["name"] != "ruo-server"]
     prometheus = {"namespace": "monitoring", "pod": {"app.kubernetes.io/name": "prometheus"}}
-
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert "/metrics" == endpoint["path"]
     assert lets(narrowed, "Ingress", SERVER, prometheus, 8000)
@@ -158,14 +144,10 @@ def test_prometheus_gets_in(render):
 
 def test_scoring_pods_reach_the_servers_and_dns_only(render):
     """The Job's pods may ask for names and speak to the servers; the ones that merge may do nothing."""
-    labels = {
-        name: template["metadata"]["labels"]
-        for job in ("score", "merge")
-        for name, template in render(f"jobs/{job}").pods().items()
-    }
+    pods = render("jobs/score").pods() | render("jobs/merge").pods()
+    labels = {name: template["metadata"]["labels"] for name, template in pods.items()}
     policies = [*render("overlays/local").all("NetworkPolicy"), *render("jobs/score").all("NetworkPolicy")]
     servers = {"namespace": "ruo", "pod": SERVER}
-
     assert lets(policies, "Egress", labels["ruo-score"], servers, 8000)
     assert lets(policies, "Egress", labels["ruo-score"], DNS, 53, "UDP")
     assert not lets(policies, "Egress", labels["ruo-merge"], servers, 8000)
@@ -181,7 +163,6 @@ def test_only_the_measuring_pod_reaches_kubernetes(render):
     labels = objects.pods()["ruo-measure"]["metadata"]["labels"]
     policies = [*render("overlays/local").all("NetworkPolicy"), *objects.all("NetworkPolicy")]
     policies += render("jobs/score").all("NetworkPolicy")
-
     servers = {"namespace": "ruo", "pod": SERVER}
     for peer, port in ((STRANGERS[0], 6443), (STRANGERS[1], 443), (servers, 8000), (DNS, 53)):
         assert lets(policies, "Egress", labels, peer, port)
@@ -203,7 +184,6 @@ def test_who_measures_may_do_what_scaling_takes(render):
         for verb in rule["verbs"]
     }
     changes = {resource: names for (resource, verb), names in rights.items() if verb not in ("get", "list")}
-
     assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
     assert "ruo" == subject["namespace"]
     ours = ["ruo-server"]
@@ -218,7 +198,6 @@ def test_the_faculty_is_the_cluster_of_2023(render):
     (port,) = service["ports"]
     resources = objects.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["resources"]
     nfs = objects.one("PersistentVolume")["spec"]["nfs"]
-
     assert (8000, "http", 30001) == (port["port"], port["targetPort"], port["nodePort"])
     # else the policy would see a node's address and not the client's
     assert "Local" == service["externalTrafficPolicy"]
