@@ -21,10 +21,6 @@ def v2_body(rows, **changes):
     return {"inputs": [tensor], **changes}
 
 
-def decoded(answer):
-    return v2.decode_response(dict(answer.headers), answer.data).outputs
-
-
 @pytest.fixture(scope="module")
 def two(make_app):
     """The application around a model with two inputs and two outputs."""
@@ -152,7 +148,7 @@ def test_outputs_are_chosen_and_mixed(two):
     answer = two.post(INFER, json={"inputs": inputs, "outputs": wanted})
     head = json.loads(answer.data[: int(answer.headers[v2.HEADER_LENGTH])])
     assert [("data" in output, output["name"]) for output in head["outputs"]] == [(False, "right"), (True, "left")]
-    outputs = decoded(answer)
+    outputs = v2.decode_response(dict(answer.headers), answer.data).outputs
     np.testing.assert_allclose(outputs["left"].ravel(), everything[0]["data"], rtol=1e-5)
     np.testing.assert_allclose(outputs["right"].ravel(), everything[1]["data"], rtol=1e-5)
 
@@ -221,17 +217,6 @@ def test_what_is_left_out_may_be_null(client, rows):
     assert client.post(INFER, json=body).status_code == 200
 
 
-def test_a_deeply_nested_body_is_a_mistake_of_its_client(client):
-    """Also where its values are encoded."""
-    body = '{"instances": ' + "[" * 600 + '{"b64": "YQ=="}' + "]" * 600 + "}"
-    assert client.post(V1_PREDICT, data=body).status_code == 400
-
-
-def test_a_question_about_the_models_is_short(client):
-    """Its body is no way to fill the memory."""
-    assert client.post("/v2/repository/index", data=b" " * 100_000 + b"{}").status_code == 413
-
-
 # --- who is let in
 
 
@@ -265,6 +250,7 @@ def tensor(**changes):
     return {"inputs": [{**TENSOR, **changes}]}
 
 
+NESTED = b'{"instances": %b{"b64": "YQ=="}%b}' % (b"[" * 600, b"]" * 600)
 MALFORMED = [
     # the address
     ("GET", "/nothing", None, 404, "nothing at /nothing"),
@@ -305,6 +291,7 @@ MALFORMED = [
     ("POST", V1_PREDICT, {"inputs": {"x": "abc"}}, 400, "holds text"),
     ("POST", V1_PREDICT, {"instances": [[1] * 8], "signature_name": "z"}, 400, "signature"),
     ("POST", V1_PREDICT, {"inputs": 7}, 400, "single number"),
+    pytest.param("POST", V1_PREDICT, NESTED, 400, "", id="deeply nested, where values are encoded"),
     # the paper's
     ("POST", "/test", "no json", 400, "not JSON"),
     ("POST", "/test", "[[1, 2]]", 400, "model takes"),
@@ -313,6 +300,7 @@ MALFORMED = [
     ("POST", "/v2/repository/index", [], 400, "JSON object"),
     ("POST", "/v2/repository/index", {"ready": 1}, 400, '"ready"'),
     ("POST", "/v2/repository/index", b"{", 400, "not JSON"),
+    pytest.param("POST", "/v2/repository/index", b" " * 100_000 + b"{}", 413, "", id="a question that takes memory"),
     ("POST", "/v2/repository/models/model/unload", {}, 400, "MODEL_PATH"),
 ]
 BAD_HEADERS = [

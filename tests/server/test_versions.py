@@ -1,11 +1,11 @@
 """The versions that one worker holds: loading, swapping, and what stays when something is wrong."""
 
 import errno
-import os
 import re
 import shutil
 import time
 import weakref
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from server.versions import NotReadyError, Serving, number_of
 from tests.server.asking import wait_for
 
 POLL_S = 0.05
+STAYS = "The previous one stays in service."
 
 
 @pytest.fixture
@@ -36,6 +37,30 @@ def serving():
     yield make
     for each in made:
         object.__setattr__(each._settings, "model_poll_seconds", 0)
+
+
+@pytest.fixture
+def put(models, tmp_path):
+    """Publish models, by name, as the next versions of the store at `tmp_path`."""
+
+    def put(*names, folder=""):
+        for name in names:
+            publish(models[name], tmp_path / folder, check=False)
+
+    return put
+
+
+@pytest.fixture
+def stored(serving, put, tmp_path):
+    """Make a Serving of that store with models by name, once the last of them is in service."""
+
+    def make(*names, **settings):
+        put(*names)
+        made = serving(tmp_path, **settings)
+        assert current(made).version == str(len(names))
+        return made
+
+    return make
 
 
 def current(serving):
@@ -73,12 +98,11 @@ def test_a_files_version_is_its_content(serving, models):
     assert number_of("e" * 64) == "652254330606"
 
 
-def test_a_published_version_replaces_the_old_one(serving, models, rows, expected, tmp_path):
+def test_a_published_version_replaces_the_old_one(stored, put, rows, expected):
     """A new version is taken on its own; the old one can still be asked for by its number, for a while."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path, MODEL_GRACE_SECONDS=1)
-    old = current(serving)
-    publish(models["other"], tmp_path, check=False)
+    serving = stored("mlp", MODEL_GRACE_SECONDS=1)
+    old = serving.get()
+    put("other")
     wait_for(lambda: serving.get().version == "2")
     np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
     np.testing.assert_allclose(predict(serving.get("1"), rows), expected["mlp"], atol=1e-6)
@@ -91,12 +115,10 @@ def test_a_published_version_replaces_the_old_one(serving, models, rows, expecte
 
 
 @pytest.mark.parametrize("is_seen", [False, True])
-def test_a_version_that_is_withdrawn_and_published_anew_is_another(serving, models, rows, expected, tmp_path, is_seen):
+def test_a_version_that_is_withdrawn_and_published_anew_is_another(stored, models, rows, expected, tmp_path, is_seen):
     """Its number is the same; whether a look fell between or not, only what is served counts as loaded."""
-    for name in ("mlp", "mlp"):
-        publish(models[name], tmp_path, check=False)
-    serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
-    old = current(serving)
+    serving = stored("mlp", "mlp", MODEL_POLL_SECONDS=1000)
+    old = serving.get()
     shutil.rmtree(tmp_path / "2")
     if is_seen:
         serving._look.set()
@@ -111,13 +133,12 @@ def test_a_version_that_is_withdrawn_and_published_anew_is_another(serving, mode
     serving._look.set()
 
 
-def test_a_replaced_model_is_freed_with_its_last_request(serving, models, tmp_path, monkeypatch):
+def test_a_replaced_model_is_freed_with_its_last_request(stored, put, monkeypatch):
     """What a replaced model is made of is gone soon after the grace time and the last request that uses it, not before."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path, MODEL_GRACE_SECONDS=0)
-    request = current(serving)
+    serving = stored("mlp", MODEL_GRACE_SECONDS=0)
+    request = serving.get()
     inside = weakref.ref(request.model.run.__closure__[0].cell_contents)
-    publish(models["other"], tmp_path, check=False)
+    put("other")
     wait_for(lambda: serving.versions() == ["2"])
     freed = []
     monkeypatch.setattr(versions, "_free_memory", lambda free=versions._free_memory: freed.append((free(), inside())))
@@ -144,32 +165,29 @@ def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, 
     np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_a_version_that_cannot_be_copied_for_a_moment_is_taken_later(
-    serving, models, tmp_path, monkeypatch, number, caplog
-):
-    """A published version does not change, so nothing else would have it tried again."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path)
-    current(serving)
-
-    def fail(*_):
-        raise OSError(number, os.strerror(number))
-
-    publish(models["other"], tmp_path / "aside", check=False)
-    monkeypatch.setattr("server.repository.shutil.copyfile", fail)
+@pytest.mark.parametrize(
+    ("place", "error", "says"),
+    [
+        ("server.repository.shutil.copyfile", OSError(errno.EIO, "Input/output error"), STAYS),
+        ("server.repository.shutil.copyfile", OSError(errno.ENOSPC, "No space left on device"), STAYS),
+        ("server.versions.newest", ZeroDivisionError("what nobody thought of"), "ZeroDivisionError"),
+    ],
+)
+def test_what_fails_for_a_moment_is_tried_again(stored, put, tmp_path, monkeypatch, caplog, place, error, says):
+    """A published version does not change, so nothing else would have it taken; and a look that fails is not the last."""
+    serving = stored("mlp")
+    put("other", folder="aside")
+    monkeypatch.setattr(place, Mock(side_effect=error))
     (tmp_path / "aside" / "1").rename(tmp_path / "2")
-    wait_for(lambda: "The previous one stays in service." in caplog.text)
+    wait_for(lambda: says in caplog.text)
     monkeypatch.undo()
     assert wait_for(lambda: serving.get().version == "2")
 
 
-def test_without_looking_no_version_is_promised(serving, models, tmp_path):
+def test_without_looking_no_version_is_promised(stored, put):
     """Where a server looks once only, one that was published later is not being loaded."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path, MODEL_POLL_SECONDS=0)
-    current(serving)
-    publish(models["other"], tmp_path, check=False)
+    serving = stored("mlp", MODEL_POLL_SECONDS=0)
+    put("other")
     with pytest.raises(WireError, match='There is no version "2"'):
         serving.get("2")
 
@@ -187,34 +205,29 @@ def test_a_file_is_taken_when_two_looks_see_the_same(serving, models, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "its manifest says")])
-def test_a_broken_version_leaves_the_old_one_serving(serving, models, tmp_path, name, says, caplog):
+def test_a_broken_version_leaves_the_old_one_serving(stored, put, models, tmp_path, name, says, caplog):
     """A new version that is damaged, or not that of its manifest, is counted; the old one serves until a good one comes."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path)
-    current(serving)
-    publish(models["other"], tmp_path / "aside", check=False)
+    serving = stored("mlp")
+    put("other", folder="aside")
     shutil.copy(models[name], tmp_path / "aside" / "1" / "model.keras")
     if name == "broken":  # which cannot be published
         (tmp_path / "aside" / "1" / "MANIFEST.json").unlink()
     (tmp_path / "aside" / "1").rename(tmp_path / "2")
     assert says in wait_for(lambda: serving._error)
-    assert caplog.messages[-1].endswith(" The previous one stays in service.")
+    assert caplog.messages[-1].endswith(f" {STAYS}")
     assert serving.get().version == "1"
     assert serving._metrics.totals()["ruo_model_load_failures_total"] == 1
     with pytest.raises((WireError, NotReadyError)):
         serving.get("2")
-    publish(models["other"], tmp_path, check=False)
+    put("other")
     wait_for(lambda: serving.get().version == "3")
 
 
 @pytest.mark.parametrize(("newest", "is_broken"), [(2, False), (4, False), (4, True)])
-def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, newest, is_broken):
+def test_no_version_between_two_looks_is_left_out(stored, put, tmp_path, newest, is_broken):
     """Asked for one that another worker has, a worker says 503 rather than 404, and goes to look; it takes all in between."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path, MODEL_POLL_SECONDS=1000)
-    current(serving)
-    for name in ("other", "mlp", "mlp")[: newest - 1]:
-        publish(models[name], tmp_path, check=False)
+    serving = stored("mlp", MODEL_POLL_SECONDS=1000)
+    put(*("other", "mlp", "mlp")[: newest - 1])
     if is_broken:
         (tmp_path / "3" / "MANIFEST.json").write_text("{")
     with pytest.raises(NotReadyError, match="being loaded"):
@@ -225,23 +238,20 @@ def test_no_version_between_two_looks_is_left_out(serving, models, tmp_path, new
     serving._look.set()
 
 
-def test_models_come_and_go(serving, models, tmp_path):
+def test_models_come_and_go(serving, put, tmp_path):
     """A server may start before its model is there; without its newest version the one before it serves again."""
-    store = tmp_path / "store"
-    serving = serving(store)
+    serving = serving(tmp_path / "store")
     with pytest.raises(NotReadyError, match="There is no model at"):
         serving.get(wait_s=10)
-    for name in ("mlp", "other"):
-        publish(models[name], store, check=False)
+    put("mlp", "other", folder="store")
     wait_for(lambda: serving.ready_workers() == 1 and serving.get().version == "2")
-    (store / "2").rename(store / "withdrawn")
+    (tmp_path / "store" / "2").rename(tmp_path / "store" / "withdrawn")
     wait_for(lambda: serving.get().version == "1")
 
 
-def test_a_worker_is_behind_as_long_as_the_newest_version_cannot_be_loaded(serving, models, tmp_path):
+def test_a_worker_is_behind_as_long_as_the_newest_version_cannot_be_loaded(serving, put, models, tmp_path):
     """Every look finds that version again; once it is withdrawn, the one that is served is the newest."""
-    for name in ("mlp", "other"):
-        publish(models[name], tmp_path, check=False)
+    put("mlp", "other")
     (tmp_path / "2" / "model.keras").write_bytes(models["broken"].read_bytes())
     (tmp_path / "2" / "MANIFEST.json").unlink()
     serving = serving(tmp_path)
@@ -250,18 +260,6 @@ def test_a_worker_is_behind_as_long_as_the_newest_version_cannot_be_loaded(servi
     assert "cannot be loaded" in serving.behind
     shutil.rmtree(tmp_path / "2")
     wait_for(lambda: serving.behind is None)
-
-
-def test_a_look_that_fails_is_not_the_last(serving, models, tmp_path, monkeypatch, caplog):
-    """Whatever nobody thought of is in the log, and the next version is found all the same."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path)
-    current(serving)
-    monkeypatch.setattr(versions, "newest", lambda *_: 1 / 0)
-    wait_for(lambda: "ZeroDivisionError" in caplog.text)
-    monkeypatch.undo()
-    publish(models["other"], tmp_path, check=False)
-    wait_for(lambda: serving.get().version == "2")
 
 
 def test_only_the_pinned_model_is_loaded(serving, models):
@@ -273,21 +271,18 @@ def test_only_the_pinned_model_is_loaded(serving, models):
 
 
 @pytest.mark.soak
-def test_no_more_than_three_replaced_versions_are_kept(serving, models, tmp_path):
+def test_no_more_than_three_replaced_versions_are_kept(stored, put):
     """However fast versions follow each other, the memory of a few is all that they take."""
-    publish(models["mlp"], tmp_path, check=False)
-    serving = serving(tmp_path)
-    current(serving)
+    serving = stored("mlp")
     for number in range(2, 7):
-        publish(models["mlp" if number % 2 else "other"], tmp_path, check=False)
+        put("mlp" if number % 2 else "other")
         wait_for(lambda number=number: serving.get().version == str(number))
     assert serving.versions() == ["3", "4", "5", "6"]
 
 
-def test_a_server_starts_with_the_newest_version_that_loads(make_app, models, tmp_path, caplog):
+def test_a_server_starts_with_the_newest_version_that_loads(make_app, put, models, tmp_path, caplog):
     """And says so in its log, its readiness and its metrics, until there is a version that it can load."""
-    for name in ("mlp", "other"):
-        publish(models[name], tmp_path, check=False)
+    put("mlp", "other")
     shutil.copytree(tmp_path / "2", tmp_path / "3")
     (tmp_path / "3" / "model.keras").write_bytes(models["broken"].read_bytes())
     (tmp_path / "3" / "MANIFEST.json").unlink()
@@ -303,7 +298,7 @@ def test_a_server_starts_with_the_newest_version_that_loads(make_app, models, tm
     assert "Version 2 is served" in caplog.text
     assert "The previous one" not in caplog.text
     assert b"ruo_model_is_behind 1.0" in client.get("/metrics").data
-    publish(models["mlp"], tmp_path, check=False)
+    put("mlp")
     while client.get("/v2/models/model").json["versions"][-1] != "5":
         assert client.get("/v2/health/ready").status_code == 200
     wait_for(lambda: "error" not in client.get("/v2/health/ready").json)
