@@ -52,9 +52,7 @@ def test_a_row_that_is_not_finite_gives_nan_and_leaves_the_others_alone(keras, c
     (expected,) = function([rows])
     odd = [3, 17, 299]
     rows[odd, [0, 5, 7]] = np.nan, np.inf, -np.inf
-
     (predictions,) = function([rows])
-
     assert np.isnan(predictions[odd]).all()
     np.testing.assert_array_equal(np.delete(predictions, odd, axis=0), np.delete(expected, odd, axis=0))
 
@@ -104,10 +102,8 @@ def test_answers_do_not_change_with_the_rows(keras, compiled, shift, writeable):
     wanted = rows.copy()
     function = compiled((2,), keras.layers.Identity())
     rows.flags.writeable = writeable
-
     (answers,) = function([rows])
     memory[:] = 0
-
     np.testing.assert_array_equal(answers, wanted)
 
 

@@ -22,9 +22,7 @@ def saved(keras, tmp_path):
 def test_a_model_keeps_the_names_and_loads_as_before(saved, keras, name):
     """Keras and TensorFlow do not look at them; whoever serves the model has them."""
     assert read_features(saved / name) == []
-
     write_features(saved / name, ["b", " a ", 3])
-
     assert read_features(saved / name) == ["b", "a", "3"]
     assert load_model(saved / name, trusted=True).features == ["b", "a", "3"]
     with pytest.raises(ArgumentError, match="has the names of its columns already"):

@@ -89,9 +89,8 @@ def perf_analyzer():
     """Run Triton's perf_analyzer with arguments; skips where it cannot run."""
     folder = make_environment("perf-analyzer", *PERF_ANALYZER)
     if not list(folder.rglob("libb64.so.*")) and shutil.which("apt-get"):
-        subprocess.run(
-            "apt-get download libb64-0d && dpkg-deb -x libb64-0d*.deb .", shell=True, cwd=folder, check=False
-        )
+        unpack = "apt-get download libb64-0d && dpkg-deb -x libb64-0d*.deb ."
+        subprocess.run(unpack, shell=True, cwd=folder, check=False)
     libraries = {str(file.parent) for name in ("libb64.so.*", "libcudart.so.*") for file in folder.rglob(name)}
 
     def run(*arguments):
@@ -155,13 +154,8 @@ asyncio.run(main())
 @pytest.mark.soak
 def test_kserve_v1_and_v2(four_workers, rows, expected):
     """KServe's client finds the server ready, and gets the predictions on V1 and V2, JSON and binary."""
-    done = subprocess.run(
-        [make_environment("kserve", KSERVE) / "bin" / "python", "-c", KSERVE_SCRIPT, four_workers.url],
-        input=json.dumps(rows.tolist()),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [make_environment("kserve", KSERVE) / "bin" / "python", "-c", KSERVE_SCRIPT, four_workers.url]
+    done = subprocess.run(command, input=json.dumps(rows.tolist()), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert all(found[name] for name in found if name not in ("v1", "v2 json", "v2 binary"))

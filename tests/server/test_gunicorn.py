@@ -133,10 +133,8 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
     )
     ours = {name: value for name, value in os.environ.items() if name not in ("PORT", "WEB_CONCURRENCY")}
     ours.pop("TF_NUM_INTRAOP_THREADS", None)
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**ours, **environment}, capture_output=True, text=True, check=True
-    )
-    workers, bind, threads, cpus = json.loads(done.stdout)
+    told = subprocess.check_output([sys.executable, "-c", script], env={**ours, **environment})
+    workers, bind, threads, cpus = json.loads(told)
     assert workers == expected[0] or (expected[0] is None and workers == max(1, int(cpus)))
     assert bind.endswith(f":{expected[1]}")
     assert threads == max(1, int(cpus // workers))
@@ -144,13 +142,12 @@ def test_workers_and_port_come_from_the_environment(environment, expected):
 
 def test_a_wrong_setting_ends_the_server_in_one_sentence(models):
     """Before any worker starts, and without a traceback."""
+    sentence = "MAX_WAITING='many' must be a whole number of at least 0; the default is 32."
     with gunicorn(models["mlp"], MAX_WAITING="many") as server:
         wait_for(lambda: server.log.read_text())
         with pytest.raises(DeploymentError, match="ended with status 1"):
             server.wait_until_ready(10)
-        assert server.log.read_text().splitlines() == [
-            "MAX_WAITING='many' must be a whole number of at least 0; the default is 32."
-        ]
+        assert server.log.read_text().splitlines() == [sentence]
 
 
 @pytest.mark.parametrize("options", [[], ["-k", "gthread", "--threads", "4"]])

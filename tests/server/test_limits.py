@@ -14,13 +14,12 @@ from tests.server.asking import INFER, RAW, ask
 from tests.server.serving import serve
 
 ROW = bytes(32)  # of the model "mlp", and of the model "slow"
-LIMITS = {"MAX_REQUEST_MB": 1, "MAX_WAITING": 2}
 
 
 @pytest.fixture(scope="module")
 def narrow(models):
     """A real server with one worker, a slow model and narrow limits."""
-    with serve(models["slow"], workers=1, **LIMITS) as server:
+    with serve(models["slow"], workers=1, MAX_REQUEST_MB=1, MAX_WAITING=2) as server:
         yield server
 
 

@@ -1,6 +1,5 @@
 """One loaded model: every format gives the predictions that Keras gives in this process."""
 
-import importlib
 import re
 
 import numpy as np
@@ -12,6 +11,7 @@ from ruo.model.loading import load_model
 from ruo.model.signature import ROWS_PER_CALL, Model, TensorSpec, decode_raw
 from ruo.wire import ONLY, WireError
 from server.scheduler import Scheduler
+from tests.server.models.kinds import SAVERS
 
 
 def predict(model, tensors):
@@ -38,14 +38,6 @@ def test_every_format_predicts_as_keras_does(models, rows, expected, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-SAVERS = {
-    "model.keras": lambda model, path: model.save(path),
-    "model.h5": lambda model, path: model.save(path),
-    "exported": lambda model, path: model.export(path, verbose=False),
-    "saved": lambda model, path: importlib.import_module("tensorflow").saved_model.save(model, str(path)),
-}
-
-
 @pytest.mark.parametrize("name", SAVERS)
 def test_a_row_that_is_not_finite_gets_what_keras_says_of_it_from_every_format(keras, tmp_path, name):
     """NaN from a plain model with relu, also where the CPU's compiled activations would answer with a number."""
@@ -57,9 +49,7 @@ def test_a_row_that_is_not_finite_gets_what_keras_says_of_it_from_every_format(k
     (before,) = model.run([rows])
     odd = [3, 17, 299]
     rows[odd, [0, 5, 7]] = np.nan, np.inf, -np.inf
-
     (predictions,) = model.run([rows])
-
     assert np.isnan(predictions[odd]).all()
     np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
     np.testing.assert_array_equal(np.delete(predictions, odd, axis=0), np.delete(before, odd, axis=0))
@@ -111,9 +101,7 @@ def test_a_model_that_mends_nan_gets_to_do_so(keras, tmp_path):
     keras_model.save(tmp_path / "model.keras")
     rows = np.random.default_rng(0).normal(size=(ROWS_PER_CALL + 9, 4)).astype("f4")
     rows[[3, ROWS_PER_CALL + 2], 1] = np.nan
-
     (predictions,) = predict(load_model(tmp_path / "model.keras"), {ONLY: rows}).values()
-
     np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
     assert np.isfinite(predictions).all()
 
@@ -132,7 +120,6 @@ def test_what_calls_change_is_not_frozen(keras):
     inputs = keras.Input((2,))
     function = compile_keras(keras, keras.Model(inputs, Noise()(keras.layers.Dense(2)(inputs))), "f32")
     rows = np.ones((1, 2), np.float32)
-
     assert not np.array_equal(function([rows])[0], function([rows])[0])
 
 
@@ -181,18 +168,14 @@ def test_what_does_not_fit_is_named(models, name, tensors, says):
 
 
 def test_what_fits_is_taken(mlp, two, models):
-    """A tensor without a name where there is one input, whole numbers as floats, and a flat row that fills an image."""
-    assert len(next(iter(predict(mlp, {ONLY: np.zeros((3, 8))}).values()))) == 3
+    """A tensor without a name where there is one input, whole numbers as floats, no rows, and a flat row that fills an image."""
+    for rows in (3, 0):
+        (outputs,) = predict(mlp, {ONLY: np.zeros((rows, 8), "f4")}).values()
+        assert outputs.shape == (rows, 3)
     assert sorted(predict(two, {"a": np.ones((1, 2)), "b": np.array([[1.0, 2.0, 3.0]])})) == ["left", "right"]
     image, values = load_model(models["image"]), np.arange(32, dtype="f4")
     flat, shaped = (predict(image, {ONLY: values.reshape(shape)}) for shape in ((2, 16), (2, 4, 4, 1)))
     np.testing.assert_array_equal(*flat.values(), *shaped.values())
-
-
-def test_no_rows_give_no_predictions(mlp):
-    """An empty table is scored to an empty array of the right width."""
-    (outputs,) = predict(mlp, {"x": np.empty((0, 8), "f4")}).values()
-    assert outputs.shape == (0, 3)
 
 
 def test_raw_bytes_are_rows():

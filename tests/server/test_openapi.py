@@ -20,6 +20,7 @@ SURPRISES = st.recursive(
 )
 NAMES = ["model", "model", "model", "1", "ä", "%00", "a b", "..", "%ed%a0%80", "%ff"]
 HEADERS = ["Inference-Header-Content-Length", "Content-Encoding", "Accept-Encoding", "Content-Type", "Accept"]
+UNHURRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 HEADER_VALUES = ["0", "5", "-1", "gzip", "zstd", "deflate", "identity", "\x80\xff", "x" * 100]
 
 
@@ -93,9 +94,7 @@ def test_a_token_is_in_the_document(make_app):
 def test_requests_made_from_the_document(client, document, count):
     """Whatever the document allows, and a little more, is answered as it says, never by a failure of the server."""
 
-    @settings(
-        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-    )
+    @settings(UNHURRIED, max_examples=count)
     @given(requests(document))
     def check(request):
         operation, method, path, body, headers = request
@@ -116,13 +115,8 @@ def test_schemathesis(models, tmp_path):
     with serve(models["mlp"], workers=2, LOG_LEVEL="warning") as server:
         # which tensors a model takes is in its metadata, not in the document: a request may fit that and be wrong
         checks = ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--warnings", "off"]
-        done = subprocess.run(
-            [program, "run", server.url + "/openapi.json", *checks, "--seed", "1", "--max-examples", "75"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [program, "run", server.url + "/openapi.json", *checks, "--seed", "1", "--max-examples", "75"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         log = server.log.read_text()
     assert done.returncode == 0, done.stdout[-5000:]
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) >= 2000

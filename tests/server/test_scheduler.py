@@ -55,11 +55,6 @@ def calls():
     return Calls(Scheduler())
 
 
-def finish(calls, *threads):
-    calls.go.set()
-    join(threads)
-
-
 def join(threads):
     for thread in threads:
         thread.join(30)
@@ -127,7 +122,8 @@ def test_who_would_have_finished_first_computes_next(calls, known_s, requests, w
     threads = [calls.start(*request) for request in requests]
     time.sleep(wait_s)
     threads += [calls.start(*request) for request in later]
-    finish(calls, *threads)
+    calls.go.set()
+    join(threads)
     assert calls.values == order
 
 
@@ -138,7 +134,8 @@ def test_a_new_model_is_not_delayed_by_the_requests_of_the_old_one(calls):
     new.values = calls.values
     calls.go.clear()
     threads = [calls.start(1, ROWS_PER_CALL), calls.start(2, 60 * ROWS_PER_CALL), new.start(3, 1)]
-    finish(calls, *threads)
+    calls.go.set()
+    join(threads)
     assert calls.values[:3] == [1, 3, 2]
 
 
@@ -148,7 +145,8 @@ def test_the_turn_goes_on(calls):
     busy = calls.start(1, 1)
     with pytest.raises(WireError, match="in time") as refusal:
         calls.scheduler.run(calls, [np.ones((1, 1))], deadline=time.monotonic() + 0.1)
-    finish(calls, busy)
+    calls.go.set()
+    join([busy])
     assert refusal.value.status == 503
     calls.run = None
     with pytest.raises(TypeError):

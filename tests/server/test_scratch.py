@@ -27,7 +27,6 @@ def test_what_a_killed_server_leaves_is_removed_by_the_next(models, tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setattr("tempfile.tempdir", str(tmp_path))
         kept = make_scratch()
-
     with gunicorn(models["mlp"], TMPDIR=str(tmp_path)) as killed:
         wait_for(lambda: any(tmp_path.glob("ruo-scratch-*/ruo-model-*/mlp.keras")))
         kill(killed._process.process)
@@ -37,7 +36,6 @@ def test_what_a_killed_server_leaves_is_removed_by_the_next(models, tmp_path, mo
         running.wait_until_ready(60)
         assert not left.exists()
         assert len(list(tmp_path.glob("ruo-*"))) == 2
-
     assert list(tmp_path.glob("ruo-*")) == [kept]
 
 
@@ -48,9 +46,7 @@ def test_only_what_this_kind_of_server_left_is_removed(tmp_path, monkeypatch):
         (tmp_path / name / "inside").mkdir(parents=True)
     (tmp_path / "ruo-scratch-link").symlink_to(tmp_path / "precious")
     (tmp_path / "ruo-scratch-file").touch()
-
     folder = make_scratch()
-
     assert folder.parent == tmp_path
     names = {path.name for path in tmp_path.iterdir()} - {folder.name}
     assert names == {"ruo-model-other", "precious", "ruo-scratch-link", "ruo-scratch-file"}

@@ -288,9 +288,7 @@ def test_a_server_starts_with_the_newest_version_that_loads(make_app, put, model
     (tmp_path / "3" / "MANIFEST.json").unlink()
     shutil.copytree(tmp_path / "2", tmp_path / "4")
     (tmp_path / "4" / "MANIFEST.json").write_text("{")
-
     client = make_app(MODEL_PATH=tmp_path, MODEL_POLL_SECONDS=0.1, MODEL_GRACE_SECONDS=0)
-
     assert client.get("/v2/models/model").json["versions"] == ["2"]
     ready = client.get("/v2/health/ready")
     assert (ready.status_code, ready.json["version"]) == (200, "2")

@@ -159,57 +159,44 @@ GRAPHS = {
 }  # fmt: skip
 
 
-def _h5(model, folder):
-    model.save(folder / "model.h5")
-    return folder / "model.h5"
+def _unzipped(model, path):
+    model.save(path.with_suffix(".keras"))
+    with zipfile.ZipFile(path.with_suffix(".keras")) as file:
+        file.extractall(path)
 
 
-def _export(model, folder):
-    model.export(folder / "exported", verbose=False)
-    return folder / "exported"
+def _mlflow(model, path):
+    (path / "data").mkdir(parents=True)
+    (path / "MLmodel").write_text("flavors: {tensorflow: {data: data}}\n")
+    model.save(path / "data" / "model.keras")
+    model.save_weights(path / "data" / "model.weights.h5")
+    shutil.copy(path / "MLmodel", path / "data" / ".hidden.keras")
 
 
-def _saved(model, folder):
-    importlib.import_module("tensorflow").saved_model.save(model, str(folder / "saved"))
-    return folder / "saved"
-
-
-def _unzipped(model, folder):
-    model.save(folder / "model.keras")
-    with zipfile.ZipFile(folder / "model.keras") as file:
-        file.extractall(folder / "unzipped")
-    return folder / "unzipped"
-
-
-def _mlflow(model, folder):
-    (folder / "flow" / "data").mkdir(parents=True)
-    (folder / "flow" / "MLmodel").write_text("flavors: {tensorflow: {data: data}}\n")
-    model.save(folder / "flow" / "data" / "model.keras")
-    model.save_weights(folder / "flow" / "data" / "model.weights.h5")
-    shutil.copy(folder / "flow" / "MLmodel", folder / "flow" / "data" / ".hidden.keras")
-    return folder / "flow"
-
-
-def _other_signature(model, folder):
+def _signed(model, path):
     tf = importlib.import_module("tensorflow")
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"in{i}") for i, tensor in enumerate(model.inputs)]
     call = tf.function(lambda *given: {"out": model(given[0])}, input_signature=specs, autograph=False)
     module = tf.Module()
     module.model, module.call = model, call
-    tf.saved_model.save(module, str(folder / "signed"), signatures={"classify": call})
-    return folder / "signed"
+    tf.saved_model.save(module, str(path), signatures={"classify": call})
 
 
+# How a model gets to a path, by the path's name.
+SAVERS = {
+    "model.keras": lambda model, path: model.save(path),
+    "model.h5": lambda model, path: model.save(path),
+    "exported": lambda model, path: model.export(path, verbose=False),
+    "saved": lambda model, path: importlib.import_module("tensorflow").saved_model.save(model, str(path)),
+}
+OTHER_SAVERS = {"unzipped": _unzipped, "mlflow": _mlflow, "signed": _signed}
 # The same model in every form that it may have on disk.
-FORMS = {
-    f"{kind}-{save.__name__.strip('_')}": (kind, save)
-    for save in (_h5, _export, _saved, _unzipped, _mlflow, _other_signature)
-    for kind in ("softmax", "conv2d")
-} | {f"{kind}-export": (kind, _export) for kind in ("lstm", "words", "dict-inputs", "text-cnn", "bfloat16")}
+FORMS = {f"{kind}-{form}": (kind, form) for form in [*SAVERS, *OTHER_SAVERS][1:] for kind in ("softmax", "conv2d")}
+FORMS |= {f"{kind}-exported": (kind, "exported") for kind in ("lstm", "words", "dict-inputs", "text-cnn", "bfloat16")}
 
 NAMES = [*STACKS, *GRAPHS, *FORMS]
 # What OpenVINO cannot: text and code of TensorFlow (SavedModel, layers that Keras computes with TensorFlow only).
-TENSORFLOW_ONLY = {name for name in NAMES if name.endswith(("-export", "-saved", "-other_signature"))} | {
+TENSORFLOW_ONLY = {name for name in NAMES if name.endswith(("-exported", "-saved", "-signed"))} | {
     name for name, (_, dtype, _) in STACKS.items() if dtype == "string"
 } | {"text-and-numbers", "integer-lookup"}  # fmt: skip
 
@@ -218,7 +205,7 @@ def make(keras, name, folder):
     """A model of a kind in this process, its path on disk, and rows for it by the names of its inputs, in Keras' order."""
     keras.utils.set_random_seed(7)
     folder.mkdir()
-    kind, save = FORMS.get(name, (name, None))
+    kind, form = FORMS.get(name, (name, "model.keras"))
     if kind in STACKS:
         shape, dtype, layers = STACKS[kind]
         model = keras.Sequential([keras.Input(shape, dtype=dtype), *layers(keras.layers)])
@@ -226,12 +213,10 @@ def make(keras, name, folder):
         model = GRAPHS[kind](keras, keras.layers)
     for weight in model.trainable_variables:  # biases as well, which begin as zeros
         weight.assign_add(keras.random.uniform(weight.shape, -0.1, 0.1, dtype=weight.dtype))
-    path = save(model, folder) if save else folder / "model.keras"
-    if not save:
-        model.save(path)
+    (SAVERS | OTHER_SAVERS)[form](model, folder / form)
     random = np.random.default_rng(3)
     rows = [_rows(random, tensor) for tensor in model.inputs]
-    return model, path, dict(zip(_names(keras, model), rows, strict=True))
+    return model, folder / form, dict(zip(_names(keras, model), rows, strict=True))
 
 
 def _names(keras, model):

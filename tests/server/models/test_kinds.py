@@ -47,14 +47,10 @@ BOTH = [name for name in NAMES if name not in TENSORFLOW_ONLY]
 @pytest.mark.parametrize("names", [("softmax", "conv2d", "merged"), pytest.param(BOTH, marks=pytest.mark.soak)])
 def test_openvino_answers_as_predict_does(made, names):
     """The same kinds, as far as OpenVINO can compute them, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.server.models.answers"],
-        input=pickle.dumps([(name, *made(name)[:2]) for name in names]),
-        env={**os.environ, "KERAS_BACKEND": "openvino"},
-        cwd=HOME,
-        capture_output=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.server.models.answers"]
+    environment = {**os.environ, "KERAS_BACKEND": "openvino"}
+    asked = pickle.dumps([(name, *made(name)[:2]) for name in names])
+    done = subprocess.run(command, input=asked, env=environment, cwd=HOME, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     for name, found in pickle.loads(done.stdout).items():
         if isinstance(found, Exception):
