@@ -36,7 +36,6 @@ def test_an_image_is_small(image: Callable[[str], str], target: str, most: float
 def test_the_default_is_the_server_with_tensorflow(image: Callable[[str], str]) -> None:
     """The Dockerfile's last stage is what is built without a target, and the images say what they are."""
     about = json.loads(docker("inspect", image("tensorflow")))[0]["Config"]
-
     assert about["User"] == "10001:10001"
     assert about["Healthcheck"]["Test"][0] == "CMD"
     assert about["Labels"]["org.opencontainers.image.version"] == "test"
@@ -101,17 +100,13 @@ def test_a_stop_finishes_what_is_under_way(run: Callable[..., Any], demo: Any, e
                 stopping.start()
             time.sleep(0.01)
         stopping.join()
-
     assert ended == [0]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
 
 
 def test_a_rollout_loses_nothing(run: Callable[..., Any], demo: Any, expected: np.ndarray) -> None:
     """Two containers behind a list of addresses are replaced one after the other while a table is scored again and again."""
-    with (
-        run("openvino", "-p", "127.0.0.1:18731:8000") as first,
-        run("openvino", "-p", "127.0.0.1:18732:8000") as second,
-    ):
+    with run("openvino", "-p", "127.0.0.1:18731:8000") as first, run("openvino", "-p", "127.0.0.1:18732:8000") as other:
         urls = ["http://127.0.0.1:18731", "http://127.0.0.1:18732"]
         stop, runs = threading.Event(), []
 
@@ -121,7 +116,7 @@ def test_a_rollout_loses_nothing(run: Callable[..., Any], demo: Any, expected: n
 
         client = threading.Thread(target=score)
         client.start()
-        for old in (first, second):
+        for old in (first, other):
             time.sleep(1)
             docker("restart", "-t", "75", old.id)
             old.url = f"http://{docker('port', old.id, '8000').splitlines()[0]}"
@@ -129,7 +124,6 @@ def test_a_rollout_loses_nothing(run: Callable[..., Any], demo: Any, expected: n
         time.sleep(1)
         stop.set()
         client.join()
-
     assert len(runs) > 1
     for scores in runs:
         np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
@@ -143,7 +137,6 @@ def test_the_client_scores(run: Callable[..., Any], image: Callable[[str], str],
     servers = ("tensorflow", "keras", "flask", "gunicorn")
     program = f"import importlib.util as u; print([n for n in {servers} if u.find_spec(n)])"
     assert docker("run", "--rm", name, "python3", "-c", program) == "[]"
-
     with run("openvino") as server:
         confined = ["--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL", "--network", "host"]
         table = ["-v", f"{demo.testset}:/data/testset.csv:ro"]

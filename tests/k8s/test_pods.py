@@ -109,11 +109,12 @@ def test_the_grace_period_covers_the_stop(server, monkeypatch):
 
 
 def test_the_servers_variables_are_read(server):
-    """Each variable that a manifest sets is one that the server reads, and accepts; the pod's name and token are there."""
+    """Each one that a manifest sets, and accepted; the pod's name and token are there, and the port is the default one."""
     sources = "".join(path.read_text() for path in (ROOT / "server").glob("*.py"))
     elsewhere = set(re.findall(r"""environ(?:\.get\(|\[)["']([A-Z_]+)["']""", sources)) - {"TMPDIR", "RUO_LIFELINE_FD"}
     known = {name.upper() for name in Settings.__dataclass_fields__} | elsewhere
-    env = {each["name"]: each for each in server.server()[2]["env"]}
+    container = server.server()[2]
+    env = {each["name"]: each for each in container["env"]}
     assert "LOG_FORMAT" in known
     assert set(env) <= known
     Settings.read({name: each.get("value", "") for name, each in env.items()})
@@ -121,6 +122,8 @@ def test_the_servers_variables_are_read(server):
     is_open = any(each["spec"]["type"] == "NodePort" for each in server.all("Service"))
     token = {"name": "ruo-token", "key": "token", "optional": not is_open}  # the Secret must be there where it is open
     assert token == env["RUO_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert "PORT" not in env
+    assert [Settings().port] == [port["containerPort"] for port in container["ports"]]
 
 
 def test_the_workers_fit_the_memory(server):
@@ -133,13 +136,6 @@ def test_the_workers_fit_the_memory(server):
     assert set() == set(env) & {"WEB_CONCURRENCY", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "GUNICORN_CMD_ARGS"}
     assert re.fullmatch(r"\d+", limits["cpu"])
     assert int(limits["cpu"]) * each <= amount(limits["memory"])
-
-
-def test_the_port_is_the_servers(server):
-    """The container's port is the one that Gunicorn binds where PORT is not set."""
-    _, _, container = server.server()
-    assert "PORT" not in {each["name"] for each in container["env"]}
-    assert [Settings().port] == [port["containerPort"] for port in container["ports"]]
 
 
 def test_images_have_the_version_of_ruo(objects):

@@ -1,6 +1,7 @@
 """That the objects find one another: labels, ports and names, the budget, the autoscaler and the network."""
 
 import re
+from itertools import product
 
 import pytest
 import yaml
@@ -177,12 +178,9 @@ def test_who_measures_may_do_what_scaling_takes(render):
     objects = render("jobs/measure")
     binding = objects.one("RoleBinding")
     (subject,) = binding["subjects"]
-    rights = {
-        (resource, verb): rule.get("resourceNames")
-        for rule in objects.one("Role", binding["roleRef"]["name"])["rules"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+    rights = {}
+    for rule in objects.one("Role", binding["roleRef"]["name"])["rules"]:
+        rights |= dict.fromkeys(product(rule["resources"], rule["verbs"]), rule.get("resourceNames"))
     changes = {resource: names for (resource, verb), names in rights.items() if verb not in ("get", "list")}
     assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
     assert "ruo" == subject["namespace"]

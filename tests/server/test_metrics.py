@@ -1,7 +1,6 @@
 """What the server counts."""
 
 import numpy as np
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.asking import INFER, RAW
@@ -13,14 +12,9 @@ def samples(text):
     return {(each.name, *sorted(each.labels.values())): each.value for family in families for each in family.samples}
 
 
-@pytest.fixture
-def app(make_app):
-    """An application that has counted nothing yet."""
-    return make_app()
-
-
-def test_requests_rows_and_seconds_are_counted(app, rows):
+def test_requests_rows_and_seconds_are_counted(make_app, rows):
     """Every request by route and status, the rows and the model by version, the seconds part by part."""
+    app = make_app()  # which has counted nothing yet
     for _ in range(3):
         app.post(INFER, data=rows.tobytes(), headers=RAW)
     app.post(INFER, data=b"")
@@ -41,8 +35,9 @@ def test_requests_rows_and_seconds_are_counted(app, rows):
     assert counted["ruo_requests_in_flight",] == counted["ruo_requests_waiting",] == 0
 
 
-def test_a_name_that_somebody_makes_up_is_no_label(app):
+def test_a_name_that_somebody_makes_up_is_no_label(make_app):
     """Addresses that do not exist do not become new time series."""
+    app = make_app()
     before = len(samples(app.get("/metrics").text))
     for number in range(50):
         app.get(f"/made/up/{number}")
@@ -50,8 +45,9 @@ def test_a_name_that_somebody_makes_up_is_no_label(app):
     assert len(samples(app.get("/metrics").text)) - before <= 8
 
 
-def test_statistics_are_the_same_numbers(app, rows):
+def test_statistics_are_the_same_numbers(make_app, rows):
     """Triton's statistics agree with the metrics."""
+    app = make_app()
     for _ in range(2):
         app.post("/test", json=rows.tolist())
     app.post("/test", json=[])

@@ -41,10 +41,7 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        *(
-            ("BODY_TIMEOUT", value, "BODY_TIMEOUT=.*the default is 60")
-            for value in ("many", "-1", "nan", "1.5x", "inf")
-        ),
+        *(("BODY_TIMEOUT", text, "BODY_TIMEOUT=.*the default is 60") for text in ("many", "-1", "nan", "1.5x", "inf")),
         ("MAX_WAITING", "1.5", "MAX_WAITING='1.5' must be a whole number"),
         ("WORKER_CORES", "all", "WORKER_CORES='all' must be a whole number"),
         ("MODEL_PRECISION", "fp16", "MODEL_PRECISION='fp16' is not known; write f32 or bf16"),
