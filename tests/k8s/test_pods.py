@@ -109,7 +109,7 @@ def test_the_grace_period_covers_the_stop(server, monkeypatch):
 
 
 def test_the_servers_variables_are_read(server):
-    """Each one that a manifest sets, and accepted; the pod's name and token are there, and the port is the default one."""
+    """It reads and accepts each one that a manifest sets; the pod's name and token are there, and the port is its own."""
     sources = "".join(path.read_text() for path in (ROOT / "server").glob("*.py"))
     elsewhere = set(re.findall(r"""environ(?:\.get\(|\[)["']([A-Z_]+)["']""", sources)) - {"TMPDIR", "RUO_LIFELINE_FD"}
     known = {name.upper() for name in Settings.__dataclass_fields__} | elsewhere

@@ -27,8 +27,12 @@ MB = 1 << 20
 
 @pytest.fixture(scope="module")
 def server(models):
-    """A real server with one worker, and 64 MB for the bodies of all requests."""
-    with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8) as running:
+    """A real server with one worker, and 64 MB for the bodies of all requests.
+
+    Its malloc gives back at once what is freed, so that its memory is what it holds.
+    """
+    malloc = {"MALLOC_TRIM_THRESHOLD_": 0, "MALLOC_TOP_PAD_": 0, "MALLOC_MMAP_THRESHOLD_": 1 << 17}
+    with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8, **malloc) as running:
         running.worker = worker_of(running)
         yield running
 
@@ -149,18 +153,9 @@ PACK = {
 }
 
 
-@pytest.fixture(scope="module")
-def exact(models):
-    """The same server, whose malloc gives back at once what is freed, so that its memory is what it holds."""
-    malloc = {"MALLOC_TRIM_THRESHOLD_": 0, "MALLOC_TOP_PAD_": 0, "MALLOC_MMAP_THRESHOLD_": 1 << 17}
-    with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8, **malloc) as running:
-        running.worker = worker_of(running)
-        yield running
-
-
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("coding", PACK)
-def test_waiting_bodies_are_counted_as_they_are_unpacked(exact, coding, is_chunked):
+def test_waiting_bodies_are_counted_as_they_are_unpacked(server, coding, is_chunked):
     """Of eight times 48 MB where 64 MB may wait, one is read; the others get 503, and memory is the limit and one body."""
     body = PACK[coding](bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
     at_once, answers = threading.Barrier(8), []
@@ -168,15 +163,15 @@ def test_waiting_bodies_are_counted_as_they_are_unpacked(exact, coding, is_chunk
     def request(_):
         at_once.wait()
         sent = (body[start : start + MB] for start in range(0, len(body), MB)) if is_chunked else body
-        return ask(exact.url + INFER, sent, {**RAW, "Content-Encoding": coding}, timeout=120)
+        return ask(server.url + INFER, sent, {**RAW, "Content-Encoding": coding}, timeout=120)
 
-    with memory_within(exact, 64 + 48 + 20), ThreadPoolExecutor(8) as pool:
+    with memory_within(server, 64 + 48 + 20), ThreadPoolExecutor(8) as pool:
         while not any(answer.status == 503 for answer in answers):  # eight that are unpacked one by one all fit
             answers += pool.map(request, range(8))
     busy = [answer for answer in answers if answer.status == 503]
     assert {answer.status for answer in answers} == {400, 503}
     assert all(answer.headers["Retry-After"] == "1" and "busy" in answer.json()["error"] for answer in busy)
-    assert ask(exact.url + INFER, bytes(32), RAW).status == 200
+    assert ask(server.url + INFER, bytes(32), RAW).status == 200
 
 
 def test_bodies_are_admitted_up_to_the_limit(server, connect):

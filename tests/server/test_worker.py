@@ -199,15 +199,15 @@ def test_clients_that_go_in_the_middle_of_a_request_are_forgotten(listening):
 
 def test_a_body_that_does_not_come_holds_nobody_up(listening):
     """Of a given length or in chunks, its client is given up after BODY_TIMEOUT and told so; meanwhile others are answered."""
-    with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(listening.connect()) for _ in range(2)]
-        for connection, pack in zip(connections, [question, in_chunks], strict=True):
-            connection.sendall(pack(ROWS)[:-100])
+    with listening.connect() as one, listening.connect() as other:
+        one.sendall(question()[:-100])
+        other.sendall(in_chunks(ROWS)[:-100])
         assert listening.ask(question())[2] < 1
         began = time.monotonic()
-        for connection in connections:
-            with contextlib.suppress(*([ssl.SSLError, IndexError] if listening.is_tls else [])):
-                status, body = read_answer(stack.enter_context(connection.makefile("rb")))
+        for connection in (one, other):
+            expected = [ssl.SSLError, IndexError] if listening.is_tls else []
+            with contextlib.suppress(*expected), connection.makefile("rb") as stream:
+                status, body = read_answer(stream)
                 assert (status, b"in time" in body) == (408, True)
             assert 1.5 < time.monotonic() - began < 6
 
@@ -261,9 +261,7 @@ def test_half_a_head_is_given_up(listening):
 
 def test_silent_clients_do_not_delay_the_end(listening):
     """A connection on which nothing was sent is closed soon after SIGTERM; the last test, since the server ends."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(listening.connect())
+    with listening.connect(), listening.connect(), listening.connect():
         time.sleep(0.2)
         listening.process.terminate()
         began = time.monotonic()
