@@ -137,16 +137,15 @@ def lets(policies, direction, pod, peer, port, protocol="TCP"):
     chosen = [spec for spec in specs if matches(spec["podSelector"], pod) and direction in spec["policyTypes"]]
     rules = [rule for spec in chosen for rule in spec.get(direction.lower(), [])]
     side = "from" if direction == "Ingress" else "to"
-    return not chosen or any(
-        _port_is_in(rule.get("ports"), port, protocol) and _peer_is_in(rule.get(side), peer) for rule in rules
-    )
+    return not chosen or any(_takes_port(rule, port, protocol) and _takes_peer(rule.get(side), peer) for rule in rules)
 
 
-def _port_is_in(ports, port, protocol):
-    return not ports or any((each["port"], each.get("protocol", "TCP")) == (port, protocol) for each in ports)
+def _takes_port(rule, port, protocol):
+    ports = [(each["port"], each.get("protocol", "TCP")) for each in rule.get("ports") or ()]
+    return not ports or (port, protocol) in ports
 
 
-def _peer_is_in(peers, peer):
+def _takes_peer(peers, peer):
     return not peers or any(_is_peer(each, peer) for each in peers)
 
 
