@@ -28,6 +28,9 @@ from ruo.machine import cpu_limit, discarded_stderr
 from ruo.tables import Source, open_table
 from ruo.timing import time_runs
 
+# of which a kernel is used once at each position of the output
+_COUNTED = ("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D")
+
 
 class Network(NamedTuple):
     """The seconds that a small request spends outside the server, and the throughput in bytes per second, or infinity."""
@@ -186,18 +189,20 @@ def flops_per_row(model: str | os.PathLike[str]) -> int | None:
 
     try:
         return 2 * _multiply_adds(keras.saving.load_model(Path(model), compile=False))
-    except (AttributeError, LookupError, NotImplementedError, TypeError):
+    except (LookupError, NotImplementedError):  # the latter of models that keep no configuration
         return None
 
 
 def _multiply_adds(layer: Any) -> int:
-    """Those of a layer or a nested model: a kernel is used once at each position of the output."""
+    """Those of a layer or a nested model; LookupError where they are not known."""
     if hasattr(layer, "layers"):
         if any(len(one.get("inbound_nodes", ())) > 1 for one in layer.get_config()["layers"]):
             raise LookupError("a layer is used twice")
         return sum(map(_multiply_adds, layer.layers))
     if hasattr(layer, "embeddings") or all(len(weight.shape) < 2 for weight in layer.weights):
         return 0
+    if type(layer).__name__ not in _COUNTED:
+        raise LookupError("a layer's products are not known")
     shape = layer.output.shape
     # the last axis of the output is the kernel's own, or axis 1 where a model puts the channels first
     positions = shape[1:-1] if getattr(layer, "data_format", "channels_last") == "channels_last" else shape[2:]

@@ -82,6 +82,7 @@ def test_what_is_not_counted_has_no_number(tmp_path: Path) -> None:
         (2 * 5 * 3 * 4, keras.layers.Dense(4)(embedded)),
         (None, shared(shared(keras.layers.Dense(4)(embedded)))),
         (None, keras.layers.LSTM(2)(embedded)),
+        (None, keras.layers.Conv1DTranspose(4, 3, strides=2)(embedded)),
     ):
         keras.Model(tokens, output).save(tmp_path / "model.keras")
         assert flops_per_row(tmp_path / "model.keras") == counted

@@ -52,10 +52,11 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
         ("MODEL_NAME", "a/b", "MODEL_NAME='a/b'"),
         ("MODEL_NAME", "a:b", "MODEL_NAME='a:b'"),
         ("MODEL_MODULES", "acme.layers", "RUO_TRUST_MODEL=1"),
+        *(("RUO_TOKEN", text, "RUO_TOKEN is blank or has line breaks") for text in (" \n", "a\nb")),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(monkeypatch, name, value, says):
-    """The error has the variable's name and the cure: no word for another, no name that no address has, no untrusted code."""
+    """The error has the variable's name and the cure: no word for another, no name that no address has, no token that nobody can send."""
     monkeypatch.setenv(name, value)
     with pytest.raises(RuoError, match=says):
         Settings.read()
