@@ -16,7 +16,7 @@ import polars as pl
 
 from ruo.errors import ArgumentError, OutputError
 from ruo.machine import lock
-from ruo.tables import NO_LABEL, Labels
+from ruo.tables import NO_LABEL, Labels, names_of_labels
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
@@ -63,25 +63,30 @@ class Layout:
 
     def _largest(self, flat: Array) -> list[pl.Series]:
         is_known = ~np.isnan(flat).any(axis=1)
-        classes = np.where(is_known, flat.argmax(axis=1), NO_LABEL)
+        classes, names = pl.Series(np.where(is_known, flat.argmax(axis=1), NO_LABEL)), self._names(flat.shape[1])
         return [
-            self._named(classes, flat.shape[1]),
+            classes.replace(NO_LABEL, None) if names is None else _named(classes, dict(enumerate(names))),
             pl.Series(np.where(is_known, flat.max(axis=1), np.float32(np.nan))),
         ]
 
     def _labels(self, labels: Labels, outputs: int) -> pl.Series:
         if labels.dtype == np.object_:
             return pl.Series(labels.tolist(), dtype=pl.String)
-        return self._named(labels, outputs) if self.argmax else pl.Series(labels).replace(NO_LABEL, None)
+        names, numbers = self._names(outputs) if self.argmax else None, pl.Series(labels)
+        return (
+            numbers.replace(NO_LABEL, None) if names is None else _named(numbers, names_of_labels(names, self.classes))
+        )
 
-    def _named(self, classes: Array, outputs: int) -> pl.Series:
-        """The names of the classes where they are known, else their numbers."""
+    def _names(self, outputs: int) -> Sequence[str] | None:
+        """The names of the classes, if there is one for each output."""
         names = self.names or self.classes
-        if names is None or len(names) != outputs:
-            return pl.Series(classes).replace(NO_LABEL, None)
-        others = map(str, range(outputs, int(classes.max(initial=0)) + 1))  # labels that the model has no output for
-        named = np.array([*names, *others, None], np.object_)[classes]  # the last one is NO_LABEL's
-        return pl.Series(named.tolist(), dtype=pl.String)
+        return names if names is not None and len(names) == outputs else None
+
+
+def _named(numbers: pl.Series, names: dict[int, str]) -> pl.Series:
+    """The names of class numbers, or the number where it has none; null for `NO_LABEL`."""
+    known = {NO_LABEL: None, **names}
+    return numbers.replace_strict(known, default=numbers.cast(pl.String), return_dtype=pl.String)
 
 
 def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ruo.answer import Answer, Shown
 from ruo.client.scores import Scores
 from ruo.errors import ArgumentError, TableError, needs
 from ruo.stats import Interval, count, mean_interval
-from ruo.tables import Labels
+from ruo.tables import Labels, names_of_labels
 from ruo.wire.messages import Array
 
 _BINS = ["low", "high", "rows", "confidence", "right", "right_low", "right_high"]
@@ -125,7 +125,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
         The scores of a labelled table; the predictions are (rows, classes), (rows, 1) or (rows,).
     classes : sequence of str, optional
         The names of the classes, in the order of the model's outputs; by default the `prediction_names` of the
-        scores, those of `scores.classes`, or numbers. Labels that have these names are numbered by them.
+        scores, those of `scores.classes`, or numbers. Labels that have these names, also as numbers, are numbered by them.
 
     Examples
     --------
@@ -140,12 +140,17 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     if not kept.any() or not values.size:
         why = "none has a prediction that is a number"
         raise ArgumentError(f"No row can be evaluated: {why}; scores.failures says why rows were not scored.")
-    given = scores.layout.names if classes is None else classes
-    known, left_out = None if given is None else list(given), int((~kept).sum())
-    if known is not None and len(set(known)) < len(known):
-        raise ArgumentError(f"classes={', '.join(map(str, known))[:200]} has a name twice; name each output once.")
-    labels = _numbered(scores, known)[kept]
-    outputs, names = _outputs(values[kept], labels, scores.classes if known is None else known)
+    outputs, left_out = _outputs(values[kept]), int((~kept).sum())
+    number, of_outputs = outputs.shape[1], scores.layout.names or ()
+    # one name is that of a single output, which two classes share
+    given = (of_outputs if len(of_outputs) > 1 else scores.classes) if classes is None else classes
+    names: list[int | str] = [*(range(number) if given is None else given)]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"classes={_shown(names)} has a name twice; name each output once.")
+    if len(names) != number:
+        seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({_shown(names)})"
+        raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
+    labels = _numbered(scores.labels[kept], scores, None if given is None else list(map(str, names)), number)
     return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
 
 
@@ -214,40 +219,38 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
     )
 
 
-def _numbered(scores: Scores, names: list[str] | None) -> Labels:
-    """The labels, which `scores.classes` number, by the names of the model's classes; other names may rename columns."""
-    own, labels = scores.classes, scores.labels
-    assert labels is not None
-    if names is None or own is None:
+def _numbered(labels: Labels, scores: Scores, names: list[str] | None, number: int) -> Labels:
+    """The labels as places of the model's outputs, by their names if these have any."""
+    if names is None:
+        if labels.min() < 0 or labels.max() >= number:
+            seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {number - 1}"
+            raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
         return labels
-    are_columns = scores.layout.classes is not None
-    if are_columns and len(own) == len(names) and not set(own) & set(names):
-        return labels
-    if unknown := [name for name in own if name not in names]:
-        raise ArgumentError(
-            f"The label {unknown[0]!r} is none of the classes {', '.join(map(str, names))[:200]}; name it as well."
-        )
-    return np.array([names.index(name) for name in own], np.int64)[labels]
+    own, are_columns = scores.classes, scores.layout.classes is not None
+    meant = names_of_labels(names, own) if are_columns or own is None else dict(enumerate(own))
+    places = {name: place for place, name in enumerate(names)}
+    present, inverse = np.unique(labels, return_inverse=True)
+    found = [meant.get(label, str(label)) for label in present.tolist()]
+    if unknown := [name for name in found if name not in places]:
+        raise ArgumentError(f"The label {unknown[0]!r} is none of the classes {_shown(names)}; name it as well.")
+    return np.array([places[name] for name in found], np.int64)[inverse]
 
 
-def _outputs(predictions: Array, labels: Array, names: Sequence[str] | None) -> tuple[Array, Sequence[int | str]]:
-    """Return outputs with a column per class, and the classes' names or numbers."""
+def _outputs(predictions: Array) -> Array:
+    """The outputs with a column per class."""
     outputs = predictions[:, None] if predictions.ndim == 1 else predictions
     if outputs.ndim != 2:
         raise ArgumentError(f"Predictions have the shape {outputs.shape[1:]}; end the model with one number per class.")
-    if outputs.shape[1] == 1:
-        if outputs.min() < 0 or outputs.max() > 1:
-            seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
-            raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
-        outputs = np.hstack([1 - outputs, outputs])
-    number = outputs.shape[1]
-    if names is not None and len(names) != number:
-        seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({', '.join(map(str, names[:5]))})"
-        raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
-    if labels.min() < 0 or labels.max() >= number:
-        seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {number - 1}"
-        raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-    return outputs, range(number) if names is None else names
+    if outputs.shape[1] > 1:
+        return outputs
+    if outputs.min() < 0 or outputs.max() > 1:
+        seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
+        raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
+    return np.hstack([1 - outputs, outputs])
+
+
+def _shown(names: Sequence[int | str]) -> str:
+    return ", ".join(map(str, names))[:200]
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:

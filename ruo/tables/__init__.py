@@ -22,7 +22,7 @@ from ruo.tables.base import Block, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
 from ruo.tables.frames import ArrayTable, IterTable, LazyTable, as_frame, is_pandas
-from ruo.tables.labels import NO_LABEL, Labels, class_indices, number_classes
+from ruo.tables.labels import NO_LABEL, Labels, class_indices, names_of_labels, number_classes
 from ruo.tables.options import TableOptions, TableSource, table
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "TableSource",
     "class_indices",
     "fingerprint_table",
+    "names_of_labels",
     "number_classes",
     "open_table",
     "paths_of",

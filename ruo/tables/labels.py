@@ -28,6 +28,21 @@ def number_classes(labels: Labels, classes: Sequence[str] | None = None) -> tupl
         raise TableError(f"The label {error} is none of the classes {', '.join(names)[:200]}; name it too.") from None
 
 
+def names_of_labels(outputs: Sequence[str], columns: Sequence[str] | None) -> dict[int, str]:
+    """The class that each label number means, where the outputs have these names.
+
+    It numbers the one-hot columns, which keep their names unless those of all outputs are others. Else it is the place of
+    an output; but where the outputs' names are such numbers themselves, it is the name.
+    """
+    by_place = dict(enumerate(outputs))
+    if columns is not None:
+        are_renamed = len(columns) == len(outputs) and set(columns).isdisjoint(outputs)
+        return by_place if are_renamed else dict(enumerate(columns))
+    numbers = class_indices(pl.DataFrame({"": list(outputs)}, {"": pl.String}))
+    by_name = {} if NO_LABEL in numbers else dict(zip(numbers.tolist(), outputs, strict=True))
+    return by_name if by_name.keys() & by_place.keys() else by_place | by_name
+
+
 def class_indices(columns: pl.DataFrame) -> Labels:
     """One-hot columns, or one column of whole numbers, as (rows,) class indices; `NO_LABEL` for no class or several."""
     first, *others = (_numbers(column) for column in columns.iter_columns())

@@ -12,6 +12,7 @@ from ruo import ArgumentError, Scores, score_csv
 from ruo.client.layout import Layout, to_pandas
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings
+from ruo.tables import NO_LABEL
 from tests.conftest import ScriptedServer
 
 NAN = np.nan
@@ -120,11 +121,24 @@ def test_kept_cells_are_the_same_in_pandas() -> None:
     assert scores(kept_columns=None).kept is None
 
 
-def test_a_label_without_an_output_does_not_change_the_type_of_the_others(well: ScriptedServer, tmp_path: Path) -> None:
-    """Names stay names in every block, so that a file can be written, and its parts be merged."""
-    layout = Layout(["A", "B"], argmax=True)
-    parts = [layout.frame(np.eye(2, dtype=np.float32), np.array(labels), None) for labels in ([0, 1], [-1, 3])]
-    assert pl.concat(parts)["label"].to_list() == ["A", "B", None, "3"]
+@pytest.mark.parametrize(
+    ("names", "columns", "labels", "texts"),
+    [
+        (["A", "B"], None, [0, 1, NO_LABEL, 3], ["A", "B", None, "3"]),
+        (["cat", "dog"], ["dog", "cat"], [0, 1], ["dog", "cat"]),
+        (["cat", "dog"], ["0", "1"], [0, 1], ["cat", "dog"]),
+        (["1", "0"], ["0", "1"], [0, 1], ["0", "1"]),
+        (["1", "0"], None, [0, 1, 2], ["0", "1", "2"]),
+        (["1", "2"], None, [0, 1, 2], ["0", "1", "2"]),
+        (["True", "False"], None, [1, 0], ["True", "False"]),
+        (["1990", "1991"], None, [0, 1991], ["1990", "1991"]),
+    ],
+)
+def test_a_label_is_the_name_of_its_own_class(names: Any, columns: Any, labels: list[int], texts: list[Any]) -> None:
+    """Whatever the order of the label columns, and also where names are numbers; names stay names in every block."""
+    layout, outputs = Layout(names, argmax=True, classes=columns), np.eye(2, dtype=np.float32)
+    parts = [layout.frame(outputs[:1], np.array([label]), None) for label in labels]
+    assert pl.concat(parts)["label"].to_list() == texts
 
 
 def test_a_run_keeps_columns_index_and_classes(well: ScriptedServer) -> None:

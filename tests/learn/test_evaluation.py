@@ -181,6 +181,25 @@ def test_labels_are_numbered_by_the_names_of_the_outputs(
     assert (evaluation.accuracy.value, list(evaluation.classes)) == (right, order)
 
 
+@pytest.mark.parametrize("shown", ["prediction_names", "classes"])
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["1", "2"], [1, 1, 2]),
+        (["1", "0"], [1, 1, 0]),
+        (["True", "False"], [1, 1, 0]),
+        (["1990", "1991"], [0, 0, 1]),
+        (["1990", "1991"], [1990, 1990, 1991]),
+    ],
+)
+def test_a_label_is_the_name_of_a_class_that_is_a_number(shown: str, names: list[str], labels: list[int]) -> None:
+    """Where it stands among the outputs is another number; names that no label has are those of places."""
+    scores = scores_of(sure_of([0, 0, 1], 2), labels)
+    if shown == "prediction_names":
+        scores = replace(scores, layout=Layout(names))
+    assert evaluate(scores, names if shown == "classes" else None).accuracy.value == 1
+
+
 def test_a_label_that_is_no_class_is_refused() -> None:
     """It would be counted as another one."""
     scores = replace(scores_of(sure_of([0, 1], 3), [0, 1]), classes=["b", "d"])
@@ -188,6 +207,8 @@ def test_a_label_that_is_no_class_is_refused() -> None:
         evaluate(scores, ["a", "b", "c"])
     with pytest.raises(ArgumentError, match="The label 'b' is none of the classes 1, 2, 3"):
         evaluate(scores, [1, 2, 3])
+    with pytest.raises(ArgumentError, match="The label '0' is none of the classes 1, 2, 3"):
+        evaluate(scores_of(sure_of([0, 1], 3), [0, 1]), [1, 2, 3])
 
 
 @pytest.mark.parametrize("rows", [50, 200, 1_000])
@@ -205,9 +226,10 @@ def test_a_calibrated_model_that_hardly_errs_is_seldom_called_over_or_under_conf
 
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
 def test_one_sigmoid_output_is_two_classes(shape: tuple[int, ...]) -> None:
-    """Above 0.5 the answer is 1; the confidence is that of the answer."""
+    """Above 0.5 the answer is 1; the confidence is that of the answer; the output's own name is none of a class."""
     outputs = np.array([0.9, 0.5, 0.51, 0.1, 0.2, 0.7, 0.3, 1.0])
-    evaluation = evaluate(scores_of(outputs.reshape(shape), [1, 0, 1, 0, 1, 0, 0, 1]))
+    scores = scores_of(outputs.reshape(shape), [1, 0, 1, 0, 1, 0, 0, 1])
+    evaluation = evaluate(replace(scores, layout=Layout(["p"])))
 
     assert evaluation.classes == (0, 1)
     assert evaluation.answers["answer"].tolist() == [1, 0, 1, 0, 0, 1, 0, 1]
