@@ -99,15 +99,15 @@ class Collected:
     def labels(self, rows: int, classes: Sequence[str] | None) -> tuple[Labels | None, list[str] | None, int | None]:
         """The labels of the first `rows` rows as class indices, and the names of classes that are labelled by name.
 
-        These are numbered as in `classes`, if all of them are there, else in sorted order. In place of the labels None,
-        and the first row without exactly one class, if there is one.
+        These are numbered as in `classes`, if all of them are there, else in sorted order. Last comes the first row without
+        exactly one class, whose label is `NO_LABEL`, if there is one.
         """
         names, labels, known = self._names.rows(rows), self._numbers.rows(rows), None
         if names is not None:
             labels, known = number_classes(names, classes if set(names) - {None} <= set(classes or ()) else None)
         if labels is None or not (labels == NO_LABEL).any():
             return labels, known, None
-        return None, known, int((labels == NO_LABEL).argmax())
+        return labels, known, int((labels == NO_LABEL).argmax())
 
     def kept(self, rows: int) -> pl.DataFrame | None:
         """The kept columns of the first `rows` rows; null for rows without an answer."""

@@ -18,7 +18,7 @@ import polars as pl
 from ruo.client.layout import Layout, require_writable, to_pandas, whole_file
 from ruo.client.records import ModelInfo, RequestRecord
 from ruo.errors import CheckpointError, ScoringError
-from ruo.tables import Labels, Span
+from ruo.tables import NO_LABEL, Labels, Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,13 +191,21 @@ class Scores(Outcome):
     kept_columns: pl.DataFrame | None = field(default=None, repr=False)
     layout: Layout = field(default_factory=Layout)
 
+    def __post_init__(self) -> None:
+        self._written_labels = self.labels
+        if self.labels is not None and (self.labels == NO_LABEL).any():
+            self.labels = None
+
     @cached_property
     def kept(self) -> pd.DataFrame | None:
         """The kept columns, a row per row of the table, with its index; None without any."""
         return None if self.kept_columns is None else to_pandas(self.kept_columns, self.index)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row per row of the table, with its index: kept columns, prediction_0, prediction_1, ..., and label if any."""
+        """A row per row of the table, with its index: kept columns, prediction_0, prediction_1, ..., and label if any.
+
+        A label that is missing, or names several classes, is missing here, too.
+        """
         return to_pandas(self._frame(), self.index)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -211,8 +219,9 @@ class Scores(Outcome):
             self._frame().write_parquet(unfinished, metadata={METADATA: self.facts(len(self))})
 
     def _frame(self) -> pl.DataFrame:
-        is_named = self.classes is not None and self.layout.classes is None and self.labels is not None
-        labels = np.array(self.classes, np.object_)[self.labels] if is_named else self.labels
+        labels = self._written_labels
+        if self.classes is not None and self.layout.classes is None and labels is not None:
+            labels = np.array([*self.classes, None], np.object_)[labels]  # the last one is NO_LABEL's
         return self.layout.frame(self.predictions, labels, self.kept_columns)
 
     def __len__(self) -> int:
@@ -252,7 +261,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
     del facts["shard"]
     with whole_file(out) as unfinished:
         try:
-            whole = pl.concat([part.frame for part in filled])
+            whole = pl.concat(_of_one_type(filled))
             if out.suffix == ".csv":
                 whole.sink_csv(unfinished)
             else:
@@ -280,6 +289,21 @@ def _open(path: Path) -> _Part:
     if missing:
         raise CheckpointError(f"{path} lacks {missing:,} of its {facts['rows']:,} rows; score this part again.")
     return _Part(path, span, {**key, "of": span.of, "size": span.size}, facts, frame)
+
+
+def _of_one_type(parts: list[_Part]) -> list[pl.LazyFrame]:
+    """The parts' rows; a part whose labels are all missing has numbers in place of other parts' names."""
+    names = next((part for part in parts if part.frame.collect_schema().get("label") == pl.String), None)
+    frames = []
+    for part in parts:
+        frame = part.frame
+        if names and frame.collect_schema()["label"] != pl.String:
+            if frame.select(pl.count("label")).collect().item():
+                what = f"{part.path} has numbers as labels, and {names.path} names"
+                raise CheckpointError(f"{what}; give all classes names, or all of them numbers.")
+            frame = frame.with_columns(pl.col("label").cast(pl.String))
+        frames.append(frame)
+    return frames
 
 
 def _check_spans(parts: list[_Part], of: int) -> None:

@@ -134,7 +134,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     """
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
-        raise TableError(f"There are no labels to compare with: {hint} to score_csv.")
+        raise TableError(f"There are no labels to compare with, or not for every row: {hint} to score_csv.")
     values = scores.predictions
     kept = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))  # a row that was not scored has NaN
     if not kept.any() or not values.size:

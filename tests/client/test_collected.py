@@ -101,14 +101,14 @@ def test_without_an_answer_every_row_is_nan(row_shape: tuple[int, ...] | None, s
     ("answers", "labels", "unclear"),
     [
         ([sent(2, 2, [7, 8]), sent(0, 2, [5, 6])], [5, 6, 7, 8], None),
-        ([sent(2, 2, [7, NO_LABEL]), sent(0, 2, [5, 6])], None, 3),
-        ([sent(2, 2, [7, 8]), sent(0, 2, [NO_LABEL, NO_LABEL])], None, 0),
+        ([sent(2, 2, [7, NO_LABEL]), sent(0, 2, [5, 6])], [5, 6, 7, NO_LABEL], 3),
+        ([sent(2, 2, [7, 8]), sent(0, 2, [NO_LABEL, NO_LABEL])], [NO_LABEL, NO_LABEL, 7, 8], 0),
         ([sent(2, 2, [7, 8], failed=True), sent(0, 2, [5, 6])], [5, 6, 7, 8], None),
         ([sent(0, 4)], None, None),
     ],
 )
-def test_labels_are_whole_or_none(answers: list[Answer], labels: list[int] | None, unclear: int | None) -> None:
-    """Labels come with their rows, also with failed ones; the first row without a class is named."""
+def test_a_row_without_a_class_is_named(answers: list[Answer], labels: list[int] | None, unclear: int | None) -> None:
+    """Labels come with their rows, also with failed ones; the first row without a class is the one."""
     whole, _, row = collected_from(*answers).labels(4, None)
     assert (None if whole is None else whole.tolist(), row) == (labels, unclear)
 

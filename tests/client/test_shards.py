@@ -1,6 +1,7 @@
 """A table in parts: each scored by itself, and joined to what one run would have given."""
 
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,41 @@ def test_empty_parts_are_joined_too(small_csv: Path, well: ScriptedServer, tmp_p
 
     assert merge(paths, tmp_path / "whole.parquet") == 10
     assert pl.read_parquet(tmp_path / "whole.parquet")["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("labels", [[None] * 5 + ["x"] * 5, ["y"] * 5 + [None] * 5, [3, None] * 5, [None] * 10])
+def test_a_row_without_a_label_costs_no_other_its_own(
+    labels: list[Any], is_streamed: bool, well: ScriptedServer, tmp_path: Path
+) -> None:
+    """In a part or in the whole, in every file; a part without any label is joined to those with names."""
+    table = pl.DataFrame({"a": range(10), "b": 0, "c": 1, "y": labels})
+    paths = [tmp_path / f"{part}.parquet" for part in range(2)]
+    with warnings.catch_warnings(action="ignore"):
+        for part, path in enumerate(paths):
+            if is_streamed:
+                score_to_file(table, well.url, path, label="y", shard=(part, 2))
+            else:
+                score_csv(table, well.url, label="y", shard=(part, 2)).to_parquet(path)
+        scores = score_csv(table, well.url, label="y")
+
+    scores.to_parquet(tmp_path / "once.parquet")
+    assert scores.labels is None
+    assert scores.to_pandas()["label"].notna().tolist() == [label is not None for label in labels]
+    assert merge(paths, tmp_path / "whole.parquet") == 10
+    whole = pl.read_parquet(tmp_path / "whole.parquet")
+    assert whole["label"].to_list() == labels
+    assert pl.read_parquet(tmp_path / "once.parquet").equals(whole)
+
+
+def test_parts_with_numbers_and_names_for_labels_are_not_merged(well: ScriptedServer, tmp_path: Path) -> None:
+    """A number was read as that of a class, and how it was written is not known any more."""
+    table = pl.DataFrame({"a": range(4), "b": 0, "c": 1, "y": ["01", "2", "cat", "2"]})
+    paths = [tmp_path / f"{part}.parquet" for part in range(2)]
+    for part, path in enumerate(paths):
+        score_to_file(table, well.url, path, label="y", shard=(part, 2))
+    with pytest.raises(CheckpointError, match=r"0.parquet has numbers as labels, and .*1.parquet names; give all"):
+        merge(paths, tmp_path / "whole.parquet")
 
 
 def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) -> Path:
