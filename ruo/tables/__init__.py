@@ -6,10 +6,12 @@ rows of one request. A `Chunk` (`ruo.client.records`) is a block encoded for the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -59,7 +61,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
             raise ArgumentError("The source, a ruo.table(...), says how it is read; give the options there only.")
         source, options = source
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(Path(source), options, shard)
+        return _open_path(source, options, shard)
     if isinstance(source, pl.LazyFrame):
         return LazyTable("the LazyFrame", source, options, shard)
     if isinstance(source, np.ndarray):
@@ -73,7 +75,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     if not isinstance(source, Iterable):
         raise TableError(f"A {type(source).__name__} is not a table; pass a path or a DataFrame.")
     if paths := _listed(source):
-        return _Files(f"{len(paths)} files", [Path(one) for one in paths], options, shard)
+        return _Files(f"{len(paths)} files", paths, options, shard)
     if shard:
         raise read_once(f"the {type(source).__name__}")
     return IterTable(source, options)
@@ -82,8 +84,12 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
 def paths_of(source: Source) -> list[Path]:
     """The files that a source names: one, several, or those of a folder; none for what is in memory."""
     given = source.source if isinstance(source, TableSource) else source
-    paths = [Path(one) for one in ([given] if isinstance(given, (str, os.PathLike)) else _listed(given))]
-    return _files_within(paths[0]) if len(paths) == 1 and paths[0].is_dir() else paths
+    listed = [given] if isinstance(given, (str, os.PathLike)) else _listed(given)
+    paths = [Path(one) for one in listed if "\0" not in str(one)]
+    with contextlib.suppress(OSError):  # which is told when it is opened
+        if len(paths) == 1 and paths[0].is_dir():
+            return _files_within(paths[0])
+    return paths
 
 
 def _listed(source: Any) -> list[str | os.PathLike[str]]:
@@ -100,19 +106,25 @@ def fingerprint_table(source: Source) -> str:
     return open_table(source).fingerprint()
 
 
-def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None) -> Table:
+def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tuple[int, int] | None) -> Table:
+    path = Path(source)
     if str(path) == "-":
         if (stream := getattr(sys.stdin, "buffer", None)) is None:
             raise TableError("There is no standard input, which - stands for; pass the path of a table.")
         return CsvTable(stream, options, shard, "the standard input")
-    if path.is_dir():
-        return _Files(str(path), _files_within(path), options, shard)
-    if not path.exists():
-        raise TableError(f"{path} does not exist; pass the path of a CSV or Parquet file.")
+    if not os.fspath(source):
+        raise TableError("The path of the table is empty; pass that of a CSV or Parquet file, or . for this folder.")
     try:
         file = path.open("rb")
+    except IsADirectoryError:
+        file = None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of which is for a null byte
+        raise _no_file(str(path)) from None
     except OSError as error:
-        raise TableError(f"{path} cannot be read ({error.strerror}); give it other rights, or copy it.") from None
+        what = f"{path!s:.200} cannot be read ({error.strerror})"
+        raise TableError(f"{what}; give it other rights, or copy it.") from None
+    if file is None:
+        return _Files(str(path), _files_within(path), options, shard)
     if not path.is_file():  # a pipe
         return CsvTable(file, options, shard, str(path))
     with file:
@@ -123,10 +135,19 @@ def _open_path(path: Path, options: TableOptions, shard: tuple[int, int] | None)
     return CsvTable(path, options, shard, path.name)
 
 
+def _no_file(path: str) -> TableError:
+    if address := re.match(r"(\w[\w+.-]+):/", path):  # whose rest may hold a key
+        what = f"The table is at an address ({address[1]}), and ruo reads files"
+        return TableError(f"{what}; download it, or pass pandas.read_csv(...) or polars.read_parquet(...) of it.")
+    return TableError(f"{path} does not exist; pass the path of a CSV or Parquet file, or a list of them.")
+
+
 class _Files(Table):
     """A folder or a list of files of one schema, one after the other."""
 
-    def __init__(self, name: str, paths: list[Path], options: TableOptions, shard: tuple[int, int] | None) -> None:
+    def __init__(
+        self, name: str, paths: Sequence[str | os.PathLike[str]], options: TableOptions, shard: tuple[int, int] | None
+    ) -> None:
         if shard:
             raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
         if not paths:

@@ -101,6 +101,7 @@ class Table:
     _read_rows = 0
     _is_read = False
     _is_stopped = False
+    _cure = "write it anew"  # where it cannot be read
 
     @property
     def classes(self) -> list[str] | None:
@@ -207,7 +208,7 @@ class Table:
         except _DAMAGE as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             message = f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason})"
-            raise TableError(f"{message}; write it anew.") from error
+            raise TableError(f"{message}; {self._cure}.") from error
 
     def _where(self, row: int) -> str:
         return f"{self.name}, row {row:,}"

@@ -14,10 +14,10 @@ import polars as pl
 from ruo.errors import TableError
 from ruo.wire.messages import Array
 
-MISSING = {"", "?", "-", ".", "na", "n/a", "#n/a", "<na>", "nan", "nil", "null", "none"}  # in any case
+MISSING = {"", "?", "-", ".", "na", "n/a", "#n/a", "<na>", "nan", "nil", "null", "none", "\\n"}  # in any case
 NO_NUMBER = "is not a number"
 _MEND = "mend the cell, or leave the column out"
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_WITH_COMMA = re.compile(r"[+-]?[\d.]*,[\d.,]*\d")
 
 
 class CellError(ValueError):
@@ -32,8 +32,9 @@ class CellError(ValueError):
         shown, text, cure = repr(self.cell[:40]) if self.cell else "an empty cell", self.cell.strip(), self.cure
         if self.why == NO_NUMBER and text.lower() in MISSING:
             cure = f"if it means a missing number, pass null_values=[{text!r}]; else {cure}"
-        elif self.why == NO_NUMBER and _DECIMAL_COMMA.fullmatch(text):
+        elif self.why == NO_NUMBER and _WITH_COMMA.fullmatch(text):
             cure = "if its comma is the decimal point, pass pandas.read_csv(..., decimal=',') in place of the path"
+            cure += ", or thousands=',' if it stands between thousands"
         message = f'{where}, column "{self.column}": {shown} {self.why}; {cure}.'
         return TableError(message, row=start + self.row, column=self.column)
 
@@ -46,12 +47,10 @@ def polars_type(dtype: np.dtype[Any]) -> pl.DataType:
 def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
     """Columns of numbers, or of text, as (rows, columns) in C order; raises CellError for the first unfit cell.
 
-    For `object`, the cells are bytes: their text in UTF-8, empty where a cell is missing.
+    For `object`, the cells are bytes: their text in UTF-8 as pandas writes it to a CSV, empty where a cell is missing.
     """
     if dtype == np.object_:
-        as_in_a_csv = {True: "True", False: "False"}
-        truths = pl.col(pl.Boolean).replace_strict(as_in_a_csv, return_dtype=pl.String)
-        texts = frame.with_columns(truths).with_columns(pl.all().cast(pl.String).fill_null(""))
+        texts = pl.DataFrame([_text(column).cast(pl.String).fill_null("") for column in frame.iter_columns()])
         return texts.cast(pl.Binary).to_numpy(order="c")
     if dtype == np.float16:
         with np.errstate(over="ignore"):
@@ -68,6 +67,14 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
         cell = "" if value is None else str(value)
         raise CellError(row, frame.columns[place], cell, why_unfit(as_numbers(pl.Series([cell]))[0], dtype))
     return pl.DataFrame(columns).to_numpy(order="c")
+
+
+def _text(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.Boolean:
+        return column.replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
+    if column.dtype.is_float():
+        return pl.Series(column.name, column.to_numpy().astype(np.str_)).replace("nan", None)
+    return column
 
 
 def as_numbers(text: pl.Series) -> pl.Series:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from ruo.errors import ArgumentError, TableError, warn
 from ruo.tables.options import TableOptions
 
-_NAMELESS = re.compile(r"(|Unnamed: \d+|__index_level_\d+__)")  # in a CSV, as pandas reads that, and in its Parquet
+# in a CSV, as pandas reads that, and in its Parquet; each with the suffix of one that occurs again
+_NAMELESS = re.compile(r"(|Unnamed: \d+|__index_level_\d+__)(\.\d+)*")
 _PATTERN = re.compile(r"\*|\^.*\$")
 
 

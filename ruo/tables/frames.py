@@ -85,6 +85,7 @@ class LazyTable(FrameTable):
     ) -> None:
         super().__init__(name, options)
         self.path, self._is_frame = path, is_frame
+        self._cure = "write it anew" if path else "mend the query, or the file that it reads"
         with self._errors_named():
             names = frame.collect_schema().names()
             if path or shard or is_frame:  # a query would run twice
@@ -247,6 +248,8 @@ def _fingerprint(frames: Iterator[pl.DataFrame]) -> str:
     for column in (column for frame in frames for column in frame.iter_columns()):
         values, nulls = digests.setdefault(f"{column.name}\0{column.dtype}", (hashlib.sha256(), hashlib.sha256()))
         nulls.update(column.is_null().to_numpy().tobytes())
+        if not re.search("Categorical|Enum|Object", str(column.dtype)):  # whose numbers tell nothing
+            column = column.to_physical()  # a cell of Python's lacks the nanoseconds of a time
         if column.dtype in _PLAIN:
             values.update(column.fill_null(0).to_numpy().tobytes())
             continue

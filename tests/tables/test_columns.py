@@ -69,6 +69,16 @@ def test_an_index_is_no_feature(kind: str, tmp_path: Path) -> None:
     assert open_table(table(source, keep=[name])).features == ["b", "a"]
 
 
+@pytest.mark.filterwarnings("ignore:.*columns of equal name")
+@pytest.mark.parametrize(
+    ("names", "listed"), [(",a,", "'', '.1'"), ("Unnamed: 0.1,Unnamed: 0,a", "'Unnamed: 0.1', 'Unn")]
+)
+def test_an_index_that_was_written_twice_is_no_feature_either(names: str, listed: str, tmp_path: Path) -> None:
+    """All are named at once: after the first, the second would be a feature."""
+    with pytest.raises(TableError, match=rf"leave it out with drop=\[{listed}"):
+        open_table(write_csv(tmp_path, f"{names}\n0,0,1\n"))
+
+
 def test_columns_without_names_are_in_the_models_order(tmp_path: Path) -> None:
     """Those of an array, and of a file without a header, also where others are left out or the order is the user's own."""
     assert matched(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]

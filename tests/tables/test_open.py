@@ -78,7 +78,14 @@ def test_ten_thousand_columns_open_at_once(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("nothing.csv", "does not exist"),
+        ("nothing.csv", "nothing.csv does not exist"),
+        ("a\0b", "does not exist"),
+        ("x" * 300, r"cannot be read \(File name too long\)"),
+        ("", "The path of the table is empty"),
+        (
+            "https://me:secret@host/a.csv?key=secret",
+            r"is at an address \(https\), and ruo reads files; download it, or",
+        ),
         (".", "is a folder without files"),
         ([[1, 2]], "A list is not a table"),
         (pd.Series([1.0]), "A Series is not a table; pass a path, a DataFrame"),

@@ -291,6 +291,9 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
         *(FRAME.with_columns(b=pl.Series([1, number, 3])) for number in (None, 0)),
         *(FRAME.with_columns(b=pl.Series([1, None, large])) for large in (2**62, 2**62 + 1)),
         *(FRAME.with_columns(id=pl.Series(["u", name, "w"])) for name in (None, "None")),
+        *(FRAME.with_columns(id=pl.lit(one).cast(pl.Duration("ns"))) for one in (1, 2)),
+        *(FRAME.with_columns(id=pl.concat_list(pl.lit(one).cast(pl.Datetime("ns")))) for one in (1, 2)),
+        *(FRAME.with_columns(id=pl.Series(["u", name, "w"], dtype=pl.Categorical)) for name in ("v", "x")),
         *(FRAME.with_columns(id=pl.Series([[0] * 49 + [middle] + [0] * 49] * 3)) for middle in (0, 1)),
     ]
 
@@ -336,12 +339,20 @@ def test_a_null_value_that_is_a_number_is_one_with_blanks_beside_it(tmp_path: Pa
 
 
 def test_text_for_a_model_is_the_same_from_every_source(tmp_path: Path) -> None:
-    """Bytes are their text, and truth values are written as in a CSV; bytes that are no text are refused."""
-    path = write_csv(tmp_path, "a,b\nabc,True\nd,False\n")
-    frame = pd.DataFrame({"a": [b"abc", b"d"], "b": [True, False]})
-    for source in (path, frame, frame.astype({"b": object}), frame.astype({"a": "S3"})):
+    """Bytes are their text, numbers and truth values are as pandas writes them; bytes that are no text are refused."""
+    frame = pd.DataFrame({"a": [b"abc", b"d"], "b": [True, False], "c": [1e-7, np.nan], "d": [1e16, 2.0]})
+    decoded = frame.assign(a=["abc", "d"])
+    decoded.to_csv(tmp_path / "t.csv", index=False)
+    sources = [
+        tmp_path / "t.csv",
+        frame,
+        frame.astype({"b": object}),
+        frame.astype({"a": "S3"}),
+        pl.from_pandas(decoded),
+    ]
+    for source in sources:
         (block,) = open_table(source).blocks(None, object)
-        assert block.array.tolist() == [[b"abc", b"True"], [b"d", b"False"]]
+        assert block.array.tolist() == [[b"abc", b"True", b"1e-07", b"1e+16"], [b"d", b"False", b"", b"2.0"]]
     with pytest.raises(TableError, match='column "a" holds bytes that are not UTF-8'):
         open_table(pd.DataFrame({"a": [b"\xff"]}))
 
