@@ -216,7 +216,7 @@ def test_options_reach_the_run(scripted: Any, right_answer: Any, tmp_path: Path)
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"Predictions: {out}\nScoredFile(2 rows x 1 outputs, ")
+    assert done.stdout.startswith(f"Predictions: {out}\nScoredFile(2 rows x 1 output, ")
     assert out.read_text() == "id,sum\n007,6.0\n008,NaN\n"
     assert seen[0]["X-Key"] == "k:1"
 

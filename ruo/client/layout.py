@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ruo.client.records import count
 from ruo.errors import ArgumentError, OutputError
 from ruo.machine import lock
 from ruo.tables import NO_LABEL, Labels, names_of_labels
@@ -40,7 +41,8 @@ class Layout:
         Without outputs, where no row was scored, there are no predictions.
         """
         if outputs and self.names is not None and len(self.names) != outputs:
-            raise ArgumentError(f"prediction_names has {len(self.names)} names, the model has {outputs} outputs a row.")
+            given, of_model = count(len(self.names), "name"), count(outputs, "output")
+            raise ArgumentError(f"prediction_names has {given}, the model has {of_model} a row.")
         if self.argmax and outputs == 1:
             raise ArgumentError("argmax=True needs an output for each class, the model has one; leave argmax out.")
         predictions = _ARGMAX if self.argmax else self.names or [f"prediction_{index}" for index in range(outputs)]

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ruo.client.layout import Layout, require_writable, to_pandas, whole_file
-from ruo.client.records import ModelInfo, RequestRecord
+from ruo.client.records import ModelInfo, RequestRecord, count
 from ruo.errors import CheckpointError, ScoringError
 from ruo.tables import NO_LABEL, Labels, Span
 
@@ -132,16 +132,16 @@ class Outcome:
         return json.dumps({**self.key, **model, "rows": rows, "not_scored": self.not_scored})
 
     def _summary(self, rows: int, row_shape: tuple[int, ...]) -> str:
-        outputs = " x ".join(f"{size:,}" for size in row_shape)
+        outputs = " x ".join(f"{size:,}" for size in row_shape) + (" output" if row_shape == (1,) else " outputs")
         parts = [
-            f"{rows:,} rows x {outputs} outputs",
+            f"{count(rows, 'row')} x {outputs}",
             f"{self.timings.total_s:.2f} s ({self.timings.rows_per_s:,.0f} rows/s)",
-            f"{len(self.records):,} requests",
+            count(len(self.records), "request"),
             f"model {self.model.name!r}" + (f" version {self.model.version}" if self.model.version else ""),
-            f"{self.not_scored:,} rows not scored" if self.not_scored else "all rows scored",
+            f"{count(self.not_scored, 'row')} not scored" if self.not_scored else "all rows scored",
         ]
         if self.not_finite:
-            parts.append(f"{self.not_finite:,} rows with NaN or Infinity")
+            parts.append(f"{count(self.not_finite, 'row')} with NaN or Infinity")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 

@@ -75,7 +75,7 @@ def test_the_columns_of_the_predictions(changes: dict[str, Any], columns: dict[s
 @pytest.mark.parametrize(
     ("layout", "kept", "sentence"),
     [
-        (Layout(["a"]), KEPT, "prediction_names has 1 names, the model has 2 outputs"),
+        (Layout(["a"]), KEPT, "prediction_names has 1 name, the model has 2 outputs"),
         (Layout(["id", "b"]), KEPT, "the column 'id' twice; rename the kept column"),
         (Layout(["b", "b"]), None, "the column 'b' twice"),
         (Layout(), KEPT.rename({"id": "label"}), "the column 'label' twice"),
@@ -159,6 +159,6 @@ def test_a_run_keeps_columns_index_and_classes(well: ScriptedServer) -> None:
 
 def test_names_are_refused_before_anything_is_sent(small_csv: Path, well: ScriptedServer) -> None:
     """Where the server tells the number of outputs, a name too many costs no request."""
-    with pytest.raises(ArgumentError, match="has 2 names, the model has 1 outputs"):
+    with pytest.raises(ArgumentError, match="has 2 names, the model has 1 output a row"):
         score_csv(small_csv, well.url, prediction_names=["a", "b"])
     assert well.requests == []

@@ -53,7 +53,7 @@ def test_the_file_is_what_score_csv_gives(table: Path, well: ScriptedServer, tmp
     assert read(path)["prediction_0"].to_list() == [i + 1.5 for i in range(1_000)]
     assert read(path)["label"].to_list() == [1, 0] * 500
     assert (written.rows, len(written), len(written.requests), written.path) == (1_000, 1_000, 143, path)
-    assert repr(written).startswith("ScoredFile(1,000 rows x 1 outputs, ")
+    assert repr(written).startswith("ScoredFile(1,000 rows x 1 output, ")
     if suffix == ".parquet":
         facts = [json.loads(pl.read_parquet_metadata(tmp_path / name)["ruo"]) for name in ("p.parquet", "s.parquet")]
         assert facts[0] == facts[1]

@@ -90,8 +90,10 @@ def test_the_repr_says_what_is_missing(scores: Scores) -> None:
     assert repr(scores) == beginning + "2 rows not scored)"
     whole = dataclasses.replace(scores, not_scored=0, not_finite=1_234)
     assert repr(whole) == beginning + "all rows scored, 1,234 rows with NaN or Infinity)"
-    unversioned = dataclasses.replace(scores, model=ModelInfo("m", "", ""))
-    assert "model 'm', 2 rows" in repr(unversioned)
+    one: dict[str, Any] = {"predictions": scores.predictions[:1, 0, :1], "records": scores.records[:1], "not_scored": 1}
+    single = dataclasses.replace(scores, model=ModelInfo("m", "", ""), not_finite=1, **one)
+    end = "1 request, model 'm', 1 row not scored, 1 row with NaN or Infinity)"
+    assert repr(single) == f"Scores(1 row x 1 output, 4.00 s (2 rows/s), {end}"
     assert len(scores) == 10
 
 
