@@ -64,31 +64,29 @@ class Layout:
         return pl.DataFrame([column.alias(name) for column, name in zip(columns, names, strict=True)])
 
     def _largest(self, flat: Array) -> list[pl.Series]:
-        is_known = ~np.isnan(flat).any(axis=1)
-        classes, names = pl.Series(np.where(is_known, flat.argmax(axis=1), NO_LABEL)), self._names(flat.shape[1])
-        return [
-            classes.replace(NO_LABEL, None) if names is None else _named(classes, dict(enumerate(names))),
-            pl.Series(np.where(is_known, flat.max(axis=1), np.float32(np.nan))),
-        ]
+        is_known, names = ~np.isnan(flat).any(axis=1), self._names(flat.shape[1])
+        classes = np.where(is_known, flat.argmax(axis=1), NO_LABEL)
+        probabilities = np.where(is_known, flat.max(axis=1), np.float32(np.nan))
+        return [_named(classes, dict(enumerate(names))), pl.Series(probabilities)]
 
     def _labels(self, labels: Labels, outputs: int) -> pl.Series:
         if labels.dtype == np.object_:
             return pl.Series(labels.tolist(), dtype=pl.String)
-        names, numbers = self._names(outputs) if self.argmax else None, pl.Series(labels)
-        return (
-            numbers.replace(NO_LABEL, None) if names is None else _named(numbers, names_of_labels(names, self.classes))
-        )
+        names = self._names(outputs) if self.argmax else []
+        return _named(labels, names_of_labels(names, self.classes) if names else {})
 
-    def _names(self, outputs: int) -> Sequence[str] | None:
+    def _names(self, outputs: int) -> Sequence[str]:
         """The names of the classes, if there is one for each output."""
-        names = self.names or self.classes
-        return names if names is not None and len(names) == outputs else None
+        names = self.names or self.classes or []
+        return names if len(names) == outputs else []
 
 
-def _named(numbers: pl.Series, names: dict[int, str]) -> pl.Series:
-    """The names of class numbers, or the number where it has none; null for `NO_LABEL`."""
-    known = {NO_LABEL: None, **names}
-    return numbers.replace_strict(known, default=numbers.cast(pl.String), return_dtype=pl.String)
+def _named(classes: Array, names: dict[int, str]) -> pl.Series:
+    """The names of the classes, or their numbers where they have none; null for `NO_LABEL`."""
+    numbers = pl.Series(classes).replace(NO_LABEL, None)
+    if not names:
+        return numbers
+    return numbers.replace_strict(names, default=numbers.cast(pl.String), return_dtype=pl.String)
 
 
 def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:

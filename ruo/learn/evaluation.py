@@ -146,9 +146,9 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     given = (of_outputs if len(of_outputs) > 1 else scores.classes) if classes is None else classes
     names: list[int | str] = [*(range(number) if given is None else given)]
     if len(set(names)) < len(names):
-        raise ArgumentError(f"classes={_shown(names)} has a name twice; name each output once.")
+        raise ArgumentError(f"classes={_list(names)} has a name twice; name each output once.")
     if len(names) != number:
-        seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({_shown(names)})"
+        seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({_list(names)})"
         raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
     labels = _numbered(scores.labels[kept], scores, None if given is None else list(map(str, names)), number)
     return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
@@ -175,9 +175,9 @@ def judge(rows: Array, outputs: Array, labels: Array, names: Sequence[int | str]
     )
 
 
-def _list(names: Iterable[str]) -> str:
+def _list(names: Iterable[int | str]) -> str:
     """The names with commas between them; of many, the first twenty and how many more there are."""
-    first, rest = (all_ := list(names))[:20], len(all_) - 20
+    first, rest = (all_ := list(map(str, names)))[:20], len(all_) - 20
     return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
 
 
@@ -232,7 +232,7 @@ def _numbered(labels: Labels, scores: Scores, names: list[str] | None, number: i
     present, inverse = np.unique(labels, return_inverse=True)
     found = [meant.get(label, str(label)) for label in present.tolist()]
     if unknown := [name for name in found if name not in places]:
-        raise ArgumentError(f"The label {unknown[0]!r} is none of the classes {_shown(names)}; name it as well.")
+        raise ArgumentError(f"The label {unknown[0]!r} is none of the classes {_list(names)}; name it as well.")
     return np.array([places[name] for name in found], np.int64)[inverse]
 
 
@@ -247,10 +247,6 @@ def _outputs(predictions: Array) -> Array:
         seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
         raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
     return np.hstack([1 - outputs, outputs])
-
-
-def _shown(names: Sequence[int | str]) -> str:
-    return ", ".join(map(str, names))[:200]
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:

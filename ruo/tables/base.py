@@ -160,10 +160,8 @@ class Table:
                     raise TableError(f"Reading {self.name} was stopped before its end.")
                 for name, kind in {} if piece.kept is None else piece.kept.schema.items():
                     if kept_types.setdefault(name, kind) != kind:
-                        what = (
-                            f"has one type before row {self._read_rows:,} and another from there on; give it one type"
-                        )
-                        raise TableError(f'{self.name}, column "{name}" {what}.', column=name)
+                        what = f"has one type before row {self._read_rows:,} and another from there on"
+                        raise TableError(f'{self.name}, column "{name}" {what}; give it one type.', column=name)
                 block = piece._replace(start=self._read_rows)
                 self._read_rows += block.rows
                 yield block
