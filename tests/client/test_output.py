@@ -177,16 +177,6 @@ def test_memory_is_bounded(well: ScriptedServer, tmp_path: Path, suffix: str) ->
     assert whole.select(pl.len()).collect().item() == 2_000_000
 
 
-def test_parts_are_merged_to_the_whole(table: Path, well: ScriptedServer, tmp_path: Path) -> None:
-    """The parts that were written while they came make the file of the whole table, kept columns included."""
-    url, parts = well.url, [tmp_path / f"{part}.parquet" for part in range(3)]
-    for part, path in enumerate(parts):
-        score_to_file(table, url, path, keep=["id"], shard=(part, 3))
-    score_to_file(table, url, tmp_path / "whole.parquet", keep=["id"])
-    assert merge(parts, tmp_path / "merged.parquet") == 1_000
-    assert read(tmp_path / "merged.parquet").equals(read(tmp_path / "whole.parquet"))
-
-
 def test_a_source_among_several_is_not_written_over(small_csv: Path, tmp_path: Path, well: ScriptedServer) -> None:
     """One of a list, one in a folder, and one that is called as an unfinished file is; nor is a checkpoint read as one."""
     folder = tmp_path / "folder"

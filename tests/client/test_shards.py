@@ -1,6 +1,5 @@
 """A table in parts: each scored by itself, and joined to what one run would have given."""
 
-import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError, CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.tables import open_table
-from tests.client.conftest import Scripted, always, as_source
+from tests.client.conftest import Scripted, always
 from tests.conftest import Reply, ScriptedServer
+from tests.tables.forms import as_form, write_csv
 
 
 def rows_of(source: Any, of: int) -> list[list[float]]:
@@ -29,37 +29,13 @@ def rows_of(source: Any, of: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 10, 50])
-@pytest.mark.parametrize("kind", ["csv", "crlf", "no newline at the end", "parquet", "polars"])
+@pytest.mark.parametrize("kind", ["csv", "crlf", "no newline at the end", "parquet", "polars", "pandas", "lazy"])
 def test_the_parts_are_the_table(small_csv: Path, tmp_path: Path, kind: str, of: int) -> None:
     """However a table is cut, each row is in exactly one part, in order, also where there are more parts than rows."""
-    text, source = small_csv.read_bytes(), small_csv
-    if kind in ("parquet", "polars"):
-        source = as_source(pl.read_csv(small_csv), kind, tmp_path)
-    else:
-        small_csv.write_bytes({"csv": text, "crlf": text.replace(b"\n", b"\r\n")}.get(kind, text.rstrip(b"\n")))
-
+    text, frame = small_csv.read_bytes(), pl.read_csv(small_csv)
+    texts = {"csv": text, "crlf": text.replace(b"\n", b"\r\n"), "no newline at the end": text.rstrip(b"\n")}
+    source = write_csv(tmp_path, texts[kind]) if kind in texts else as_form(frame, kind, tmp_path)
     assert rows_of(source, of) == [[i, i + 0.5, 1] for i in range(10)]
-
-
-@pytest.mark.parametrize("of", range(1, 9))
-def test_empty_cells_of_a_single_column_are_rows(tmp_path: Path, of: int) -> None:
-    """In a table of one column a blank line is a row with an empty cell, at the end of a part and of the file too."""
-    table = tmp_path / "table.csv"
-    table.write_text("a\n1\n\n3\n\n\n6\n\n")
-
-    np.testing.assert_array_equal(np.ravel(rows_of(table, of)), [1, np.nan, 3, np.nan, np.nan, 6, np.nan])
-
-
-@pytest.mark.slow
-def test_rows_of_any_length_are_cut_between(tmp_path: Path) -> None:
-    """Long and short rows, and hundreds of ways to cut them."""
-    draw = random.Random(3)
-    whole = [[draw.randrange(10 ** draw.randrange(1, 7)), draw.randrange(9)] for _ in range(60)]
-    table = tmp_path / "table.csv"
-    table.write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in whole))
-
-    for of in range(1, 130, 8):
-        assert rows_of(table, of) == whole
 
 
 def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
@@ -76,7 +52,7 @@ def test_a_part_is_read_without_the_rest(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_cut_is_an_error(small_csv: Path, tmp_path: Path) -> None:
     """A compressed file, and a cut inside a quoted cell, are errors that say what to do."""
     with pytest.raises(TableError, match="is compressed.*cannot be read in parts; unpack it first: gunzip"):
-        open_table(as_source(pl.read_csv(small_csv), "csv.gz", tmp_path), shard=(0, 2))
+        open_table(as_form(pl.read_csv(small_csv), "csv.gz", tmp_path), shard=(0, 2))
 
     quoted = tmp_path / "quoted.csv"
     quoted.write_text("a,Label_x\n" + '1,"b\nb\nb\nb\nb\nb\nb\nb\nb\nb"\n' * 3)
@@ -138,22 +114,23 @@ def test_a_row_without_a_label_costs_no_other_its_own(
     labels: list[Any], is_streamed: bool, well: ScriptedServer, tmp_path: Path
 ) -> None:
     """In a part or in the whole, in every file; a part without any label is joined to those with names."""
-    table = pl.DataFrame({"a": range(10), "b": 0, "c": 1, "y": labels})
+    table = pl.DataFrame({"id": list("0123456789"), "a": range(10), "b": 0, "c": 1, "y": labels})
+    options: dict[str, Any] = {"label": "y", "keep": ["id"]}
     paths = [tmp_path / f"{part}.parquet" for part in range(2)]
     with warnings.catch_warnings(action="ignore"):
         for part, path in enumerate(paths):
             if is_streamed:
-                score_to_file(table, well.url, path, label="y", shard=(part, 2))
+                score_to_file(table, well.url, path, shard=(part, 2), **options)
             else:
-                score_csv(table, well.url, label="y", shard=(part, 2)).to_parquet(path)
-        scores = score_csv(table, well.url, label="y")
+                score_csv(table, well.url, shard=(part, 2), **options).to_parquet(path)
+        scores = score_csv(table, well.url, **options)
 
     scores.to_parquet(tmp_path / "once.parquet")
     assert scores.labels is None
     assert scores.to_pandas()["label"].notna().tolist() == [label is not None for label in labels]
     assert merge(paths, tmp_path / "whole.parquet") == 10
     whole = pl.read_parquet(tmp_path / "whole.parquet")
-    assert whole["label"].to_list() == labels
+    assert whole.rows() == [(str(i), i + 1, label) for i, label in enumerate(labels)]
     assert pl.read_parquet(tmp_path / "once.parquet").equals(whole)
 
 
@@ -215,7 +192,7 @@ def test_a_table_that_changed_in_between_is_refused(well: ScriptedServer, tmp_pa
     """Two equally long rows that changed places between the parts are one lost and one double: another table."""
     frame = pl.DataFrame({"a": range(10), "b": 0, "c": 1})
     for part, rows in enumerate((range(10), [0, 8, 2, 3, 4, 5, 6, 7, 1, 9])):
-        source = as_source(frame[list(rows)], kind, tmp_path)
+        source = as_form(frame[list(rows)], kind, tmp_path)
         score_csv(source, well.url, shard=(part, 2)).to_parquet(tmp_path / f"{part}.parquet")
 
     sentence = r"1.parquet does not fit .*0.parquet: it is of other data \([0-9a-f]{12}"

@@ -77,7 +77,7 @@ def test_names_that_count_may_be_a_row_of_data(tmp_path: Path, first: str) -> No
     assert len(read_rows(table(path, header=False))) == 2
 
 
-@pytest.mark.parametrize("shards", [1, 2, 3, 5])
+@pytest.mark.parametrize("shards", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("is_gzip", [False, True])
 def test_blank_lines_of_one_column_are_missing_values(tmp_path: Path, shards: int, end: str, is_gzip: bool) -> None:

@@ -34,14 +34,6 @@ def test_blocks_hold_every_row_in_order(tmp_path: Path, form: str, chunk_size: i
     assert all(block.array.dtype == np.float32 and block.array.flags.c_contiguous for block in blocks)
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "pandas", "polars", "lazy"])
-def test_the_parts_of_a_table_are_the_table(tmp_path: Path, form: str) -> None:
-    """Whatever the form, no row is in two parts or in none."""
-    source = as_form(FRAME, form, tmp_path)
-    blocks = [block for part in range(3) for block in open_table(source, shard=(part, 3)).blocks(1)]
-    np.testing.assert_array_equal(FEATURES, np.concatenate([block.array for block in blocks]))
-
-
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "PARQUET", "pq"])
 @pytest.mark.parametrize("name", ["run[1]", "a*", "?", "{a,b}", "~", "a%20b", "a:b", "é ü"])
 def test_a_path_is_no_pattern(tmp_path: Path, name: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"columns": ["Id"], "inputs": {}}, ArgumentError, "columns and inputs are both given"),
         ({"separator": ";;"}, ArgumentError, "separator=';;' must be one ASCII character"),
         ({"encoding": "latin-99"}, ArgumentError, "encoding='latin-99' is not known"),
+        ({"encoding": "undefined"}, ArgumentError, "encoding='undefined' is not known"),
         ({"encoding": "hex"}, ArgumentError, "encoding='hex' is not known"),
         ({"null_values": "NA"}, ArgumentError, "null_values='NA' must be a list of strings; write ['NA']."),
     ],
@@ -142,6 +143,10 @@ def test_options_are_given_once() -> None:
         ("1,2\n3,4\n", {"header": False}, [[1, 2], [3, 4]]),
         ("\n1;2\n", {"header": False}, [[1, 2]]),
         ("1\n2\n", {"header": False}, [[1], [2]]),
+        ("\n\n1\n2\n", {"header": False}, [[np.nan], [np.nan], [1], [2]]),  # blank lines are rows above as below
+        ("\ufeff1\n\n2\n", {"header": False}, [[1], [np.nan], [2]]),
+        ("sep=;\n\n1\n", {"header": False}, [[np.nan], [1]]),
+        ("a\tb;c\n1\t2\n", {"separator": "\\t"}, [[1, 2]]),
         ("\ufeff1,2\n3,4\n", {"header": False}, [[1, 2], [3, 4]]),
         ('\ufeff"1","2"\nTrue,4\n', {"header": False}, [[1, 2], [1, 4]]),
         ("a,b\n1,?\nNA, NA \n", {"null_values": ["?", "NA"]}, [[1, np.nan], [np.nan, np.nan]]),
@@ -160,13 +165,13 @@ def test_text_is_read_as_the_options_say(
     np.testing.assert_array_equal(rows, _block(write_csv(tmp_path, text), **options).array)
 
 
-@pytest.mark.parametrize("text", ["1;2\n3;4\n5;6\n", "\ufeff1;2\n3;4\n5;6\n", "sep=;\n1;2\n3;4\n5;6"])
+@pytest.mark.parametrize("text", ["1;2\n3;4\n5;6\n", "\ufeff1;2\n3;4\n5;6\n", "sep=;\n1;2\n3;4\n5;6", "1;2\n"])
 @pytest.mark.parametrize("of", [1, 2, 3, 7])
 def test_a_file_without_header_is_cut_into_parts(tmp_path: Path, text: str, of: int) -> None:
     """Every row is in one part."""
     options, path = TableOptions(header=False), write_csv(tmp_path, text)
     parts = [block.array for part in range(of) for block in open_table(path, options, (part, of)).blocks(None)]
-    assert np.concatenate(parts).tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert np.concatenate(parts).tolist() == _block(path, header=False).array.tolist()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
