@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,22 +29,19 @@ METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
 _MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
 _WHAT = {
-    "data": "other data",
     "shard": "another part of the data",
     "version": "another version of the model",
     "sha256": "another model file",
     "of": "another number of parts",
-    "columns": "other columns",
     "names": "other prediction_names",
-    "classes": "other classes",
-}  # for the others, `another` and the name
+}  # for the rest, the name
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
     """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
     for name in {**one, **other}:
         if one.get(name) != other.get(name):
-            what = _WHAT.get(name, f"another {name}")
+            what = _WHAT.get(name, f"{'other' if name.endswith(('s', 'data')) else 'another'} {name}")
             return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
     return None
 
@@ -82,6 +79,12 @@ class ScoredBlock(NamedTuple):
     kept: pl.DataFrame | None = None  # the kept columns
 
 
+def _by_start(rows: Iterable[Any], columns: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=columns).sort_values("start", ignore_index=True)
+
+
 @dataclass(repr=False, eq=False, kw_only=True)
 class Outcome:
     """What a run of any length leaves: the requests, the failures, and who answered."""
@@ -98,21 +101,15 @@ class Outcome:
     @cached_property
     def requests(self) -> pd.DataFrame:
         """A row per request, with its clock in seconds; `resumed` marks requests of an earlier run, without a clock."""
-        import pandas as pd
-
-        frame = pd.DataFrame([vars(record) for record in self.records], columns=list(RequestRecord.__annotations__))
-        frame = frame.sort_values("start", ignore_index=True)
+        frame = _by_start(map(vars, self.records), list(RequestRecord.__annotations__))
         frame["began_s"] -= frame["began_s"].min()
         return frame
 
     @cached_property
     def failures(self) -> pd.DataFrame:
         """A row per range of rows that was not scored: start, stop (exclusive), status and reason."""
-        import pandas as pd
-
-        rows = [(error.start, error.stop, error.status, str(error)) for error in self.errors]
-        frame = pd.DataFrame(rows, columns=["start", "stop", "status", "reason"])
-        return frame.sort_values("start", ignore_index=True)
+        rows = ((error.start, error.stop, error.status, str(error)) for error in self.errors)
+        return _by_start(rows, ["start", "stop", "status", "reason"])
 
     def balance(self) -> pd.DataFrame:
         """A row per worker: the rows and requests it answered, the seconds they took, its share of the rows.
@@ -127,8 +124,8 @@ class Outcome:
 
     def facts(self, rows: int) -> str:
         """What was scored, as the metadata of a Parquet file, for `merge`."""
-        names = {"model": "name", "version": "version", "sha256": "sha256", "output": "output_name"}
-        model = {name: getattr(self.model, attribute) for name, attribute in names.items()}
+        name, version, sha256, output = self.model.name, self.model.version, self.model.sha256, self.model.output_name
+        model = {"model": name, "version": version, "sha256": sha256, "output": output}
         return json.dumps({**self.key, **model, "rows": rows, "not_scored": self.not_scored})
 
     def _summary(self, rows: int, row_shape: tuple[int, ...]) -> str:
@@ -188,7 +185,7 @@ class Scores(Outcome):
     labels: Labels | None
     index: pd.Index | None = None
     classes: list[str] | None = None
-    kept_columns: pl.DataFrame | None = field(default=None, repr=False)
+    kept_columns: pl.DataFrame | None = None
     layout: Layout = field(default_factory=Layout)
 
     def __post_init__(self) -> None:
@@ -202,10 +199,7 @@ class Scores(Outcome):
         return None if self.kept_columns is None else to_pandas(self.kept_columns, self.index)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row per row of the table, with its index: kept columns, prediction_0, prediction_1, ..., and label if any.
-
-        A label that is missing, or names several classes, is missing here, too.
-        """
+        """A row per row of the table, with its index: kept columns, prediction_0, prediction_1, ..., and label if any."""
         return to_pandas(self._frame(), self.index)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -232,11 +226,9 @@ class Scores(Outcome):
 
 
 class _Part(NamedTuple):
-    """A Parquet file of predictions; `key` is what all parts of a table have in common."""
-
     path: Path
     span: Span
-    key: dict[str, Any]
+    key: dict[str, Any]  # what all parts of a table have in common
     facts: dict[str, Any]
     frame: pl.LazyFrame
 
@@ -256,12 +248,19 @@ def merge(parts: Sequence[Path], out: Path) -> int:
         key = part.key if part.facts["rows"] else {**part.key, "columns": first.key["columns"]}
         if what := difference(key, first.key):
             raise CheckpointError(f"{part.path} does not fit {first.path}: it is of {what}; score one of them again.")
-    _check_spans(opened, first.span.of)
+    numbers, of = [part.span.part for part in opened], first.span.of
+    if wrong := [number for number in range(of) if numbers.count(number) != 1]:
+        what = "given twice; name it once" if wrong[0] in numbers else "missing"
+        raise CheckpointError(f"Of {of} parts, counted from 0, number {wrong[0]} is {what}.")
+    for before, after in itertools.pairwise(opened):
+        if before.span.end != after.span.begin:
+            raise CheckpointError(f"{before.path} and {after.path} do not join: rows are missing or double.")
     facts = {**first.facts, "rows": sum(part.facts["rows"] for part in filled)}
     del facts["shard"]
     with whole_file(out) as unfinished:
         try:
-            whole = pl.concat(_of_one_type(filled))
+            are_named = any(part.frame.collect_schema().get("label") == pl.String for part in filled)
+            whole = pl.concat([_with_names(part) if are_named else part.frame for part in filled])
             if out.suffix == ".csv":
                 whole.sink_csv(unfinished)
             else:
@@ -291,27 +290,9 @@ def _open(path: Path) -> _Part:
     return _Part(path, span, {**key, "of": span.of, "size": span.size}, facts, frame)
 
 
-def _of_one_type(parts: list[_Part]) -> list[pl.LazyFrame]:
-    """The parts' rows; a part whose labels are all missing has numbers in place of other parts' names."""
-    names = next((part for part in parts if part.frame.collect_schema().get("label") == pl.String), None)
-    frames = []
-    for part in parts:
-        frame = part.frame
-        if names and frame.collect_schema()["label"] != pl.String:
-            if frame.select(pl.count("label")).collect().item():
-                what = f"{part.path} has numbers as labels, and {names.path} names"
-                raise CheckpointError(f"{what}; give all classes names, or all of them numbers.")
-            frame = frame.with_columns(pl.col("label").cast(pl.String))
-        frames.append(frame)
-    return frames
-
-
-def _check_spans(parts: list[_Part], of: int) -> None:
-    numbers = [part.span.part for part in parts]
-    for number in range(of):
-        if (count := numbers.count(number)) != 1:
-            what = "given twice; name it once" if count else "missing"
-            raise CheckpointError(f"Of {of} parts, counted from 0, number {number} is {what}.")
-    for before, after in itertools.pairwise(parts):
-        if before.span.end != after.span.begin:
-            raise CheckpointError(f"{before.path} and {after.path} do not join: rows are missing or double.")
+def _with_names(part: _Part) -> pl.LazyFrame:
+    """The rows of a part beside others whose labels are names; those of a part without any are numbers, all missing."""
+    if part.frame.collect_schema()["label"] != pl.String and part.frame.select(pl.count("label")).collect().item():
+        what = f"{part.path} has numbers as labels, and other parts have names"
+        raise CheckpointError(f"{what}; give all classes names, or all of them numbers.")
+    return part.frame.with_columns(pl.col("label").cast(pl.String))

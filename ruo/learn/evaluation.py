@@ -150,7 +150,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     if len(names) != number:
         seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({_list(names)})"
         raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
-    labels = _numbered(scores.labels[kept], scores, None if given is None else list(map(str, names)), number)
+    labels = _numbered(scores.labels[kept], scores, [*map(str, names)])
     return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
 
 
@@ -219,20 +219,16 @@ def _calibrate(confidence: Array, right: Array) -> Calibration:
     )
 
 
-def _numbered(labels: Labels, scores: Scores, names: list[str] | None, number: int) -> Labels:
-    """The labels as places of the model's outputs, by their names if these have any."""
-    if names is None:
-        if labels.min() < 0 or labels.max() >= number:
-            seen = f"The labels go from {labels.min()} to {labels.max()}, the model's classes from 0 to {number - 1}"
-            raise ArgumentError(f"{seen}; number the labels as the model does, or use the model that fits this table.")
-        return labels
+def _numbered(labels: Labels, scores: Scores, names: list[str]) -> Labels:
+    """The labels as places of the model's outputs, by the names of these, which may be numbers."""
     own, are_columns = scores.classes, scores.layout.classes is not None
     meant = names_of_labels(names, own) if are_columns or own is None else dict(enumerate(own))
     places = {name: place for place, name in enumerate(names)}
     present, inverse = np.unique(labels, return_inverse=True)
     found = [meant.get(label, str(label)) for label in present.tolist()]
     if unknown := [name for name in found if name not in places]:
-        raise ArgumentError(f"The label {unknown[0]!r} is none of the classes {_list(names)}; name it as well.")
+        what = f"The label {unknown[0]!r} is none of the classes {_list(names)}"
+        raise ArgumentError(f"{what}; name it as well, number the labels as the model does, or use another model.")
     return np.array([places[name] for name in found], np.int64)[inverse]
 
 

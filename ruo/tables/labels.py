@@ -40,7 +40,7 @@ def names_of_labels(outputs: Sequence[str], columns: Sequence[str] | None) -> di
         return by_place if are_renamed else dict(enumerate(columns))
     numbers = class_indices(pl.DataFrame({"": list(outputs)}, {"": pl.String}))
     by_name = {} if NO_LABEL in numbers else dict(zip(numbers.tolist(), outputs, strict=True))
-    return by_name if by_name.keys() & by_place.keys() else by_place | by_name
+    return by_name if by_name.keys() & by_place.keys() else by_place
 
 
 def class_indices(columns: pl.DataFrame) -> Labels:

@@ -140,7 +140,7 @@ def test_parts_with_numbers_and_names_for_labels_are_not_merged(well: ScriptedSe
     paths = [tmp_path / f"{part}.parquet" for part in range(2)]
     for part, path in enumerate(paths):
         score_to_file(table, well.url, path, label="y", shard=(part, 2))
-    with pytest.raises(CheckpointError, match=r"0.parquet has numbers as labels, and .*1.parquet names; give all"):
+    with pytest.raises(CheckpointError, match="0.parquet has numbers as labels, and other parts have names; give"):
         merge(paths, tmp_path / "whole.parquet")
 
 

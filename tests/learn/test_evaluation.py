@@ -290,7 +290,12 @@ def test_what_is_seen_in_words() -> None:
         (np.full((3, 2), np.nan), [0, 1, 0], None, "No row can be evaluated"),
         (np.empty((3, 0)), [0, 1, 0], None, "No row can be evaluated"),
         (np.zeros((0, 2)), [], None, "No row can be evaluated"),
-        (sure_of(ANSWERS, 3), [label + 1 for label in LABELS], None, "labels go from 1 to 3"),
+        (
+            sure_of(ANSWERS, 3),
+            [label + 1 for label in LABELS],
+            None,
+            "The label '3' is none of the classes 0, 1, 2; name it as well, number the labels as the model",
+        ),
         (sure_of(ANSWERS, 3), LABELS, ["a", "b"], r"3 outputs cannot have 2 names \(a, b\); name one for each output"),
         (sure_of(ANSWERS, 3), LABELS, ["a", "a", "b"], "classes=a, a, b has a name twice; name each output once"),
         ([[3.5], [-1.0]], [0, 1], None, "sigmoid"),
