@@ -15,8 +15,7 @@ import polars as pl
 import pytest
 
 from ruo import ArgumentError, ScoringError, score_csv, score_to_file
-from ruo.client.scores import merge
-from ruo.errors import CheckpointError, OutputError
+from ruo.errors import OutputError
 from tests.client.conftest import Scripted, describe, late, python
 from tests.conftest import Reply, ScriptedServer, row_sums
 
@@ -190,15 +189,6 @@ def test_a_source_among_several_is_not_written_over(small_csv: Path, tmp_path: P
     shutil.move(tmp_path / "run.ruo", folder / "run.ruo")
     with pytest.raises(ArgumentError, match=r"run\.ruo is a file of the table; name another one"):
         score_csv(folder, well.url, checkpoint=folder / "run.ruo")
-
-
-def test_parts_of_other_names_are_not_merged(table: Path, well: ScriptedServer, tmp_path: Path) -> None:
-    """With argmax their names are cells, and would mean another class."""
-    parts = [tmp_path / f"{part}.parquet" for part in range(2)]
-    for part, names in enumerate((["A"], ["B"])):
-        score_to_file(table, well.url, parts[part], keep=["id"], shard=(part, 2), prediction_names=names)
-    with pytest.raises(CheckpointError, match="other prediction_names"):
-        merge(parts, tmp_path / "merged.parquet")
 
 
 @SUFFIXES

@@ -1,5 +1,6 @@
 """A table in parts: each scored by itself, and joined to what one run would have given."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def test_a_row_without_a_label_costs_no_other_its_own(
 ) -> None:
     """In a part or in the whole, in every file; a part without any label is joined to those with names."""
     table = pl.DataFrame({"id": list("0123456789"), "a": range(10), "b": 0, "c": 1, "y": labels})
-    options: dict[str, Any] = {"label": "y", "keep": ["id"]}
+    options: dict[str, Any] = {"label": "y", "keep": ["id"], "prediction_names": ["sum"]}
     paths = [tmp_path / f"{part}.parquet" for part in range(2)]
     with warnings.catch_warnings(action="ignore"):
         for part, path in enumerate(paths):
@@ -130,6 +131,7 @@ def test_a_row_without_a_label_costs_no_other_its_own(
     assert scores.to_pandas()["label"].notna().tolist() == [label is not None for label in labels]
     assert merge(paths, tmp_path / "whole.parquet") == 10
     whole = pl.read_parquet(tmp_path / "whole.parquet")
+    assert json.loads(pl.read_parquet_metadata(paths[0])["ruo"])["names"] == ["sum"]
     assert whole.rows() == [(str(i), i + 1, label) for i, label in enumerate(labels)]
     assert pl.read_parquet(tmp_path / "once.parquet").equals(whole)
 
@@ -144,7 +146,7 @@ def test_parts_with_numbers_and_names_for_labels_are_not_merged(well: ScriptedSe
         merge(paths, tmp_path / "whole.parquet")
 
 
-def part_of(path: Path, *span: int, has_labels: bool = False, **changes: str) -> Path:
+def part_of(path: Path, *span: int, has_labels: bool = False, **changes: Any) -> Path:
     """A part with two rows, written as `score_csv` would."""
     named = {"model": "model", "version": "1", "sha256": "a" * 64, "output": "y"}
     key = {"data": "f" * 64, "shard": span, **named, **changes}
@@ -211,6 +213,7 @@ SECOND = (1, 2, 2, 4, 4)
         (SECOND, {"version": "2"}, r"of another version of the model \(2, not 1\)"),
         (SECOND, {"sha256": ""}, r"of another model file \(none, not a{12}\.{3}\)"),
         (SECOND, {"output": "z"}, r"of another output \(z, not y\)"),
+        (SECOND, {"names": ["a"]}, r"of other prediction_names \(\['a'\], not none\)"),
         (SECOND, {"label_prefix": "a"}, r"of another label_prefix \(a, not none\)"),
         (SECOND, {"has_labels": True}, r"of other columns \(prediction_0\.{3}, not prediction_0\)"),
         ((1, 3, 2, 4, 4), {}, r"of another number of parts \(3, not 2\)"),

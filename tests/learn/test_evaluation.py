@@ -160,44 +160,28 @@ def test_rows_left_out_are_counted_and_keep_the_others_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "layout", "classes", "right"),
+    ("own", "layout", "classes", "labels", "answers"),
     [
-        (["b", "c"], Layout(), ["a", "b", "c"], 1.0),  # a column of text without one of the classes
-        (["c", "b", "a"], Layout(classes=["c", "b", "a"]), ["a", "b", "c"], 1.0),  # columns in another order
-        (["c", "b", "a"], Layout(["a", "b", "c"], classes=["c", "b", "a"]), None, 1.0),  # which prediction_names tell
-        (["0", "1", "2"], Layout(classes=["0", "1", "2"]), np.array(["cat", "dog", "emu"]), 1.0),  # other names of them
-        (["a", "b", "c"], Layout(), ["c", "a", "b"], 0.0),
+        (["b", "c"], Layout(), ["a", "b", "c"], [0, 1], [1, 2]),  # a column of text without one of the classes
+        (["a", "b", "c"], Layout(), ["c", "a", "b"], [1, 2], [2, 0]),
+        (["c", "b", "a"], Layout(classes=["c", "b", "a"]), ["a", "b", "c"], [1, 0], [1, 2]),  # columns in another order
+        (["c", "b", "a"], Layout(["a", "b", "c"], classes=["c", "b", "a"]), None, [1, 0], [1, 2]),
+        (["0", "1", "2"], Layout(classes=["0", "1", "2"]), np.array(["cat", "dog", "emu"]), [0, 2], [0, 2]),
+        (None, Layout(), ["1", "2", "3"], [1, 2], [0, 1]),  # names that are numbers
+        (None, Layout(["1", "0", "2"]), None, [1, 0], [0, 1]),
+        (None, Layout(), ["True", "False", "?"], [0, 1], [0, 1]),
+        (None, Layout(["1990", "1991", "1992"]), None, [0, 2], [0, 2]),
+        (None, Layout(["1990", "1991", "1992"]), None, [1990, 1992], [0, 2]),
     ],
 )
 def test_labels_are_numbered_by_the_names_of_the_outputs(
-    own: list[str], layout: Layout, classes: Any, right: float
+    own: list[str] | None, layout: Layout, classes: Any, labels: list[int], answers: list[int]
 ) -> None:
-    """Whatever the order of the label columns, or of the text that a column of labels happens to hold."""
-    order = [str(name) for name in (layout.names or classes)]
-    names = ["b", "c", "b", "c"] if "b" in own else ["0", "1", "2", "0"]
-    answers = [["a", "b", "c"].index(name) if "b" in own else int(name) for name in names]
-    scores = scores_of(sure_of(answers, 3), [own.index(name) for name in names])
-    evaluation = evaluate(replace(scores, classes=own, layout=layout), classes)
-    assert (evaluation.accuracy.value, list(evaluation.classes)) == (right, order)
-
-
-@pytest.mark.parametrize("shown", ["prediction_names", "classes"])
-@pytest.mark.parametrize(
-    ("names", "labels"),
-    [
-        (["1", "2"], [1, 1, 2]),
-        (["1", "0"], [1, 1, 0]),
-        (["True", "False"], [1, 1, 0]),
-        (["1990", "1991"], [0, 0, 1]),
-        (["1990", "1991"], [1990, 1990, 1991]),
-    ],
-)
-def test_a_label_is_the_name_of_a_class_that_is_a_number(shown: str, names: list[str], labels: list[int]) -> None:
-    """Where it stands among the outputs is another number; names that no label has are those of places."""
-    scores = scores_of(sure_of([0, 0, 1], 2), labels)
-    if shown == "prediction_names":
-        scores = replace(scores, layout=Layout(names))
-    assert evaluate(scores, names if shown == "classes" else None).accuracy.value == 1
+    """Whatever the order of the label columns, or the text that a column of labels happens to hold, or its numbers."""
+    scores = replace(scores_of(sure_of(answers, 3), labels), classes=own, layout=layout)
+    evaluation = evaluate(scores, classes)
+    assert evaluation.accuracy.value == 1
+    assert list(evaluation.classes) == list(layout.names or classes)
 
 
 def test_a_label_that_is_no_class_is_refused() -> None:

@@ -196,17 +196,6 @@ def test_a_malformed_quote_changes_no_value(tmp_path: Path, row: str) -> None:
             read_rows(write_csv(tmp_path, f"a,b\n1,2\n{row}"), dtype=dtype)
 
 
-def test_a_damaged_gzip_file_is_an_error(tmp_path: Path) -> None:
-    """A gzip file that was cut short or changed is an error, not a shorter table, wherever the damage is."""
-    path = tmp_path / "cut.csv.gz"
-    numbers = np.random.default_rng(0).integers(0, 99, (5_000, 2))
-    whole = gzip.compress(pl.DataFrame(numbers, ["a", "b"]).write_csv().encode())
-    for data in (whole[:-20], whole[:12], whole[:40] + bytes(100) + whole[140:], whole[:-8] + bytes(8)):
-        path.write_bytes(data)
-        with pytest.raises(TableError, match="cut.csv.gz is damaged or cannot be read after 0 rows"):
-            read_rows(path)
-
-
 def test_the_number_of_rows_is_estimated_while_reading(tmp_path: Path) -> None:
     """It is unknown before reading and near after the first piece, for gzip too."""
     text = pl.DataFrame(np.random.default_rng(0).random((500_000, 2)), ["a", "b"]).write_csv().encode()

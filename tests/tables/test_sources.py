@@ -28,6 +28,7 @@ from tests.tables.forms import write_csv
 FRAME = pl.DataFrame({"id": ["u", "v", "w"], "a": [1.5, 2.5, 3.5], "b": [1, 2, 3]})
 CSV = FRAME.write_csv().encode()
 FEATURES = [[1.5, 1], [2.5, 2], [3.5, 3]]
+GZIP = gzip.compress(b"id,a\n" + b"".join(b"u%d,%d\n" % (row, row * 7919) for row in range(5_000)))
 
 
 def zipped(**files: bytes) -> bytes:
@@ -112,14 +113,18 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
         (zipped(), "has 0 files, a zip file with one is needed (none)"),
         (zipped(a=CSV, b=CSV), "has 2 files, a zip file with one is needed (a, b)"),
         (zipped(a=CSV)[:40], "is damaged or cannot be read"),
+        (GZIP[:-20], "is damaged or cannot be read after 0 rows"),
+        (GZIP[:12], "is damaged or cannot be read after 0 rows"),
+        (GZIP[:40] + bytes(100) + GZIP[140:], "is damaged or cannot be read after 0 rows"),
+        (GZIP[:-8] + bytes(8), "is damaged or cannot be read after 0 rows"),
         (lzma.compress(CSV)[:-9], "is damaged or cannot be read"),
         (bz2.compress(CSV)[:-9], "is damaged or cannot be read"),
         (gzip.compress(parquet(FRAME)), "is not a text file"),
     ],
-    ids=["xlsx", "none", "two", "zip", "xz", "bz2", "parquet.gz"],
+    ids=["xlsx", "none", "two", "zip", "gz end", "gz", "gz middle", "gz checksum", "xz", "bz2", "parquet.gz"],
 )
 def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: bytes, sentence: str) -> None:
-    """Cut short, of several files or of none: never a shorter table."""
+    """Cut short, changed, of several files or of none: never a shorter table."""
     (tmp_path / "t").write_bytes(data)
     with pytest.raises(TableError, match=re.escape(sentence)):
         _read(tmp_path / "t")
