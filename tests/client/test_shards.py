@@ -1,7 +1,6 @@
 """A table in parts: each scored by itself, and joined to what one run would have given."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,47 +67,44 @@ def test_an_impossible_part_is_refused(small_csv: Path, shard: tuple[int, int]) 
         score_csv(small_csv, "http://127.0.0.1:9", shard=shard)
 
 
-@pytest.fixture(scope="module")
-def parts(demo: Demo, server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The demo's predictions in three parts, as the command line writes them."""
-    folder = tmp_path_factory.mktemp("parts")
-    paths = [folder / f"{part}.parquet" for part in range(3)]
+def test_the_merged_parts_are_the_whole(
+    demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, tmp_path: Path
+) -> None:
+    """On the command line too: predictions and labels are those of one run, in whatever order the parts are named."""
+    paths = [tmp_path / f"{part}.parquet" for part in range(3)]
     for part, path in enumerate(paths):
         arguments = ["score", str(demo.testset), server.url, f"--shard={part}/3", f"--output={path}"]
-        result = CliRunner().invoke(main, [*arguments, f"--checkpoint={folder / str(part)}.ruo"])
+        result = CliRunner().invoke(main, [*arguments, f"--checkpoint={path}.ruo"])
         assert result.exit_code == 0, result.output
+    for out, read in ((tmp_path / "whole.csv", pl.read_csv), (tmp_path / "whole.parquet", pl.read_parquet)):
+        result = CliRunner().invoke(main, ["merge", str(out), *map(str, reversed(paths))])
+        assert result.output == f"{out}: 2,500 rows\n"
+        np.testing.assert_allclose(read(out).drop("label").to_numpy(), expected, atol=1e-5)
+        assert read(out)["label"].to_list() == labels.tolist()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def written(
+    source: Any, server: ScriptedServer, of: int, folder: Path, is_streamed: bool, **options: Any
+) -> list[Path]:
+    """The files of all parts of a table, written while they come or from their `Scores`."""
+    paths = [folder / f"{part}.parquet" for part in range(of)]
+    for part, path in enumerate(paths):
+        if is_streamed:
+            score_to_file(source, server.url, path, shard=(part, of), **options)
+        else:
+            score_csv(source, server.url, shard=(part, of), **options).to_parquet(path)
     return paths
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_the_merged_parts_are_the_whole(
-    demo: Demo, server: LocalServer, parts: list[Path], expected: np.ndarray, tmp_path: Path, suffix: str
-) -> None:
-    """Predictions and labels are those of one run, whatever the order in which the parts are named."""
-    out = tmp_path / f"whole.{suffix}"
-    result = CliRunner().invoke(main, ["merge", str(out), *map(str, reversed(parts))])
-
-    assert result.output == f"{out}: 2,500 rows\n"
-    frame = pl.read_csv(out) if suffix == "csv" else pl.read_parquet(out)
-    np.testing.assert_allclose(frame.drop("label").to_numpy(), expected, atol=1e-5)
-    assert frame["label"].to_list() == score_csv(demo.testset, server.url).labels.tolist()  # type: ignore[union-attr]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_empty_parts_are_joined_too(small_csv: Path, well: ScriptedServer, tmp_path: Path, is_streamed: bool) -> None:
     """More parts than rows: some files are empty, and the whole is whole."""
-    paths = [tmp_path / f"{part}.parquet" for part in range(20)]
-    for part, path in enumerate(paths):
-        if is_streamed:
-            score_to_file(small_csv, well.url, path, shard=(part, 20))
-        else:
-            score_csv(small_csv, well.url, shard=(part, 20)).to_parquet(path)
-
-    assert merge(paths, tmp_path / "whole.parquet") == 10
+    assert merge(written(small_csv, well, 20, tmp_path, is_streamed), tmp_path / "whole.parquet") == 10
     assert pl.read_parquet(tmp_path / "whole.parquet")["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
 
 
+@pytest.mark.filterwarnings("ignore:.*do not name exactly one class")
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize("labels", [[None] * 5 + ["x"] * 5, ["y"] * 5 + [None] * 5, [3, None] * 5, [None] * 10])
 def test_a_row_without_a_label_costs_no_other_its_own(
@@ -117,14 +113,8 @@ def test_a_row_without_a_label_costs_no_other_its_own(
     """In a part or in the whole, in every file; a part without any label is joined to those with names."""
     table = pl.DataFrame({"id": list("0123456789"), "a": range(10), "b": 0, "c": 1, "y": labels})
     options: dict[str, Any] = {"label": "y", "keep": ["id"], "prediction_names": ["sum"]}
-    paths = [tmp_path / f"{part}.parquet" for part in range(2)]
-    with warnings.catch_warnings(action="ignore"):
-        for part, path in enumerate(paths):
-            if is_streamed:
-                score_to_file(table, well.url, path, shard=(part, 2), **options)
-            else:
-                score_csv(table, well.url, shard=(part, 2), **options).to_parquet(path)
-        scores = score_csv(table, well.url, **options)
+    paths = written(table, well, 2, tmp_path, is_streamed, **options)
+    scores = score_csv(table, well.url, **options)
 
     scores.to_parquet(tmp_path / "once.parquet")
     assert scores.labels is None
@@ -139,11 +129,8 @@ def test_a_row_without_a_label_costs_no_other_its_own(
 def test_parts_with_numbers_and_names_for_labels_are_not_merged(well: ScriptedServer, tmp_path: Path) -> None:
     """A number was read as that of a class, and how it was written is not known any more."""
     table = pl.DataFrame({"a": range(4), "b": 0, "c": 1, "y": ["01", "2", "cat", "2"]})
-    paths = [tmp_path / f"{part}.parquet" for part in range(2)]
-    for part, path in enumerate(paths):
-        score_to_file(table, well.url, path, label="y", shard=(part, 2))
     with pytest.raises(CheckpointError, match="0.parquet has numbers as labels, and other parts have names; give"):
-        merge(paths, tmp_path / "whole.parquet")
+        merge(written(table, well, 2, tmp_path, is_streamed=True, label="y"), tmp_path / "whole.parquet")
 
 
 def part_of(path: Path, *span: int, has_labels: bool = False, **changes: Any) -> Path:
