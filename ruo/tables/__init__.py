@@ -119,7 +119,11 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
     except IsADirectoryError:
         file = None
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of which is for a null byte
-        raise _no_file(str(path)) from None
+        what, cure = f"{path} does not exist", "pass the path of a CSV or Parquet file, or a list of them"
+        if address := re.match(r"(\w[\w+.-]+):/", str(path)):  # whose rest may hold a key
+            what = f"The table is at an address ({address[1]}), and ruo reads files"
+            cure = "download it, or pass pandas.read_csv(...) or polars.read_parquet(...) of it"
+        raise TableError(f"{what}; {cure}.") from None
     except OSError as error:
         what = f"{path!s:.200} cannot be read ({error.strerror})"
         raise TableError(f"{what}; give it other rights, or copy it.") from None
@@ -133,13 +137,6 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
         # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
         return LazyTable(path.name, pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
     return CsvTable(path, options, shard, path.name)
-
-
-def _no_file(path: str) -> TableError:
-    if address := re.match(r"(\w[\w+.-]+):/", path):  # whose rest may hold a key
-        what = f"The table is at an address ({address[1]}), and ruo reads files"
-        return TableError(f"{what}; download it, or pass pandas.read_csv(...) or polars.read_parquet(...) of it.")
-    return TableError(f"{path} does not exist; pass the path of a CSV or Parquet file, or a list of them.")
 
 
 class _Files(Table):
