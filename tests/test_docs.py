@@ -31,7 +31,8 @@ def _blocks(text: str, language: str) -> list[str]:
 
 
 def _without_numbers(text: str) -> list[str]:
-    return [line.strip() for line in re.sub(r"version [0-9a-f]+|[\d,.]+", "N", text).splitlines() if line.strip()]
+    text = re.sub(r"version [0-9a-f]+|[\d,.]+", "N", text.replace(" requests", " request"))  # of which a demo needs one
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def test_the_readme_is_short_and_opens_with_the_two_commands() -> None:

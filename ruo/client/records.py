@@ -98,11 +98,6 @@ class Answer(NamedTuple):
     kept: pl.DataFrame | None = None
 
 
-def count(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where needed; that of `ruo.stats` needs scipy."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def rows_named(start: int, rows: int) -> str:
     """Name rows in a message, such as `Rows 20 to 29`."""
     return f"Row {start:,}" if rows == 1 else f"Rows {start:,} to {start + rows - 1:,}"

@@ -24,7 +24,7 @@ from ruo.tables.base import Block, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
 from ruo.tables.frames import ArrayTable, IterTable, LazyTable, as_frame, is_pandas
-from ruo.tables.labels import NO_LABEL, Labels, class_indices, names_of_labels, number_classes
+from ruo.tables.labels import NO_LABEL, Labels, names_of_labels, number_classes
 from ruo.tables.options import TableOptions, TableSource, table
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ __all__ = [
     "Table",
     "TableOptions",
     "TableSource",
-    "class_indices",
     "fingerprint_table",
     "names_of_labels",
     "number_classes",

@@ -22,8 +22,8 @@ def as_form(frame: pl.DataFrame, form: str, folder: Path) -> Any:
         path.write_bytes(gzip.compress(frame.write_csv().encode()))
     elif form == "parquet":
         frame.write_parquet(path)
-    elif form in ("polars", "lazy"):
-        return frame if form == "polars" else frame.lazy()
+    elif form in ("polars", "lazy", "array"):
+        return {"polars": frame, "lazy": frame.lazy(), "array": frame.to_numpy()}[form]
     else:
         pandas = pd.DataFrame({name: frame[name].to_numpy() for name in frame.columns})
         with np.errstate(invalid="ignore"):  # pandas tries whether the numbers are whole ones

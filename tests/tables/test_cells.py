@@ -35,7 +35,7 @@ def _csv(tmp_path: Path, *cells: str) -> Path:
 def test_a_half_is_the_nearest_one(tmp_path: Path, form: str) -> None:
     """A float16 is rounded once: by way of float32, these would end one step lower or higher."""
     values = [70.03125007003125, 0.31628417937121583, 737.25000073725, 65519.999, 1e9]
-    source = np.array(values)[:, None] if form == "array" else _table(tmp_path, form, values, pl.Float64())
+    source = _table(tmp_path, form, values, pl.Float64())
     np.testing.assert_array_equal([70.0625, 0.316162109375, 737.5, 65504, np.inf], _read(source, np.float16))
 
 
@@ -102,7 +102,7 @@ def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str
     assert (caught.value.row, caught.value.column) == (1, "a")
 
 
-@pytest.mark.parametrize("form", ["parquet", "pandas", "polars"])
+@pytest.mark.parametrize("form", ["parquet", "pandas", "polars", "array"])
 @pytest.mark.parametrize(
     ("value", "column", "dtype", "why"),
     [
@@ -117,12 +117,12 @@ def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str
 def test_a_value_of_a_frame_that_does_not_fit_is_named(
     tmp_path: Path, form: str, value: float, column: pl.DataType, dtype: str, why: str
 ) -> None:
-    """Frames and Parquet files name the row, the column, the value and the reason, over all pieces."""
-    values = [1] * 50_000 + [value, 1]
-    with pytest.raises(TableError, match='row 50,000, column "a"') as caught:
+    """Frames, arrays and Parquet files name the row, the column, the value and the reason, over all pieces."""
+    values, name = [1] * 50_000 + [value, 1], "0" if form == "array" else "a"
+    with pytest.raises(TableError, match=f'row 50,000, column "{name}"') as caught:
         _read(_table(tmp_path, form, values, column), np.dtype(dtype))
     assert why in str(caught.value)
-    assert (caught.value.row, caught.value.column) == (50_000, "a")
+    assert (caught.value.row, caught.value.column) == (50_000, name)
 
 
 def test_frames_become_whole_numbers_or_their_first_fault_is_named() -> None:

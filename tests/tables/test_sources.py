@@ -148,7 +148,8 @@ def test_frames_of_every_kind_are_tables(make: Callable[[], Any]) -> None:
 
 
 def test_an_array_has_numbered_columns() -> None:
-    """A 2-D array of any numbers; anything else is refused."""
+    """A 2-D array of any numbers, or several; anything else is refused."""
+    assert np.concatenate([block.array for block in open_table([np.eye(2), np.eye(2)]).blocks(3)])[2].tolist() == [1, 0]
     array = np.array([[1, 2, 3], [4, 5, 2**62 + 1]])
 
     (block,) = open_table(table(array, columns=["2", "0"])).blocks(None, np.int64)
@@ -183,16 +184,6 @@ def test_an_array_is_read_as_its_frame_is(kind: str, monkeypatch: pytest.MonkeyP
             np.testing.assert_array_equal(mine.array, theirs.array)
             np.testing.assert_array_equal(mine.labels, theirs.labels)
             assert mine.kept.equals(theirs.kept)
-
-
-def test_a_value_of_an_array_that_does_not_fit_is_named() -> None:
-    """By its row and column, beyond the first piece as well; nothing is rounded or wrapped."""
-    array = np.zeros((50_000, 2))
-    array[40_000, 1] = 0.5
-    with pytest.raises(TableError, match="the array, row 40,000, column \"1\": '0.5' is not a whole number"):
-        list(open_table(array).blocks(None, np.int32))
-    with pytest.raises(TableError, match="row 0, column \"0\": '300' is out of the range of uint8"):
-        list(open_table(np.array([[300]])).blocks(None, np.uint8))
 
 
 def test_an_array_has_a_fingerprint_of_its_values() -> None:
