@@ -100,8 +100,7 @@ def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
             dtype: Any = "boolean" if kind == pl.Boolean else str(kind)
             columns[column.name] = pd.array(column.to_list(), dtype=dtype)
         elif kind == pl.Datetime and kind.time_zone:
-            times = pd.Series(column.to_numpy()).dt.tz_localize("UTC")
-            columns[column.name] = times.dt.tz_convert(kind.time_zone).array  # which has no index of its own
+            columns[column.name] = pd.DatetimeIndex(column.to_numpy(), tz="UTC").tz_convert(kind.time_zone)
         elif is_number or kind.is_temporal():
             columns[column.name] = column.to_numpy()
         else:

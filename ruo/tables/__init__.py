@@ -124,8 +124,9 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
             cure = "download it, or pass pandas.read_csv(...) or polars.read_parquet(...) of it"
         raise TableError(f"{what}; {cure}.") from None
     except OSError as error:
-        what = f"{path!s:.200} cannot be read ({error.strerror})"
-        raise TableError(f"{what}; give it other rights, or copy it.") from None
+        raise TableError(
+            f"{path!s:.200} cannot be read ({error.strerror}); give it other rights, or copy it."
+        ) from None
     if file is None:
         return _Files(str(path), _files_within(path), options, shard)
     if not path.is_file():  # a pipe

@@ -101,7 +101,6 @@ class Table:
     _read_rows = 0
     _is_read = False
     _is_stopped = False
-    _cure = "write it anew"  # where it cannot be read
 
     @property
     def classes(self) -> list[str] | None:
@@ -206,7 +205,8 @@ class Table:
         except _DAMAGE as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             message = f"{self.name} is damaged or cannot be read after {self._read_rows:,} rows ({reason})"
-            raise TableError(f"{message}; {self._cure}.") from error
+            cure = "write it anew" if self.path or self.is_once else "mend the query, or the file that it reads"
+            raise TableError(f"{message}; {cure}.") from error
 
     def _where(self, row: int) -> str:
         return f"{self.name}, row {row:,}"

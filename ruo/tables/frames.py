@@ -85,7 +85,6 @@ class LazyTable(FrameTable):
     ) -> None:
         super().__init__(name, options)
         self.path, self._is_frame = path, is_frame
-        self._cure = "write it anew" if path else "mend the query, or the file that it reads"
         with self._errors_named():
             names = frame.collect_schema().names()
             if path or shard or is_frame:  # a query would run twice

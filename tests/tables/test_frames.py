@@ -126,12 +126,6 @@ def test_a_query_in_order_is_its_parts(refine: Callable[[pl.LazyFrame], pl.LazyF
     assert open_table(query).fingerprint() == open_table(query, shard=(1, 3)).fingerprint()
 
 
-def test_a_query_that_fails_is_one_sentence() -> None:
-    """The cure is not to write it anew."""
-    with pytest.raises(TableError, match='the LazyFrame .* "zz".*; mend the query, or the file that it reads'):
-        open_table(ROWS.select("zz"))
-
-
 def test_names_of_any_kind_are_names() -> None:
     """Numbers, tuples, None and half a surrogate pair name columns; the later of two that read alike gets a suffix."""
     frame = pd.DataFrame([[1, 2, 3, 4, 5]], columns=pd.Index([0, ("a", "b"), None, "\ud800", b"\xff"], dtype=object))

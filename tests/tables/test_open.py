@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from ruo.errors import TableError
@@ -81,6 +82,8 @@ def test_ten_thousand_columns_open_at_once(tmp_path: Path, form: str) -> None:
         (".", "is a folder without files"),
         ([[1, 2]], "A list is not a table"),
         (pd.Series([1.0]), "A Series is not a table; pass a path, a DataFrame"),
+        (pl.LazyFrame({"a": [1]}).select("zz"), 'LazyFrame .* "zz".*; mend the query, or the file that it reads'),
+        (pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), "The Arrow table cannot be read"),
         (pd.DataFrame({"a": []}), "has no rows"),
         (pl.DataFrame({"a": []}, schema={"a": pl.Float64}), "has no rows"),
     ],

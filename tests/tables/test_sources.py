@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from ruo.errors import ArgumentError, MissingPackageError, TableError
@@ -394,10 +393,3 @@ def test_a_name_that_is_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
     for source in (frame, tmp_path / "t.csv"):
         with pytest.raises(TableError, match="which polars takes for a pattern; give it another name"):
             open_table(source)
-
-
-def test_an_arrow_table_that_cannot_be_read_is_one_sentence() -> None:
-    """No error of polars comes out as it is."""
-    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
-    with pytest.raises(TableError, match="The Arrow table cannot be read"):
-        open_table(twice)
