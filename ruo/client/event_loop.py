@@ -4,12 +4,17 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Self, TypeVar
 
 from ruo.errors import ScoringError
 
 T = TypeVar("T")
 
+FORKED = (
+    "This process was forked from one that had scored a table, whose threads it lacks; start it with "
+    'multiprocessing.get_context("spawn").'
+)
 _PATIENCE_S = 5.0  # for what was interrupted to clean up
 
 
@@ -21,6 +26,7 @@ class LoopThread:
 
     def __init__(self, last: Callable[[], Awaitable[None]] | None = None) -> None:
         self._last = last
+        self._is_over = False
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -38,6 +44,8 @@ class LoopThread:
 
     def run(self, awaitable: Awaitable[T]) -> T:
         """Wait for the result of an awaitable on the loop; an interrupt cancels it."""
+        if not self._thread.is_alive():
+            raise ScoringError(FORKED)
         self._user = threading.current_thread()
         ended = threading.Event()
 
@@ -62,7 +70,9 @@ class LoopThread:
             raise
 
     def _work(self) -> None:
-        self._loop.run_forever()
+        while not self._is_over:
+            with suppress(KeyboardInterrupt, SystemExit):  # a task's, which `run` raises; asyncio ends its loop, too
+                self._loop.run_forever()
         self._loop.close()
 
     async def _wind_up(self) -> None:
@@ -73,4 +83,5 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+        self._is_over = True
         self._loop.stop()

@@ -127,10 +127,14 @@ class Pipeline:
         rows = self.pace.next_rows(None if expected is None else expected - start)
         return self._checkpoint.chunk_rows(start, rows) if self._checkpoint else rows
 
-    def _form_some(self, count: int) -> list[Chunk | list[Answer]]:
-        """The next `count` chunks, fewer at the end of the table; answers in place of stored ones."""
+    def _form_some(self, count: int) -> list[Chunk | _Result]:
+        """The next `count` chunks, fewer at the end of the table; answers in place of stored ones, an error last."""
         began = time.perf_counter()
-        items = [self._form_one(block) for block in islice(self._blocks, count)]
+        items: list[Chunk | _Result] = []
+        try:
+            items.extend(map(self._form_one, islice(self._blocks, count)))
+        except BaseException as error:  # noqa: BLE001  handed on: raised here, a table's SystemExit would end the event loop
+            items.append(error)
         self.forming_s += time.perf_counter() - began
         return items
 

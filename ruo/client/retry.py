@@ -2,6 +2,7 @@
 
 import contextlib
 import email.utils
+import math
 import os
 import random
 import re
@@ -130,20 +131,28 @@ class Retry:
     repeats: int
     has_answered: bool
     clock: Callable[[], float] = time.monotonic
+    dead_since: Callable[[], float] = lambda: (
+        math.inf
+    )  # when all servers stopped answering: patience is for all requests
     failures: int = 0
     slow_failures: int = 0
 
     def __post_init__(self) -> None:
         self.began = self.clock()
-        self.until = self.began + _PATIENCE_S
+        self._until = self.began + _PATIENCE_S
+
+    @property
+    def until(self) -> float:
+        """The time of the last try."""
+        return min(self._until, self.dead_since() + _PATIENCE_S)
 
     def allows(self, error: RequestError, servers: int) -> bool:
         """Whether there is another try after this failure, given the number of servers."""
         self.failures += 1
         if self.failures == 1:
-            self.until = self.clock() + _PATIENCE_S
+            self._until = self.clock() + _PATIENCE_S
         if isinstance(error, AbsentError) and not self.has_answered:
-            self.until = min(self.until, self.began + _START_PATIENCE_S)
+            self._until = min(self._until, self.began + _START_PATIENCE_S)
         self.slow_failures += isinstance(error, SilentError | GoneError)
         if isinstance(error, RefusedError):
             return False

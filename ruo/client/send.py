@@ -14,6 +14,7 @@ import numpy as np
 
 from ruo.client import discovery
 from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
+from ruo.client.event_loop import FORKED
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, TensorInfo, rows_named
@@ -38,10 +39,7 @@ class Client:
     def __init__(self, urls: ServerAddress, options: ScoreOptions) -> None:
         _processes.add(os.getpid())
         if len(_processes) > 1:
-            raise ScoringError(
-                "This process was forked from one that had scored a table, whose threads it lacks; start it with "
-                'multiprocessing.get_context("spawn").'
-            )
+            raise ScoringError(FORKED)
         self._bases, protocol, self._name, self._pinned, self._label = model_address(urls)
         self.wire = WIRES["v1" if protocol == "v1" and options.wire == "v2" else options.wire]
         if self._label and self.wire.name != "v1":
@@ -193,8 +191,9 @@ class Client:
         return await self._with_retries(lambda server: server.endpoint.ask_json(method, path), RequestRecord(0, 0, 0))
 
     async def _with_retries(self, attempt: Callable[[Server], Awaitable[T]], record: RequestRecord) -> T:
-        retry = Retry(self.options.retries, 1 if record.rows else 0, self._has_answered)
-        error = RequestError("No server is available.")
+        repeats = 1 if record.rows else 0
+        retry = Retry(self.options.retries, repeats, self._has_answered, dead_since=lambda: self.servers.dead_since)
+        error = self.servers.last_failure
         while (server := await self.servers.take(retry.until)) is not None:
             record.attempts += 1
             record.server = server.name

@@ -7,6 +7,7 @@ host name with several addresses (a headless Kubernetes Service) is several serv
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import socket
 import time
@@ -20,7 +21,7 @@ from yarl import URL
 from ruo.arguments import require_types
 from ruo.client.http import Endpoint
 from ruo.client.proxies import proxy_of
-from ruo.client.retry import AbsentError, RefusedError, RequestError, SilentError, back_off
+from ruo.client.retry import AbsentError, OverloadedError, RefusedError, RequestError, SilentError, back_off
 from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, printable
 
@@ -55,6 +56,8 @@ class Servers:
         self._endpoint = endpoint
         self._servers: dict[tuple[str, str], Server] = {}
         self._changed = asyncio.Event()
+        self.dead_since = math.inf  # the first failure after the last answer of any server, be it that it is overloaded
+        self.last_failure = RequestError("No server is available.")
 
     async def __aenter__(self) -> Self:
         await self._look_up()
@@ -93,6 +96,7 @@ class Servers:
         if server.is_left_out:
             _log.info("%s answers, and is taken back.", server.name)
         server.failures, server.pause_until, server.is_left_out = 0, 0.0, False
+        self.dead_since = math.inf
 
     def failed(self, server: Server, error: RequestError, began: float) -> None:
         """Leave a server out for a while after a request that `began` then; altogether where nothing answers."""
@@ -102,6 +106,8 @@ class Servers:
         if began >= server.failed_at:  # requests that were in flight together fail together, and count once
             server.failures += 1
         server.failed_at = time.monotonic()
+        self.dead_since = math.inf if isinstance(error, OverloadedError) else min(self.dead_since, server.failed_at)
+        self.last_failure = error
         server.pause_until = server.failed_at + back_off(server.failures, error.wait_s)
         is_left_out = isinstance(error, AbsentError | SilentError) or server.failures >= _FAILURES
         if is_left_out and not server.is_left_out:

@@ -5,6 +5,7 @@ import gzip
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,20 @@ def test_a_run_that_is_cancelled_twice_leaves_no_thread(long_csv: Path, scripted
 
     asyncio.run(main())
     wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("ruo")], 5)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, CancelledError, asyncio.CancelledError])
+def test_what_a_source_raises_ends_the_run(well: ScriptedServer, error: type[BaseException]) -> None:
+    """It comes out of every call, also what otherwise ends an event loop or one of its tasks, and no thread is left."""
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"a": [1.0], "b": [1.0], "c": [1.0]})
+        raise error
+
+    for call in (score_csv, lambda *given: [*iter_scores(*given)], lambda *given: asyncio.run(ascore_csv(*given))):
+        with pytest.raises((error, CancelledError, asyncio.CancelledError)):
+            call(frames(), well.url)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ruo")]
 
 
 def test_the_result_type_imports_no_machinery() -> None:

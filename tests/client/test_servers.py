@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -104,6 +104,24 @@ def test_a_server_that_dies_during_a_run_is_left_out(takes: Takes) -> None:
     dying.close()
     predictions += [block.predictions for block in blocks]
     np.testing.assert_array_equal(SUMS, np.concatenate(predictions))
+
+
+def test_patience_with_dead_servers_is_shared(takes: Takes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing answers any longer, the first chunks wait for it; the others fail with them, and all are named."""
+    monkeypatch.setattr("ruo.client.retry._PATIENCE_S", 0.5)
+    dying = takes(0.0)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield TABLE[:3]
+        while not dying.requests:
+            time.sleep(0.001)
+        dying.close()
+        yield TABLE[3:]
+
+    scores = score_csv(frames(), dying.url, chunk_size=3, concurrency=2, errors="collect")
+    assert scores.failures["start"].tolist() == list(range(3, 300, 3))
+    assert all("Nothing answers at" in str(error) for error in scores.errors)
+    assert scores.requests["attempts"].sum() < 30
 
 
 def test_a_server_that_comes_back_is_used_again(takes: Takes) -> None:
