@@ -21,7 +21,7 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 
 
 async def only_model(ask: Ask) -> str:
-    """The name of a server's only model; "model" where the server has no list of models."""
+    """The name of a server's only model, as it stands in an address; "model" where the server has no list of models."""
     try:
         index = await _ask_if_known(ask, "POST", "/v2/repository/index")
     except ScoringError as error:
@@ -38,7 +38,7 @@ async def only_model(ask: Ask) -> str:
     if len(names) != 1:
         known = ", ".join(names) or "none"
         raise ScoringError(f"The server has {len(names)} models ({known}); name one: http://host/v2/models/NAME")
-    return names[0]
+    return names[0].replace("%", "%25")
 
 
 async def takes_binary(ask: Ask) -> bool:

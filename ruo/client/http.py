@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -51,7 +51,7 @@ class HttpClient(contextlib.AbstractAsyncContextManager["HttpClient"]):
         self, timeout_s: float, token: str | None, ca: str | None, headers: Mapping[str, str] | None = None
     ) -> None:
         self.timeout_s = timeout_s
-        self._ca = ca
+        self._tls = None if ca is None else _authorities(ca)
         own = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
         self._headers = CIMultiDict(own | ({"Authorization": f"Bearer {token}"} if token else {}))
         if token and not _VALUE.fullmatch(token):
@@ -84,14 +84,11 @@ class HttpClient(contextlib.AbstractAsyncContextManager["HttpClient"]):
             )
         return self._sessions[socket]
 
-    @cached_property
+    @property
     def tls(self) -> ssl.SSLContext:
         """The trusted certificate authorities: those in the file `ca`, or else the system's."""
-        try:
-            return ssl.create_default_context(cafile=self._ca)
-        except OSError as error:
-            message = f"ca={self._ca!r} is not a file of certificates in PEM form ({in_a_line(error)})."
-            raise ArgumentError(message) from None
+        self._tls = self._tls or ssl.create_default_context()
+        return self._tls
 
 
 class Endpoint:
@@ -101,7 +98,8 @@ class Endpoint:
         self.keeps_connections = False  # until the server repeats ids, so that an answer to another request is noticed
         self._http = http
         self._url = url
-        self._socket = url.removeprefix("unix://") if url.startswith("unix://") else None
+        scheme, _, path = url.partition(":")
+        self._socket = path.removeprefix("//") if scheme.lower() == "unix" else None  # Gunicorn writes unix:/path
         self._base = URL(url if self._socket is None else "http://localhost")
         self._proxy = proxy_of(url)
         self._host = http.host or self._base.host_port_subcomponent or ""
@@ -152,6 +150,9 @@ class Endpoint:
         async with session.request(method, url, data=upload, headers=headers, **self._options) as response:
             if response.status != 200:
                 raise refusal(self._url + path, response, await _read(response, 1 << 16))
+            if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
+                cure = "let it, or the proxy before it, answer as it is asked"
+                raise RefusedError(f"{self._url}{path} answered in {coding}, which was not asked for; {cure}.", 200)
             if (response.content_length or 0) <= most_bytes:
                 body = await _read(response, most_bytes)
                 if len(body) <= most_bytes:
@@ -256,6 +257,14 @@ class _Socket(socket.socket):
             return super().sendmsg(buffers, *rest)
         except (BrokenPipeError, ConnectionResetError):
             return sum(memoryview(buffer).nbytes for buffer in buffers)
+
+
+def _authorities(ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        message = f"ca={ca!r} is not a file of certificates in PEM form ({in_a_line(error)})."
+        raise ArgumentError(message) from None
 
 
 def _require_header(name: str, value: str) -> None:

@@ -147,7 +147,8 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
         require_types(vars(self), get_type_hints(ScoreOptions))
         for name, least in (("chunk_size", 1), ("concurrency", 1), ("retries", 0)):
             if isinstance(value := getattr(self, name), int) and not least <= value < 1 << 62:
-                raise ArgumentError(f"{name}={value} must be at least {least}{', and less' * (value > 0)}.")
+                most = " and less than 2**62" if value > least else ""
+                raise ArgumentError(f"{name}={value} must be at least {least}{most}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
         if "\0" in str(self.checkpoint):

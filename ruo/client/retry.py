@@ -56,7 +56,8 @@ class GoneError(RequestError):
     """The server no longer has this version of the model; another server may have it."""
 
 
-_KINDS = {429: OverloadedError, 503: OverloadedError, 502: BrokenError, 504: BrokenError}  # else RefusedError
+_KINDS = {429: OverloadedError, 503: OverloadedError, 502: BrokenError, 504: BrokenError, 408: SilentError}
+# any other is a RefusedError; RFC 9110, section 15.5.9, of 408: "the client MAY repeat that request"
 
 
 def failure(url: str, error: Exception, timeout_s: float, proxy: str | None) -> RequestError:

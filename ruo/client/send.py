@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -49,7 +50,9 @@ class Client:
         self.options = options
         is_authorized = any(name.lower() == "authorization" for name in options.headers or {})
         token = options.token or (None if is_authorized else os.environ.get("RUO_TOKEN"))
-        ca = None if options.ca is None else os.fspath(options.ca)
+        ca = (
+            None if options.ca is None else str(Path(options.ca))
+        )  # which is "." and not the system's where it is empty
         self.http = HttpClient(options.timeout, token, ca, options.headers)
         self.servers = Servers(self._bases, partial(Endpoint, self.http))
         self._is_version_told = True  # by every answer so far
@@ -237,7 +240,7 @@ class Client:
         except RefusedError as error:
             if error.status != 404 or not self._pinned:
                 raise
-            message = f"{error} The run began with version {self._pinned} of the model; score the table again."
+            message = f"{str(error).rstrip('.')}. The run began with version {self._pinned} of the model; score the table again."
             raise (GoneError if len(self.servers) > 1 else RefusedError)(message, 404) from None
         finally:
             record.seconds = time.perf_counter() - record.began_s

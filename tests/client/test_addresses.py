@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ruo import ArgumentError, ScoringError, score_csv
 from ruo.client.http import HttpClient
 from ruo.deploy.local import server_process
 from tests.client.conftest import Scoring, Scripted, computed
-from tests.conftest import Reply, row_sums
+from tests.conftest import METADATA, Reply, row_sums
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,15 +29,31 @@ def test_a_gunicorn_on_a_unix_socket(demo: Any, expected: np.ndarray, tmp_path: 
     with server_process("Gunicorn", command, {**os.environ, **settings}, cwd=ROOT) as running:
         running.wait_until(path.exists, 30)
         for chunk_size in (100, None):
-            scores = score_csv(demo.testset, f"unix://{path}", chunk_size=chunk_size, wire=wire)
-            np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-            assert {record.server for record in scores.records} == {f"unix://{path}"}
+            for url in (f"unix://{path}", f"unix:{path}"):
+                scores = score_csv(demo.testset, url, chunk_size=chunk_size, wire=wire)
+                np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
+                assert {record.server for record in scores.records} == {url}
 
 
 def test_a_unix_socket_that_is_not_there_is_named(small_csv: Path, tmp_path: Path) -> None:
     """Nothing answers at a path without a socket."""
     with pytest.raises(ScoringError, match=r"Nothing answers at unix:///.*/no\.sock.*no such file"):
         score_csv(small_csv, f"unix://{tmp_path}/no.sock", retries=0)
+
+
+def test_a_name_with_a_percent_sign_is_found(right_scores: Scoring, scripted: Scripted) -> None:
+    """%41 in the name of a server's only model is no quoted A, and the answers' name is the model's."""
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        reply = row_sums(body, headers)
+        return replace(reply, body=reply.body.replace(b'"model"', b'"50%41"'))
+
+    server = scripted(script)
+    page = json.dumps({**METADATA, "name": "50%41"}).encode()
+    server.pages |= dict.fromkeys(("/v2/models/50%2541", "/v2/models/50%2541/versions/1"), page)
+    server.pages["/v2/repository/index"] = b'[{"name": "50%41"}]'
+    right_scores(server.url)
+    assert server.paths == ["/v2/models/50%2541/versions/1/infer"]
 
 
 def test_a_label_is_one_version_for_the_whole_run(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:

@@ -89,6 +89,7 @@ def test_the_answer_is_whole(serving: Callable, run: Any, sent: bytes, body: byt
         (b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\nretry-AFTER: 3\r\n\r\n", OverloadedError, 429),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 3\r\n\r\n", OverloadedError, 503),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: -3\r\n\r\n", OverloadedError, 503),
+        (b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n", SilentError, 408),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", BrokenError, 502),
         (b"HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\nno more", RefusedError, 500),
     ],
@@ -154,8 +155,11 @@ def test_half_an_answer_is_none(serving: Callable, run: Any, sent: bytes) -> Non
 
 def test_what_was_not_asked_for_is_not_done(serving: Callable) -> None:
     """No cookie is sent back, no redirect is followed, and a compressed body is not unpacked."""
-    cookie = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\n\r\n")
-    server = serving(cookie, cookie, b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n")
+    cookie = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n")
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(RefusedError, match="answered in gzip, which was not asked for; let it, or the proxy before it"):
+        post(serving(OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")).url, b"x")
+    server = serving(cookie, cookie, redirect)
     with pytest.raises(RefusedError, match="answered 302, a redirect to /there; use that address"):
         post(server.url, b"x", b"x", b"x")
     assert len(server.requests) == 3

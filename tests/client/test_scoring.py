@@ -352,6 +352,9 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
     ("arguments", "sentence"),
     [
         ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
+        ({"chunk_size": 10**20}, f"chunk_size={10**20} must be at least 1 and less than 2**62."),
+        ({"ca": "no.pem"}, "ca='no.pem' is not a file of certificates in PEM form"),
+        ({"ca": ""}, "ca='.' is not a file of certificates in PEM form"),
         ({"chunk_size": 2.5}, "chunk_size=2.5 must be a whole number, 'auto' or None."),
         ({"chunk_size": True}, "chunk_size=True must be"),
         ({"concurrency": 0}, "concurrency=0 must be at least 1"),
