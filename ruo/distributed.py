@@ -30,6 +30,7 @@ class Scorer:
     keep: list[str] | None
     options: dict[str, Any] = field(repr=False)  # with the token and headers
     model: ModelInfo
+    first: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)  # the first batch's columns
 
     def __call__(self, batch: Any) -> Any:
         """Score a pandas DataFrame or an Arrow table or record batch; an iterator of them gives an iterator."""
@@ -39,21 +40,33 @@ class Scorer:
             return self._score_arrow(batch)
         if not hasattr(batch, "assign"):
             raise TableError(f"A {type(batch).__name__} is no batch; hand over pandas DataFrames or Arrow tables.")
-        self._require_kept(batch.columns)
+        self._require_columns(batch.columns)
         kept = batch if self.keep is None else batch[self.keep]
         predictions = self._predict(batch, list(kept.columns)).set_axis(batch.index)
         return kept.assign(**{name: predictions[name] for name in predictions.columns})
 
-    def _require_kept(self, names: Sequence[str]) -> None:
+    def _require_columns(self, names: Sequence[str]) -> None:
         counts = Counter(names)
         if wrong := [name for name in self.keep or () if counts[name] != 1]:
             what = f"{counts[wrong[0]] or 'no'} column{'s' * (counts[wrong[0]] > 1)} {wrong[0]!r}"
             raise TableError(f"The batch has {what}, which keep names; it has {', '.join(map(str, names))}.")
+        if (
+            self.model.features
+            or self.options.get("columns")
+            or self.options.get("inputs")
+            or len(self.model.inputs) > 1
+        ):
+            return  # features go by name
+        given = [name for name in names if name not in (self.keep or ())]
+        first = self.first.setdefault("columns", given)
+        if [name for name in given if name in first] != [name for name in first if name in given]:
+            what = f"The batch has its columns in another order than the first one, {', '.join(map(str, first))}"
+            raise TableError(f"{what}, and the model does not name them; name them in columns=.")
 
     def _score_arrow(self, batch: Any) -> Any:
         import pyarrow as pa  # who hands over Arrow has it
 
-        self._require_kept(batch.column_names)
+        self._require_columns(batch.column_names)
         kept = batch if self.keep is None else batch.select(self.keep)
         predictions = self._predict(pa.table(batch), kept.column_names)
         columns = [*kept.columns, *(pa.array(predictions[name]) for name in predictions.columns)]

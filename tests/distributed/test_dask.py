@@ -97,6 +97,22 @@ def test_columns_that_cannot_be_read_end_in_a_sentence(scripted, answers) -> Non
         score(pd.Series([1.0, 2.0]))
 
 
+def test_the_columns_of_all_batches_have_one_order(scripted, answers) -> None:
+    """Where the model does not name its columns, a batch in another order is an error, also after pickling the scorer."""
+    server = scripted(answers)
+    batch = pd.DataFrame({"a": [1.0], "b": [2.0], "c": [3.0]})
+    score = scorer(server.url)
+    for same in (batch[:0], batch, pa.Table.from_pandas(batch)):
+        score(same)
+    for other in (batch[["c", "b", "a"]], pa.Table.from_pandas(batch[["b", "a", "c"]])):
+        with pytest.raises(TableError, match="in another order than the first one, a, b, c, .* name them in columns="):
+            pickle.loads(pickle.dumps(score))(other)
+        assert len(scorer(server.url, columns=["a", "b", "c"])(other)) == 1
+    describe(server, parameters={"features": ["a", "b", "c"]})
+    by_name = scorer(server.url)
+    assert [len(by_name(one)) for one in (batch, batch[["c", "b", "a"]])] == [1, 1]
+
+
 def test_a_batch_without_rows_needs_to_know_the_outputs(scripted, answers) -> None:
     """Where the server does not say how many outputs its model has, such a batch is an error and not another schema."""
     server = scripted(answers)
