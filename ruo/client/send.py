@@ -267,10 +267,8 @@ class Client:
 
 
 def _shaped(features: Array, tensor: TensorInfo) -> Array:
-    """Rows as the model takes them: those of a table are flat, an image's are not."""
-    shape = tensor.shape or ()
-    is_flat = len(shape) > 2 and tensor.width == features.shape[1]
-    return features.reshape(-1, *shape[1:]) if is_flat else features
+    """Rows as the model takes them: those of a table are (rows, columns), images and single values are not."""
+    return features.reshape(-1, *tensor.shape[1:]) if tensor.shape and tensor.width == features.shape[1] else features
 
 
 def _not_scored(record: RequestRecord, reason: str, status: int | None) -> ScoringError:

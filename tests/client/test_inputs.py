@@ -88,12 +88,27 @@ def test_a_table_fills_several_inputs(several: Any, flows: Path, wire: Any, tmp_
     assert scores.requests["rows"].tolist() == [10] * 4
 
 
-def test_columns_of_the_inputs_own_names(scripted: Scripted) -> None:
-    """Where each input is one column, its name says which, in any order of the table."""
-    server = scripted(lambda _, *request: computed(*request, compute=lambda inputs: inputs["a"] - inputs["b"]))
-    describe(server, inputs=inputs_of({"a": ("FP32", 1), "b": ("FP64", 1)}))
-    scores = score_csv(pl.DataFrame({"b": [1.0, 2.0], "a": [10, 30]}), server.url)
-    assert scores.predictions.tolist() == [[9], [28]]
+@WIRE
+def test_columns_of_the_inputs_own_names(scripted: Scripted, wire: str) -> None:
+    """Where each input is one column, its name says which, in any order of the table; its shape may have no columns."""
+
+    def compute(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        shapes.append([array.shape for array in inputs.values()])
+        return inputs["a"][:, 0] - inputs["b"] - np.char.str_len(inputs["c"].astype(str))
+
+    shapes: list[Any] = []
+    server = scripted(lambda _, *request: computed(*request, wire, compute))
+    flat = [{"name": name, "datatype": of, "shape": [-1]} for name, of in (("b", "FP64"), ("c", "BYTES"))]
+    describe(server, inputs=inputs_of({"a": ("FP32", 1)}) + flat)
+    page = json.loads(metadata_v1({"a": ("FP32", 1), "b": ("FP64", 1), "c": ("BYTES", 1)}))
+    for name in "bc":
+        page["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"][name]["tensor_shape"][
+            "dim"
+        ].pop()
+    server.pages["/v1/models/model/metadata"] = json.dumps(page).encode()
+    scores = score_csv(pl.DataFrame({"b": [1.0, 2.0], "a": [10, 30], "c": ["", "xy"]}), server.url, wire=wire)
+    assert scores.predictions.tolist() == [[9], [26]]
+    assert shapes == [[(2, 1), (2,), (2,)]]
 
 
 @pytest.mark.parametrize("names", [["b", "a", "c"], ["b", "a"], "bac", {"b": 1}, [1, 2, 3], None])
