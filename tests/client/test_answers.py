@@ -61,24 +61,6 @@ def test_rows_that_are_not_finite_are_counted(dtype: type[np.floating]) -> None:
     assert all(len(rows_not_finite(np.ones((2, 3), whole))) == 0 for whole in (np.bool_, np.uint8, np.int64))
 
 
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [
-        (InferResponse({"y": np.ones(3)}, id="rows 0-2"), "another request, 'rows 0-2'"),
-        (InferResponse({"y": np.ones(())}), "a single number"),
-        (InferResponse({"y": np.ones(2)}), "2 predictions for 3 rows"),
-        (InferResponse({"y": np.ones((3, 5))}), r"each row has the shape \(5,\), in earlier answers \(1,\)"),
-        (InferResponse({"y": np.array([1, np.nan, 1])}), "row 41 has the prediction nan"),
-        (InferResponse({"y": np.array([1, 1, 1e300])}), "row 42 has the prediction 1e"),
-        (InferResponse({"y": np.full(3, 2**24 + 1)}), r"above 2\*\*24"),
-    ],
-)
-def test_what_cannot_be_the_predictions_is_an_error(answer: InferResponse, sentence: str) -> None:
-    """An answer to another request, with other rows, or with invalid values is refused with the reason."""
-    with pytest.raises(WireError, match=sentence):
-        predictions_of(answer, ROWS, MODEL, row_shape=(1,))
-
-
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
 def test_whole_numbers_come_back_as_they_are(dtype: type[np.integer]) -> None:
     """Up to 2**24, with either sign, float32 holds whole numbers exactly; beyond it, an answer is refused."""

@@ -15,7 +15,7 @@ import pytest
 from ruo import ScoringError, ascore_csv, iter_scores, score_csv
 from ruo.errors import TableError
 from ruo.tables import open_table
-from tests.client.conftest import LoopLag, Scoring, Scripted, interrupted, late, python
+from tests.client.conftest import LoopLag, Scripted, interrupted, late, python
 from tests.conftest import ScriptedServer
 from tests.server.asking import wait_for
 
@@ -197,12 +197,3 @@ def test_reading_and_its_end_never_block_the_loop(slow_csv: Path, well: Scripted
 def test_ctrl_c_ends_the_reading(slow_csv: Path, well: ScriptedServer) -> None:
     """An interrupt while a whole table is read ends the run after the current piece."""
     assert interrupted(slow_csv, well.url, chunk_size=None, wait_s=0.3) == "['MainThread']\n"
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_forming_first_gives_the_same(right_scores: Scoring, well: ScriptedServer, tmp_path: Path, first: bool) -> None:
-    """The order of the phases changes nothing but the time, also with a checkpoint."""
-    for _ in range(2):
-        right_scores(well.url, chunk_size=3, pipelined=not first, checkpoint=tmp_path / "run.ruo")
-
-    assert len(well.requests) == 4

@@ -41,9 +41,13 @@ def test_predictions_are_the_models_own(
 
 
 @pytest.mark.parametrize("pipelined", [True, False])
-def test_the_two_phases_of_2023_give_the_same(demo_scores: Scoring, labels: np.ndarray, pipelined: bool) -> None:
-    """Forming all requests before the first is sent changes nothing but the time, which is that of the two phases."""
-    scores = demo_scores(chunk_size=100, pipelined=pipelined)
+def test_the_two_phases_of_2023_give_the_same(
+    demo_scores: Scoring, labels: np.ndarray, tmp_path: Path, pipelined: bool
+) -> None:
+    """Forming all requests first changes nothing but the time, which is that of the two phases, also of stored ones."""
+    options: dict[str, Any] = {"chunk_size": 100, "pipelined": pipelined, "checkpoint": tmp_path / "run.ruo"}
+    scores = demo_scores(**options)
+    assert demo_scores(**options).requests["resumed"].all()
 
     np.testing.assert_array_equal(labels, scores.labels)
     forming_s, sending_s, total_s, rows_per_s = scores.timings[:4]
@@ -366,6 +370,10 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
         ({"timeout": "60"}, "timeout='60' must be a number."),
         ({"argmax": "no"}, "argmax='no' must be True or False."),
         ({"shard": (1, 2, 3)}, "shard=(1, 2, 3) must be (a whole number, a whole number) or None."),
+        *(
+            ({"shard": shard}, f"shard={shard} is no part; (0, 4) is the first of four, (3, 4) the last")
+            for shard in ((-1, 2), (2, 2), (0, 0))
+        ),
         ({"checkpoint": 5}, "checkpoint=5 must be a string, a path or None."),
         ({"columns": {"a", "b"}}, "must be a list of strings or whole numbers, or None."),
         ({"inputs": ["a"]}, "inputs=['a'] must be a mapping of strings to lists of strings or whole numbers, or None."),

@@ -259,17 +259,6 @@ def test_without_binary_tensors_json_is_spoken(right_scores: Scoring, scripted: 
     assert scores.choices.wire == wire
 
 
-def test_a_model_of_whole_numbers_gets_them(small_csv: Path, tmp_path: Path, well: ScriptedServer) -> None:
-    """Cells become the model's datatype where they fit, and are named where they do not."""
-    describe(well, inputs=[{"name": "x", "datatype": "INT32", "shape": [-1, 3]}])
-    whole = tmp_path / "whole.csv"
-    whole.write_text("a,b,c\n1,2,3\n4,5,6\n")
-
-    assert score_csv(whole, well.url).predictions.tolist() == [[6], [15]]
-    with pytest.raises(TableError, match="row 0 .*column \"b\": '0.5' is not a whole number"):
-        score_csv(small_csv, well.url)
-
-
 # ---- who is who ----
 
 

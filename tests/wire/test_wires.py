@@ -202,11 +202,3 @@ def test_the_table_says_what_a_wire_is(wire: Wire) -> None:
     assert (features.tobytes() in body_of(both_ways(wire, features)[0])) == wire.is_binary
     assert wire.is_binary == (wire.fallback is not None)
     assert wire.fallback is None or not WIRES[wire.fallback].is_binary
-
-
-@pytest.mark.parametrize("wire", [name for name, wire in WIRES.items() if not wire.is_binary])
-def test_text_refuses_what_it_cannot_carry(wire: str) -> None:
-    """NaN is refused with its row and column, rather than sent as null."""
-    with pytest.raises(WireError, match="v2") as refusal:
-        WIRES[wire].encode_request(InferRequest({ONLY: np.array([[1, 2], [3, np.nan]])}))
-    assert (refusal.value.row, refusal.value.column) == (1, 1)
