@@ -98,11 +98,8 @@ def _in_words(hint: Any) -> str:
         return _joined(words)
     if kind is tuple:
         return f"({', '.join(words)})"
-    return ("a list of " if kind is Sequence else "a mapping of ") + " to ".join(map(_plural, words))
-
-
-def _plural(words: str) -> str:
-    return re.sub(r"\ba ((?:whole )?\w+)", r"\1s", words)
+    plurals = (re.sub(r"\ba ((?:whole )?\w+)", r"\1s", one) for one in words)
+    return ("a list of " if kind is Sequence else "a mapping of ") + " to ".join(plurals)
 
 
 def _joined(words: Iterable[str]) -> str:

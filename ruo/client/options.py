@@ -145,9 +145,13 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
     def __post_init__(self) -> None:
         super().__post_init__()
         require_types(vars(self), get_type_hints(ScoreOptions))
-        for name, least in (("chunk_size", 1), ("concurrency", 1), ("retries", 0)):
-            if isinstance(value := getattr(self, name), int) and not least <= value < 1 << 62:
-                most = " and less than 2**62" if value > least else ""
+        for name, least, bits in (
+            ("chunk_size", 1, 62),
+            ("concurrency", 1, 16),
+            ("retries", 0, 62),
+        ):  # a host has 2**16 ports
+            if isinstance(value := getattr(self, name), int) and not least <= value < 1 << bits:
+                most = f" and less than 2**{bits}" if value > least else ""
                 raise ArgumentError(f"{name}={value} must be at least {least}{most}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")

@@ -17,12 +17,7 @@ class WireError(ValueError):
     """A message that breaks its protocol, with the status for the answer; the others name a cell at fault."""
 
     def __init__(
-        self,
-        message: str,
-        status: int = 400,
-        row: int | None = None,
-        column: int | None = None,
-        tensor: str = ONLY,
+        self, message: str, status: int = 400, row: int | None = None, column: int | None = None, tensor: str = ONLY
     ) -> None:
         super().__init__(message)
         self.status = status

@@ -357,6 +357,7 @@ def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
     [
         ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
         ({"chunk_size": 10**20}, f"chunk_size={10**20} must be at least 1 and less than 2**62."),
+        ({"concurrency": 65_536}, "concurrency=65536 must be at least 1 and less than 2**16."),
         ({"ca": "no.pem"}, "ca='no.pem' is not a file of certificates in PEM form"),
         ({"ca": ""}, "ca='.' is not a file of certificates in PEM form"),
         ({"chunk_size": 2.5}, "chunk_size=2.5 must be a whole number, 'auto' or None."),
