@@ -106,7 +106,8 @@ class Servers:
         if began >= server.failed_at:  # requests that were in flight together fail together, and count once
             server.failures += 1
         server.failed_at = time.monotonic()
-        self.dead_since = math.inf if isinstance(error, OverloadedError) else min(self.dead_since, server.failed_at)
+        lives = isinstance(error, OverloadedError) or server.outstanding > 1  # which may still be answered
+        self.dead_since = math.inf if lives else min(self.dead_since, server.failed_at)
         self.last_failure = error
         server.pause_until = server.failed_at + back_off(server.failures, error.wait_s)
         is_left_out = isinstance(error, AbsentError | SilentError) or server.failures >= _FAILURES

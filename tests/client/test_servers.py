@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import BrokenError, SilentError
 from ruo.client.servers import Server, Servers
 from tests.client.conftest import Names, Scripted, always, late
-from tests.conftest import Reply, ScriptedServer
+from tests.conftest import Reply, ScriptedServer, row_sums
 from tests.proxy import UNAVAILABLE, Fault, Proxy
 
 Takes = Callable[[float], ScriptedServer]
@@ -122,6 +123,21 @@ def test_patience_with_dead_servers_is_shared(takes: Takes, monkeypatch: pytest.
     assert scores.failures["start"].tolist() == list(range(3, 300, 3))
     assert all("Nothing answers at" in str(error) for error in scores.errors)
     assert scores.requests["attempts"].sum() < 30
+
+
+def test_a_server_that_may_still_answer_is_not_dead(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one request takes long and all others break off, chunks have patience one by one, and not the rest at once."""
+    monkeypatch.setattr("ruo.client.retry._PATIENCE_S", 0.2)
+    began: list[float] = []
+
+    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
+        began.append(time.monotonic())
+        is_cut = number > 0 and began[-1] < began[0] + 0.5
+        return replace(row_sums(body, headers), wait_s=0 if number else 0.5, cut_after=3 if is_cut else None)
+
+    scores = score_csv(TABLE, scripted(script).url, chunk_size=3, concurrency=2, errors="collect")
+    assert 0 < len(scores.errors) < 20
+    assert scores.requests["rows"].sum() == 300
 
 
 def test_a_server_that_comes_back_is_used_again(takes: Takes) -> None:
