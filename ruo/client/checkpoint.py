@@ -109,6 +109,8 @@ class Checkpoint:
             return None
         assert self._file is not None
         data = os.pread(self._file.fileno(), 4 * math.prod(shape), offset)
+        if len(data) != 4 * math.prod(shape):
+            raise self._error("was cut short while this run read it; score the table again")
         return Answer(record, np.frombuffer(data, "<f4").reshape(shape).astype(np.float32))
 
     def add(self, answer: Answer) -> None:

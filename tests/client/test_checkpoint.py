@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import resource
 import signal
 import struct
@@ -304,6 +305,16 @@ def test_a_chunk_ends_where_a_stored_one_begins(path: Path) -> None:
             return [checkpoint.chunk_rows(start, rows) for start, rows in places]
 
     assert asyncio.run(main()) == [3, 4, 4, 1, 2, 1, 2, 5, None]
+
+
+def test_a_checkpoint_that_is_cut_during_a_run_is_an_error(small_csv: Path, well: ScriptedServer, path: Path) -> None:
+    """Stored rows that are no longer there end in a sentence, and not in fewer rows."""
+    score_csv(small_csv, well.url, chunk_size=1, checkpoint=path)
+    blocks = iter_scores(small_csv, well.url, chunk_size=1, concurrency=1, checkpoint=path)
+    next(blocks)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match="was cut short while this run read it; score the table again"):
+        list(blocks)
 
 
 def test_an_entry_of_another_run_does_not_count(path: Path, tmp_path: Path) -> None:
