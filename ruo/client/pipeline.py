@@ -6,7 +6,7 @@ or consumer slows the reading.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Self
@@ -70,7 +70,7 @@ class Pipeline:
         await asyncio.gather(*self._tasks, asyncio.shield(closed), return_exceptions=True)
         self._thread.shutdown()
 
-    async def answers(self, in_order: bool = False) -> AsyncIterator[Answer]:
+    async def answers(self, in_order: bool = False) -> AsyncGenerator[Answer, None]:
         """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""
         collected, is_formed = 0, False
         early: dict[int, list[Answer]] = {}

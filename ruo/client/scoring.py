@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -190,9 +190,8 @@ class _Run:
                 async with Writer(unfinished, path.suffix, self._layout, self._row_shape()) as writer:
                     async for answer in answers:
                         await writer.put(answer)
-                    rows = self._pipeline.rows
-                    written = ScoredFile(path, rows, writer.row_shape or (), **await self._outcome())
-                    await writer.finish(written.facts(rows))
+                    written = ScoredFile(path, self._pipeline.rows, writer.row_shape or (), **await self._outcome())
+                    await writer.finish(written.facts(written.rows))
         return written
 
     def blocks(self) -> Iterator[ScoredBlock]:
@@ -230,10 +229,12 @@ class _Run:
                 await checkpoint.begin(await self._key)
             pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
             async with Pipeline(table, client, pace, options.pipelined, checkpoint) as self._pipeline:
-                yield self._checked(self._pipeline.answers(in_order), bar)
+                given = self._pipeline.answers(in_order)
+                async with aclosing(given), aclosing(self._checked(given, bar)) as answers:  # while the loop still runs
+                    yield answers
                 await client.require_same_model()
 
-    async def _checked(self, answers: AsyncIterator[Answer], bar: Progress) -> AsyncIterator[Answer]:
+    async def _checked(self, answers: AsyncIterator[Answer], bar: Progress) -> AsyncGenerator[Answer, None]:
         async for given in answers:
             bar.advance(given.record)
             answer = self._tally.add(given)
