@@ -30,7 +30,7 @@ class Scorer:
     keep: list[str] | None
     options: dict[str, Any] = field(repr=False)  # with the token and headers
     model: ModelInfo
-    first: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)  # the first batch's columns
+    first: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)  # batch's columns
 
     def __call__(self, batch: Any) -> Any:
         """Score a pandas DataFrame or an Arrow table or record batch; an iterator of them gives an iterator."""
@@ -50,12 +50,8 @@ class Scorer:
         if wrong := [name for name in self.keep or () if counts[name] != 1]:
             what = f"{counts[wrong[0]] or 'no'} column{'s' * (counts[wrong[0]] > 1)} {wrong[0]!r}"
             raise TableError(f"The batch has {what}, which keep names; it has {', '.join(map(str, names))}.")
-        if (
-            self.model.features
-            or self.options.get("columns")
-            or self.options.get("inputs")
-            or len(self.model.inputs) > 1
-        ):
+        is_told = any(self.options.get(option) is not None for option in ("columns", "inputs"))
+        if is_told or self.model.features or len(self.model.inputs) > 1:
             return  # features go by name
         given = [name for name in names if name not in (self.keep or ())]
         first = self.first.setdefault("columns", given)

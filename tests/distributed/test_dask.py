@@ -107,7 +107,7 @@ def test_the_columns_of_all_batches_have_one_order(scripted, answers) -> None:
     for other in (batch[["c", "b", "a"]], pa.Table.from_pandas(batch[["b", "a", "c"]])):
         with pytest.raises(TableError, match="in another order than the first one, a, b, c, .* name them in columns="):
             pickle.loads(pickle.dumps(score))(other)
-        assert len(scorer(server.url, columns=["a", "b", "c"])(other)) == 1
+        assert len(scorer(server.url, columns=pd.Index(["a", "b", "c"]))(other)) == 1
     describe(server, parameters={"features": ["a", "b", "c"]})
     by_name = scorer(server.url)
     assert [len(by_name(one)) for one in (batch, batch[["c", "b", "a"]])] == [1, 1]
