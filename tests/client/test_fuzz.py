@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ruo import RuoError, score_csv
 from tests.client.conftest import Scripted, always
 from tests.conftest import METADATA, Reply, Script
+from tests.wire.shared import json_values
 
 pytestmark = pytest.mark.slow
 
@@ -24,20 +25,14 @@ PARTS = [*"/:@[]9%?", "http", "https", "://", "::1", "127.0.0.1", "models", "v1"
 PIECES = st.lists(st.sampled_from(PARTS) | st.text(max_size=3))
 ADDRESSES = st.text() | PIECES.map(lambda pieces: "http://" + "".join(pieces))
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=8,
-)
-
 
 def changed(message: dict[str, Any]) -> st.SearchStrategy[Any]:
     """A message in which some values are replaced, those of its first tensors too."""
-    values = {key: st.just(value) | JSON for key, value in message.items()}
+    values = {key: st.just(value) | json_values for key, value in message.items()}
     for key in {"inputs", "outputs"} & set(message):
-        tensor = {name: st.just(value) | JSON for name, value in message[key][0].items()}
+        tensor = {name: st.just(value) | json_values for name, value in message[key][0].items()}
         values[key] = values[key] | st.fixed_dictionaries(tensor).map(lambda tensor: [tensor])
-    return JSON | st.fixed_dictionaries(values)
+    return json_values | st.fixed_dictionaries(values)
 
 
 @given(url=ADDRESSES)
@@ -78,7 +73,9 @@ OUTPUT = {"name": "y", "datatype": "FP32", "shape": [2, 1], "data": [1.5, 4.5]}
 ANSWERS = changed({"model_name": "model", "model_version": "1", "id": "rows 0-1", "outputs": [OUTPUT]})
 
 
-@given(message=ANSWERS | st.fixed_dictionaries({"predictions": JSON}), wire=st.sampled_from(["v2", "v1", "paper"]))
+@given(
+    message=ANSWERS | st.fixed_dictionaries({"predictions": json_values}), wire=st.sampled_from(["v2", "v1", "paper"])
+)
 @FUZZ
 def test_any_json_as_predictions(scripted: Scripted, message: Any, wire: str) -> None:
     """Predictions that are wrong somewhere end in a `RuoError`, or they are two finite numbers."""

@@ -20,14 +20,16 @@ WIRE = pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
 
 
 def inputs_of(tensors: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
-    return [{"name": key, "datatype": of, "shape": [-1, width]} for key, (of, width) in tensors.items()]
+    shapes = {width: [-1, width] if width else [-1] for _, width in tensors.values()}
+    return [{"name": key, "datatype": of, "shape": shapes[width]} for key, (of, width) in tensors.items()]
 
 
 def metadata_v1(tensors: dict[str, tuple[str, int]], name: str = "serving_default") -> bytes:
     types = {"FP32": "DT_FLOAT", "INT64": "DT_INT64", "BYTES": "DT_STRING", "FP64": "DT_DOUBLE"}
     inputs = {}
     for key, (of, width) in tensors.items():
-        shape = {"dim": [{"size": "-1"}, {"size": str(width)}], "unknown_rank": False}
+        sizes = [-1, width] if width else [-1]
+        shape = {"dim": [{"size": str(size)} for size in sizes], "unknown_rank": False}
         inputs[key] = {"dtype": types[of], "tensor_shape": shape}
     signature = {name: {"inputs": inputs, "outputs": {}}}
     return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
@@ -98,14 +100,9 @@ def test_columns_of_the_inputs_own_names(scripted: Scripted, wire: str) -> None:
 
     shapes: list[Any] = []
     server = scripted(lambda _, *request: computed(*request, wire, compute))
-    flat = [{"name": name, "datatype": of, "shape": [-1]} for name, of in (("b", "FP64"), ("c", "BYTES"))]
-    describe(server, inputs=inputs_of({"a": ("FP32", 1)}) + flat)
-    page = json.loads(metadata_v1({"a": ("FP32", 1), "b": ("FP64", 1), "c": ("BYTES", 1)}))
-    for name in "bc":
-        page["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"][name]["tensor_shape"][
-            "dim"
-        ].pop()
-    server.pages["/v1/models/model/metadata"] = json.dumps(page).encode()
+    tensors = {"a": ("FP32", 1), "b": ("FP64", 0), "c": ("BYTES", 0)}
+    describe(server, inputs=inputs_of(tensors))
+    server.pages["/v1/models/model/metadata"] = metadata_v1(tensors)
     scores = score_csv(pl.DataFrame({"b": [1.0, 2.0], "a": [10, 30], "c": ["", "xy"]}), server.url, wire=wire)
     assert scores.predictions.tolist() == [[9], [26]]
     assert shapes == [[(2, 1), (2,), (2,)]]
