@@ -20,6 +20,8 @@ OnError = Literal["raise", "collect"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
+# the least, and the power of 2 that is too many: a host has 2**16 ports
+_BOUNDS = {"chunk_size": (1, 62), "concurrency": (1, 16), "retries": (0, 62)}
 
 
 class BlockKeywords(TableKeywords, total=False):
@@ -145,11 +147,7 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
     def __post_init__(self) -> None:
         super().__post_init__()
         require_types(vars(self), get_type_hints(ScoreOptions))
-        for name, least, bits in (
-            ("chunk_size", 1, 62),
-            ("concurrency", 1, 16),
-            ("retries", 0, 62),
-        ):  # a host has 2**16 ports
+        for name, (least, bits) in _BOUNDS.items():
             if isinstance(value := getattr(self, name), int) and not least <= value < 1 << bits:
                 most = f" and less than 2**{bits}" if value > least else ""
                 raise ArgumentError(f"{name}={value} must be at least {least}{most}.")
