@@ -23,6 +23,7 @@ from ruo.wire.messages import rows_not_finite
 # Chunks ready to be sent: enough that no sender waits for the reader, few enough to cost no memory. Small chunks are
 # formed several at a time, since handing work to a thread costs as much as forming a hundred rows.
 _READY, _ROWS_READY = 2, 20_000
+_PATIENCE_S = 5.0  # with a source that is waited for as the run ends
 
 
 # A chunk's answers (several if it had to be split), an error that ends the run, or None once all chunks are formed.
@@ -64,11 +65,13 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         self._table.stop()
-        # shielded, since the thread has to finish the current piece first, also where this is cancelled once more
         closed = asyncio.get_running_loop().run_in_executor(self._thread, self._blocks.close)
         self._thread.shutdown(wait=False)
-        await asyncio.gather(*self._tasks, asyncio.shield(closed), return_exceptions=True)
-        self._thread.shutdown()
+        ended = asyncio.gather(*self._tasks, closed, return_exceptions=True)
+        # the thread has to finish the current piece first, also where this is cancelled once more, but may never get it
+        await asyncio.wait([ended], timeout=_PATIENCE_S)
+        if ended.done():
+            self._thread.shutdown()
 
     async def answers(self, in_order: bool = False) -> AsyncGenerator[Answer, None]:
         """Yield every row once, as it is answered or in row order; raises what reading, sending or storing raised."""

@@ -144,6 +144,27 @@ def test_what_a_source_raises_ends_the_run(well: ScriptedServer, error: type[Bas
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ruo")]
 
 
+def test_a_source_that_gives_nothing_holds_up_no_end(well: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is cancelled ends although its source waits; the thread ends once the source goes on."""
+    monkeypatch.setattr("ruo.client.pipeline._PATIENCE_S", 0.1)
+    goes_on = threading.Event()
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"a": [1.0], "b": [1.0], "c": [1.0]})
+        assert goes_on.wait(10)
+
+    async def main() -> None:
+        async with asyncio.timeout(0.1):
+            await ascore_csv(frames(), well.url)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    assert not goes_on.is_set()
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("ruo-form")]
+    goes_on.set()
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("ruo")], 5)
+
+
 def test_the_result_type_imports_no_machinery() -> None:
     """Importing `Scores` does not import what sends and reads."""
     program = "import sys, ruo.client.scores; print([name for name in sys.modules if name.startswith('ruo.client')])"
