@@ -58,6 +58,10 @@ ANSWERS = {
         Reply(body=output().body.replace(b'"model_name"', b'"id": "rows 90-99", "model_name"'), headers=JSON),
         "another request, 'rows 90-99'",
     ),
+    "predictions of another model": (
+        Reply(body=output().body.replace(b'"model"', b'"other"'), headers=JSON),
+        "did not answer with these predictions: they are of another model, 'other'",
+    ),
     "a head longer than the message": (binary(HEAD, b"", 9999), "Inference-Header-Content-Length"),
     "bytes missing": (binary(HEAD, b"1234"), "byte"),
     "bytes left over": (binary(HEAD, bytes(44)), "byte"),

@@ -346,12 +346,6 @@ def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> No
         score_csv(demo.testset, f"{server.url}/v2/models/other")
 
 
-def test_label_prefix_has_its_effect(demo: Demo, server: LocalServer) -> None:
-    """Columns with the prefix are not sent: with the wrong prefix the number of features is wrong."""
-    with pytest.raises(TableError, match="has 66 feature columns, model 'model' takes 64"):
-        score_csv(demo.testset, server.url, label_prefix="pixel_7")
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,6 @@ from tests.client.conftest import Scoring, Scripted, always, computed, describe,
 from tests.conftest import Reply, ScriptedServer, row_sums
 
 BOOM = Reply(500, b"boom")
-
-
-def test_order_is_kept_when_answers_come_out_of_order(right_scores: Scoring, scripted: Scripted) -> None:
-    """Predictions are in row order even where the first chunk's answer comes last."""
-    server = scripted(late(lambda number: 0.3 if number == 0 else 0))
-
-    right_scores(server.url, chunk_size=3, concurrency=4)
 
 
 def test_a_silent_server_is_asked_for_its_model_once(small_csv: Path, serving: Any) -> None:
@@ -128,16 +120,6 @@ def test_concurrency_bounds_the_requests_in_flight(small_csv: Path, scripted: Sc
     score_csv(small_csv, server.url, chunk_size=1, concurrency=concurrency)
 
     assert server.most_at_once == concurrency
-
-
-def test_an_answer_cut_short_is_asked_for_again(right_scores: Scoring, scripted: Scripted) -> None:
-    """Where a connection breaks in the middle of an answer, another try gives the right result."""
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        return replace(row_sums(body, headers), cut_after=None if number else 20)
-
-    scores = right_scores(scripted(script).url)
-    assert [2] == scores.requests["attempts"].tolist()
 
 
 # ---- requests that are too large ----
