@@ -95,8 +95,8 @@ def _model_in(path: Path) -> Path:
     files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
     models = [file for file in files if is_model_folder(file) or (file.suffix in SUFFIXES and not is_weights(file))]
     if len(models) != 1:
-        count = f"{len(models)} models" if models else "no model"
-        raise ModelError(f"There is {count} in {path}; put in one, or publish versions with: python -m ruo publish")
+        count = f"are {len(models)} models" if models else "is no model"
+        raise ModelError(f"There {count} in {path}; put in one, or publish versions with: python -m ruo publish")
     return models[0]
 
 

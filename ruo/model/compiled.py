@@ -7,7 +7,7 @@ does, and OpenVINO returns NaN, which is the same for nearly every model.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,17 @@ def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
 
     names = tensor_names(keras, loaded, "output")
     if keras.backend.backend() == "openvino":
-        return _compile_openvino(keras, loaded.inputs, forward, names, precision)
+        return _compile_openvino(keras, loaded, forward, names, precision)
     return _call_graph(_trace_keras(keras, loaded, forward), names, loaded)
 
 
-def compile_signature(signature: Any, loaded: Any) -> Function:
-    """A signature of a SavedModel, with inputs and outputs in the order in which it lists them."""
-    inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
+def in_order(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a signature by their names, output_2 before output_10: TensorFlow's order changes with every process."""
+    return dict(sorted(tensors.items(), key=lambda item: re.sub(r"\d+", lambda number: number[0].zfill(9), item[0])))
+
+
+def compile_signature(signature: Any, inputs: Mapping[str, Any], outputs: Sequence[str], loaded: Any) -> Function:
+    """A signature of a SavedModel, with inputs and outputs in the order that is given."""
 
     def forward(*tensors: Any) -> list[Any]:
         results = signature(**dict(zip(inputs, tensors, strict=True)))
@@ -142,19 +146,20 @@ def _call_graph(concrete: Any, names: Sequence[str], loaded: Any) -> Function:
 
 
 def _compile_openvino(
-    keras: Any, inputs: Sequence[Any], forward: Callable[..., list[Any]], names: Sequence[str], precision: str
+    keras: Any, loaded: Any, forward: Callable[..., list[Any]], names: Sequence[str], precision: str
 ) -> Function:
     """OpenVINO's own request: `predict_on_batch` may compute in bfloat16, which moves predictions by hundredths."""
     import openvino as ov
     from openvino import opset13 as graph
 
+    inputs = loaded.inputs
+    # as described: OpenVINO computes FP64 as FP32
+    types, dtypes = ([np.dtype(exported_dtype(tensor.dtype)) for tensor in side] for side in (inputs, loaded.outputs))
     shapes = [[-1 if size is None else size for size in tensor.shape] for tensor in inputs]
-    types = [np.dtype(exported_dtype(tensor.dtype)) for tensor in inputs]
     nodes = [graph.parameter(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
     given = [keras.ops.convert_to_tensor(node.output(0)) for node in nodes]
     outputs = forward(*(keras.ops.cast(tensor, own.dtype) for tensor, own in zip(given, inputs, strict=True)))
-    dtypes = [np.dtype(exported_dtype(keras.backend.standardize_dtype(output.dtype))).type for output in outputs]
-    results = [graph.convert(output.output, dtype) for output, dtype in zip(outputs, dtypes, strict=True)]
+    results = [graph.convert(output.output, dtype.type) for output, dtype in zip(outputs, dtypes, strict=True)]
     lookups = _lookups(ov.Model(results, nodes))
     results += [graph.result(indices) for indices, _ in lookups]
     # with pinning, every worker would bind its threads to the same first CPUs

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ruo.errors import ModelError
-from ruo.model.compiled import compile_keras, compile_signature, exported_dtype, tensor_names
+from ruo.model.compiled import compile_keras, compile_signature, exported_dtype, in_order, tensor_names
 from ruo.model.features import read_features
 from ruo.model.formats import is_saved_model, reason_of, refuse_foreign
 from ruo.model.keras2 import without_old_arguments
@@ -78,7 +78,8 @@ def _load_keras(path: Path, precision: str, trusted: bool, custom_objects: Mappi
     with without_old_arguments(path) as readable:
         loaded = keras.saving.load_model(readable, custom_objects, compile=False, safe_mode=not trusted)
     if not getattr(loaded, "inputs", None):
-        raise ModelError("it has no input shape; build it before it is saved, or export it as a SavedModel.")
+        cure = "build it before it is saved, and name the output_shape of Lambda layers, or export it as a SavedModel."
+        raise ModelError(f"it has no input shape; {cure}")
     inputs = _inputs(zip(tensor_names(keras, loaded, "input"), loaded.inputs, strict=True))
     outputs = _specs(zip(tensor_names(keras, loaded, "output"), loaded.outputs, strict=True))
     if stateful := [layer.name for layer in loaded.layers if getattr(layer, "stateful", False)]:
@@ -104,10 +105,11 @@ def _load_saved_model(path: Path, wanted: str) -> Model:
         cure = f"not {wanted}; set MODEL_SIGNATURE to one of them." if wanted else "name one in MODEL_SIGNATURE."
         raise ModelError(f"it has the signatures {', '.join(names)}; {cure}")
     signature = loaded.signatures[name]
-    inputs = _inputs(signature.structured_input_signature[1].items())
-    outputs = _specs(signature.structured_outputs.items())
-    function = compile_signature(signature, loaded)
-    return Model("tensorflow_savedmodel", inputs, outputs, function, signature=name)
+    inputs, outputs = in_order(signature.structured_input_signature[1]), in_order(signature.structured_outputs)
+    specs = _inputs(inputs.items()), _specs(outputs.items())
+    return Model(
+        "tensorflow_savedmodel", *specs, compile_signature(signature, inputs, list(outputs), loaded), signature=name
+    )
 
 
 def _specs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
@@ -175,7 +177,9 @@ def _measure(model: Model, length: int, run: Run) -> Model:
         return min(seconds)
 
     row_bytes = max(1, sum(array.nbytes for array in blank(1)))
-    rows, cost, most = 1, cost_of(1), max(1, min(ROWS_PER_CALL, BYTES_PER_CALL // row_bytes))
+    cost = cost_of(1)
+    _require_independent_rows(model, row_shapes, run)  # before more rows, which such a model may refuse
+    rows, most = 1, max(1, min(ROWS_PER_CALL, BYTES_PER_CALL // row_bytes))
     while rows < most:
         more = min(4 * rows, most)
         longer = cost_of(more)
@@ -184,7 +188,6 @@ def _measure(model: Model, length: int, run: Run) -> Model:
         rows, cost = more, longer
     measured = replace(model, call_bytes=rows * row_bytes)
     run(measured, blank(rows))
-    _require_independent_rows(measured, row_shapes, run)
     return measured
 
 
@@ -196,9 +199,12 @@ def _require_independent_rows(model: Model, row_shapes: list[list[int]], run: Ru
         with contextlib.suppress(WireError):  # which values it takes is known to its clients only
             for place in (0, 1):
                 row = [array[place : place + 1] for array in rows]
-                for alone, again, beside in zip(*(run(model, arrays)[0] for arrays in (row, row, rows)), strict=True):
-                    if _are_near(alone, again) and not _are_near(alone, beside[place : place + 1]):
-                        cure = "compute each row by itself."
+                alone, beside = (run(model, arrays)[0] for arrays in (row, rows))
+                for index, (one, two) in enumerate(zip(alone, beside, strict=True)):
+                    if _are_near(one, two[place : place + 1]):
+                        continue
+                    if all(_are_near(one, run(model, row)[0][index]) for _ in range(9)):  # and not by chance
+                        cure = "compute each row by itself, and give TimeDistributed a fixed length."
                         raise ModelError(f"its answer for a row depends on the other rows of its batch; {cure}")
             return
 

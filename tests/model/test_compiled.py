@@ -65,6 +65,12 @@ def test_half_precision_is_exact_to_two_digits(keras):
     np.testing.assert_allclose(rough, exact, atol=0.05)
 
 
+def test_an_answer_has_the_datatype_that_is_described(keras, compiled):
+    """Also where the runtime computes FP64 as FP32."""
+    (answer,) = compiled((3,), keras.layers.Dense(2, dtype="float64"), "float64")([np.ones((2, 3))])
+    assert answer.dtype == np.float64
+
+
 PASSED_ON = {
     "identity": lambda layers: layers.Identity(),
     "dropout": lambda layers: layers.Dropout(0.5),

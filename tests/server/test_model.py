@@ -93,6 +93,24 @@ def test_every_call_of_a_request_has_one_row_for_each_row(tmp_path):
     assert refusal.value.status == 500
 
 
+@pytest.mark.slow
+def test_the_tensors_of_a_saved_model_are_ordered_by_their_names(tmp_path):
+    """Whoever takes them by their place gets the same ones from every worker; TensorFlow's own order is one of chance."""
+    import tensorflow as tf
+
+    module, names = tf.Module(), [f"x_{number}" for number in range(12)]
+    module.call = tf.function(lambda **given: {f"y{name}": -values for name, values in given.items()}, autograph=False)
+    signature = module.call.get_concrete_function(
+        **{name: tf.TensorSpec((None, 1), tf.float32, name) for name in names}
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures=signature)
+    model = load_model(tmp_path, trusted=True)
+    assert [spec.name for spec in model.inputs] == names
+    assert [spec.name for spec in model.outputs] == [f"y{name}" for name in names]
+    rows = [np.full((1, 1), number, np.float32) for number in range(12)]
+    assert [output.item() for output in model.run(rows)] == [-number for number in range(12)]
+
+
 def test_a_model_that_mends_nan_gets_to_do_so(keras, tmp_path):
     """Operation by operation: a number where Keras says so, in rows of several calls."""
     inputs = keras.Input((4,))

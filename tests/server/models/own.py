@@ -24,5 +24,12 @@ class Chance(keras.layers.Layer):
         return x * keras.random.uniform(keras.ops.shape(x), seed=self.seeds)
 
 
+class Steps(keras.layers.Layer):
+    """As many steps as there are rows, as TimeDistributed of Keras 3.15 takes them where the length is free."""
+
+    def call(self, x):
+        return keras.ops.take(x, keras.ops.arange(keras.ops.shape(x)[0]), axis=1)
+
+
 def cubed(x):
     return x**3

@@ -34,7 +34,7 @@ def parts(keras, tmp_path_factory):
     keras.Sequential([keras.Input(batch_shape=(1, 5, 2)), stateful]).save(folder / "stateful.keras")
     keras.Sequential([layers.Dense(2)]).save(folder / "unbuilt.keras")
     inner = importlib.import_module("tests.server.models.own")
-    rows = keras.Input((4,))
+    rows, steps, chance = keras.Input((4,)), keras.Input((None, 1)), inner.Chance()
     text = keras.Input((), dtype="string")
     word = layers.StringLookup(vocabulary=["a"], output_mode="one_hot")(text)
     wide, sound, image = keras.Input((64,)), keras.Input((256,)), keras.Input((8, 8, 1), dtype="uint8")
@@ -47,7 +47,8 @@ def parts(keras, tmp_path_factory):
         "loud": (sound, layers.MelSpectrogram(num_mel_bins=8, fft_length=64, sequence_stride=32)(sound)),
         "bright": (image, keras.ops.cast(image, "float32") / keras.ops.cast(keras.ops.max(image), "float32")),
         "text": (text, keras.ops.softmax(keras.ops.cast(word, "float32"), axis=0)),
-        "chance": (rows, inner.Chance()(rows)),
+        "chance": (rows, [chance(rows), chance(rows)]),
+        "steps": (steps, inner.Steps()(steps)),
     }
     for name, (inputs, outputs) in own.items():
         keras.Model(inputs, outputs).save(folder / f"{name}.keras")
@@ -208,10 +209,16 @@ def test_a_model_that_takes_some_whole_numbers_only_is_served(keras, tmp_path):
 
 
 def test_a_model_may_answer_by_chance(parts):
-    """Dropout that is on while it predicts is no dependence on other rows."""
+    """Dropout that is on while it predicts is no dependence on other rows, even where two answers are alike by chance."""
     run = load_model(parts / "chance.keras", trusted=True, modules="tests.server.models.own").run
     rows = [np.ones((64, 4), np.float32)]
     assert not np.array_equal(run(rows)[0], run(rows)[0])
+
+
+def test_a_model_that_takes_no_more_rows_than_it_has_steps_is_refused(parts):
+    """Of fewer rows its answers depend on how many there are."""
+    with pytest.raises(ModelError, match="depends on the other rows of its batch"):
+        load_model(parts / "steps.keras", trusted=True, modules="tests.server.models.own")
 
 
 CALL = "Exception encountered when calling {0}.call().\n\n\x1b[1m{1}\x1b[0m\n\nArguments received by {0}.call():\n  x"
