@@ -74,13 +74,18 @@ os.environ["KERAS_BACKEND"] = _settings.keras_backend  # which Keras would read 
 
 def on_starting(server: Any) -> None:
     """Make a folder for temporary files, and an empty one for the workers' counters, before any worker starts."""
-    server.slots = WorkerSlots()  # not of this module, which a reload makes anew
+    # not of this module, which a reload makes anew; it starts as many workers again as there are
+    server.slots = WorkerSlots(128 + 2 * server.num_workers)
     server.manage_workers = partial(manage_workers, server)
-    server.scratch = make_scratch()
-    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or server.scratch / "counters")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove(folder.glob("*.db"))
+    try:
+        server.scratch = make_scratch()
+        folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or server.scratch / "counters")
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(folder.glob("*.db"))
+    except OSError as error:
+        cure = "set TMPDIR, and PROMETHEUS_MULTIPROC_DIR if there is one, to folders that can be written to"
+        sys.exit(f"The server cannot write to {error.filename} ({error.strerror}); {cure}.")
 
 
 def on_exit(server: Any) -> None:

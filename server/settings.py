@@ -60,8 +60,10 @@ class Settings:
         values = {field.name: given.get(field.name.upper(), "") for field in fields(cls)}
         defaults = cls()
         settings = cls(**{name: _convert(name, value, getattr(defaults, name)) for name, value in values.items()})
-        if not settings.model_name or set("/:") & set(settings.model_name):
-            raise SettingsError(f"MODEL_NAME={settings.model_name!r} cannot be part of an address; leave out / and :.")
+        if not settings.model_name or set("/:%?#") & set(settings.model_name):
+            raise SettingsError(
+                f"MODEL_NAME={settings.model_name!r} cannot be part of an address; leave out / : % ? and #."
+            )
         # a blank one, as of an empty file, would open the server to all
         token = settings.ruo_token
         if given.get("RUO_TOKEN") and not (token and token.isprintable()):
@@ -88,7 +90,9 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         number = type(default)(value)
     except ValueError:
         number = -1
-    if not 0 <= number < math.inf:  # which NaN is not either
+    most = 65535 if name == "port" else math.inf
+    if not 0 <= number <= most or number == math.inf:  # which NaN is not either
         kind = "whole number" if isinstance(default, int) else "number"
-        raise SettingsError(f"{name.upper()}={value!r} must be a {kind} of at least 0; the default is {default}.")
+        bounds = "of at least 0" if most == math.inf else f"from 0 to {most}"
+        raise SettingsError(f"{name.upper()}={value!r} must be a {kind} {bounds}; the default is {default}.")
     return number

@@ -22,13 +22,15 @@ class WorkerSlots:
         dtype = np.dtype([(name, "i4") for name in ("is_taken", "is_ready", "is_retiring", "load", "pid")])
         self._slots = np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype)
 
+    def free(self) -> int:
+        """How many workers may be started."""
+        return int((self._slots["is_taken"] == 0).sum())
+
     def take(self) -> int:
         """A free slot, for a worker that is about to be forked."""
-        free = np.flatnonzero(self._slots["is_taken"] == 0)
-        if not len(free):
-            raise RuntimeError(f"No more than {len(self._slots)} workers are possible; lower WEB_CONCURRENCY.")
-        self._slots["is_taken"][free[0]] = 1
-        return int(free[0])
+        slot = int(np.argmin(self._slots["is_taken"]))
+        self._slots["is_taken"][slot] = 1
+        return slot
 
     def clear(self, slot: int) -> None:
         """Forget a worker that has ended."""
@@ -56,7 +58,8 @@ class WorkerSlots:
 
     def states(self) -> list[tuple[int, ...]]:
         """The process id of each worker that has started, whether it is ready, and its busy connections."""
-        return [tuple(map(int, slot)) for slot in self._slots[["pid", "is_ready", "load"]] if slot["pid"]]
+        started: list[tuple[int, ...]] = self._slots[["pid", "is_ready", "load"]][self._slots["pid"] > 0].tolist()
+        return started
 
     def is_least_loaded(self, slot: int) -> bool:
         """Whether no ready worker is less busy than this one; a worker that is not ready gives way to every ready one."""
@@ -74,7 +77,7 @@ def manage_workers(server: Any) -> None:
     # those that retire come first, the oldest of them first of all, as in WORKERS; `age` says nothing after a reload
     workers.sort(key=lambda worker: not worker.slots.is_retiring(worker.slot))
     staying = sum(not worker.slots.is_retiring(worker.slot) for worker in workers)
-    for _ in range(server.num_workers - staying):
+    for _ in range(min(server.num_workers - staying, server.slots.free())):
         server.spawn_worker()
     ready = sum(worker.slots.is_ready(worker.slot) for worker in workers)
     for worker in workers[: max(0, len(workers) - min(staying, server.num_workers))]:

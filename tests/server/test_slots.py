@@ -1,8 +1,10 @@
 """What workers know of each other."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from server.slots import WorkerSlots
+from server.slots import WorkerSlots, manage_workers
 
 
 @pytest.fixture
@@ -19,9 +21,7 @@ def slots():
 def test_slots_are_given_out_once_and_again_after_clearing(slots):
     """A slot belongs to one worker until it is cleared; a worker that has ended is neither ready nor known."""
     assert (slots.ready(), slots.states()) == (3, [(10, 1, 0), (11, 1, 0), (12, 1, 0)])
-    assert slots.take() == 3
-    with pytest.raises(RuntimeError, match="WEB_CONCURRENCY"):
-        slots.take()
+    assert (slots.free(), slots.take(), slots.free()) == (1, 3, 0)
     slots.clear(1)
     assert (slots.ready(), slots.states()) == (2, [(10, 1, 0), (12, 1, 0)])
     assert slots.take() == 1
@@ -53,3 +53,29 @@ def test_a_worker_that_is_not_ready_gives_way(slots):
     assert slots.is_least_loaded(1)
     slots.set(1, "is_ready", 0)
     assert slots.is_least_loaded(0)
+
+
+def test_a_reload_of_more_workers_than_there_are_slots_goes_step_by_step(slots):
+    """An error in Gunicorn's loop would end the whole server."""
+    workers = {}
+
+    def spawn_worker():
+        slot = slots.take()
+        workers[slot] = SimpleNamespace(slots=slots, slot=slot, pid=slot, is_ending=False)
+
+    server = SimpleNamespace(WORKERS=workers, num_workers=3, slots=slots, spawn_worker=spawn_worker)
+    for slot in range(3):
+        slots.set(slot, "is_retiring", 1)
+        workers[slot] = SimpleNamespace(slots=slots, slot=slot, pid=slot, is_ending=False)
+
+    def kill_worker(pid, number):
+        slots.clear(pid)
+        del workers[pid]
+
+    server.kill_worker = kill_worker
+    for _ in range(9):
+        manage_workers(server)
+        for slot in workers:
+            slots.set(slot, "is_ready", 1)
+    assert len(workers) == 3
+    assert not any(slots.is_retiring(slot) for slot in workers)
