@@ -76,6 +76,7 @@ def _routes(settings: Settings, serving: Serving, inference: Inference, metrics:
         ("GET", "/v2", views.server),
         *((method, path.format(""), view) for method, path, view in of_a_model),
         *((method, path.format("/versions/<version>"), view) for method, path, view in of_a_model),
+        ("GET", "/v2/models/stats", views.stats),
         ("GET", "/v2/models", lambda: {"models": [serving.name]}),
         ("POST", "/v2/repository/index", views.index),
         ("POST", "/v2/repository/models/<model>/load", views.control),

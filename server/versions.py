@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from server.repository import MOST_REPLACED, NoRoomError, StoredModel, fetch, ne
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
+
+_DISK_S = 1.0  # for a disk to answer a request's question
 
 log = logging.getLogger("gunicorn.error")
 
@@ -59,6 +62,7 @@ class Serving:
         self.slots, self._slot = WorkerSlots(), 0
         self._tried, self._look = threading.Event(), threading.Event()
         self._not_started = threading.Lock()
+        self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")  # one thread that may wait for the disk
 
     def start(self, slots: WorkerSlots | None = None, slot: int = 0) -> None:
         """Start to load, once; through the slots the other workers see when this one is ready."""
@@ -80,12 +84,22 @@ class Serving:
             return current
         if version in replaced:
             return replaced[version][0]
-        with suppress(ModelError, OSError):
-            if self._settings.model_poll_seconds and self._is_new(newest(self._settings.model_path, self._after)):
-                self._look.set()
-                raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
+        if self._settings.model_poll_seconds and self._has_newer():
+            self._look.set()
+            raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
         raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
+
+    def _has_newer(self) -> bool:
+        """Whether a version waits to be loaded; so it is taken to be where the disk, as over NFS, gives no answer at once."""
+        look = self._looks.submit(newest, self._settings.model_path, self._after)
+        try:
+            return self._is_new(look.result(_DISK_S))
+        except TimeoutError:
+            look.cancel()
+            return True
+        except (ModelError, OSError):
+            return False
 
     def versions(self) -> list[str]:
         """The versions that `get` returns; the current one is the last."""

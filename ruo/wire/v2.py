@@ -100,6 +100,9 @@ def _requested(outputs: list[object] | None, default: bool) -> dict[str, bool] |
     for index, output in enumerate(outputs):
         where = f"outputs[{index}]"
         parameters = _field(output, where, "parameters", dict, {})
+        # of Triton's extensions, and they would change what the answer holds
+        if others := [name for name in ("classification", "shared_memory_region") if parameters.get(name)]:
+            raise WireError(f'{where}: no output is answered by "{others[0]}" here; leave it out.')
         # [BIN] 'If "binary_data" is specified on an output it overrides this setting', binary_data_output
         requested[_name(output, where)] = _field(parameters, f"{where}.parameters", "binary_data", bool, default)
     return requested

@@ -47,7 +47,8 @@ def test_triton_asks_what_it_asks(sync, rows):
     assert sync.is_model_ready("model", version)
     assert "binary_tensor_data" in sync.get_server_metadata()["extensions"]
     assert sync.get_model_config("model")["max_batch_size"] > 0
-    assert sync.get_inference_statistics("model")["model_stats"][0]["version"] == version
+    for name in ("model", ""):
+        assert sync.get_inference_statistics(name)["model_stats"][0]["version"] == version
     assert sync.get_model_repository_index()[0]["state"] == "READY"
     assert sync.infer("model", [tensor(rows)], model_version=version).get_response()["model_version"] == version
     with pytest.raises(triton.InferenceServerException, match='no version "99"'):
@@ -64,6 +65,16 @@ def test_triton_infers(sync, rows, expected, binary_in, binary_out, coding):
     result = sync.infer("model", [tensor(rows, binary_in)], outputs=outputs, request_id="7", **codings)
     np.testing.assert_allclose(result.as_numpy("y"), expected["mlp"], atol=1e-6)
     assert result.get_response()["id"] == "7"
+
+
+@pytest.mark.parametrize("kind", ["classification", "shared_memory_region"])
+def test_what_triton_alone_answers_is_refused(sync, rows, kind):
+    """Labels in place of numbers, or nothing since it is in memory that both have: whoever asks for it expects no other answer."""
+    output = triton.InferRequestedOutput("y", class_count=2 * (kind == "classification"))
+    if kind == "shared_memory_region":
+        output.set_shared_memory("region", 1200)
+    with pytest.raises(triton.InferenceServerException, match=rf'outputs\[0\].*"{kind}"'):
+        sync.infer("model", [tensor(rows)], outputs=[output])
 
 
 def test_triton_asks_several_at_once(sync, address, rows, expected):

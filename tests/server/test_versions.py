@@ -3,6 +3,7 @@
 import errno
 import re
 import shutil
+import threading
 import time
 import weakref
 from unittest.mock import Mock
@@ -236,6 +237,22 @@ def test_no_version_between_two_looks_is_left_out(stored, put, tmp_path, newest,
     kept = [str(version) for version in range(1, newest + 1) if not (is_broken and version == 3)]
     assert serving.versions() == kept
     serving._look.set()
+
+
+def test_a_disk_that_does_not_answer_holds_no_request(stored, monkeypatch):
+    """As over NFS: whoever asks for an unknown version is told to try again, as often as wanted, and the others are served."""
+    serving, answers = stored("mlp", MODEL_POLL_SECONDS=1000), threading.Event()
+    real = versions.newest
+    monkeypatch.setattr(versions, "_DISK_S", 0.05)
+    monkeypatch.setattr(versions, "newest", lambda *where: real(*where) if answers.wait(60) else None)
+    for _ in range(3):
+        with pytest.raises(NotReadyError, match="being loaded"):
+            serving.get("9")
+    assert serving.get("1") is serving.get()
+    answers.set()
+    monkeypatch.setattr(versions, "_DISK_S", 60)
+    with pytest.raises(WireError, match='There is no version "9"'):
+        serving.get("9")
 
 
 def test_models_come_and_go(serving, put, tmp_path):

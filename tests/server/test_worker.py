@@ -165,6 +165,12 @@ def test_a_request_may_come_in_pieces(listening, pause, pack):
     np.testing.assert_array_equal(predictions(answer), predictions(whole))
 
 
+def test_a_body_that_is_packed_on_its_way_is_refused(listening):
+    """Taken as it comes, it would be other rows."""
+    status, body, _ = listening.ask(in_chunks(ROWS).replace(b"chunked", b"gzip, chunked"))
+    assert (status, b"Content-Encoding" in body) == (501, True)
+
+
 def test_a_client_may_ask_before_it_sends_its_body(listening):
     """`Expect: 100-continue` is told to go on."""
     with listening.connect() as connection, connection.makefile("rb") as stream:
