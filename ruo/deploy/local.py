@@ -208,6 +208,8 @@ def local_server(
     """
     if workers is not None and workers < 1:
         raise ArgumentError(f"workers={workers} must be at least 1.")
+    if not os.fspath(model):
+        raise ArgumentError('The path of the model is empty; pass one, or "." for this folder.')
     for name, value in (settings or {}).items():
         if name in _ARGUMENTS:
             raise ArgumentError(f"settings: pass {_ARGUMENTS[name]}={value} in place of {name}.")

@@ -140,6 +140,12 @@ def test_settings_that_cannot_be_are_refused(demo: Demo, settings: dict[str, obj
         pass
 
 
+def test_an_empty_path_is_not_this_folder() -> None:
+    """Which may hold a model that nobody meant."""
+    with pytest.raises(ArgumentError, match='is empty; pass one, or "."'), local_server(""):
+        pass
+
+
 def test_no_time_at_all_is_not_waited_for(demo: Demo) -> None:
     """NaN seconds are none, and not any number of them."""
     with (
