@@ -117,7 +117,7 @@ def _end_at_signals() -> None:
 def on_reload(server: Any) -> None:
     """Have every worker end when its successor is ready."""
     for worker in server.WORKERS.values():
-        worker.slots.set(worker.slot, "is_retiring", 1)
+        worker.slots.is_retiring[worker.slot] = 1
         worker.age = math.inf  # the reload waits, deaf to signals, for all that are not younger than this moment
 
 
@@ -150,7 +150,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start to load the model in the new process."""
-    worker.slots.set(worker.slot, "pid", os.getpid())
+    worker.slots.pid[worker.slot] = os.getpid()
     worker.wsgi.extensions["ruo"].start(worker.slots, worker.slot)
 
 

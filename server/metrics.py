@@ -70,7 +70,7 @@ class Metrics:
         for stage, seconds in {**timing._asdict(), "request": sum(timing)}.items():
             self._stages[stage].observe(seconds)
 
-    def text(self, workers: Sequence[tuple[int, ...]] = ()) -> bytes:
+    def text(self, workers: Sequence[Sequence[int]] = ()) -> bytes:
         """All metrics in Prometheus' text format, with those of each worker: process id, readiness, connections."""
         rows = [(*worker, *_memory_bytes(worker[0])) for worker in workers]
         text = ""

@@ -6,7 +6,7 @@ so no lock is needed; the master clears the slot of a worker that has ended.
 
 import mmap
 import signal
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,52 +19,40 @@ class WorkerSlots:
     """
 
     def __init__(self, size: int = 128) -> None:
-        dtype = np.dtype([(name, "i4") for name in ("is_taken", "is_ready", "is_retiring", "load", "pid")])
-        self._slots = np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype)
+        self._slots = np.frombuffer(mmap.mmap(-1, size * 20), np.dtype("i4")).reshape(5, size)
+        self._is_taken, self.pid, self.is_ready, self.is_retiring, self.load = self._slots
 
     def free(self) -> int:
         """How many workers may be started."""
-        return int((self._slots["is_taken"] == 0).sum())
+        return int((self._is_taken == 0).sum())
 
     def take(self) -> int:
         """A free slot, for a worker that is about to be forked."""
-        slot = int(np.argmin(self._slots["is_taken"]))
-        self._slots["is_taken"][slot] = 1
+        slot = int(self._is_taken.argmin())
+        self._is_taken[slot] = 1
         return slot
 
     def clear(self, slot: int) -> None:
         """Forget a worker that has ended."""
-        self._slots[slot] = 0
-
-    def set(self, slot: int, field: Literal["is_ready", "is_retiring", "load", "pid"], value: int) -> None:
-        """Set one field of a slot."""
-        self._slots[field][slot] = value
+        self._slots[:, slot] = 0
 
     def ready(self) -> int:
         """How many workers are ready."""
-        return int(self._slots["is_ready"].sum())
+        return int(self.is_ready.sum())
 
     def expected(self) -> int:
         """How many workers there are when all that were started are ready."""
-        return max(1, int((self._slots["is_taken"] > self._slots["is_retiring"]).sum()))  # 1 without Gunicorn
+        return max(1, int((self._is_taken > self.is_retiring).sum()))  # 1 without Gunicorn
 
-    def is_ready(self, slot: int) -> bool:
-        """Whether this worker's model is ready."""
-        return bool(self._slots["is_ready"][slot])
-
-    def is_retiring(self, slot: int) -> bool:
-        """Whether this worker waits for its successor."""
-        return bool(self._slots["is_retiring"][slot])
-
-    def states(self) -> list[tuple[int, ...]]:
+    def states(self) -> list[list[int]]:
         """The process id of each worker that has started, whether it is ready, and its busy connections."""
-        started: list[tuple[int, ...]] = self._slots[["pid", "is_ready", "load"]][self._slots["pid"] > 0].tolist()
-        return started
+        states: list[list[int]] = np.stack([self.pid, self.is_ready, self.load], 1)[self.pid > 0].tolist()
+        return states
 
     def is_least_loaded(self, slot: int) -> bool:
         """Whether no ready worker is less busy than this one; a worker that is not ready gives way to every ready one."""
-        loads = self._slots["load"][self._slots["is_ready"] == 1]
-        return not len(loads) or (self.is_ready(slot) and bool(self._slots["load"][slot] <= loads.min()))
+        loads = self.load[self.is_ready == 1]
+        return not len(loads) or bool(self.is_ready[slot] and self.load[slot] <= loads.min())
 
 
 def manage_workers(server: Any) -> None:
@@ -73,18 +61,18 @@ def manage_workers(server: Any) -> None:
     By itself Gunicorn's master ends the old workers of a reload as soon as the new ones have been started, and starts a
     worker when one has ended at --max-requests: their requests would fall to workers that still load the model.
     """
-    workers = [worker for worker in server.WORKERS.values() if not worker.is_ending]
+    slots, workers = server.slots, [worker for worker in server.WORKERS.values() if not worker.is_ending]
     # those that retire come first, the oldest of them first of all, as in WORKERS; `age` says nothing after a reload
-    workers.sort(key=lambda worker: not worker.slots.is_retiring(worker.slot))
-    staying = sum(not worker.slots.is_retiring(worker.slot) for worker in workers)
-    for _ in range(min(server.num_workers - staying, server.slots.free())):
+    workers.sort(key=lambda worker: not slots.is_retiring[worker.slot])
+    staying = sum(not slots.is_retiring[worker.slot] for worker in workers)
+    for _ in range(min(server.num_workers - staying, slots.free())):
         server.spawn_worker()
-    ready = sum(worker.slots.is_ready(worker.slot) for worker in workers)
+    ready = sum(slots.is_ready[worker.slot] for worker in workers)
     for worker in workers[: max(0, len(workers) - min(staying, server.num_workers))]:
-        is_ready = worker.slots.is_ready(worker.slot)
+        is_ready = slots.is_ready[worker.slot]
         if not is_ready or ready > server.num_workers:
             ready -= is_ready
             worker.is_ending = True
-            if worker.slots.is_retiring(worker.slot):
-                worker.slots.set(worker.slot, "is_ready", 0)  # the others take new connections
+            if slots.is_retiring[worker.slot]:
+                slots.is_ready[worker.slot] = 0  # the others take new connections
             server.kill_worker(worker.pid, signal.SIGTERM)

@@ -195,7 +195,7 @@ class Serving:
         self._set_behind(None)
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
-        self.slots.set(self._slot, "is_ready", 1)
+        self.slots.is_ready[self._slot] = 1
 
     def _swap(self, served: Served) -> None:
         old = self._current

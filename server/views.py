@@ -16,7 +16,7 @@ from ruo.wire.jsontext import loads
 from ruo.wire.v1 import DATATYPES
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.metrics import Metrics
+from server.metrics import Metrics, Timing
 from server.settings import Settings
 from server.versions import NotReadyError, Served, Serving
 
@@ -176,24 +176,14 @@ def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _statistics(model: str, version: str, totals: dict[str, float]) -> dict[str, Any]:
-    def duration(*stages: str) -> dict[str, int]:
-        nanoseconds = 1e9 * sum(totals.get(f"ruo_{stage}_seconds_sum", 0.0) for stage in stages)
-        return {"count": int(totals.get("ruo_predict_seconds_count", 0)), "ns": int(nanoseconds)}
-
+    # each part is a sum of stages; perf_analyzer reads those of the cache
+    stages = {"success": Timing._fields, "queue": ["queue"], "cache_hit": [], "cache_miss": []}
+    stages |= {"compute_input": ["decode"], "compute_infer": ["predict"], "compute_output": ["encode"]}
+    count = int(totals["ruo_predict_seconds_count"])
     parts = {
-        "success": duration("decode", "queue", "predict", "encode"),
-        "fail": {"count": int(totals.get("ruo_infer_failures_total", 0)), "ns": 0},
-        "queue": duration("queue"),
-        "compute_input": duration("decode"),
-        "compute_infer": duration("predict"),
-        "compute_output": duration("encode"),
-        **{name: {"count": 0, "ns": 0} for name in ("cache_hit", "cache_miss")},  # which perf_analyzer reads
+        part: {"count": count if of else 0, "ns": int(1e9 * sum(totals[f"ruo_{stage}_seconds_sum"] for stage in of))}
+        for part, of in stages.items()
     }
-    return {
-        "name": model,
-        "version": version,
-        "inference_count": int(totals.get("ruo_rows_total", 0)),
-        "execution_count": parts["success"]["count"],
-        "inference_stats": parts,
-        "batch_stats": [],
-    }
+    parts["fail"] = {"count": int(totals["ruo_infer_failures_total"]), "ns": 0}
+    counts = {"inference_count": int(totals["ruo_rows_total"]), "execution_count": count}
+    return {"name": model, "version": version, **counts, "inference_stats": parts, "batch_stats": []}

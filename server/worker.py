@@ -99,7 +99,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     def _should_give_way(self) -> bool:
         if self.slots.is_least_loaded(self.slot):
             return False
-        if not self.slots.is_ready(self.slot):
+        if not self.slots.is_ready[self.slot]:
             return True  # it could only answer that it is not ready
         now = time.monotonic()
         if now - self._gave_way_last > 10 * _GIVE_WAY_S:
@@ -111,7 +111,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         """Add a connection to this worker's load, or remove it."""
         with self._load_lock:
             (self._load.add if is_load else self._load.discard)(conn)
-            self.slots.set(self.slot, "load", len(self._load))
+            self.slots.load[self.slot] = len(self._load)
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait in the poller until its client sends something."""
@@ -156,11 +156,11 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         """Answer a request after its headers have been read; runs in a thread."""
         if not _is_probe_thread():
             self._deadlines[conn] = time.monotonic() + self.exchange_s
-        if not self.slots.is_ready(self.slot):
+        if not self.slots.is_ready[self.slot]:
             self.nr = 0
-        elif self.nr + 1 >= self._most_requests and not self.slots.is_retiring(self.slot):
+        elif self.nr + 1 >= self._most_requests and not self.slots.is_retiring[self.slot]:
             self.log.info("Ends after %d requests, when its successor is ready.", self._most_requests)
-            self.slots.set(self.slot, "is_retiring", 1)
+            self.slots.is_retiring[self.slot] = 1
         self._current.connection = conn
         return super().handle_request(req, conn)
 

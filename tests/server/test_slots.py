@@ -13,45 +13,45 @@ def slots():
     slots = WorkerSlots(size=4)
     for pid in (10, 11, 12):
         slot = slots.take()
-        slots.set(slot, "pid", pid)
-        slots.set(slot, "is_ready", 1)
+        slots.pid[slot] = pid
+        slots.is_ready[slot] = 1
     return slots
 
 
 def test_slots_are_given_out_once_and_again_after_clearing(slots):
     """A slot belongs to one worker until it is cleared; a worker that has ended is neither ready nor known."""
-    assert (slots.ready(), slots.states()) == (3, [(10, 1, 0), (11, 1, 0), (12, 1, 0)])
+    assert (slots.ready(), slots.states()) == (3, [[10, 1, 0], [11, 1, 0], [12, 1, 0]])
     assert (slots.free(), slots.take(), slots.free()) == (1, 3, 0)
     slots.clear(1)
-    assert (slots.ready(), slots.states()) == (2, [(10, 1, 0), (12, 1, 0)])
+    assert (slots.ready(), slots.states()) == (2, [[10, 1, 0], [12, 1, 0]])
     assert slots.take() == 1
-    assert not slots.is_ready(1)
-    slots.set(0, "is_ready", 0)
+    assert not slots.is_ready[1]
+    slots.is_ready[0] = 0
     assert (slots.ready(), slots.expected()) == (1, 4)
-    slots.set(1, "is_retiring", 1)
+    slots.is_retiring[1] = 1
     assert (slots.ready(), slots.expected()) == (1, 3)
 
 
 def test_the_least_loaded_takes_the_next(slots):
     """With equal loads anybody may take a connection; then only those with the least."""
     assert all(slots.is_least_loaded(slot) for slot in (0, 1, 2))
-    slots.set(0, "load", 1)
+    slots.load[0] = 1
     assert [slots.is_least_loaded(slot) for slot in (0, 1, 2)] == [False, True, True]
-    slots.set(1, "load", 2)
-    slots.set(2, "load", 3)
+    slots.load[1] = 2
+    slots.load[2] = 3
     assert [slots.is_least_loaded(slot) for slot in (0, 1, 2)] == [True, False, False]
-    slots.set(2, "load", 0)
+    slots.load[2] = 0
     assert slots.is_least_loaded(2)
 
 
 def test_a_worker_that_is_not_ready_gives_way(slots):
     """An idle worker without a model, or one that has died, leaves connections to busy ones, unless none has a model."""
-    slots.set(0, "is_ready", 0)
+    slots.is_ready[0] = 0
     slots.clear(2)
-    slots.set(1, "load", 5)
+    slots.load[1] = 5
     assert not slots.is_least_loaded(0)
     assert slots.is_least_loaded(1)
-    slots.set(1, "is_ready", 0)
+    slots.is_ready[1] = 0
     assert slots.is_least_loaded(0)
 
 
@@ -65,7 +65,7 @@ def test_a_reload_of_more_workers_than_there_are_slots_goes_step_by_step(slots):
 
     server = SimpleNamespace(WORKERS=workers, num_workers=3, slots=slots, spawn_worker=spawn_worker)
     for slot in range(3):
-        slots.set(slot, "is_retiring", 1)
+        slots.is_retiring[slot] = 1
         workers[slot] = SimpleNamespace(slots=slots, slot=slot, pid=slot, is_ending=False)
 
     def kill_worker(pid, number):
@@ -76,6 +76,6 @@ def test_a_reload_of_more_workers_than_there_are_slots_goes_step_by_step(slots):
     for _ in range(9):
         manage_workers(server)
         for slot in workers:
-            slots.set(slot, "is_ready", 1)
+            slots.is_ready[slot] = 1
     assert len(workers) == 3
-    assert not any(slots.is_retiring(slot) for slot in workers)
+    assert not any(slots.is_retiring[slot] for slot in workers)

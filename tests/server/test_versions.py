@@ -84,7 +84,7 @@ def test_ready_only_after_warm_up(serving, models, caplog):
     assert served.ready_workers() == 0
     assert current(served).model.platform == "tensorflow_keras"
     wait_for(lambda: served.ready_workers() == 1)
-    assert slots.is_ready(slot)
+    assert slots.is_ready[slot]
     assert re.search(r"ready after \d{1,2}\.\d s", caplog.text)
 
 

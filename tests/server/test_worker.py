@@ -282,10 +282,10 @@ def test_a_worker_retires_also_where_two_requests_are_its_last(monkeypatch):
     config.set("max_requests", 5)
     worker = LeastLoadedWorker(1, 1, [], None, 30, config, logging.getLogger())
     worker.slots, worker.slot, worker.exchange_s = WorkerSlots(), 0, 1.0
-    worker.slots.set(0, "is_ready", 1)
+    worker.slots.is_ready[0] = 1
     for worker.nr, is_last in ((3, False), (5, True)):
         worker.handle_request(None, None)
-        assert worker.slots.is_retiring(0) == is_last
+        assert worker.slots.is_retiring[0] == is_last
     worker.tmp.close()
 
 
