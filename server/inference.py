@@ -4,7 +4,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 from flask import Request, Response
@@ -18,7 +18,7 @@ from server.limits import Gate
 from server.metrics import Metrics, Timing
 from server.scheduler import Scheduler
 from server.settings import Settings
-from server.versions import Served, Serving
+from server.versions import Serving
 
 
 class Inference:
@@ -34,45 +34,40 @@ class Inference:
         failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
         with self._gate.place(request.content_length or 0) as grow, in_flight, failures:
             deadline = time.monotonic() + self._settings.request_timeout
-            return self._score(wire, request, self._serving.get(version, wait_s), deadline, grow)
-
-    def _score(
-        self, wire: Wire, request: Request, served: Served, deadline: float, grow: Callable[[int], None]
-    ) -> Response:
-        model = served.model
-        began = time.perf_counter()
-        body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout, grow)
-        message = _decode(wire, model, request, body)
-        arrays = model.fit(message.inputs)
-        decoded = time.perf_counter()
-        with self._metrics.waiting.track_inprogress():
-            results, waited = self._scheduler.run(model, arrays, deadline)
-        computed = time.perf_counter()
-        outputs = {spec.name: array for spec, array in zip(model.outputs, results, strict=True)}
-        answer = InferResponse(outputs, self._serving.name, served.version, message.id)
-        headers, buffers = wire.encode_response(answer, message)
-        parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only
-        if sum(map(len, parts)) < 1 << 16:  # Gunicorn sends each part separately
-            parts = [b"".join(parts)]
-        # Most clients list several codings whatever they want, and between two machines compressing takes longer than
-        # sending; so only a client that names exactly one has its answer compressed.
-        coding = request.headers.get("Accept-Encoding", "").strip().lower()
-        if coding in ("gzip", "deflate"):
-            packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
-            parts = [packer.compress(b"".join(parts)) + packer.flush()]
-            headers = {**headers, "Content-Encoding": coding}
-        timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
-        self._metrics.scored(served.version, len(arrays[0]), timing)
-        headers = {
-            **headers,
-            "Content-Length": str(sum(map(len, parts))),
-            "Vary": "Accept-Encoding",
-            "Server-Timing": timing.header(),
-            "Ruo-Model-Version": served.version,
-            "Ruo-Model-Sha256": served.sha256,
-            "Ruo-Worker": self._worker,
-        }
-        return Response(parts, headers=headers)
+            served = self._serving.get(version, wait_s)
+            model, began = served.model, time.perf_counter()
+            body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout, grow)
+            message = _decode(wire, model, request, body)
+            arrays = model.fit(message.inputs)
+            decoded = time.perf_counter()
+            with self._metrics.waiting.track_inprogress():
+                results, waited = self._scheduler.run(model, arrays, deadline)
+            computed = time.perf_counter()
+            outputs = {spec.name: array for spec, array in zip(model.outputs, results, strict=True)}
+            answer = InferResponse(outputs, self._serving.name, served.version, message.id)
+            headers, buffers = wire.encode_response(answer, message)
+            parts = [bytes(buffer) for buffer in buffers]  # WSGI accepts bytes only
+            if sum(map(len, parts)) < 1 << 16:  # Gunicorn sends each part separately
+                parts = [b"".join(parts)]
+            # Most clients list several codings whatever they want, and between two machines compressing takes longer than
+            # sending; so only a client that names exactly one has its answer compressed.
+            coding = request.headers.get("Accept-Encoding", "").strip().lower()
+            if coding in ("gzip", "deflate"):
+                packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
+                parts = [packer.compress(b"".join(parts)) + packer.flush()]
+                headers = {**headers, "Content-Encoding": coding}
+            timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
+            self._metrics.scored(served.version, len(arrays[0]), timing)
+            headers = {
+                **headers,
+                "Content-Length": str(sum(map(len, parts))),
+                "Vary": "Accept-Encoding",
+                "Server-Timing": timing.header(),
+                "Ruo-Model-Version": served.version,
+                "Ruo-Model-Sha256": served.sha256,
+                "Ruo-Worker": self._worker,
+            }
+            return Response(parts, headers=headers)
 
 
 def _decode(wire: Wire, model: Model, request: Request, body: Buffer) -> InferRequest:

@@ -7,7 +7,6 @@ is served. The server fingerprints and loads a copy, which cannot change in betw
 import errno
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from ruo.errors import ModelError
 from ruo.model.formats import SUFFIXES, is_model_folder, is_weights
-from ruo.model.store import MANIFEST, version_folders
+from ruo.model.store import MANIFEST, copy_model, version_folders
 from ruo.provenance import fingerprint
 
 MOST_REPLACED = 3  # how many replaced versions a worker keeps; each holds the memory of a model
@@ -59,7 +58,13 @@ def newest(path: Path, after: int = 0) -> StoredModel:
 def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
     """A private copy for a block, and its fingerprint; raises ModelError if that is not the manifest's."""
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
-        copy = _copy(stored.path, Path(folder))
+        try:
+            copy = copy_model(stored.path, Path(folder) / stored.path.name)
+        except OSError as error:  # that of a folder lists its files'
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            room = f"There is no room in {tempfile.gettempdir()} for a copy of the model at {stored.path}"
+            raise NoRoomError(f"{room}; free some, or set TMPDIR to another folder.") from error
         if _stamp(stored.path) != stored.stamp:
             raise ModelError(f"The model at {stored.path} is being written; it is loaded once it has stopped changing.")
         sha256 = fingerprint(copy)
@@ -69,21 +74,6 @@ def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
                 f"{str(stored.sha256)[:12]}; publish it again."
             )
         yield copy, sha256
-
-
-def _copy(path: Path, folder: Path) -> Path:
-    copy = folder / path.name
-    try:
-        if path.is_dir():
-            shutil.copytree(path, copy, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(path, copy)
-    except OSError as error:  # that of a folder lists its files'
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
-            room = f"There is no room in {folder.parent} for a copy of the model at {path}"
-            raise NoRoomError(f"{room}; free some, or set TMPDIR to another folder.") from error
-        raise
-    return copy
 
 
 def _model_in(path: Path) -> Path:

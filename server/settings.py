@@ -89,9 +89,8 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         number = type(default)(value)
     except ValueError:
         number = -1
-    most = 65535 if name == "port" else math.inf
-    if not 0 <= number <= most or number == math.inf:  # which NaN is not either
+    if not 0 <= number < (65536 if name == "port" else math.inf):  # which NaN is not either
         kind = "whole number" if isinstance(default, int) else "number"
-        bounds = "of at least 0" if most == math.inf else f"from 0 to {most}"
+        bounds = "from 0 to 65535" if name == "port" else "of at least 0"
         raise SettingsError(f"{name.upper()}={value!r} must be a {kind} {bounds}; the default is {default}.")
     return number

@@ -200,11 +200,9 @@ class Serving:
     def _swap(self, served: Served) -> None:
         old = self._current
         if old and old.model is not served.model:
+            until = time.monotonic() + self._settings.model_grace_seconds
             # before the new one becomes current, so that `get` finds the old one at every moment
-            self._replaced = {
-                **self._replaced,
-                old.version: (old, time.monotonic() + self._settings.model_grace_seconds),
-            }
+            self._replaced = {**self._replaced, old.version: (old, until)}
         self._current, self._error = served, None
         self._forget_replaced()
         self._metrics.models.labels(self.name, served.version, served.sha256).set(1)

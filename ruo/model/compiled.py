@@ -49,8 +49,7 @@ def compile_keras(keras: Any, loaded: Any, precision: str) -> Function:
 
     def forward(*tensors: Any) -> list[Any]:
         inputs = keras.tree.pack_sequence_as(structure, list(tensors))
-        outputs: list[Any] = keras.tree.flatten(loaded(inputs, training=False))
-        return outputs
+        return list(keras.tree.flatten(loaded(inputs, training=False)))
 
     names = tensor_names(keras, loaded, "output")
     if keras.backend.backend() == "openvino":

@@ -49,14 +49,9 @@ def write_features(model: Path | str, names: Sequence[str]) -> None:
 
 def read_features(model: Path) -> list[str]:
     """The names that `write_features` kept; none where there are none."""
-    text = "[]"
-    if model.is_dir() and (model / _FILE).exists():
-        text = (model / _FILE).read_text()
-    elif model.is_file() and zipfile.is_zipfile(model):
-        with zipfile.ZipFile(model) as archive:
-            text = archive.read(_FILE).decode() if _FILE in archive.namelist() else text
+    file = (zipfile.Path(model) if zipfile.is_zipfile(model) else model) / _FILE
     try:
-        names = json.loads(text)
+        names = json.loads(file.read_text()) if file.exists() else []
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -55,7 +55,10 @@ def load_model(
             model = _load_saved_model(path, signature)
         else:
             model = _load_keras(path, precision, trusted, _import(modules) if trusted else {})
-        return _warm_up(_with_features(model, read_features(path)), run)
+        names = read_features(path)
+        if names and [spec.shape[1:] for spec in model.inputs] != [(len(names),)]:
+            raise ModelError(f"it has the names of {len(names)} columns, which do not fit its inputs; save it anew.")
+        return _warm_up(replace(model, features=names), run)
     except Exception as error:
         raise ModelError(f"The model at {origin} cannot be loaded: {reason_of(error, path, origin)}") from error
 
@@ -139,14 +142,6 @@ def _inputs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
     return specs
 
 
-def _with_features(model: Model, names: list[str]) -> Model:
-    """The model with the names of its columns, which have to fit its only input."""
-    sizes = [spec.shape[1:] for spec in model.inputs]
-    if names and sizes != [(len(names),)]:
-        raise ModelError(f"it has the names of {len(names)} columns, which do not fit its inputs; save it anew.")
-    return replace(model, features=names)
-
-
 def _warm_up(model: Model, run: Run) -> Model:
     """Call the model with one row and more, since the first call takes long; and learn how many rows a call should have."""
     has_any_length = any(-1 in spec.shape[1:] for spec in model.inputs)
@@ -201,9 +196,10 @@ def _require_independent_rows(model: Model, row_shapes: list[list[int]], run: Ru
                 row = [array[place : place + 1] for array in rows]
                 alone, beside = (run(model, arrays)[0] for arrays in (row, rows))
                 for index, (one, two) in enumerate(zip(alone, beside, strict=True)):
-                    if _are_near(one, two[place : place + 1]):
-                        continue
-                    if all(_are_near(one, run(model, row)[0][index]) for _ in range(9)):  # and not by chance
+                    is_same = _are_near(one, two[place : place + 1])
+                    if not is_same and all(
+                        _are_near(one, run(model, row)[0][index]) for _ in range(9)
+                    ):  # not by chance
                         cure = "compute each row by itself, and give TimeDistributed a fixed length."
                         raise ModelError(f"its answer for a row depends on the other rows of its batch; {cure}")
             return

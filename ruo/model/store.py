@@ -62,6 +62,14 @@ def version_folders(store: Path) -> list[Path]:
     return sorted(numbered, key=lambda path: int(path.name))
 
 
+def copy_model(path: Path, target: Path) -> Path:
+    """Copy a file or a folder to a path that is not there, without modes and times; returns that path."""
+    is_folder = path.is_dir()
+    return Path(
+        shutil.copytree(path, target, copy_function=shutil.copyfile) if is_folder else shutil.copyfile(path, target)
+    )
+
+
 def _try(copy: Path, origin: str) -> None:
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -77,11 +85,9 @@ def _copy(model: Any, folder: Path) -> Path:
         model.save(folder / "model.keras")
         return folder / "model.keras"
     path = Path(model)
-    if is_model_folder(path):
-        return Path(shutil.copytree(path, folder / "model", copy_function=shutil.copyfile))
-    if path.is_file() and path.suffix in SUFFIXES:
-        return Path(shutil.copyfile(path, folder / f"model{path.suffix}"))
-    raise ModelError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
+    if not is_model_folder(path) and not (path.is_file() and path.suffix in SUFFIXES):
+        raise ModelError(f"There is no model at {path}; give a .keras or .h5 file or a SavedModel directory.")
+    return copy_model(path, folder / f"model{path.suffix if path.is_file() else ''}")
 
 
 def _rename(folder: Path, store: Path) -> str:

@@ -59,23 +59,20 @@ def test_a_reload_of_more_workers_than_there_are_slots_goes_step_by_step(slots):
     """An error in Gunicorn's loop would end the whole server."""
     workers = {}
 
-    def spawn_worker():
-        slot = slots.take()
-        workers[slot] = SimpleNamespace(slots=slots, slot=slot, pid=slot, is_ending=False)
+    def start(slot):
+        workers[slot] = SimpleNamespace(slot=slot, pid=slot, is_ending=False)
 
-    server = SimpleNamespace(WORKERS=workers, num_workers=3, slots=slots, spawn_worker=spawn_worker)
-    for slot in range(3):
-        slots.is_retiring[slot] = 1
-        workers[slot] = SimpleNamespace(slots=slots, slot=slot, pid=slot, is_ending=False)
-
-    def kill_worker(pid, number):
+    def kill(pid, number):
         slots.clear(pid)
         del workers[pid]
 
-    server.kill_worker = kill_worker
+    server = SimpleNamespace(WORKERS=workers, num_workers=3, slots=slots, kill_worker=kill)
+    server.spawn_worker = lambda: start(slots.take())
+    for slot in range(3):
+        slots.is_retiring[slot] = 1
+        start(slot)
     for _ in range(9):
         manage_workers(server)
-        for slot in workers:
-            slots.is_ready[slot] = 1
+        slots.is_ready[list(workers)] = 1
     assert len(workers) == 3
-    assert not any(slots.is_retiring[slot] for slot in workers)
+    assert not slots.is_retiring.any()

@@ -169,8 +169,8 @@ def test_a_file_is_taken_anew_when_it_is_whole(serving, models, rows, expected, 
 @pytest.mark.parametrize(
     ("place", "error", "says"),
     [
-        ("server.repository.shutil.copyfile", OSError(errno.EIO, "Input/output error"), STAYS),
-        ("server.repository.shutil.copyfile", OSError(errno.ENOSPC, "No space left on device"), STAYS),
+        ("shutil.copyfile", OSError(errno.EIO, "Input/output error"), STAYS),
+        ("shutil.copyfile", OSError(errno.ENOSPC, "No space left on device"), STAYS),
         ("server.versions.newest", ZeroDivisionError("what nobody thought of"), "ZeroDivisionError"),
     ],
 )
