@@ -115,7 +115,9 @@ def _allow(settings: Settings, response: Response) -> Response:
     if origin and ("*" in allowed or origin in allowed):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = "*"
-        response.headers["Access-Control-Allow-Headers"] = f"Authorization, Content-Type, {HEADER_LENGTH}"
+        response.headers["Access-Control-Allow-Headers"] = (
+            f"Authorization, Content-Encoding, Content-Type, {HEADER_LENGTH}"
+        )
         response.headers["Access-Control-Allow-Methods"] = "GET, POST"
     return response
 

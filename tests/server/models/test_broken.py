@@ -41,6 +41,8 @@ def parts(keras, tmp_path_factory):
     own = {
         "softmax": (rows, keras.ops.softmax(rows, axis=0)),
         "mean": (rows, [rows, rows - keras.ops.mean(rows, axis=0, keepdims=True)]),
+        "sorted": (rows, keras.ops.sort(rows, axis=0)),
+        "sums": (rows, keras.ops.cumsum(rows, axis=0)),
         "maximum": (rows, rows / (1 + keras.ops.max(rows))),
         "standard": (wide, (wide - keras.ops.mean(wide)) / keras.ops.std(wide)),
         "above": (wide, wide > keras.ops.mean(wide, axis=0)),
@@ -168,7 +170,7 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, path, says):
         ("stateful.keras", False, "exactly 1 rows"),
         *(
             (f"{name}.keras", False, "depends on the other rows of its batch")
-            for name in ("softmax", "mean", "maximum", "standard", "above", "loud", "bright", "text")
+            for name in ("softmax", "mean", "sorted", "sums", "maximum", "standard", "above", "loud", "bright", "text")
         ),
         ("own.keras", True, '"Scale"'),
         ("activation.keras", True, '"cubed"'),
