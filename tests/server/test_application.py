@@ -78,18 +78,14 @@ def test_v1_model_status(client, served):
     assert signature["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
 
 
-def test_config_for_perf_analyzer(client):
-    """Triton's configuration gives the tensors without the batch, and the largest batch that a request can hold."""
+def test_what_tools_of_triton_ask(client, served):
+    """The configuration has the tensors without the batch, and the largest one that a request can hold; the index the model."""
     config = client.get("/v2/models/model/config").json
     assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [8]}]
     assert config["max_batch_size"] == 256 * 2**20 // 32
-
-
-def test_repository_index(client, served):
-    """The index lists the model; `ready` in the request leaves out what is not."""
     entry = {"name": "model", "version": served.version, "state": "READY", "reason": ""}
-    assert client.post("/v2/repository/index").json == [entry]
-    assert client.post("/v2/repository/index", json={"ready": True}).json == [entry]
+    for question in ({}, {"json": {"ready": True}}):
+        assert client.post("/v2/repository/index", **question).json == [entry]
     assert client.post("/v2/repository/models/model/load").status_code == 400
 
 
