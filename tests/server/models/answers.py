@@ -3,8 +3,9 @@
 import pickle
 import sys
 
-from ruo.wire import WIRES, InferRequest
+from ruo.wire import WIRES
 from server.application import create_app
+from tests.server.asking import message
 
 
 def answers(path, rows):
@@ -14,15 +15,10 @@ def answers(path, rows):
     serving = app.extensions["ruo"]
     inputs = [spec.name for spec in serving.get(wait_s=60).model.inputs]
     tensors = rows if set(rows) == set(inputs) else dict(zip(inputs, rows.values(), strict=True))
-    by_end = {name: next((rows[key] for key in rows if name.endswith(f"_{key}")), None) for name in inputs}
-    if all(values is not None for values in by_end.values()):  # as "layer_age" is "age"
-        tensors = by_end
     client, found = app.test_client(), {}
     for name in ("v2", "v2-json", "v1"):
-        wire = WIRES[name]
-        encoded = wire.encode_request(InferRequest(tensors))
-        data = b"".join(bytes(buffer) for buffer in encoded.buffers)
-        answer = client.post(wire.path.format(model="model"), data=data, headers=encoded.headers)
+        wire, (data, headers) = WIRES[name], message(name, **tensors)
+        answer = client.post(wire.path.format(model="model"), data=data, headers=headers)
         assert answer.status_code == 200, answer.text
         found[name] = wire.decode_response(answer.headers, answer.data).outputs
     return found
