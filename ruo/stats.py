@@ -76,7 +76,7 @@ class Comparison(NamedTuple):
             return f"{a} {in_words(self.ratio)} {name_b} in {measured}; {enough} would {aim}."
         texts = (to_noise(self.ratio, self.low, self.high, more) for more in range(9))
         ratio, *bounds = next(all_ for all_ in texts if not self.differs or 1 not in map(_read, all_))
-        interval = f"{100 * self.confidence:g} % interval {' to '.join(bounds)}, {runs}"
+        interval = f"{100 * self.confidence:.4g} % interval {' to '.join(bounds)}, {runs}"
         if not self.differs:
             return f"No difference seen between {name_a} and {name_b}: ratio of the times {ratio} ({interval})."
         return f"{a} is {self.word} than {name_b}: it takes {ratio} times as long ({interval})."

@@ -100,7 +100,8 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     gamma, alpha, beta = map(float, parameters)
     # what would show only far beyond the replicas that were measured is noise
     alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
-    beta = beta if usl(n.max(), 1.0, alpha, beta) < 0.98 * usl(n.max(), 1.0, alpha, 0.0) else 0.0
+    is_seen = usl(n.max(), 1.0, alpha, beta) < 0.98 * usl(n.max(), 1.0, alpha, 0.0)
+    beta = beta if is_seen and 1 - alpha < beta * (2 * n.max()) ** 2 else 0.0  # else the peak is beyond twice as many
     return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
 
 
@@ -126,7 +127,8 @@ def pays(costs: Costs, where: str = "this network", gained: float = math.nan) ->
     # the rows for which begin + rows * replica_s is _WORTH_IT times begin + rows * (two replicas' pace)
     rows = (_WORTH_IT - 1) * begin / costs.replica_s / (1 - _WORTH_IT / min(2, useful))
     pays = "pays" if gained >= _WORTH_IT else "would pay"
-    if gained < _WORTH_IT:
+    allowed = max(costs.parts(1).values()) / max(costs.parts(2).values())  # by the CPUs that there are, too
+    if (allowed if math.isnan(gained) else gained) < _WORTH_IT:
         pays += ", each replica on a machine of its own," if costs.cores else ", by the costs but not in these runs,"
     return (
         f"Distributing {pays} on {where} from about {about(max(rows, 10))} rows on (two replicas are then "
@@ -188,7 +190,7 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
     if 1.05 * best["bound"] >= gained and (gained < _WORTH_IT or _useful(costs) > _WORTH_IT):  # the costs explain it
         most = digits(best["bound"], 2)
         lines.append(f"At most {most} was to be had: {costs.bottleneck(replicas)} set the pace.")
-    return [*lines, pays(costs, gained=gained)]
+    return [*lines, pays(costs, gained=gained if best["n"] >= MIN_RUNS else math.nan)]
 
 
 def _law(runs: pd.DataFrame) -> list[str]:

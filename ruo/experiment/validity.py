@@ -185,6 +185,9 @@ def _drift(good: pd.DataFrame) -> float | None:
     if relative.nunique() < 2:
         return None
     is_significant = stats.spearmanr(good["run"], relative).pvalue < 0.01
+    blocks = relative.groupby(good["block"]).median()
+    if len(blocks) > 2:  # the runs of a slow minute are one block's, and no trend alone
+        is_significant &= stats.linregress(blocks.index, blocks).pvalue < 0.1
     change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
     return change if is_significant and abs(change) > _DRIFT else None
 

@@ -76,9 +76,11 @@ def save_figure(
 
 
 def one_panel(title: str, width: int = 58) -> tuple[Figure, Any]:
-    """A figure with one pair of axes; a title of more than `width` letters takes several lines."""
-    figure = Figure()
-    return figure, figure.subplots(subplot_kw={"title": textwrap.fill(title, width)})
+    """A figure with one pair of axes; a title of more than `width` letters takes several lines of about equal length."""
+    figure, lines = Figure(), textwrap.wrap(title, width)
+    while width > 1 and len(narrower := textwrap.wrap(title, width - 1)) == len(lines):
+        lines, width = narrower, width - 1
+    return figure, figure.subplots(subplot_kw={"title": "\n".join(lines)})
 
 
 def label_ends(axes: Any, ends: Iterable[End]) -> None:

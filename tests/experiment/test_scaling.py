@@ -62,6 +62,7 @@ def test_a_heavy_model_pays_from_some_rows_on() -> None:
     sentence = pays(HEAVY)
 
     assert sentence.startswith("Distributing would pay on this network from about 210 rows on")
+    assert ", each replica on a machine of its own," in pays(replace(HEAVY, cores=1))  # one CPU for both allows no gain
     assert pays(HEAVY, gained=1.9).startswith("Distributing pays on this network from about 210 rows on")
     assert "from about 10 rows on" in pays(replace(HEAVY, start_s=0.0, network=LAN._replace(request_s=0.0)))
     assert pays(replace(HEAVY, replica_s=1.2, read_s=1.0)).startswith("Distributing does not pay")  # nor divides by 0
@@ -160,6 +161,8 @@ def test_a_law_says_nothing_of_replicas_far_beyond_those_measured() -> None:
     noise = np.random.default_rng(1).normal(1, 0.01, len(n))
     assert fit_usl(n, 1_000.0 * n).sentence().endswith("says: no limit is seen.")
     assert "grows to at most 10" in fit_usl(n, noise * n / (1 + 0.1 * (n - 1))).sentence()
+    noises = np.random.default_rng(0).normal(1, 0.03, (50, len(n)))
+    assert not any("falls beyond" in fit_usl(n, noise * n).sentence() for noise in noises)
     assert fit_usl(n, np.full(12, 5.0)).r_squared == 1.0
     assert fit_usl(n, np.full(12, 5.0)).sentence().endswith("says: it grows to at most 1.0 times one replica.")
     assert "throughput falls beyond 1 replica." in fit_usl(n, 1_000 / n).sentence()
@@ -189,9 +192,11 @@ def test_what_failed_is_not_compared() -> None:
 
 
 def test_one_pair_cannot_rule_out_chance() -> None:
-    """The answer says so, as it does of no difference."""
+    """The answer says so, as it does of no difference, and does not say that distributing paid."""
     sentence = answer_on_scaling(runs(HEAVY, blocks=1), {"m": HEAVY}).sentence
     assert sentence.endswith("(in 1 pair, which cannot rule out chance).")
+    assert "Distributing paid" in verdict(runs(HEAVY), LIGHT)
+    assert "Distributing does not pay" in verdict(runs(HEAVY, blocks=4), LIGHT)
 
 
 def test_the_law_needs_six_points() -> None:

@@ -63,6 +63,18 @@ def test_a_size_is_not_called_fastest_beside_one_that_is_as_fast() -> None:
     assert "No difference seen between" in text
 
 
+def test_of_many_equal_sizes_none_is_called_faster() -> None:
+    """Among six sizes that take the same time, the fastest and the slowest differ by chance; it is said in one of twenty."""
+    random, sizes = np.random.default_rng(1), [10, 50, 100, 200, 500, 1000]
+    texts = []
+    for _ in range(40):
+        runs = frame(dict.fromkeys(sizes, 1.0), runs=10)
+        runs["total_s"] *= random.lognormal(0, 0.03, len(runs))
+        texts.append(verdict_on_sizes(runs))
+    assert sum("is faster" in text for text in texts) <= 4
+    assert all("(99.67 % interval " in text for text in texts)  # of 15 pairs
+
+
 def test_the_two_ways_are_judged_apart() -> None:
     """Two phases and the pipelined job each get their own verdict; two phases count forming and sending."""
     two = frame({100: 2.0, 1000: 1.0}, pipelined=False).assign(total_s=77.0)

@@ -69,6 +69,8 @@ def test_the_title_of_the_sizes_is_the_finding() -> None:
     runs = sweep_runs(spread=0)
     title = figure_of_sizes(runs).axes[0].get_title(loc="left").replace("\n", " ")
     assert title == "Least time with 10,000 rows per request: 500,000 rows in 0.55\u00a0s"
+    first, second = figure_of_sizes(runs).axes[0].get_title(loc="left").splitlines()
+    assert 0.8 < len(second) / len(first) < 1.25  # no word or two alone on a line
     assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).axes[0].get_title(loc="left")
     with pytest.raises(ArgumentError, match="no measured runs to draw"):
         figure_of_sizes(runs[:0])
