@@ -107,7 +107,7 @@ class SystemsCompared(Results):
 def read_systems(results_dir: str | os.PathLike[str]) -> SystemsCompared:
     """Read a comparison back from its folder, finished or not; raises ExperimentError where there is none."""
     folder = Path(results_dir)
-    provenance, runs = read_provenance(folder), pd.DataFrame(read_lines(folder)[0])
+    provenance, runs = read_provenance(folder, "systems"), pd.DataFrame(read_lines(folder)[0])
     if runs.empty:
         raise ExperimentError(f"{folder} holds no finished run yet; the same comparison goes on there.")
     return SystemsCompared(runs.astype({"total_s": float}), provenance, folder)

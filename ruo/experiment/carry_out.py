@@ -220,8 +220,6 @@ def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
     _require_same(folder, read_provenance(folder), provenance)
     if (folder / _RUNS).exists():
         os.truncate(folder / _RUNS, size)
-    if [line["run"] for line in lines] != list(range(1, 1 + len(lines))):
-        raise ExperimentError(f"{folder / _RUNS} lacks runs in its middle; use another results_dir.")
     return lines
 
 
@@ -240,14 +238,18 @@ def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
     raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
 
 
-def read_provenance(folder: Path) -> Provenance:
-    """What was measured where, for the runs in a folder."""
+def read_provenance(folder: Path, *kind: str) -> Provenance:
+    """What was measured where, for the runs in a folder; `kind` is the way to a fact that this kind of experiment has."""
     try:
-        return Provenance(json.loads((folder / _PROVENANCE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        facts = fact = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8"))
+        for name in kind:
+            fact = fact[name]
+    except (FileNotFoundError, NotADirectoryError):
         raise ExperimentError(f"{folder} has no {_PROVENANCE}; pass the results_dir of a sweep.") from None
-    except ValueError:
-        raise ExperimentError(f"{folder / _PROVENANCE} is damaged; measure again into another folder.") from None
+    except (ValueError, LookupError, TypeError):
+        what = "is damaged, or of another kind of experiment"
+        raise ExperimentError(f"{folder / _PROVENANCE} {what}; name another folder, or measure again.") from None
+    return Provenance(facts)
 
 
 def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
@@ -258,9 +260,13 @@ def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
     lines = []
     for number, line in enumerate(text[:size].splitlines(), 1):
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            lines.append(dict(json.loads(line)))
+            is_next = lines[-1]["run"] == number
+        except (ValueError, TypeError, KeyError):
             raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
+        if not is_next:
+            what = f"has run {lines[-1]['run']} in line {number}, so runs are missing or come twice"
+            raise ExperimentError(f"{file} {what}; measure again into another folder.")
     return lines, size
 
 

@@ -174,11 +174,12 @@ class Sweep(Results):
 def read_sweep(results_dir: str | os.PathLike[str]) -> Sweep:
     """Read a sweep from its folder, finished or not; a last line that broke off is left out."""
     folder = Path(results_dir)
+    provenance = read_provenance(folder, "plan", "factors", "pipelined")
     runs = pd.DataFrame(read_lines(folder)[0], columns=COLUMNS)
     # pandas cannot infer the type of a column without any value
     numbers = dict.fromkeys(["machine_busy", "waited_s", *_NUMBERS], float)
     runs = runs.astype({"warmup": bool, "chunk_size": "Int64", "replicas": "Int64", **numbers})
-    return Sweep(runs, read_provenance(folder), folder)
+    return Sweep(runs, provenance, folder)
 
 
 def beside(mean: Interval, others: Mapping[str, pd.Series]) -> str:

@@ -15,14 +15,14 @@ from ruo.arguments import typed
 from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy import LocalServer, ServerAddress
-from ruo.errors import ArgumentError, DeploymentError, RuoError
+from ruo.errors import ArgumentError, DeploymentError, RuoError, TableError
 from ruo.experiment.carry_out import Measurement, Plan, Trial, all_combinations, carry_out, compare_answers
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import is_enough
 from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.provenance import Provenance, fingerprint, machine
 from ruo.stats import count
-from ruo.tables import Source, TableOptions, fingerprint_table, open_table
+from ruo.tables import Source, Table, TableOptions, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]
 Job = Callable[[], tuple[dict[str, Any], Predictions]]  # scores the table: what it measured, or an `error`, and answers
@@ -70,7 +70,12 @@ def sweep(
     }
     combinations = [*all_combinations(factors), *({"system": name} for name in others or {})]
     plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
-    data = {"name": table.name, "rows": table.rows, "features": len(table.first_row.columns), "columns": table.columns}
+    data = {
+        "name": table.table.name,
+        "rows": table.rows,
+        "features": len(table.table.features),
+        "columns": table.columns,
+    }
     facts = {
         "plan": {**plan.facts(), "timeout": timeout},
         "data": {**data, "label_prefix": label_prefix, "sha256": fingerprint_table(source)},
@@ -100,8 +105,17 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
         raise ArgumentError(
             f"No chunk_size is smaller than the table's {count(rows, 'row')}; pass smaller ones, or None."
         )
-    why = f"the table has {count(rows, 'row')}, and None sends them all."
+    why = f"the table has {count(rows, 'row')}, and None sends it whole."
     return sizes, [f"{count(size, 'row')} per request was left out: {why}" for size in left_out if size]
+
+
+def score_first_row(table: Table, url: ServerAddress, **options: Any) -> None:
+    """Score the first row of a table, so that what does not fit is said at once, and not after minutes."""
+    first = pl.DataFrame(next(table.blocks(1)).array, schema=table.features)
+    try:
+        score_csv(first, url, **options)
+    except TableError as error:
+        raise TableError(str(error).replace("the DataFrame", table.name)) from None
 
 
 class _TableMeasurement(Measurement):
@@ -117,17 +131,17 @@ class _TableMeasurement(Measurement):
         self._references: dict[str | None, Predictions] = {}
         self._replicas: dict[str | None, int] = {}
         table = open_table(source, TableOptions(label_prefix=options["label_prefix"]))
-        self.name = table.name
         self.rows = sum(block.rows for block in table.blocks(10_000))
-        self.first_row = pl.DataFrame(next(table.blocks(1)).array, schema=table.features)
+        self.table = table
         self.columns = hashlib.sha256(repr((table.features, table.options)).encode()).hexdigest()[:12]
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""
         for model in self._servers:
-            scores = score_csv(self._source if resumed else self.first_row, self._urls(model), **self._options)
             if resumed:
-                self._references[model] = scores.predictions
+                self._references[model] = score_csv(self._source, self._urls(model), **self._options).predictions
+            else:
+                score_first_row(self.table, self._urls(model), **self._options)
 
     def prepare(self, trial: Trial) -> None:
         """Scale the model's servers."""

@@ -14,15 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
-
-from ruo.client.scoring import score_csv
 from ruo.compare.jobs import in_process, run_job
 from ruo.compare.results import BOUND, SystemsCompared
 from ruo.compare.systems import Systems, compare_systems
 from ruo.deploy import Deployment, KubernetesDeployment, local_server
 from ruo.errors import ArgumentError, ModelError
 from ruo.experiment import Costs, Sweep, flops_per_row, measure_costs, slow_network, sweep
+from ruo.experiment.sweep import score_first_row
 from ruo.learn import Trained, make_demo, make_testset, train
 from ruo.notebook import parameters as read
 from ruo.tables import TableOptions, open_table
@@ -199,9 +197,7 @@ def prepare(
         if needs == "server" and work.model and not server_url:
             work.url = work.running.enter_context(local_server(work.model, given.get("workers"))).url
     if work.url:  # the table fits the model, which is at hand: better said now than after minutes
-        opened = open_table(table, options)
-        first = pl.DataFrame(next(opened.blocks(1)).array, schema=opened.features)
-        score_csv(first, work.url, wire=given.get("wire", "v2"), retries=0, progress=False)
+        score_first_row(open_table(table, options), work.url, wire=given.get("wire", "v2"), retries=0, progress=False)
     return work
 
 

@@ -162,7 +162,10 @@ def test_a_comparison_without_runs_is_an_error(tmp_path: Path) -> None:
     """A folder that holds no comparison, or one without a finished run, is named."""
     with pytest.raises(ExperimentError, match="has no provenance.json"):
         read_systems(tmp_path)
-    (tmp_path / "provenance.json").write_text("{}")
+    (tmp_path / "provenance.json").write_text('{"plan": {"factors": {"pipelined": [true]}}}')
+    with pytest.raises(ExperimentError, match="of another kind of experiment"):
+        read_systems(tmp_path)
+    (tmp_path / "provenance.json").write_text('{"systems": {}}')
     with pytest.raises(ExperimentError, match="holds no finished run yet"):
         read_systems(tmp_path)
 

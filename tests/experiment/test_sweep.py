@@ -83,7 +83,8 @@ def test_the_answer_names_the_best(swept: Sweep, copy: Path) -> None:
             for block in range(1, blocks + 1)
             for line in both
         ]
-        (copy / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        numbered = [json.dumps({**line, "run": run}) for run, line in enumerate(lines, 1)]
+        (copy / "runs.jsonl").write_text("\n".join([*numbered, ""]))
         return read_sweep(copy).answer()
 
     assert " is fastest: 2,500 rows in" in answer(lambda block: 1.3, 5)
@@ -226,18 +227,22 @@ def test_finished_sweep_is_read_and_not_run(arguments: dict, copy: Path, demo: D
 
 
 def test_damaged_results_are_refused(copy: Path, arguments: dict) -> None:
-    """A damaged line, a run that is gone, and a folder without provenance are refused with a sentence."""
+    """A damaged line, runs that are gone or doubled, and another folder than a sweep's are refused with a sentence."""
     lines = (copy / "runs.jsonl").read_text().splitlines(keepends=True)
-    (copy / "runs.jsonl").write_text("".join(lines[:3] + lines[4:]))
-    with pytest.raises(ExperimentError, match="lacks runs in its middle"):
-        sweep(**arguments, results_dir=copy)
-    (copy / "runs.jsonl").write_text(lines[0] + "{broken\n" + lines[2])
-    with pytest.raises(ExperimentError, match="line 2, is damaged"):
-        read_sweep(copy)
+    for runs, line in ((lines[:3] + lines[4:], "has run 5 in line 4"), (lines * 2, "has run 1 in line 19")):
+        (copy / "runs.jsonl").write_text("".join(runs))
+        for read in (read_sweep, lambda folder: sweep(**arguments, results_dir=folder)):
+            with pytest.raises(ExperimentError, match=f"{line}, so runs are missing or come twice"):
+                read(copy)
+    for line in ("{broken", "[]", "7"):
+        (copy / "runs.jsonl").write_text(f"{lines[0]}{line}\n{lines[2]}")
+        with pytest.raises(ExperimentError, match="line 2, is damaged"):
+            read_sweep(copy)
     (copy / "runs.jsonl").write_text(lines[0])
-    (copy / "provenance.json").write_text("{")
-    with pytest.raises(ExperimentError, match="is damaged"):
-        read_sweep(copy)
+    for facts in ("{", "[]", "{}", '{"plan": {"factors": {"job": ["mlp"]}}}'):
+        (copy / "provenance.json").write_text(facts)
+        with pytest.raises(ExperimentError, match="is damaged, or of another kind of experiment"):
+            read_sweep(copy)
     (copy / "provenance.json").unlink()
     for read in (read_sweep, lambda folder: sweep(**arguments, results_dir=folder)):
         with pytest.raises(ExperimentError, match=r"has no provenance.json"):

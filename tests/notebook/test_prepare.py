@@ -43,7 +43,7 @@ def test_what_is_wrong_is_said_before_anything_starts(demo: Demo, arguments: dic
 def test_a_table_that_does_not_fit_the_model_is_refused(demo: Demo, server: LocalServer, tmp_path: Path) -> None:
     """A table with other columns than the model's is an error before a sweep begins."""
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(TableError, match="2 feature columns"):
+    with pytest.raises(TableError, match=r"^other\.csv has 2 feature columns"):
         prepare(server.url, tmp_path / "other.csv")
 
 
