@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ruo.errors import ArgumentError
 from ruo.experiment import Costs
@@ -273,15 +274,20 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     title = "No combination is VALID, so none is fastest"
     if sound:
         title = f"Most rows per second with {names[sound[0]]}: {shown['rows_per_s'].iloc[sound[0]]:,.0f}"
-    figure, axes = style.one_panel(title, 62 - max(map(len, names)))  # beside the names
+    figure, axes = style.one_panel("")
+    figure.suptitle(
+        style.wrapped(title, 72), x=0.01, ha="left"
+    )  # above the names, too, which leave the bars little room
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
     colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]
     axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)
-    if "low" in shown:
+    interval = ", 95 % interval" * ("low" in shown)
+    if interval:
         axes.hlines(range(len(shown)), shown["low"], shown["high"], color="black", linewidth=1.4)
     axes.set_yticks(range(len(shown)), names)
     axes.invert_yaxis()
-    axes.set(xlim=(0, None), xlabel="rows per second (mean, 95 % interval)")
+    axes.set(xlim=(0, None), xlabel=f"rows per second (mean{interval})")
+    axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False)
     figure.set_label(f"{title}; {len(ranking)} combinations, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}.")

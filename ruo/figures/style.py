@@ -68,19 +68,27 @@ def save_figure(
     picture = Picture(path.with_suffix(".png"), alt)
     if data is not None:
         data.to_csv(path.with_suffix(".csv"), index=False)
-    about = {"Title": figure.axes[0].get_title(loc="left"), "Description": alt}
+    about = {"Title": figure.get_suptitle() or figure.axes[0].get_title(loc="left"), "Description": alt}
     figure.savefig(picture.png, metadata={**about, "Software": None})
     with mpl.rc_context({"svg.hashsalt": "ruo"}):  # the same figure gives the same file
         figure.savefig(path.with_suffix(".svg"), metadata={**about, "Date": None})
     return picture
 
 
-def one_panel(title: str, width: int = 58) -> tuple[Figure, Any]:
-    """A figure with one pair of axes; a title of more than `width` letters takes several lines of about equal length."""
-    figure, lines = Figure(), textwrap.wrap(title, width)
-    while width > 1 and len(narrower := textwrap.wrap(title, width - 1)) == len(lines):
-        lines, width = narrower, width - 1
-    return figure, figure.subplots(subplot_kw={"title": "\n".join(lines)})
+def one_panel(title: str) -> tuple[Figure, Any]:
+    """A figure with one pair of axes, and a title of as many lines as it needs."""
+    figure = Figure()
+    return figure, figure.subplots(subplot_kw={"title": wrapped(title)})
+
+
+def wrapped(title: str, width: int = 58) -> str:
+    """A title in lines of at most `width` letters and of about equal length."""
+    lines = textwrap.wrap(title, width)
+    while len(lines) > 1 and len(narrower := textwrap.wrap(title, width := width - 1)) == len(lines):
+        if " ".join(narrower) != " ".join(lines):  # a word would be cut
+            break
+        lines = narrower
+    return "\n".join(lines)
 
 
 def label_ends(axes: Any, ends: Iterable[End]) -> None:

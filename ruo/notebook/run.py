@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from urllib.parse import quote
 import click
 import pandas as pd
 
-from ruo.errors import ArgumentError, RuoError, needs
+from ruo.errors import ArgumentError, ExperimentError, RuoError, needs
 from ruo.experiment.carry_out import put_aside_finished
 from ruo.notebook.parameters import parse_value
 from ruo.notebook.report import whole_notebook, write_report
@@ -47,8 +48,9 @@ def run_notebook(
     notebook, folder = Path(notebook), Path(results)
     known = _require_known(notebook, parameters or {})
     executed = folder / notebook.name
-    if not executed.exists() or whole_notebook(executed):  # else its results are gone on with
-        put_aside_finished(folder)
+    with suppress(ExperimentError):  # of a notebook whose writing broke off, such as on a full disk
+        if not executed.exists() or whole_notebook(executed):  # else its results are gone on with
+            put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
     _execute(notebook, executed, {**(parameters or {}), **given})

@@ -112,8 +112,11 @@ def test_the_title_of_a_ranking_is_of_one_that_counts() -> None:
     """The fastest combination whose runs can be relied on."""
     rows = [("a", 3000.0, "INVALID"), ("b", 2000.0, "VALID"), ("c", 1000.0, "")]
     ranking = pd.DataFrame(rows, columns=["combination", "rows_per_s", "verdict"])
-    assert figure_of_ranking(ranking).axes[0].get_title(loc="left") == "Most rows per second with b: 2,000"
-    assert "none is fastest" in figure_of_ranking(ranking[:1]).axes[0].get_title(loc="left")
+    figure = figure_of_ranking(ranking)
+    assert figure.get_suptitle() == "Most rows per second with b: 2,000"
+    assert "rows per second (mean)" in words(figure)
+    assert "rows per second (mean, 95 % interval)" in words(figure_of_ranking(ranking.assign(low=1.0, high=2.0)))
+    assert figure_of_ranking(ranking[:1]).get_suptitle() == "No combination is VALID, so none is fastest"
 
 
 def test_a_long_name_leaves_room_for_the_bars() -> None:
@@ -121,10 +124,16 @@ def test_a_long_name_leaves_room_for_the_bars() -> None:
     path = f"model=/data/{'deep/' * 30}mlp.keras"
     ranking = pd.DataFrame([(path, 9.0, "VALID")], columns=["combination", "rows_per_s", "verdict"])
     figure = figure_of_ranking(ranking)
-    [name] = [text for text in shown(figure) if text.get_text().endswith("mlp.keras")]
-    assert name.get_window_extent().x0 >= 0
+    [label] = [text for text in shown(figure) if text.get_text().endswith("mlp.keras")]
+    assert label.get_window_extent().x0 >= 0
     assert figure.axes[0].get_position().width > 0.3
-    assert figure.axes[0]._left_title.get_window_extent().x1 <= figure.bbox.x1
+    assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
+    name = "model=softmax3.keras,chunk_sizes=[100,1000]"
+    figure = figure_of_ranking(pd.DataFrame([(name, 250_000.0, "INVALID")], columns=ranking.columns))
+    assert figure.get_suptitle() == "No combination is VALID, so none is fastest"  # on one line, above the names
+    boxes = [text.get_window_extent() for text in shown(figure) if text.get_text()[0].isdigit()]
+    assert len(boxes) > 1
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 def test_one_size_is_drawn_as_dots() -> None:

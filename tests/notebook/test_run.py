@@ -84,7 +84,7 @@ def test_results_dir_is_refused_as_a_parameter(tmp_path: Path) -> None:
 def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A failed cell is reported, the notebook is kept as far as it ran, and a finished run is not replaced by it.
 
-    What the kernel says of itself is not shown.
+    A notebook whose writing broke off does not stop the next run. What the kernel says of itself is not shown.
     """
     folder = shutil.copytree(results, tmp_path / "out")
     before = (folder / "runs.jsonl").read_bytes()
@@ -94,6 +94,10 @@ def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path, capfd: 
     [kept] = tmp_path.rglob("runs.jsonl")
     assert kept.read_bytes() == before
     assert kept.parent != folder
+    executed = folder / "benchmark.ipynb"
+    executed.write_text(executed.read_text()[:999])  # as a full disk leaves it; the same command goes on
+    with pytest.raises(RuoError, match=r"nothing\.csv does not exist"):
+        run_notebook(BENCHMARK, folder, {"testset": "nothing.csv"})
     assert "IPKernelApp" not in capfd.readouterr().err
 
 
