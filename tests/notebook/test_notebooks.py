@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
@@ -98,6 +100,18 @@ def test_the_quickstart_counts_one_output_as_two_classes() -> None:
     names = {"evaluate": evaluate, "scores": scores_of([[0.9], [0.2], [0.6], [0.4]], [1, 0, 1, 1])}
     exec(last, names)
     assert names["right"].startswith("Right are 75.0 % (95 % interval ")
+    exec(last, names | {"scores": SimpleNamespace(labels=None)}, told := {})
+    assert told["right"] == "The table has no labels that name a class."  # also where it has some, such as prices
+
+
+def test_a_model_is_not_judged_by_the_rows_that_it_has_learnt_from() -> None:
+    """Of the raw table, the rows of the test part are judged, and those that were left out for their infinities."""
+    [cell] = [source for source in code_of(HOME / "notebooks" / "intrusion.ipynb") if "local_server(" in source]
+    raw = pd.DataFrame({"a": range(6), "Label": list("xyxyxy")})
+    parts = SimpleNamespace(training=[0, 2], validation=[3], test=[1, 4])  # of all rows but the first
+    names = {"np": np, "table": ruo.table, "raw": raw, "finite": raw[1:], "trained": SimpleNamespace(parts=parts)}
+    exec(cell.partition("names =")[0], names | {"label": "Label", "keep": []}, made := {})
+    assert made["unseen"].source["a"].tolist() == [0, 2, 5]
 
 
 def test_numbers_as_text_name_the_simulated_network() -> None:
