@@ -90,7 +90,7 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     points = len(np.unique(n))
     if points < _MIN_POINTS:
         enough = f"{_MIN_POINTS} or more can, from one to as many as there are"
-        raise ExperimentError(f"{points} numbers of replicas cannot show a law; {enough}.")
+        raise ExperimentError(f"{count(points, 'number')} of replicas cannot show a law; {enough}.")
 
     def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
         return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))

@@ -189,7 +189,7 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame, confidence: floa
     lasts = [rows.iloc[-1] for rows in models]
     found = ", ".join(
         f"{digits(last['speed_up'], 2)} times as fast with {last['model'] or 'the model'}"
-        + (f" ({int(last['replicas'])} replicas)" if last["replicas"] < most else "")
+        + (f" ({count(int(last['replicas']), 'replica')})" if last["replicas"] < most else "")
         for last in lasts
     )
     figure, axes = style.one_panel(f"{most} replicas: {found}" if most > 1 else "No replicas to compare with one")
@@ -290,5 +290,5 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False)
-    figure.set_label(f"{title}; {len(ranking)} combinations, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}.")
+    figure.set_label(f"{title}; {count(len(ranking), 'combination')}, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}.")
     return figure

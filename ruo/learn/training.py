@@ -219,7 +219,7 @@ def _classes(name: str, labels: Array, names: list[str] | None) -> tuple[str, ..
     """The names of the classes, in the order of the model's outputs."""
     highest = int(labels.max())
     if (labels == highest).all():
-        raise TableError(f"{name} has only one class among its {len(labels):,} rows; there is nothing to learn.")
+        raise TableError(f"{name} has only one class in {count(len(labels), 'row')}; there is nothing to learn.")
     if highest >= 10_000:
         raise TableError(f"{name} has the class {highest:,}; number the classes from 0, without gaps.")
     return tuple(names or map(str, range(highest + 1)))
@@ -233,7 +233,7 @@ def _split(name: str, rows: int, validation: float, test: float, seed: int) -> l
     sizes = [int(rows * share + 1e-9) for share in shares[1:]]
     if min(rows - sum(sizes), *sizes) < _FEWEST:
         enough = int(np.ceil(_FEWEST / min(shares) - 1e-6))
-        raise TableError(f"{name} gives {rows:,} rows; parts of at least {_FEWEST} rows need {enough:,}.")
+        raise TableError(f"{name} gives {count(rows, 'row')}; parts of at least {_FEWEST} rows need {enough:,}.")
     order = np.random.default_rng((seed, 1)).permutation(rows)
     return [np.sort(part) for part in np.split(order, [rows - sum(sizes), rows - sizes[1]])]
 

@@ -244,7 +244,8 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
     ("frame", "options", "sentence"),
     [
         (table(100)[FEATURES], {}, "has no labels"),
-        (table(100).assign(Label_no=1, Label_yes=0), {}, "only one class among its 100 rows"),
+        (table(100).assign(Label_no=1, Label_yes=0), {}, "only one class in 100 rows"),
+        (table(1), {}, "only one class in 1 row; there is nothing to learn"),
         (table(49), {}, "gives 49 rows; parts of at least 10 rows need 50"),
         (_with("b", 17, np.nan), {}, 'row 17, column "b": nan cannot be learnt from'),
         (_with("c", 18, np.inf), {}, 'row 18, column "c": inf cannot be learnt from'),
