@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,19 @@ _UNITS = {True: "times as fast", False: "times as long"}  # of ratios, by whethe
 
 def read_targets(cpus: int) -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
     """The sets of jobs by name, and the targets, for a machine with `cpus` CPUs."""
-    table = tomllib.loads(_FILE.read_text(encoding="utf-8").replace("{cpus}", str(cpus)))
-    return table["sets"], table["target"]
+    table, targets = tomllib.loads(_FILE.read_text(encoding="utf-8")), []
+    for target in table["target"]:
+        each = {"cpus": [cpus], **target.pop("for", {})}
+        for values in product(*each.values()):
+            names = dict(zip(each, values, strict=True))
+            targets.append({name: _filled(value, names) for name, value in target.items()})
+    return table["sets"], targets
+
+
+def _filled(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_filled(one, names) for one in value]
+    return value.format(**names) if isinstance(value, str) else value
 
 
 def compare_with_targets(samples: pd.DataFrame, cpus: int) -> pd.DataFrame:

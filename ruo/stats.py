@@ -75,7 +75,9 @@ class Comparison(NamedTuple):
             enough = "five" if self.is_paired else "five of each"
             return f"{a} {in_words(self.ratio)} {name_b} in {measured}; {enough} would {aim}."
         texts = (to_noise(self.ratio, self.low, self.high, more) for more in range(9))
-        ratio, *bounds = next(all_ for all_ in texts if not self.differs or 1 not in map(_read, all_))
+        ratio, *bounds = next(
+            all_ for all_ in texts if not self.differs or 1 not in (float(text.replace(",", "")) for text in all_)
+        )
         interval = f"{100 * self.confidence:.4g} % interval {' to '.join(bounds)}, {runs}"
         if not self.differs:
             return f"No difference seen between {name_a} and {name_b}: ratio of the times {ratio} ({interval})."
@@ -108,12 +110,14 @@ def time_interval(times: Values) -> Interval:
     return interval._replace(low=mean * float(np.exp(-error)), high=mean * float(np.exp(error)))
 
 
-def compare(a: pd.Series, b: pd.Series, *, confidence: float = 0.95) -> Comparison:
+def compare(a: pd.Series, b: pd.Series, *, confidence: float = 0.95, among: int = 1) -> Comparison:
     """Compare the times `a` with the times `b` of runs in the same blocks, which are the index of both.
 
     The ratio is the geometric mean of a / b over the pairs, the interval that of Student for the mean logarithm: what
-    slows down a block cancels out, and the ratio of two times is lognormal where the times are.
+    slows down a block cancels out, and the ratio of two times is lognormal where the times are. Where the two were
+    picked `among` many pairs, some of which differ by chance, the interval is as much wider (Bonferroni).
     """
+    confidence = 1 - (1 - confidence) / among
     logs = np.log((a / b).dropna())
     mean = mean_interval(logs, confidence) if len(logs) else Interval(nan, nan, nan, 0, nan)
     ratio, low, high = map(float, np.exp(mean[:3]))
@@ -178,10 +182,6 @@ def to_noise(value: float, low: float, high: float, more: int = 0) -> list[str]:
     # from a leading 4 on, one digit of the noise is as fine as two of a smaller one
     decimals = more + max(0, -int(np.floor(np.log10(half / 3.5))), -int(np.floor(np.log10(abs(value)))))
     return [f"{number:,.{decimals}f}" for number in (value, low, high)]
-
-
-def _read(text: str) -> float:
-    return float(text.replace(",", ""))
 
 
 def in_words(ratio: float) -> str:

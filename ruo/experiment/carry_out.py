@@ -261,12 +261,11 @@ def read_lines(folder: Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(text[:size].splitlines(), 1):
         try:
             lines.append(dict(json.loads(line)))
-            is_next = lines[-1]["run"] == number
-        except (ValueError, TypeError, KeyError):
-            raise ExperimentError(f"{file}, line {number}, is damaged; measure again into another folder.") from None
-        if not is_next:
-            what = f"has run {lines[-1]['run']} in line {number}, so runs are missing or come twice"
-            raise ExperimentError(f"{file} {what}; measure again into another folder.")
+        except (ValueError, TypeError):
+            lines.append({})
+        if lines[-1].get("run") != number:
+            what = f"is damaged, or not run {number}, as where runs are missing or come twice"
+            raise ExperimentError(f"{file}, line {number}, {what}; measure again into another folder.")
     return lines, size
 
 

@@ -3,6 +3,7 @@
 The claim of 2023 is that the whole set in one request is fastest.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +12,7 @@ from scipy import optimize
 
 from ruo.errors import ExperimentError
 from ruo.experiment.validity import name_of
-from ruo.stats import (
-    MIN_RUNS,
-    Comparison,
-    about,
-    compare,
-    count,
-    digits,
-    in_seconds,
-    r_squared,
-    time_interval,
-    to_noise,
-)
+from ruo.stats import MIN_RUNS, about, compare, count, digits, in_seconds, r_squared, time_interval, to_noise
 
 _FITS = 0.5  # of the variance, which the costs have to explain
 
@@ -76,7 +66,7 @@ class _SizeTimes:
     """The times of the runs of one way of sending: a column per request size, a row per block."""
 
     def __init__(self, runs: pd.DataFrame, pipelined: bool, confidence: float) -> None:
-        self.confidence = confidence
+        self.compare = partial(compare, confidence=confidence)
         self.rows = int(runs["rows"].max())
         self.names = {size: name_of({"rows_per_request": size}, runs) for size in runs["rows_per_request"].unique()}
         failed = runs["error"].notna()
@@ -85,10 +75,6 @@ class _SizeTimes:
         good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
         self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
         self.means = self.seconds.mean().sort_values(kind="stable")
-
-    def _compare(self, a: int, b: int, among: int = 1) -> Comparison:
-        """Compare two sizes; more is asked where they were picked `among` many pairs, some of which differ by chance."""
-        return compare(self.seconds[a], self.seconds[b], confidence=1 - (1 - self.confidence) / among)  # Bonferroni
 
     def text(self) -> str:
         """The fastest, its lead over the next and the slowest, what failed, and the verdict on the claim."""
@@ -112,7 +98,8 @@ class _SizeTimes:
         lines, words = [], set()
         pairs = (1, len(others) * len(self.means) // 2)  # of all pairs the fastest and the slowest differ most
         for which, size, among in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], pairs, strict=False):
-            comparison, name = self._compare(fastest, size, among), self.names[size]
+            name = self.names[size]
+            comparison = self.compare(self.seconds[fastest], self.seconds[size], among=among)
             words.add(comparison.word)
             lines.append(f"The {which} is {name}. {comparison.sentence(self.names[fastest], name)}")
         verb = " is fastest" if words == {"faster"} else " takes the least time on average" if words else ""
@@ -126,7 +113,9 @@ class _SizeTimes:
             return "cannot tell", "the whole set was not sent in one request"
         # the fastest first, so that it is named and not just any that is faster
         others = [size for size in self.means.index if size != whole]
-        comparisons = {size: self._compare(whole, size, len(others)) for size in others}
+        comparisons = {
+            size: self.compare(self.seconds[whole], self.seconds[size], among=len(others)) for size in others
+        }
         if not comparisons:
             return "cannot tell", f"no smaller request {'succeeded' if len(self.failed) else 'was measured'}"
         for size, comparison in comparisons.items():

@@ -70,15 +70,9 @@ def sweep(
     }
     combinations = [*all_combinations(factors), *({"system": name} for name in others or {})]
     plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
-    data = {
-        "name": table.table.name,
-        "rows": table.rows,
-        "features": len(table.table.features),
-        "columns": table.columns,
-    }
     facts = {
         "plan": {**plan.facts(), "timeout": timeout},
-        "data": {**data, "label_prefix": label_prefix, "sha256": fingerprint_table(source)},
+        "data": {**table.facts, "label_prefix": label_prefix, "sha256": fingerprint_table(source)},
         "model": _model_facts(model),
         "machine": machine(),
         "notes": notes,
@@ -130,10 +124,10 @@ class _TableMeasurement(Measurement):
         self._others = others
         self._references: dict[str | None, Predictions] = {}
         self._replicas: dict[str | None, int] = {}
-        table = open_table(source, TableOptions(label_prefix=options["label_prefix"]))
+        self.table = table = open_table(source, TableOptions(label_prefix=options["label_prefix"]))
         self.rows = sum(block.rows for block in table.blocks(10_000))
-        self.table = table
-        self.columns = hashlib.sha256(repr((table.features, table.options)).encode()).hexdigest()[:12]
+        columns = hashlib.sha256(repr((table.features, table.options)).encode()).hexdigest()[:12]
+        self.facts = {"name": table.name, "rows": self.rows, "features": len(table.features), "columns": columns}
 
     def begin(self, resumed: bool) -> None:
         """Score something, so that a wrong address raises an error instead of filling a sweep with failed runs."""

@@ -275,9 +275,7 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     if sound:
         title = f"Most rows per second with {names[sound[0]]}: {shown['rows_per_s'].iloc[sound[0]]:,.0f}"
     figure, axes = style.one_panel("")
-    figure.suptitle(
-        style.wrapped(title, 72), x=0.01, ha="left"
-    )  # above the names, too, which leave the bars little room
+    figure.suptitle(style.wrapped(title, 72), x=0.01, ha="left")  # above the names, which leave the bars little room
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
     colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]
     axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)
@@ -290,5 +288,7 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False)
-    figure.set_label(f"{title}; {count(len(ranking), 'combination')}, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}.")
+    figure.set_label(
+        f"{title}; {count(len(ranking), 'combination')}, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}."
+    )
     return figure

@@ -83,12 +83,9 @@ def one_panel(title: str) -> tuple[Figure, Any]:
 
 def wrapped(title: str, width: int = 58) -> str:
     """A title in lines of at most `width` letters and of about equal length."""
-    lines = textwrap.wrap(title, width)
-    while len(lines) > 1 and len(narrower := textwrap.wrap(title, width := width - 1)) == len(lines):
-        if " ".join(narrower) != " ".join(lines):  # a word would be cut
-            break
-        lines = narrower
-    return "\n".join(lines)
+    fewest, longest = len(textwrap.wrap(title, width)), max(map(len, title.split()), default=width)
+    lines = (textwrap.wrap(title, narrow) for narrow in range(min(longest, width), width + 1))
+    return "\n".join(next(each for each in lines if len(each) == fewest))
 
 
 def label_ends(axes: Any, ends: Iterable[End]) -> None:
