@@ -37,6 +37,7 @@ _RATE = "rows_per_s"
 _READ = ["rows_per_request", _RATE, "total_mean", "total_low", "total_high"]
 _SHOWN = ["combination", "rows_per_request", _RATE, "low", "high", "verdict"]
 _RECORD = "parameters.json"  # marks a finished run
+# what every file system keeps as part of a name, even if it ignores case
 _PLAIN = re.compile(r"-?[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?")
 
 
@@ -185,24 +186,23 @@ def run_grid(
         click.echo(label, err=True)
         combination.run()
         spent, done = time.monotonic() - began, done + 1
-        left = f", about {_clock(spent / done * (waiting - done))} left" if done < waiting else ""
+        left = f", about {timedelta(seconds=round(spent / done * (waiting - done)))} left" if done < waiting else ""
         failed = f"; FAILED: {combination.error}" if combination.error else ""
-        click.echo(f"{label} {_clock(spent)}{left}{failed}", err=True)
+        click.echo(f"{label} {timedelta(seconds=round(spent))}{left}{failed}", err=True)
         _gather(folder, combinations)  # after each run, so that an interrupted grid leaves its results
     gathered = _gather(folder, combinations)
     write_ranking(folder, [(str(one), one.summary(), _verdict(one.folder)) for one in combinations if not one.error])
     return gathered
 
 
-def _clock(seconds: float) -> timedelta:
-    return timedelta(seconds=round(seconds))
-
-
 def folder_name(levels: Mapping[str, Any]) -> str:
     """The name of a combination's folder, such as ``model=mlp,workers=2``; odd values add a digest of all values."""
     levels = _plain(levels)
-    name = ",".join(f"{name}={_word(level)}" for name, level in levels.items())
-    if len(name) <= 120 and all(map(_is_portable, levels.values())):
+    words = {name: _word(level) for name, level in levels.items()}
+    name = ",".join(f"{name}={word}" for name, word in words.items())
+    is_portable = len(name) <= 120 and all(map(_PLAIN.fullmatch, words.values()))
+    # as JSON the text "1" and the number 1 differ, and so must their folders
+    if is_portable and json.dumps({name: parse_value(word) for name, word in words.items()}) == json.dumps(levels):
         return name
     digest = hashlib.sha256(json.dumps(levels, sort_keys=True).encode()).hexdigest()[:10]
     return f"{re.sub('[^A-Za-z0-9=,._-]+', '_', name)[:100]}~{digest}"
@@ -242,13 +242,6 @@ def _gather(folder: Path, combinations: Sequence[_Combination]) -> pd.DataFrame:
 def _plain(value: Any) -> Any:
     """Return the value as JSON has it: a NumPy number becomes a number, a path text and a tuple a list."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
-
-
-def _is_portable(value: Any) -> bool:
-    """Whether every file system keeps the value as part of a name, even if it ignores case, and it is like no other."""
-    word = _word(value)
-    # as JSON the text "1" and the number 1 differ, and so must their folders
-    return bool(_PLAIN.fullmatch(word)) and json.dumps(parse_value(word)) == json.dumps(value)
 
 
 def _word(value: Any) -> str:

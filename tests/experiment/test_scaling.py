@@ -119,6 +119,7 @@ def test_the_costs_do_not_overrule_the_runs() -> None:
     assert "4 replicas are 3." in text
     assert "Distributing paid on this network, although" in text
     assert "does not pay" not in text
+    assert "Distributing does not pay" in verdict(runs(HEAVY, blocks=4), LIGHT)  # so few cannot rule out chance
     assert "At most" not in text
 
 
@@ -192,11 +193,9 @@ def test_what_failed_is_not_compared() -> None:
 
 
 def test_one_pair_cannot_rule_out_chance() -> None:
-    """The answer says so, as it does of no difference, and does not say that distributing paid."""
+    """The answer says so, as it does of no difference."""
     sentence = answer_on_scaling(runs(HEAVY, blocks=1), {"m": HEAVY}).sentence
     assert sentence.endswith("(in 1 pair, which cannot rule out chance).")
-    assert "Distributing paid" in verdict(runs(HEAVY), LIGHT)
-    assert "Distributing does not pay" in verdict(runs(HEAVY, blocks=4), LIGHT)
 
 
 def test_the_law_needs_six_points() -> None:

@@ -17,19 +17,18 @@ from tests.figures.made_up import SIZES, figure_of_systems, shown, sweep_runs, s
 
 
 def test_every_run_is_shown() -> None:
-    """Each line has a point for every run and a marker at every mean."""
+    """Each line has a name, a point for every run, a marker at every mean, and dashes and markers of its own."""
     runs = sweep_runs()
-    axes = figure_of_sizes(runs).axes[0]
+    figure = figure_of_sizes(runs)
+    [axes] = figure.axes
     clouds = [len(cloud.get_offsets()) for cloud in axes.collections if hasattr(cloud, "get_offsets")]
     assert clouds.count(5 * len(SIZES)) == 4
     total = runs[runs["pipelined"]].groupby("rows_per_request")["total_s"].mean()
-    drawn = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) == len(SIZES)]
-    assert any(np.allclose(np.asarray(values, float), total) for values in drawn)
-
-
-def test_both_ways_and_both_phases_are_named() -> None:
-    """The four lines are named, and the last tick says that it is the whole set, with its number of rows."""
-    named = "\n".join(words(figure_of_sizes(sweep_runs())))
+    drawn = [line for line in axes.lines if len(line.get_xdata()) == len(SIZES)]
+    assert any(np.allclose(np.asarray(line.get_ydata(), float), total) for line in drawn)
+    lines = [line for line in drawn if line.get_linestyle() != "None"]
+    assert len({line.get_marker() for line in lines}) == len(lines) == 4
+    named = "\n".join(words(figure))
     names = ["forming", "sending", "two phases", "overlapped", "seconds", "rows per request", "whole set\n(500,000)"]
     assert [name for name in names if name not in named] == []
 
@@ -39,13 +38,6 @@ def test_intervals_lie_within_the_figure() -> None:
     axes = figure_of_sizes(sweep_runs(spread=0.3, runs=3)).axes[0]
     intervals = [bars for bars in axes.collections if hasattr(bars, "get_segments")]
     assert max(segment[:, 1].max() for bars in intervals for segment in bars.get_segments()) <= axes.get_ylim()[1]
-
-
-def test_lines_differ_without_colour() -> None:
-    """Each line has its own marker and its own dashes."""
-    drawn = [line for line in figure_of_sizes(sweep_runs()).axes[0].lines if len(line.get_xdata()) == len(SIZES)]
-    lines = [line for line in drawn if line.get_linestyle() != "None"]
-    assert len({line.get_marker() for line in lines}) == len(lines) == 4
 
 
 def test_a_size_without_a_result_is_crossed_out() -> None:

@@ -110,11 +110,18 @@ def test_every_verdict_is_in_one_file(gathered: pd.DataFrame, results: Path) -> 
     assert "## size=13, name=b/c\n\nFAILED: Cell" in text
 
 
-def test_a_kernel_that_dies_does_not_end_the_grid(tmp_path: Path) -> None:
-    """A killed kernel is a failure like any other."""
-    frame = run_one(tmp_path, WORK, size=[99, 1])
-    assert frame["error"].notna().tolist() == [True, False, False]
-    assert "The kernel of work.ipynb died" in frame["error"].iloc[0]
+@pytest.mark.parametrize(
+    ("cell", "sizes", "failed", "error"),
+    [
+        (WORK, [99, 1], [True, False, False], "The kernel of work.ipynb died"),
+        ("open(results_dir + '/summary.csv', 'w').close()", [1], [True], "summary.csv cannot be read"),
+    ],
+)
+def test_a_failure_does_not_end_the_grid(tmp_path: Path, cell: str, sizes: list, failed: list, error: str) -> None:
+    """A killed kernel, or a summary that is not a table, is a failure like any other."""
+    frame = run_one(tmp_path, cell, size=sizes)
+    assert frame["error"].notna().tolist() == failed
+    assert error in frame["error"].iloc[0]
 
 
 def test_a_notebook_may_write_nothing_and_runs_again_once_it_has_changed(tmp_path: Path) -> None:
@@ -126,12 +133,6 @@ def test_a_notebook_may_write_nothing_and_runs_again_once_it_has_changed(tmp_pat
     assert times_run(tmp_path / "r" / "size=1") == 1
     run_one(tmp_path, "open(results_dir + '/log.txt', 'a').write('ran') and None")
     assert times_run(tmp_path / "r" / "size=1") == 2
-
-
-def test_an_unreadable_summary_is_an_error(tmp_path: Path) -> None:
-    """A summary that is not a table is reported as the error of its combination."""
-    frame = run_one(tmp_path, "open(results_dir + '/summary.csv', 'w').close()")
-    assert "summary.csv cannot be read" in frame["error"].item()
 
 
 def test_finished_combinations_are_taken_as_they_are(notebook: Path, results: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip

@@ -74,13 +74,6 @@ def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_results_dir_is_refused_as_a_parameter(tmp_path: Path) -> None:
-    """The folder is given once: results_dir as a parameter is refused, not silently overruled."""
-    with pytest.raises(RuoError, match="results"):
-        run_notebook(BENCHMARK, tmp_path / "r", {"results_dir": "elsewhere", "server_url": "nowhere"})
-    assert not (tmp_path / "r").exists()
-
-
 def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A failed cell is reported, the notebook is kept as far as it ran, and a finished run is not replaced by it.
 
