@@ -108,6 +108,8 @@ def test_the_verdict_names_gain_bound_and_reason() -> None:
     assert "the client's reading set the pace" in light or "share set the pace" in light
     few = verdict(runs(HEAVY, blocks=3), HEAVY)
     assert "times as fast as one at 1,000 rows per request in 3 pairs; 5 would rule out chance" in few
+    one = answer_on_scaling(runs(HEAVY, blocks=1), {"m": HEAVY}).sentence
+    assert one.endswith("(in 1 pair, which cannot rule out chance).")
     answer = answer_on_scaling(runs(HEAVY), {"m": HEAVY}, "VALID: x.")
     assert answer.sentence.startswith("4 replicas are 3.")
     assert "Distributing pays" in answer.text()
@@ -190,12 +192,6 @@ def test_what_failed_is_not_compared() -> None:
     assert nothing.folded["Model by model"].startswith("m:\n- No run with one replica succeeded")
     alone = answer_on_scaling(runs(HEAVY, replicas=(1,)), {"m": HEAVY})
     assert alone.sentence == "Only one replica was measured."
-
-
-def test_one_pair_cannot_rule_out_chance() -> None:
-    """The answer says so, as it does of no difference."""
-    sentence = answer_on_scaling(runs(HEAVY, blocks=1), {"m": HEAVY}).sentence
-    assert sentence.endswith("(in 1 pair, which cannot rule out chance).")
 
 
 def test_the_law_needs_six_points() -> None:

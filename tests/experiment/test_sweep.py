@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +230,11 @@ def test_finished_sweep_is_read_and_not_run(arguments: dict, copy: Path, demo: D
 def test_damaged_results_are_refused(copy: Path, arguments: dict) -> None:
     """A damaged line, runs that are gone or doubled, and another folder than a sweep's are refused with a sentence."""
     lines = (copy / "runs.jsonl").read_text().splitlines(keepends=True)
-    for runs, number in ((lines[:3] + lines[4:], 4), (lines * 2, 19)):
+    readers = (read_sweep, lambda folder: sweep(**arguments, results_dir=folder))
+    for read, (runs, number) in product(readers, ((lines[:3] + lines[4:], 4), (lines * 2, 19))):
         (copy / "runs.jsonl").write_text("".join(runs))
-        for read in (read_sweep, lambda folder: sweep(**arguments, results_dir=folder)):
-            with pytest.raises(
-                ExperimentError, match=f"line {number}, .* not run {number}, as where runs are missing or come twice"
-            ):
-                read(copy)
+        with pytest.raises(ExperimentError, match=f"line {number}, .* not run {number}, as where runs are missing or"):
+            read(copy)
     for line in ("{broken", "[]", "7"):
         (copy / "runs.jsonl").write_text(f"{lines[0]}{line}\n{lines[2]}")
         with pytest.raises(ExperimentError, match="line 2, is damaged"):
@@ -246,7 +245,7 @@ def test_damaged_results_are_refused(copy: Path, arguments: dict) -> None:
         with pytest.raises(ExperimentError, match="is damaged, or of another kind of experiment"):
             read_sweep(copy)
     (copy / "provenance.json").unlink()
-    for read in (read_sweep, lambda folder: sweep(**arguments, results_dir=folder)):
+    for read in readers:
         with pytest.raises(ExperimentError, match=r"has no provenance.json"):
             read(copy)
 

@@ -56,18 +56,17 @@ def test_no_text_overlaps_or_is_cut(draw: Draw, made: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "made", "numbers"),
+    ("draw", "made"),
     [
-        (figure_of_sizes, sweep_runs(), sweep_runs()),
-        (figure_of_systems, systems(), systems()),
-        (figure_of_learning, training(), training().history),
-        (figure_of_confusion, evaluated(3), evaluated(3).confusion.reset_index()),
-        (figure_of_calibration, evaluated(3), evaluated(3).calibration.bins),
+        (figure_of_sizes, sweep_runs()),
+        (figure_of_systems, systems()),
+        (figure_of_learning, training()),
+        *((draw, evaluated(3)) for draw in (figure_of_confusion, figure_of_calibration)),
     ],
 )
-def test_saved_with_its_numbers(draw: Draw, made: object, numbers: pd.DataFrame, tmp_path: Path) -> None:
+def test_saved_with_its_numbers(draw: Draw, made: object, tmp_path: Path) -> None:
     """PNG (200 dots per inch), SVG and CSV lie side by side and say what they show; the same figure gives the same."""
-    before = dict(mpl.rcParams)
+    before, numbers = dict(mpl.rcParams), systems()
     for name in ("one", "two"):
         save_figure(draw(made), tmp_path / f"{name}.png", "what it shows", numbers)
     assert dict(mpl.rcParams) == before

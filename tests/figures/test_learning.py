@@ -11,28 +11,23 @@ from tests.figures.test_every_figure import TRAININGS
 
 
 def test_every_epoch_is_shown_and_the_best_is_marked() -> None:
-    """Both axes have two curves with a point for every epoch, their own markers and dashes, and a line at the best one."""
+    """Both axes have two named curves with a point for every epoch, their own markers and dashes, and a line at the best.
+
+    The test accuracy stands at the best epoch, its bar from the interval's low to its high.
+    """
     trained = training()
-    for axes, column in zip(figure_of_learning(trained).axes, ("loss", "accuracy"), strict=True):
+    figure = figure_of_learning(trained)
+    for axes, column in zip(figure.axes, ("loss", "accuracy"), strict=True):
         lines = [line for line in axes.lines if len(line.get_xdata()) == 12]
         for name in (column, f"validation_{column}"):
             assert any(np.allclose(np.asarray(line.get_ydata(), float), trained.history[name]) for line in lines)
         assert any(list(line.get_xdata()) == [7, 7] for line in axes.lines)
         assert len({line.get_marker() for line in lines}) == len({str(line.get_linestyle()) for line in lines}) == 2
-
-
-def test_the_test_accuracy_stands_at_the_best_epoch_with_its_interval() -> None:
-    """A mark at the best epoch, its bar from the interval's low to its high."""
-    trained = training()
-    bars = figure_of_learning(trained).axes[1].collections
+    bars = figure.axes[1].collections
     segments = [segment for bar in bars if hasattr(bar, "get_segments") for segment in bar.get_segments()]
     bar = [[7, trained.accuracy.low], [7, trained.accuracy.high]]
     assert any(np.allclose(segment, bar) for segment in segments)
-
-
-def test_the_words_say_what_is_what() -> None:
-    """The title, the axes and the ends of the lines are named."""
-    named = words(figure_of_learning(training()))
+    named = words(figure)
     assert named.count("training") == named.count("validation") == 2
     assert {"test 90.0 %", "best epoch: 7", "epoch", "loss (cross-entropy)", "accuracy"} < set(named)
     assert any("lowest at epoch 7 of 12" in word for word in named)

@@ -7,18 +7,7 @@ from typing import Any
 import pytest
 
 from ruo.errors import ArgumentError
-from ruo.notebook.parameters import (
-    number,
-    optional_whole_number,
-    parse_fixed,
-    parse_levels,
-    parse_mapping,
-    parse_swept,
-    parse_value,
-    request_sizes,
-    strings,
-    whole_number,
-)
+from ruo.notebook import parameters as read
 
 
 @pytest.mark.parametrize(
@@ -43,7 +32,7 @@ from ruo.notebook.parameters import (
 def test_values(value: object, texts: list[str]) -> None:
     """A value is a number, a word such as none, a list, a mapping, or text in quotes."""
     for text in texts:
-        parsed = parse_value(text)
+        parsed = read.parse_value(text)
         assert parsed == value
         assert type(parsed) is type(value)
 
@@ -54,7 +43,7 @@ def test_values(value: object, texts: list[str]) -> None:
 ])  # fmt: skip
 def test_other_text_stays_as_it_is(text: str) -> None:
     """The surprises of YAML 1.1, and characters with a meaning in YAML, do not change text."""
-    assert parse_value(text) == text
+    assert read.parse_value(text) == text
 
 
 @pytest.mark.parametrize(
@@ -75,24 +64,24 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 )
 def test_levels_of_a_sweep(text: str, levels: list) -> None:
     """Levels are separated by commas outside brackets and quotes."""
-    assert parse_levels(text) == levels
+    assert read.parse_levels(text) == levels
 
 
 def test_one_value_is_fixed_and_several_vary() -> None:
     """A sweep's parameters are split by the number of their values; a name that is given twice is refused, with the cure."""
     pairs = [("model", "mlp,cnn"), ("workers", "1,2,4"), ("runs", "3"), ("chunk_sizes", "[1000,none]")]
-    grid, fixed = parse_swept(pairs)
+    grid, fixed = read.parse_swept(pairs)
     assert grid == {"model": ["mlp", "cnn"], "workers": [1, 2, 4]}
     assert fixed == {"runs": 3, "chunk_sizes": [1000, None]}
     with pytest.raises(ArgumentError, match="given twice; write all its values at once, such as -p workers 1,2"):
-        parse_swept([("workers", "1"), ("workers", "2")])
+        read.parse_swept([("workers", "1"), ("workers", "2")])
 
 
 @pytest.mark.parametrize("text", ["1,,2", ",1", "[1,2", "1,2]", "[1", "[1],2]", "a[1].csv,2", "{a: 1", "'a", "1,"])
 def test_malformed_lists_are_refused(text: str) -> None:
     """An unbalanced bracket or a missing value is an error in one sentence."""
     with pytest.raises(ArgumentError) as error:
-        parse_levels(text)
+        read.parse_levels(text)
     assert repr(text) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -100,10 +89,10 @@ def test_malformed_lists_are_refused(text: str) -> None:
 def test_fixed_parameters_come_from_yaml_and_pairs() -> None:
     """Pairs take precedence over mappings in YAML, and the last one wins, as with papermill."""
     texts = ["runs: 5\nworkers: none\nchunk_sizes: [1000, null]\n", "{runs: 4, wire: v1}"]
-    parameters = parse_fixed([("runs", "3"), ("runs", "2")], texts)
+    parameters = read.parse_fixed([("runs", "3"), ("runs", "2")], texts)
     assert parameters == {"runs": 2, "workers": None, "chunk_sizes": [1000, None], "wire": "v1"}
     with pytest.raises(ArgumentError, match="'runs' is not a mapping; write parameters as in"):
-        parse_fixed([], ["runs"])
+        read.parse_fixed([], ["runs"])
 
 
 FIVE = [5, 5.0, "5", "5.0", "5e0", " 5 "]
@@ -111,41 +100,41 @@ PEERS = {"a": "http://x", "b": "http://y?z=1"}
 
 
 @pytest.mark.parametrize(
-    ("read", "result", "values"),
+    ("reader", "result", "values"),
     [
-        (request_sizes, [1000, None], [[1_000, None], ["1000", "none"], "[1000, null]", "1000, none"]),
-        (request_sizes, [1000, 5000, 10_000], ["1000,5e3, 10_000"]),
-        (request_sizes, [1000], [1e3]),
-        (request_sizes, [None], [None, "None", "whole"]),
-        (whole_number, 5, FIVE),
-        (optional_whole_number, 5, FIVE),
-        (optional_whole_number, None, [None, "none"]),
-        (number, 12.5, [12.5, "12.5"]),
-        (number, 0, [0, "0"]),
-        (parse_mapping, PEERS, ["a=http://x, b=http://y?z=1", "{a: 'http://x', b: 'http://y?z=1'}", PEERS]),
-        (parse_mapping, {}, [None, ""]),
-        (lambda _, value: strings(value), ["mlp", "cnn"], ["mlp,cnn", "mlp, cnn", "[mlp, cnn]", ("mlp", "cnn")]),
+        (read.request_sizes, [1000, None], [[1_000, None], ["1000", "none"], "[1000, null]", "1000, none"]),
+        (read.request_sizes, [1000, 5000, 10_000], ["1000,5e3, 10_000"]),
+        (read.request_sizes, [1000], [1e3]),
+        (read.request_sizes, [None], [None, "None", "whole"]),
+        (read.whole_number, 5, FIVE),
+        (read.optional_whole_number, 5, FIVE),
+        (read.optional_whole_number, None, [None, "none"]),
+        (read.number, 12.5, [12.5, "12.5"]),
+        (read.number, 0, [0, "0"]),
+        (read.parse_mapping, PEERS, ["a=http://x, b=http://y?z=1", "{a: 'http://x', b: 'http://y?z=1'}", PEERS]),
+        (read.parse_mapping, {}, [None, ""]),
+        (lambda _, value: read.strings(value), ["mlp", "cnn"], ["mlp,cnn", "mlp, cnn", "[mlp, cnn]", ("mlp", "cnn")]),
     ],
 )
-def test_what_papermill_gives(read: Callable, result: Any, values: list) -> None:
+def test_what_papermill_gives(reader: Callable, result: Any, values: list) -> None:
     """Numbers, lists and mappings come as they are or as text; none is written where it is allowed."""
     for value in values:
-        assert read("name", value) == result
-        assert not isinstance(read("name", value), bool)
-    assert isinstance(whole_number("runs", 5.0), int)
+        assert reader("name", value) == result
+        assert not isinstance(reader("name", value), bool)
+    assert isinstance(read.whole_number("runs", 5.0), int)
 
 
 @pytest.mark.parametrize(
-    ("read", "values", "words"),
+    ("reader", "values", "words"),
     [
-        (request_sizes, ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True], "whole number from 1 up"),
-        (whole_number, [0, -1, 2.5, "many", True, None, math.nan, math.inf, "", [1]], "whole number from 1 up"),
-        (number, [-1, "fast", None, True], "number from 0 up"),
-        (parse_mapping, ["a"], "has no value; write it as NAME=VALUE"),
+        (read.request_sizes, ["", "1000,,2000", "1000,many", [0], "0", "-5", "0.5", True], "whole number from 1 up"),
+        (read.whole_number, [0, -1, 2.5, "many", True, None, math.nan, math.inf, "", [1]], "whole number from 1 up"),
+        (read.number, [-1, "fast", None, True], "number from 0 up"),
+        (read.parse_mapping, ["a"], "has no value; write it as NAME=VALUE"),
     ],
 )
-def test_what_cannot_be_read(read: Callable, values: list, words: str) -> None:
+def test_what_cannot_be_read(reader: Callable, values: list, words: str) -> None:
     """Anything else is refused, and the error names the parameter."""
     for value in values:
         with pytest.raises(ArgumentError, match=f"name: .* {words}"):
-            read("name", value)
+            reader("name", value)

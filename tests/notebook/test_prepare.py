@@ -31,10 +31,14 @@ from ruo.notebook import prepare
         ({"patience": -1}, ArgumentError, "patience: -1 is not a number from 0 up"),
         ({"rums": 5}, ArgumentError, "prepare has no parameter 'rums'; it has workers, chunk_sizes"),
         ({"testset": "this", "server_url": "http://127.0.0.1:9"}, ScoringError, "Nothing answers at"),
+        ({"testset": "this", "deployment": "ruo-server"}, DeploymentError, "There is no cluster to ask"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_starts(demo: Demo, arguments: dict, error: type, sentence: str) -> None:
-    """A parameter that cannot be, a missing file and a server that does not answer are errors of the first call."""
+def test_what_is_wrong_is_said_before_anything_starts(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, arguments: dict, error: type, sentence: str
+) -> None:
+    """What cannot be, a missing file, and a server or cluster that does not answer are errors of the first call."""
+    monkeypatch.setenv("KUBECONFIG", "none")
     own = {"testset": demo.testset} if arguments.get("testset") == "this" else {}
     with pytest.raises(error, match=sentence):
         prepare(**{**arguments, **own})
@@ -103,10 +107,3 @@ def test_replicas_are_servers_by_the_names_of_their_models(demo: Demo, tmp_path:
         assert list(work.targets) == list(work.models) == ["mlp"]
         assert work.targets["mlp"].urls == [work.url]
         assert work.network() != work.url
-
-
-def test_no_cluster(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Deployment without a reachable cluster is an error."""
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(DeploymentError, match="There is no cluster to ask"):
-        prepare(testset=demo.testset, results_dir=tmp_path, deployment="ruo-server")
