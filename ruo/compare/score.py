@@ -41,13 +41,15 @@ def scan(table: Path, model: Path | None = None) -> tuple[pl.LazyFrame, list[str
     """A CSV or Parquet file, and the names of its features, in the model's order if it knows them; float32 from a CSV.
 
     polars chooses the type of the labels: it reads 0 and 1 as whole numbers, which is faster. Raises TableError for a
-    table that does not have the model's features.
+    table that does not have the model's features, or another separator than the comma.
     """
     opened = open_table(table)
     if model:
         opened.match(model.name, [ModelInput("", None, read_features(model))])
     lazy = pl.scan_parquet(table) if table.suffix == ".parquet" else pl.scan_csv(table)
-    as_written = dict(zip(opened.names, lazy.collect_schema().names(), strict=True))  # with the blanks around them
+    if len(names := lazy.collect_schema().names()) != len(opened.names):
+        raise TableError(f"{table.name} is not separated by commas, and only ruo finds that out; write it with commas.")
+    as_written = dict(zip(opened.names, names, strict=True))  # with the blanks around them
     features = [as_written[name] for name in opened.features]
     if table.suffix != ".parquet":
         lazy = pl.scan_csv(table, schema_overrides=dict.fromkeys(features, pl.Float32))
@@ -122,7 +124,11 @@ def bound(testset: Path, model: Path, rows_per_call: int, again: bool, answers: 
     for path in map(Path, map(str.strip, sys.stdin)) if again else [answers]:
         began = time.perf_counter()
         batches = lazy.select(features).collect_batches(chunk_size=rows_per_call, maintain_order=True)
-        predictions = score_batches(batches, lambda batch: function(batch.to_numpy(order="c")))
+        try:
+            predictions = score_batches(batches, lambda batch: function(batch.to_numpy(order="c")))
+        except pl.exceptions.PolarsError as error:
+            what = f"{testset.name} cannot be read by polars alone ({str(error).splitlines()[0]})"
+            raise click.ClickException(f"{what}; mend that cell or column.") from error
         report(predictions, path, total_s=time.perf_counter() - began)
 
 

@@ -65,6 +65,11 @@ def test_what_cannot_be_scored_is_an_error(demo: Demo, tmp_path: Path) -> None:
     done = run("ruo.compare.score", "bound", str(empty), str(demo.models["mlp"]))
     assert done.stderr.startswith("Error: empty.csv has no rows")
 
+    text = tmp_path / "text.csv"
+    text.write_text(demo.testset.read_text().replace("\n", "\nx", 1))
+    done = run("ruo.compare.score", "bound", str(text), str(demo.models["mlp"]))
+    assert "\nError: text.csv cannot be read by polars alone (could not parse `x" in done.stderr
+
     (tmp_path / "nothing.keras").write_bytes(b"nothing")
     done = run(*TABLES, "bound", "--bare-socket", str(demo.testset), str(tmp_path / "nothing.keras"))
     assert done.returncode == 1

@@ -171,9 +171,13 @@ def test_a_comparison_without_runs_is_an_error(tmp_path: Path) -> None:
 
 
 def test_only_a_csv_is_compared(tmp_path: Path) -> None:
-    """The client of 2023 reads nothing else, which is said before any server starts."""
+    """The client of 2023 reads nothing else, and no other separator, which is said before any server starts."""
     with pytest.raises(ArgumentError, match=r"table.parquet is no .csv file"):
         Systems(tmp_path / "table.parquet", tmp_path / "model.keras")
+    table = tmp_path / "table.csv"
+    table.write_text("a;b\n1;2\n3;4\n")
+    done = CliRunner().invoke(main, ["compare", f"--testset={table}", f"--model={table}", f"--results={tmp_path}"])
+    assert done.output.splitlines()[-1].startswith("Error: table.csv is not separated by commas")
 
 
 def run(system: str, size: int, total_s: float | None, error: str | None = None, **more: Any) -> dict[str, Any]:
