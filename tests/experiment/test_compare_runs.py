@@ -180,6 +180,3 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["compare-runs", str(a), str(tmp_path)])
     assert done.exit_code == 1
     assert re.match(r"Error: .* has no provenance\.json", done.output)
-
-
-USUAL = {100: 2.0}

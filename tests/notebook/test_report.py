@@ -95,15 +95,18 @@ def test_the_page_has_whole_notebooks_with_folded_code(tmp_path: Path) -> None:
 
 
 def test_the_page_needs_no_network(tmp_path: Path) -> None:
-    """There is no script, not even one from a table's HTML, and nothing is loaded."""
+    """There is no script, not even one from a table's HTML or for a progress bar, and nothing is loaded."""
     path = leave(tmp_path / "a", "a", "# A")
     notebook = nbformat.read(path, 4)
     table = "<script type='text/javascript'>\nfetch('https://a.example')</script><b>table</b><SCRIPT src=x></SCRIPT>"
-    notebook.cells[1].outputs.append(new_output("display_data", {"text/html": table}))
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"}
+    notebook.cells[1].outputs += [new_output("display_data", data) for data in ({"text/html": table}, widget)]
+    notebook.metadata["widgets"] = {}
     nbformat.write(notebook, path)
     page = bind(tmp_path).read_text()
 
     assert "<b>table</b>" in page
+    assert "BAR" not in page
     assert "script" not in page.lower()
     assert not re.search(r"<(?:link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", page)
 

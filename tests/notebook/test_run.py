@@ -14,7 +14,6 @@ from ruo.__main__ import main
 from ruo.deploy.local import LocalServer
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
-from ruo.notebook.report import page, to_body
 from ruo.notebook.run import run_notebook
 
 pytestmark = pytest.mark.slow
@@ -92,11 +91,3 @@ def test_a_failed_cell_and_a_finished_run(results: Path, tmp_path: Path, capfd: 
     with pytest.raises(RuoError, match=r"nothing\.csv does not exist"):
         run_notebook(BENCHMARK, folder, {"testset": "nothing.csv"})
     assert "IPKernelApp" not in capfd.readouterr().err
-
-
-def test_progress_bars_are_not_on_the_page() -> None:
-    """A widget, which would need a script, is left out."""
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "BAR"}
-    cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", widget)])
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}})
-    assert "BAR" not in page(*to_body(notebook))
