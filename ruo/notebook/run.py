@@ -101,7 +101,7 @@ def _require_known(notebook: Path, names: Iterable[str]) -> list[str]:
         if name == "results_dir":
             raise ArgumentError("results_dir is the folder that --results names; leave the parameter out.")
         if name not in known:
-            raise ArgumentError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}.")
+            raise ArgumentError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
     return known
 
 

@@ -70,6 +70,9 @@ def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
         done = command(tmp_path / "r", *arguments)
         assert done.exit_code == 2
         assert re.search(r"Error: benchmark.ipynb has no parameter 'runz'.*chunk_sizes", done.output)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
+    with pytest.raises(RuoError, match=r"bare\.ipynb has no parameter 'runs'; it has none\."):
+        run_notebook(tmp_path / "bare.ipynb", tmp_path / "r", {"runs": 3})
     assert not (tmp_path / "r").exists()
 
 
