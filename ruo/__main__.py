@@ -7,15 +7,16 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status
+from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status, when_told_to_end
 from ruo.errors import ArgumentError, RuoError, in_a_line, needs
 
 _SOME_FAILED = 3
@@ -43,12 +44,13 @@ class _Verbs(click.Group):
             if error.filename is None and error.errno not in _UNWRITTEN:
                 raise
             sys.stdout = io.StringIO()  # else Python writes it once more at its end
-            click.echo(f"Error: {error.filename or 'The output'}: {error.strerror}; name another path.", err=True)
+            name = error.filename2 or error.filename or "The output"  # the second is where a copy goes
+            click.echo(f"Error: {name}: {error.strerror}; name another path.", err=True)
             sys.exit(1)
 
     def invoke(self, context: click.Context) -> object:
-        # by default the first process of a container ignores it
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+        when_told_to_end(lambda number, _: sys.exit(128 + number))
         try:
             with needs("server,notebooks"):
                 return super().invoke(context)
@@ -57,18 +59,22 @@ class _Verbs(click.Group):
         except RuoError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            sys.exit(_INTERRUPTED)
+            _end("Interrupted.", _INTERRUPTED)
 
 
 @contextmanager
 def _interruptible(hint: str) -> Iterator[None]:
-    """On Ctrl-C and SIGTERM, say how to continue and exit with the status of an interrupted program."""
+    """On Ctrl-C, SIGTERM and SIGHUP, say how to continue and exit with the status of an interrupted program."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
-        click.echo(f"Interrupted; {hint}.", err=True)
-        sys.exit(error.code if isinstance(error, SystemExit) else _INTERRUPTED)
+        _end(f"Interrupted; {hint}.", error.code if isinstance(error, SystemExit) else _INTERRUPTED)
+
+
+def _end(message: str, status: Any) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else a second Ctrl-C, while threads end, is told as a traceback
+    click.echo(message, err=True)
+    sys.exit(status)
 
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"show_default": True})
@@ -127,7 +133,7 @@ def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) ->
     SOURCE is the table (- reads standard input), URL is where the model is; several are servers with the same model.
 
     Exits with status 0 when all rows were scored, 1 when the run failed, 2 when an option is wrong, 3 when --errors
-    collect left out some rows, 130 or 143 when it was interrupted; with --checkpoint, the same command then resumes.
+    collect left out some rows, 129, 130 or 143 when it was interrupted; with --checkpoint, the same command then resumes.
     """
     from ruo.client.scoring import score_csv, score_to_file
 
@@ -219,8 +225,8 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
     -p workers 1,2,4 varies; -p runs 3 is fixed; a value that is itself a list stands in brackets:
     -p chunk_sizes '[1000,5000],[none]'. In YAML, a list varies. After an interruption, the same command resumes.
 
-    Exits with status 0, 1 when nothing could be run, 2 when a parameter is wrong, 3 when some combinations failed, 130
-    or 143 when it was interrupted.
+    Exits with status 0, 1 when nothing could be run, 2 when a parameter is wrong, 3 when some combinations failed,
+    129, 130 or 143 when it was interrupted.
     """
     from ruo.notebook.parameters import parse_swept
     from ruo.notebook.run import RANKING, run_grid

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
@@ -23,6 +24,13 @@ from ruo.errors import ArgumentError, DeploymentError, RuoError, printable
 
 _BETWEEN_S = 1.0
 _TIMEOUT_S = 10.0
+
+
+def when_told_to_end(handler: Callable[[int, Any], Any]) -> None:
+    """Handle SIGTERM, which the first process of a container ignores by default, and SIGHUP, but under nohup."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class _NotStartedError(click.ClickException):
@@ -56,7 +64,7 @@ def serve(context: click.Context, model: Path, host: str, port: int, workers: in
 
     Exits with status 0 after Ctrl-C, 1 when the server ended by itself, 2 when it could not be started.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    when_told_to_end(signal.default_int_handler)
     takes_next = context.get_parameter_source("port") is ParameterSource.DEFAULT
     with ExitStack() as stack:
         try:
@@ -257,6 +265,12 @@ def _names(text: str) -> list[str]:
         raise click.BadParameter(f"{text!r} is no list; write a,b,c on one line.") from None
 
 
+def _text(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise click.BadParameter(f"{text!r} is not in UTF-8.")
+    return text
+
+
 def _input(text: str) -> tuple[str, list[str]]:
     name, equals, columns = text.partition("=")
     if not equals or not name:
@@ -272,14 +286,14 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _number(value: str) -> int | str:
-    if str(value) == "auto" or str(value).isdigit():
+    if str(value) == "auto" or str(value).isdecimal():
         return value if value == "auto" else int(value)
     raise click.BadParameter(f"{value!r} is neither a whole number nor auto.")
 
 
 def _part(value: str) -> tuple[int, int]:
     index, _, of = value.partition("/")
-    if index.isdigit() and of.isdigit() and int(index) < int(of):
+    if index.isdecimal() and of.isdecimal() and int(index) < int(of):
         return int(index), int(of)
     raise click.BadParameter(f"{value!r} is no part; 0/4 is the first of four, 3/4 the last.")
 
@@ -290,7 +304,7 @@ _SEVERAL = {"multiple": True, "help": " Repeat it for several."}
 _SHOWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("columns", "drop", "keep", "prediction_names"), _LIST),
     "inputs": {"type": _input, "metavar": "NAME=A,B,...", **_SEVERAL},
-    "null_values": _SEVERAL,
+    "null_values": {"type": _text, **_SEVERAL},
     **{name: {"type": PATH_AS_TEXT} for name in ("ca", "checkpoint")},
     "chunk_size": {"help": " 0 sends the whole table as one request.", **_NUMBER},
     "concurrency": _NUMBER,

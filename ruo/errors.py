@@ -4,6 +4,7 @@
 server answers it with its status; the client turns it into one of the errors below.
 """
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -53,8 +54,8 @@ def warn(message: str) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    """The text of an error, or else its kind, without line breaks and a full stop at its end."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    """The text of an error, or else its kind, without line breaks, the number of an OSError and a full stop at its end."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split())).rstrip(".") or type(error).__name__
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """The command line."""
 
+import errno
 import os
 import re
 import signal
@@ -74,6 +75,7 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["demo", "--rows=1", f"--out={__file__}/x"], f"Error: {__file__}/x: Not a directory; name another path."),
         (["compare-runs", __file__, __file__], f"Error: {__file__}/provenance.json: Not a directory"),
         (["publish", "", "store"], "Invalid value for 'MODEL': it is empty; write a path, or . for this folder."),
+        (["score", __file__, "http://127.0.0.1:9", "--null-value=\udcff"], "'\\udcff' is not in UTF-8."),
         (["publish", __file__, ""], "Invalid value for 'STORE': it is empty"),
         (["serve", ""], "Invalid value for 'MODEL': it is empty"),
         (["score", "", "http://127.0.0.1:9"], "Invalid value for 'SOURCE': it is empty"),
@@ -105,12 +107,14 @@ def test_rows_that_failed_have_their_own_status(small_csv: Path, scripted: Any, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("has_checkpoint", [True, False])
+@pytest.mark.parametrize(
+    ("ending", "has_checkpoint"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, True)],
+)
 def test_an_interrupted_run_resumes_from_its_checkpoint(
     small_csv: Path, scripted: Any, tmp_path: Path, has_checkpoint: bool, ending: signal.Signals
 ) -> None:
-    """Ctrl-C and SIGTERM, the latter as process 1 too, end a run at once; with a checkpoint, it then goes on from there."""
+    """Ctrl-C, SIGTERM, as process 1 too, and SIGHUP end a run at once; with a checkpoint, it then goes on from there."""
     stuck = threading.Event()
 
     def wait_s(number: int) -> float:
@@ -161,10 +165,40 @@ def test_an_output_that_is_full_is_one_sentence() -> None:
 
 
 def test_ctrl_c_has_its_status_with_every_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An interruption is told in a word, and has the status that shells give it."""
+    """An interruption is told in a word, and has the status that shells give it; a second one ends it without one."""
+    monkeypatch.setattr("signal.signal", Mock())
     monkeypatch.setattr("ruo.model.store.publish", Mock(side_effect=KeyboardInterrupt))
     result = CliRunner().invoke(main, ["publish", __file__, str(tmp_path)])
     assert (result.exit_code, result.output) == (130, "Interrupted.\n")
+    signal.signal.assert_called_with(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_nohup_is_heeded(handler: signal.Handlers) -> None:
+    """Where SIGHUP is ignored, it stays so; else it ends a command as Ctrl-C does."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        CliRunner().invoke(main, ["report", "nothing"])
+        assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) == (handler is signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_copy_without_room_names_where_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system that names two files is told of the second, which is the one that cannot be written."""
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.keras", None, "store/1")
+    monkeypatch.setattr("ruo.model.store.publish", Mock(side_effect=error))
+    result = CliRunner().invoke(main, ["publish", __file__, "store"])
+    assert result.output == "Error: store/1: No space left on device; name another path.\n"
+
+
+def test_a_warning_is_one_line(scripted: Any, answers: Any, tmp_path: Path) -> None:
+    """What Python code is warned of is a line on the command line, which names no code of ruo."""
+    (tmp_path / "t.csv").write_text("a,b,c,Label_x,Label_y\n1,2,3,1,1\n")
+    command = [sys.executable, "-m", "ruo", "score", str(tmp_path / "t.csv"), scripted(answers).url]
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = "Warning: Row 0: its label columns do not name exactly one class, so scores.labels is None.\n"
+    assert (done.returncode, done.stderr) == (0, told)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +206,8 @@ def test_ctrl_c_has_its_status_with_every_verb(monkeypatch: pytest.MonkeyPatch, 
     [
         ("--shard=4/4", "'4/4' is no part; 0/4 is the first of four, 3/4 the last"),
         ("--shard=a", "'a' is no part"),
+        ("--shard=0/²", "'0/²' is no part"),
+        ("--chunk-size=²", "'²' is neither a whole number nor auto"),
         ("--chunk-size=ten", "'ten' is neither a whole number nor auto"),
         ("--output=nowhere/p.csv", "The folder nowhere does not exist"),
         ("--output=p.txt", "p.txt must end in .csv or .parquet"),

@@ -16,7 +16,7 @@ import polars as pl
 
 from ruo.errors import ArgumentError, OutputError
 from ruo.machine import lock
-from ruo.tables import NO_LABEL, Labels, names_of_labels
+from ruo.tables import NO_LABEL, Labels, names_of_labels, require_utf8
 from ruo.wire.messages import Array
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
         raise ArgumentError(f"{file} must end in .csv or .parquet.")
     if "\0" in str(file) or not file.parent.is_dir():
         raise ArgumentError(f"The folder {file.parent} does not exist; make it, or name another file.")
+    require_utf8(file)
     for what, other in others:
         for mine in (file, file.with_name(file.name + _UNFINISHED)):
             if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == mine.resolve():
@@ -142,6 +143,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         if is_ours:
             unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
-            reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+            reason = getattr(error, "strerror", "") or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
         raise

@@ -115,6 +115,7 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
         raise TableError("The path of the table is empty; pass that of a CSV or Parquet file, or . for this folder.")
     try:
         file = path.open("rb")
+        is_parquet = path.is_file() and (file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"))
     except IsADirectoryError:
         file = None
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of which is for a null byte
@@ -131,12 +132,20 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
         return _Files(str(path), _files_within(path), options, shard)
     if not path.is_file():  # a pipe
         return CsvTable(file, options, shard, str(path))
-    with file:
-        is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
+    file.close()
     if is_parquet:
+        require_utf8(path.absolute())
         # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
         return LazyTable(path.name, pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
     return CsvTable(path, options, shard, path.name)
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a path that polars cannot open, which takes names in UTF-8 only."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{str(path)!r} is not in UTF-8; rename it, or name another file.") from None
 
 
 class _Files(Table):

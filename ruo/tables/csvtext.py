@@ -82,6 +82,8 @@ def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
     if "[Content_Types].xml" in archive.namelist():
         cure = "pass pandas.read_excel(...) in place of the path, or save it as CSV"
         raise TableError(f"{name} is an Excel workbook; {cure}.")
+    if "model.weights.h5" in archive.namelist():
+        raise TableError(f"{name} is a Keras model and no table; name the table, or put it in a folder of its own.")
     members = [member for member in archive.infolist() if not (member.is_dir() or "__MACOSX" in member.filename)]
     if len(members) != 1:
         names = ", ".join(member.filename for member in members[:5]) or "none"
