@@ -9,10 +9,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from subprocess import PIPE, STDOUT, Popen
+from threading import Timer
 from typing import Any
 
 from ruo.arguments import typed
@@ -21,6 +23,7 @@ from ruo.errors import DeploymentError, in_a_line, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
+_FORWARD_S = 30.0
 # Runs kubectl until it ends or standard input is closed, as at the end of this process, however that comes. What it writes
 # about each connection is taken in, or it would wait for a reader.
 _TIED = """exec 3<&0
@@ -57,6 +60,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         self.name = name
         self.namespace = namespace
         self._context = context
+        self._maker = os.getpid()
         self._is_inside = context is None and "KUBERNETES_SERVICE_HOST" in os.environ
         self._forwards: dict[str, tuple[Popen[str], str]] = {}  # by pod: kubectl, and the address here
         try:
@@ -74,8 +78,9 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         self._autoscaling = kubernetes.client.AutoscalingV2Api(client)
 
     def __exit__(self, *_: object) -> None:
-        self._keep_forwards(())
-        self.restore()
+        if os.getpid() == self._maker:  # and not a child that was forked in the block
+            self._keep_forwards(())
+            self.restore()
 
     def __repr__(self) -> str:
         return f"KubernetesDeployment({self.name!r}, {self.namespace!r})"
@@ -84,8 +89,8 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
     def urls(self) -> list[str]:
         """The addresses for requests: in the cluster those of the ready pods, since its name server knows them late.
 
-        From outside, the node port of every reachable node, or else a local port for each ready pod, which is forwarded
-        until the end of the block, or of this process.
+        From outside, the node port of every reachable node that runs one, or else a local port for each ready pod, which
+        is forwarded until the end of the block, or of this process.
         """
         return ([] if self._is_inside else self._node_urls()) or list(self._pod_urls().values())
 
@@ -114,9 +119,10 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
             time.sleep(_LOOK_S)
 
     def restore(self) -> None:
-        """Restore the replicas and the autoscaler's bounds from before the first `scale`."""
+        """Restore the replicas and the bounds of the autoscalers, if they are still there, from before the first `scale`."""
         if before := self._remembered():
-            self._set(**before)
+            there = self._autoscalers().keys() & before["autoscalers"].keys()
+            self._set(before["replicas"], {name: before["autoscalers"][name] for name in there})
             self._annotate(None)
 
     def _ask(self, call: Callable[..., Any], **arguments: Any) -> Any:
@@ -130,7 +136,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
             with suppress(TypeError, ValueError, KeyError):
                 reason = json.loads(error.body)["message"]
             raise DeploymentError(f"Kubernetes refuses ({error.status}): {reason}") from None
-        except HTTPError as error:
+        except (HTTPError, ValueError) as error:  # ValueError: something else answers, with a page of its own
             reason = in_a_line(getattr(error, "reason", error))[:200]
             raise DeploymentError(f"The cluster does not answer ({reason}); try: kubectl cluster-info") from None
 
@@ -161,8 +167,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         self._ask(self._apps.patch_namespaced_deployment, name=self.name, body=body)
 
     def _pods(self) -> list[Any]:
-        labels = self._deployment().spec.selector.match_labels
-        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        selector = self._ask(self._apps.read_namespaced_deployment_scale, name=self.name).status.selector
         pods = self._ask(self._core.list_namespaced_pod, label_selector=selector).items
         return [pod for pod in pods if pod.status.phase not in ("Succeeded", "Failed")]  # as an evicted one stays
 
@@ -189,20 +194,12 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         return f"Look at: kubectl -n {self.namespace} describe deployment {self.name}"
 
     def _node_urls(self) -> list[str]:
-        """The reachable nodes, at the node port of a Service of these pods."""
-        from kubernetes.client.exceptions import ApiException
-
+        """The reachable nodes of the ready pods, at the node port of a Service of these."""
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = [service.spec for service in self._ask(self._core.list_namespaced_service).items]
         of_these = [spec for spec in services if spec.selector and spec.selector.items() <= labels]
-        ports = [port.node_port for spec in of_these for port in spec.ports or []]
-        try:
-            nodes = self._core.list_node(_request_timeout=30).items if any(ports) else []
-        except ApiException:  # listing nodes needs a right to the whole cluster
-            return []
-        entries = [entry for node in nodes for entry in node.status.addresses]
-        hosts = [_host(entry.address) for entry in entries if entry.type == "InternalIP"]
-        for port in filter(None, ports):
+        hosts = dict.fromkeys(_host(pod.status.host_ip) for pod in self._pods() if _is_ready(pod))
+        for port in [port.node_port for spec in of_these for port in spec.ports or [] if port.node_port]:
             urls = [f"http://{host}:{port}" for host in hosts]
             if reachable := [url for url in urls if _answers(url)]:
                 return reachable
@@ -235,12 +232,18 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         process = Popen(tied, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
         atexit.register(self._keep_forwards, ())  # which also keeps the forwards until then
         assert process.stdout is not None
-        line = ""
+        too_late = Timer(_FORWARD_S, os.killpg, (process.pid, signal.SIGKILL))
+        too_late.daemon = True
+        too_late.start()
+        line, match = "", None
         for line in process.stdout:
             if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
-                return process, f"http://127.0.0.1:{match[1]}"
-        process.communicate()
-        raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
+                break
+        too_late.cancel()
+        if match is None:
+            process.communicate()
+            raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
+        return process, f"http://127.0.0.1:{match[1]}"
 
 
 def _host(address: str) -> str:

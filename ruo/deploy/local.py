@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -80,22 +82,28 @@ def server_process(
     cwd: Path | None = None,
 ) -> Iterator[ServerProcess]:
     """Run a server until the block ends; what has not ended `grace_s` seconds later is killed."""
-    with tempfile.TemporaryDirectory(prefix="ruo-server-") as folder:
-        log = Path(folder) / "server.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=pass_fds,
-                start_new_session=True,  # a notebook's stop button does not reach another process group
-            )
-        try:
-            yield ServerProcess(name, process, log)
-        finally:
+    folder, maker = Path(tempfile.mkdtemp(prefix="ruo-server-")), os.getpid()
+    remove = weakref.finalize(
+        server_process, shutil.rmtree, folder, ignore_errors=True
+    )  # at the end of Python, if not here
+    log = folder / "server.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=pass_fds,
+            start_new_session=True,  # a notebook's stop button does not reach another process group
+        )
+    try:
+        yield ServerProcess(name, process, log)
+    finally:
+        if os.getpid() != maker:  # a child that was forked in the block leaves it: the server is not its own
+            remove.detach()
+        else:
             if grace_s:
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
@@ -103,6 +111,7 @@ def server_process(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            remove()
 
 
 def fetch(
@@ -151,8 +160,9 @@ class LocalServer:
             log.seek(0, os.SEEK_END)
 
             def copy() -> bool:
-                output.write(log.read())
-                output.flush()
+                with suppress(OSError):  # a disk that is full or a terminal that is gone is no reason to end
+                    output.write(log.read())
+                    output.flush()
                 if log.tell() > _LOG_BYTES:  # a server may run for months
                     os.truncate(self.log, 0)
                     log.seek(0)

@@ -38,7 +38,7 @@ def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 class Cluster:
-    """The part of a cluster that is used: a Deployment, its autoscaler, its pods, Services and nodes."""
+    """The part of a cluster that is used: a Deployment, its autoscaler, its pods and Services."""
 
     def __init__(self) -> None:
         template = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "server"}]}}
@@ -52,7 +52,7 @@ class Cluster:
             {"metadata": {"name": "x"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {**target, "name": "other"}}},
         ]
         self.services: list[dict[str, Any]] = []
-        self.addresses: list[str] = []
+        self.hosts = ["203.0.113.1"]  # of the nodes that the pods are on, in turn
         self.most_ready = 100
         self.port = 0  # of this API server, which also answers for the pods
         self.slow_workers: list[int] = []  # how many workers a pod says are ready, one answer after the other; then all
@@ -62,11 +62,11 @@ class Cluster:
         """The resource at a path, or None."""
         resources: dict[str, Any] = {
             APPS: self.deployment,
+            f"{APPS}/scale": {"status": {"replicas": self.replicas, "selector": "app.kubernetes.io/name=ruo"}},
             AUTOSCALERS: {"items": self.autoscalers},
             "/api/v1/namespaces/ruo/pods": {"items": [self.pod(number) for number in range(self.replicas)]},
             "/api/v1/namespaces/ruo/services": {"items": self.services},
             "/v2/health/ready": {"workers": self.slow_workers.pop(0) if self.slow_workers else 2, "of": 2},
-            "/api/v1/nodes": {"items": [node(address) for address in self.addresses]},
         }
         return resources.get(path)
 
@@ -98,14 +98,11 @@ class Cluster:
             "status": {
                 "phase": "Running",
                 "podIP": f"127.0.0.{number + 1}",
+                "hostIP": self.hosts[number % len(self.hosts)],
                 "conditions": [{"type": "Ready", "status": str(ready)}],
                 "containerStatuses": [status],
             },
         }
-
-
-def node(address: str) -> dict[str, Any]:
-    return {"metadata": {"name": address}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
 
 
 @pytest.fixture
@@ -220,12 +217,30 @@ def test_mistakes_are_sentences(cluster: Cluster, tmp_path: Path, monkeypatch: p
     assert cluster.patches == []
 
 
+@pytest.mark.parametrize("page", ["<html>Sign in</html>", {"kind": "Status"}])
+def test_what_is_no_kubernetes_is_a_sentence(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: Any) -> None:
+    """Where something else answers, with a page of its own, the error says so."""
+    monkeypatch.setattr(cluster, "get", lambda path: page)
+    with pytest.raises(DeploymentError, match=r"The cluster does not answer \(.*\); try: kubectl cluster-info"):
+        KubernetesDeployment().scale(2)
+
+
+def test_an_autoscaler_that_is_gone_is_not_restored(cluster: Cluster) -> None:
+    """When somebody deletes it meanwhile, the replicas are still restored, and the next block begins anew."""
+    with KubernetesDeployment() as servers:
+        servers.scale(3)
+        cluster.autoscalers[0]["metadata"]["name"] = "another"
+        cluster.autoscalers[0]["spec"] |= {"minReplicas": 1, "maxReplicas": 9}
+    assert (cluster.replicas, bounds(cluster)) == (2, (1, 9))
+    assert cluster.deployment["metadata"]["annotations"] == {}
+
+
 def service(name: str, **spec: Any) -> dict[str, Any]:
     return {"metadata": {"name": name}, "spec": {"selector": LABELS, "ports": [{"port": 8000}], **spec}}
 
 
 def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, answers: Any) -> None:
-    """The addresses are those of the reachable nodes, with the node port of the Service of these pods."""
+    """The addresses are those of the reachable nodes that run a pod, with the node port of the Service of these pods."""
     server = scripted(answers)
     server.pages["/v2/health/ready"] = b"{}"
     port = int(server.url.rpartition(":")[2])
@@ -234,7 +249,8 @@ def test_the_node_port_is_used_from_outside(cluster: Cluster, scripted: Any, ans
         service("ruo-headless", clusterIP="None"),
         service("ruo", ports=[{"port": 8000, "nodePort": port}]),
     ]
-    cluster.addresses = ["127.0.0.1", "127.0.0.77"]
+    cluster.hosts = ["127.0.0.1", "127.0.0.77", "127.0.0.1"]
+    cluster.deployment["spec"]["replicas"] = 3
     assert KubernetesDeployment().urls == [server.url]
 
 
@@ -266,6 +282,10 @@ def test_kubectl_forwards_to_each_pod(cluster: Cluster, tmp_path: Path, monkeypa
     (tmp_path / "bin" / "kubectl").write_text('#!/bin/sh\necho "error: pods not found"\n')
     sentence = "kubectl cannot forward a port to ruo-server-[01]: error: pods not found"
     with pytest.raises(DeploymentError, match=sentence):
+        _ = KubernetesDeployment().urls
+    (tmp_path / "bin" / "kubectl").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr("ruo.deploy.kubernetes._FORWARD_S", 0.1)
+    with pytest.raises(DeploymentError, match="kubectl cannot forward a port to ruo-server-[01]: it said nothing"):
         _ = KubernetesDeployment().urls
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DeploymentError, match="kubectl is not installed, and only it reaches the pods from here"):

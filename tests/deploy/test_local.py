@@ -1,5 +1,6 @@
 """A server on this machine, for as long as it is needed."""
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from ruo import local_server, score_csv
+from ruo.deploy.local import LocalServer, server_process
 from ruo.errors import ArgumentError, DeploymentError
 from ruo.learn.demo import Demo
 from ruo.model.store import publish
@@ -80,6 +82,32 @@ def test_a_server_does_not_outlive_its_maker(demo: Demo) -> None:
     process.communicate()
 
     _wait_for_the_end(pid)
+
+
+def test_a_forked_child_leaves_the_server_alone() -> None:
+    """A child that was forked in the block, and leaves it, ends neither the server nor its log."""
+    program = """
+        import os
+        from ruo.deploy.local import server_process
+        with server_process("A server", ["sleep", "60"], os.environ) as server:
+            if not os.fork():
+                raise SystemExit
+            os.wait()
+            print(server.process.poll(), server.log.exists())
+        print(server.process.poll(), server.log.parent.exists())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.stdout == "None True\n-15 False\n", done.stderr
+
+
+def test_a_log_that_cannot_be_copied_is_no_end() -> None:
+    """Where the terminal is gone or the disk is full, a server goes on until it ends by itself."""
+    with (
+        server_process("A server", ["sh", "-c", "sleep 0.2; echo a line; sleep 0.2; exit 3"], {}) as running,
+        io.TextIOWrapper(Path("/dev/full").open("wb", buffering=0), write_through=True) as full,
+        pytest.raises(DeploymentError, match="A server ended with status 3. Its log says: a line"),
+    ):
+        LocalServer(Path("m.keras"), 1, running, "http://127.0.0.1:9").wait(full)
 
 
 def test_workers_are_kept_to_cores_and_their_number_changes(demo: Demo, expected: np.ndarray) -> None:
