@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -60,6 +61,21 @@ def test_python_on_the_pages_runs(
 
     shown = "".join(re.findall(r"^# (.*\n)", block, re.MULTILINE))
     assert _without_numbers(capsys.readouterr().out) == _without_numbers(shown)
+    _are_not_for_git(path.name for path in tmp_path.iterdir())
+
+
+def test_what_the_commands_of_the_pages_write_is_not_for_git() -> None:
+    """Whoever types them in a clone has a clean `git status` afterwards."""
+    text = "\n".join(path.read_text() for path in [*PAGES, *ROOT.glob("k8s/**/README.md")])
+    files = {*re.findall(r"(?:-o|--checkpoint|papermill \S+|gzip >) (\w+\.[\w.]+)(?=[\s`])", text)}
+    assert {"out.csv", "run.ruo", "predictions.parquet", "out.ipynb"} < files
+    _are_not_for_git(files)
+
+
+def _are_not_for_git(names: Iterable[str]) -> None:
+    for name in names:
+        ignored = subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=False)
+        assert ignored.returncode == 0, name
 
 
 def test_what_the_pages_point_to_is_there() -> None:
@@ -147,6 +163,8 @@ def test_the_readme_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, _, second = done.stdout.partition("----")
     assert not set(_without_numbers(scored)) - set(_without_numbers(first)), first
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path / "ruo", capture_output=True, check=True)
+    assert status.stdout == b""
     assert "oneDNN" not in done.stderr  # TensorFlow's notes on the CPU
     assert re.search(r"^(IN)?VALID", measured)
     assert re.search(r"^(IN)?VALID", second, re.MULTILINE)
