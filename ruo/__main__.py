@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import click
 
-from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status, when_told_to_end
+from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status
 from ruo.errors import ArgumentError, RuoError, in_a_line, needs
+from ruo.machine import when_told_to_end
 
 _SOME_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT  # as in a shell
@@ -68,7 +69,7 @@ def _interruptible(hint: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
-        _end(f"Interrupted; {hint}.", error.code if isinstance(error, SystemExit) else _INTERRUPTED)
+        _end(f"Interrupted; {hint}.", getattr(error, "code", _INTERRUPTED))
 
 
 def _end(message: str, status: Any) -> NoReturn:
@@ -77,14 +78,10 @@ def _end(message: str, status: Any) -> NoReturn:
     sys.exit(status)
 
 
-@click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"show_default": True})
+@click.group(cls=_Verbs, commands=[serve, status], epilog=_EPILOG, context_settings={"show_default": True})
 @click.version_option(package_name="ruo")
 def main() -> None:
     """Score a whole table with a Keras model that is served over HTTP."""
-
-
-main.add_command(serve)
-main.add_command(status)
 
 
 @main.command()
@@ -163,6 +160,9 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
 
 
 Pairs = tuple[tuple[str, str], ...]
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_to_results = click.option("--results", required=True, type=_FOLDER, help="Folder to write to.")
 
 
 class _Text(click.File):
@@ -182,10 +182,8 @@ def _takes_parameters(verb: Callable[..., None]) -> Callable[..., None]:
         click.option("-f", "files", multiple=True, type=_Text(), help="Parameters, a YAML file."),
         click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'."),
         click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; -p NAME a,b,c."),
-        click.option(
-            "--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
-        ),
-        click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+        _to_results,
+        click.argument("notebook", type=_FILE),
     ):
         verb = option(verb)
     return verb
@@ -253,14 +251,12 @@ def report(results: Path) -> None:
 
 
 @main.command()
-@click.option("--testset", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--model", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A .keras file."
-)
+@click.option("--testset", required=True, type=_FILE)
+@click.option("--model", required=True, type=_FILE, help="A .keras file.")
 @click.option("--sizes", default="10000", help="Rows per request: all, or like 1000,10000,none.")
 @click.option("--runs", default=5, type=click.IntRange(min=1), help="Runs of each system.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
-@click.option("--results", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
+@_to_results
 @click.option("--seed", default=0, help="The same seed gives the same order of runs.")
 @click.option("--patience", "patience_s", default=60.0, help="Seconds that noise may cost: waiting, and further runs.")
 def compare(testset: Path, model: Path, sizes: str, workers: int | None, results: Path, **options: Any) -> None:

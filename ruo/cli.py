@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
@@ -20,17 +19,8 @@ from click.core import ParameterSource
 
 from ruo.deploy.local import LocalServer, serve_on
 from ruo.deploy.serve import holder, listen, usage
-from ruo.errors import ArgumentError, DeploymentError, RuoError, printable
-
-_BETWEEN_S = 1.0
-_TIMEOUT_S = 10.0
-
-
-def when_told_to_end(handler: Callable[[int, Any], Any]) -> None:
-    """Handle SIGTERM, which the first process of a container ignores by default, and SIGHUP, but under nohup."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
+from ruo.errors import DeploymentError, RuoError, printable
+from ruo.machine import when_told_to_end
 
 
 class _NotStartedError(click.ClickException):
@@ -105,7 +95,7 @@ def status(url: str, watch: bool, token: str | None, ca: str | None) -> None:
     before = ask(url, token, ca)
     try:
         while True:
-            time.sleep(_BETWEEN_S)
+            time.sleep(1)
             now = ask(url, token, ca)
             if watch and sys.stdout.isatty():
                 click.clear()
@@ -145,18 +135,17 @@ def ask(url: str, token: str | None = None, ca: str | None = None) -> Metrics:
     [base], *_ = model_address(url)
 
     async def get() -> str:
-        async with HttpClient(_TIMEOUT_S, token, ca) as http:
+        async with HttpClient(10.0, token, ca) as http:
             return (await Endpoint(http, base).ask("GET", "/metrics"))[1].decode(errors="replace")
 
     metrics = Metrics({}, time.monotonic())
     try:
-        for family in text_string_to_metric_families(asyncio.run(get())):
-            for sample in family.samples:
-                metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
-    except ArgumentError:  # a ValueError too
-        raise
+        text = asyncio.run(get())
     except RequestError as error:
         raise DeploymentError(printable(str(error))) from error
+    try:
+        for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+            metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
     except ValueError as error:
         raise DeploymentError(f"{base}/metrics cannot be read as Prometheus' text; name another address.") from error
     if "ruo_requests_in_flight" not in metrics.samples:
@@ -227,10 +216,10 @@ def _groups() -> dict[str, list[click.Parameter]]:
     groups: dict[str, list[click.Parameter]] = {}
     for title, group in GROUPS.items():
         hints, documented = get_type_hints(group), entries(group)
-        of_files = [option for option in fields(group) if option.name != "pipelined"]  # which keeps all in memory
         groups[f"The {title}"] = [
             _option(option.name, hints[option.name], option.default, documented.get(option.name, ""))
-            for option in of_files
+            for option in fields(group)
+            if option.name != "pipelined"  # which keeps all in memory
         ]
     return groups
 
@@ -238,9 +227,8 @@ def _groups() -> dict[str, list[click.Parameter]]:
 def _option(name: str, hint: Any, default: Any, entry: str) -> click.Option:
     text = " ".join(line.strip() for line in entry.splitlines()[1:])
     first_sentence = re.split(r"(?<!\.)\.(?: |$)", text)[0]
-    shown = _SHOWN.get(name, {})
-    about = {"default": None if default == () else default, **shown}
-    about["help"] = f"{first_sentence}.{shown.get('help', '')}"
+    about = {"default": None if default == () else default, "help": "", **_SHOWN.get(name, {})}
+    about["help"] = f"{first_sentence}.{about['help']}"
     flag = f"--{_NAMES.get(name, name.replace('_', '-'))}"
     kinds = [hint, *get_args(hint)]
     if bool in kinds:
@@ -298,16 +286,14 @@ def _part(value: str) -> tuple[int, int]:
     raise click.BadParameter(f"{value!r} is no part; 0/4 is the first of four, 3/4 the last.")
 
 
-_LIST = {"type": _names, "metavar": "A,B,..."}
-_NUMBER = {"type": _number, "metavar": "N|auto"}
 _SEVERAL = {"multiple": True, "help": " Repeat it for several."}
 _SHOWN: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("columns", "drop", "keep", "prediction_names"), _LIST),
+    **{name: {"type": _names, "metavar": "A,B,..."} for name in ("columns", "drop", "keep", "prediction_names")},
     "inputs": {"type": _input, "metavar": "NAME=A,B,...", **_SEVERAL},
     "null_values": {"type": _text, **_SEVERAL},
     **{name: {"type": PATH_AS_TEXT} for name in ("ca", "checkpoint")},
-    "chunk_size": {"help": " 0 sends the whole table as one request.", **_NUMBER},
-    "concurrency": _NUMBER,
+    "chunk_size": {"help": " 0 sends the whole table as one request.", "type": _number, "metavar": "N|auto"},
+    "concurrency": {"type": _number, "metavar": "N|auto"},
     "shard": {"type": _part, "metavar": "I/N", "help": " `ruo merge` joins the parts."},
     "headers": {"type": _header, "metavar": "'NAME: VALUE'", **_SEVERAL},
     "token": {"envvar": "RUO_TOKEN"},

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import signal
 import sys
 import threading
 import time
@@ -14,6 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+
+def when_told_to_end(handler: Callable[[int, Any], Any]) -> None:
+    """Handle SIGTERM, which the first process of a container ignores by default, and SIGHUP, but under nohup."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def cpu_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
