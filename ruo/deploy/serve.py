@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ruo.deploy.local import BACKLOG, LocalServer, fetch
-from ruo.errors import DeploymentError, printable
+from ruo.errors import DeploymentError, in_a_line, printable
 
 _MOST_PORTS = 100
 _MOST_VALUES = 256  # in an example that a person copies
@@ -24,7 +24,7 @@ def listen(host: str, port: int, takes_next: bool) -> socket.socket:
             return socket.create_server((host, candidate), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+                reason = (error.strerror or in_a_line(error)).partition(" (while")[0]  # which names the address again
                 raise DeploymentError(f"{host}:{port} cannot be listened at: {reason}; name another.") from error
     raise DeploymentError(f"Port {port} is in use by {holder(port)}; name another one, or 0 for any that is free.")
 
