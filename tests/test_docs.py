@@ -19,7 +19,7 @@ from tests.environments import cannot
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *ROOT.glob("docs/*.md")]
+PAGES = [*ROOT.glob("*.md"), ROOT / "notebooks" / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("k8s/**/README.md")]
 # what only ruo itself, Kubernetes or the system sets
 INTERNAL = {"RUO_LIFELINE_FD", "TMPDIR", "PYTHONPATH", "KUBERNETES_SERVICE_HOST"}
 
@@ -63,7 +63,7 @@ def test_python_on_the_pages_runs(
 
 def test_what_the_commands_of_the_pages_write_is_not_for_git() -> None:
     """Whoever types them in a clone has a clean `git status` afterwards."""
-    text = "\n".join(path.read_text() for path in [*PAGES, *ROOT.glob("k8s/**/README.md")])
+    text = "\n".join(path.read_text() for path in PAGES)
     files = {*re.findall(r"(?:-o|--checkpoint|papermill \S+|gzip >) (\w+\.[\w.]+)(?=[\s`])", text)}
     assert {"out.csv", "run.ruo", "predictions.parquet", "out.ipynb"} < files
     _are_not_for_git(files)
