@@ -89,7 +89,8 @@ class RunOptions:
     progress : bool, optional
         Whether to draw a progress bar; by default only in a terminal or a notebook.
     prediction_names : sequence of str, optional
-        The names of the predictions' columns, such as those of the classes; prediction_0, prediction_1, ... by default.
+        The names of the predictions' columns; prediction_0, prediction_1, ... by default. Where they are the names of the
+        labels' classes, these are numbered in the same order.
     argmax : bool, default False
         In tables and files of the predictions, give the class with the largest one and its probability instead.
     """

@@ -132,9 +132,7 @@ class Retry:
     repeats: int
     has_answered: bool
     clock: Callable[[], float] = time.monotonic
-    dead_since: Callable[[], float] = lambda: (
-        math.inf
-    )  # when all servers stopped answering: patience is for all requests
+    dead_since: Callable[[], float] = lambda: math.inf  # when all servers stopped answering, for all requests alike
     failures: int = 0
     slow_failures: int = 0
 

@@ -165,7 +165,7 @@ class _Run:
             raise ArgumentError(f"The checkpoint {options.checkpoint} is a file of the table; name another one.")
         self._table = open_table(source, options.of_table, options.shard)
         names = None if options.prediction_names is None else [*options.prediction_names]
-        self._layout = Layout(names, options.argmax, self._table.classes)
+        self._layout = Layout(names, options.argmax, self._table.number_labels(names or ()))
         self._tally = Tally(options.allow_version_change)
 
     async def score(self) -> Scores:

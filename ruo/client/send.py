@@ -50,9 +50,8 @@ class Client:
         self.options = options
         is_authorized = any(name.lower() == "authorization" for name in options.headers or {})
         token = options.token or (None if is_authorized else os.environ.get("RUO_TOKEN"))
-        ca = (
-            None if options.ca is None else str(Path(options.ca))
-        )  # which is "." and not the system's where it is empty
+        # an empty path is ".", and not the system's certificates
+        ca = None if options.ca is None else str(Path(options.ca))
         self.http = HttpClient(options.timeout, token, ca, options.headers)
         self.servers = Servers(self._bases, partial(Endpoint, self.http))
         self._is_version_told = True  # by every answer so far
@@ -240,7 +239,8 @@ class Client:
         except RefusedError as error:
             if error.status != 404 or not self._pinned:
                 raise
-            message = f"{str(error).rstrip('.')}. The run began with version {self._pinned} of the model; score the table again."
+            began = f"The run began with version {self._pinned} of the model; score the table again."
+            message = f"{str(error).rstrip('.')}. {began}"
             raise (GoneError if len(self.servers) > 1 else RefusedError)(message, 404) from None
         finally:
             record.seconds = time.perf_counter() - record.began_s

@@ -79,10 +79,12 @@ class Writer(AbstractAsyncContextManager["Writer"]):
         await self._sink
 
     async def _release(self, row_shape: tuple[int, ...]) -> None:
-        for record, predictions, _, labels, kept in self._held:
+        for record, predictions, error, labels, kept in self._held:
             if predictions is None:
                 predictions = np.full((record.rows, *row_shape), np.nan, np.float32)
             frame = self._layout.frame(predictions, labels, kept)
+            if error and not frame.width:  # no row was scored, and the server does not tell how many outputs there are
+                raise error
             if self._schema not in (None, frame.schema) and self._suffix == ".parquet":
                 what = f"The labels from row {record.start:,} on are text, and all above are missing"
                 raise OutputError(f"{what}, which Parquet cannot hold; write a .csv, or put a labelled row first.")

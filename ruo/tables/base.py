@@ -108,6 +108,12 @@ class Table:
         is_one_hot = self.options.label is None and len(self.labels) > 1
         return [name.removeprefix(self.options.label_prefix) for name in self.labels] if is_one_hot else None
 
+    def number_labels(self, names: Sequence[str]) -> list[str] | None:
+        """Number one-hot labels in the order of `names`, if these are their classes; returns the names of the classes."""
+        if self.classes is not None and sorted(self.classes) == sorted(names):
+            self.take(self.columns._replace(labels=[self.options.label_prefix + name for name in names]))
+        return self.classes
+
     def match(self, model: str, inputs: Sequence[ModelInput]) -> None:
         """Take the features as the inputs of a model want them; raises TableError where they do not fit."""
         self.take(match(self.name, self.columns, model, inputs))

@@ -61,7 +61,7 @@ class CsvTable(Table):
         """The number of rows, estimated from the bytes read."""
         if not self._read_rows or not self._read_bytes or self.path is None:
             return None
-        size = self.span.end - self.span.begin if self.span else self.path.stat().st_size
+        size = self.span.end - self.span.begin if self.span else self._opened[0] if self._opened else 0
         return max(self._read_rows, round(self._read_rows * size / self._read_bytes))
 
     def _open(self) -> AbstractContextManager[io.BufferedReader]:

@@ -66,7 +66,7 @@ class FrameTable(Table):
                 raise CellError(row, column.name, cell, NO_NUMBER)
         what = f"has the type {column.dtype}; convert it to numbers"
         if is_text:  # or what was no number for pandas
-            what = f'holds numbers as text; convert it, as in astype({{"{column.name}": float}})'
+            what = f'holds numbers as text or objects; convert it, as in astype({{"{column.name}": float}})'
         raise TableError(f'{self.name}, column "{column.name}" {what}, or leave the column out.', column=column.name)
 
 
@@ -236,7 +236,7 @@ def from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
 def _required(frame: Any, kind: str) -> pl.DataFrame:
     found = as_frame(frame.collect() if isinstance(frame, pl.LazyFrame) else frame)
     if found is None:
-        what = "is empty" if frame is None else "is not a table"
+        what = "is empty, or gives None" if frame is None else "is not a table"
         raise TableError(f"A {kind} {what}; pass a path, a DataFrame, a query, a 2-D array, or an iterable of frames.")
     return found
 

@@ -100,9 +100,9 @@ def _requested(outputs: list[object] | None, default: bool) -> dict[str, bool] |
     for index, output in enumerate(outputs):
         where = f"outputs[{index}]"
         parameters = _field(output, where, "parameters", dict, {})
-        # of Triton's extensions, and they would change what the answer holds
-        if others := [name for name in ("classification", "shared_memory_region") if parameters.get(name)]:
-            raise WireError(f'{where}: no output is answered by "{others[0]}" here; leave it out.')
+        for name in ("classification", "shared_memory_region"):  # Triton's, which change what the answer holds
+            if parameters.get(name):
+                raise WireError(f'{where}: no output is answered by "{name}" here; leave it out.')
         # [BIN] 'If "binary_data" is specified on an output it overrides this setting', binary_data_output
         requested[_name(output, where)] = _field(parameters, f"{where}.parameters", "binary_data", bool, default)
     return requested
@@ -206,8 +206,7 @@ def _tensors(message: object, key: str, body: Buffer, offset: int) -> dict[str, 
 
 
 def _entry(fields: dict[str, Any], where: str) -> _Entry:
-    name = _name(fields, where)
-    datatype = fields.get("datatype")
+    name, datatype = _name(fields, where), fields.get("datatype")
     if not isinstance(datatype, str) or datatype not in TENSORS:
         raise WireError(f'Tensor "{name}" has datatype {datatype!r:.40}; use one of {", ".join(TENSORS)}.')
     shape = fields.get("shape")
@@ -216,8 +215,9 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well; rows of nothing are computed, too
     power = 24 if 0 in shape else 59
     if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**power:
-        bound = f"{MAX_DIMENSIONS} dimensions and 2**{power} values"
-        raise WireError(f'Tensor "{name}" needs a "shape" of at most {bound}.')
+        raise WireError(
+            f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**{power} values.'
+        )
     return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 

@@ -12,6 +12,8 @@ from ruo import ArgumentError, Scores, score_csv
 from ruo.client.layout import Layout, to_pandas
 from ruo.client.records import ModelInfo
 from ruo.client.scores import Timings
+from ruo.deploy.local import LocalServer
+from ruo.learn.demo import Demo
 from ruo.tables import NO_LABEL
 from tests.conftest import ScriptedServer
 
@@ -139,6 +141,15 @@ def test_a_label_is_the_name_of_its_own_class(names: Any, columns: Any, labels: 
     layout, outputs = Layout(names, argmax=True, classes=columns), np.eye(2, dtype=np.float32)
     parts = [layout.frame(outputs[:1], np.array([label]), None) for label in labels]
     assert pl.concat(parts)["label"].to_list() == texts
+
+
+def test_labels_are_numbered_as_the_predictions_are_named(demo: Demo, server: LocalServer) -> None:
+    """Where these are the names of their classes, in whatever order the label columns stand."""
+    frame, names = pl.read_csv(demo.testset, n_rows=50), [str(number) for number in range(10)]
+    usual = score_csv(frame, server.url)
+    scores = score_csv(frame.select(*frame.columns[:-10], *frame.columns[:-11:-1]), server.url, prediction_names=names)
+    assert scores.classes == usual.classes == names
+    assert scores.labels.tolist() == usual.labels.tolist()
 
 
 def test_a_run_keeps_columns_index_and_classes(well: ScriptedServer) -> None:

@@ -77,6 +77,15 @@ def test_failed_rows_are_empty_and_listed(table: Path, scripted: Any, tmp_path: 
     assert np.flatnonzero(frame["prediction_0"].is_nan()).tolist() == list(range(failed, failed + 100))
 
 
+def test_no_file_is_written_without_a_column(table: Path, scripted: Scripted, tmp_path: Path) -> None:
+    """Where no row was scored and nothing tells the outputs, its rows could not be told from none."""
+    server = scripted(lambda *_: Reply(400, b"no"))
+    describe(server, outputs=[])
+    with pytest.raises(ScoringError, match="400: no"):
+        score_to_file(table, server.url, tmp_path / "p.parquet", drop=["id", "Label_x", "Label_y"], errors="collect")
+    assert list(tmp_path.iterdir()) == [table]
+
+
 @SUFFIXES
 def test_a_file_appears_when_it_is_whole(table: Path, scripted: Scripted, tmp_path: Path, suffix: str) -> None:
     """While the run goes on, and after it failed, the old file stands as it was; nothing unfinished is left."""

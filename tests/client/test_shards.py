@@ -60,13 +60,6 @@ def test_a_table_that_cannot_be_cut_is_an_error(small_csv: Path, tmp_path: Path)
         rows_of(quoted, 5)
 
 
-@pytest.mark.parametrize("shard", [(-1, 2), (2, 2), (0, 0)])
-def test_an_impossible_part_is_refused(small_csv: Path, shard: tuple[int, int]) -> None:
-    """The parts are counted from 0."""
-    with pytest.raises(ArgumentError, match=r"is no part; \(0, 4\) is the first of four, \(3, 4\) the last"):
-        score_csv(small_csv, "http://127.0.0.1:9", shard=shard)
-
-
 def test_the_merged_parts_are_the_whole(
     demo: Demo, server: LocalServer, expected: np.ndarray, labels: np.ndarray, tmp_path: Path
 ) -> None:

@@ -133,9 +133,11 @@ def test_a_file_that_changes_is_an_error(tmp_path: Path, form: str, change: Call
 def test_a_file_may_be_deleted_while_it_is_read(tmp_path: Path) -> None:
     """Its rows are there until it is closed."""
     path = as_form(FRAME, "csv", tmp_path)
-    blocks = open_table(path).blocks(2)
+    table = open_table(path)
+    blocks = table.blocks(2)
     rows = next(blocks).rows
     path.unlink()
+    assert table.expected_rows() == len(FRAME)
     assert rows + sum(block.rows for block in blocks) == len(FRAME)
 
 

@@ -207,7 +207,8 @@ def test_an_array_has_a_fingerprint_of_its_values() -> None:
 @pytest.mark.parametrize(
     ("frames", "sentence"),
     [
-        ([], "A list is empty"),
+        ([], "A list is empty, or gives None"),
+        ([FRAME, None], "A list is empty, or gives None"),
         ([3], "A list is not a table"),
         ([FRAME, FRAME[:, [1, 0, 2]]], "the frame from row 3 on has other columns than the first, or another order"),
         ([FRAME, FRAME.with_columns(id=pl.lit(7))], 'column "id" has one type before row 3 and another from there on'),
