@@ -60,8 +60,8 @@ class Settings:
         values = {field.name: given.get(field.name.upper(), "") for field in fields(cls)}
         defaults = cls()
         settings = cls(**{name: _convert(name, value, getattr(defaults, name)) for name, value in values.items()})
-        if settings.model_name == "stats" or set("/:%?#") & set(settings.model_name):
-            cure = 'give another, without / : % ? and #, and not "stats".'
+        if settings.model_name == "stats" or set("/:") & set(settings.model_name):
+            cure = 'give another, without / and :, and not "stats".'
             raise SettingsError(f"MODEL_NAME={settings.model_name!r} cannot be part of an address; {cure}")
         # a blank one, as of an empty file, would open the server to all
         token = settings.ruo_token

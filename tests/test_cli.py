@@ -73,7 +73,7 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
         (["demo", "--rows", "1", "--out", __file__], f"Error: {__file__}: File exists; name another path."),
         (["demo", "--rows=1", f"--out={__file__}/x"], f"Error: {__file__}/x: Not a directory; name another path."),
-        (["compare-runs", __file__, __file__], f"Error: {__file__}/provenance.json: Not a directory"),
+        (["compare-runs", __file__, __file__], f"Error: {__file__} has no provenance.json; pass the results_dir"),
         (["publish", "", "store"], "Invalid value for 'MODEL': it is empty; write a path, or . for this folder."),
         (["score", __file__, "http://127.0.0.1:9", "--null-value=\udcff"], "'\\udcff' is not in UTF-8."),
         (["publish", __file__, ""], "Invalid value for 'STORE': it is empty"),
