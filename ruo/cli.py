@@ -290,7 +290,7 @@ _SEVERAL = {"multiple": True, "help": " Repeat it for several."}
 _SHOWN: dict[str, dict[str, Any]] = {
     **{name: {"type": _names, "metavar": "A,B,..."} for name in ("columns", "drop", "keep", "prediction_names")},
     "inputs": {"type": _input, "metavar": "NAME=A,B,...", **_SEVERAL},
-    "null_values": {"type": _text, **_SEVERAL},
+    "null_values": {"type": _text, "metavar": "TEXT", **_SEVERAL},
     **{name: {"type": PATH_AS_TEXT} for name in ("ca", "checkpoint")},
     "chunk_size": {"help": " 0 sends the whole table as one request.", "type": _number, "metavar": "N|auto"},
     "concurrency": {"type": _number, "metavar": "N|auto"},

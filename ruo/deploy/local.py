@@ -83,9 +83,8 @@ def server_process(
 ) -> Iterator[ServerProcess]:
     """Run a server until the block ends; what has not ended `grace_s` seconds later is killed."""
     folder, maker = Path(tempfile.mkdtemp(prefix="ruo-server-")), os.getpid()
-    remove = weakref.finalize(
-        server_process, shutil.rmtree, folder, ignore_errors=True
-    )  # at the end of Python, if not here
+    # at the end of Python, where the block is never left
+    remove = weakref.finalize(server_process, shutil.rmtree, folder, ignore_errors=True)
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -174,7 +174,7 @@ def test_only_the_measuring_pod_reaches_kubernetes(render):
 
 
 def test_who_measures_may_do_what_scaling_takes(render):
-    """The account is the pod's own, and may scale one Deployment, hold the autoscalers of one namespace, and list its pods."""
+    """The account is the pod's own, and may scale one Deployment, hold the autoscalers of one namespace, and look at its pods."""
     objects = render("jobs/measure")
     binding = objects.one("RoleBinding")
     (subject,) = binding["subjects"]
@@ -184,8 +184,9 @@ def test_who_measures_may_do_what_scaling_takes(render):
     assert objects.pods()["ruo-measure"]["spec"]["serviceAccountName"] == subject["name"]
     assert "ruo" == subject["namespace"]
     ours = product(["deployments", "deployments/scale"], ["get", "patch"])
-    others = [("horizontalpodautoscalers", "list"), ("horizontalpodautoscalers", "patch"), ("pods", "list")]
-    assert rights == {right: ["ruo-server"] for right in ours} | dict.fromkeys(others)
+    others = product(["horizontalpodautoscalers", "pods", "services", "endpointslices"], ["get", "list"])
+    expected = {right: ["ruo-server"] for right in ours} | dict.fromkeys(others)
+    assert rights == {**expected, ("horizontalpodautoscalers", "patch"): None}
 
 
 def test_the_faculty_is_the_cluster_of_2023(render):
