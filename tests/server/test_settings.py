@@ -53,7 +53,7 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
         ("MODEL_NAME", "stats", "MODEL_NAME='stats' cannot be part of an address"),
         ("PORT", "65536", "PORT='65536' must be a whole number from 0 to 65535"),
         ("MODEL_MODULES", "acme.layers", "RUO_TRUST_MODEL=1"),
-        *(("RUO_TOKEN", text, "RUO_TOKEN is blank, or has a character") for text in (" \n", "a\nb", "ü")),
+        *(("RUO_TOKEN", text, "RUO_TOKEN is blank or has line breaks") for text in (" \n", "a\nb")),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(monkeypatch, name, value, says):
