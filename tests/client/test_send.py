@@ -253,11 +253,11 @@ def test_a_token_is_sent_and_not_shown(small_csv: Path, scripted: Scripted, monk
         return row_sums(body, headers)
 
     monkeypatch.setenv("RUO_TOKEN", "s3cret")
-    scores = [score_csv(small_csv, scripted(script).url, **token) for token in ({}, {"token": "secret-2"})]
+    scores = [score_csv(small_csv, scripted(script).url, **token) for token in ({}, {"token": "sécret-2"})]
 
-    assert seen == ["Bearer s3cret", "Bearer secret-2"]
+    assert seen == ["Bearer s3cret", "Bearer sécret-2".encode().decode("latin-1")]
     shown = " ".join(f"{each!r} {each.requests.to_string()}" for each in scores)
-    assert not any(secret in shown for secret in ("s3cret", "secret-2"))
+    assert not any(secret in shown for secret in ("s3cret", "sécret-2"))
     with pytest.raises(ScoringError) as caught:
         score_csv(small_csv, "http://127.0.0.1:9", retries=0)
     assert "s3cret" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
