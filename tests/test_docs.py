@@ -58,7 +58,7 @@ def test_python_on_the_pages_runs(
 
     shown = "".join(re.findall(r"^# (.*\n)", block, re.MULTILINE))
     assert _without_numbers(capsys.readouterr().out) == _without_numbers(shown)
-    _are_not_for_git(path.name for path in tmp_path.iterdir())
+    _are_not_for_git(path.name + "/" * path.is_dir() for path in tmp_path.iterdir())
 
 
 def test_what_the_commands_of_the_pages_write_is_not_for_git() -> None:
