@@ -71,7 +71,7 @@ check: lint ## style, types and the tests that start no server: for every small 
 	@$(BIN)/python -m pytest -m "not slow and not soak" -n auto tests
 
 test: setup ## all tests a newcomer needs, notebooks included (under five minutes)
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder  # else the notebooks, of few cells, come last
 
 soak: setup ## long fault, load and browser tests; those that measure run alone
 	@$(BIN)/python -m pytest -m "soak and not alone" -n 2 --dist loadfile --timeout 1200 --durations 10 tests

@@ -478,7 +478,9 @@ def test_wires_with_ids_share_connections(server: LocalServer, demo_scores: Scor
 
 
 @pytest.mark.slow
-@RUNS
+@pytest.mark.parametrize(
+    "run", [asyncio.run, pytest.param(uvloop.run, marks=pytest.mark.soak)], ids=["asyncio", "uvloop"]
+)
 def test_nothing_is_left_behind(small_csv: Path, serving: Callable, well: ScriptedServer, gone: str, run: Any) -> None:
     """200 runs, some of which fail, leave no open socket and no task."""
     hanging = serving(DRIPS["a body byte by byte"]).url
