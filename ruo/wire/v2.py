@@ -213,11 +213,9 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError(f'Tensor "{name}" needs a "shape": a list of whole numbers from 0 up.')
     # numpy counts bytes in 63 bits, and the dimensions beside one of 0 as well; rows of nothing are computed, too
-    power = 24 if 0 in shape else 59
-    if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**power:
-        raise WireError(
-            f'Tensor "{name}" needs a "shape" of at most {MAX_DIMENSIONS} dimensions and 2**{power} values.'
-        )
+    most, power = MAX_DIMENSIONS, 24 if 0 in shape else 59
+    if len(shape) > most or math.prod(max(size, 1) for size in shape) >= 2**power:
+        raise WireError(f'Tensor "{name}" needs a "shape" of at most {most} dimensions and 2**{power} values.')
     return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 
