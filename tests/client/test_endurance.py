@@ -24,6 +24,7 @@ from ruo.deploy.local import LocalServer
 from ruo.learn.demo import Demo, make_demo
 from tests.client.conftest import Scripted, python
 from tests.conftest import Reply, ScriptedServer, row_sums
+from tests.proxy import UNAVAILABLE, Fault, Proxy
 
 pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(600)]
 
@@ -166,6 +167,34 @@ def test_the_server_stands_still_for_five_seconds(big: Demo, truth: dict[str, np
 
     assert scores.timings.total_s > 7
     check(scores, truth["cnn"])
+
+
+def reset(draw: random.Random) -> Fault:
+    """A tenth of the connections is reset somewhere in the request, a tenth somewhere in the answer."""
+    what = draw.random()
+    if what < 0.1:
+        return Fault(reset_request_after=draw.randrange(512_000))
+    return Fault(reset_answer_after=draw.randrange(80_000)) if what < 0.2 else Fault()
+
+
+NETWORKS = {
+    "resets": (reset, 2_000),
+    "three of ten refused": (lambda draw: UNAVAILABLE if draw.random() < 0.3 else Fault(), 2_000),
+    "late by up to a second": (lambda draw: Fault(delay_s=draw.random()), 5_000),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_bad_network(big: Demo, light: LocalServer, truth: dict[str, np.ndarray], name: str, seed: int) -> None:
+    """Connections reset in mid-body, answers late by up to a second, three of ten refused: nothing is lost."""
+    fault, chunk_size = NETWORKS[name]
+    draw = random.Random(seed)
+    with Proxy(light.url, lambda number: fault(draw)) as proxy:
+        scores = score_csv(big.testset, proxy.url, chunk_size=chunk_size, progress=False)
+
+    assert (scores.requests["attempts"] > 1).any() == ("late" not in name)
+    check(scores, truth["mlp"])
 
 
 def test_three_servers_one_ten_times_slower(long_csv: Path, scripted: Scripted) -> None:

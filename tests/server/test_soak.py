@@ -6,6 +6,7 @@ import shutil
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,13 @@ def memory_of(server):
     return {pid: float(value) for pid, value in found}
 
 
-def test_replacing_the_model_under_load(models, rows, expected, tmp_path):
-    """Five replacements in place in a minute under eight clients: no request fails, each answer is of exactly one version."""
-    names, path = ["mlp", "other"] * 3, tmp_path / "m.keras"
-    shutil.copy(models["mlp"], path)
+@pytest.mark.parametrize("way", ["store", "in place"])
+def test_replacing_the_model_under_load(models, rows, expected, tmp_path, way):
+    """Five replacements in a minute under eight clients: no request fails, each answer is of exactly one version."""
+    names = ["mlp", "other"] * 3
+    path = tmp_path / "store" if way == "store" else tmp_path / "m.keras"
+    put = partial(publish, check=False) if way == "store" else shutil.copy
+    put(models["mlp"], path)
     with serve(path, workers=4, MODEL_POLL_SECONDS=1, KERAS_BACKEND="tensorflow") as server:
 
         def ask_once():
@@ -40,12 +44,16 @@ def test_replacing_the_model_under_load(models, rows, expected, tmp_path):
         with clients_without_a_pause(8, ask_once) as answers:
             for name in names[1:]:
                 time.sleep(10)
-                shutil.copy(models[name], path)
+                put(models[name], path)
             time.sleep(10)
     seen = set(answers)
     assert all(len(key) == 3 for key in seen)  # the predictions are those of exactly one of the models
-    assert {name for *_, name in seen} == {"mlp", "other"}
-    assert len({version for version, *_ in seen}) == 2
+    if way == "store":
+        served = {(str(number), name) for number, name in enumerate(names, 1)}
+        assert {(version, name) for version, _, name in seen} == served
+    else:
+        assert {name for *_, name in seen} == {"mlp", "other"}
+        assert len({version for version, *_ in seen}) == 2
     assert len(answers) > 1000
 
 
