@@ -58,6 +58,11 @@ def in_a_line(error: BaseException) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split())).rstrip(".") or type(error).__name__
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where needed: "1 run", "2,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """The text with its control characters, which could forge or colour lines of a terminal, shown escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

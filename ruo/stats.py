@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.errors import ArgumentError
+from ruo.errors import ArgumentError, count
 
 Array = np.ndarray[Any, Any]
 Values = Sequence[float] | Array | pd.Series
@@ -157,11 +157,6 @@ def _checked(values: Values, above: float = -np.inf) -> Array:
         kind = "a finite number" if above == -np.inf else f"a finite number above {above:g}"
         raise ArgumentError(f"values must be a sequence of one value or more, with every value {kind}.")
     return array
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where needed: "1 run", "2,000 runs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def digits(number: float, significant: int = 3) -> str:

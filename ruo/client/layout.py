@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ruo.errors import ArgumentError, OutputError
+from ruo.errors import ArgumentError, OutputError, count
 from ruo.machine import lock
 from ruo.tables import NO_LABEL, Labels, names_of_labels, require_utf8
 from ruo.wire.messages import Array
@@ -106,11 +106,6 @@ def to_pandas(frame: pl.DataFrame, index: pd.Index | None) -> pd.DataFrame:
         else:
             columns[column.name] = column.to_list()
     return pd.DataFrame(columns, None if index is None else index[: len(frame)])
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where needed; that of `ruo.stats` needs scipy."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.layout import Layout, count, require_writable, to_pandas, whole_file
+from ruo.client.layout import Layout, require_writable, to_pandas, whole_file
 from ruo.client.records import ModelInfo, RequestRecord
-from ruo.errors import CheckpointError, ScoringError
+from ruo.errors import CheckpointError, ScoringError, count
 from ruo.tables import NO_LABEL, Labels, Span
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from ruo.answer import Answer
-from ruo.errors import ExperimentError
+from ruo.errors import ExperimentError, count
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.results import Results, beside
 from ruo.experiment.validity import Validity
 from ruo.figures import Picture, figure_of_systems, save_figure
-from ruo.stats import compare, count, in_seconds, time_interval
+from ruo.stats import compare, in_seconds, time_interval
 
 PAPER = "paper's system"
 V2 = "ruo, wire v2"

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ruo.answer import Answer, Shown
-from ruo.errors import ExperimentError
+from ruo.errors import ExperimentError, count
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import by_setting, name_of
-from ruo.stats import compare_unpaired, count
+from ruo.stats import compare_unpaired
 
 # the facts that must not differ, and those that may, with a warning
 _MODEL = r"model\.(.+\.)?sha256"

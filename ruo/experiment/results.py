@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from ruo.answer import Answer, Shown, cell
-from ruo.errors import ExperimentError
+from ruo.errors import ExperimentError, count
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
 from ruo.experiment.validity import Validity, by_setting, columns_of_setting, confidence_of, judge, name_of, that_count
 from ruo.provenance import Provenance
-from ruo.stats import Interval, about, compare, count, in_seconds, in_words, time_interval
+from ruo.stats import Interval, about, compare, in_seconds, in_words, time_interval
 
 _RUN = ["run", "block", "warmup", "position", "started_at", "machine_busy", "waited_s"]
 _LEVELS = ["system", "model", "replicas", "wire", "concurrency", "chunk_size", "rows_per_request", "pipelined", "rows"]

@@ -10,10 +10,10 @@ import pandas as pd
 from scipy import optimize
 
 from ruo.answer import Answer
-from ruo.errors import ExperimentError
+from ruo.errors import ExperimentError, count
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
-from ruo.stats import MIN_RUNS, Values, about, compare, count, digits, r_squared, to_noise
+from ruo.stats import MIN_RUNS, Values, about, compare, digits, r_squared, to_noise
 
 _WORTH_IT = 1.2  # distributing pays where two replicas are so many times as fast as one
 _MIN_POINTS = 6  # three parameters fit any three numbers of replicas; with twice as many, a bad fit shows

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from ruo.errors import ExperimentError
+from ruo.errors import ExperimentError, count
 from ruo.experiment.validity import name_of
-from ruo.stats import MIN_RUNS, about, compare, count, digits, in_seconds, r_squared, time_interval, to_noise
+from ruo.stats import MIN_RUNS, about, compare, digits, in_seconds, r_squared, time_interval, to_noise
 
 _FITS = 0.5  # of the variance, which the costs have to explain
 

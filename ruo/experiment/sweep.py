@@ -15,13 +15,12 @@ from ruo.arguments import typed
 from ruo.client.scores import Predictions, Scores
 from ruo.client.scoring import score_csv
 from ruo.deploy import LocalServer, ServerAddress
-from ruo.errors import ArgumentError, DeploymentError, RuoError, TableError
+from ruo.errors import ArgumentError, DeploymentError, RuoError, TableError, count
 from ruo.experiment.carry_out import Measurement, Plan, Trial, all_combinations, carry_out, compare_answers
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import is_enough
 from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.stats import count
 from ruo.tables import Source, Table, TableOptions, fingerprint_table, open_table
 
 ModelPath = str | os.PathLike[str]

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.stats import MIN_RUNS, compare, count
+from ruo.errors import count
+from ruo.stats import MIN_RUNS, compare
 
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
 SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]

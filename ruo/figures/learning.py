@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ruo.errors import count
 from ruo.figures import style
 from ruo.figures.style import BLACK, BLUE, End
 from ruo.learn.evaluation import Evaluation, percent
 from ruo.learn.training import Trained
-from ruo.stats import count
 
 _MOST_WRITTEN = 40  # with more classes, a number would not fit its cell
 

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ruo.errors import ArgumentError
+from ruo.errors import ArgumentError, count
 from ruo.experiment import Costs
 from ruo.figures import style
 from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
-from ruo.stats import count, digits, time_interval
+from ruo.stats import digits, time_interval
 
 # name: its look, whether requests are sent while others are formed, and the column of seconds
 _TIMES = {

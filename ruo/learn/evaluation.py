@@ -12,8 +12,8 @@ from scipy import stats
 
 from ruo.answer import Answer, Shown
 from ruo.client.scores import Scores
-from ruo.errors import ArgumentError, TableError, needs
-from ruo.stats import Interval, count, mean_interval
+from ruo.errors import ArgumentError, TableError, count, needs
+from ruo.stats import Interval, mean_interval
 from ruo.tables import Labels, names_of_labels
 from ruo.wire.messages import Array
 

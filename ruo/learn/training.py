@@ -12,12 +12,11 @@ import pandas as pd
 
 from ruo.answer import Answer, Shown
 from ruo.arguments import typed
-from ruo.errors import ArgumentError, TableError, needs
+from ruo.errors import ArgumentError, TableError, count, needs
 from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Evaluation, Share, judge, percent, verdict_text, wilson_interval
 from ruo.model.features import write_features
 from ruo.model.store import publish
-from ruo.stats import count
 from ruo.tables import NO_LABEL, Block, Labels, ModelInput, Source, Table, TableOptions, number_classes, open_table
 from ruo.wire.messages import Array
 
