@@ -8,11 +8,14 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import click
 import pytest
 
 import ruo
 from docs import reference
+from ruo.__main__ import main
 from ruo.learn.demo import Demo
+from server.application import create_app
 from server.settings import Settings
 from tests.environments import cannot
 
@@ -116,12 +119,29 @@ def test_the_reference_has_every_public_name_and_keyword() -> None:
             assert ">>>" in text, f"{path} has no example"
 
 
-def test_the_reference_has_every_variable() -> None:
-    """The table holds the variables that the code reads, and no others."""
+def test_the_reference_has_every_verb_and_option() -> None:
+    """Each verb has a heading and each of its options a line, and no line is of anything else."""
+    parts = re.split(r"^### ruo (.*)\n", _section("Command line"), flags=re.MULTILINE)
+    assert set(parts[1::2]) == set(main.commands)
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        verb = main.commands[name]
+        options = [each for each in verb.get_params(click.Context(verb)) if isinstance(each, click.Option)]
+        known = {flag for option in options for flag in [*option.opts, *option.secondary_opts]}
+        listed = re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE)
+        assert {flag for line in listed for flag in re.findall(r"(?<![|\w])--?[a-z][\w-]*", line)} == known | {"--help"}
+
+
+def test_the_reference_has_every_variable_and_route() -> None:
+    """The tables hold the variables that the code reads and the routes that the server answers, and no others."""
     code = [*ROOT.glob("server/*.py"), *(path for path in ROOT.glob("ruo/**/*.py") if "paper" not in path.parts)]
     used = re.findall(r"""os\.environ(?:\.\w+\(|\[)["']([A-Z_]+)""", "".join(path.read_text() for path in code))
     read = {*used, *(name.upper() for name in Settings.__dataclass_fields__), "TF_NUM_INTRAOP_THREADS"}
     assert set(re.findall(r"^\| `(\w+)`", _section("Environment variables"), re.MULTILINE)) == read - INTERNAL
+
+    rules = create_app({"MODEL_PATH": "nothing"}).url_map.iter_rules()
+    routes = {f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    routes = {route.replace("<model>", "M").replace("<version>", "V") for route in routes}
+    assert set(re.findall(r"^\| `([A-Z]+ /.*?)`", _section("Routes"), re.MULTILINE)) == routes
 
 
 @pytest.mark.soak

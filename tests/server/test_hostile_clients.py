@@ -76,6 +76,7 @@ def memory_within(server, most_mb):
 # --- probes are answered
 
 CROWDS = {
+    "half a head": (100, LIVE[:40]),
     "no body": (100, head(100)),
     "answers that are not read": (50, head(32 * 100_000) + bytes(32 * 100_000)),
     "probes whose answers are not read": (50, LIVE * 20_000),
