@@ -44,7 +44,6 @@ data/.rows-$(ROWS): | .venv/installed
 	@if [ -e data/testset.csv ] && ! ls data/.rows-* >/dev/null 2>&1; then \
 	  echo "data/testset.csv is not the demo's, so it stays; measure it with TESTSET=./data/testset.csv MODEL=..." >&2; exit 1; fi
 	@echo "Making the demo: $(ROWS) rows and two models ..."
-	@mkdir -p data && touch data/.rows-unfinished
 	@$(BIN)/python -m ruo demo --rows $(ROWS) --out data
 
 data/%.keras: | .venv/installed

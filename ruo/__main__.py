@@ -14,11 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
+try:
+    import click
 
-from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status
-from ruo.errors import ArgumentError, RuoError, in_a_line, needs
-from ruo.machine import when_told_to_end
+    from ruo.cli import PATH, PATH_AS_TEXT, ScoreCommand, keywords, serve, status
+    from ruo.errors import ArgumentError, RuoError, count, in_a_line, needs
+    from ruo.machine import when_told_to_end
+except KeyboardInterrupt:  # these take a tenth of a second, and a traceback of them says nothing
+    sys.exit(128 + signal.SIGINT)
 
 _SOME_FAILED = 3
 _INTERRUPTED = 128 + signal.SIGINT  # as in a shell
@@ -85,7 +88,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--rows", default=500_000, help="Rows of the test set.")
+@click.option("--rows", default=500_000, type=click.IntRange(1), help="Rows of the test set.")
 @click.option("--out", default="data", type=PATH, help="Folder to write to.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="The same seed gives the same demo.")
 def demo(rows: int, out: Path, seed: int) -> None:
@@ -95,13 +98,14 @@ def demo(rows: int, out: Path, seed: int) -> None:
     """
     from ruo.learn.demo import make_demo
 
+    out.mkdir(parents=True, exist_ok=True)
     unfinished = out / ".rows-unfinished"  # by such names make knows a demo, its size, and that it is whole
     for marker in out.glob(".rows-*"):
         marker.replace(unfinished)
+    unfinished.touch()
     made = make_demo(out, rows, seed)
-    unfinished.unlink(missing_ok=True)
-    (out / f".rows-{rows}").touch()
-    click.echo(f"{made.testset}: {rows:,} rows, {made.testset.stat().st_size / 1e6:,.0f} MB")
+    unfinished.replace(out / f".rows-{rows}")
+    click.echo(f"{made.testset}: {count(rows, 'row')}, {made.testset.stat().st_size / 1e6:,.0f} MB")
     for name, path in made.models.items():
         click.echo(f"{path}: accuracy {made.accuracy[name]:.3f} on digits it has not seen")
 
@@ -203,7 +207,7 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
     parameters = parse_fixed(pairs, [*files, *texts])
     with _interruptible(_RESUMED):
         verdict = run_notebook(notebook, results, parameters)
-    click.echo(f"\n{verdict}\n")
+    click.echo(f"\n{verdict or 'It wrote no verdict.'}\n")
     for path in sorted(results.iterdir()):
         click.echo(f"  {path}")
     if "\nINVALID" in verdict:

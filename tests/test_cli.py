@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 
 from ruo.__main__ import main
 from ruo.client.options import GROUPS
+from ruo.errors import RuoError
 from ruo.learn.demo import Demo
 from tests.client.conftest import late
 
@@ -54,6 +56,55 @@ def test_it_runs_without_docstrings() -> None:
     assert "--chunk-size" in done.stdout, done.stderr
 
 
+def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+    """Whoever sees a mistake at once and stops it gets the status of an interruption, and nothing else."""
+    program = """
+        import sys
+
+        class Impatient:
+            def find_spec(name, *_):
+                if name == "click":
+                    raise KeyboardInterrupt
+
+        sys.meta_path.insert(0, Impatient)
+        import ruo.__main__
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_demo_is_known_by_its_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A marker says which demo is there; a wrong option leaves it, and what breaks off leaves one that says so."""
+    (tmp_path / "testset.csv").touch()
+    make = Mock(return_value=Demo(tmp_path / "testset.csv", {}, {}))
+    monkeypatch.setattr("ruo.learn.demo.make_demo", make)
+    for rows, marker, failure in [("1", "1", None), ("0", "1", None), ("5", "unfinished", RuoError), ("2", "2", None)]:
+        make.side_effect = failure
+        result = CliRunner().invoke(main, ["demo", f"--rows={rows}", f"--out={tmp_path}"])
+        assert (result.exit_code == 0) == (rows == marker)
+        assert [path.name for path in tmp_path.glob(".*")] == [f".rows-{marker}"]
+    result = CliRunner().invoke(main, ["demo", "--rows=1", f"--out={tmp_path}"])
+    assert result.output == f"{tmp_path}/testset.csv: 1 row, 0 MB\n"
+
+
+def test_make_leaves_nothing_of_a_demo_that_cannot_be(tmp_path: Path) -> None:
+    """Of a number of rows that is none, make leaves no marker, which would have the next demo made anew."""
+    root = Path.cwd()
+    command = ["make", "-f", root / "Makefile", "-o", ".venv/installed", "demo", "ROWS=abc"]
+    how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(root)}, "capture_output": True, "text": True}
+    done = subprocess.run([*command, f"BIN={Path(sys.executable).parent}"], **how)
+    assert "'abc' is not a valid integer" in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_notebook_without_a_verdict_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a notebook wrote no verdict, a sentence says so, as that of a sweep does."""
+    monkeypatch.setattr("ruo.notebook.run.run_notebook", lambda *_: "")
+    result = CliRunner().invoke(main, ["run", __file__, f"--results={tmp_path}"])
+    assert result.output.startswith("\nIt wrote no verdict.\n\n")
+
+
 def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
     """Each publication of a model is the next version, in its own folder."""
     store = tmp_path / "store"
@@ -70,7 +121,7 @@ def test_publish_says_the_version(demo: Demo, tmp_path: Path) -> None:
         (["score", "nothing.csv", "http://127.0.0.1:9"], "Error: nothing.csv does not exist"),
         (["score", __file__, "127.0.0.1:9"], "is not the address of a server"),
         (["run", __file__, "--results", "r"], "There is no notebook at"),
-        (["demo", "--rows", "0", "--out", "."], "rows=0 must be at least 1"),
+        (["demo", "--rows", "0", "--out", "."], "Invalid value for '--rows': 0 is not in the range x>=1."),
         (["demo", "--rows", "1", "--out", __file__], f"Error: {__file__}: File exists; name another path."),
         (["demo", "--rows=1", f"--out={__file__}/x"], f"Error: {__file__}/x: Not a directory; name another path."),
         (["compare-runs", __file__, __file__], f"Error: {__file__} has no provenance.json; pass the results_dir"),

@@ -63,8 +63,9 @@ class Systems(JobMeasurement):
         # unless a limit is set, it takes the whole set as one JSON request, as the paper's does
         limit = os.environ.get("MAX_REQUEST_MB", max(256, 2 * self.testset.stat().st_size // 2**20))
         with (
-            paper_server(self.model, self.testset) as self._paper,
+            # the first, since it says why a model cannot be served
             local_server(self.model, self.workers, settings={"MAX_REQUEST_MB": limit}) as self._ruo,
+            paper_server(self.model, self.testset) as self._paper,
         ):
             run_job(self._job(V2, 10_000))  # warm it by requests, as the other server is
             yield

@@ -180,6 +180,15 @@ def test_only_a_csv_is_compared(tmp_path: Path) -> None:
     assert done.output.splitlines()[-1].startswith("Error: table.csv is not separated by commas")
 
 
+@needs_paper
+@pytest.mark.soak
+def test_what_is_no_model_is_one_sentence(demo: Demo, tmp_path: Path) -> None:
+    """A file that is no model is named, and no log of a server is shown."""
+    done = compare(demo, tmp_path, "--model", str(demo.testset))
+    assert re.fullmatch(r"Error: The model at \S+testset\.csv cannot be loaded: .*", done.output.splitlines()[-1])
+    assert "log" not in done.output
+
+
 def run(system: str, size: int, total_s: float | None, error: str | None = None, **more: Any) -> dict[str, Any]:
     done = {"system": system, "rows_per_request": size, "total_s": total_s, "error": error}
     return {**done, "rows": 5, "rows_wanted": 100, **more}

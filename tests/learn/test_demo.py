@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ruo import table
-from ruo.errors import OutputError
+from ruo.errors import ArgumentError, OutputError
 from ruo.experiment import flops_per_row
 from ruo.learn import make_flows, train
 from ruo.learn.demo import Demo, make_demo, make_testset
@@ -24,6 +24,8 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
         make_testset(tmp_path / name, 300, seed)
         digests.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert digests[0] == digests[1] != digests[2]
+    with pytest.raises(ArgumentError, match="rows=0 must be at least 1"):
+        make_testset(tmp_path / "d", 0)
 
 
 @pytest.mark.soak
