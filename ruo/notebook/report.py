@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -75,30 +75,26 @@ def _findings(verdict: Path) -> list[str]:
 def bind(results: str | os.PathLike[str]) -> Path:
     """Write the newest finished run of each notebook to ``report.html`` in the folder `results`; return its path."""
     folder = Path(results)
-    runs = sorted(_finished(folder), key=lambda run: run[1].stat().st_mtime)
-    newest = {name: (verdict, notebook) for name, verdict, notebook in runs}
+    verdicts = [path for path in folder.glob("*/verdict.txt") if not _SET_ASIDE.search(path.parent.name)]
+    verdicts.sort(key=lambda path: path.stat().st_mtime)
+    runs = [(verdict, path) for verdict in verdicts for path in sorted(verdict.parent.glob("*.ipynb"))]
+    newest = {path.stem: (verdict, notebook) for verdict, path in runs if (notebook := whole_notebook(path))}
     if not newest:
         raise ExperimentError(f"There is no finished run in {folder} yet; make benchmark makes one.")
     rows, sections = "", ""
     for name, (verdict, notebook) in sorted(newest.items()):
         title, body = to_body(notebook)
-        rows += _row(name, title or name, verdict)
+        when = time.strftime("%d %B %Y, %H:%M", time.localtime(verdict.stat().st_mtime)).lstrip("0")
+        first, *others = _findings(verdict) or [""]
+        shown = [first, *(line for line in others if line.startswith(("VALID", "INVALID")))]
+        link = f'<a href="#{escape(name)}">{escape(title or name)}</a>'
+        rows += f"<tr><td>{link}</td><td>{when}</td><td>{'<br>'.join(map(escape, shown))}</td></tr>\n"
         body = _link_within(_prefix_anchors(body, name), newest)
         sections += f'<section id="{escape(name)}">\n<p class="up"><a href="#">to the top</a></p>\n{body}\n</section>\n'
     written = folder / "report.html"
     index = f"<nav><h1>{_TITLE}</h1><table>\n{rows}</table></nav>\n"
     written.write_text(page(_TITLE, index + sections), encoding="utf-8")
     return written
-
-
-def _finished(results: Path) -> Iterator[tuple[str, Path, Any]]:
-    """The name of each finished run's notebook, the file of its verdict, and the notebook."""
-    for path in sorted(results.glob("*/*.ipynb")):
-        verdict = path.with_name("verdict.txt")
-        if _SET_ASIDE.search(path.parent.name) or not verdict.is_file():
-            continue
-        if notebook := whole_notebook(path):
-            yield path.stem, verdict, notebook
 
 
 def whole_notebook(executed: Path) -> Any:
@@ -112,14 +108,6 @@ def whole_notebook(executed: Path) -> Any:
         raise ExperimentError(f"{executed} is not a readable notebook; delete it, or run it again.") from error
     is_whole = progress is None or (progress.get("end_time") and not progress.get("exception"))
     return notebook if is_whole else None
-
-
-def _row(name: str, title: str, verdict: Path) -> str:
-    when = time.strftime("%d %B %Y, %H:%M", time.localtime(verdict.stat().st_mtime)).lstrip("0")
-    found = _findings(verdict)
-    shown = found[:1] + [line for line in found[1:] if line.startswith(("VALID", "INVALID"))]
-    link = f'<a href="#{escape(name)}">{escape(title)}</a>'
-    return f"<tr><td>{link}</td><td>{when}</td><td>{'<br>'.join(map(escape, shown))}</td></tr>\n"
 
 
 def _prefix_anchors(body: str, name: str) -> str:
