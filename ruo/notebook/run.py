@@ -46,6 +46,10 @@ def run_notebook(
     notebook: str | os.PathLike[str], results: str | os.PathLike[str], parameters: Mapping[str, Any] | None = None
 ) -> str:
     """Run a notebook, leave it, its page and its data in the folder `results`, and return the text of verdict.txt."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
     notebook, folder = Path(notebook), Path(results)
     known = _require_known(notebook, parameters or {})
     executed = folder / notebook.name
@@ -54,26 +58,11 @@ def run_notebook(
             put_aside_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"results_dir": str(folder)} if "results_dir" in known else {}
-    _execute(notebook, executed, {**(parameters or {}), **given})
-    write_report(executed)
-    return _verdict(folder)
-
-
-def _verdict(folder: Path) -> str:
-    verdict = folder / "verdict.txt"
-    return verdict.read_text(encoding="utf-8").strip() if verdict.exists() else ""
-
-
-def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
     try:
         papermill.execute_notebook(
             notebook,
             executed,
-            parameters,
+            {**(parameters or {}), **given},
             kernel_name="python3",
             autosave_cell_every=0,  # saving during a cell would be measured too
             progress_bar=sys.stderr.isatty(),
@@ -84,6 +73,13 @@ def _execute(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> N
         raise RuoError(f"{cell} failed: {error.ename}: {error.evalue} (see {executed})") from error
     except DeadKernelError as error:
         raise RuoError(f"The kernel of {notebook.name} died; it may have had too little memory.") from error
+    write_report(executed)
+    return _verdict(folder)
+
+
+def _verdict(folder: Path) -> str:
+    verdict = folder / "verdict.txt"
+    return verdict.read_text(encoding="utf-8").strip() if verdict.exists() else ""
 
 
 def _require_known(notebook: Path, names: Iterable[str]) -> list[str]:
@@ -120,9 +116,8 @@ class _Combination:
 
     def _record(self) -> str:
         cells = json.loads(self.notebook.read_text(encoding="utf-8"))["cells"]
-        code = json.dumps([cell["source"] for cell in cells if cell["cell_type"] == "code"])
-        digest = hashlib.sha256(code.encode()).hexdigest()
-        facts = {"notebook": self.notebook.name, "code": digest, "parameters": self.parameters}
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        facts = {"notebook": self.notebook.name, "code": _digest(code), "parameters": self.parameters}
         return json.dumps(facts, indent=1, sort_keys=True)
 
     def is_finished(self) -> bool:
@@ -131,7 +126,6 @@ class _Combination:
         return record.exists() and record.read_text(encoding="utf-8") == self._record()
 
     def run(self) -> None:
-        """Run the notebook; keep the error if it fails."""
         (self.folder / _RECORD).unlink(missing_ok=True)
         try:
             run_notebook(self.notebook, self.folder, self.parameters)
@@ -148,22 +142,6 @@ class _Combination:
             except ValueError as error:
                 self.error = f"{path} cannot be read: {error}"
         return pd.DataFrame(index=[0])
-
-    def gathered(self) -> pd.DataFrame:
-        """The rows for gathered.csv: the levels and the error, then the summary."""
-        summary = self.summary()
-        levels = {
-            name: level if isinstance(level, str | int | float) else _word(level) for name, level in self.levels.items()
-        }
-        front = pd.DataFrame({**levels, "error": self.error}, summary.index)
-        return front.join(summary.rename(columns=lambda name: f"summary_{name}" if name in front else name))
-
-    def section(self) -> str:
-        """Return the section for verdicts.md."""
-        report = f"{self.notebook.stem}.html"
-        link = f" ([report]({quote(f'{self.folder.name}/{report}')}))" if (self.folder / report).exists() else ""
-        text = f"FAILED: {self.error}" if self.error else _verdict(self.folder) or "It wrote no verdict."
-        return f"## {str(self).replace(',', ', ')}{link}\n\n{text}"
 
 
 @needs("notebooks")
@@ -204,8 +182,11 @@ def folder_name(levels: Mapping[str, Any]) -> str:
     # as JSON the text "1" and the number 1 differ, and so must their folders
     if is_portable and json.dumps({name: parse_value(word) for name, word in words.items()}) == json.dumps(levels):
         return name
-    digest = hashlib.sha256(json.dumps(levels, sort_keys=True).encode()).hexdigest()[:10]
-    return f"{re.sub('[^A-Za-z0-9=,._-]+', '_', name)[:100]}~{digest}"
+    return f"{re.sub('[^A-Za-z0-9=,._-]+', '_', name)[:100]}~{_digest(levels)[:10]}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _combinations(
@@ -229,13 +210,23 @@ def _combinations(
 def _gather(folder: Path, combinations: Sequence[_Combination]) -> pd.DataFrame:
     """Write gathered.csv and verdicts.md for what has run so far; return the former."""
     ended = [combination for combination in combinations if combination.error or combination.is_finished()]
+    report = combinations[0].notebook.with_suffix(".html").name
+    frames, sections = [], [f"# {combinations[0].notebook.stem}: {len(ended)} of {len(combinations)} combinations"]
+    for one in ended:
+        summary = one.summary()
+        levels = {
+            name: level if isinstance(level, str | int | float) else _word(level) for name, level in one.levels.items()
+        }
+        front = pd.DataFrame({**levels, "error": one.error}, summary.index)
+        frames.append(front.join(summary.rename(columns={name: f"summary_{name}" for name in front})))
+        link = f" ([report]({quote(f'{one.folder.name}/{report}')}))" if (one.folder / report).exists() else ""
+        text = f"FAILED: {one.error}" if one.error else _verdict(one.folder) or "It wrote no verdict."
+        sections.append(f"## {str(one).replace(',', ', ')}{link}\n\n{text}")
     # a column of whole numbers stays whole if one is missing
-    gathered = pd.concat([combination.gathered() for combination in ended], ignore_index=True).convert_dtypes()
+    gathered = pd.concat(frames, ignore_index=True).convert_dtypes()
     folder.mkdir(parents=True, exist_ok=True)
     gathered.to_csv(folder / GATHERED, index=False)
-    title = f"# {combinations[0].notebook.stem}: {len(ended)} of {len(combinations)} combinations"
-    text = "\n\n".join([title, *(combination.section() for combination in ended)])
-    (folder / VERDICTS).write_text(text + "\n", encoding="utf-8")
+    (folder / VERDICTS).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return gathered
 
 
@@ -254,14 +245,13 @@ def _word(value: Any) -> str:
 def write_ranking(folder: Path, combinations: list[tuple[str, pd.DataFrame, str]]) -> None:
     """Write ranking.md, .csv, .png and .svg for combinations with their names, summaries and verdicts."""
     ranking = _rank(combinations) if combinations else pd.DataFrame()
+    text = f"No combination wrote a summary with the column {_RATE}, so none is ranked."
     if len(ranking):
         from ruo.figures import figure_of_ranking, save_figure  # slow to import
 
         save_figure(figure_of_ranking(ranking), folder / RANKING, data=ranking)
         formats = dict.fromkeys(ranking.columns[1:-1], "{:,.0f}".format)
         text = f"{ranking.to_string(index=False, na_rep='', formatters=formats)}\n\n{_best(ranking)}"
-    else:
-        text = f"No combination wrote a summary with the column {_RATE}, so none is ranked."
     (folder / RANKING).write_text(f"{text}\n", encoding="utf-8")
 
 
