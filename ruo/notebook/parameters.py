@@ -62,17 +62,14 @@ def parse_fixed(pairs: Iterable[tuple[str, str]], texts: Iterable[str] = ()) -> 
 
 
 def parse_swept(
-    pairs: Iterable[tuple[str, str]], texts: Iterable[str] = ()
+    pairs: Sequence[tuple[str, str]], texts: Iterable[str] = ()
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Read the parameters of a sweep, as `parse_fixed` does, where a list is its values; return the several, and the one."""
-    mapping = parse_fixed((), texts)
-    levels = {name: value if isinstance(value, list) else [value] for name, value in mapping.items()}
-    given: dict[str, list[Any]] = {}
-    for name, text in pairs:
-        if name in given:
-            raise ArgumentError(f"{name} is given twice; write all its values at once, such as -p {name} 1,2.")
-        given[name] = parse_levels(text)
-    levels |= given
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ArgumentError(f"{twice} is given twice; write all its values at once, such as -p {twice} 1,2.")
+    levels = {name: value if isinstance(value, list) else [value] for name, value in parse_fixed((), texts).items()}
+    levels |= {name: parse_levels(text) for name, text in pairs}
     grid = {name: values for name, values in levels.items() if len(values) != 1}
     return grid, {name: values[0] for name, values in levels.items() if len(values) == 1}
 
