@@ -48,12 +48,10 @@ def page() -> str:
 def public_names() -> Iterator[tuple[str, str]]:
     """Module and name of all that `ruo` hands out, and of all that a notebook or a page imports from ruo."""
     names = [("ruo", name) for name in importlib.import_module("ruo").__all__]
-    notebooks = [json.loads(path.read_text()) for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
-    cells = [
-        "".join(cell["source"]) for notebook in notebooks for cell in notebook["cells"] if cell["cell_type"] == "code"
-    ]
-    pages = [ROOT / "README.md", *(path for path in sorted(ROOT.glob("docs/*.md")) if path != PAGE)]
-    for text in [*cells, *(path.read_text() for path in pages)]:
+    notebooks = [json.loads(path.read_text()) for path in ROOT.glob("notebooks/*.ipynb")]
+    texts = ["".join(cell["source"]) for notebook in notebooks for cell in notebook["cells"]]
+    texts += [path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")] if path != PAGE]
+    for text in texts:
         for module, imported in re.findall(r"^ *from (ruo(?:\.\w+)*) import ([\w, ]+)", text, re.MULTILINE):
             names += [(module, name.strip()) for name in imported.split(",")]
     yield from sorted(dict.fromkeys(names), key=lambda pair: (pair[0] != "ruo", pair != FIRST, pair))
@@ -93,8 +91,7 @@ def _result(function: Any) -> type | None:
 def _members(thing: Any) -> Iterator[str]:
     """The public methods and properties of a class."""
     bases = [base for base in getattr(thing, "__mro__", ()) if base.__module__.startswith("ruo")]
-    members = {name: member for base in bases for name, member in vars(base).items()}
-    for name, member in members.items():
+    for name, member in {name: member for base in bases for name, member in vars(base).items()}.items():
         text = _one_line(inspect.getdoc(member) or "")
         if not name.startswith("_") and inspect.isfunction(member):
             yield f"- `{_call(f'.{name}', member)}`: {text}"
@@ -105,19 +102,11 @@ def _members(thing: Any) -> Iterator[str]:
 
 def _call(name: str, thing: Any) -> str:
     """How it is called, with its defaults."""
-    arguments: list[str] = []
-    for argument in inspect.signature(thing).parameters.values():
-        if argument.name == "self":
-            continue
-        if argument.kind is argument.KEYWORD_ONLY and "*" not in arguments and not any("*" in one for one in arguments):
-            arguments.append("*")
-        default = "" if argument.default is argument.empty else f"={_default(argument.default)}"
-        arguments.append(str(argument).partition(":")[0].partition("=")[0].strip() + default)
-    return "\n".join(textwrap.wrap(f"{name}({', '.join(arguments)})", 100, subsequent_indent="    "))
-
-
-def _default(value: object) -> str:
-    return f"{value:_}" if type(value) is int else repr(value)
+    signature = inspect.signature(thing)
+    arguments = [each.replace(annotation=each.empty) for each in signature.parameters.values() if each.name != "self"]
+    shown = str(signature.replace(parameters=arguments, return_annotation=signature.empty))
+    shown = re.sub(r"(?<==)\d+(?=[,)])", lambda number: f"{int(number[0]):_}", shown)
+    return "\n".join(textwrap.wrap(name + shown, 100, subsequent_indent="    "))
 
 
 def markdown(docstring: str, name: str, seen: dict[str, str]) -> str:
@@ -146,7 +135,7 @@ def _entry(entry: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.partition("\n\n")[0].split()) if text else ""
+    return " ".join(text.partition("\n\n")[0].split())
 
 
 def _verbs() -> Iterator[str]:
