@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from operator import itemgetter
@@ -143,11 +143,9 @@ def ask(url: str, token: str | None = None, ca: str | None = None) -> Metrics:
         text = asyncio.run(get())
     except RequestError as error:
         raise DeploymentError(printable(str(error))) from error
-    try:
+    with suppress(ValueError):  # of a page that is no metrics at all
         for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
             metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
-    except ValueError as error:
-        raise DeploymentError(f"{base}/metrics cannot be read as Prometheus' text; name another address.") from error
     if "ruo_requests_in_flight" not in metrics.samples:
         raise DeploymentError(f"{base}/metrics is not that of a server of ruo; name another address.")
     return metrics

@@ -53,7 +53,7 @@ def test_what_is_no_server_of_ruo_is_one_sentence(scripted: Any, answers: Any) -
         ("nowhere", None, "'nowhere' is not the address of a server"),
         (other.url, None, "answered 404"),
         (other.url, b"up 1\n", "is not that of a server of ruo"),
-        (other.url, b"ruo {{{", "cannot be read as Prometheus' text"),
+        (other.url, b"ruo {{{", "is not that of a server of ruo"),
         ("https://127.0.0.1:9", None, "The token has a character", "--token=a\nb"),
         ("https://127.0.0.1:9", None, "ca='nowhere.pem' is not", "--ca=nowhere.pem"),
     ]:

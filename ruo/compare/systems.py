@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import psutil
@@ -143,49 +143,44 @@ def compare_systems(
     return read_systems(results_dir)
 
 
-class PaperServer:
+class PaperServer(NamedTuple):
     """The server of 2023. `url` is its only endpoint, `pid` the id of its process session."""
 
-    def __init__(self, process: ServerProcess, port: int, testset: Path) -> None:
-        self.url = f"http://127.0.0.1:{port}/test"
-        self.pid = process.process.pid
-        self._process = process
-        rows = pl.read_csv(testset, n_rows=10_000)
-        features = rows.select([name for name in rows.columns if "Label_" not in name])
-        self._body = json.dumps(json.dumps(features.to_numpy().tolist())).encode()
-
-    def warm(self) -> None:
-        """Send requests until every worker has loaded its model: it does so at its first, and again after a kill."""
-        self._process.wait_until(self._is_warm, 180)
-
-    def _is_warm(self) -> bool:
-        loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", self._process.log.read_text(errors="replace")))
-        if sum(map(psutil.pid_exists, map(int, loaded))) == _WORKERS:
-            return True
-        # a worker that loads its model takes no second request, so each of these reaches another worker
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            list(pool.map(self._post, [self._body] * _WORKERS))
-        return False
-
-    def _post(self, body: bytes) -> None:
-        answer = fetch(self.url, body, {"Content-Type": "application/json"}, timeout_s=60)
-        if answer is None:
-            time.sleep(0.2)  # it does not listen yet
-        elif answer[0] >= 400:
-            raise self._process.error(f"cannot score (status {answer[0]})")
+    url: str
+    pid: int
+    warm: Callable[[], None]  # returns when every worker has loaded its model: at its first request, and after a kill
 
 
 @contextmanager
 def paper_server(model: Path, testset: Path) -> Iterator[PaperServer]:
     """Run the server of 2023 on a free port, warm, until the block ends; the rows that warm it are of the test set."""
+    rows = pl.read_csv(testset, n_rows=10_000)
+    features = rows.select([name for name in rows.columns if "Label_" not in name])
+    body = json.dumps(json.dumps(features.to_numpy().tolist())).encode()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port, fd = listener.getsockname()[1], listener.fileno()
+        url, fd = f"http://127.0.0.1:{listener.getsockname()[1]}/test", listener.fileno()
         options = ["--workers", str(_WORKERS), "--bind", f"fd://{fd}", "--log-level", "debug", "--no-control-socket"]
         command = [sys.executable, "-c", _START, *options, "--preload", "ruo.compare.paper.server:app"]
         environment = {**job_environment(), "MODEL_PATH": str(model)}
         # no grace: it has nothing to finish
         with server_process("The paper's server", command, environment, grace_s=0, pass_fds=[fd]) as process:
             listener.close()
-            server = PaperServer(process, port, testset)
-            server.warm()
-            yield server
+            warm = partial(process.wait_until, partial(_is_warm, process, url, body), 180)
+            warm()
+            yield PaperServer(url, process.process.pid, warm)
+
+
+def _is_warm(process: ServerProcess, url: str, body: bytes) -> bool:
+    """Whether every worker has loaded its model; if not, each gets a request."""
+    loaded = set(re.findall(r"\[(\d+)\] \[INFO\] Model loaded", process.log.read_text(errors="replace")))
+    if sum(map(psutil.pid_exists, map(int, loaded))) == _WORKERS:
+        return True
+    # a worker that loads its model takes no second request, so each of these reaches another worker
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        json_type = {"Content-Type": "application/json"}
+        answers = [*pool.map(lambda _: fetch(url, body, json_type, timeout_s=60), range(_WORKERS))]
+    if failed := next((status for status, _ in filter(None, answers) if status >= 400), None):
+        raise process.error(f"cannot score (status {failed})")
+    if None in answers:
+        time.sleep(0.2)  # it does not listen yet
+    return False

@@ -79,7 +79,8 @@ class Workbench:
 
         Where the model's file is at hand, the job without a network is measured too, in each block.
         """
-        given = self._given("chunk_sizes", "runs", "wire", "concurrency", "replicas", "patience")
+        names = ("chunk_sizes", "runs", "wire", "concurrency", "replicas", "patience")
+        given = {name: value for name, value in self.parameters.items() if name in names}
         servers, models = self.targets or self.url, self.models or self.model
         with ExitStack() as bound:
             others = {}
@@ -109,17 +110,13 @@ class Workbench:
 
     def train(self, **options: Any) -> Trained:
         """Call `ruo.learn.train` for this table."""
-        given = self._given("units", "epochs", "max_rows")
-        return train(self.testset, label_prefix=self.label_prefix, **(given | options))
+        return train(self.testset, label_prefix=self.label_prefix, **(self.parameters | options))
 
     def network(self) -> str:
         """Start a slower, simulated network in front of the server, and return its address."""
         delay, rate = self.parameters["round_trip_ms"], self.parameters["megabits"]
         url = next((target.urls[0] for target in self.targets.values()), self.url)  # of a pod that is there now
         return self.running.enter_context(slow_network(url, delay, rate))
-
-    def _given(self, *names: str) -> dict[str, Any]:
-        return {name: self.parameters[name] for name in names if name in self.parameters}
 
     def __repr__(self) -> str:
         model = f"the model {self.model.name}" if self.model else ", ".join(self.models) or "its model"
