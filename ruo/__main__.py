@@ -8,8 +8,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +23,6 @@ except KeyboardInterrupt:  # these take a tenth of a second, and a traceback of 
     sys.exit(128 + signal.SIGINT)
 
 _SOME_FAILED = 3
-_INTERRUPTED = 128 + signal.SIGINT  # as in a shell
 _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _EPILOG = (
     'Completion of verbs and options: eval "$(_RUO_COMPLETE=bash_source ruo)" in ~/.bashrc; zsh_source and fish_source '
@@ -54,7 +52,7 @@ class _Verbs(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        when_told_to_end(lambda number, _: sys.exit(128 + number))
+        when_told_to_end(_interrupt)
         try:
             with needs("server,notebooks"):
                 return super().invoke(context)
@@ -62,23 +60,19 @@ class _Verbs(click.Group):
             raise click.UsageError(str(error)) from error
         except RuoError as error:
             raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            _end("Interrupted.", _INTERRUPTED)
+        except KeyboardInterrupt as error:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # else a second one, while threads end, is told as a traceback
+            click.echo(f"Interrupted{context.obj or ''}.", err=True)
+            sys.exit(128 + (error.args or (signal.SIGINT,))[0])  # as in a shell
 
 
-@contextmanager
-def _interruptible(hint: str) -> Iterator[None]:
-    """On Ctrl-C, SIGTERM and SIGHUP, say how to continue and exit with the status of an interrupted program."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        _end(f"Interrupted; {hint}.", getattr(error, "code", _INTERRUPTED))
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
-def _end(message: str, status: Any) -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else a second Ctrl-C, while threads end, is told as a traceback
-    click.echo(message, err=True)
-    sys.exit(status)
+def _when_interrupted(hint: str) -> None:
+    """Say in case of Ctrl-C, SIGTERM or SIGHUP how to continue."""
+    click.get_current_context().find_root().obj = f"; {hint}"
 
 
 @click.group(cls=_Verbs, commands=[serve, status], epilog=_EPILOG, context_settings={"show_default": True})
@@ -139,8 +133,8 @@ def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) ->
     from ruo.client.scoring import score_csv, score_to_file
 
     options = keywords(given)
-    with _interruptible(_RESUMED if given["checkpoint"] else "nothing is kept without --checkpoint"):
-        scores = score_to_file(source, url, path, **options) if path else score_csv(source, url, **options)
+    _when_interrupted(_RESUMED if given["checkpoint"] else "nothing is kept without --checkpoint")
+    scores = score_to_file(source, url, path, **options) if path else score_csv(source, url, **options)
     if path:
         click.echo(f"Predictions: {path}")
     click.echo(repr(scores))
@@ -205,8 +199,8 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
     from ruo.notebook.run import run_notebook
 
     parameters = parse_fixed(pairs, [*files, *texts])
-    with _interruptible(_RESUMED):
-        verdict = run_notebook(notebook, results, parameters)
+    _when_interrupted(_RESUMED)
+    verdict = run_notebook(notebook, results, parameters)
     click.echo(f"\n{verdict or 'It wrote no verdict.'}\n")
     for path in sorted(results.iterdir()):
         click.echo(f"  {path}")
@@ -233,8 +227,8 @@ def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], f
     from ruo.notebook.parameters import parse_swept
     from ruo.notebook.run import RANKING, run_grid
 
-    with _interruptible(_RESUMED):
-        gathered = run_grid(notebook, results, *parse_swept(pairs, [*files, *texts]))
+    _when_interrupted(_RESUMED)
+    gathered = run_grid(notebook, results, *parse_swept(pairs, [*files, *texts]))
     click.echo(f"\n{(results / RANKING).read_text(encoding='utf-8')}")
     for path in sorted(path for path in results.iterdir() if path.is_file()):
         click.echo(f"  {path}")

@@ -103,8 +103,8 @@ def status(url: str, watch: bool, token: str | None, ca: str | None) -> None:
             if not watch:
                 sys.exit(not now.total("ruo_worker_ready"))
             before = now
-    except KeyboardInterrupt:
-        if not watch:  # nothing was said yet
+    except KeyboardInterrupt as error:
+        if not watch or error.args:  # nothing was said yet, or another signal has its own status
             raise
 
 
