@@ -17,7 +17,7 @@ from ruo.learn.demo import require_tensorflow
 from ruo.learn.evaluation import Evaluation, Share, judge, percent, verdict_text, wilson_interval
 from ruo.model.features import write_features
 from ruo.model.store import publish
-from ruo.tables import NO_LABEL, Block, Labels, ModelInput, Source, Table, TableOptions, number_classes, open_table
+from ruo.tables import NO_LABEL, Labels, ModelInput, Source, Table, TableOptions, number_classes, open_table
 from ruo.wire.messages import Array
 
 _FEWEST = 10  # rows in a part: the accuracy on fewer says next to nothing
@@ -160,10 +160,7 @@ def train(
     if not 0 <= seed < 1 << 32:
         raise ArgumentError(f"seed: {seed} is not a whole number from 0 to 2**32 - 1.")
     table = open_table(source, TableOptions(label_prefix=label_prefix))
-    sample = _read(table, max_rows, seed)
-    numbers, features = sample.index.to_numpy(), sample[range(len(table.features))].to_numpy()
-    labels, names = number_classes(sample["label"].to_numpy(), table.classes)
-    classes = _classes(table.name, labels, names)
+    numbers, features, labels, classes = _read(table, max_rows, seed)
     training, held_out, final = _split(table.name, len(labels), validation, test, seed)
     model = _network(features[training], [*units, len(classes)], seed)
     unseen = (features[held_out], labels[held_out])
@@ -183,45 +180,36 @@ def train(
     )
 
 
-def _read(table: Table, max_rows: int | None, seed: int) -> pd.DataFrame:
-    """All rows, or `max_rows` drawn at random, with their numbers: the features, which are numbered, and the label."""
+def _read(table: Table, max_rows: int | None, seed: int) -> tuple[Labels, Array, Labels, tuple[str, ...]]:
+    """The numbers, features and labels of all rows, or of `max_rows` drawn at random, and the names of the classes."""
     if not table.labels:
         hint = "pass the label_prefix with which its label columns begin, such as the whole name of a single one"
         raise TableError(f"{table.name} has no labels; {hint}.")
     rng, blocks = np.random.default_rng((seed, 0)), list[pd.DataFrame]()
     for block in table.blocks(20_000):
-        labels = _checked(block, table)
-        rows = pd.DataFrame(block.array, range(block.start, block.start + len(labels)))
-        blocks.append(rows.assign(label=labels, key=rng.random(len(labels))))
+        rows = pd.DataFrame(block.array, range(block.start, block.start + len(block.array)))
+        blocks.append(rows.assign(label=block.labels, key=rng.random(len(rows))))
         if max_rows is not None and sum(map(len, blocks)) > max_rows:
             blocks = [pd.concat(blocks).nsmallest(max_rows, "key").sort_index()]
-    return pd.concat(blocks)
-
-
-def _checked(block: Block, table: Table) -> Labels:
-    """The labels of a block, once every feature is a number and every row has a class."""
-    for place, column in np.argwhere(~np.isfinite(block.array))[:1]:
-        row, name, value = int(place) + block.start, table.features[column], block.array[place, column]
+    sample = pd.concat(blocks)
+    features, given = sample[range(len(table.features))].to_numpy(), sample["label"].to_numpy()
+    for place, column in np.argwhere(~np.isfinite(features))[:1]:
+        row, name, value = int(sample.index[place]), table.features[column], features[place, column]
         problem = f"{value} cannot be learnt from; fill the cell, or leave out the row or the column."
         raise TableError(f'{table.name}, row {row:,}, column "{name}": {problem}', row=row, column=name)
-    assert block.labels is not None
-    for place in np.flatnonzero((block.labels == NO_LABEL) | pd.isna(block.labels))[:1]:
-        wanted, row = "a single 1 among its label columns", int(place) + block.start
+    for row in map(int, sample.index[(given == NO_LABEL) | pd.isna(given)][:1]):
+        wanted = "a single 1 among its label columns"
         if len(table.labels) == 1:
             number = f"a whole number from 0 up (ruo.table(..., label={table.labels[0]!r}) takes names)"
-            wanted = "a name" if block.labels.dtype == np.object_ else number
+            wanted = "a name" if given.dtype == np.object_ else number
         raise TableError(f"{table.name}, row {row:,} has no class; give it {wanted}, or leave the row out.", row=row)
-    return block.labels
-
-
-def _classes(name: str, labels: Array, names: list[str] | None) -> tuple[str, ...]:
-    """The names of the classes, in the order of the model's outputs."""
+    labels, names = number_classes(given, table.classes)
     highest = int(labels.max())
     if (labels == highest).all():
-        raise TableError(f"{name} has only one class in {count(len(labels), 'row')}; there is nothing to learn.")
+        raise TableError(f"{table.name} has only one class in {count(len(labels), 'row')}; there is nothing to learn.")
     if highest >= 10_000:
-        raise TableError(f"{name} has the class {highest:,}; number the classes from 0, without gaps.")
-    return tuple(names or map(str, range(highest + 1)))
+        raise TableError(f"{table.name} has the class {highest:,}; number the classes from 0, without gaps.")
+    return sample.index.to_numpy(), features, labels, tuple(names or map(str, range(highest + 1)))
 
 
 def _split(name: str, rows: int, validation: float, test: float, seed: int) -> list[Array]:
