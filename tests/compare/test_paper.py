@@ -1,7 +1,6 @@
 """The reference system of 2023: what it does, and the faults that ruo is compared with."""
 
 import json
-import os
 import subprocess
 import sys
 import urllib.request
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ruo
+from ruo.compare.jobs import job_environment
 from ruo.compare.systems import PaperServer, paper_server
 from ruo.learn.demo import Demo
 
@@ -38,8 +37,7 @@ def client(tmp_path: Path) -> Client:
     def run(csv: Path, url: str, chunk_size: int) -> Ran:
         options = ["--chunk-size", str(chunk_size), "--answers", str(tmp_path / "answers.npy")]
         command = [sys.executable, "-m", "ruo.compare.paper.client", str(csv), url, *options]
-        environment = {**os.environ, "PYTHONPATH": str(Path(ruo.__file__).parent.parent)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=job_environment(), timeout=120, check=False)
         assert done.returncode == 0
         return done, json.loads(done.stdout), np.load(tmp_path / "answers.npy")
 

@@ -1,6 +1,5 @@
 """A notebook run for a grid of parameters: small notebooks that really run, each in its own folder."""
 
-import os
 import re
 import shutil
 import signal
@@ -15,14 +14,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-import ruo
 from ruo.__main__ import main
+from ruo.compare.jobs import job_environment
 from ruo.errors import RuoError
 from ruo.notebook.run import GATHERED, VERDICTS, folder_name, run_grid
 
 pytestmark = pytest.mark.slow
-
-HOME = Path(ruo.__file__).parent.parent
 
 PARAMETERS = 'size = 1\nname = "x"\nlevels = [1]\nresults_dir = None'
 
@@ -163,8 +160,7 @@ def test_an_interrupted_grid_is_resumed(tmp_path: Path) -> None:
     wait = "import time\nif size == 2 and not pathlib.Path('go').exists():\n    pathlib.Path('here').touch()\n    time.sleep(60)"
     write_notebook(tmp_path / "work.ipynb", "import pathlib", wait, WORK)
     command = [sys.executable, "-m", "ruo", "sweep", "work.ipynb", "-p", "size", "1,2,3", "--results", "r"]
-    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
-    how: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
+    how: dict[str, Any] = {"cwd": tmp_path, "env": job_environment(), "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how) as process:
         while not (tmp_path / "here").exists():
             with pytest.raises(subprocess.TimeoutExpired):

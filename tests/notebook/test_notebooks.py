@@ -4,7 +4,6 @@ nbval, which pyproject.toml switches on, runs them as they are.
 """
 
 import ast
-import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import papermill
 import pytest
 
 import ruo
+from ruo.compare.jobs import job_environment
 from ruo.deploy.local import LocalServer
 from ruo.learn import evaluate
 from ruo.learn.demo import Demo
@@ -125,8 +125,7 @@ def test_papermill_from_another_folder(demo: Demo, server: LocalServer, tmp_path
     parameters |= {"patience": "0", "results_dir": "r"}
     command = [sys.executable, "-m", "papermill", str(HOME / "notebooks/benchmark.ipynb"), "out.ipynb"]
     command += ["--no-progress-bar", *(part for pair in parameters.items() for part in ("-p", *pair))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=job_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len((tmp_path / "r" / "runs.jsonl").read_text().splitlines()) == 4
     cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
