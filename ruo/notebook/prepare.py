@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -57,22 +58,20 @@ _MAKERS: Mapping[str, Callable[[Path], object]] = {
 }
 
 
+@dataclass(repr=False)
 class Workbench:
     """The table, server and folder that a notebook works with; what it starts stops with the notebook's kernel."""
 
-    def __init__(self, testset: Path, results_dir: PathLike | None, parameters: dict[str, Any]) -> None:
-        self.testset = testset
-        self.results_dir = Path(results_dir or tempfile.mkdtemp(prefix="ruo-results-"))
-        self.results_dir.mkdir(parents=True, exist_ok=True)
-        self.parameters = parameters  # the other ones, read and checked, by their names
-        self.model: Path | None = None  # the model's file; None where only the server has it
-        self.url = ""  # the address of the server
-        self.targets: dict[str, Deployment] = {}  # deployments to scale, by the names of their models
-        self.models: dict[str, Path] = {}  # the files of those models
-        self.label_prefix = "Label_"  # how the names of the label columns begin
-        self.other: Path | None = None  # a second labelled table, from elsewhere or of a later time
-        self.running = ExitStack()  # stops what was started, and restores a cluster's number of replicas
-        atexit.register(self.running.close)
+    testset: Path
+    results_dir: Path
+    parameters: dict[str, Any]  # the other ones, read and checked, by their names
+    label_prefix: str = "Label_"  # how the names of the label columns begin
+    model: Path | None = None  # the model's file; None where only the server has it
+    url: str = ""  # the address of the server
+    other: Path | None = None  # a second labelled table, from elsewhere or of a later time
+    targets: dict[str, Deployment] = field(default_factory=dict)  # deployments to scale, by the names of their models
+    models: dict[str, Path] = field(default_factory=dict)  # the files of those models
+    running: ExitStack = field(default_factory=ExitStack)  # stops what was started, and restores a cluster's replicas
 
     def sweep(self, **options: Any) -> Sweep:
         """Call `ruo.experiment.sweep` for this table, its servers and models; the runs are kept in `results_dir`.
@@ -181,8 +180,10 @@ def prepare(
         hint = "pass model (a file)" + ("" if needs == "model" else ", or server_url (a running server)")
         raise ArgumentError(f"A table of your own needs a model: {hint}.")
     table = Path(testset) if testset is not None else _demo("noisy.csv" if needs == "table" else "testset.csv")
-    work = Workbench(table, results_dir, given)
-    work.label_prefix = label_prefix
+    folder = Path(results_dir or tempfile.mkdtemp(prefix="ruo-results-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Workbench(table, folder, given, label_prefix)
+    atexit.register(work.running.close)
     if needs == "table":
         work.other = Path(other) if other else None if testset else _demo("other.csv")
     elif models is not None or deployment is not None:
