@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from click.core import ParameterSource
 
-from ruo.deploy.local import LocalServer, serve_on
+from ruo.deploy.local import serve_on
 from ruo.deploy.serve import holder, listen, usage
 from ruo.errors import DeploymentError, RuoError, printable
 from ruo.machine import when_told_to_end
@@ -58,28 +58,23 @@ def serve(context: click.Context, model: Path, host: str, port: int, workers: in
     takes_next = context.get_parameter_source("port") is ParameterSource.DEFAULT
     with ExitStack() as stack:
         try:
-            server = _start(stack, model, host, port, takes_next, workers, token)
+            try:
+                listener = stack.enter_context(listen(host, port, takes_next))
+                address, taken, *_ = listener.getsockname()
+                if port not in (0, taken):
+                    click.echo(f"Port {port} is in use by {holder(port)}, so it is {taken} now.", err=True)
+                if not token and not ip_address(address).is_loopback:
+                    click.echo("Whoever reaches this machine can use it; --token asks for one.", err=True)
+                click.echo(f"Loading {model} ...", err=True)
+                settings = {"RUO_TOKEN": token or ""}
+                server = stack.enter_context(serve_on(listener, model, workers, None, math.inf, settings))
+            except RuoError as error:
+                raise _NotStartedError(str(error)) from error
             click.echo(usage(server, token))
             sys.stdout.flush()
             server.wait(sys.stderr)
         except KeyboardInterrupt:
             click.echo("Stopping ...", err=True)
-
-
-def _start(
-    stack: ExitStack, model: Path, host: str, port: int, takes_next: bool, workers: int | None, token: str | None
-) -> LocalServer:
-    try:
-        listener = stack.enter_context(listen(host, port, takes_next))
-        address, taken, *_ = listener.getsockname()
-        if port not in (0, taken):
-            click.echo(f"Port {port} is in use by {holder(port)}, so it is {taken} now.", err=True)
-        if not token and not ip_address(address).is_loopback:
-            click.echo("Whoever reaches this machine can use it; --token asks for one.", err=True)
-        click.echo(f"Loading {model} ...", err=True)
-        return stack.enter_context(serve_on(listener, model, workers, None, math.inf, {"RUO_TOKEN": token or ""}))
-    except RuoError as error:
-        raise _NotStartedError(str(error)) from error
 
 
 @click.command()
