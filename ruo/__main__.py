@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -160,7 +159,7 @@ def merge(out: Path, parts: tuple[Path, ...]) -> None:
 Pairs = tuple[tuple[str, str], ...]
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_to_results = click.option("--results", required=True, type=_FOLDER, help="Folder to write to.")
+_RESULTS: dict[str, Any] = {"required": True, "type": _FOLDER, "help": "Folder to write to."}
 
 
 class _Text(click.File):
@@ -174,21 +173,17 @@ class _Text(click.File):
             self.fail(f"{value} cannot be read as text in UTF-8 ({in_a_line(error)}); name another.", param, ctx)
 
 
-def _takes_parameters(verb: Callable[..., None]) -> Callable[..., None]:
-    """The grammar of parameters, which is papermill's."""
-    for option in (
-        click.option("-f", "files", multiple=True, type=_Text(), help="Parameters, a YAML file."),
-        click.option("-y", "texts", multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'."),
-        click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; -p NAME a,b,c."),
-        _to_results,
-        click.argument("notebook", type=_FILE),
-    ):
-        verb = option(verb)
-    return verb
+# the grammar of parameters, which is papermill's
+_PARAMETERS = [
+    click.Argument(["notebook"], type=_FILE),
+    click.Option(["--results"], **_RESULTS),
+    click.Option(["-p", "pairs"], nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter; -p NAME a,b,c."),
+    click.Option(["-y", "texts"], multiple=True, metavar="YAML", help="Parameters as YAML: '{runs: 5, workers: 2}'."),
+    click.Option(["-f", "files"], multiple=True, type=_Text(), help="Parameters, a YAML file."),
+]
 
 
-@main.command()
-@_takes_parameters
+@main.command(params=_PARAMETERS)
 def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Run NOTEBOOK and keep it, its page and its data.
 
@@ -213,8 +208,7 @@ def run(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], fil
     click.echo(f"\nOpen {(results / notebook.name).with_suffix('.html').resolve()}")
 
 
-@main.command()
-@_takes_parameters
+@main.command(params=_PARAMETERS)
 def sweep(notebook: Path, results: Path, pairs: Pairs, texts: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Run NOTEBOOK for all combinations; which is best?
 
@@ -254,7 +248,7 @@ def report(results: Path) -> None:
 @click.option("--sizes", default="10000", help="Rows per request: all, or like 1000,10000,none.")
 @click.option("--runs", default=5, type=click.IntRange(min=1), help="Runs of each system.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes of ruo's server; by default one per CPU.")
-@_to_results
+@click.option("--results", **_RESULTS)
 @click.option("--seed", default=0, help="The same seed gives the same order of runs.")
 @click.option("--patience", "patience_s", default=60.0, help="Seconds that noise may cost: waiting, and further runs.")
 def compare(testset: Path, model: Path, sizes: str, workers: int | None, results: Path, **options: Any) -> None:

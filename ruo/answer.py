@@ -13,7 +13,6 @@ from ruo.stats import digits
 _WIDTH = 100
 _GREEN, _RED = "#1a7f37", "#b42318"
 _BADGE = "color: #fff; background: {}; padding: .1em .5em; border-radius: .25em; font-weight: bold"
-_BEST = ' style="font-weight: bold; background: rgba(0, 114, 178, .18)"'
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,37 +30,31 @@ class Answer:
         word, _, rest = self.status.partition(":")
         badge = _BADGE.format(_RED if word == "INVALID" else _GREEN)
         status = f'<p><span style="{badge}">{word}</span>{escape(rest)}</p>' if word else ""
+        with pd.option_context("display.max_colwidth", None):  # no text is cut
+            table = self._cells().to_html(index=False, border=0) if len(self.table) else ""
         details = "".join(
             f'<details><summary>{escape(title)}</summary><div style="white-space: pre-wrap">{escape(text)}</div></details>'
             for title, text in self.folded.items()
         )
-        return f"<p><b>{escape(self.sentence)}</b></p>{status}{self._table()}{details}"
+        return f"<p><b>{escape(self.sentence)}</b></p>{status}{table}{details}"
 
     def text(self) -> str:
         """The answer for a terminal, its lines broken between words."""
-        table = self.table.map(cell)
-        if len(table):
-            table.insert(0, "", ["*" if place == self._best() else "" for place in range(len(table))])
-        shown = table.rename(columns=_heading).to_string(index=False) if len(table) else ""
-        parts = [wrapped(self.sentence), wrapped(self.status), shown]
+        table = self._cells().to_string(index=False) if len(self.table) else ""
+        parts = [wrapped(self.sentence), wrapped(self.status), table]
         parts += [f"{title}:\n{wrapped(text)}" for title, text in self.folded.items()]
         return "\n\n".join(part for part in parts if part)
 
     __str__ = __repr__ = text
     _repr_html_ = html
 
-    def _best(self) -> int | None:
-        values = self.table[self.least].reset_index(drop=True) if self.least else None
-        return None if values is None or len(values) < 2 or values.isna().all() else int(values.argmin())
-
-    def _table(self) -> str:
-        best = self._best()
-        head = "".join(f"<th>{escape(_heading(name))}</th>" for name in self.table)
-        rows = "".join(
-            f"<tr{_BEST if place == best else ''}>{''.join(f'<td>{escape(cell(value))}</td>' for value in row)}</tr>"
-            for place, row in enumerate(self.table.itertuples(index=False))
-        )
-        return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>' if rows else ""
+    def _cells(self) -> pd.DataFrame:
+        """The table as it is read, with a star at the best row."""
+        cells = self.table.map(cell).rename(columns=lambda name: str(name).replace("_", " "))
+        if self.least and len(cells) > 1 and self.table[self.least].notna().any():
+            best = self.table[self.least].argmin()
+            cells.insert(0, "", ["*" if place == best else "" for place in range(len(cells))])
+        return cells
 
 
 class Shown:
@@ -97,7 +90,3 @@ def wrapped(text: str) -> str:
         for line in text.splitlines()
     ]
     return "\n".join(lines)
-
-
-def _heading(name: object) -> str:
-    return str(name).replace("_", " ")

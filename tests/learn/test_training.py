@@ -52,7 +52,7 @@ def test_it_learns_columns_of_any_scale(trained: Trained) -> None:
     assert trained.classes == ("no", "yes")
     assert trained.features == tuple(FEATURES)
     assert trained.accuracy.low < trained.accuracy.value < trained.accuracy.high
-    assert "<td>400</td><td>3</td><td>2</td>" in trained._repr_html_()
+    assert "<td>400</td> <td>3</td> <td>2</td>" in " ".join(trained._repr_html_().split())
     assert list(trained.history.columns) == ["epoch", "loss", "validation_loss", "accuracy", "validation_accuracy"]
     assert list(trained.history["epoch"]) == list(range(1, len(trained.history) + 1))
     assert trained.best_epoch == trained.history.set_index("epoch")["validation_loss"].idxmin()
