@@ -135,12 +135,19 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
     if scores.labels is None:
         hint = "give each class a column Label_..., 1 in the rows of the class and 0 elsewhere, or pass label_prefix"
         raise TableError(f"There are no labels to compare with, or not for every row: {hint} to score_csv.")
-    values = scores.predictions
-    kept = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))  # a row that was not scored has NaN
-    if not kept.any() or not values.size:
+    outputs = np.atleast_2d(scores.predictions.T).T  # (rows,) are (rows, 1)
+    if outputs.ndim != 2:
+        raise ArgumentError(f"Predictions have the shape {outputs.shape[1:]}; end the model with one number per class.")
+    kept = np.isfinite(outputs).all(axis=1)  # a row that was not scored has NaN
+    if not kept.any() or not outputs.size:
         why = "none has a prediction that is a number"
         raise ArgumentError(f"No row can be evaluated: {why}; scores.failures says why rows were not scored.")
-    outputs, left_out = _outputs(values[kept]), int((~kept).sum())
+    outputs = outputs[kept]
+    if outputs.shape[1] == 1:
+        if outputs.min() < 0 or outputs.max() > 1:
+            seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
+            raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
+        outputs = np.hstack([1 - outputs, outputs])
     number, of_outputs = outputs.shape[1], scores.layout.names or ()
     # one name is that of a single output, which two classes share
     given = (of_outputs if len(of_outputs) > 1 else scores.classes) if classes is None else classes
@@ -151,7 +158,7 @@ def evaluate(scores: Scores, classes: Sequence[str] | None = None) -> Evaluation
         seen = f"{count(number, 'output')} cannot have {count(len(names), 'name')} ({_list(names)})"
         raise ArgumentError(f"{seen}; name one for each output, with prediction_names= for names in a label column.")
     labels = _numbered(scores.labels[kept], scores, [*map(str, names)])
-    return judge(np.flatnonzero(kept), outputs, labels, names, left_out)
+    return judge(np.flatnonzero(kept), outputs, labels, names, int((~kept).sum()))
 
 
 def judge(rows: Array, outputs: Array, labels: Array, names: Sequence[int | str], left_out: int = 0) -> Evaluation:
@@ -230,19 +237,6 @@ def _numbered(labels: Labels, scores: Scores, names: list[str]) -> Labels:
         what = f"The label {unknown[0]!r} is none of the classes {_list(names)}"
         raise ArgumentError(f"{what}; name it as well, number the labels as the model does, or use another model.")
     return np.array([places[name] for name in found], np.int64)[inverse]
-
-
-def _outputs(predictions: Array) -> Array:
-    """The outputs with a column per class."""
-    outputs = predictions[:, None] if predictions.ndim == 1 else predictions
-    if outputs.ndim != 2:
-        raise ArgumentError(f"Predictions have the shape {outputs.shape[1:]}; end the model with one number per class.")
-    if outputs.shape[1] > 1:
-        return outputs
-    if outputs.min() < 0 or outputs.max() > 1:
-        seen = f"The model's one output ranges from {outputs.min():g} to {outputs.max():g}"
-        raise ArgumentError(f"{seen}, so it is not a probability; end the model with a sigmoid.")
-    return np.hstack([1 - outputs, outputs])
 
 
 def _on_classes(by_class: pd.DataFrame) -> list[str]:
