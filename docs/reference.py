@@ -5,7 +5,6 @@
 
 import importlib
 import inspect
-import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -45,22 +44,19 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def public_names() -> Iterator[tuple[str, str]]:
+def public_names() -> list[tuple[str, str]]:
     """Module and name of all that `ruo` hands out, and of all that a notebook or a page imports from ruo."""
     names = [("ruo", name) for name in importlib.import_module("ruo").__all__]
-    notebooks = [json.loads(path.read_text()) for path in ROOT.glob("notebooks/*.ipynb")]
-    texts = ["".join(cell["source"]) for notebook in notebooks for cell in notebook["cells"]]
-    texts += [path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")] if path != PAGE]
-    for text in texts:
-        for module, imported in re.findall(r"^ *from (ruo(?:\.\w+)*) import ([\w, ]+)", text, re.MULTILINE):
+    pages = {ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")} - {PAGE}
+    for text in (path.read_text() for path in pages):
+        for module, imported in re.findall(r'^[ "]*from (ruo(?:\.\w+)*) import ([\w, ]+)', text, re.MULTILINE):
             names += [(module, name.strip()) for name in imported.split(",")]
-    yield from sorted(dict.fromkeys(names), key=lambda pair: (pair[0] != "ruo", pair != FIRST, pair))
+    return sorted(dict.fromkeys(names), key=lambda pair: (pair[0] != "ruo", pair != FIRST, pair))
 
 
 def _python() -> Iterator[str]:
     seen: dict[str, str] = {}  # entries that are on the page, and where
-    described = set()
-    public = list(public_names())
+    described, public = set(), public_names()
     pending = list(public)
     for module, name in pending:
         thing = getattr(importlib.import_module(module), name)

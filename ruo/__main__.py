@@ -263,7 +263,7 @@ def compare(testset: Path, model: Path, sizes: str, workers: int | None, results
     from ruo.notebook.parameters import request_sizes
 
     once = sizes.strip().lower() == "all"
-    chunk_sizes = ALL_SIZES if once else tuple(dict.fromkeys(request_sizes("--sizes", sizes)))
+    chunk_sizes = ALL_SIZES if once else request_sizes("--sizes", sizes)
     systems = Systems(testset, model, workers)
     put_aside_finished(results)
     log = partial(click.echo, err=True)
