@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from click.testing import CliRunner
 
 from ruo.__main__ import main
 from ruo.client.options import GROUPS
+from ruo.compare.jobs import job_environment
 from ruo.errors import RuoError
 from ruo.learn.demo import Demo
 from tests.client.conftest import late
@@ -56,21 +56,11 @@ def test_it_runs_without_docstrings() -> None:
     assert "--chunk-size" in done.stdout, done.stderr
 
 
-def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     """Whoever sees a mistake at once and stops it gets the status of an interruption, and nothing else."""
-    program = """
-        import sys
-
-        class Impatient:
-            def find_spec(name, *_):
-                if name == "click":
-                    raise KeyboardInterrupt
-
-        sys.meta_path.insert(0, Impatient)
-        import ruo.__main__
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    done = subprocess.run([sys.executable, "-m", "ruo"], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (130, "")
 
 
@@ -90,10 +80,9 @@ def test_a_demo_is_known_by_its_size(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_make_leaves_nothing_of_a_demo_that_cannot_be(tmp_path: Path) -> None:
     """Of a number of rows that is none, make leaves no marker, which would have the next demo made anew."""
-    root = Path.cwd()
-    command = ["make", "-f", root / "Makefile", "-o", ".venv/installed", "demo", "ROWS=abc"]
-    how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(root)}, "capture_output": True, "text": True}
-    done = subprocess.run([*command, f"BIN={Path(sys.executable).parent}"], **how)
+    command = ["make", "-f", Path("Makefile").absolute(), "-o", ".venv/installed", "demo", "ROWS=abc"]
+    command += [f"BIN={Path(sys.executable).parent}"]
+    done = subprocess.run(command, cwd=tmp_path, env=job_environment(), capture_output=True, text=True)
     assert "'abc' is not a valid integer" in done.stderr
     assert not [*tmp_path.iterdir()]
 
