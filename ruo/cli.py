@@ -139,7 +139,7 @@ def ask(url: str, token: str | None = None, ca: str | None = None) -> Metrics:
     except RequestError as error:
         raise DeploymentError(printable(str(error))) from error
     with suppress(ValueError):  # of a page that is no metrics at all
-        for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+        for sample in [sample for family in text_string_to_metric_families(text) for sample in family.samples]:
             metrics.samples.setdefault(sample.name, []).append((sample.labels, sample.value))
     if "ruo_requests_in_flight" not in metrics.samples:
         raise DeploymentError(f"{base}/metrics is not that of a server of ruo; name another address.")
