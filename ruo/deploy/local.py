@@ -240,8 +240,8 @@ def serve_on(
     settings: Mapping[str, object],
 ) -> Iterator[LocalServer]:
     """`local_server` at a socket that listens, which it closes, since the server has a copy."""
-    if not model.exists():
-        raise DeploymentError(f"There is no model at {model}; make one with: ruo demo --out data")
+    if not os.access(model, os.R_OK):
+        raise DeploymentError(f"There is no model at {model}, or none to read; make one with: ruo demo --out data")
     if importlib.util.find_spec("gunicorn") is None or not (_HOME / "server").is_dir():
         raise MissingPackageError("The server is not installed; run: pip install 'ruo[server]'")
     count = workers or max(1, int(cpu_limit()))

@@ -18,6 +18,7 @@ _MOST_VALUES = 256  # in an example that a person copies
 
 def listen(host: str, port: int, takes_next: bool) -> socket.socket:
     """A socket that listens at the port; where it is in use, at the next free one if that is wanted."""
+    host = host or "127.0.0.1"  # an empty one, as of a variable that is not set, would be each of this machine's
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + _MOST_PORTS, 1 << 16) if takes_next else port + 1):
         try:
