@@ -144,11 +144,17 @@ class Views:
 
 
 @cache
-def openapi(settings: Settings) -> Message:
+def openapi(settings: Settings) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the routes."""
     document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
     del document["x-answers"]
-    document["components"]["parameters"]["model"]["schema"]["enum"] = [settings.model_name]  # one object for all routes
+    parameters, paths = document["components"]["parameters"], document["paths"]
+    parameters["model"]["schema"]["enum"] = [settings.model_name]  # one object for all routes
+    for path in [path for path in paths if path.startswith(("/v1/models/{model}", "/v2/models/{model}"))]:
+        [(method, operation)] = paths[path].items()
+        of_one = {"operationId": f"version_{operation['operationId']}", "parameters": [*parameters.values()]}
+        of_one["summary"] = f"{operation['summary']}, of one version"
+        paths[path.replace("{model}", "{model}/versions/{version}")] = {method: {**operation, **of_one}}
     if not settings.ruo_token:
         del document["security"]
     return document
