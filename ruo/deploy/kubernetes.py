@@ -9,26 +9,20 @@ import json
 import os
 import re
 import shutil
-import signal
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from subprocess import PIPE, STDOUT, Popen
-from threading import Timer
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 from ruo.arguments import typed
-from ruo.deploy.local import fetch
+from ruo.deploy.local import ServerProcess, fetch, server_process
 from ruo.errors import DeploymentError, in_a_line, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
 _FORWARD_S = 30.0
-# Runs kubectl until it ends or standard input is closed, as at the end of this process, however that comes. What it writes
-# about each connection is taken in, or it would wait for a reader.
-_TIED = """exec 3<&0
-{ trap : TERM; "$@" 2>&1 | { sed '/^Forwarding/q'; cat >/dev/null; }; kill 0; } &
-cat <&3 >/dev/null; kill 0"""
+# Runs a command, which ends with a pipe, and so with this process, however that comes to its end.
+_TIED = '{ cat "$0"; kill 0; } >/dev/null & exec "$@"'
 
 
 class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
@@ -62,7 +56,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         self._context = context
         self._maker = os.getpid()
         self._is_inside = context is None and "KUBERNETES_SERVICE_HOST" in os.environ
-        self._forwards: dict[str, tuple[Popen[str], str]] = {}  # by pod: kubectl, and the address here
+        self._forwards: dict[str, tuple[ExitStack, ServerProcess, str]] = {}  # by pod: kubectl, and the address here
         try:
             if self._is_inside:
                 kubernetes.config.load_incluster_config()
@@ -214,36 +208,31 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         self._keep_forwards(ready)
         for name in ready.keys() - self._forwards.keys():
             self._forwards[name] = self._forward_to(name, ports[name])
-        return {name: self._forwards[name][1] for name in ready}
+        return {name: self._forwards[name][-1] for name in ready}
 
     def _keep_forwards(self, pods: Container[str]) -> None:
         """End the forwards to all other pods, and forget those that have ended."""
-        for name, (process, _) in list(self._forwards.items()):
-            if name not in pods or process.poll() is not None:
-                process.communicate()  # which closes its input
+        for name, (stack, kubectl, _) in list(self._forwards.items()):
+            if name not in pods or kubectl.process.poll() is not None:
+                stack.close()
                 del self._forwards[name]
 
-    def _forward_to(self, pod: str, port: int) -> tuple[Popen[str], str]:
+    def _forward_to(self, pod: str, port: int) -> tuple[ExitStack, ServerProcess, str]:
         if shutil.which("kubectl") is None:
             raise DeploymentError("kubectl is not installed, and only it reaches the pods from here.")
         context = ["--context", self._context] if self._context else []
         command = ["kubectl", *context, "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
-        tied = ["sh", "-c", _TIED, "sh", *command]
-        process = Popen(tied, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
         atexit.register(self._keep_forwards, ())  # which also keeps the forwards until then
-        assert process.stdout is not None
-        too_late = Timer(_FORWARD_S, os.killpg, (process.pid, signal.SIGKILL))
-        too_late.daemon = True
-        too_late.start()
-        line, match = "", None
-        for line in process.stdout:
-            if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
-                break
-        too_late.cancel()
-        if match is None:
-            process.communicate()
-            raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
-        return process, f"http://127.0.0.1:{match[1]}"
+        with ExitStack() as stack:
+            pipe, kept = os.pipe()
+            stack.callback(os.close, pipe)
+            stack.callback(os.close, kept)
+            tied = ["sh", "-c", _TIED, f"/dev/fd/{pipe}", *command]
+            process = server_process(f"kubectl's forward to {pod}", tied, os.environ, grace_s=0, pass_fds=[pipe])
+            kubectl = stack.enter_context(process)
+            forwarded = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
+            match = kubectl.wait_until(lambda: forwarded.search(kubectl.log.read_text()), _FORWARD_S)
+            return stack.pop_all(), kubectl, f"http://127.0.0.1:{match[1]}"
 
 
 def _host(address: str) -> str:

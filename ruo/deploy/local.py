@@ -18,11 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from ruo.arguments import typed
 from ruo.errors import ArgumentError, DeploymentError, MissingPackageError
 from ruo.machine import cpu_limit
+
+T = TypeVar("T")
 
 # HTTP and no more: a proxy of the environment must not be asked for an address of this machine, and no status is an error.
 _OPENER = urllib.request.OpenerDirector()
@@ -53,15 +55,16 @@ class ServerProcess:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
-        """Return as soon as `is_done()`; raises DeploymentError if the process ends or the time runs out before."""
+    def wait_until(self, find: Callable[[], T | None], timeout_s: float) -> T:
+        """What `find` returns, once that is true; raises DeploymentError if the process ends or the time runs out before."""
         deadline = time.monotonic() + timeout_s
-        while not is_done():
+        while not (found := find()):
             if self.process.poll() is not None:
                 raise self.error(f"ended with status {self.process.returncode}")
             if not time.monotonic() < deadline:  # as with NaN
                 raise self.error(f"was not ready after {timeout_s:g} s")
             time.sleep(0.05)
+        return found
 
     def error(self, problem: str) -> DeploymentError:
         """The error for a problem of the server, with the last errors in its log, or else the last lines."""
