@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 from ruo.arguments import typed
-from ruo.deploy.local import ServerProcess, fetch, server_process
+from ruo.deploy.local import ServerProcess, fetch, server_process, url_host
 from ruo.errors import DeploymentError, in_a_line, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
@@ -192,7 +192,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = [service.spec for service in self._ask(self._core.list_namespaced_service).items]
         of_these = [spec for spec in services if spec.selector and spec.selector.items() <= labels]
-        hosts = dict.fromkeys(_host(pod.status.host_ip) for pod in self._pods() if _is_ready(pod))
+        hosts = dict.fromkeys(url_host(pod.status.host_ip) for pod in self._pods() if _is_ready(pod))
         for port in [port.node_port for spec in of_these for port in spec.ports or [] if port.node_port]:
             urls = [f"http://{host}:{port}" for host in hosts]
             if reachable := [url for url in urls if _answers(url)]:
@@ -204,7 +204,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         ready = {pod.metadata.name: pod for pod in self._pods() if _is_ready(pod)}
         ports = {name: _port(pod) for name, pod in ready.items()}
         if self._is_inside:
-            return {name: f"http://{_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
+            return {name: f"http://{url_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
         self._keep_forwards(ready)
         for name in ready.keys() - self._forwards.keys():
             self._forwards[name] = self._forward_to(name, ports[name])
@@ -233,10 +233,6 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
             forwarded = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
             match = kubectl.wait_until(lambda: forwarded.search(kubectl.log.read_text()), _FORWARD_S)
             return stack.pop_all(), kubectl, f"http://127.0.0.1:{match[1]}"
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _port(pod: Any) -> int:

@@ -116,6 +116,11 @@ def server_process(
             remove()
 
 
+def url_host(address: str) -> str:
+    """An IP address as URLs have it."""
+    return f"[{address}]" if ":" in address else address
+
+
 def fetch(
     url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
 ) -> tuple[int, bytes] | None:
@@ -266,10 +271,9 @@ def serve_on(
         fds = (listener.fileno(), lifeline)
         host, port = listener.getsockname()[:2]
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound to here
-        url = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
         with server_process("The server", command, environment, pass_fds=fds) as process:
             listener.close()  # this copy would keep the port open after the server's end
-            server = LocalServer(model, count, process, url)
+            server = LocalServer(model, count, process, f"http://{url_host(reached)}:{port}")
             server.wait_until_ready(timeout_s)
             yield server
     finally:
