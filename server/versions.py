@@ -18,7 +18,7 @@ from ruo.model.signature import Model
 from ruo.model.store import version_folders
 from ruo.wire import WireError
 from server.metrics import Metrics
-from server.repository import MOST_REPLACED, NoRoomError, StoredModel, fetch, newest, version_in
+from server.repository import MOST_REPLACED, StoredModel, fetch, newest, version_in
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
@@ -53,7 +53,7 @@ class Serving:
         self._settings, self._metrics, self._scheduler = settings, metrics, scheduler
         self._current: Served | None = None
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
-        self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
+        self._has_garbage = threading.Event()  # a replaced model is gone, with the last request that used it
         self._error: str | None = None
         self.behind: str | None = None  # why an older version than the newest is served
         self._served_stamp: tuple[object, ...] = ()
@@ -121,9 +121,8 @@ class Serving:
             self._look.wait(self._settings.model_poll_seconds)
             self._look.clear()
             self._forget_replaced()
-            in_use = [model for model in self._forgotten if model() is not None]
-            if len(in_use) < len(self._forgotten):
-                self._forgotten = in_use
+            if self._has_garbage.is_set():
+                self._has_garbage.clear()
                 _free_memory()
             seen = self._check(seen)
 
@@ -143,13 +142,12 @@ class Serving:
             if sentence != self._error:
                 log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
                 self._metrics.load_failures.inc()
-            if isinstance(error, OSError | NoRoomError):
+            if isinstance(error, OSError):
                 self._stamp = ()  # the same files may be read the next time
             if self._current is None:
                 self._fall_back()
             self._error = sentence  # which is final for whoever waits, so not before another version was tried
-            if isinstance(error, ModelError):
-                self._set_behind(sentence if self._current else None)
+            self._set_behind(sentence if self._current else None)
             return None
         except Exception:
             log.exception("Looking for a new model failed; trying again")
@@ -214,7 +212,7 @@ class Serving:
         before, self._replaced = self._replaced, dict(kept[-MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
-            self._forgotten.append(weakref.ref(forgotten.model))
+            weakref.finalize(forgotten.model, self._has_garbage.set)
             self._metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 

@@ -74,11 +74,6 @@ def is_model_folder(path: Path) -> bool:
     return is_saved_model(path) or (path / "config.json").is_file()
 
 
-def is_weights(path: Path) -> bool:
-    """Whether a file holds weights without their model."""
-    return path.name.endswith(".weights.h5")
-
-
 def refuse_foreign(path: Path) -> None:
     """Raise ModelError for what is not a model of Keras or TensorFlow, by its first bytes and what it contains."""
     if path.is_dir():
