@@ -5,7 +5,7 @@ route -> wire.decode_request -> scheduler -> model -> wire.encode_response
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,6 @@ from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
 from server.views import Views, openapi
-
-Route = tuple[str, str, Callable[..., Any]]  # a method, a path and what answers them
 
 _PROBES = {"/", "/v2/health/live", "/v2/health/ready", "/v2/models/<model>/ready"}  # which need no token
 _PROBES |= {"/v2/models/<model>/versions/<version>/ready"}
@@ -55,37 +53,34 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     return app
 
 
-def _routes(settings: Settings, serving: Serving, inference: Inference, metrics: Metrics) -> list[Route]:
-    """Everything that this server answers; openapi.yaml describes it."""
+def _routes(
+    settings: Settings, serving: Serving, inference: Inference, metrics: Metrics
+) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Everything that this server answers, each a method, a path and a view; openapi.yaml describes it."""
     views = Views(settings, serving, metrics)
     infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
-    of_a_model: list[Route] = [
-        ("GET", "/v2/models/<model>{}", views.metadata),
-        ("GET", "/v2/models/<model>{}/ready", views.model_ready),
-        ("GET", "/v2/models/<model>{}/config", views.config),
-        ("GET", "/v2/models/<model>{}/stats", views.stats),
-        ("POST", "/v2/models/<model>{}/infer", infer),
-        ("GET", "/v1/models/<model>{}", views.model_v1),
-        ("GET", "/v1/models/<model>{}/metadata", views.metadata_v1),
-        ("POST", "/v1/models/<model>{}:predict", predict),
-    ]
-    return [
-        ("GET", "/", views.root),
-        ("GET", "/v2/health/live", lambda: {"live": True}),
-        ("GET", "/v2/health/ready", views.ready),
-        ("GET", "/v2", views.server),
-        *((method, path.format(""), view) for method, path, view in of_a_model),
-        *((method, path.format("/versions/<version>"), view) for method, path, view in of_a_model),
-        ("GET", "/v2/models/stats", views.stats),
-        ("GET", "/v2/models", lambda: {"models": [serving.name]}),
-        ("POST", "/v2/repository/index", views.index),
-        ("POST", "/v2/repository/models/<model>/load", views.control),
-        ("POST", "/v2/repository/models/<model>/unload", views.control),
-        ("GET", "/v1/models", lambda: {"models": [serving.name]}),
-        ("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)),
-        ("GET", "/metrics", views.prometheus),
-        ("GET", "/openapi.json", partial(openapi, settings)),
-    ]
+    yield "GET", "/", views.root
+    yield "GET", "/v2/health/live", lambda: {"live": True}
+    yield "GET", "/v2/health/ready", views.ready
+    yield "GET", "/v2", views.server
+    for model in ("models/<model>", "models/<model>/versions/<version>"):
+        yield "GET", f"/v2/{model}", views.metadata
+        yield "GET", f"/v2/{model}/ready", views.model_ready
+        yield "GET", f"/v2/{model}/config", views.config
+        yield "GET", f"/v2/{model}/stats", views.stats
+        yield "POST", f"/v2/{model}/infer", infer
+        yield "GET", f"/v1/{model}", views.model_v1
+        yield "GET", f"/v1/{model}/metadata", views.metadata_v1
+        yield "POST", f"/v1/{model}:predict", predict
+    yield "GET", "/v2/models/stats", views.stats
+    yield "GET", "/v2/models", lambda: {"models": [serving.name]}
+    yield "POST", "/v2/repository/index", views.index
+    yield "POST", "/v2/repository/models/<model>/load", views.control
+    yield "POST", "/v2/repository/models/<model>/unload", views.control
+    yield "GET", "/v1/models", lambda: {"models": [serving.name]}
+    yield "POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)
+    yield "GET", "/metrics", views.prometheus
+    yield "GET", "/openapi.json", partial(openapi, settings)
 
 
 class _Name(BaseConverter):

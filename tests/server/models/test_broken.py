@@ -166,8 +166,8 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, path, says):
         ("saved", False, "RUO_TRUST_MODEL=1"),
         ("code.keras", False, "RUO_TRUST_MODEL=1"),
         ("unbuilt.keras", False, "build it"),
-        ("fixed.keras", False, "exactly 3 rows"),
-        ("stateful.keras", False, "exactly 1 rows"),
+        ("fixed.keras", False, "takes the shape [3, 4] only"),
+        ("stateful.keras", False, "takes the shape [1, 5, 2] only"),
         *(
             (f"{name}.keras", False, "depends on the other rows of its batch")
             for name in ("softmax", "mean", "sorted", "sums", "maximum", "standard", "above", "loud", "bright", "text")
