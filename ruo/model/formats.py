@@ -10,7 +10,6 @@ from ruo.model.keras2 import CONVERT
 
 SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_GRAPH = "its saved_model.pb is cut off or damaged; copy it again."
 _DAMAGED = "its file is cut off or damaged; copy it again."
 _EXPORT = "save it as .keras, or export it as a SavedModel, with Keras"
 _NESTED = "its files are in a folder inside the archive; pack them without."
@@ -24,11 +23,7 @@ _FOREIGN = (
     (rb"(?i)\s*<(!doctype|html|\?xml|head)", "it is a web page; download the model's file itself."),
     (rb".{4}TFL3", f"it is a model of TensorFlow Lite; {_EXPORT}."),
     (rb"(?i)\x08.*onnx", f"it is an ONNX model; {_EXPORT}."),
-    (rb"\x80[\x00-\x05]", "it is a pickle (scikit-learn, joblib), not a Keras model."),
-    (rb"x[\x01\x9c\xda]", "it is a compressed pickle (joblib), not a Keras model."),
     (rb"\x1f\x8b|.{257}ustar", "it is an archive; unpack it first."),
-    (rb"\x93NUMPY", "it is an array of NumPy, not a model."),
-    (rb"\s*\{", f"it is JSON and has no weights; {_EXPORT}."),
 )
 
 _CLASS = (
@@ -42,7 +37,6 @@ _OPERATION = (
 _LAMBDA = "it has code of its author (a Lambda layer or the like); set RUO_TRUST_MODEL=1 if you trust the author."
 _BACKEND = "it works with Keras' backend {0} only; set KERAS_BACKEND to it, or export the model as a SavedModel."
 _OPENVINO = "OpenVINO cannot compute one of its layers; set KERAS_BACKEND=tensorflow."
-_INCOMPLETE = "its folder variables/ is missing or incomplete; copy the whole folder."
 _DAMAGE = (
     r"[Tt]runcated file|[Bb]ad symbol table|Unable to (synchronously )?open|BadZipFile|[Bb]ad CRC|zip file|Read less bytes"
     r"|Error -?\d+ while decompressing|Can't (synchronously )?read"
@@ -58,9 +52,15 @@ _ERRORS = (
     (r"requires? (?:the )?`?(TensorFlow|JAX|PyTorch|Torch)`? backend", _BACKEND),
     (r"OpenVINOKerasTensor|openvino backend|`convert_to_numpy` failed|src/core/src", _OPENVINO),
     (_DAMAGE, _DAMAGED),
-    (r"variables/variables|[Vv]ariables file", _INCOMPLETE),
+    (
+        r"variables/variables|[Vv]ariables file",
+        "its folder variables/ is missing or incomplete; copy the whole folder.",
+    ),
     (r"Op type not registered '(\w+)'", _OPERATION),
-    (r"^DecodeError|[Cc]annot parse file|Error parsing message", _GRAPH),
+    (
+        r"^DecodeError|[Cc]annot parse file|Error parsing message",
+        "its saved_model.pb is cut off or damaged; copy it again.",
+    ),
 )
 
 

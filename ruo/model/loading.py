@@ -51,10 +51,11 @@ def load_model(
                 ".h5 and SavedModel can run their author's code; set RUO_TRUST_MODEL=1 if you trust the author, "
                 "or save the model as .keras."
             )
+        defined = _import(modules) if trusted else {}
         if is_saved_model(path):
             model = _load_saved_model(path, signature)
         else:
-            model = _load_keras(path, precision, trusted, _import(modules) if trusted else {})
+            model = _load_keras(path, precision, trusted, defined)
         names = read_features(path)
         if names and [spec.shape[1:] for spec in model.inputs] != [(len(names),)]:
             raise ModelError(f"it has the names of {len(names)} columns, which do not fit its inputs; save it anew.")
