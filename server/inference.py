@@ -55,11 +55,10 @@ class Inference:
             if coding in ("gzip", "deflate"):
                 packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
                 parts = [packer.compress(b"".join(parts)) + packer.flush()]
-                headers = {**headers, "Content-Encoding": coding}
+                headers["Content-Encoding"] = coding
             timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
             self._metrics.scored(served.version, len(arrays[0]), timing)
-            headers = {
-                **headers,
+            headers |= {
                 "Content-Length": str(sum(map(len, parts))),
                 "Vary": "Accept-Encoding",
                 "Server-Timing": timing.header(),

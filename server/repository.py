@@ -65,10 +65,7 @@ def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
             raise ModelError(f"The model at {stored.path} is being written; it is loaded once it has stopped changing.")
         sha256 = fingerprint(copy)
         if stored.sha256 not in (None, sha256):
-            raise ModelError(
-                f"The model at {stored.path} has the fingerprint {sha256[:12]}, its manifest says "
-                f"{str(stored.sha256)[:12]}; publish it again."
-            )
+            raise ModelError(f"The fingerprint of the model at {stored.path} is not its manifest's; publish it again.")
         yield copy, sha256
 
 

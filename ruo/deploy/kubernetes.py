@@ -8,7 +8,6 @@ import atexit
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -218,8 +217,6 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
                 del self._forwards[name]
 
     def _forward_to(self, pod: str, port: int) -> tuple[ExitStack, ServerProcess, str]:
-        if shutil.which("kubectl") is None:
-            raise DeploymentError("kubectl is not installed, and only it reaches the pods from here.")
         context = ["--context", self._context] if self._context else []
         command = ["kubectl", *context, "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
         atexit.register(self._keep_forwards, ())  # which also keeps the forwards until then
@@ -227,7 +224,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
             pipe, kept = os.pipe()
             stack.callback(os.close, pipe)
             stack.callback(os.close, kept)
-            tied = ["sh", "-c", _TIED, f"/dev/fd/{pipe}", *command]
+            tied = ["/bin/sh", "-c", _TIED, f"/dev/fd/{pipe}", *command]
             process = server_process(f"kubectl's forward to {pod}", tied, os.environ, grace_s=0, pass_fds=[pipe])
             kubectl = stack.enter_context(process)
             forwarded = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")

@@ -108,9 +108,8 @@ def _load_saved_model(path: Path, wanted: str) -> Model:
     signature = loaded.signatures[name]
     inputs, outputs = in_order(signature.structured_input_signature[1]), in_order(signature.structured_outputs)
     specs = _inputs(inputs.items()), _specs(outputs.items())
-    return Model(
-        "tensorflow_savedmodel", *specs, compile_signature(signature, inputs, list(outputs), loaded), signature=name
-    )
+    function = compile_signature(signature, inputs, list(outputs), loaded)
+    return Model("tensorflow_savedmodel", *specs, function, signature=name)
 
 
 def _specs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:

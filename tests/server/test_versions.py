@@ -205,7 +205,7 @@ def test_a_file_is_taken_when_two_looks_see_the_same(serving, models, tmp_path):
     assert serving.get().version == number_of(serving.get().sha256) != old.version
 
 
-@pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "its manifest says")])
+@pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "is not its manifest's")])
 def test_a_broken_version_leaves_the_old_one_serving(stored, put, models, tmp_path, name, says, caplog):
     """A new version that is damaged, or not that of its manifest, is counted; the old one serves until a good one comes."""
     serving = stored("mlp")
