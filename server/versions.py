@@ -33,11 +33,12 @@ class NotReadyError(ServiceUnavailable):
 
 
 class Served(NamedTuple):
-    """A version that is ready; `version` is its number in a store, or derived from its fingerprint."""
+    """A version that is ready; `version` is its number in a store, or derived from its fingerprint; `stamp` its files'."""
 
     model: Model
     version: str
     sha256: str
+    stamp: tuple[object, ...]
 
 
 def number_of(sha256: str) -> str:
@@ -56,7 +57,6 @@ class Serving:
         self._has_garbage = threading.Event()  # a replaced model is gone, with the last request that used it
         self._error: str | None = None
         self.behind: str | None = None  # why an older version than the newest is served
-        self._served_stamp: tuple[object, ...] = ()
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
         self.slots, self._slot = WorkerSlots(), 0
@@ -130,10 +130,11 @@ class Serving:
         """Load a new model on disk; returns the stored model, for comparison the next time."""
         try:
             stored = newest(self._settings.model_path, self._after)
-            if stored.stamp == self._served_stamp:
+            if self._current and stored.stamp == self._current.stamp:
                 self._set_behind(None)
             # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
+                self._after, self._stamp = int(stored.version or 0), stored.stamp
                 self._load(stored)
                 self._look.set()  # the next version may be there already
         except (ModelError, OSError) as error:
@@ -156,14 +157,13 @@ class Serving:
 
     def _fall_back(self) -> None:
         """At the start, load the newest version that can be; the one that failed is tried again when it changes."""
-        path, seen = self._settings.model_path, (self._after, self._stamp)
+        path = self._settings.model_path
         for folder in reversed(version_folders(path) if path.is_dir() else []):
-            if self._current is None and int(folder.name) != seen[0]:
+            if self._current is None and int(folder.name) != self._after:
                 with suppress(ModelError, OSError):
                     self._load(version_in(folder))
         if self._current:
             log.error("Version %s is served, since the newest cannot be loaded.", self._current.version)
-        self._after, self._stamp = seen
 
     def _set_behind(self, why: str | None) -> None:
         self.behind = why
@@ -176,7 +176,6 @@ class Serving:
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
         settings, current = self._settings, self._current
-        self._after, self._stamp = int(stored.version or 0), stored.stamp
         with fetch(stored) as (path, sha256):
             if settings.model_sha256 and sha256 != settings.model_sha256.lower():
                 raise ModelError(f"The model at {stored.path} has the fingerprint {sha256}, not that in MODEL_SHA256.")
@@ -188,8 +187,7 @@ class Serving:
                 modules, signature = settings.model_modules, settings.model_signature
                 model = load_model(path, trusted, stored.path, precision, run, modules, signature)
                 _free_memory()
-        self._swap(Served(model, version, sha256))
-        self._served_stamp = stored.stamp
+        self._swap(Served(model, version, sha256, stored.stamp))
         self._set_behind(None)
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)

@@ -51,7 +51,7 @@ def test_the_server_says_what_it_is(client):
 
 def test_model_metadata(client, served):
     """The model's metadata name its tensors, its version, its fingerprint and the largest request."""
-    _, version, sha256 = served
+    _, version, sha256, _ = served
     about = client.get("/v2/models/model").json
     assert about == {
         "name": "model",
@@ -66,7 +66,7 @@ def test_model_metadata(client, served):
 
 def test_v1_model_status(client, served):
     """A V1 model's status is KServe's and TensorFlow Serving's in one; a header has the fingerprint."""
-    _, version, sha256 = served
+    _, version, sha256, _ = served
     for path in ("/v1/models/model", f"/v1/models/model/versions/{version}"):
         answer = client.get(path)
         about = answer.json
@@ -108,7 +108,7 @@ def test_a_server_whose_model_is_broken_lives_and_is_not_ready(make_app, rows):
 
 def test_answers_say_who_made_them(client, rows, served):
     """Every answer carries the version and fingerprint of its model, the worker and the server's own times."""
-    _, version, sha256 = served
+    _, version, sha256, _ = served
     began = time.perf_counter()
     answer = client.post(INFER, json=v2_body(rows, id="7"))
     most_ms = 1000 * (time.perf_counter() - began)
