@@ -167,11 +167,11 @@ class PaperServer:
         return False
 
     def _post(self, body: bytes) -> None:
-        answer = fetch(self.url, body, {"Content-Type": "application/json"}, timeout_s=60)
-        if answer is None:
+        status, _ = fetch(self.url, body, {"Content-Type": "application/json"}, timeout_s=60)
+        if not status:
             time.sleep(0.2)  # it does not listen yet
-        elif answer[0] >= 400:
-            raise self._process.error(f"cannot score (status {answer[0]})")
+        elif status >= 400:
+            raise self._process.error(f"cannot score (status {status})")
 
 
 @contextmanager

@@ -168,9 +168,10 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         """The pods of which a worker is still loading, each with a sentence; a pod is ready with its first worker."""
         loading = []
         for name, url in self._pod_urls().items():
-            answer, health = fetch(f"{url}/v2/health/ready"), {"workers": 0, "of": 1}
+            status, body = fetch(f"{url}/v2/health/ready")
+            health = {} if status else {"workers": 0, "of": 1}
             with suppress(ValueError):  # of another kind of server, which says no more than that it is ready
-                health = json.loads(answer[1] or b"{}") if answer else health
+                health |= json.loads(body)
             if health.get("workers", 0) < health.get("of", 0):
                 loading.append(f"{name} has {health['workers']} of {health['of']} workers ready.")
         return loading
@@ -194,7 +195,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         hosts = dict.fromkeys(url_host(pod.status.host_ip) for pod in self._pods() if _is_ready(pod))
         for port in [port.node_port for spec in of_these for port in spec.ports or [] if port.node_port]:
             urls = [f"http://{host}:{port}" for host in hosts]
-            if reachable := [url for url in urls if _answers(url)]:
+            if reachable := [url for url in urls if fetch(f"{url}/v2/health/ready", timeout_s=2)[0] == 200]:
                 return reachable
         return []
 
@@ -242,7 +243,3 @@ def _port(pod: Any) -> int:
 def _is_ready(pod: Any) -> bool:
     conditions = [(condition.type, condition.status) for condition in pod.status.conditions or []]
     return pod.metadata.deletion_timestamp is None and ("Ready", "True") in conditions
-
-
-def _answers(url: str) -> bool:
-    return (answer := fetch(f"{url}/v2/health/ready", timeout_s=2)) is not None and answer[0] == 200

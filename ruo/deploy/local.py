@@ -123,14 +123,14 @@ def url_host(address: str) -> str:
 
 def fetch(
     url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
-) -> tuple[int, bytes] | None:
-    """The status and body of a response from a server on this machine; None if it does not answer."""
+) -> tuple[int, bytes]:
+    """The status and body of a response from a server on this machine; 0 and nothing if it does not answer."""
     request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310  our own servers
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return answer.status, answer.read()
     except (OSError, HTTPException):
-        return None
+        return 0, b""
 
 
 class LocalServer:
@@ -181,9 +181,9 @@ class LocalServer:
         return f"LocalServer({self.url}, {self.model.name}, {self.workers} workers)"
 
     def _ready_workers(self) -> int:
-        answer = fetch(f"{self.url}/v2/health/ready")
-        health: dict[str, Any] = json.loads(answer[1]) if answer else {}
-        if answer and answer[0] == 503 and "being loaded" not in health.get("error", "being loaded"):
+        status, body = fetch(f"{self.url}/v2/health/ready")
+        health: dict[str, Any] = json.loads(body or b"{}")
+        if status == 503 and "being loaded" not in health.get("error", "being loaded"):
             raise DeploymentError(health["error"])
         return int(health.get("workers", 0))
 

@@ -44,8 +44,8 @@ def holder(port: int) -> str:
 def usage(server: LocalServer, token: str | None) -> str:
     """What is served, where, and what to type next."""
     name = quote(os.environ.get("MODEL_NAME") or "model", safe="")
-    answer = fetch(f"{server.url}/v2/models/{name}", headers={"Authorization": f"Bearer {token}"} if token else None)
-    about: dict[str, Any] = json.loads(answer[1]) if answer and answer[0] == 200 else {}
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    about: dict[str, Any] = json.loads(fetch(f"{server.url}/v2/models/{name}", headers=headers)[1] or b"{}")
     version = f" version {about['versions'][-1]}" if about.get("versions") else ""
     with_token = ' -H "Authorization: Bearer $RUO_TOKEN"' if token else ""
     lines = [
