@@ -28,10 +28,6 @@ _DISK_S = 1.0  # for a disk to answer a request's question
 log = logging.getLogger("gunicorn.error")
 
 
-class NotReadyError(ServiceUnavailable):
-    """The model is being loaded, or cannot be loaded; the message says which."""
-
-
 class Served(NamedTuple):
     """A version that is ready; `version` is its number in a store, or derived from its fingerprint; `stamp` its files'."""
 
@@ -73,20 +69,20 @@ class Serving:
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
         """A version, by default the current one; waits up to `wait_s` seconds for the first one.
 
-        Raises NotReadyError (503) while it is not loaded, and WireError (404) if there is no such version.
+        Raises ServiceUnavailable (503), which says why, while it is not loaded, and WireError (404) if there is no such version.
         """
         self.start()
         self._tried.wait(wait_s)
         current, replaced = self._current, self._replaced
         if current is None:
-            raise NotReadyError(self.why_not_ready())
+            raise ServiceUnavailable(self.why_not_ready())
         if version in (None, current.version):
             return current
         if version in replaced:
             return replaced[version][0]
         if self._settings.model_poll_seconds and self._has_newer():
             self._look.set()
-            raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
+            raise ServiceUnavailable(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
         raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from flask import Response, request
+from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.model.signature import TensorSpec
 from ruo.wire import WireError
@@ -18,7 +19,7 @@ from ruo.wire.v2 import datatype_of
 from server.body import read_body
 from server.metrics import Metrics, Timing
 from server.settings import Settings
-from server.versions import NotReadyError, Served, Serving
+from server.versions import Served, Serving
 
 _PAGE = Path(__file__).with_name("status.html").read_text()
 # the JSON of an answer, with the status of an error, or with headers
@@ -58,7 +59,7 @@ class Views:
         """Whether the model, or one version of it, is ready."""
         try:
             self.serving.get(version)
-        except NotReadyError as error:
+        except ServiceUnavailable as error:
             return {"name": self.serving.name, "ready": False, "error": error.description}, 503
         return {"name": self.serving.name, "ready": True}
 
@@ -114,7 +115,7 @@ class Views:
         """Whether the model is ready: KServe's answer and TensorFlow Serving's in one."""
         try:
             served = self.serving.get(version)
-        except NotReadyError as error:
+        except ServiceUnavailable as error:
             reason = error.description
             status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": reason}}
             return {"name": self.serving.name, "ready": False, "model_version_status": [status], "error": reason}, 503

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.model.store import publish
 from ruo.wire import ONLY, WireError
@@ -18,7 +19,7 @@ from server.metrics import Metrics
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
-from server.versions import NotReadyError, Serving, number_of
+from server.versions import Serving, number_of
 from tests.server.asking import wait_for
 
 POLL_S = 0.05
@@ -79,7 +80,7 @@ def test_ready_only_after_warm_up(serving, models, caplog):
     slot = slots.take()
     served = serving(models["mlp"])
     served.start(slots, slot)
-    with pytest.raises(NotReadyError, match="being loaded"):
+    with pytest.raises(ServiceUnavailable, match="being loaded"):
         served.get()
     assert served.ready_workers() == 0
     assert current(served).model.platform == "tensorflow_keras"
@@ -218,7 +219,7 @@ def test_a_broken_version_leaves_the_old_one_serving(stored, put, models, tmp_pa
     assert caplog.messages[-1].endswith(f" {STAYS}")
     assert serving.get().version == "1"
     assert serving._metrics.totals()["ruo_model_load_failures_total"] == 1
-    with pytest.raises((WireError, NotReadyError)):
+    with pytest.raises((WireError, ServiceUnavailable)):
         serving.get("2")
     put("other")
     wait_for(lambda: serving.get().version == "3")
@@ -231,7 +232,7 @@ def test_no_version_between_two_looks_is_left_out(stored, put, tmp_path, newest,
     put(*("other", "mlp", "mlp")[: newest - 1])
     if is_broken:
         (tmp_path / "3" / "MANIFEST.json").write_text("{")
-    with pytest.raises(NotReadyError, match="being loaded"):
+    with pytest.raises(ServiceUnavailable, match="being loaded"):
         serving.get("2")
     wait_for(lambda: serving.get().version == str(newest))
     kept = [str(version) for version in range(1, newest + 1) if not (is_broken and version == 3)]
@@ -246,7 +247,7 @@ def test_a_disk_that_does_not_answer_holds_no_request(stored, monkeypatch):
     monkeypatch.setattr(versions, "_DISK_S", 0.05)
     monkeypatch.setattr(versions, "newest", lambda *where: real(*where) if answers.wait(60) else None)
     for _ in range(3):
-        with pytest.raises(NotReadyError, match="being loaded"):
+        with pytest.raises(ServiceUnavailable, match="being loaded"):
             serving.get("9")
     assert serving.get("1") is serving.get()
     answers.set()
@@ -258,7 +259,7 @@ def test_a_disk_that_does_not_answer_holds_no_request(stored, monkeypatch):
 def test_models_come_and_go(serving, put, tmp_path):
     """A server may start before its model is there; without its newest version the one before it serves again."""
     serving = serving(tmp_path / "store")
-    with pytest.raises(NotReadyError, match="There is no model at"):
+    with pytest.raises(ServiceUnavailable, match="There is no model at"):
         serving.get(wait_s=10)
     put("mlp", "other", folder="store")
     wait_for(lambda: serving.ready_workers() == 1 and serving.get().version == "2")
@@ -283,7 +284,7 @@ def test_only_the_pinned_model_is_loaded(serving, models):
     """With MODEL_SHA256 no other content is loaded."""
     sha256 = current(serving(models["mlp"])).sha256
     assert current(serving(models["mlp"], MODEL_SHA256=sha256.upper())).sha256 == sha256
-    with pytest.raises(NotReadyError, match="MODEL_SHA256"):
+    with pytest.raises(ServiceUnavailable, match="MODEL_SHA256"):
         current(serving(models["other"], MODEL_SHA256=sha256))
 
 
