@@ -171,33 +171,28 @@ class Serving:
 
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        settings, current = self._settings, self._current
+        settings, old = self._settings, self._current
         with fetch(stored) as (path, sha256):
             if settings.model_sha256 and sha256 != settings.model_sha256.lower():
                 raise ModelError(f"The model at {stored.path} has the fingerprint {sha256}, not that in MODEL_SHA256.")
             version = stored.version or number_of(sha256)
-            if current and (current.sha256, current.version) == (sha256, version):
-                model = current.model  # the same content with another name or time
+            if old and (old.sha256, old.version) == (sha256, version):
+                model = old.model  # the same content with another name or time
             else:
                 trusted, precision, run = settings.ruo_trust_model, settings.model_precision, self._scheduler.run
                 modules, signature = settings.model_modules, settings.model_signature
                 model = load_model(path, trusted, stored.path, precision, run, modules, signature)
                 _free_memory()
-        self._swap(Served(model, version, sha256, stored.stamp))
+        if old and old.model is not model:
+            # before the new one becomes current, so that `get` finds the old one at every moment
+            self._replaced = {**self._replaced, old.version: (old, time.monotonic() + settings.model_grace_seconds)}
+        self._current, self._error = Served(model, version, sha256, stored.stamp), None
+        self._forget_replaced()
         self._set_behind(None)
+        self._metrics.models.labels(self.name, version, sha256).set(1)
         self._metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
         self.slots.is_ready[self._slot] = 1
-
-    def _swap(self, served: Served) -> None:
-        old = self._current
-        if old and old.model is not served.model:
-            until = time.monotonic() + self._settings.model_grace_seconds
-            # before the new one becomes current, so that `get` finds the old one at every moment
-            self._replaced = {**self._replaced, old.version: (old, until)}
-        self._current, self._error = served, None
-        self._forget_replaced()
-        self._metrics.models.labels(self.name, served.version, served.sha256).set(1)
 
     def _forget_replaced(self) -> None:
         """Those whose time is over, and one of the same number as the current one: a version withdrawn and published anew."""
