@@ -21,7 +21,6 @@ from server.inference import Inference
 from server.limits import check_token
 from server.logs import REQUESTS
 from server.metrics import Metrics
-from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
 from server.views import Views, openapi
@@ -36,28 +35,24 @@ log = logging.getLogger("gunicorn.error")
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Make the application; `config` overrides the environment's settings (MODEL_PATH, MODEL_NAME, ...)."""
     settings = Settings.read(config)
-    metrics, scheduler = Metrics(), Scheduler()
-    serving = Serving(settings, metrics, scheduler)
-    inference = Inference(settings, serving, scheduler, metrics)
+    serving = Serving(settings)
     app = Flask("server", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
-    for method, path, view in _routes(settings, serving, inference, metrics):
+    for method, path, view in _routes(serving):
         app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
     app.before_request(partial(_admit, settings))
-    app.after_request(partial(_record, metrics))
+    app.after_request(partial(_record, serving.metrics))
     app.after_request(partial(_allow, settings))
     app.register_error_handler(Exception, _answer_error)
     return app
 
 
-def _routes(
-    settings: Settings, serving: Serving, inference: Inference, metrics: Metrics
-) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+def _routes(serving: Serving) -> Iterator[tuple[str, str, Callable[..., Any]]]:
     """Everything that this server answers, each a method, a path and a view; openapi.yaml describes it."""
-    views = Views(settings, serving, metrics)
+    views, inference = Views(serving), Inference(serving)
     infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
     yield "GET", "/", views.root
     yield "GET", "/v2/health/live", lambda: {"live": True}
@@ -80,7 +75,7 @@ def _routes(
     yield "GET", "/v1/models", lambda: {"models": [serving.name]}
     yield "POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)
     yield "GET", "/metrics", views.prometheus
-    yield "GET", "/openapi.json", partial(openapi, settings)
+    yield "GET", "/openapi.json", partial(openapi, serving.settings)
 
 
 class _Name(BaseConverter):

@@ -43,11 +43,11 @@ def number_of(sha256: str) -> str:
 
 
 class Serving:
-    """The versions of one worker: a thread loads the first and every new one; a running request keeps its own."""
+    """What one worker serves: a thread loads the first version and every new one; a running request keeps its own."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.name = settings.model_name
-        self._settings, self._metrics, self._scheduler = settings, metrics, scheduler
+        self.settings, self.metrics, self.scheduler = settings, Metrics(), Scheduler()
         self._current: Served | None = None
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
         self._has_garbage = threading.Event()  # a replaced model is gone, with the last request that used it
@@ -80,7 +80,7 @@ class Serving:
             return current
         if version in replaced:
             return replaced[version][0]
-        if self._settings.model_poll_seconds and self._has_newer():
+        if self.settings.model_poll_seconds and self._has_newer():
             self._look.set()
             raise ServiceUnavailable(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
@@ -88,7 +88,7 @@ class Serving:
 
     def _has_newer(self) -> bool:
         """Whether a version waits to be loaded; so it is taken to be where the disk, as over NFS, gives no answer at once."""
-        look = self._looks.submit(newest, self._settings.model_path, self._after)
+        look = self._looks.submit(newest, self.settings.model_path, self._after)
         try:
             return self._is_new(look.result(_DISK_S))
         except TimeoutError:
@@ -103,7 +103,7 @@ class Serving:
 
     def why_not_ready(self) -> str:
         """One sentence: the model is being loaded, or why it cannot be."""
-        return self._error or f"The model at {self._settings.model_path} is being loaded; try again in a moment."
+        return self._error or f"The model at {self.settings.model_path} is being loaded; try again in a moment."
 
     def ready_workers(self) -> int:
         """How many workers of this server are ready; without slots, this one is the only worker."""
@@ -113,8 +113,8 @@ class Serving:
     def _watch(self) -> None:
         seen = self._check(None)
         self._tried.set()
-        while self._settings.model_poll_seconds:
-            self._look.wait(self._settings.model_poll_seconds)
+        while self.settings.model_poll_seconds:
+            self._look.wait(self.settings.model_poll_seconds)
             self._look.clear()
             self._forget_replaced()
             if self._has_garbage.is_set():
@@ -125,7 +125,7 @@ class Serving:
     def _check(self, seen: StoredModel | None) -> StoredModel | None:
         """Load a new model on disk; returns the stored model, for comparison the next time."""
         try:
-            stored = newest(self._settings.model_path, self._after)
+            stored = newest(self.settings.model_path, self._after)
             if self._current and stored.stamp == self._current.stamp:
                 self._set_behind(None)
             # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
@@ -134,11 +134,11 @@ class Serving:
                 self._load(stored)
                 self._look.set()  # the next version may be there already
         except (ModelError, OSError) as error:
-            path, reason = self._settings.model_path, getattr(error, "strerror", None) or error
+            path, reason = self.settings.model_path, getattr(error, "strerror", None) or error
             sentence = str(error) if isinstance(error, ModelError) else f"The model at {path} cannot be read: {reason}."
             if sentence != self._error:
                 log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
-                self._metrics.load_failures.inc()
+                self.metrics.load_failures.inc()
             if isinstance(error, OSError):
                 self._stamp = ()  # the same files may be read the next time
             if self._current is None:
@@ -153,7 +153,7 @@ class Serving:
 
     def _fall_back(self) -> None:
         """At the start, load the newest version that can be; the one that failed is tried again when it changes."""
-        path = self._settings.model_path
+        path = self.settings.model_path
         for folder in reversed(version_folders(path) if path.is_dir() else []):
             if self._current is None and int(folder.name) != self._after:
                 with suppress(ModelError, OSError):
@@ -163,7 +163,7 @@ class Serving:
 
     def _set_behind(self, why: str | None) -> None:
         self.behind = why
-        self._metrics.is_behind.set(why is not None)
+        self.metrics.is_behind.set(why is not None)
 
     def _is_new(self, stored: StoredModel) -> bool:
         # without a model even after a failure, which may have been the disk's
@@ -171,7 +171,7 @@ class Serving:
 
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        settings, old = self._settings, self._current
+        settings, old = self.settings, self._current
         with fetch(stored) as (path, sha256):
             if settings.model_sha256 and sha256 != settings.model_sha256.lower():
                 raise ModelError(f"The model at {stored.path} has the fingerprint {sha256}, not that in MODEL_SHA256.")
@@ -179,7 +179,7 @@ class Serving:
             if old and (old.sha256, old.version) == (sha256, version):
                 model = old.model  # the same content with another name or time
             else:
-                trusted, precision, run = settings.ruo_trust_model, settings.model_precision, self._scheduler.run
+                trusted, precision, run = settings.ruo_trust_model, settings.model_precision, self.scheduler.run
                 modules, signature = settings.model_modules, settings.model_signature
                 model = load_model(path, trusted, stored.path, precision, run, modules, signature)
                 _free_memory()
@@ -189,8 +189,8 @@ class Serving:
         self._current, self._error = Served(model, version, sha256, stored.stamp), None
         self._forget_replaced()
         self._set_behind(None)
-        self._metrics.models.labels(self.name, version, sha256).set(1)
-        self._metrics.load_s.set(time.perf_counter() - began)
+        self.metrics.models.labels(self.name, version, sha256).set(1)
+        self.metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
         self.slots.is_ready[self._slot] = 1
 
@@ -202,7 +202,7 @@ class Serving:
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
             weakref.finalize(forgotten.model, self._has_garbage.set)
-            self._metrics.models.labels(self.name, version, forgotten.sha256).set(0)
+            self.metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 
 

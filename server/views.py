@@ -17,7 +17,7 @@ from ruo.wire.jsontext import loads
 from ruo.wire.v1 import DATATYPES
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.metrics import Metrics, Timing
+from server.metrics import Timing
 from server.settings import Settings
 from server.versions import Served, Serving
 
@@ -30,9 +30,7 @@ Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | t
 class Views:
     """The Open Inference Protocol (V2), the parts of Triton's extensions that its tools use, and V1's descriptions."""
 
-    settings: Settings
     serving: Serving
-    metrics: Metrics
 
     def root(self) -> Message | Response:
         """Whether the server is alive; a browser gets a page that shows how it is."""
@@ -72,7 +70,7 @@ class Views:
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
             "outputs": [_describe(spec) for spec in served.model.outputs],
-            "parameters": {**_about(served), "max_request_bytes": self.settings.max_request_bytes},
+            "parameters": {**_about(served), "max_request_bytes": self.serving.settings.max_request_bytes},
         }
 
     def config(self, version: str | None = None) -> Message:
@@ -84,7 +82,7 @@ class Views:
             "platform": served.model.platform,
             "backend": "ruo",
             "version_policy": {"latest": {"num_versions": 1}},
-            "max_batch_size": min(self.settings.max_request_bytes // max(1, row), 2**31 - 1),
+            "max_batch_size": min(self.serving.settings.max_request_bytes // max(1, row), 2**31 - 1),
             "input": [_configure(spec) for spec in served.model.inputs],
             "output": [_configure(spec) for spec in served.model.outputs],
         }
@@ -92,11 +90,13 @@ class Views:
     def stats(self, version: str | None = None) -> Message:
         """Triton's statistics, over all workers since the server's start."""
         served = self.serving.get(version)
-        return {"model_stats": [_statistics(self.serving.name, served.version, self.metrics.totals())]}
+        return {"model_stats": [_statistics(self.serving.name, served.version, self.serving.metrics.totals())]}
 
     def index(self) -> Message:
         """The models of this server; with `{"ready": true}` in the request, only those that are ready."""
-        body = read_body(request.environ, min(1 << 16, self.settings.max_request_bytes), self.settings.body_timeout)
+        body = read_body(
+            request.environ, min(1 << 16, self.serving.settings.max_request_bytes), self.serving.settings.body_timeout
+        )
         message = loads(body) if len(body) else {}
         if not isinstance(message, dict) or not isinstance(message.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
@@ -141,7 +141,9 @@ class Views:
 
     def prometheus(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(self.metrics.text(self.serving.slots.states()), content_type="text/plain; version=0.0.4")
+        return Response(
+            self.serving.metrics.text(self.serving.slots.states()), content_type="text/plain; version=0.0.4"
+        )
 
 
 @cache

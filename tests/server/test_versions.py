@@ -15,8 +15,6 @@ from werkzeug.exceptions import ServiceUnavailable
 from ruo.model.store import publish
 from ruo.wire import ONLY, WireError
 from server import versions
-from server.metrics import Metrics
-from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
 from server.versions import Serving, number_of
@@ -33,12 +31,12 @@ def serving():
 
     def make(path, **settings):
         config = {"MODEL_PATH": path, "MODEL_POLL_SECONDS": POLL_S, **settings}
-        made.append(Serving(Settings.read(config), Metrics(), Scheduler()))
+        made.append(Serving(Settings.read(config)))
         return made[-1]
 
     yield make
     for each in made:
-        object.__setattr__(each._settings, "model_poll_seconds", 0)
+        object.__setattr__(each.settings, "model_poll_seconds", 0)
 
 
 @pytest.fixture
@@ -130,7 +128,7 @@ def test_a_version_that_is_withdrawn_and_published_anew_is_another(stored, model
     wait_for(lambda: serving.get("2").sha256 != old.sha256)
     np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
     kept = ["1", "2"] if is_seen else ["2"]
-    wait_for(lambda: sorted(re.findall(r'loaded{.*version="(.)"} 1', serving._metrics.text().decode())) == kept)
+    wait_for(lambda: sorted(re.findall(r'loaded{.*version="(.)"} 1', serving.metrics.text().decode())) == kept)
     assert serving.versions() == kept
     serving._look.set()
 
@@ -218,7 +216,7 @@ def test_a_broken_version_leaves_the_old_one_serving(stored, put, models, tmp_pa
     assert says in wait_for(lambda: serving._error)
     assert caplog.messages[-1].endswith(f" {STAYS}")
     assert serving.get().version == "1"
-    assert serving._metrics.totals()["ruo_model_load_failures_total"] == 1
+    assert serving.metrics.totals()["ruo_model_load_failures_total"] == 1
     with pytest.raises((WireError, ServiceUnavailable)):
         serving.get("2")
     put("other")
