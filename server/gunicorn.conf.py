@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable
 from functools import partial
@@ -47,6 +48,11 @@ logger_class = "server.logs.ServerLogger"
 control_socket_disable = True
 _ENDS = (signal.SIGTERM, signal.SIGQUIT)
 preload_app = False  # every worker loads its own model: TensorFlow does not survive a fork once it has computed
+
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:  # a container whose file system is read-only
+    tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"  # noqa: S108  with unique folders inside
 
 # Every connection takes a file descriptor, and many systems start processes with 1,024.
 _descriptors, _most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -67,6 +67,8 @@ class Settings:
         token = settings.ruo_token
         if given.get("RUO_TOKEN") and not (token and token.isprintable()):
             raise SettingsError("RUO_TOKEN is blank or has line breaks or the like; give a token, or none at all.")
+        if settings.model_modules and not settings.ruo_trust_model:
+            raise SettingsError("MODEL_MODULES names code to run; set RUO_TRUST_MODEL=1 too, or leave it out.")
         return settings
 
 

@@ -50,7 +50,7 @@ class Serving:
         self.settings, self.metrics, self.scheduler = settings, Metrics(), Scheduler()
         self._current: Served | None = None
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
-        self._has_garbage = threading.Event()  # a replaced model is gone, with the last request that used it
+        self._has_garbage = False  # a replaced model is gone, with the last request that used it
         self._error: str | None = None
         self.behind: str | None = None  # why an older version than the newest is served
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
@@ -117,8 +117,8 @@ class Serving:
             self._look.wait(self.settings.model_poll_seconds)
             self._look.clear()
             self._forget_replaced()
-            if self._has_garbage.is_set():
-                self._has_garbage.clear()
+            if self._has_garbage:
+                self._has_garbage = False
                 _free_memory()
             seen = self._check(seen)
 
@@ -201,7 +201,9 @@ class Serving:
         before, self._replaced = self._replaced, dict(kept[-MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
-            weakref.finalize(forgotten.model, self._has_garbage.set)
+            weakref.finalize(
+                forgotten.model, setattr, self, "_has_garbage", True
+            )  # without a lock, as in the collector
             self.metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 

@@ -52,6 +52,7 @@ def test_what_is_passed_goes_before_the_environment(monkeypatch):
         *(("MODEL_NAME", f"a{sign}b", "MODEL_NAME='a.b' cannot be part of an address") for sign in "/:"),
         ("MODEL_NAME", "stats", "MODEL_NAME='stats' cannot be part of an address"),
         ("PORT", "65536", "PORT='65536' must be a whole number from 0 to 65535"),
+        ("MODEL_MODULES", "acme.layers", "RUO_TRUST_MODEL=1"),
         *(("RUO_TOKEN", text, "RUO_TOKEN is blank or has line breaks") for text in (" \n", "a\nb")),
     ],
 )
