@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from ruo.__main__ import main as command_line
 from server.settings import Settings
+from server.views import openapi
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
@@ -148,9 +148,8 @@ def _variables() -> str:
 
 
 def _routes() -> str:
-    document = yaml.safe_load((ROOT / "server" / "openapi.yaml").read_text())
     rows = []
-    for path, operations in document["paths"].items():
+    for path, operations in openapi(Settings())["paths"].items():
         for method, operation in operations.items():
             shown = path.replace("{model}", "M").replace("{version}", "V")
             token = "" if operation.get("security") == [] else "yes"

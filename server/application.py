@@ -5,7 +5,7 @@ route -> wire.decode_request -> scheduler -> model -> wire.encode_response
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,9 @@ from server.inference import Inference
 from server.limits import check_token
 from server.logs import REQUESTS
 from server.metrics import Metrics
-from server.scheduler import Scheduler
 from server.settings import Settings
 from server.versions import Serving
 from server.views import Views, openapi
-
-Route = tuple[str, str, Callable[..., Any]]  # a method, a path and what answers them
 
 _PROBES = {"/", "/v2/health/live", "/v2/health/ready", "/v2/models/<model>/ready"}  # which need no token
 _PROBES |= {"/v2/models/<model>/versions/<version>/ready"}
@@ -38,54 +35,47 @@ log = logging.getLogger("gunicorn.error")
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Make the application; `config` overrides the environment's settings (MODEL_PATH, MODEL_NAME, ...)."""
     settings = Settings.read(config)
-    metrics, scheduler = Metrics(), Scheduler()
-    serving = Serving(settings, metrics, scheduler)
-    inference = Inference(settings, serving, scheduler, metrics)
+    serving = Serving(settings)
     app = Flask("server", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.url_map.converters["default"] = _Name
     app.extensions["ruo"] = serving
-    for method, path, view in _routes(settings, serving, inference, metrics):
+    for method, path, view in _routes(serving):
         app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
     app.before_request(partial(_admit, settings))
-    app.after_request(partial(_record, metrics))
+    app.after_request(partial(_record, serving.metrics))
     app.after_request(partial(_allow, settings))
     app.register_error_handler(Exception, _answer_error)
     return app
 
 
-def _routes(settings: Settings, serving: Serving, inference: Inference, metrics: Metrics) -> list[Route]:
-    """Everything that this server answers; openapi.yaml describes it."""
-    views = Views(settings, serving, metrics)
+def _routes(serving: Serving) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Everything that this server answers, each a method, a path and a view; openapi.yaml describes it."""
+    views, inference = Views(serving), Inference(serving)
     infer, predict, paper = (partial(inference.answer, WIRES[wire], request) for wire in ("v2", "v1", "paper"))
-    of_a_model: list[Route] = [
-        ("GET", "/v2/models/<model>{}", views.metadata),
-        ("GET", "/v2/models/<model>{}/ready", views.model_ready),
-        ("GET", "/v2/models/<model>{}/config", views.config),
-        ("GET", "/v2/models/<model>{}/stats", views.stats),
-        ("POST", "/v2/models/<model>{}/infer", infer),
-        ("GET", "/v1/models/<model>{}", views.model_v1),
-        ("GET", "/v1/models/<model>{}/metadata", views.metadata_v1),
-        ("POST", "/v1/models/<model>{}:predict", predict),
-    ]
-    return [
-        ("GET", "/", views.root),
-        ("GET", "/v2/health/live", lambda: {"live": True}),
-        ("GET", "/v2/health/ready", views.ready),
-        ("GET", "/v2", views.server),
-        *((method, path.format(""), view) for method, path, view in of_a_model),
-        *((method, path.format("/versions/<version>"), view) for method, path, view in of_a_model),
-        ("GET", "/v2/models/stats", views.stats),
-        ("GET", "/v2/models", lambda: {"models": [serving.name]}),
-        ("POST", "/v2/repository/index", views.index),
-        ("POST", "/v2/repository/models/<model>/load", views.control),
-        ("POST", "/v2/repository/models/<model>/unload", views.control),
-        ("GET", "/v1/models", lambda: {"models": [serving.name]}),
-        ("POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)),
-        ("GET", "/metrics", views.prometheus),
-        ("GET", "/openapi.json", partial(openapi, settings)),
-    ]
+    yield "GET", "/", views.root
+    yield "GET", "/v2/health/live", lambda: {"live": True}
+    yield "GET", "/v2/health/ready", views.ready
+    yield "GET", "/v2", views.server
+    for model in ("models/<model>", "models/<model>/versions/<version>"):
+        yield "GET", f"/v2/{model}", views.metadata
+        yield "GET", f"/v2/{model}/ready", views.model_ready
+        yield "GET", f"/v2/{model}/config", views.config
+        yield "GET", f"/v2/{model}/stats", views.stats
+        yield "POST", f"/v2/{model}/infer", infer
+        yield "GET", f"/v1/{model}", views.model_v1
+        yield "GET", f"/v1/{model}/metadata", views.metadata_v1
+        yield "POST", f"/v1/{model}:predict", predict
+    yield "GET", "/v2/models/stats", views.stats
+    yield "GET", "/v2/models", lambda: {"models": [serving.name]}
+    yield "POST", "/v2/repository/index", views.index
+    yield "POST", "/v2/repository/models/<model>/load", views.control
+    yield "POST", "/v2/repository/models/<model>/unload", views.control
+    yield "GET", "/v1/models", lambda: {"models": [serving.name]}
+    yield "POST", "/test", partial(paper, wait_s=_PAPER_WAIT_S)
+    yield "GET", "/metrics", views.prometheus
+    yield "GET", "/openapi.json", partial(openapi, serving.settings)
 
 
 class _Name(BaseConverter):

@@ -39,9 +39,7 @@ def read_body(environ: dict[str, Any], limit: int, timeout: float, grow: Callabl
     if coding not in CODINGS:
         raise WireError(f"Content-Encoding {coding[:40]!r} is not known; {', '.join(CODINGS)} are.", 415)
     if "," in environ.get("HTTP_TRANSFER_ENCODING", ""):  # which Gunicorn lets through, and does not unpack
-        raise WireError(
-            "Transfer-Encoding must be chunked alone; name what the body is packed with in Content-Encoding.", 501
-        )
+        raise WireError("Transfer-Encoding must be chunked alone; name another coding in Content-Encoding.", 501)
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > limit:
         raise _too_large(limit)

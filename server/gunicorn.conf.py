@@ -85,11 +85,10 @@ def on_starting(server: Any) -> None:
         _remove(folder.glob("*.db"))
     except OSError as error:
         cure = "set TMPDIR, and PROMETHEUS_MULTIPROC_DIR if there is one, to folders that can be written to"
-        sys.exit(f"The server cannot write to {error.filename} ({error.strerror}); {cure}.")
+        sys.exit(f"The server cannot write to {error.filename or 'any folder'} ({error.strerror}); {cure}.")
 
 
 def on_exit(server: Any) -> None:
-    """Remove the folder that `on_starting` made."""
     shutil.rmtree(server.scratch, ignore_errors=True)
 
 
@@ -122,7 +121,6 @@ def on_reload(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the worker its slot and its time limit."""
     worker.slots, worker.slot, worker.is_ending = server.slots, server.slots.take(), False
     worker.exchange_s = _settings.body_timeout + _settings.request_timeout + 300
 
@@ -149,7 +147,6 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start to load the model in the new process."""
     worker.slots.pid[worker.slot] = os.getpid()
     worker.wsgi.extensions["ruo"].start(worker.slots, worker.slot)
 

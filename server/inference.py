@@ -15,33 +15,32 @@ from ruo.wire.messages import Buffer
 from ruo.wire.v1 import SIGNATURE
 from server.body import read_body
 from server.limits import Gate
-from server.metrics import Metrics, Timing
-from server.scheduler import Scheduler
-from server.settings import Settings
+from server.metrics import Timing
 from server.versions import Serving
 
 
 class Inference:
     """Answers requests for predictions on every wire."""
 
-    def __init__(self, settings: Settings, serving: Serving, scheduler: Scheduler, metrics: Metrics) -> None:
-        self._settings, self._serving, self._scheduler, self._metrics = settings, serving, scheduler, metrics
+    def __init__(self, serving: Serving) -> None:
+        self._serving, settings = serving, serving.settings
         self._gate = Gate(settings.max_waiting, settings.max_waiting_mb * 2**20)
         self._worker = f"{settings.pod_name or socket.gethostname()}/{os.getpid()}"
 
     def answer(self, wire: Wire, request: Request, version: str | None = None, wait_s: float = 0.0) -> Response:
         """Predictions by a version (by default the current one); waits up to `wait_s` seconds for the first model."""
-        failures, in_flight = self._metrics.failures.count_exceptions(), self._metrics.in_flight.track_inprogress()
+        settings, metrics = self._serving.settings, self._serving.metrics
+        failures, in_flight = metrics.failures.count_exceptions(), metrics.in_flight.track_inprogress()
         with self._gate.place(request.content_length or 0) as grow, in_flight, failures:
-            deadline = time.monotonic() + self._settings.request_timeout
+            deadline = time.monotonic() + settings.request_timeout
             served = self._serving.get(version, wait_s)
             model, began = served.model, time.perf_counter()
-            body = read_body(request.environ, self._settings.max_request_bytes, self._settings.body_timeout, grow)
+            body = read_body(request.environ, settings.max_request_bytes, settings.body_timeout, grow)
             message = _decode(wire, model, request, body)
             arrays = model.fit(message.inputs)
             decoded = time.perf_counter()
-            with self._metrics.waiting.track_inprogress():
-                results, waited = self._scheduler.run(model, arrays, deadline)
+            with metrics.waiting.track_inprogress():
+                results, waited = self._serving.scheduler.run(model, arrays, deadline)
             computed = time.perf_counter()
             outputs = {spec.name: array for spec, array in zip(model.outputs, results, strict=True)}
             answer = InferResponse(outputs, self._serving.name, served.version, message.id)
@@ -55,11 +54,10 @@ class Inference:
             if coding in ("gzip", "deflate"):
                 packer = zlib.compressobj(1, wbits=31 if coding == "gzip" else 15)
                 parts = [packer.compress(b"".join(parts)) + packer.flush()]
-                headers = {**headers, "Content-Encoding": coding}
+                headers["Content-Encoding"] = coding
             timing = Timing(decoded - began, waited, computed - decoded - waited, time.perf_counter() - computed)
-            self._metrics.scored(served.version, len(arrays[0]), timing)
-            headers = {
-                **headers,
+            metrics.scored(served.version, len(arrays[0]), timing)
+            headers |= {
                 "Content-Length": str(sum(map(len, parts))),
                 "Vary": "Accept-Encoding",
                 "Server-Timing": timing.header(),

@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ruo.errors import ModelError
-from ruo.model.formats import SUFFIXES, is_model_folder, is_weights
+from ruo.model.formats import SUFFIXES, is_model_folder
 from ruo.model.store import MANIFEST, copy_model, version_folders
 from ruo.provenance import fingerprint
 
 MOST_REPLACED = 3  # how many replaced versions a worker keeps; each holds the memory of a model
-
-
-class NoRoomError(ModelError):
-    """The model cannot be copied, for want of room."""
 
 
 class StoredModel(NamedTuple):
@@ -56,23 +52,20 @@ def newest(path: Path, after: int = 0) -> StoredModel:
 
 @contextmanager
 def fetch(stored: StoredModel) -> Iterator[tuple[Path, str]]:
-    """A private copy for a block, and its fingerprint; raises ModelError if that is not the manifest's."""
+    """A private copy for a block, and its fingerprint; raises ModelError if that is not the manifest's, and OSError."""
     with tempfile.TemporaryDirectory(prefix="ruo-model-") as folder:
         try:
             copy = copy_model(stored.path, Path(folder) / stored.path.name)
         except OSError as error:  # that of a folder lists its files'
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
                 raise
-            room = f"There is no room in {tempfile.gettempdir()} for a copy of the model at {stored.path}"
-            raise NoRoomError(f"{room}; free some, or set TMPDIR to another folder.") from error
+            room = f"there is no room in {tempfile.gettempdir()} for a copy; free some, or set TMPDIR to another folder"
+            raise OSError(errno.ENOSPC, room) from error
         if _stamp(stored.path) != stored.stamp:
             raise ModelError(f"The model at {stored.path} is being written; it is loaded once it has stopped changing.")
         sha256 = fingerprint(copy)
         if stored.sha256 not in (None, sha256):
-            raise ModelError(
-                f"The model at {stored.path} has the fingerprint {sha256[:12]}, its manifest says "
-                f"{str(stored.sha256)[:12]}; publish it again."
-            )
+            raise ModelError(f"The fingerprint of the model at {stored.path} is not its manifest's; publish it again.")
         yield copy, sha256
 
 
@@ -82,8 +75,8 @@ def _model_in(path: Path) -> Path:
         return path
     if (path / "MLmodel").is_file():
         path /= "data"
-    files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
-    models = [file for file in files if is_model_folder(file) or (file.suffix in SUFFIXES and not is_weights(file))]
+    files = [file for file in path.iterdir() if not (file.name.startswith(".") or file.name.endswith(".weights.h5"))]
+    models = [file for file in files if is_model_folder(file) or file.suffix in SUFFIXES]
     if len(models) != 1:
         count = f"are {len(models)} models" if models else "is no model"
         raise ModelError(f"There {count} in {path}; put in one, or publish versions with: python -m ruo publish")

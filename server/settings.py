@@ -66,9 +66,7 @@ class Settings:
         # a blank one, as of an empty file, would open the server to all
         token = settings.ruo_token
         if given.get("RUO_TOKEN") and not (token and token.isprintable()):
-            raise SettingsError(
-                "RUO_TOKEN is blank or has line breaks or the like in it; give a token, or none at all."
-            )
+            raise SettingsError("RUO_TOKEN is blank or has line breaks or the like; give a token, or none at all.")
         if settings.model_modules and not settings.ruo_trust_model:
             raise SettingsError("MODEL_MODULES names code to run; set RUO_TRUST_MODEL=1 too, or leave it out.")
         return settings

@@ -18,7 +18,7 @@ from ruo.model.signature import Model
 from ruo.model.store import version_folders
 from ruo.wire import WireError
 from server.metrics import Metrics
-from server.repository import MOST_REPLACED, NoRoomError, StoredModel, fetch, newest, version_in
+from server.repository import MOST_REPLACED, StoredModel, fetch, newest, version_in
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
@@ -28,16 +28,13 @@ _DISK_S = 1.0  # for a disk to answer a request's question
 log = logging.getLogger("gunicorn.error")
 
 
-class NotReadyError(ServiceUnavailable):
-    """The model is being loaded, or cannot be loaded; the message says which."""
-
-
 class Served(NamedTuple):
-    """A version that is ready; `version` is its number in a store, or derived from its fingerprint."""
+    """A version that is ready; `version` is its number in a store, or derived from its fingerprint; `stamp` its files'."""
 
     model: Model
     version: str
     sha256: str
+    stamp: tuple[object, ...]
 
 
 def number_of(sha256: str) -> str:
@@ -46,17 +43,16 @@ def number_of(sha256: str) -> str:
 
 
 class Serving:
-    """The versions of one worker: a thread loads the first and every new one; a running request keeps its own."""
+    """What one worker serves: a thread loads the first version and every new one; a running request keeps its own."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, scheduler: Scheduler) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.name = settings.model_name
-        self._settings, self._metrics, self._scheduler = settings, metrics, scheduler
+        self.settings, self.metrics, self.scheduler = settings, Metrics(), Scheduler()
         self._current: Served | None = None
         self._replaced: dict[str, tuple[Served, float]] = {}  # by version, oldest first, with the end of its grace time
-        self._forgotten: list[weakref.ref[Model]] = []  # models that a running request may still use
+        self._has_garbage = False  # a replaced model is gone, with the last request that used it
         self._error: str | None = None
         self.behind: str | None = None  # why an older version than the newest is served
-        self._served_stamp: tuple[object, ...] = ()
         self._stamp: tuple[object, ...] = ()  # of the model that was loaded last, or could not be
         self._after = 0  # its version in a store; no version after it is left out
         self.slots, self._slot = WorkerSlots(), 0
@@ -73,26 +69,26 @@ class Serving:
     def get(self, version: str | None = None, wait_s: float = 0.0) -> Served:
         """A version, by default the current one; waits up to `wait_s` seconds for the first one.
 
-        Raises NotReadyError (503) while it is not loaded, and WireError (404) if there is no such version.
+        Raises ServiceUnavailable (503), which says why, while it is not loaded, and WireError (404) if there is no such version.
         """
         self.start()
         self._tried.wait(wait_s)
         current, replaced = self._current, self._replaced
         if current is None:
-            raise NotReadyError(self.why_not_ready())
+            raise ServiceUnavailable(self.why_not_ready())
         if version in (None, current.version):
             return current
         if version in replaced:
             return replaced[version][0]
-        if self._settings.model_poll_seconds and self._has_newer():
+        if self.settings.model_poll_seconds and self._has_newer():
             self._look.set()
-            raise NotReadyError(f'A new version of the model is being loaded; if it is "{version}", try again.')
+            raise ServiceUnavailable(f'A new version of the model is being loaded; if it is "{version}", try again.')
         known = ", ".join(self.versions())
         raise WireError(f'There is no version "{version}" of model "{self.name}" here; there is {known}.', 404)
 
     def _has_newer(self) -> bool:
         """Whether a version waits to be loaded; so it is taken to be where the disk, as over NFS, gives no answer at once."""
-        look = self._looks.submit(newest, self._settings.model_path, self._after)
+        look = self._looks.submit(newest, self.settings.model_path, self._after)
         try:
             return self._is_new(look.result(_DISK_S))
         except TimeoutError:
@@ -107,7 +103,7 @@ class Serving:
 
     def why_not_ready(self) -> str:
         """One sentence: the model is being loaded, or why it cannot be."""
-        return self._error or f"The model at {self._settings.model_path} is being loaded; try again in a moment."
+        return self._error or f"The model at {self.settings.model_path} is being loaded; try again in a moment."
 
     def ready_workers(self) -> int:
         """How many workers of this server are ready; without slots, this one is the only worker."""
@@ -117,39 +113,38 @@ class Serving:
     def _watch(self) -> None:
         seen = self._check(None)
         self._tried.set()
-        while self._settings.model_poll_seconds:
-            self._look.wait(self._settings.model_poll_seconds)
+        while self.settings.model_poll_seconds:
+            self._look.wait(self.settings.model_poll_seconds)
             self._look.clear()
             self._forget_replaced()
-            in_use = [model for model in self._forgotten if model() is not None]
-            if len(in_use) < len(self._forgotten):
-                self._forgotten = in_use
+            if self._has_garbage:
+                self._has_garbage = False
                 _free_memory()
             seen = self._check(seen)
 
     def _check(self, seen: StoredModel | None) -> StoredModel | None:
         """Load a new model on disk; returns the stored model, for comparison the next time."""
         try:
-            stored = newest(self._settings.model_path, self._after)
-            if stored.stamp == self._served_stamp:
+            stored = newest(self.settings.model_path, self._after)
+            if self._current and stored.stamp == self._current.stamp:
                 self._set_behind(None)
             # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
+                self._after, self._stamp = int(stored.version or 0), stored.stamp
                 self._load(stored)
                 self._look.set()  # the next version may be there already
         except (ModelError, OSError) as error:
-            path, reason = self._settings.model_path, getattr(error, "strerror", None) or error
+            path, reason = self.settings.model_path, getattr(error, "strerror", None) or error
             sentence = str(error) if isinstance(error, ModelError) else f"The model at {path} cannot be read: {reason}."
             if sentence != self._error:
                 log.error("%s%s", sentence, " The previous one stays in service." if self._current else "")
-                self._metrics.load_failures.inc()
-            if isinstance(error, OSError | NoRoomError):
+                self.metrics.load_failures.inc()
+            if isinstance(error, OSError):
                 self._stamp = ()  # the same files may be read the next time
             if self._current is None:
                 self._fall_back()
             self._error = sentence  # which is final for whoever waits, so not before another version was tried
-            if isinstance(error, ModelError):
-                self._set_behind(sentence if self._current else None)
+            self._set_behind(sentence if self._current else None)
             return None
         except Exception:
             log.exception("Looking for a new model failed; trying again")
@@ -158,18 +153,17 @@ class Serving:
 
     def _fall_back(self) -> None:
         """At the start, load the newest version that can be; the one that failed is tried again when it changes."""
-        path, seen = self._settings.model_path, (self._after, self._stamp)
+        path = self.settings.model_path
         for folder in reversed(version_folders(path) if path.is_dir() else []):
-            if self._current is None and int(folder.name) != seen[0]:
+            if self._current is None and int(folder.name) != self._after:
                 with suppress(ModelError, OSError):
                     self._load(version_in(folder))
         if self._current:
             log.error("Version %s is served, since the newest cannot be loaded.", self._current.version)
-        self._after, self._stamp = seen
 
     def _set_behind(self, why: str | None) -> None:
         self.behind = why
-        self._metrics.is_behind.set(why is not None)
+        self.metrics.is_behind.set(why is not None)
 
     def _is_new(self, stored: StoredModel) -> bool:
         # without a model even after a failure, which may have been the disk's
@@ -177,35 +171,28 @@ class Serving:
 
     def _load(self, stored: StoredModel) -> None:
         began = time.perf_counter()
-        settings, current = self._settings, self._current
-        self._after, self._stamp = int(stored.version or 0), stored.stamp
+        settings, old = self.settings, self._current
         with fetch(stored) as (path, sha256):
             if settings.model_sha256 and sha256 != settings.model_sha256.lower():
                 raise ModelError(f"The model at {stored.path} has the fingerprint {sha256}, not that in MODEL_SHA256.")
             version = stored.version or number_of(sha256)
-            if current and (current.sha256, current.version) == (sha256, version):
-                model = current.model  # the same content with another name or time
+            if old and (old.sha256, old.version) == (sha256, version):
+                model = old.model  # the same content with another name or time
             else:
-                trusted, precision, run = settings.ruo_trust_model, settings.model_precision, self._scheduler.run
+                trusted, precision, run = settings.ruo_trust_model, settings.model_precision, self.scheduler.run
                 modules, signature = settings.model_modules, settings.model_signature
                 model = load_model(path, trusted, stored.path, precision, run, modules, signature)
                 _free_memory()
-        self._swap(Served(model, version, sha256))
-        self._served_stamp = stored.stamp
+        if old and old.model is not model:
+            # before the new one becomes current, so that `get` finds the old one at every moment
+            self._replaced = {**self._replaced, old.version: (old, time.monotonic() + settings.model_grace_seconds)}
+        self._current, self._error = Served(model, version, sha256, stored.stamp), None
+        self._forget_replaced()
         self._set_behind(None)
-        self._metrics.load_s.set(time.perf_counter() - began)
+        self.metrics.models.labels(self.name, version, sha256).set(1)
+        self.metrics.load_s.set(time.perf_counter() - began)
         log.info("Model %s version %s ready after %.1f s", self.name, version, time.perf_counter() - began)
         self.slots.is_ready[self._slot] = 1
-
-    def _swap(self, served: Served) -> None:
-        old = self._current
-        if old and old.model is not served.model:
-            until = time.monotonic() + self._settings.model_grace_seconds
-            # before the new one becomes current, so that `get` finds the old one at every moment
-            self._replaced = {**self._replaced, old.version: (old, until)}
-        self._current, self._error = served, None
-        self._forget_replaced()
-        self._metrics.models.labels(self.name, served.version, served.sha256).set(1)
 
     def _forget_replaced(self) -> None:
         """Those whose time is over, and one of the same number as the current one: a version withdrawn and published anew."""
@@ -214,8 +201,10 @@ class Serving:
         before, self._replaced = self._replaced, dict(kept[-MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
-            self._forgotten.append(weakref.ref(forgotten.model))
-            self._metrics.models.labels(self.name, version, forgotten.sha256).set(0)
+            weakref.finalize(
+                forgotten.model, setattr, self, "_has_garbage", True
+            )  # without a lock, as in the collector
+            self.metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from flask import Response, request
+from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.model.signature import TensorSpec
 from ruo.wire import WireError
@@ -16,9 +17,9 @@ from ruo.wire.jsontext import loads
 from ruo.wire.v1 import DATATYPES
 from ruo.wire.v2 import datatype_of
 from server.body import read_body
-from server.metrics import Metrics, Timing
+from server.metrics import Timing
 from server.settings import Settings
-from server.versions import NotReadyError, Served, Serving
+from server.versions import Served, Serving
 
 _PAGE = Path(__file__).with_name("status.html").read_text()
 # the JSON of an answer, with the status of an error, or with headers
@@ -29,9 +30,7 @@ Message = dict[str, Any] | list[dict[str, Any]] | tuple[dict[str, Any], int] | t
 class Views:
     """The Open Inference Protocol (V2), the parts of Triton's extensions that its tools use, and V1's descriptions."""
 
-    settings: Settings
     serving: Serving
-    metrics: Metrics
 
     def root(self) -> Message | Response:
         """Whether the server is alive; a browser gets a page that shows how it is."""
@@ -58,7 +57,7 @@ class Views:
         """Whether the model, or one version of it, is ready."""
         try:
             self.serving.get(version)
-        except NotReadyError as error:
+        except ServiceUnavailable as error:
             return {"name": self.serving.name, "ready": False, "error": error.description}, 503
         return {"name": self.serving.name, "ready": True}
 
@@ -71,7 +70,7 @@ class Views:
             "platform": served.model.platform,
             "inputs": [_describe(spec) for spec in served.model.inputs],
             "outputs": [_describe(spec) for spec in served.model.outputs],
-            "parameters": {**_about(served), "max_request_bytes": self.settings.max_request_bytes},
+            "parameters": {**_about(served), "max_request_bytes": self.serving.settings.max_request_bytes},
         }
 
     def config(self, version: str | None = None) -> Message:
@@ -83,7 +82,7 @@ class Views:
             "platform": served.model.platform,
             "backend": "ruo",
             "version_policy": {"latest": {"num_versions": 1}},
-            "max_batch_size": min(self.settings.max_request_bytes // max(1, row), 2**31 - 1),
+            "max_batch_size": min(self.serving.settings.max_request_bytes // max(1, row), 2**31 - 1),
             "input": [_configure(spec) for spec in served.model.inputs],
             "output": [_configure(spec) for spec in served.model.outputs],
         }
@@ -91,11 +90,13 @@ class Views:
     def stats(self, version: str | None = None) -> Message:
         """Triton's statistics, over all workers since the server's start."""
         served = self.serving.get(version)
-        return {"model_stats": [_statistics(self.serving.name, served.version, self.metrics.totals())]}
+        return {"model_stats": [_statistics(self.serving.name, served.version, self.serving.metrics.totals())]}
 
     def index(self) -> Message:
         """The models of this server; with `{"ready": true}` in the request, only those that are ready."""
-        body = read_body(request.environ, min(1 << 16, self.settings.max_request_bytes), self.settings.body_timeout)
+        body = read_body(
+            request.environ, min(1 << 16, self.serving.settings.max_request_bytes), self.serving.settings.body_timeout
+        )
         message = loads(body) if len(body) else {}
         if not isinstance(message, dict) or not isinstance(message.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')
@@ -114,7 +115,7 @@ class Views:
         """Whether the model is ready: KServe's answer and TensorFlow Serving's in one."""
         try:
             served = self.serving.get(version)
-        except NotReadyError as error:
+        except ServiceUnavailable as error:
             reason = error.description
             status = {"state": "LOADING", "status": {"error_code": "UNAVAILABLE", "error_message": reason}}
             return {"name": self.serving.name, "ready": False, "model_version_status": [status], "error": reason}, 503
@@ -140,15 +141,23 @@ class Views:
 
     def prometheus(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(self.metrics.text(self.serving.slots.states()), content_type="text/plain; version=0.0.4")
+        return Response(
+            self.serving.metrics.text(self.serving.slots.states()), content_type="text/plain; version=0.0.4"
+        )
 
 
 @cache
-def openapi(settings: Settings) -> Message:
+def openapi(settings: Settings) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the routes."""
     document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
     del document["x-answers"]
-    document["components"]["parameters"]["model"]["schema"]["enum"] = [settings.model_name]  # one object for all routes
+    parameters, paths = document["components"]["parameters"], document["paths"]
+    parameters["model"]["schema"]["enum"] = [settings.model_name]  # one object for all routes
+    for path in [path for path in paths if path.startswith(("/v1/models/{model}", "/v2/models/{model}"))]:
+        [(method, operation)] = paths[path].items()
+        of_one = {"operationId": f"version_{operation['operationId']}", "parameters": [*parameters.values()]}
+        of_one["summary"] = f"{operation['summary']}, of one version"
+        paths[path.replace("{model}", "{model}/versions/{version}")] = {method: {**operation, **of_one}}
     if not settings.ruo_token:
         del document["security"]
     return document

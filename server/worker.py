@@ -47,14 +47,13 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
     slots: WorkerSlots
     slot: int
     exchange_s: float  # the time limit of a request and its answer
-    worker_connections: int  # of Gunicorn
     max_requests: int  # of Gunicorn
     _gave_way_since = _gave_way_last = 0.0
     _has_no_descriptor = _has_warned = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._most_connections, self.worker_connections = self.worker_connections, self.worker_connections + _RESERVE
+        self.worker_connections += _RESERVE
         # Gunicorn would end the worker at its last request, before there is another
         self._most_requests, self.max_requests = self.max_requests, sys.maxsize
         self._probes = ThreadPoolExecutor(8, thread_name_prefix="probe")
@@ -125,7 +124,7 @@ class LeastLoadedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not 
         conn.data_ready = True
         # a probe has no body, and room for its answer, so its thread never waits for its client
         is_probe = _PROBE.match(begin) and _is_ready_for(conn, select.POLLOUT)
-        if not is_probe and self.nr_conns > self._most_connections:
+        if not is_probe and self.nr_conns > self.worker_connections - _RESERVE:
             self._refuse(conn)
             return
         pool = self._probes if is_probe else self.tpool

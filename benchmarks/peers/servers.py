@@ -108,7 +108,7 @@ def running(command: Sequence[object], ready: str, cwd: Path) -> Iterator[None]:
     environment = {**peer_variables(), "PYTHONPATH": f"{cwd}{os.pathsep}{_HOME}"}
     words = list(map(str, command))
     with server_process(Path(words[0]).name, words, environment, cwd=cwd) as process:
-        process.wait_until(lambda: (fetch(ready) or [None])[0] == 200, _READY_S)
+        process.wait_until(lambda: fetch(ready)[0] == 200, _READY_S)
         yield
 
 

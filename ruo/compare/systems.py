@@ -179,8 +179,9 @@ def _is_warm(process: ServerProcess, url: str, body: bytes) -> bool:
     with ThreadPoolExecutor(_WORKERS) as pool:
         json_type = {"Content-Type": "application/json"}
         answers = [*pool.map(lambda _: fetch(url, body, json_type, timeout_s=60), range(_WORKERS))]
-    if failed := next((status for status, _ in filter(None, answers) if status >= 400), None):
-        raise process.error(f"cannot score (status {failed})")
-    if None in answers:
+    statuses = [status for status, _ in answers]
+    if max(statuses) >= 400:
+        raise process.error(f"cannot score (status {max(statuses)})")
+    if 0 in statuses:
         time.sleep(0.2)  # it does not listen yet
     return False

@@ -8,27 +8,20 @@ import atexit
 import json
 import os
 import re
-import shutil
-import signal
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from subprocess import PIPE, STDOUT, Popen
-from threading import Timer
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 from ruo.arguments import typed
-from ruo.deploy.local import fetch
+from ruo.deploy.local import ServerProcess, fetch, server_process, url_host
 from ruo.errors import DeploymentError, in_a_line, needs
 
 _ANNOTATION = "ruo/before-scaling"  # holds the replicas and bounds from before the first `scale`
 _LOOK_S = 1.0
 _FORWARD_S = 30.0
-# Runs kubectl until it ends or standard input is closed, as at the end of this process, however that comes. What it writes
-# about each connection is taken in, or it would wait for a reader.
-_TIED = """exec 3<&0
-{ trap : TERM; "$@" 2>&1 | { sed '/^Forwarding/q'; cat >/dev/null; }; kill 0; } &
-cat <&3 >/dev/null; kill 0"""
+# Runs a command, which ends with a pipe, and so with this process, however that comes to its end.
+_TIED = '{ cat "$0"; kill 0; } >/dev/null & exec "$@"'
 
 
 class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
@@ -62,7 +55,7 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         self._context = context
         self._maker = os.getpid()
         self._is_inside = context is None and "KUBERNETES_SERVICE_HOST" in os.environ
-        self._forwards: dict[str, tuple[Popen[str], str]] = {}  # by pod: kubectl, and the address here
+        self._forwards: dict[str, tuple[ExitStack, ServerProcess, str]] = {}  # by pod: kubectl, and the address here
         try:
             if self._is_inside:
                 kubernetes.config.load_incluster_config()
@@ -175,9 +168,10 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         """The pods of which a worker is still loading, each with a sentence; a pod is ready with its first worker."""
         loading = []
         for name, url in self._pod_urls().items():
-            answer, health = fetch(f"{url}/v2/health/ready"), {"workers": 0, "of": 1}
+            status, body = fetch(f"{url}/v2/health/ready")
+            health = {} if status else {"workers": 0, "of": 1}
             with suppress(ValueError):  # of another kind of server, which says no more than that it is ready
-                health = json.loads(answer[1] or b"{}") if answer else health
+                health |= json.loads(body)
             if health.get("workers", 0) < health.get("of", 0):
                 loading.append(f"{name} has {health['workers']} of {health['of']} workers ready.")
         return loading
@@ -198,10 +192,10 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         labels = (self._deployment().spec.template.metadata.labels or {}).items()
         services = [service.spec for service in self._ask(self._core.list_namespaced_service).items]
         of_these = [spec for spec in services if spec.selector and spec.selector.items() <= labels]
-        hosts = dict.fromkeys(_host(pod.status.host_ip) for pod in self._pods() if _is_ready(pod))
+        hosts = dict.fromkeys(url_host(pod.status.host_ip) for pod in self._pods() if _is_ready(pod))
         for port in [port.node_port for spec in of_these for port in spec.ports or [] if port.node_port]:
             urls = [f"http://{host}:{port}" for host in hosts]
-            if reachable := [url for url in urls if _answers(url)]:
+            if reachable := [url for url in urls if fetch(f"{url}/v2/health/ready", timeout_s=2)[0] == 200]:
                 return reachable
         return []
 
@@ -210,44 +204,33 @@ class KubernetesDeployment(AbstractContextManager["KubernetesDeployment"]):
         ready = {pod.metadata.name: pod for pod in self._pods() if _is_ready(pod)}
         ports = {name: _port(pod) for name, pod in ready.items()}
         if self._is_inside:
-            return {name: f"http://{_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
+            return {name: f"http://{url_host(pod.status.pod_ip)}:{ports[name]}" for name, pod in ready.items()}
         self._keep_forwards(ready)
         for name in ready.keys() - self._forwards.keys():
             self._forwards[name] = self._forward_to(name, ports[name])
-        return {name: self._forwards[name][1] for name in ready}
+        return {name: self._forwards[name][-1] for name in ready}
 
     def _keep_forwards(self, pods: Container[str]) -> None:
         """End the forwards to all other pods, and forget those that have ended."""
-        for name, (process, _) in list(self._forwards.items()):
-            if name not in pods or process.poll() is not None:
-                process.communicate()  # which closes its input
+        for name, (stack, kubectl, _) in list(self._forwards.items()):
+            if name not in pods or kubectl.process.poll() is not None:
+                stack.close()
                 del self._forwards[name]
 
-    def _forward_to(self, pod: str, port: int) -> tuple[Popen[str], str]:
-        if shutil.which("kubectl") is None:
-            raise DeploymentError("kubectl is not installed, and only it reaches the pods from here.")
+    def _forward_to(self, pod: str, port: int) -> tuple[ExitStack, ServerProcess, str]:
         context = ["--context", self._context] if self._context else []
         command = ["kubectl", *context, "-n", self.namespace, "port-forward", f"pod/{pod}", f":{port}"]
-        tied = ["sh", "-c", _TIED, "sh", *command]
-        process = Popen(tied, stdin=PIPE, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
         atexit.register(self._keep_forwards, ())  # which also keeps the forwards until then
-        assert process.stdout is not None
-        too_late = Timer(_FORWARD_S, os.killpg, (process.pid, signal.SIGKILL))
-        too_late.daemon = True
-        too_late.start()
-        line, match = "", None
-        for line in process.stdout:
-            if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
-                break
-        too_late.cancel()
-        if match is None:
-            process.communicate()
-            raise DeploymentError(f"kubectl cannot forward a port to {pod}: {line.strip() or 'it said nothing'}")
-        return process, f"http://127.0.0.1:{match[1]}"
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+        with ExitStack() as stack:
+            pipe, kept = os.pipe()
+            stack.callback(os.close, pipe)
+            stack.callback(os.close, kept)
+            tied = ["/bin/sh", "-c", _TIED, f"/dev/fd/{pipe}", *command]
+            process = server_process(f"kubectl's forward to {pod}", tied, os.environ, grace_s=0, pass_fds=[pipe])
+            kubectl = stack.enter_context(process)
+            forwarded = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
+            match = kubectl.wait_until(lambda: forwarded.search(kubectl.log.read_text()), _FORWARD_S)
+            return stack.pop_all(), kubectl, f"http://127.0.0.1:{match[1]}"
 
 
 def _port(pod: Any) -> int:
@@ -260,7 +243,3 @@ def _port(pod: Any) -> int:
 def _is_ready(pod: Any) -> bool:
     conditions = [(condition.type, condition.status) for condition in pod.status.conditions or []]
     return pod.metadata.deletion_timestamp is None and ("Ready", "True") in conditions
-
-
-def _answers(url: str) -> bool:
-    return (answer := fetch(f"{url}/v2/health/ready", timeout_s=2)) is not None and answer[0] == 200

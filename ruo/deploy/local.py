@@ -18,11 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from ruo.arguments import typed
 from ruo.errors import ArgumentError, DeploymentError, MissingPackageError
 from ruo.machine import cpu_limit
+
+T = TypeVar("T")
 
 # HTTP and no more: a proxy of the environment must not be asked for an address of this machine, and no status is an error.
 _OPENER = urllib.request.OpenerDirector()
@@ -53,15 +55,16 @@ class ServerProcess:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
-        """Return as soon as `is_done()`; raises DeploymentError if the process ends or the time runs out before."""
+    def wait_until(self, find: Callable[[], T | None], timeout_s: float) -> T:
+        """What `find` returns, once that is true; raises DeploymentError if the process ends or the time runs out before."""
         deadline = time.monotonic() + timeout_s
-        while not is_done():
+        while not (found := find()):
             if self.process.poll() is not None:
                 raise self.error(f"ended with status {self.process.returncode}")
             if not time.monotonic() < deadline:  # as with NaN
                 raise self.error(f"was not ready after {timeout_s:g} s")
             time.sleep(0.05)
+        return found
 
     def error(self, problem: str) -> DeploymentError:
         """The error for a problem of the server, with the last errors in its log, or else the last lines."""
@@ -113,16 +116,21 @@ def server_process(
             remove()
 
 
+def url_host(address: str) -> str:
+    """An IP address as URLs have it."""
+    return f"[{address}]" if ":" in address else address
+
+
 def fetch(
     url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
-) -> tuple[int, bytes] | None:
-    """The status and body of a response from a server on this machine; None if it does not answer."""
+) -> tuple[int, bytes]:
+    """The status and body of a response from a server on this machine; 0 and nothing if it does not answer."""
     request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310  our own servers
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return answer.status, answer.read()
     except (OSError, HTTPException):
-        return None
+        return 0, b""
 
 
 class LocalServer:
@@ -173,9 +181,9 @@ class LocalServer:
         return f"LocalServer({self.url}, {self.model.name}, {self.workers} workers)"
 
     def _ready_workers(self) -> int:
-        answer = fetch(f"{self.url}/v2/health/ready")
-        health: dict[str, Any] = json.loads(answer[1]) if answer else {}
-        if answer and answer[0] == 503 and "being loaded" not in health.get("error", "being loaded"):
+        status, body = fetch(f"{self.url}/v2/health/ready")
+        health: dict[str, Any] = json.loads(body or b"{}")
+        if status == 503 and "being loaded" not in health.get("error", "being loaded"):
             raise DeploymentError(health["error"])
         return int(health.get("workers", 0))
 
@@ -240,8 +248,8 @@ def serve_on(
     settings: Mapping[str, object],
 ) -> Iterator[LocalServer]:
     """`local_server` at a socket that listens, which it closes, since the server has a copy."""
-    if not model.exists():
-        raise DeploymentError(f"There is no model at {model}; make one with: ruo demo --out data")
+    if not os.access(model, os.R_OK):
+        raise DeploymentError(f"There is no model at {model}, or none to read; make one with: ruo demo --out data")
     if importlib.util.find_spec("gunicorn") is None or not (_HOME / "server").is_dir():
         raise MissingPackageError("The server is not installed; run: pip install 'ruo[server]'")
     count = workers or max(1, int(cpu_limit()))
@@ -263,10 +271,9 @@ def serve_on(
         fds = (listener.fileno(), lifeline)
         host, port = listener.getsockname()[:2]
         reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not bound to here
-        url = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
         with server_process("The server", command, environment, pass_fds=fds) as process:
             listener.close()  # this copy would keep the port open after the server's end
-            server = LocalServer(model, count, process, url)
+            server = LocalServer(model, count, process, f"http://{url_host(reached)}:{port}")
             server.wait_until_ready(timeout_s)
             yield server
     finally:

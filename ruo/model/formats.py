@@ -10,24 +10,20 @@ from ruo.model.keras2 import CONVERT
 
 SUFFIXES = (".keras", ".h5", ".hdf5")  # of models that are one file
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_GRAPH = "its saved_model.pb is cut off or damaged; copy it again."
 _DAMAGED = "its file is cut off or damaged; copy it again."
 _EXPORT = "save it as .keras, or export it as a SavedModel, with Keras"
-_WEIGHTS = "it holds weights only; save the whole model with model.save()."
-_ONNX = f"it is an ONNX model; {_EXPORT}."
+_NESTED = "its files are in a folder inside the archive; pack them without."
+_NO_CONFIG = "it has no config.json, so it holds weights at most; save the whole model with model.save()."
 _KERAS2 = f"Keras 2 (tf_keras) made it, whose .keras files Keras 3 cannot read; {CONVERT.format('.keras')}"
 
 # What other programs write, by how the file begins.
 _FOREIGN = (
+    (rb"\Z", "the file is empty; copy it again."),
     (rb"\s*version https://git-lfs", "it is a pointer of Git LFS and not the model; run: git lfs pull"),
     (rb"(?i)\s*<(!doctype|html|\?xml|head)", "it is a web page; download the model's file itself."),
     (rb".{4}TFL3", f"it is a model of TensorFlow Lite; {_EXPORT}."),
-    (rb"(?i)\x08.*onnx", _ONNX),
-    (rb"\x80[\x00-\x05]", "it is a pickle (scikit-learn, joblib), not a Keras model."),
-    (rb"x[\x01\x9c\xda]", "it is a compressed pickle (joblib), not a Keras model."),
+    (rb"(?i)\x08.*onnx", f"it is an ONNX model; {_EXPORT}."),
     (rb"\x1f\x8b|.{257}ustar", "it is an archive; unpack it first."),
-    (rb"\x93NUMPY", "it is an array of NumPy, not a model."),
-    (rb"\s*\{", f"it is JSON and has no weights; {_EXPORT}."),
 )
 
 _CLASS = (
@@ -41,7 +37,6 @@ _OPERATION = (
 _LAMBDA = "it has code of its author (a Lambda layer or the like); set RUO_TRUST_MODEL=1 if you trust the author."
 _BACKEND = "it works with Keras' backend {0} only; set KERAS_BACKEND to it, or export the model as a SavedModel."
 _OPENVINO = "OpenVINO cannot compute one of its layers; set KERAS_BACKEND=tensorflow."
-_INCOMPLETE = "its folder variables/ is missing or incomplete; copy the whole folder."
 _DAMAGE = (
     r"[Tt]runcated file|[Bb]ad symbol table|Unable to (synchronously )?open|BadZipFile|[Bb]ad CRC|zip file|Read less bytes"
     r"|Error -?\d+ while decompressing|Can't (synchronously )?read"
@@ -57,9 +52,15 @@ _ERRORS = (
     (r"requires? (?:the )?`?(TensorFlow|JAX|PyTorch|Torch)`? backend", _BACKEND),
     (r"OpenVINOKerasTensor|openvino backend|`convert_to_numpy` failed|src/core/src", _OPENVINO),
     (_DAMAGE, _DAMAGED),
-    (r"variables/variables|[Vv]ariables file", _INCOMPLETE),
+    (
+        r"variables/variables|[Vv]ariables file",
+        "its folder variables/ is missing or incomplete; copy the whole folder.",
+    ),
     (r"Op type not registered '(\w+)'", _OPERATION),
-    (r"^DecodeError|[Cc]annot parse file|Error parsing message", _GRAPH),
+    (
+        r"^DecodeError|[Cc]annot parse file|Error parsing message",
+        "its saved_model.pb is cut off or damaged; copy it again.",
+    ),
 )
 
 
@@ -73,11 +74,6 @@ def is_model_folder(path: Path) -> bool:
     return is_saved_model(path) or (path / "config.json").is_file()
 
 
-def is_weights(path: Path) -> bool:
-    """Whether a file holds weights without their model."""
-    return path.name.endswith(".weights.h5")
-
-
 def refuse_foreign(path: Path) -> None:
     """Raise ModelError for what is not a model of Keras or TensorFlow, by its first bytes and what it contains."""
     if path.is_dir():
@@ -86,57 +82,47 @@ def refuse_foreign(path: Path) -> None:
         return
     with path.open("rb") as file:
         head = file.read(4096)
-    if reason := _foreign(path, head):
-        raise ModelError(reason)
-    if path.suffix not in SUFFIXES:
-        raise ModelError("it must end in .keras or .h5, or be a SavedModel directory.")
-    if reason := _not_keras(path, head) if path.suffix == ".keras" else _not_hdf5(path, head):
-        raise ModelError(reason)
+    for begin, reason in _FOREIGN:
+        if re.match(begin, head, re.DOTALL):
+            raise ModelError(reason)
+    if path.suffix == ".keras":
+        _require_keras(path, head)
+    elif path.suffix in SUFFIXES:
+        _require_hdf5(path, head)
+    else:
+        raise ModelError("it must end in .keras or .h5, or be the folder of a SavedModel.")
 
 
-def _foreign(path: Path, head: bytes) -> str | None:
-    """What a file is that is no model at all."""
-    if not head and path.suffix in SUFFIXES:
-        return "the file is empty; copy it again."
-    if is_weights(path):
-        return _WEIGHTS
-    by_suffix = {".onnx": _ONNX, ".pb": "it is a part of a SavedModel; give the folder that it is in."}
-    by_begin = (reason for begin, reason in _FOREIGN if re.match(begin, head, re.DOTALL))
-    return by_suffix.get(path.suffix) or next(by_begin, None)
-
-
-def _not_keras(path: Path, head: bytes) -> str | None:
+def _require_keras(path: Path, head: bytes) -> None:
     if head.startswith(_HDF5):
-        return "it is an HDF5 file; name it .h5."
+        raise ModelError("it is an HDF5 file; name it .h5.")
     if not zipfile.is_zipfile(path):
-        return _DAMAGED if head[:2] == b"PK" else "it is not a .keras file; save the model with model.save()."
+        raise ModelError(
+            _DAMAGED if head[:2] == b"PK" else "it is not a .keras file; save the model with model.save()."
+        )
     with zipfile.ZipFile(path) as file:
-        return _damaged_zip(file)
+        names = file.namelist()
+        if any(name.endswith("data.pkl") for name in names):
+            raise ModelError(f"it is a model of PyTorch; {_EXPORT}.")
+        if "config.json" not in names:
+            raise ModelError(_NESTED if any(name.endswith("/config.json") for name in names) else _NO_CONFIG)
+        metadata = json.loads(file.read("metadata.json")) if "metadata.json" in names else {}
+        if str(metadata.get("keras_version", "")).startswith("2."):
+            raise ModelError(_KERAS2)
+        if file.testzip():
+            raise ModelError(_DAMAGED)
 
 
-def _not_hdf5(path: Path, head: bytes) -> str | None:
+def _require_hdf5(path: Path, head: bytes) -> None:
     if head[:2] == b"PK":
-        return "it is a zip archive; name it .keras if Keras saved it."
+        raise ModelError("it is a zip archive; name it .keras if Keras saved it.")
     if not head.startswith(_HDF5):
-        return "it is not an HDF5 file; save the model with model.save()."
+        raise ModelError("it is not an HDF5 file; save the model with model.save().")
     import h5py
 
     with h5py.File(path) as file:
-        return None if "model_config" in file.attrs else _WEIGHTS
-
-
-def _damaged_zip(file: zipfile.ZipFile) -> str | None:
-    names = file.namelist()
-    if any(name.endswith("data.pkl") for name in names):
-        return f"it is a model of PyTorch; {_EXPORT}."
-    if "config.json" not in names:
-        if any(name.endswith("/config.json") for name in names):
-            return "its files are in a folder inside the archive; pack them without."
-        return "it has no config.json, so it holds weights at most; save the whole model with model.save()."
-    metadata = json.loads(file.read("metadata.json")) if "metadata.json" in names else {}
-    if str(metadata.get("keras_version", "")).startswith("2."):
-        return _KERAS2
-    return _DAMAGED if file.testzip() else None
+        if "model_config" not in file.attrs:
+            raise ModelError("it holds weights only; save the whole model with model.save().")
 
 
 def reason_of(error: Exception, path: Path, origin: Path) -> str:

@@ -51,10 +51,11 @@ def load_model(
                 ".h5 and SavedModel can run their author's code; set RUO_TRUST_MODEL=1 if you trust the author, "
                 "or save the model as .keras."
             )
+        defined = _import(modules) if trusted else {}
         if is_saved_model(path):
             model = _load_saved_model(path, signature)
         else:
-            model = _load_keras(path, precision, trusted, _import(modules) if trusted else {})
+            model = _load_keras(path, precision, trusted, defined)
         names = read_features(path)
         if names and [spec.shape[1:] for spec in model.inputs] != [(len(names),)]:
             raise ModelError(f"it has the names of {len(names)} columns, which do not fit its inputs; save it anew.")
@@ -85,8 +86,6 @@ def _load_keras(path: Path, precision: str, trusted: bool, custom_objects: Mappi
         raise ModelError(f"it has no input shape; {cure}")
     inputs = _inputs(zip(tensor_names(keras, loaded, "input"), loaded.inputs, strict=True))
     outputs = _specs(zip(tensor_names(keras, loaded, "output"), loaded.outputs, strict=True))
-    if stateful := [layer.name for layer in loaded.layers if getattr(layer, "stateful", False)]:
-        raise ModelError(f'its layer "{stateful[0]}" is stateful, so that a row would depend on other requests.')
     backend = keras.backend.backend()
     if backend == "openvino" and any(spec.dtype == object for spec in inputs):
         raise ModelError("it takes text, which OpenVINO cannot; set KERAS_BACKEND=tensorflow.")
@@ -105,22 +104,17 @@ def _load_saved_model(path: Path, wanted: str) -> Model:
     if not names:
         raise ModelError("it has no signature; export it with model.export().")
     if name is None:
-        cure = f"not {wanted}; set MODEL_SIGNATURE to one of them." if wanted else "name one in MODEL_SIGNATURE."
-        raise ModelError(f"it has the signatures {', '.join(names)}; {cure}")
+        raise ModelError(f"it has the signatures {', '.join(names)}; name one of them in MODEL_SIGNATURE.")
     signature = loaded.signatures[name]
     inputs, outputs = in_order(signature.structured_input_signature[1]), in_order(signature.structured_outputs)
     specs = _inputs(inputs.items()), _specs(outputs.items())
-    return Model(
-        "tensorflow_savedmodel", *specs, compile_signature(signature, inputs, list(outputs), loaded), signature=name
-    )
+    function = compile_signature(signature, inputs, list(outputs), loaded)
+    return Model("tensorflow_savedmodel", *specs, function, signature=name)
 
 
 def _specs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
     specs = []
     for name, tensor in tensors:
-        if getattr(tensor.shape, "rank", 0) is None:
-            cure = "export it with an input_signature."
-            raise ModelError(f'its tensor "{name}" may have any number of dimensions; {cure}')
         kind = exported_dtype(tensor.dtype)
         shape = tuple(-1 if size is None else int(size) for size in tensor.shape)
         specs.append(TensorSpec(name, np.dtype(object if kind == "string" else kind), shape))
@@ -134,11 +128,9 @@ def _inputs(tensors: Iterable[tuple[str, Any]]) -> list[TensorSpec]:
     if not specs:
         raise ModelError("it takes no input.")
     for name, _, shape in specs:
-        if not shape:
-            raise ModelError(f'its input "{name}" is a single value and has no rows.')
-        if shape[0] != -1:
+        if shape[:1] != (-1,):
             cure = "build it with any number of rows (batch_size=None)."
-            raise ModelError(f'its input "{name}" takes exactly {shape[0]} rows; {cure}')
+            raise ModelError(f'its input "{name}" takes the shape {list(shape)} only; {cure}')
     return specs
 
 

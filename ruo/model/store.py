@@ -64,10 +64,9 @@ def version_folders(store: Path) -> list[Path]:
 
 def copy_model(path: Path, target: Path) -> Path:
     """Copy a file or a folder to a path that is not there, without modes and times; returns that path."""
-    is_folder = path.is_dir()
-    return Path(
-        shutil.copytree(path, target, copy_function=shutil.copyfile) if is_folder else shutil.copyfile(path, target)
-    )
+    if path.is_dir():
+        return Path(shutil.copytree(path, target, copy_function=shutil.copyfile))
+    return Path(shutil.copyfile(path, target))
 
 
 def _try(copy: Path, origin: str) -> None:

@@ -54,7 +54,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     command += [f"--IdentityProvider.token={lab.token}"]
     environment = {**os.environ, **own, "IPYTHONDIR": str(home / "ipython")}
     with server_process("JupyterLab", command, environment, cwd=root) as process:  # it ends its kernels
-        process.wait_until(lambda: (fetch(f"{lab.url}/api/status?token={lab.token}") or [0])[0] == 200, 120)
+        process.wait_until(lambda: fetch(f"{lab.url}/api/status?token={lab.token}")[0] == 200, 120)
         yield lab
 
 

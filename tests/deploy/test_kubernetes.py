@@ -258,7 +258,8 @@ def forwards(folder: Path, count: int) -> list[int]:
     """The process ids of the forwards that run, once there are so many."""
 
     def running() -> list[int]:
-        return [pid for pid in map(int, (folder / "forwards").read_text().split()) if psutil.pid_exists(pid)]
+        started = map(int, (folder / "forwards").read_text().split())
+        return [pid for pid in started if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
 
     wait_for(lambda: len(running()) == count, 10)
     return running()
@@ -280,15 +281,19 @@ def test_kubectl_forwards_to_each_pod(cluster: Cluster, tmp_path: Path, monkeypa
     assert forwards(tmp_path, 0) == []
 
     (tmp_path / "bin" / "kubectl").write_text('#!/bin/sh\necho "error: pods not found"\n')
-    sentence = "kubectl cannot forward a port to ruo-server-[01]: error: pods not found"
+    sentence = "kubectl's forward to ruo-server-[01] ended with status 0. Its log says: error: pods not found"
     with pytest.raises(DeploymentError, match=sentence):
         _ = KubernetesDeployment().urls
     (tmp_path / "bin" / "kubectl").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr("ruo.deploy.kubernetes._FORWARD_S", 0.1)
-    with pytest.raises(DeploymentError, match="kubectl cannot forward a port to ruo-server-[01]: it said nothing"):
+    with pytest.raises(
+        DeploymentError, match=r"forward to ruo-server-[01] was not ready after 0.1 s. Its log is empty."
+    ):
         _ = KubernetesDeployment().urls
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DeploymentError, match="kubectl is not installed, and only it reaches the pods from here"):
+    with pytest.raises(
+        DeploymentError, match="kubectl's forward to .* ended with status 127. Its log says: .*kubectl.* not found"
+    ):
         _ = KubernetesDeployment().urls
 
 

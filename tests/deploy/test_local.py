@@ -50,7 +50,7 @@ def test_a_server_is_there_in_the_block_and_gone_after_it(demo: Demo) -> None:
 @pytest.mark.parametrize(
     ("model", "settings", "sentence"),
     [
-        ("nothing.keras", {}, r"There is no model at .*nothing\.keras; make one with: ruo demo"),
+        ("nothing.keras", {}, r"There is no model at .*nothing\.keras, or none to read; make one"),
         ("broken.keras", {}, r"broken\.keras cannot be loaded: "),
         ("broken.keras", {"MAX_WAITING": "lots"}, r"ended with status \d+\. Its log says: .*MAX_WAITING"),
     ],

@@ -77,9 +77,8 @@ def test_failures_are_tried_again_but_not_for_ever(render, name):
     assert "Never" == spec["template"]["spec"]["restartPolicy"]
     assert spec.get("completions", 1) <= spec["backoffLimit"] <= 10
     assert spec["ttlSecondsAfterFinished"] >= 3600
-    if name != "merge":
-        drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-        assert [drained] == spec["podFailurePolicy"]["rules"]
+    drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert [drained] == spec["podFailurePolicy"]["rules"]
 
 
 def test_the_notebook_takes_what_the_job_gives(render):

@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-import time
 import zlib
 
 import numpy as np
@@ -51,7 +50,7 @@ def test_the_server_says_what_it_is(client):
 
 def test_model_metadata(client, served):
     """The model's metadata name its tensors, its version, its fingerprint and the largest request."""
-    _, version, sha256 = served
+    _, version, sha256, _ = served
     about = client.get("/v2/models/model").json
     assert about == {
         "name": "model",
@@ -66,7 +65,7 @@ def test_model_metadata(client, served):
 
 def test_v1_model_status(client, served):
     """A V1 model's status is KServe's and TensorFlow Serving's in one; a header has the fingerprint."""
-    _, version, sha256 = served
+    _, version, sha256, _ = served
     for path in ("/v1/models/model", f"/v1/models/model/versions/{version}"):
         answer = client.get(path)
         about = answer.json
@@ -108,18 +107,15 @@ def test_a_server_whose_model_is_broken_lives_and_is_not_ready(make_app, rows):
 
 def test_answers_say_who_made_them(client, rows, served):
     """Every answer carries the version and fingerprint of its model, the worker and the server's own times."""
-    _, version, sha256 = served
-    began = time.perf_counter()
+    _, version, sha256, _ = served
     answer = client.post(INFER, json=v2_body(rows, id="7"))
-    most_ms = 1000 * (time.perf_counter() - began)
     assert (answer.json["model_name"], answer.json["model_version"], answer.json["id"]) == ("model", version, "7")
     assert answer.headers["Ruo-Model-Sha256"] == sha256
     assert answer.headers["Ruo-Model-Version"] == version
     assert "/" in answer.headers["Ruo-Worker"]
     stages = re.findall(r"(\w+);dur=(-?[\d.]+)", answer.headers["Server-Timing"])
     assert [name for name, _ in stages] == ["decode", "queue", "predict", "encode"]
-    assert all(0 <= float(duration) for _, duration in stages)
-    assert sum(float(duration) for _, duration in stages) <= most_ms
+    assert all(0 <= float(duration) for _, duration in stages)  # and together no more than all, see test_worker.py
 
 
 @pytest.mark.parametrize("path", ["/v2/models/model/versions/{}/infer", "/v1/models/model/versions/{}:predict"])

@@ -21,7 +21,7 @@ def test_requests_rows_and_seconds_are_counted(make_app, rows):
     app.get("/nowhere")
     counted = samples(app.get("/metrics").text)
     route = "/v2/models/<model>/infer"
-    _, version, sha256 = app.serving.get()
+    _, version, sha256, _ = app.serving.get()
     assert counted["ruo_requests_total", route, "200"] == 3
     assert counted["ruo_requests_total", route, "400"] == 1
     assert counted["ruo_requests_total", "404", "none"] == 1

@@ -141,13 +141,10 @@ def test_what_calls_change_is_not_frozen(keras):
     assert not np.array_equal(function([rows])[0], function([rows])[0])
 
 
-def test_tensors_are_described(mlp, two):
-    """Names, datatypes and shapes are those that the model was built with; the rows are free."""
-    assert mlp.inputs == [TensorSpec("x", np.dtype("f4"), (-1, 8))]
-    assert [spec.shape for spec in mlp.outputs] == [(-1, 3)]
+def test_tensors_are_described(two):
+    """Beside what test_application.py asks: datatypes, and the shapes of several outputs."""
     assert [(spec.name, spec.dtype.name) for spec in two.inputs] == [("a", "float32"), ("b", "int32")]
     assert [spec.shape for spec in two.outputs] == [(-1, 1), (-1, 2)]
-    assert mlp.platform == "tensorflow_keras"
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"])

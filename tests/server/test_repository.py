@@ -103,5 +103,5 @@ def test_a_full_temporary_folder_is_named(models, monkeypatch, name):
         raise OSError(errno.ENOSPC, "No space left on device", target)
 
     monkeypatch.setattr("shutil.copyfile", fill)
-    with pytest.raises(ModelError, match="no room in /.*TMPDIR"), fetch(newest(models[name])):
+    with pytest.raises(OSError, match="no room in /.*TMPDIR"), fetch(newest(models[name])):
         pass

@@ -10,15 +10,14 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from werkzeug.exceptions import ServiceUnavailable
 
 from ruo.model.store import publish
 from ruo.wire import ONLY, WireError
 from server import versions
-from server.metrics import Metrics
-from server.scheduler import Scheduler
 from server.settings import Settings
 from server.slots import WorkerSlots
-from server.versions import NotReadyError, Serving, number_of
+from server.versions import Serving, number_of
 from tests.server.asking import wait_for
 
 POLL_S = 0.05
@@ -32,12 +31,12 @@ def serving():
 
     def make(path, **settings):
         config = {"MODEL_PATH": path, "MODEL_POLL_SECONDS": POLL_S, **settings}
-        made.append(Serving(Settings.read(config), Metrics(), Scheduler()))
+        made.append(Serving(Settings.read(config)))
         return made[-1]
 
     yield make
     for each in made:
-        object.__setattr__(each._settings, "model_poll_seconds", 0)
+        object.__setattr__(each.settings, "model_poll_seconds", 0)
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_ready_only_after_warm_up(serving, models, caplog):
     slot = slots.take()
     served = serving(models["mlp"])
     served.start(slots, slot)
-    with pytest.raises(NotReadyError, match="being loaded"):
+    with pytest.raises(ServiceUnavailable, match="being loaded"):
         served.get()
     assert served.ready_workers() == 0
     assert current(served).model.platform == "tensorflow_keras"
@@ -129,7 +128,7 @@ def test_a_version_that_is_withdrawn_and_published_anew_is_another(stored, model
     wait_for(lambda: serving.get("2").sha256 != old.sha256)
     np.testing.assert_allclose(predict(serving.get(), rows), expected["other"], atol=1e-6)
     kept = ["1", "2"] if is_seen else ["2"]
-    wait_for(lambda: sorted(re.findall(r'loaded{.*version="(.)"} 1', serving._metrics.text().decode())) == kept)
+    wait_for(lambda: sorted(re.findall(r'loaded{.*version="(.)"} 1', serving.metrics.text().decode())) == kept)
     assert serving.versions() == kept
     serving._look.set()
 
@@ -205,7 +204,7 @@ def test_a_file_is_taken_when_two_looks_see_the_same(serving, models, tmp_path):
     assert serving.get().version == number_of(serving.get().sha256) != old.version
 
 
-@pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "its manifest says")])
+@pytest.mark.parametrize(("name", "says"), [("broken", "cannot be loaded"), ("mlp", "is not its manifest's")])
 def test_a_broken_version_leaves_the_old_one_serving(stored, put, models, tmp_path, name, says, caplog):
     """A new version that is damaged, or not that of its manifest, is counted; the old one serves until a good one comes."""
     serving = stored("mlp")
@@ -217,8 +216,8 @@ def test_a_broken_version_leaves_the_old_one_serving(stored, put, models, tmp_pa
     assert says in wait_for(lambda: serving._error)
     assert caplog.messages[-1].endswith(f" {STAYS}")
     assert serving.get().version == "1"
-    assert serving._metrics.totals()["ruo_model_load_failures_total"] == 1
-    with pytest.raises((WireError, NotReadyError)):
+    assert serving.metrics.totals()["ruo_model_load_failures_total"] == 1
+    with pytest.raises((WireError, ServiceUnavailable)):
         serving.get("2")
     put("other")
     wait_for(lambda: serving.get().version == "3")
@@ -231,7 +230,7 @@ def test_no_version_between_two_looks_is_left_out(stored, put, tmp_path, newest,
     put(*("other", "mlp", "mlp")[: newest - 1])
     if is_broken:
         (tmp_path / "3" / "MANIFEST.json").write_text("{")
-    with pytest.raises(NotReadyError, match="being loaded"):
+    with pytest.raises(ServiceUnavailable, match="being loaded"):
         serving.get("2")
     wait_for(lambda: serving.get().version == str(newest))
     kept = [str(version) for version in range(1, newest + 1) if not (is_broken and version == 3)]
@@ -246,7 +245,7 @@ def test_a_disk_that_does_not_answer_holds_no_request(stored, monkeypatch):
     monkeypatch.setattr(versions, "_DISK_S", 0.05)
     monkeypatch.setattr(versions, "newest", lambda *where: real(*where) if answers.wait(60) else None)
     for _ in range(3):
-        with pytest.raises(NotReadyError, match="being loaded"):
+        with pytest.raises(ServiceUnavailable, match="being loaded"):
             serving.get("9")
     assert serving.get("1") is serving.get()
     answers.set()
@@ -258,7 +257,7 @@ def test_a_disk_that_does_not_answer_holds_no_request(stored, monkeypatch):
 def test_models_come_and_go(serving, put, tmp_path):
     """A server may start before its model is there; without its newest version the one before it serves again."""
     serving = serving(tmp_path / "store")
-    with pytest.raises(NotReadyError, match="There is no model at"):
+    with pytest.raises(ServiceUnavailable, match="There is no model at"):
         serving.get(wait_s=10)
     put("mlp", "other", folder="store")
     wait_for(lambda: serving.ready_workers() == 1 and serving.get().version == "2")
@@ -283,7 +282,7 @@ def test_only_the_pinned_model_is_loaded(serving, models):
     """With MODEL_SHA256 no other content is loaded."""
     sha256 = current(serving(models["mlp"])).sha256
     assert current(serving(models["mlp"], MODEL_SHA256=sha256.upper())).sha256 == sha256
-    with pytest.raises(NotReadyError, match="MODEL_SHA256"):
+    with pytest.raises(ServiceUnavailable, match="MODEL_SHA256"):
         current(serving(models["other"], MODEL_SHA256=sha256))
 
 

@@ -4,7 +4,6 @@ import gzip
 import importlib
 import io
 import json
-import pickle
 import shutil
 import zipfile
 
@@ -109,15 +108,11 @@ FILES = {
     "zip.h5": (lambda p: (p / "good.keras").read_bytes(), "name it .keras"),
     "text.keras": (lambda p: b"hello", "not a .keras file"),
     "text.h5": (lambda p: b"hello", "not an HDF5 file"),
-    "model.onnx": (lambda p: b"\x08\x07\x12\x07pytorch", "ONNX"),
+    "model.onnx": (lambda p: b"\x08\x07\x12\x07pytorch", "must end in"),
     "onnx.keras": (lambda p: b"\x08\x07\x12\x08tf2onnx:", "ONNX"),
     "model.tflite": (lambda p: b"\x1c\0\0\0TFL3\x14\0", "TensorFlow Lite"),
-    "joblib.keras": (lambda p: pickle.dumps({"model": 1}), "pickle"),
-    "compressed.pkl": (lambda p: b"x\x9cabc", "joblib"),
     "archive.keras": (lambda p: gzip.compress(b"tar"), "unpack it"),
-    "array.npy": (lambda p: b"\x93NUMPY\x01\0", "NumPy"),
-    "model.json": (lambda p: b'{"class_name": "Sequential"}', "no weights"),
-    "saved_model.pb": (lambda p: (p / "saved" / "saved_model.pb").read_bytes(), "give the folder"),
+    "saved_model.pb": (lambda p: (p / "saved" / "saved_model.pb").read_bytes(), "the folder of a SavedModel"),
     "model.txt": (lambda p: b"hello", "must end in"),
     "good.weights.h5": (lambda p: (p / "good.weights.h5").read_bytes(), "weights only"),
     "weights.h5": (lambda p: (p / "good.weights.h5").read_bytes(), "weights only"),
@@ -166,8 +161,8 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, path, says):
         ("saved", False, "RUO_TRUST_MODEL=1"),
         ("code.keras", False, "RUO_TRUST_MODEL=1"),
         ("unbuilt.keras", False, "build it"),
-        ("fixed.keras", False, "exactly 3 rows"),
-        ("stateful.keras", False, "exactly 1 rows"),
+        ("fixed.keras", False, "takes the shape [3, 4] only"),
+        ("stateful.keras", False, "takes the shape [1, 5, 2] only"),
         *(
             (f"{name}.keras", False, "depends on the other rows of its batch")
             for name in ("softmax", "mean", "sorted", "sums", "maximum", "standard", "above", "loud", "bright", "text")
@@ -184,6 +179,13 @@ def test_a_folder_that_is_not_whole_is_refused(parts, tmp_path, path, says):
 def test_what_cannot_be_served_says_what_to_do(parts, name, trusted, says):
     """Also the name of the variable, the class, the function or the signatures."""
     refuse(parts / name, says, trusted)
+
+
+@pytest.mark.parametrize("name", ["good.keras", "saved"])
+def test_a_module_that_is_not_there_is_named(parts, name):
+    """Whatever kind of model it is for: a SavedModel may need its operations."""
+    with pytest.raises(ModelError, match="MODEL_MODULES names no.such.module, which cannot be imported"):
+        load_model(parts / name, trusted=True, modules="no.such.module")
 
 
 @pytest.mark.parametrize("name", ["saved.keras", "saved-and-config"])
