@@ -19,8 +19,7 @@ from typing import Any, Self
 from yarl import URL
 
 from ruo.arguments import require_types
-from ruo.client.http import Endpoint
-from ruo.client.proxies import proxy_of
+from ruo.client.http import Endpoint, proxy_of
 from ruo.client.retry import AbsentError, OverloadedError, RefusedError, RequestError, SilentError, back_off
 from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, printable
