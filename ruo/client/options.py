@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
-from ruo.arguments import plain, require_types
+from ruo.arguments import plain
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
 from ruo.tables.options import TableKeywords, TableOptions
@@ -147,7 +147,6 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_types(vars(self), get_type_hints(ScoreOptions))
         for name, (least, bits) in _BOUNDS.items():
             if isinstance(value := getattr(self, name), int) and not least <= value < 1 << bits:
                 most = f" and less than 2**{bits}" if value > least else ""

@@ -151,7 +151,7 @@ class Pipeline:
             return self._client.encode(block)
         except WireError as error:
             columns = self._table.inputs.get(error.tensor, self._table.features)
-            row, column = start + (error.row or 0), columns[error.column or 0]
+            row, column = start + error.row, columns[error.column]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None
 

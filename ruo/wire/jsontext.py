@@ -73,16 +73,12 @@ def as_bytes(text: Array) -> list[bytes]:
 
 
 def as_texts(text: Array) -> Array:
-    """A tensor of text as `str`, which JSON can write; raises WireError for bytes that are no text, with their row."""
-    texts = np.empty(text.shape, object)
-    for index, cell in enumerate(as_bytes(text)):
-        try:
-            texts.flat[index] = cell.decode()
-        except UnicodeDecodeError:
-            row, column = divmod(index, text.size // len(text))
-            message = "bytes that are not UTF-8 cannot be written as JSON; use the binary wire v2."
-            raise WireError(message, row=row, column=column) from None
-    return texts
+    """A tensor of text as `str`, which JSON can write; raises WireError for bytes that are no text."""
+    try:
+        cells = [cell.decode() for cell in as_bytes(text)]
+    except UnicodeDecodeError:
+        raise WireError("bytes that are not UTF-8 cannot be written as JSON; use the binary wire v2.") from None
+    return np.array(cells, object).reshape(text.shape)
 
 
 def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
