@@ -64,9 +64,7 @@ class LoopThread:
             future.cancel()
             ended.wait(_PATIENCE_S)  # let it clean up before anything else is cancelled
             if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
-                raise ScoringError(
-                    "The main thread ended before this run, which needs it; let it join this thread."
-                ) from None
+                raise ScoringError("The main thread ended before this run; let it join this thread.") from None
             raise
 
     def _work(self) -> None:
