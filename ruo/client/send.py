@@ -16,7 +16,7 @@ import numpy as np
 from ruo.client import discovery
 from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.event_loop import FORKED
-from ruo.client.http import Endpoint, HttpClient
+from ruo.client.http import HttpClient
 from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, TensorInfo, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
@@ -53,7 +53,7 @@ class Client:
         # an empty path is ".", and not the system's certificates
         ca = None if options.ca is None else str(Path(options.ca))
         self.http = HttpClient(options.timeout, token, ca, options.headers)
-        self.servers = Servers(self._bases, partial(Endpoint, self.http))
+        self.servers = Servers(self._bases, self.http)
         self._is_version_told = True  # by every answer so far
         self._has_answered = False
         self._most_rows = math.inf  # in a request, once the server has refused one as too large
