@@ -83,8 +83,9 @@ class Endpoint:
         self._http = http
         self._url = url
         scheme, _, path = url.partition(":")
-        self._socket = path.removeprefix("//") if scheme.lower() == "unix" else None  # Gunicorn writes unix:/path
-        self._base = URL(url if self._socket is None else "http://localhost")
+        is_unix = scheme.lower() == "unix"
+        self._session = http.session(path.removeprefix("//") if is_unix else None)  # Gunicorn writes unix:/path
+        self._base = URL("http://localhost" if is_unix else url)
         self._proxy = proxy_of(url)
         self._host = http.host or self._base.host_port_subcomponent or ""
         self._given_address = address
@@ -130,8 +131,7 @@ class Endpoint:
     async def _send(self, method: str, path: str, upload: Upload | None, most_bytes: int) -> Response:
         url = _joined(self._base, self._address, path)
         headers = {"Host": self._host} | ({} if upload and upload.keeps else {"Connection": "close"})
-        session = self._http.session(self._socket)
-        async with session.request(method, url, data=upload, headers=headers, **self._options) as response:
+        async with self._session.request(method, url, data=upload, headers=headers, **self._options) as response:
             if response.status != 200:
                 raise refusal(self._url + path, response, await _read(response, 1 << 16))
             if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
