@@ -166,15 +166,15 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
         return TableOptions(**{option.name: getattr(self, option.name) for option in fields(TableOptions)})
 
 
-def read_options(keywords: type, given: Mapping[str, Any], **fixed: Any) -> ScoreOptions:
-    """The options that a caller gave, of those in `keywords`, and those that are `fixed`."""
+def read_options(keywords: type, given: Mapping[str, Any]) -> ScoreOptions:
+    """The options that a caller gave, of those in `keywords`."""
     known = [name for name in ScoreOptions.__dataclass_fields__ if name in keywords.__annotations__]
     for name in given:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"; is {close[0]!r} meant?" if close else f". It has: {', '.join(known)}."
             raise TypeError(f"{name!r} is no keyword of this function{hint}")
-    return ScoreOptions(**plain(given), **fixed)
+    return ScoreOptions(**plain(given))
 
 
 def entries(group: type) -> dict[str, str]:

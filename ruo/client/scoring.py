@@ -110,7 +110,7 @@ def iter_scores(source: Source, url: ServerAddress, **options: Unpack[BlockKeywo
     >>> for block in iter_scores("testset.csv", "http://localhost:8000"):
     ...     print(block.start, block.predictions.shape)
     """
-    return _Run(source, url, read_options(BlockKeywords, options, pipelined=True, errors="raise")).blocks()
+    return _Run(source, url, read_options(BlockKeywords, options)).blocks()
 
 
 @takes_options
@@ -169,7 +169,6 @@ class _Run:
         self._tally = Tally(options.allow_version_change)
 
     async def score(self) -> Scores:
-        """Score the table and collect all answers."""
         collected = Collected()
         try:
             async with self._answers() as answers:
@@ -183,7 +182,6 @@ class _Run:
             raise
 
     async def write(self, path: Path) -> ScoredFile:
-        """Score the table and write its predictions while they come."""
         with whole_file(path) as unfinished:
             async with self._answers(in_order=True) as answers:
                 self._check_layout()
@@ -195,14 +193,12 @@ class _Run:
         return written
 
     def blocks(self) -> Iterator[ScoredBlock]:
-        """Score the table and yield it block by block."""
         blocks = self._blocks()
         with LoopThread(blocks.aclose) as loop:
             while (block := loop.run(anext(blocks, None))) is not None:
                 yield block
 
     def warn_of_labels(self) -> None:
-        """Warn that there are no labels."""
         if (row := self._unclear_label) is not None:
             warn(f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None.")
 
