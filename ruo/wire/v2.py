@@ -18,20 +18,9 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 # of numbers: [BIN] "little-endian byte order, row major, without stride or padding between elements"
 # [BIN] "For BOOL type element true is a single byte with value 1 and false is a single byte with value 0."
-DATATYPES = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
+_CODES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2"}
+_CODES |= {"INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+DATATYPES = {name: np.dtype(code) for name, code in _CODES.items()}
 BYTES = np.dtype(object)  # text: arrays of `bytes`, or of `str` where they are written
 TENSORS = {**DATATYPES, "BYTES": BYTES}
 _NAMES = {dtype: name for name, dtype in TENSORS.items()}
