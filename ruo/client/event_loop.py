@@ -11,10 +11,7 @@ from ruo.errors import ScoringError
 
 T = TypeVar("T")
 
-FORKED = (
-    "This process was forked from one that had scored a table, whose threads it lacks; start it with "
-    'multiprocessing.get_context("spawn").'
-)
+FORKED = 'This process was forked from one that had scored a table; start it with multiprocessing.get_context("spawn").'
 _PATIENCE_S = 5.0  # for what was interrupted to clean up
 
 

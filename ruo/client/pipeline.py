@@ -5,6 +5,7 @@ or consumer slows the reading.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +34,7 @@ _Result = list[Answer] | BaseException | None
 class Pipeline:
     """One run of one table; an async context manager. The client has learnt its model already."""
 
-    def __init__(
-        self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
-    ) -> None:
+    def __init__(self, table: Table, client: Client, pace: Pace, checkpoint: Checkpoint | None) -> None:
         self.rows = 0  # read so far
         self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
@@ -43,13 +42,15 @@ class Pipeline:
         self.pace = pace
         self._table = table
         self._client = client
-        self._pipelined = pipelined
         self._checkpoint = checkpoint
         self._blocks = table.blocks(self._rows_at, client.dtypes())
         self._in_flight = Gate(lambda: pace.in_flight)
-        self._window = Gate(lambda: pace.in_flight + self._ready())
+        is_pipelined = client.options.pipelined
+        self._window = Gate(lambda: pace.in_flight + self._ready() if is_pipelined else sys.maxsize)
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
         self._may_send = asyncio.Event()
+        if is_pipelined:
+            self._may_send.set()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
 
@@ -88,8 +89,7 @@ class Pipeline:
             early[start] = result
             while chunk := early.pop(collected if in_order else start, None):
                 collected += sum(answer.record.rows for answer in chunk)
-                if self._pipelined:
-                    await self._window.leave()
+                await self._window.leave()
                 for answer in chunk:
                     yield answer
 
@@ -112,9 +112,7 @@ class Pipeline:
         is_whole = False
         while not is_whole:
             count = self._ready() // 2
-            if self._pipelined:
-                self._may_send.set()
-                await self._window.enter(count)
+            await self._window.enter(count)
             items = await asyncio.get_running_loop().run_in_executor(self._thread, self._form_some, count)
             for item in items:
                 if isinstance(item, Chunk):

@@ -224,7 +224,7 @@ class _Run:
             if checkpoint and self._key:
                 await checkpoint.begin(await self._key)
             pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
-            async with Pipeline(table, client, pace, options.pipelined, checkpoint) as self._pipeline:
+            async with Pipeline(table, client, pace, checkpoint) as self._pipeline:
                 given = self._pipeline.answers(in_order)
                 async with aclosing(given), aclosing(self._checked(given, bar)) as answers:  # while the loop still runs
                     yield answers
