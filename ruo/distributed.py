@@ -117,8 +117,7 @@ def scorer(url: ServerAddress, *, keep: Sequence[str] | None = None, **options: 
     >>> ray_dataset.map_batches(score, batch_format="pyarrow")           # Ray Data
     >>> spark_frame.mapInArrow(score, "id long, prediction_0 float")     # Spark
     """
-    refused = [name for name in _OF_A_WHOLE_TABLE if name in options]
-    if refused:
+    if refused := [name for name in _OF_A_WHOLE_TABLE if name in options]:
         raise ArgumentError(f"{refused[0]}= is for a whole table, and a scorer gets batches; leave it out.")
     client = Client(url, read_options(ScoreKeywords, {**options, "keep": () if keep is None else keep}))
 

@@ -149,8 +149,7 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
         super().__post_init__()
         for name, (least, bits) in _BOUNDS.items():
             if isinstance(value := getattr(self, name), int) and not least <= value < 1 << bits:
-                most = f" and less than 2**{bits}" if value > least else ""
-                raise ArgumentError(f"{name}={value} must be at least {least}{most}.")
+                raise ArgumentError(f"{name}={value} must be at least {least} and less than 2**{bits}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
         if "\0" in str(self.checkpoint):

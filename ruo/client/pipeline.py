@@ -34,7 +34,9 @@ _Result = list[Answer] | BaseException | None
 class Pipeline:
     """One run of one table; an async context manager. The client has learnt its model already."""
 
-    def __init__(self, table: Table, client: Client, pace: Pace, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, table: Table, client: Client, checkpoint: Checkpoint | None) -> None:
+        options = client.options
+        pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
         self.rows = 0  # read so far
         self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
@@ -45,11 +47,10 @@ class Pipeline:
         self._checkpoint = checkpoint
         self._blocks = table.blocks(self._rows_at, client.dtypes())
         self._in_flight = Gate(lambda: pace.in_flight)
-        is_pipelined = client.options.pipelined
-        self._window = Gate(lambda: pace.in_flight + self._ready() if is_pipelined else sys.maxsize)
+        self._window = Gate(lambda: pace.in_flight + self._ready() if options.pipelined else sys.maxsize)
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
         self._may_send = asyncio.Event()
-        if is_pipelined:
+        if options.pipelined:
             self._may_send.set()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded

@@ -20,7 +20,6 @@ from ruo.client.collected import Collected, Tally
 from ruo.client.event_loop import LoopThread
 from ruo.client.layout import Layout, require_writable, whole_file
 from ruo.client.options import BlockKeywords, FileKeywords, ScoreKeywords, ScoreOptions, read_options, takes_options
-from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
 from ruo.client.records import Answer
@@ -223,8 +222,7 @@ class _Run:
                 self._key = asyncio.create_task(asyncio.to_thread(self._describe))
             if checkpoint and self._key:
                 await checkpoint.begin(await self._key)
-            pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
-            async with Pipeline(table, client, pace, checkpoint) as self._pipeline:
+            async with Pipeline(table, client, checkpoint) as self._pipeline:
                 given = self._pipeline.answers(in_order)
                 async with aclosing(given), aclosing(self._checked(given, bar)) as answers:  # while the loop still runs
                     yield answers
