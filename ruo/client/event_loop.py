@@ -57,9 +57,11 @@ class LoopThread:
             while not ended.wait(0.1):  # in short waits, since polars' handler of SIGINT lets none end a long one
                 pass
             return future.result()
-        except BaseException:
+        except BaseException as error:
             future.cancel()
             ended.wait(_PATIENCE_S)  # let it clean up before anything else is cancelled
+            if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
+                raise ScoringError("The main thread ended before this run; let it join this thread.") from None
             raise
 
     def _work(self) -> None:

@@ -81,7 +81,7 @@ def test_a_loop_that_is_left_halfway_holds_nothing_up(long_csv: Path, well: Scri
     program = f"""
         import gc, threading, time
         import polars as pl
-        from ruo import iter_scores
+        from ruo import ScoringError, iter_scores, score_csv
         left, row = threading.Event(), pl.DataFrame({{"a": [1.0], "b": [1.0], "c": [1.0]}})
         def frames():
             yield row
@@ -98,10 +98,18 @@ def test_a_loop_that_is_left_halfway_holds_nothing_up(long_csv: Path, well: Scri
         while (names := [t.name for t in threading.enumerate() if t.name.startswith("ruo")]) and time.monotonic() < until:
             time.sleep(0.01)
         print(names)
+        def late():
+            threading.main_thread().join()
+            try:
+                score_csv({str(long_csv)!r}, {well.url!r})
+            except ScoringError as error:
+                print(error)
+        threading.Thread(target=late).start()
         blocks = iter_scores({str(long_csv)!r}, {well.url!r}, chunk_size=50)
         print(next(blocks).start)
     """
-    assert python(program) == "[]\n0\n"
+    late = "The main thread ended before this run; let it join this thread."
+    assert python(program) == f"[]\n0\n{late}\n"
 
 
 def test_a_run_that_is_cancelled_twice_leaves_no_thread(long_csv: Path, scripted: Scripted, tmp_path: Path) -> None:
