@@ -23,6 +23,13 @@ from tests.conftest import Reply, ScriptedServer, row_sums
 BOOM = Reply(500, b"boom")
 
 
+def test_order_is_kept_when_answers_come_out_of_order(right_scores: Scoring, scripted: Scripted) -> None:
+    """Predictions are in row order even where the first chunk's answer comes last."""
+    server = scripted(late(lambda number: 0.3 if number == 0 else 0))
+
+    right_scores(server.url, chunk_size=3, concurrency=4)
+
+
 def test_a_silent_server_is_asked_for_its_model_once(small_csv: Path, serving: Any) -> None:
     """A wrong address costs one time-out, and not two."""
     server = serving(lambda connection, number: time.sleep(1))
