@@ -42,8 +42,7 @@ class Scorer:
             raise TableError(f"A {type(batch).__name__} is no batch; hand over pandas DataFrames or Arrow tables.")
         self._require_columns(batch.columns)
         kept = batch if self.keep is None else batch[self.keep]
-        predictions = self._predict(batch, list(kept.columns)).set_axis(batch.index)
-        return kept.assign(**{name: predictions[name] for name in predictions.columns})
+        return kept.assign(**self._predict(batch, list(kept.columns)).set_axis(batch.index))
 
     def _require_columns(self, names: Sequence[str]) -> None:
         counts = Counter(names)
@@ -72,21 +71,17 @@ class Scorer:
         only_part = None if len(frame) else (0, 1)  # a part may have no rows
         keep = self.keep or ()
         scores = score_csv(frame, self.url, keep=keep, progress=False, shard=only_part, **self.options)
-        self._require_same_model(scores.model)
-        if not scores.predictions.shape[1]:
-            raise ScoringError(
-                "The server does not say how many outputs its model has; leave batches without rows out."
-            )
-        predictions = to_pandas(scores.layout.frame(scores.predictions, None, None), None)
-        if double := sorted(set(names) & set(predictions.columns)):
-            raise TableError(f"The batch has a column {double[0]!r} already; pass keep= without it.")
-        return predictions
-
-    def _require_same_model(self, model: ModelInfo) -> None:
+        model = scores.model
         is_same_file = model.sha256 == self.model.sha256 or not (model.sha256 and self.model.sha256)
         if model.version != self.model.version or not is_same_file:
             what = f"The scorer was made for {self.model.version_named()} of model {self.model.name!r}"
             raise ScoringError(f"{what}, and {model.version_named()} answered; make a new scorer and begin again.")
+        if not scores.predictions.shape[1]:
+            raise ScoringError("The server does not say how many outputs its model has; leave empty batches out.")
+        predictions = to_pandas(scores.layout.frame(scores.predictions, None, None), None)
+        if double := sorted(set(names) & set(predictions.columns)):
+            raise TableError(f"The batch has a column {double[0]!r} already; pass keep= without it.")
+        return predictions
 
 
 def scorer(url: ServerAddress, *, keep: Sequence[str] | None = None, **options: Any) -> Scorer:
@@ -122,8 +117,7 @@ def scorer(url: ServerAddress, *, keep: Sequence[str] | None = None, **options: 
     >>> ray_dataset.map_batches(score, batch_format="pyarrow")           # Ray Data
     >>> spark_frame.mapInArrow(score, "id long, prediction_0 float")     # Spark
     """
-    refused = [name for name in _OF_A_WHOLE_TABLE if name in options]
-    if refused:
+    if refused := [name for name in _OF_A_WHOLE_TABLE if name in options]:
         raise ArgumentError(f"{refused[0]}= is for a whole table, and a scorer gets batches; leave it out.")
     client = Client(url, read_options(ScoreKeywords, {**options, "keep": () if keep is None else keep}))
 

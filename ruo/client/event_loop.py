@@ -11,10 +11,7 @@ from ruo.errors import ScoringError
 
 T = TypeVar("T")
 
-FORKED = (
-    "This process was forked from one that had scored a table, whose threads it lacks; start it with "
-    'multiprocessing.get_context("spawn").'
-)
+FORKED = 'This process was forked from one that had scored a table; start it with multiprocessing.get_context("spawn").'
 _PATIENCE_S = 5.0  # for what was interrupted to clean up
 
 
@@ -64,9 +61,7 @@ class LoopThread:
             future.cancel()
             ended.wait(_PATIENCE_S)  # let it clean up before anything else is cancelled
             if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
-                raise ScoringError(
-                    "The main thread ended before this run, which needs it; let it join this thread."
-                ) from None
+                raise ScoringError("The main thread ended before this run; let it join this thread.") from None
             raise
 
     def _work(self) -> None:

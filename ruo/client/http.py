@@ -1,8 +1,7 @@
 """One HTTP request and its whole answer, on aiohttp; every failure is a `RequestError`.
 
 A large request gets a connection of its own, which goes to whichever server process or pod is free; a kept one stays
-where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second. Of
-aiohttp only public names are used; little known are `connect` of a connector and `should_close` of a protocol.
+where it is. A new one costs a fraction of a millisecond, so small requests share one for a quarter of a second.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -25,7 +25,6 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
-from ruo.client.proxies import proxy_of
 from ruo.client.retry import RefusedError, failure, refusal
 from ruo.errors import ArgumentError, in_a_line
 from ruo.wire import Encoded, WireError
@@ -51,16 +50,8 @@ class HttpClient(contextlib.AbstractAsyncContextManager["HttpClient"]):
         self, timeout_s: float, token: str | None, ca: str | None, headers: Mapping[str, str] | None = None
     ) -> None:
         self.timeout_s = timeout_s
-        self._tls = None if ca is None else _authorities(ca)
-        own = {"User-Agent": "ruo", "Accept-Encoding": "identity"}
-        self._headers = CIMultiDict(own | ({"Authorization": f"Bearer {token}"} if token else {}))
-        if token and not token.isprintable():  # as the server sees it; it is sent in UTF-8
-            raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
-        for name, value in (headers or {}).items():
-            _require_header(name, value)
-            if token and name.lower() == "authorization":
-                raise ArgumentError("Give the token or the header Authorization, not both.")
-            self._headers[name] = value
+        self.tls = True if ca is None else _authorities(ca)  # or else the system's
+        self._headers = _headers(token, headers or {})
         self.host = self._headers.pop("Host", None)  # in place of the address's own
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
 
@@ -69,26 +60,19 @@ class HttpClient(contextlib.AbstractAsyncContextManager["HttpClient"]):
             await session.close()
         await asyncio.sleep(0)  # closed transports end in the next iteration of the loop
 
-    def session(self, socket: str | None) -> aiohttp.ClientSession:
+    def session(self, path: str | None) -> aiohttp.ClientSession:
         """The connections to the Unix socket at a path, or else to all hosts."""
-        if socket not in self._sessions:
-            # less than the time-out, to tell "no connection" from "no answer"; an address out of use never refuses
-            connect_s = min(10.0, 0.9 * self.timeout_s)
-            self._sessions[socket] = aiohttp.ClientSession(
-                connector=TcpConnector() if socket is None else UnixConnector(path=socket),
+        if path not in self._sessions:
+            self._sessions[path] = aiohttp.ClientSession(
+                connector=TcpConnector() if path is None else UnixConnector(path=path),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 read_bufsize=1 << 20,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
+                # less than the time-out, to tell "no connection" from "no answer"; an address out of use never refuses
+                timeout=aiohttp.ClientTimeout(total=None, connect=min(10.0, 0.9 * self.timeout_s)),
             )
-        return self._sessions[socket]
-
-    @property
-    def tls(self) -> ssl.SSLContext:
-        """The trusted certificate authorities: those in the file `ca`, or else the system's."""
-        self._tls = self._tls or ssl.create_default_context()
-        return self._tls
+        return self._sessions[path]
 
 
 class Endpoint:
@@ -99,8 +83,9 @@ class Endpoint:
         self._http = http
         self._url = url
         scheme, _, path = url.partition(":")
-        self._socket = path.removeprefix("//") if scheme.lower() == "unix" else None  # Gunicorn writes unix:/path
-        self._base = URL(url if self._socket is None else "http://localhost")
+        is_unix = scheme.lower() == "unix"
+        self._session = http.session(path.removeprefix("//") if is_unix else None)  # Gunicorn writes unix:/path
+        self._base = URL("http://localhost" if is_unix else url)
         self._proxy = proxy_of(url)
         self._host = http.host or self._base.host_port_subcomponent or ""
         self._given_address = address
@@ -146,19 +131,17 @@ class Endpoint:
     async def _send(self, method: str, path: str, upload: Upload | None, most_bytes: int) -> Response:
         url = _joined(self._base, self._address, path)
         headers = {"Host": self._host} | ({} if upload and upload.keeps else {"Connection": "close"})
-        session = self._http.session(self._socket)
-        async with session.request(method, url, data=upload, headers=headers, **self._options) as response:
+        async with self._session.request(method, url, data=upload, headers=headers, **self._options) as response:
             if response.status != 200:
                 raise refusal(self._url + path, response, await _read(response, 1 << 16))
             if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
                 cure = "let it, or the proxy before it, answer as it is asked"
                 raise RefusedError(f"{self._url}{path} answered in {coding}, which was not asked for; {cure}.", 200)
-            if (response.content_length or 0) <= most_bytes:
-                body = await _read(response, most_bytes)
-                if len(body) <= most_bytes:
-                    return response.headers, body
-            message = f"{self._url}{path} answered more than {most_bytes:,} bytes, the most that can be right."
-            raise RefusedError(message, 200)
+            body = await _read(response, most_bytes)
+            if len(body) > most_bytes:
+                message = f"{self._url}{path} answered more than {most_bytes:,} bytes, the most that can be right."
+                raise RefusedError(message, 200)
+            return response.headers, body
 
 
 class Upload(aiohttp.Payload):
@@ -248,14 +231,14 @@ class _Socket(socket.socket):
     def send(self, data: Any, *flags: int) -> int:
         try:
             return super().send(data, *flags)
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             return memoryview(data).nbytes
 
     def sendmsg(self, buffers: Any, *rest: Any) -> int:
         buffers = list(buffers)
         try:
             return super().sendmsg(buffers, *rest)
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             return sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
@@ -267,14 +250,38 @@ def _authorities(ca: str) -> ssl.SSLContext:
         raise ArgumentError(message) from None
 
 
-def _require_header(name: str, value: str) -> None:
-    """The messages leave the value out, which may be a secret."""
-    if not _NAME.fullmatch(name):
-        raise ArgumentError(f"headers: {name!r:.60} is not a name that an HTTP header can have; correct it.")
-    if not _VALUE.fullmatch(value):
-        raise ArgumentError(f"headers: the value of {name} must be text that an HTTP header can carry; correct it.")
-    if name.lower() in _OWN_HEADERS:
-        raise ArgumentError(f"headers: {name} is set for each request by itself; leave it out.")
+def _headers(token: str | None, given: Mapping[str, str]) -> CIMultiDict[str]:
+    """What every request carries; the messages leave the values out, which may be secrets."""
+    headers = CIMultiDict({"User-Agent": "ruo", "Accept-Encoding": "identity"})
+    if token:
+        if not token.isprintable():  # as the server sees it; it is sent in UTF-8
+            raise ArgumentError("The token has a character that no HTTP header can carry; correct it.")
+        headers["Authorization"] = f"Bearer {token}"
+    for name, value in given.items():
+        if not _NAME.fullmatch(name):
+            raise ArgumentError(f"headers: {name!r:.60} is not a name that an HTTP header can have; correct it.")
+        if not _VALUE.fullmatch(value):
+            raise ArgumentError(f"headers: the value of {name} must be text that an HTTP header can carry; correct it.")
+        if name.lower() in _OWN_HEADERS:
+            raise ArgumentError(f"headers: {name} is set for each request by itself; leave it out.")
+        if token and name.lower() == "authorization":
+            raise ArgumentError("Give the token or the header Authorization, not both.")
+        headers[name] = value
+    return headers
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an address; ArgumentError for what is no HTTP proxy."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc) or not (proxy := getproxies().get(parts.scheme)):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    with contextlib.suppress(ValueError):
+        if (parsed := URL(proxy)).scheme in ("http", "https") and parsed.host and parsed.port:
+            return proxy
+    # without its text, which may hold a password
+    what = f"{parts.scheme.upper()}_PROXY is not the address of an HTTP proxy"
+    raise ArgumentError(f"{what}; write it as http://host:port, or unset it.")
 
 
 @lru_cache

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
-from ruo.arguments import plain, require_types
+from ruo.arguments import plain
 from ruo.client.pace import ChunkSize, Concurrency
 from ruo.errors import ArgumentError
 from ruo.tables.options import TableKeywords, TableOptions
@@ -147,11 +147,9 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_types(vars(self), get_type_hints(ScoreOptions))
         for name, (least, bits) in _BOUNDS.items():
             if isinstance(value := getattr(self, name), int) and not least <= value < 1 << bits:
-                most = f" and less than 2**{bits}" if value > least else ""
-                raise ArgumentError(f"{name}={value} must be at least {least}{most}.")
+                raise ArgumentError(f"{name}={value} must be at least {least} and less than 2**{bits}.")
         if not self.timeout > 0:
             raise ArgumentError(f"timeout={self.timeout!r} is not a number of seconds above 0.")
         if "\0" in str(self.checkpoint):
@@ -167,15 +165,15 @@ class ScoreOptions(ServerOptions, RunOptions, TableOptions):  # fields of the la
         return TableOptions(**{option.name: getattr(self, option.name) for option in fields(TableOptions)})
 
 
-def read_options(keywords: type, given: Mapping[str, Any], **fixed: Any) -> ScoreOptions:
-    """The options that a caller gave, of those in `keywords`, and those that are `fixed`."""
+def read_options(keywords: type, given: Mapping[str, Any]) -> ScoreOptions:
+    """The options that a caller gave, of those in `keywords`."""
     known = [name for name in ScoreOptions.__dataclass_fields__ if name in keywords.__annotations__]
     for name in given:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"; is {close[0]!r} meant?" if close else f". It has: {', '.join(known)}."
             raise TypeError(f"{name!r} is no keyword of this function{hint}")
-    return ScoreOptions(**plain(given), **fixed)
+    return ScoreOptions(**plain(given))
 
 
 def entries(group: type) -> dict[str, str]:

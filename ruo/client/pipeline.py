@@ -5,6 +5,7 @@ or consumer slows the reading.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +34,9 @@ _Result = list[Answer] | BaseException | None
 class Pipeline:
     """One run of one table; an async context manager. The client has learnt its model already."""
 
-    def __init__(
-        self, table: Table, client: Client, pace: Pace, pipelined: bool, checkpoint: Checkpoint | None
-    ) -> None:
+    def __init__(self, table: Table, client: Client, checkpoint: Checkpoint | None) -> None:
+        options = client.options
+        pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
         self.rows = 0  # read so far
         self.not_finite = 0  # of them with NaN or Infinity
         self.forming_s = 0.0  # spent on reading and encoding
@@ -43,13 +44,14 @@ class Pipeline:
         self.pace = pace
         self._table = table
         self._client = client
-        self._pipelined = pipelined
         self._checkpoint = checkpoint
         self._blocks = table.blocks(self._rows_at, client.dtypes())
         self._in_flight = Gate(lambda: pace.in_flight)
-        self._window = Gate(lambda: pace.in_flight + self._ready())
+        self._window = Gate(lambda: pace.in_flight + self._ready() if options.pipelined else sys.maxsize)
         self._formed: asyncio.Queue[Chunk] = asyncio.Queue()
         self._may_send = asyncio.Event()
+        if options.pipelined:
+            self._may_send.set()
         self._results: asyncio.Queue[_Result] = asyncio.Queue()
         client.on_overload = pace.overloaded
 
@@ -88,8 +90,7 @@ class Pipeline:
             early[start] = result
             while chunk := early.pop(collected if in_order else start, None):
                 collected += sum(answer.record.rows for answer in chunk)
-                if self._pipelined:
-                    await self._window.leave()
+                await self._window.leave()
                 for answer in chunk:
                     yield answer
 
@@ -112,9 +113,7 @@ class Pipeline:
         is_whole = False
         while not is_whole:
             count = self._ready() // 2
-            if self._pipelined:
-                self._may_send.set()
-                await self._window.enter(count)
+            await self._window.enter(count)
             items = await asyncio.get_running_loop().run_in_executor(self._thread, self._form_some, count)
             for item in items:
                 if isinstance(item, Chunk):
@@ -151,7 +150,7 @@ class Pipeline:
             return self._client.encode(block)
         except WireError as error:
             columns = self._table.inputs.get(error.tensor, self._table.features)
-            row, column = start + (error.row or 0), columns[error.column or 0]
+            row, column = start + error.row, columns[error.column]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import email.utils
+import errno
 import math
 import os
 import random
@@ -21,6 +22,7 @@ _PATIENCE_S = 60.0  # from the first failure to the last try
 _START_PATIENCE_S = 3.0  # for servers that have never answered: the address may be wrong
 _LONGEST_PAUSE_S = 5.0  # unless Retry-After asks for more
 _LONGEST_WAIT_S = 30.0  # even where Retry-After asks for more
+_NO_FILES = os.strerror(errno.EMFILE).lower()
 
 
 class RequestError(Exception):
@@ -45,7 +47,7 @@ class BrokenError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """The server is overloaded or not ready yet."""
+    """The server is overloaded or not ready yet, or this process has too much open."""
 
 
 class RefusedError(RequestError):
@@ -62,23 +64,26 @@ _KINDS = {429: OverloadedError, 503: OverloadedError, 502: BrokenError, 504: Bro
 
 def failure(url: str, error: Exception, timeout_s: float, proxy: str | None) -> RequestError:
     """Why no complete answer came from `url`."""
+    reason = _reason(error)
     match error:
         case aiohttp.ClientSSLError():
-            reason = getattr(error.os_error, "verify_message", "") or in_a_line(error.os_error)
-            remedy = "name the certificate authority with ca=, or correct the address"
-            return RefusedError(f"{url} cannot be trusted ({reason}); {remedy}.")
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() if proxy:
-            way = f"The proxy {urlsplit(proxy or '').hostname} on the way to {url}"
-            remedy = "correct HTTP_PROXY or HTTPS_PROXY, or name the server in NO_PROXY"
-            return AbsentError(f"{way} does not answer ({_reason(error)}); {remedy}.")
+            cure = "name the certificate authority with ca=, or correct the address"
+            return RefusedError(f"{url} cannot be trusted ({reason}); {cure}.")
+        case aiohttp.ClientConnectorError() if reason == _NO_FILES:
+            cure = "lower concurrency, or raise the limit with ulimit -n"
+            return OverloadedError(f"No connection to {url} can be opened ({reason}); {cure}.")
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return AbsentError(f"Nothing answers at {url} ({_reason(error)}); start the server, or check the address.")
+            what, cure = f"Nothing answers at {url}", "start the server, or check the address"
+            if proxy:
+                what = f"The proxy {urlsplit(proxy).hostname} on the way to {url} does not answer"
+                cure = "correct HTTP_PROXY or HTTPS_PROXY, or name the server in NO_PROXY"
+            return AbsentError(f"{what} ({reason}); {cure}.")
         case TimeoutError():
             return SilentError(f"{url} gave no answer within {timeout_s:g} s; raise timeout, or send smaller chunks.")
         case aiohttp.ClientHttpProxyError():
             message = f"The proxy on the way to {url} answered {error.status}: {error.message}"
-            return _KINDS.get(error.status, RefusedError)(message, error.status)
-    return BrokenError(f"The connection to {url} broke ({_reason(error)}).")
+            return _KINDS.get(error.status, RefusedError)(message)  # the status is not the server's
+    return BrokenError(f"The connection to {url} broke ({reason}).")
 
 
 def refusal(url: str, answer: aiohttp.ClientResponse, body: bytes) -> RequestError:
@@ -113,6 +118,8 @@ def _reason(error: BaseException) -> str:
             return "the server closed it before its answer was complete"
         case aiohttp.ClientResponseError():
             return f"what came is not an answer in HTTP: {in_a_line(Exception(error.message))}"
+        case aiohttp.ClientSSLError():
+            return getattr(error.os_error, "verify_message", "") or in_a_line(error.os_error)
         case aiohttp.ClientConnectorError():
             cause = error.os_error
             # where several addresses were tried, only the text holds the error numbers
@@ -131,13 +138,12 @@ class Retry:
     retries: int
     repeats: int
     has_answered: bool
-    clock: Callable[[], float] = time.monotonic
     dead_since: Callable[[], float] = lambda: math.inf  # when all servers stopped answering, for all requests alike
     failures: int = 0
     slow_failures: int = 0
 
     def __post_init__(self) -> None:
-        self.began = self.clock()
+        self.began = time.monotonic()
         self._until = self.began + _PATIENCE_S
 
     @property
@@ -148,19 +154,18 @@ class Retry:
     def allows(self, error: RequestError, servers: int) -> bool:
         """Whether there is another try after this failure, given the number of servers."""
         self.failures += 1
+        self.slow_failures += isinstance(error, SilentError | GoneError)
         if self.failures == 1:
-            self._until = self.clock() + _PATIENCE_S
+            self._until = time.monotonic() + _PATIENCE_S
         if isinstance(error, AbsentError) and not self.has_answered:
             self._until = min(self._until, self.began + _START_PATIENCE_S)
-        self.slow_failures += isinstance(error, SilentError | GoneError)
-        if isinstance(error, RefusedError):
-            return False
-        return self.slow_failures <= max(self.repeats, servers - 1) and self.failures <= self.retries
+        is_worth_it = self.slow_failures <= max(self.repeats, servers - 1) and self.failures <= self.retries
+        return is_worth_it and not isinstance(error, RefusedError)
 
     def pause_s(self, error: RequestError) -> float | None:
         """Seconds to wait before the same server is tried again; None where that would be too late."""
         wait_s = back_off(self.failures, error.wait_s)
-        return wait_s if self.clock() + wait_s <= self.until else None
+        return wait_s if time.monotonic() + wait_s <= self.until else None
 
 
 def back_off(failures: int, asked_s: float | None) -> float:

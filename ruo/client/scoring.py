@@ -20,7 +20,6 @@ from ruo.client.collected import Collected, Tally
 from ruo.client.event_loop import LoopThread
 from ruo.client.layout import Layout, require_writable, whole_file
 from ruo.client.options import BlockKeywords, FileKeywords, ScoreKeywords, ScoreOptions, read_options, takes_options
-from ruo.client.pace import Pace
 from ruo.client.pipeline import Pipeline
 from ruo.client.progress import Progress
 from ruo.client.records import Answer
@@ -110,7 +109,7 @@ def iter_scores(source: Source, url: ServerAddress, **options: Unpack[BlockKeywo
     >>> for block in iter_scores("testset.csv", "http://localhost:8000"):
     ...     print(block.start, block.predictions.shape)
     """
-    return _Run(source, url, read_options(BlockKeywords, options, pipelined=True, errors="raise")).blocks()
+    return _Run(source, url, read_options(BlockKeywords, options)).blocks()
 
 
 @takes_options
@@ -169,7 +168,6 @@ class _Run:
         self._tally = Tally(options.allow_version_change)
 
     async def score(self) -> Scores:
-        """Score the table and collect all answers."""
         collected = Collected()
         try:
             async with self._answers() as answers:
@@ -183,7 +181,6 @@ class _Run:
             raise
 
     async def write(self, path: Path) -> ScoredFile:
-        """Score the table and write its predictions while they come."""
         with whole_file(path) as unfinished:
             async with self._answers(in_order=True) as answers:
                 self._check_layout()
@@ -195,14 +192,12 @@ class _Run:
         return written
 
     def blocks(self) -> Iterator[ScoredBlock]:
-        """Score the table and yield it block by block."""
         blocks = self._blocks()
         with LoopThread(blocks.aclose) as loop:
             while (block := loop.run(anext(blocks, None))) is not None:
                 yield block
 
     def warn_of_labels(self) -> None:
-        """Warn that there are no labels."""
         if (row := self._unclear_label) is not None:
             warn(f"Row {row:,}: its label columns do not name exactly one class, so scores.labels is None.")
 
@@ -227,8 +222,7 @@ class _Run:
                 self._key = asyncio.create_task(asyncio.to_thread(self._describe))
             if checkpoint and self._key:
                 await checkpoint.begin(await self._key)
-            pace = Pace(options.chunk_size, options.concurrency, len(client.servers), *client.bounds(table))
-            async with Pipeline(table, client, pace, options.pipelined, checkpoint) as self._pipeline:
+            async with Pipeline(table, client, checkpoint) as self._pipeline:
                 given = self._pipeline.answers(in_order)
                 async with aclosing(given), aclosing(self._checked(given, bar)) as answers:  # while the loop still runs
                     yield answers

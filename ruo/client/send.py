@@ -16,7 +16,7 @@ import numpy as np
 from ruo.client import discovery
 from ruo.client.answers import chosen_output, most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.event_loop import FORKED
-from ruo.client.http import Endpoint, HttpClient
+from ruo.client.http import HttpClient
 from ruo.client.options import ScoreOptions
 from ruo.client.records import Answer, Chunk, ModelInfo, RequestRecord, TensorInfo, rows_named
 from ruo.client.retry import GoneError, OverloadedError, RefusedError, RequestError, Retry
@@ -53,7 +53,7 @@ class Client:
         # an empty path is ".", and not the system's certificates
         ca = None if options.ca is None else str(Path(options.ca))
         self.http = HttpClient(options.timeout, token, ca, options.headers)
-        self.servers = Servers(self._bases, partial(Endpoint, self.http))
+        self.servers = Servers(self._bases, self.http)
         self._is_version_told = True  # by every answer so far
         self._has_answered = False
         self._most_rows = math.inf  # in a request, once the server has refused one as too large
@@ -81,10 +81,8 @@ class Client:
         for _ in range(self.servers.asks_of_all()):
             now = await self._describe(began.name)
             if (now.version, now.sha256) != (began.version, began.sha256):
-                raise ScoringError(
-                    f"The model changed from {began.version_named()} to {now.version_named()} during the run, and the "
-                    "answers do not tell which gave them; score the table again, with a new checkpoint."
-                )
+                what = f"The model changed from {began.version_named()} to {now.version_named()} during the run"
+                raise ScoringError(f"{what}, and no answer tells which gave it; score again, with a new checkpoint.")
 
     async def _ask_for_model(self, stored_version: str | None) -> ModelInfo:
         name = self._name or await discovery.only_model(self._ask)
@@ -112,10 +110,8 @@ class Client:
         name, datatype = self.options.input_name, self.options.datatype
         if not model.inputs:
             if self.wire.has_metadata and not (name or named):
-                raise ScoringError(
-                    f"The server does not describe the inputs of model {model.name!r}; name its input and datatype, as in "
-                    'input_name="predict", datatype="FP64".'
-                )
+                what = f"The server does not describe the inputs of model {model.name!r}"
+                raise ScoringError(f'{what}; name its input and datatype, as in input_name="predict", datatype="FP64".')
             inputs = [TensorInfo(one, datatype or "FP32") for one in named or [name or ONLY]]
             if len(inputs) > 1 and not self.wire.has_models:
                 raise ArgumentError(f"wire={self.wire.name!r} carries one input only; leave `inputs` out.")

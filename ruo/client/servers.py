@@ -11,7 +11,7 @@ import math
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Self
@@ -19,8 +19,7 @@ from typing import Any, Self
 from yarl import URL
 
 from ruo.arguments import require_types
-from ruo.client.http import Endpoint
-from ruo.client.proxies import proxy_of
+from ruo.client.http import Endpoint, HttpClient, proxy_of
 from ruo.client.retry import AbsentError, OverloadedError, RefusedError, RequestError, SilentError, back_off
 from ruo.deploy import ServerAddress
 from ruo.errors import ArgumentError, printable
@@ -49,11 +48,11 @@ class Server:
 
 
 class Servers:
-    """The servers at `urls`, whose names are looked up now and then; `endpoint(url, address)` makes the way to one."""
+    """The servers at `urls`, whose names are looked up now and then; an async context manager, while `http` is open."""
 
-    def __init__(self, urls: Sequence[str], endpoint: Callable[[str, str], Endpoint]) -> None:
+    def __init__(self, urls: Sequence[str], http: HttpClient) -> None:
         self._urls = urls
-        self._endpoint = endpoint
+        self._http = http
         self._servers: dict[tuple[str, str], Server] = {}
         self._changed = asyncio.Event()
         self.dead_since = math.inf  # the first failure after the last answer of any server, be it that it is overloaded
@@ -148,7 +147,8 @@ class Servers:
             addresses = await _addresses(url) or [address for name, address in self._servers if name == url] or [""]
             for address in addresses:
                 name = str(URL(url).with_host(address)) if address else url
-                servers[url, address] = self._servers.get((url, address)) or Server(name, self._endpoint(url, address))
+                known = self._servers.get((url, address))
+                servers[url, address] = known or Server(name, Endpoint(self._http, url, address))
         self._servers = servers
         self._changed.set()
 

@@ -76,7 +76,7 @@ class TableOptions:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        require_types(vars(self), get_type_hints(TableOptions) | _AS_GIVEN)
+        require_types(vars(self), get_type_hints(type(self)) | _AS_GIVEN)
         if self.inputs is not None:
             inputs = {name: _stripped(f"inputs[{name!r}]", of) for name, of in self.inputs.items()}
             object.__setattr__(self, "inputs", inputs)

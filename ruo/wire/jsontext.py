@@ -4,7 +4,6 @@ RFC 8259 has no NaN and Infinity. Reading accepts `null` as NaN, as pandas write
 TensorFlow Serving writes them. Writing keeps a value or refuses it, and never writes null instead.
 """
 
-import contextlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -73,62 +72,48 @@ def as_bytes(text: Array) -> list[bytes]:
 
 
 def as_texts(text: Array) -> Array:
-    """A tensor of text as `str`, which JSON can write; raises WireError for bytes that are no text, with their row."""
-    texts = np.empty(text.shape, object)
-    for index, cell in enumerate(as_bytes(text)):
-        try:
-            texts.flat[index] = cell.decode()
-        except UnicodeDecodeError:
-            row, column = divmod(index, text.size // len(text))
-            message = "bytes that are not UTF-8 cannot be written as JSON; use the binary wire v2."
-            raise WireError(message, row=row, column=column) from None
-    return texts
+    """A tensor of text as `str`, which JSON can write; raises WireError for bytes that are no text."""
+    try:
+        cells = [cell.decode() for cell in as_bytes(text)]
+    except UnicodeDecodeError:
+        raise WireError("bytes that are not UTF-8 cannot be written as JSON; use the binary wire v2.") from None
+    return np.array(cells, object).reshape(text.shape)
 
 
 def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
     """A nested list of numbers, or of text, as an array; the WireError for others says which element of `name` it is."""
-    if _holds_numbers(data):  # beside a text, numpy would give each number as much memory as the text
-        with contextlib.suppress(ValueError):  # lists of unequal length
-            array = np.asarray(data)
-            if array.dtype != object:
-                return array
-    array = np.asarray(data, dtype=object)
-    cells = array.ravel().tolist()
-    if may_be_text and cells and set(map(type, cells)) <= {str, bytes}:
-        return np.array(as_bytes(array), object).reshape(array.shape)
-    if array.ndim > MAX_DIMENSIONS or not set(map(type, cells)) <= _NUMBERS:
-        raise WireError(_why_no_array(array.shape, cells, name))
+    cells: list[Any] = [data]
+    shape: list[int] = []
+    while cells and isinstance(cells[0], list):
+        if len(shape) == MAX_DIMENSIONS:
+            raise WireError(f"{name} is nested deeper than {MAX_DIMENSIONS} lists.")
+        if set(map(type, cells)) != {list} or len(set(map(len, cells))) > 1:
+            raise WireError(_unequal(cells, shape, name))
+        shape.append(len(cells[0]))
+        cells = list(itertools.chain.from_iterable(cells)) if len(cells) > 1 else cells[0]
     try:
-        return array.astype(np.float64)  # None, which was null, becomes NaN
+        sum(cells)  # the fastest way to see that all are numbers
+    except (TypeError, OverflowError):
+        kinds = set(map(type, cells))
+        if list in kinds:
+            raise WireError(_unequal(cells, shape, name)) from None
+        if may_be_text and kinds <= {str, bytes}:
+            return np.array(as_bytes(np.array(cells, object)), object).reshape(shape)
+        if not kinds <= _NUMBERS:  # beside a text, numpy would give each number as much memory as the text
+            index, cell = next((index, cell) for index, cell in enumerate(cells) if type(cell) not in _NUMBERS)
+            path = "".join(f"[{number}]" for number in np.unravel_index(index, shape))
+            shown = json.dumps(cell[:60]) if isinstance(cell, str) else "an object"
+            raise WireError(f"{name}{path} is {shown}, which is not a number.") from None
+    try:
+        array = np.asarray(cells)
+        return (array if array.dtype != object else array.astype(np.float64)).reshape(shape)  # null becomes NaN
     except OverflowError:
         raise WireError(f"{name} holds a number that is too large.") from None
 
 
-def _holds_numbers(data: object) -> bool:
-    cells: list[Any] = data if isinstance(data, list) else [data]
-    for _ in range(MAX_DIMENSIONS - 1):
-        if not cells or not isinstance(cells[0], list):
-            break
-        if set(map(type, cells)) != {list}:
-            return False
-        cells = list(itertools.chain.from_iterable(cells))
-    try:
-        sum(cells)  # the fastest way to see that all are numbers
-    except (TypeError, OverflowError):
-        return False
-    return True
-
-
-def _why_no_array(shape: tuple[int, ...], cells: list[Any], name: str) -> str:
-    """What is wrong with the elements at the depth where nested lists are no longer rectangular, or are not numbers."""
+def _unequal(cells: list[Any], shape: list[int], name: str) -> str:
+    """Which elements of nested lists are not alike, at the depth where these are no longer rectangular."""
     counts = [f"{len(cell)} values" if isinstance(cell, list) else "a single value" for cell in cells]
-    uneven = next((index for index, count in enumerate(counts) if count != counts[0]), None)
-    if uneven is not None:
-        position, first = (", ".join(map(str, np.unravel_index(index, shape))) for index in (uneven, 0))
-        return f"{name} is not rectangular: element {position} has {counts[uneven]}, element {first} has {counts[0]}."
-    index = next((index for index, cell in enumerate(cells) if type(cell) not in _NUMBERS), 0)
-    if isinstance(cells[index], list) or len(shape) > MAX_DIMENSIONS:
-        return f"{name} is nested deeper than {MAX_DIMENSIONS} lists."
-    path = "".join(f"[{number}]" for number in np.unravel_index(index, shape))
-    shown = json.dumps(cells[index][:60]) if isinstance(cells[index], str) else "an object"
-    return f"{name}{path} is {shown}, which is not a number."
+    index = next(index for index, count in enumerate(counts) if count != counts[0])
+    position, first = (", ".join(map(str, np.unravel_index(number, shape))) for number in (index, 0))
+    return f"{name} is not rectangular: element {position} has {counts[index]}, element {first} has {counts[0]}."

@@ -14,16 +14,11 @@ ONLY = ""
 
 
 class WireError(ValueError):
-    """A message that breaks its protocol, with the status for the answer; the others name a cell at fault."""
+    """A message that breaks its protocol, with the status for the answer, and the cell at fault where it is one."""
 
-    def __init__(
-        self, message: str, status: int = 400, row: int | None = None, column: int | None = None, tensor: str = ONLY
-    ) -> None:
+    def __init__(self, message: str, status: int = 400, row: int = 0, column: int = 0, tensor: str = ONLY) -> None:
         super().__init__(message)
-        self.status = status
-        self.row = row
-        self.column = column
-        self.tensor = tensor
+        self.status, self.row, self.column, self.tensor = status, row, column, tensor
 
 
 class Encoded(NamedTuple):

@@ -30,9 +30,8 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
     """The only output as a JSON array of rows; raises WireError if there are several."""
     if len(response.outputs) > 1:
-        raise WireError(
-            f"The model has several outputs ({', '.join(response.outputs)}); this protocol carries one only."
-        )
+        names = ", ".join(response.outputs)
+        raise WireError(f"The model has several outputs ({names}); this protocol carries one only.")
     return encode_json(next(iter(response.outputs.values())))
 
 

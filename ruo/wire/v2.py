@@ -18,20 +18,9 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 # of numbers: [BIN] "little-endian byte order, row major, without stride or padding between elements"
 # [BIN] "For BOOL type element true is a single byte with value 1 and false is a single byte with value 0."
-DATATYPES = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
+_CODES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2"}
+_CODES |= {"INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+DATATYPES = {name: np.dtype(code) for name, code in _CODES.items()}
 BYTES = np.dtype(object)  # text: arrays of `bytes`, or of `str` where they are written
 TENSORS = {**DATATYPES, "BYTES": BYTES}
 _NAMES = {dtype: name for name, dtype in TENSORS.items()}
@@ -75,16 +64,16 @@ def encode_json_request(request: InferRequest) -> Encoded:
 
 def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     """Tensors by name; a raw binary request (header length 0) has one tensor of bytes, named `ONLY`."""
-    length = _header_length(headers, body)
-    if length == 0 and HEADER_LENGTH in headers:
+    text, rest = _parts(headers, body)
+    if not text and HEADER_LENGTH in headers:
         # Triton's "raw binary request": the header is 0, the whole body is the data of the model's only input. Only
         # the model knows its datatype and shape.
         return InferRequest({ONLY: np.frombuffer(body, dtype=np.uint8)}, binary=True)
-    message = loads(memoryview(body)[:length])
+    message = loads(text)
     parameters = _field(message, "The message", "parameters", dict, {})
     binary = _field(parameters, "parameters", "binary_data_output", bool, False)
     return InferRequest(
-        inputs=_tensors(message, "inputs", body, length),
+        inputs=_tensors(message, "inputs", rest),
         id=_field(message, "The message", "id", str, None),
         outputs=_requested(_field(message, "The message", "outputs", list, None), binary),
         binary=binary,
@@ -120,10 +109,10 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
 
 def decode_response(headers: Mapping[str, str], body: Buffer) -> InferResponse:
     """Outputs by name, and the model's name and version."""
-    length = _header_length(headers, body)
-    message = loads(memoryview(body)[:length])
+    text, rest = _parts(headers, body)
+    message = loads(text)
     return InferResponse(
-        outputs=_tensors(message, "outputs", body, length),
+        outputs=_tensors(message, "outputs", rest),
         model_name=_field(message, "The message", "model_name", str, None) or "",
         # [OIP] "Inference servers that do not implement versioning should not provide this field in the response."
         model_version=_field(message, "The message", "model_version", str, None) or "",
@@ -181,7 +170,8 @@ class _Entry(NamedTuple):
         return f'Tensor "{self.name}" ({_NAMES[self.dtype]} {list(self.shape)!s:.80})'
 
 
-def _tensors(message: object, key: str, body: Buffer, offset: int) -> dict[str, Array]:
+def _tensors(message: object, key: str, rest: memoryview) -> dict[str, Array]:
+    """The tensors in the list `key`; `rest` is what follows the message."""
     entries = _field(message, "The message", key, list, [])
     if not entries:
         raise WireError(f'"{key}" must be a list of at least one tensor.')
@@ -198,10 +188,10 @@ def _tensors(message: object, key: str, body: Buffer, offset: int) -> dict[str, 
             tensors[entry.name] = _from_json(fields["data"], entry)
         else:
             # [BIN] "the binary tensor data in the same order as the order of the input or output tensors [...] in the JSON"
-            tensors[entry.name] = _from_bytes(body, offset, size, entry)
-            offset += size
-    if offset != memoryview(body).nbytes:
-        raise WireError(f"The body has {memoryview(body).nbytes} bytes, its tensors end at byte {offset}.")
+            tensors[entry.name] = _from_bytes(rest, size, entry)
+            rest = rest[size:]
+    if rest:
+        raise WireError(f"The body has {len(rest)} bytes behind its last tensor.")
     return tensors
 
 
@@ -219,19 +209,18 @@ def _entry(fields: dict[str, Any], where: str) -> _Entry:
     return _Entry(where, name, TENSORS[datatype], tuple(shape))
 
 
-def _from_bytes(body: Buffer, offset: int, size: object, entry: _Entry) -> Array:
+def _from_bytes(rest: memoryview, size: object, entry: _Entry) -> Array:
     if type(size) is not int or size < 0:
         raise WireError(f"{entry}: binary_data_size must be a whole number from 0 up.")
     count = math.prod(entry.shape)
     expected = size if entry.dtype == BYTES else count * entry.dtype.itemsize
     if size != expected:
         raise WireError(f"{entry} takes {expected} bytes, binary_data_size says {size}.")
-    left = memoryview(body).nbytes - offset
-    if size > left:
-        raise WireError(f"{entry} takes {size} bytes, the body has {left} left for it.")
+    if size > len(rest):
+        raise WireError(f"{entry} takes {size} bytes, the body has {len(rest)} left for it.")
     if entry.dtype == BYTES:
-        return _texts_of(memoryview(body)[offset : offset + size], entry, count).reshape(entry.shape)
-    array = np.frombuffer(body, dtype=entry.dtype, count=count, offset=offset)
+        return _texts_of(rest[:size], entry, count).reshape(entry.shape)
+    array = np.frombuffer(rest, dtype=entry.dtype, count=count)
     # numpy does not define what a bool of any other byte is
     if entry.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
         raise WireError(f"{entry} holds a byte other than 0 and 1.")
@@ -271,14 +260,13 @@ def _from_json(data: object, entry: _Entry) -> Array:
     return converted.reshape(entry.shape)
 
 
-def _header_length(headers: Mapping[str, str], body: Buffer) -> int:
+def _parts(headers: Mapping[str, str], body: Buffer) -> tuple[memoryview, memoryview]:
+    """The text of the message, and the bytes behind it."""
     size = memoryview(body).nbytes
-    text = headers.get(HEADER_LENGTH)
-    if text is None:
-        return size
+    text = headers.get(HEADER_LENGTH, str(size))
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > size:
         raise WireError(f"{HEADER_LENGTH} is {text[:40]!r}; it must be a number from 0 to the body's {size} bytes.")
-    return int(text)
+    return memoryview(body)[: int(text)], memoryview(body)[int(text) :]
 
 
 def _field(fields: object, where: str, name: str, kind: type[T], default: D) -> T | D:

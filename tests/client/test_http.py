@@ -1,6 +1,8 @@
 """Requests and their answers over HTTP, against a server that runs a script for each connection."""
 
 import asyncio
+import errno
+import os
 import re
 import socket
 import threading
@@ -15,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from ruo import ScoringError, ascore_csv
+from ruo import ScoringError, ascore_csv, score_csv
 from ruo.client.http import Endpoint, HttpClient
 from ruo.client.retry import AbsentError, BrokenError, OverloadedError, RefusedError, RequestError, SilentError
 from ruo.deploy.local import LocalServer
@@ -428,6 +430,24 @@ def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.M
     monkeypatch.setenv("http_proxy", "no-proxy.invalid:3128")
     with pytest.raises(AbsentError, match=r"The proxy no-proxy\.invalid on the way to http://model.test.*NO_PROXY"):
         post("http://model.test:8000", b"x")
+
+
+def test_a_proxy_that_refuses_is_named(serving: Callable, small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says of the way to a server is not what the server says of its models."""
+    monkeypatch.setenv("https_proxy", serving(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").url)
+    with pytest.raises(ScoringError, match=r"^The proxy on the way to https://model\.test.* answered 403: Forbidden"):
+        score_csv(small_csv, "https://model.test")
+
+
+def test_too_many_open_files_are_said(serving: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is not blamed, and the request is tried again."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("ruo.client.http._Socket", fail)
+    with pytest.raises(OverloadedError, match=r"No connection .* \(too many open files\); lower concurrency, or raise"):
+        post(serving(OK).url, b"x")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
-from ruo.wire import WIRES
+from ruo.wire import WIRES, v1
 from tests.client.conftest import Scoring, Scripted, computed, describe
 from tests.conftest import Reply, ScriptedServer
 
@@ -25,12 +25,11 @@ def inputs_of(tensors: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
 
 
 def metadata_v1(tensors: dict[str, tuple[str, int]], name: str = "serving_default") -> bytes:
-    types = {"FP32": "DT_FLOAT", "INT64": "DT_INT64", "BYTES": "DT_STRING", "FP64": "DT_DOUBLE"}
     inputs = {}
     for key, (of, width) in tensors.items():
         sizes = [-1, width] if width else [-1]
         shape = {"dim": [{"size": str(size)} for size in sizes], "unknown_rank": False}
-        inputs[key] = {"dtype": types[of], "tensor_shape": shape}
+        inputs[key] = {"dtype": v1.DATATYPES[of], "tensor_shape": shape}
     signature = {name: {"inputs": inputs, "outputs": {}}}
     return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
 

@@ -108,7 +108,7 @@ def test_a_loop_that_is_left_halfway_holds_nothing_up(long_csv: Path, well: Scri
         blocks = iter_scores({str(long_csv)!r}, {well.url!r}, chunk_size=50)
         print(next(blocks).start)
     """
-    late = "The main thread ended before this run, which needs it; let it join this thread."
+    late = "The main thread ended before this run; let it join this thread."
     assert python(program) == f"[]\n0\n{late}\n"
 
 

@@ -1,5 +1,7 @@
 """Whether another try follows a failed one, and after which pause; without a server."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from ruo.client.retry import (
@@ -15,13 +17,12 @@ from ruo.client.retry import (
 )
 
 
-class Clock:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that a test sets."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("ruo.client.retry.time", clock)
+    return clock
 
 
 def tries(retry: Retry, error: RequestError, servers: int = 1) -> int:
@@ -51,10 +52,9 @@ def test_each_other_server_has_one_try(kind: type[RequestError], repeats: int, s
     assert tries(Retry(10, repeats, True), kind(""), servers) == count
 
 
-def test_patience_counts_from_the_first_failure() -> None:
+def test_patience_counts_from_the_first_failure(clock: SimpleNamespace) -> None:
     """A request that fails late still has a minute for its other tries."""
-    clock = Clock()
-    retry = Retry(10, 1, True, clock)
+    retry = Retry(10, 1, True)
     clock.now += 50
     assert retry.allows(BrokenError(""), 1)
     assert retry.until == clock.now + 60
@@ -67,10 +67,9 @@ def test_patience_counts_from_the_first_failure() -> None:
 
 
 @pytest.mark.parametrize(("has_answered", "seconds"), [(False, 3), (True, 60)])
-def test_a_wrong_address_is_an_error_soon(has_answered: bool, seconds: int) -> None:
+def test_a_wrong_address_is_an_error_soon(clock: SimpleNamespace, has_answered: bool, seconds: int) -> None:
     """An address that never answered gets three seconds; a server that did answer may come back."""
-    clock = Clock()
-    retry = Retry(10, 1, has_answered, clock)
+    retry = Retry(10, 1, has_answered)
     assert retry.allows(AbsentError(""), 1)
     assert retry.until == clock.now + seconds
 

@@ -75,13 +75,6 @@ def test_every_entry_point_gives_the_same(
     np.testing.assert_array_equal([*np.concatenate(classes), *scores.labels], [*labels, *labels])
 
 
-@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "pandas", "polars"])
-def test_every_kind_of_source_gives_the_same(demo: Demo, demo_scores: Scoring, tmp_path: Path, kind: str) -> None:
-    """Files and DataFrames of the same table give the same predictions."""
-    source = as_source(pl.read_csv(demo.testset), kind, tmp_path)
-    demo_scores(str(source) if kind == "csv" else source)
-
-
 def test_labels_may_be_absent_or_between_features(demo: Demo, demo_scores: Scoring, labels: np.ndarray) -> None:
     """Label columns are left out wherever they are, and are optional."""
     frame = pl.read_csv(demo.testset)

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import polars as pl
 import pytest
 
 from ruo import Scores, ScoringError, iter_scores, score_csv
-from ruo.client.http import Endpoint, HttpClient
+from ruo.client.http import HttpClient
 from ruo.client.retry import BrokenError, SilentError
 from ruo.client.servers import Server, Servers
 from tests.client.conftest import Names, Scripted, always, late
@@ -204,7 +203,7 @@ def test_a_name_that_is_lost_for_a_while_is_no_reason_to_stop(takes: Takes, name
 @asynccontextmanager
 async def one_taken() -> AsyncIterator[tuple[Servers, Server]]:
     """The servers at one address, and that one, which has been taken."""
-    async with HttpClient(1, None, None) as http, Servers(["http://127.0.0.1:9"], partial(Endpoint, http)) as servers:
+    async with HttpClient(1, None, None) as http, Servers(["http://127.0.0.1:9"], http) as servers:
         server = await servers.take(0)
         assert server is not None
         yield servers, server
