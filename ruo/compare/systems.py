@@ -148,7 +148,7 @@ class PaperServer(NamedTuple):
 
     url: str
     pid: int
-    warm: Callable[[], None]  # returns when every worker has loaded its model: at its first request, and after a kill
+    warm: Callable[[], object]  # returns when every worker has loaded its model: at its first request, and after a kill
 
 
 @contextmanager
