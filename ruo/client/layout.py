@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _UNFINISHED = ".unfinished"
 _ARGMAX = ("class", "probability")
+_UNFIT = {
+    ".csv": (pl.Duration, pl.Binary, pl.List, pl.Array, pl.Struct, pl.Object),
+    ".parquet": (pl.Int128, pl.UInt128, pl.Object),  # the first two make a file that polars alone can open
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,14 @@ def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
         for mine in (file, file.with_name(file.name + _UNFINISHED)):
             if isinstance(other, (str, os.PathLike)) and Path(other).resolve() == mine.resolve():
                 raise ArgumentError(f"{mine} is {what}; write to another file.")
+
+
+def require_fit(schema: Mapping[str, pl.DataType], suffix: str) -> None:
+    """Refuse a kept column of a type that the kind of file cannot hold."""
+    for name, kind in schema.items():
+        if isinstance(kind, _UNFIT[suffix]):
+            what = f'The column "{name}" has the type {kind}, which a {suffix} file cannot hold'
+            raise OutputError(f"{what}; convert it, as to text, or leave it out of keep.")
 
 
 @contextmanager

@@ -158,7 +158,11 @@ def test_parts_that_do_not_make_a_whole_are_refused(
         (half, r"half.parquet lacks 3 of its 3 rows; score this part again"),
         (whole, "all.parquet is of a whole table"),
         (rubbish, "rubbish.parquet is not a part"),
-        (tmp_path / "none.parquet", "There is no .*none.parquet; score this part first, or correct its name"),
+        (
+            tmp_path / "none.parquet",
+            r"none.parquet cannot be read \(No such file or directory\); score this part first",
+        ),
+        (tmp_path, r"cannot be read \(Is a directory\); score this part first, or correct its name or rights"),
     ]:
         with pytest.raises(CheckpointError, match=sentence):
             merge([*parts[:2], third], out)
