@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
-from ruo.provenance import fingerprint
 from ruo.tables.base import Block, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
@@ -40,7 +39,6 @@ __all__ = [
     "Table",
     "TableOptions",
     "TableSource",
-    "fingerprint_table",
     "names_of_labels",
     "number_classes",
     "open_table",
@@ -97,14 +95,6 @@ def _listed(source: Any) -> list[str | os.PathLike[str]]:
     return list(source) if is_list else []
 
 
-def fingerprint_table(source: Source) -> str:
-    """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
-    path = source.source if isinstance(source, TableSource) else source
-    if isinstance(path, (str, os.PathLike)) and not Path(path).is_dir():
-        return fingerprint(path)
-    return open_table(source).fingerprint()
-
-
 def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tuple[int, int] | None) -> Table:
     path = Path(source)
     if str(path) == "-":
@@ -115,9 +105,10 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
         raise TableError("The path of the table is empty; pass that of a CSV or Parquet file, or . for this folder.")
     try:
         file = path.open("rb")
-        is_parquet = path.is_file() and (file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"))
+        is_file = path.is_file()  # and no pipe
+        is_parquet = is_file and (file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"))
     except IsADirectoryError:
-        file = None
+        return _Files(str(path), _files_within(path), options, shard)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of which is for a null byte
         what, cure = f"{path} does not exist", "pass the path of a CSV or Parquet file, or a list of them"
         if address := re.match(r"(\w[\w+.-]+):/", str(path)):  # whose rest may hold a key
@@ -128,9 +119,7 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
         raise TableError(
             f"{path!s:.200} cannot be read ({error.strerror}); give it other rights, or copy it."
         ) from None
-    if file is None:
-        return _Files(str(path), _files_within(path), options, shard)
-    if not path.is_file():  # a pipe
+    if not is_file:
         return CsvTable(file, options, shard, str(path))
     file.close()
     if is_parquet:

@@ -231,11 +231,14 @@ class Table:
             labels = class_indices(frame[self.labels])
         return Block(0, inputs, labels, frame[self.kept] if self.kept else None)
 
-    def _set_span(self, shard: tuple[int, int], size: int, unit: str, boundary: Callable[[int], int]) -> Span:
-        """Make this one part of the table; `boundary(part)` is where a part begins."""
+    def _set_span(
+        self, shard: tuple[int, int], unit: str, size: int, first: int = 0, row_at: Callable[[int], int] = int
+    ) -> Span:
+        """Make this one part of the table, whose rows begin at `first`; `row_at` is where the next row after a place is."""
         part, of = shard
-        self.span = Span(part, of, boundary(part), boundary(part + 1), size)
-        self.name += f", part {part} of {of} (from {unit} {self.span.begin:,} on)"
+        begin, end = (row_at(first + each * (size - first) // of) if each else first for each in (part, part + 1))
+        self.span = Span(part, of, begin, end, size)
+        self.name += f", part {part} of {of} (from {unit} {begin:,} on)"
         return self.span
 
     def _set_columns(self, names: list[str], options: TableOptions) -> None:

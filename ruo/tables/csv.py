@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,7 @@ class CsvTable(Table):
             cure = f"unpack it first: gunzip {self.name}, or write it anew"
             raise TableError(f"{self.name} is compressed, or not UTF-8 with LF, and cannot be read in parts; {cure}.")
         size = self.path.stat().st_size
-        first, of = min(self._header.size, size), shard[1]
-
-        def start(part: int) -> int:
-            return row_start(file, first + part * (size - first) // of) if part else first
-
-        self._set_span(shard, size, "byte", start)
+        self._set_span(shard, "byte", size, min(self._header.size, size), partial(row_start, file))
 
     def _pieces(self, types: Types) -> Iterator[Block]:
         """Parse several pieces of text at the same time; the rows come in order."""

@@ -93,8 +93,7 @@ class LazyTable(FrameTable):
         self._whole = self._frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
         if shard:
             self._require_order()
-            rows: int = self.rows or 0
-            span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
+            span = self._set_span(shard, "row", self.rows or 0)
             self.rows = span.end - span.begin
             self._frame = self._whole.slice(span.begin, self.rows)
         self._set_columns(new, options)
@@ -124,7 +123,7 @@ class ArrayTable(FrameTable):
         _require_matrix(array)
         self._whole = self._array = np.asarray(array)  # of a matrix, a column would be a matrix as well
         if shard:
-            span = self._set_span(shard, len(array), "row", lambda part: part * len(array) // shard[1])
+            span = self._set_span(shard, "row", len(array))
             self._array = array[span.begin : span.end]
         self.rows = len(self._array)
         self._set_columns(counted(array.shape[1]), options)
