@@ -199,7 +199,7 @@ class CsvTable(Table):
             for cells in self._header.rows(text):
                 if len(cells) != len(self.names):
                     counts = f"{len(cells)} cells, the header has {len(self.names)}"
-                    return TableError(f"{self._where(row)} has {counts}; mend the row.", row=row)
+                    return TableError(f"{self._where(row)} has {counts}; mend the row, or the header.", row=row)
                 row += 1
         except csv.Error as error:
             return TableError(f"{self.name}, row {row:,} is not CSV ({error}); look for a stray quote.", row=row)

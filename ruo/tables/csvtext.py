@@ -76,14 +76,10 @@ def _decoded(pieces: Iterator[bytes], name: str, encoding: str) -> Iterator[byte
 
 
 def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
-    if not file.seekable():
-        raise TableError(f"{name} is a zip file, which cannot be read from a pipe; unpack it first: unzip -p.")
     archive = zipfile.ZipFile(file)
     if "[Content_Types].xml" in archive.namelist():
         cure = "pass pandas.read_excel(...) in place of the path, or save it as CSV"
         raise TableError(f"{name} is an Excel workbook; {cure}.")
-    if "model.weights.h5" in archive.namelist():
-        raise TableError(f"{name} is a Keras model and no table; name the table, or put it in a folder of its own.")
     members = [member for member in archive.infolist() if not (member.is_dir() or "__MACOSX" in member.filename)]
     if len(members) != 1:
         names = ", ".join(member.filename for member in members[:5]) or "none"
@@ -195,7 +191,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
         message = f"{name} has no readable first row; write the column names with closed quotes and end lines with LF."
         raise TableError(message) from None
     if options.header:
-        _require_names(columns, first, second, separator, name)
+        _require_names(columns, first, separator, name)
         before += first
     else:
         if len(columns) == 1:  # a blank line is a row
@@ -205,7 +201,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
     return CsvHeader(columns, separator, len(before), before.count(b"\n"))
 
 
-def _require_names(columns: list[str], first: bytes, second: bytes, separator: str, name: str) -> None:
+def _require_names(columns: list[str], first: bytes, separator: str, name: str) -> None:
     try:
         first.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -218,11 +214,6 @@ def _require_names(columns: list[str], first: bytes, second: bytes, separator: s
         raise TableError(f"{what}; add a header line with the column names, or pass header=False.")
     if is_counted and len(columns) < 3:  # no row of data counts further
         warn(f"{name} begins with names that count ({shown}); pass header=False if they are a row of data.")
-    below = _field_counts(second)
-    if len(columns) == 1 and (wide := [(count, other) for other, count in below.items() if count > 1]):
-        count, other = max(wide)
-        what = f"{name} begins with {shown!r}, which is one name, and the row below has {count} cells between {other!r}"
-        raise TableError(f"{what}; delete a title line, or pass the separator.")
 
 
 def _find_separator(first: bytes, second: bytes, name: str) -> str:

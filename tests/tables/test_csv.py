@@ -119,7 +119,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
         ("1,0,2\n1,2,3\n", "begins with a row of data (1,0,2); add a header line", None, None),
         (b"\xe9,b\n1,2\n", 'the byte 0xe9; pass its encoding, such as encoding="cp1252"', None, None),
         ("a;b,c\n1;2,5\n", "may be separated by ',' and ';'; pass the separator", None, None),
-        ("Title\na,b\n1,2\n", "begins with 'Title', which is one name, and the row below has 2 cells", None, None),
+        ("Title\na,b\n1,2\n", "row 0 (line 2) has 2 cells, the header has 1; mend the row, or the header", 0, None),
         ('a,"b\n1,2\n', "in its first row that is not closed", None, None),
         ('a,"b"c\n1,2\n', "no readable first row", None, None),
         ('a,b\n1,2\n3,"4"5\n', "row 1 is not CSV", 1, None),

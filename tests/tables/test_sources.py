@@ -110,7 +110,6 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
     [
         (zipped(**{"[Content_Types].xml": b""}), "is an Excel workbook; pass pandas.read_excel"),
         (zipped(), "has 0 files, a zip file with one is needed (none)"),
-        (zipped(**{"model.weights.h5": b""}), "is a Keras model and no table; name the table"),
         (zipped(a=CSV, b=CSV), "has 2 files, a zip file with one is needed (a, b)"),
         (zipped(a=CSV)[:40], "is damaged or cannot be read"),
         (GZIP[:-20], "is damaged or cannot be read after 0 rows"),
@@ -121,7 +120,7 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
         (bz2.compress(CSV)[:-9], "is damaged or cannot be read"),
         (gzip.compress(parquet(FRAME)), "is not a text file"),
     ],
-    ids=["xlsx", "none", "keras", "two", "zip", "gz end", "gz", "gz middle", "gz checksum", "xz", "bz2", "parquet.gz"],
+    ids=["xlsx", "none", "two", "zip", "gz end", "gz", "gz middle", "gz checksum", "xz", "bz2", "parquet.gz"],
 )
 def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: bytes, sentence: str) -> None:
     """Cut short, changed, of several files or of none: never a shorter table."""
