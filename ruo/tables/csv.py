@@ -137,43 +137,38 @@ class CsvTable(Table):
 
     def _parse(self, text: bytes, schemas: list[Schema], types: Types) -> Block:
         """The rows of a text, by the first schema that fits, from the one on that the rows above needed."""
-        is_for_csv = text.startswith(_MAGIC) or (b"\r" in text and _LONE_CR.search(text) is not None)
-        level = len(schemas) - 1 if is_for_csv else self._level
+        if has_quotes := b'"' in text:
+            self._has_quotes = True
+        has_lone_cr = b"\r" in text and _LONE_CR.search(text) is not None
+        if has_lone_cr or text.startswith(_MAGIC) or (has_quotes and self._header.has_misplaced_quotes(text)):
+            frame = pl.DataFrame(list(self._header.rows(text)), schemas[-1], orient="row")  # polars would guess
+            return self._to_block(frame, text, types, is_text=True)
+        level = self._level
         while True:
-            is_last = level == len(schemas) - 1
+            is_text = level == len(schemas) - 1
             try:
-                block = self._to_block(self._read(text, schemas[level], is_last, is_for_csv), text, types, is_last)
+                frame = pl.read_csv(
+                    text,
+                    has_header=False,
+                    schema=schemas[level],
+                    separator=self._header.separator,
+                    quote_char='"' if has_quotes else None,  # looking for quotes is a sixth of the work
+                    null_values=None if is_text else list(self.options.null_values) or None,
+                    encoding="utf8-lossy",
+                )
+                block = self._to_block(frame, text, types, is_text)
             except (*_UNREADABLE, CellError):
-                if is_last:
+                if is_text:
                     raise
                 level += 1
             else:
-                self._level = self._level if is_for_csv else max(self._level, level)
+                self._level = max(self._level, level)
                 return block
 
-    def _read(self, text: bytes, schema: Schema, is_text: bool, is_for_csv: bool) -> pl.DataFrame:
-        if has_quotes := b'"' in text:
-            self._has_quotes = True
-        if is_text and (has_quotes or is_for_csv):  # polars would drop quotes inside a cell
-            frame = pl.DataFrame(list(self._header.rows(text)), schema, orient="row")
-        elif has_quotes and self._header.has_misplaced_quotes(text):
-            raise csv.Error("a quote inside a cell")
-        else:
-            frame = pl.read_csv(
-                text,
-                has_header=False,
-                schema=schema,
-                separator=self._header.separator,
-                quote_char='"' if has_quotes else None,  # looking for quotes is a sixth of the work
-                null_values=None if is_text else list(self.options.null_values) or None,
-                encoding="utf8-lossy",
-            )
+    def _to_block(self, frame: pl.DataFrame, text: bytes, types: Types, is_text: bool) -> Block:
         # a short row is filled with nulls, so a null in the last column may be a missing cell
         if frame.to_series(-1).null_count() and self._header.has_ragged_rows(text, frame.height):
             raise csv.Error("rows of other lengths")
-        return frame
-
-    def _to_block(self, frame: pl.DataFrame, text: bytes, types: Types, is_text: bool) -> Block:
         for name in self._verbatim(types):
             is_bad = frame[name].str.contains("\ufffd", literal=True).fill_null(value=False)
             if is_bad.any() and text.decode(errors="ignore").encode() != text:
