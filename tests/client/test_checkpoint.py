@@ -26,8 +26,9 @@ from ruo.client.records import Answer, RequestRecord
 from ruo.deploy.local import LocalServer
 from ruo.errors import CheckpointError, RuoError
 from ruo.learn.demo import Demo
-from tests.client.conftest import LoopLag, Scoring, Scripted, as_source, python, signalled, sometimes
+from tests.client.conftest import LoopLag, Scoring, Scripted, python, signalled, sometimes
 from tests.conftest import Reply, ScriptedServer, row_sums
+from tests.tables.forms import as_form
 
 MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"
 SHARED = [HealthCheck.function_scoped_fixture]
@@ -453,9 +454,9 @@ def test_every_source_has_a_fingerprint(small_csv: Path, well: ScriptedServer, p
     """DataFrames and Parquet files resume as well, and changed ones are refused."""
     frame = pl.read_csv(small_csv)
     for _ in range(2):
-        score_csv(as_source(frame, kind, path.parent), well.url, checkpoint=path)
+        score_csv(as_form(frame, kind, path.parent), well.url, checkpoint=path)
     with pytest.raises(CheckpointError, match="other data"):
-        score_csv(as_source(frame.with_columns(c=pl.col("c") + 1), kind, path.parent), well.url, checkpoint=path)
+        score_csv(as_form(frame.with_columns(c=pl.col("c") + 1), kind, path.parent), well.url, checkpoint=path)
 
     assert len(well.requests) == 1
 
