@@ -193,12 +193,11 @@ class Table:
         raise NotImplementedError
 
     def _types(self, dtype: Dtypes) -> Types:
-        if not isinstance(dtype, Mapping):
-            return dict.fromkeys(self.features, np.dtype(dtype))
         types: Types = {}
         for name, columns in self.inputs.items():
+            kind = np.dtype(dtype[name] if isinstance(dtype, Mapping) else dtype)
             for column in columns:
-                if types.setdefault(column, np.dtype(dtype[name])) != dtype[name]:
+                if types.setdefault(column, kind) != kind:
                     raise TableError(f"The column {column!r} goes to inputs of different datatypes; double the column.")
         return types
 

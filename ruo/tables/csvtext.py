@@ -218,20 +218,18 @@ def _require_names(columns: list[str], first: bytes, separator: str, name: str) 
 
 def _find_separator(first: bytes, second: bytes, name: str) -> str:
     """The separator that cuts both rows alike; raises TableError if several do."""
-    header, below = _field_counts(first), _field_counts(second)
-    fitting = [one for one, count in header.items() if count > 1 and (not second.strip() or below[one] == count)]
+    counts = [(one, _count(first, one)) for one in ",;\t|"]
+    fitting = [one for one, count in counts if count > 1 and (not second.strip() or _count(second, one) == count)]
     if len(fitting) > 1:
         shown = " and ".join(map(repr, fitting))
         raise TableError(f"{name} may be separated by {shown}; pass the separator, such as separator={fitting[0]!r}.")
     return fitting[0] if fitting else ","
 
 
-def _field_counts(row: bytes) -> dict[str, int]:
-    counts = dict.fromkeys((",", ";", "\t", "|"), 0)
-    for separator in counts:
-        with contextlib.suppress(csv.Error, ValueError):
-            counts[separator] = len(_cells(row, separator))
-    return counts
+def _count(row: bytes, separator: str) -> int:
+    with contextlib.suppress(csv.Error, ValueError):
+        return len(_cells(row, separator))
+    return 0
 
 
 def _cells(row: bytes, separator: str) -> list[str]:
