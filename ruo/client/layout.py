@@ -59,29 +59,22 @@ class Layout:
     def frame(self, predictions: Array, labels: Labels | None, kept: pl.DataFrame | None) -> pl.DataFrame:
         """The table of these rows; a label that is not known is null, as the class of a row without predictions is."""
         flat = predictions.reshape(len(predictions), math.prod(predictions.shape[1:]))
-        names = self.columns(flat.shape[1], [] if kept is None else kept.columns, labels is not None)
-        columns = [] if kept is None else kept.get_columns()
-        columns += self._largest(flat) if self.argmax and flat.shape[1] else map(pl.Series, flat.T)
-        if labels is not None:
-            columns.append(self._labels(labels, flat.shape[1]))
+        outputs, columns = flat.shape[1], [] if kept is None else kept.get_columns()
+        names = self.columns(outputs, [column.name for column in columns], labels is not None)
+        classes = self.names or self.classes or []
+        if not self.argmax or len(classes) != outputs:
+            classes = []  # which are numbers
+        if self.argmax and outputs:
+            is_known = ~np.isnan(flat).any(axis=1)
+            columns.append(_named(np.where(is_known, flat.argmax(axis=1), NO_LABEL), dict(enumerate(classes))))
+            columns.append(pl.Series(np.where(is_known, flat.max(axis=1), np.float32(np.nan))))
+        else:
+            columns += map(pl.Series, flat.T)
+        if labels is not None and labels.dtype == np.object_:
+            columns.append(pl.Series(labels.tolist(), dtype=pl.String))
+        elif labels is not None:
+            columns.append(_named(labels, names_of_labels(classes, self.classes) if classes else {}))
         return pl.DataFrame([column.alias(name) for column, name in zip(columns, names, strict=True)])
-
-    def _largest(self, flat: Array) -> list[pl.Series]:
-        is_known, names = ~np.isnan(flat).any(axis=1), self._names(flat.shape[1])
-        classes = np.where(is_known, flat.argmax(axis=1), NO_LABEL)
-        probabilities = np.where(is_known, flat.max(axis=1), np.float32(np.nan))
-        return [_named(classes, dict(enumerate(names))), pl.Series(probabilities)]
-
-    def _labels(self, labels: Labels, outputs: int) -> pl.Series:
-        if labels.dtype == np.object_:
-            return pl.Series(labels.tolist(), dtype=pl.String)
-        names = self._names(outputs) if self.argmax else []
-        return _named(labels, names_of_labels(names, self.classes) if names else {})
-
-    def _names(self, outputs: int) -> Sequence[str]:
-        """The names of the classes, if there is one for each output."""
-        names = self.names or self.classes or []
-        return names if len(names) == outputs else []
 
 
 def _named(classes: Array, names: dict[int, str]) -> pl.Series:
