@@ -289,10 +289,18 @@ def test_frames_that_come_once_cannot_be_cut_or_resumed() -> None:
 
 
 def test_a_fingerprint_is_that_of_the_rows() -> None:
-    """However they are cut; a missing number is none that stands for it, and no two large ones are alike."""
-    lazy = pl.concat([FRAME[:1], FRAME[1:]]).lazy()
+    """However they are cut or indexed; names, types, the order of columns, missing cells and large numbers count."""
+    same = [
+        FRAME,
+        pl.concat([FRAME[:1], FRAME[1:]]).lazy(),
+        Arrow(FRAME),
+        Geo(FRAME.to_dict(as_series=False), [7, 8, 9]),
+    ]
     others = [
         FRAME,
+        FRAME.rename({"a": "c"}),
+        FRAME.cast({"b": pl.Float64}),
+        FRAME.select(FRAME.columns[::-1]),
         *(FRAME.with_columns(b=pl.Series([1, number, 3])) for number in (None, 0)),
         *(FRAME.with_columns(b=pl.Series([1, None, large])) for large in (2**62, 2**62 + 1)),
         *(FRAME.with_columns(id=pl.Series(["u", name, "w"])) for name in (None, "None")),
@@ -302,7 +310,7 @@ def test_a_fingerprint_is_that_of_the_rows() -> None:
         *(FRAME.with_columns(id=pl.Series([[0] * 49 + [middle] + [0] * 49] * 3)) for middle in (0, 1)),
     ]
 
-    assert open_table(lazy).fingerprint() == open_table(FRAME).fingerprint() == open_table(Arrow(FRAME)).fingerprint()
+    assert len({open_table(source).fingerprint() for source in same}) == 1
     assert len({open_table(frame).fingerprint() for frame in others}) == len(others)
 
 
