@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ruo.errors import MissingPackageError, TableError, warn
+from ruo.errors import TableError, needs, warn
 from ruo.tables.cells import MISSING, is_number
 from ruo.tables.columns import counted
 from ruo.tables.options import TableOptions
@@ -76,6 +76,8 @@ def _decoded(pieces: Iterator[bytes], name: str, encoding: str) -> Iterator[byte
 
 
 def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
+    if not file.seekable():
+        raise TableError(f"{name} is a zip file, which cannot be read from a pipe; unpack it first: unzip -p.")
     archive = zipfile.ZipFile(file)
     if "[Content_Types].xml" in archive.namelist():
         cure = "pass pandas.read_excel(...) in place of the path, or save it as CSV"
@@ -91,11 +93,8 @@ def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
 
 
 def _unzstd(file: io.BufferedReader, name: str) -> Iterator[bytes]:
-    try:
+    with needs("zstd"):
         import zstandard
-    except ModuleNotFoundError:
-        message = f"{name} is compressed with Zstandard, which needs a package: pip install 'ruo[zstd]', or zstandard"
-        raise MissingPackageError(message) from None
     frame, new = None, zstandard.ZstdDecompressor().decompressobj
     for packed in iter(partial(file.read, 1 << 16), b""):  # little, since it may become a thousand times as much
         while packed:
