@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from ruo.client.checkpoint import difference
 from ruo.client.layout import Layout, require_fit, require_writable, to_pandas, whole_file
 from ruo.client.records import ModelInfo, RequestRecord
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, count
@@ -29,27 +30,6 @@ METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".tar")  # names for which pandas packs
 _MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
-_WHAT = {
-    "shard": "another part of the data",
-    "version": "another version of the model",
-    "sha256": "another model file",
-    "of": "another number of parts",
-    "names": "other prediction_names",
-}  # for the rest, the name
-
-
-def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
-    for name in {**one, **other}:
-        if one.get(name) != other.get(name):
-            what = _WHAT.get(name, f"{'other' if name.endswith(('s', 'data')) else 'another'} {name}")
-            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
-    return None
-
-
-def _short(value: object) -> str:
-    text = str(value) if value not in (None, "") else "none"
-    return text if len(text) <= 16 else text[:12] + "..."
 
 
 class Timings(NamedTuple):
@@ -252,8 +232,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
         raise CheckpointError("There are no rows to merge; name the Parquet file of each part.")
     first = filled[0]
     for part in opened:
-        key = part.key if part.facts["rows"] else {**part.key, "columns": first.key["columns"]}
-        if what := difference(key, first.key):
+        if what := difference(part.key, first.key):
             raise CheckpointError(f"{part.path} does not fit {first.path}: it is of {what}; score one of them again.")
     numbers, of = [part.span.part for part in opened], first.span.of
     if wrong := [number for number in range(of) if numbers.count(number) != 1]:
@@ -291,7 +270,6 @@ def _open(path: Path) -> _Part:
         missing = facts["not_scored"] or facts["rows"] - frame.select(pl.len()).collect().item()
         span = Span(*facts["shard"]) if "shard" in facts else None
         key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
-        key["columns"] = ", ".join(frame.collect_schema())
     except _UNREADABLE:
         raise CheckpointError(f"{path} is not a part; `ruo score --shard` writes parts, as Parquet files.") from None
     if span is None:
