@@ -129,20 +129,19 @@ def require_fit(schema: Mapping[str, pl.DataType], suffix: str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
-    unfinished, is_ours = path.with_name(path.name + _UNFINISHED), False
+    unfinished = path.with_name(path.name + _UNFINISHED)
     try:
         with unfinished.open("ab") as file:
-            is_ours = lock(file.fileno())
-            if not is_ours:
+            if not lock(file.fileno()):
                 raise OutputError(f"{path} is being written by another run; wait for its end, or name another file.")
-            if path.is_dir():
-                raise IsADirectoryError("it is a folder")
-            yield unfinished
-            unfinished.replace(path)
-    except BaseException as error:
-        if is_ours:
-            unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
-            reason = getattr(error, "strerror", "") or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-            raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
-        raise
+            try:
+                if path.is_dir():
+                    raise IsADirectoryError("it is a folder")
+                yield unfinished
+                unfinished.replace(path)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = getattr(error, "strerror", "") or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
