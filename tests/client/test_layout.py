@@ -109,20 +109,16 @@ def test_a_kept_type_that_a_file_cannot_hold_is_refused(
 ) -> None:
     """The sentence names the column and the cure, in each of the ways to a file; the other kind of file holds it."""
     frame = pl.DataFrame({"a": [1.0], "b": [1.0], "c": [1.0], "id": pl.Series(values, dtype=dtype)})
-    done, part, path = (
-        score_csv(frame, well.url, keep=["id"], shard=(0, 1)),
-        tmp_path / "0.parquet",
-        tmp_path / f"p{suffix}",
-    )
-    writes = [lambda: score_to_file(frame, well.url, path, keep=["id"]), lambda: done.to_csv(path)]
+    path, done = tmp_path / f"p{suffix}", score_csv(frame, well.url, keep=["id"], shard=(0, 1))
+    writes: list[Any] = [lambda to: score_to_file(frame, well.url, to, keep=["id"])]
     if suffix == ".csv":
-        done.to_parquet(part)
-        writes.append(lambda: merge([part], path))
+        done.to_parquet(tmp_path / "0.parquet")
+        writes += [done.to_csv, lambda to: merge([tmp_path / "0.parquet"], to)]
     else:
-        writes[1] = lambda: done.to_parquet(path)
+        writes.append(done.to_parquet)
     for write in writes:
         with pytest.raises(OutputError, match=rf'The column "id" has the type .*, which a {suffix} file cannot hold; '):
-            write()
+            write(path)
     assert not path.exists()
 
 
