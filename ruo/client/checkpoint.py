@@ -28,7 +28,7 @@ from typing import IO, Any, Self
 import numpy as np
 import orjson
 
-from ruo.client.records import Answer, RequestRecord
+from ruo.client.records import Answer, RequestRecord, difference
 from ruo.errors import CheckpointError
 from ruo.machine import lock
 from ruo.wire.messages import Array
@@ -38,27 +38,6 @@ _MARK = b"\nentry\n\0"
 _FRAME = struct.Struct("<8sIQQ")  # mark, checksum, bytes of the JSON, bytes of the predictions
 _LENGTHS = struct.Struct("<QQ")
 _ELSE = "name another file, or delete this one to score all rows"
-_WHAT = {
-    "shard": "another part of the data",
-    "version": "another version of the model",
-    "sha256": "another model file",
-    "of": "another number of parts",
-    "names": "other prediction_names",
-}  # for the rest, the name
-
-
-def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
-    for name in {**one, **other}:
-        if one.get(name) != other.get(name):
-            what = _WHAT.get(name, f"{'other' if name.endswith(('s', 'data')) else 'another'} {name}")
-            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
-    return None
-
-
-def _short(value: object) -> str:
-    text = str(value) if value not in (None, "") else "none"
-    return text if len(text) <= 16 else text[:12] + "..."
 
 
 class Checkpoint:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.checkpoint import difference
 from ruo.client.layout import Layout, require_fit, require_writable, to_pandas, whole_file
-from ruo.client.records import ModelInfo, RequestRecord
+from ruo.client.records import ModelInfo, RequestRecord, difference
 from ruo.errors import ArgumentError, CheckpointError, ScoringError, count
 from ruo.tables import NO_LABEL, Labels, Span
 

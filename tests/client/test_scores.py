@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 
 from ruo import Scores, ScoringError
-from ruo.client.checkpoint import difference
-from ruo.client.records import ModelInfo, RequestRecord
+from ruo.client.records import ModelInfo, RequestRecord, difference
 from ruo.client.scores import Timings
 
 
