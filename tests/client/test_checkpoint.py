@@ -239,10 +239,9 @@ def _framed(head: bytes, data: bytes, checksum: int = 0) -> bytes:
     return MARK + struct.pack("<I", zlib.crc32(lengths + head + data, checksum)) + lengths + head + data
 
 
-_flipped_key = (b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")
-
-
-@pytest.mark.parametrize("change", _flipped_key)
+@pytest.mark.parametrize(
+    "change", [(b'"version":"1"', b'"version":"2"'), (orjson.dumps(KEY), b"null"), (b"entry", b"enter")]
+)
 def test_a_damaged_key_is_no_key(path: Path, change: tuple[bytes, bytes]) -> None:
     """What cannot be compared, since it is not as it was written, is an error and not a match."""
     asyncio.run(_write(path, KEY))
@@ -263,10 +262,10 @@ def test_a_key_with_other_names_is_of_another_run(path: Path, key: dict[str, Any
         asyncio.run(_write(path, KEY))
 
 
-SHAPES = ([2, 2], [1, 2], [], None, ["2", "1"])
-
-
-@pytest.mark.parametrize("change", [*({"shape": shape} for shape in SHAPES), {"rows": 3}, {"another field": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [*({"shape": shape} for shape in ([2, 2], [1, 2], [], None, ["2", "1"])), {"rows": 3}, {"another field": 1}],
+)
 def test_an_entry_that_does_not_fit_does_not_count(path: Path, change: dict[str, Any]) -> None:
     """An entry with other fields, or with more or fewer rows than it has predictions, is left out; those behind it stay."""
     asyncio.run(_write(path, KEY))
