@@ -185,9 +185,7 @@ class Scores(Outcome):
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as CSV."""
         if Path(path).suffix in _PACKED:
-            raise ArgumentError(
-                f"{path} would not be packed; name a .csv, or use to_pandas().to_csv(..., index=False)."
-            )
+            raise ArgumentError(f"{path} would not be packed; name a .csv or use to_pandas().to_csv(..., index=False).")
         require_fit((frame := self._frame()).schema, ".csv")
         with whole_file(Path(path)) as unfinished:
             frame.write_csv(unfinished)

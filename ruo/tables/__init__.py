@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
-from ruo.tables.base import Block, Span, Table, Types, read_once
+from ruo.tables.base import Block, Shard, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
 from ruo.tables.frames import ArrayTable, IterTable, LazyTable, as_frame, is_pandas
@@ -51,7 +51,7 @@ Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | pl.DataFrame | pl.L
 _DEFAULT = TableOptions()
 
 
-def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[int, int] | None = None) -> Table:
+def open_table(source: Source, options: TableOptions = _DEFAULT, shard: Shard = None) -> Table:
     """Open a table without reading its rows; raises TableError for what is missing, empty or lacks a column."""
     if isinstance(source, TableSource):
         if options != _DEFAULT:
@@ -64,7 +64,7 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     if isinstance(source, np.ndarray):
         return ArrayTable(source, options, shard)
     if (frame := as_frame(source)) is not None:
-        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_frame=True)
+        opened = LazyTable("the DataFrame", frame, options, shard)
         if is_pandas(source):
             index = cast("pd.DataFrame", source).index
             opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
@@ -95,7 +95,7 @@ def _listed(source: Any) -> list[str | os.PathLike[str]]:
     return list(source) if is_list else []
 
 
-def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tuple[int, int] | None) -> Table:
+def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: Shard) -> Table:
     path = Path(source)
     if str(path) == "-":
         if (stream := getattr(sys.stdin, "buffer", None)) is None:
@@ -116,9 +116,7 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
             cure = "download it, or pass pandas.read_csv(...) or polars.read_parquet(...) of it"
         raise TableError(f"{what}; {cure}.") from None
     except OSError as error:
-        raise TableError(
-            f"{path!s:.200} cannot be read ({error.strerror}); give it other rights, or copy it."
-        ) from None
+        raise TableError(f"{path!s:.200} cannot be read ({error.strerror}); change its rights, or copy it.") from None
     if not is_file:
         return CsvTable(file, options, shard, str(path))
     file.close()
@@ -140,9 +138,7 @@ def require_utf8(path: Path) -> None:
 class _Files(Table):
     """A folder or a list of files of one schema, one after the other."""
 
-    def __init__(
-        self, name: str, paths: Sequence[str | os.PathLike[str]], options: TableOptions, shard: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, name: str, paths: Sequence[str | os.PathLike[str]], options: TableOptions, shard: Shard) -> None:
         if shard:
             raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
         if not paths:

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,8 @@ POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # its
 # What reading a damaged file raises
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *POLARS_ERRORS)
 
+Shard: TypeAlias = "tuple[int, int] | None"  # (i, n) is the i-th of n parts, from 0; None for the whole table
+RowsAt = Callable[[int], int | None]  # from the row at which a block starts to its size; None for all that is left
 Dtypes = np.dtype[Any] | type | Mapping[str, Any]  # of all features, or of each input
 Types = dict[str, np.dtype[Any]]  # of each feature column
 
@@ -124,9 +126,7 @@ class Table:
         self.features, self.labels, self.kept = columns.features, columns.labels, columns.kept
         self.inputs = columns.inputs or {ONLY: columns.features}
 
-    def blocks(
-        self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32
-    ) -> Generator[Block]:
+    def blocks(self, chunk_size: int | RowsAt | None, dtype: Dtypes = np.float32) -> Generator[Block]:
         """Read the table from the start, in row order, in blocks of `chunk_size` rows (None: all; or as in `regroup`).
 
         `dtype` is that of all features, or the one of each input by its name; `object` is text, as bytes in UTF-8.
@@ -245,10 +245,10 @@ class Table:
         self.take(choose(self.name, names, options))
 
 
-def regroup(pieces: Iterator[Block], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
+def regroup(pieces: Iterator[Block], rows_at: RowsAt) -> Iterator[Block]:
     """Cut a table's pieces into blocks; rows are copied only where a block spans several pieces.
 
-    `rows_at(start)` is called when the block at row `start` is asked for; it returns the block's size, None for the rest.
+    `rows_at(start)` is called when the block at row `start` is asked for.
     """
     held: list[Block] = []
     count, size = 0, rows_at(0)

@@ -76,9 +76,7 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     wanted = wanted or [name for name in names if name not in left_out]
     if not wanted:
         what = f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels"
-        raise TableError(
-            f"{what} (their names start with {prefix!r}); pass other options, such as another label_prefix."
-        )
+        raise TableError(f"{what} (their names start with {prefix!r}); pass other options, such as label_prefix.")
     if nameless := [name for name in wanted if _NAMELESS.fullmatch(name) and name not in features]:
         message = f"{where} has a column without a name, such as an index that pandas wrote"
         raise TableError(f"{message}; leave it out with {_drop(nameless)}, or name it.", column=nameless[0])

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.tables.base import POLARS_ERRORS, Block, Table, Types, read_once
+from ruo.tables.base import POLARS_ERRORS, Block, Shard, Table, Types, read_once
 from ruo.tables.cells import CellError, is_number, polars_type
 from ruo.tables.columns import clean_names
 from ruo.tables.csvtext import PIECE_BYTES, cut_between_rows, read_head, read_header, read_lines, row_start, text_of
@@ -40,9 +40,7 @@ Schema = dict[str, Any]
 class CsvTable(Table):
     """A CSV file, or a stream that can be read once, opened by `open_table`."""
 
-    def __init__(
-        self, source: Path | io.BufferedReader, options: TableOptions, shard: tuple[int, int] | None, name: str
-    ) -> None:
+    def __init__(self, source: Path | io.BufferedReader, options: TableOptions, shard: Shard, name: str) -> None:
         self.name, self.options, self._source = name, options, source
         self.path = source if isinstance(source, Path) else None
         self.is_once = self.path is None
@@ -198,6 +196,4 @@ class CsvTable(Table):
                 row += 1
         except csv.Error as error:
             return TableError(f"{self.name}, row {row:,} is not CSV ({error}); look for a stray quote.", row=row)
-        return TableError(
-            f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for unusual characters."
-        )
+        return TableError(f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for odd characters.")

@@ -125,7 +125,7 @@ def test_a_kept_type_that_a_file_cannot_hold_is_refused(
 @pytest.mark.parametrize("name", ["p.csv.gz", "p.zip", "p.zst"])
 def test_no_plain_csv_is_written_under_a_packed_name(tmp_path: Path, name: str) -> None:
     """For such a name pandas packs."""
-    with pytest.raises(ArgumentError, match=rf"{name} would not be packed; name a .csv, or use to_pandas"):
+    with pytest.raises(ArgumentError, match=rf"{name} would not be packed; name a .csv or use to_pandas"):
         scores().to_csv(tmp_path / name)
 
 
