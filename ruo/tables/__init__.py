@@ -60,11 +60,11 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: Shard = 
     if isinstance(source, (str, os.PathLike)):
         return _open_path(source, options, shard)
     if isinstance(source, pl.LazyFrame):
-        return LazyTable("the LazyFrame", source, options, shard)
+        return LazyTable(source, options, shard)
     if isinstance(source, np.ndarray):
         return ArrayTable(source, options, shard)
     if (frame := as_frame(source)) is not None:
-        opened = LazyTable("the DataFrame", frame, options, shard)
+        opened = LazyTable(frame, options, shard)
         if is_pandas(source):
             index = cast("pd.DataFrame", source).index
             opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
@@ -123,7 +123,7 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: Sha
     if is_parquet:
         require_utf8(path.absolute())
         # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
-        return LazyTable(path.name, pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
+        return LazyTable(pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
     return CsvTable(path, options, shard, path.name)
 
 

@@ -74,20 +74,15 @@ class LazyTable(FrameTable):
     """A query, read in batches; a Parquet file if there is a `path`; or a frame in memory."""
 
     def __init__(
-        self,
-        name: str,
-        source: pl.LazyFrame | pl.DataFrame,
-        options: TableOptions,
-        shard: Shard,
-        path: Path | None = None,
+        self, source: pl.LazyFrame | pl.DataFrame, options: TableOptions, shard: Shard, path: Path | None = None
     ) -> None:
-        super().__init__(name, options)
+        super().__init__(path.name if path else f"the {type(source).__name__}", options)
         self.path, self._is_frame, frame = path, isinstance(source, pl.DataFrame), source.lazy()
         with self._errors_named():
             names = frame.collect_schema().names()
             if path or shard or self._is_frame:  # a query would run twice
                 self.rows = frame.select(pl.len()).collect().item()
-        new = clean_names(name, names)
+        new = clean_names(self.name, names)
         self._whole = self._frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
         if shard:
             self._require_order()
