@@ -55,14 +55,10 @@ def require_types(given: Mapping[str, object], hints: Mapping[str, Any]) -> None
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    kind = get_origin(hint) or hint
-    if kind not in _CHECKS:
-        return isinstance(value, kind)
-    return _CHECKS[kind](value, *get_args(hint))
-
-
-def _is_any(value: Any, *hints: Any) -> bool:
-    return any(_fits(value, hint) for hint in hints)
+    kind, args = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in args)
+    return _CHECKS[kind](value, *args) if kind in _CHECKS else isinstance(value, kind)
 
 
 def _is_list(value: Any, of: Any) -> bool:
@@ -76,8 +72,6 @@ _CHECKS: dict[Any, Callable[..., bool]] = {
     bool: lambda value: type(value).__name__ in ("bool", "bool_"),  # or numpy's
     int: lambda value: isinstance(value, Integral) and not isinstance(value, bool),
     float: lambda value: isinstance(value, Real) and not isinstance(value, bool),
-    Union: _is_any,
-    UnionType: _is_any,
     Literal: lambda value, *known: any(isinstance(value, type(one)) and value == one for one in known),
     Sequence: _is_list,
     tuple: lambda value, *of: _is_list(value, Any) and len(value) == len(of) and all(map(_fits, value, of)),

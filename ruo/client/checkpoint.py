@@ -23,13 +23,12 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import orjson
 
-from ruo.client.records import Answer, RequestRecord
-from ruo.client.scores import difference
+from ruo.client.records import Answer, RequestRecord, difference
 from ruo.errors import CheckpointError
 from ruo.machine import lock
 from ruo.wire.messages import Array
@@ -39,15 +38,6 @@ _MARK = b"\nentry\n\0"
 _FRAME = struct.Struct("<8sIQQ")  # mark, checksum, bytes of the JSON, bytes of the predictions
 _LENGTHS = struct.Struct("<QQ")
 _ELSE = "name another file, or delete this one to score all rows"
-
-
-class _Frame(NamedTuple):
-    """The key or an entry in the file; the predictions are the bytes from `offset` to `end`."""
-
-    head: dict[str, Any]
-    offset: int
-    end: int
-    checksum: int
 
 
 class Checkpoint:
@@ -164,11 +154,13 @@ class Checkpoint:
             if data.find(_MARK, begin + len(_MARK)) < 0:  # a crash cut the key short, and nothing follows it
                 return
             raise self._error("is damaged: its key cannot be read; delete it to score all rows")
-        self.key, self._key_checksum, place = frame.head, frame.checksum, frame.end
+        self.key, _, place, self._key_checksum = frame
         while (place := data.find(_MARK, place)) >= 0:
-            frame = _unpack(data, place, self._key_checksum)
-            place = frame.end if frame else place + len(_MARK)
-            if frame and (entry := _entry(frame)):
+            if (frame := _unpack(data, place, self._key_checksum)) is None:
+                place += len(_MARK)
+                continue
+            head, offset, place, _ = frame
+            if entry := _entry(head, offset, place):
                 self._entries[entry[0].start] = entry
                 self._row_shape = entry[1][1:]
         self._starts = sorted(self._entries)
@@ -198,8 +190,8 @@ def _pack(head: bytes, data: bytes | memoryview, checksum: int) -> list[bytes | 
     return [_FRAME.pack(_MARK, checksum, *lengths), head, data]
 
 
-def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
-    """The frame at a place; None if it is cut short, does not match its checksum or has no JSON object."""
+def _unpack(data: mmap.mmap, place: int, checksum: int) -> tuple[dict[str, Any], int, int, int] | None:
+    """The JSON of a frame, from where to where its predictions go, and its checksum; None if it is not as it was written."""
     begin = place + _FRAME.size
     mark, stored, *lengths = _FRAME.unpack_from(data, place) if begin <= len(data) else (b"", 0, 0, 0)
     offset, end = begin + lengths[0], begin + sum(lengths)
@@ -207,18 +199,15 @@ def _unpack(data: mmap.mmap, place: int, checksum: int) -> _Frame | None:
         return None
     with memoryview(data) as view, view[begin - _LENGTHS.size : end] as covered:
         is_intact = zlib.crc32(covered, checksum) == stored
-    with contextlib.suppress(orjson.JSONDecodeError):
-        if is_intact and isinstance(head := orjson.loads(data[begin:offset]), dict):
-            return _Frame(head, offset, end, stored)
-    return None
+    return (orjson.loads(data[begin:offset]), offset, end, stored) if is_intact else None
 
 
-def _entry(frame: _Frame) -> tuple[RequestRecord, tuple[int, ...], int] | None:
+def _entry(head: dict[str, Any], offset: int, end: int) -> tuple[RequestRecord, tuple[int, ...], int] | None:
     """The entry in a frame; None if it has other fields, as of another version of ruo, or does not fit its predictions."""
-    known = {name: value for name, value in frame.head.items() if value is not None}  # NaN is null in JSON
+    known = {name: value for name, value in head.items() if value is not None}  # NaN is null in JSON
     with contextlib.suppress(IndexError, KeyError, TypeError):
         shape = tuple(known.pop("shape"))
         record = RequestRecord(**{**known, "resumed": True, "began_s": math.nan})
-        if record.rows == shape[0] and 4 * math.prod(shape) == frame.end - frame.offset:
-            return record, shape, frame.offset
+        if record.rows == shape[0] and 4 * math.prod(shape) == end - offset:
+            return record, shape, offset
     return None

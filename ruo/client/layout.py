@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _UNFINISHED = ".unfinished"
 _ARGMAX = ("class", "probability")
+_UNFIT = {
+    ".csv": (pl.Duration, pl.Binary, pl.List, pl.Array, pl.Struct, pl.Object),
+    ".parquet": (pl.Int128, pl.UInt128, pl.Object),  # the first two make a file that polars alone can open
+}
 
 
 @dataclass(frozen=True)
@@ -55,29 +59,22 @@ class Layout:
     def frame(self, predictions: Array, labels: Labels | None, kept: pl.DataFrame | None) -> pl.DataFrame:
         """The table of these rows; a label that is not known is null, as the class of a row without predictions is."""
         flat = predictions.reshape(len(predictions), math.prod(predictions.shape[1:]))
-        names = self.columns(flat.shape[1], [] if kept is None else kept.columns, labels is not None)
-        columns = [] if kept is None else kept.get_columns()
-        columns += self._largest(flat) if self.argmax and flat.shape[1] else map(pl.Series, flat.T)
-        if labels is not None:
-            columns.append(self._labels(labels, flat.shape[1]))
+        outputs, columns = flat.shape[1], [] if kept is None else kept.get_columns()
+        names = self.columns(outputs, [column.name for column in columns], labels is not None)
+        classes = self.names or self.classes or []
+        if not self.argmax or len(classes) != outputs:
+            classes = []  # which are numbers
+        if self.argmax and outputs:
+            is_known = ~np.isnan(flat).any(axis=1)
+            columns.append(_named(np.where(is_known, flat.argmax(axis=1), NO_LABEL), dict(enumerate(classes))))
+            columns.append(pl.Series(np.where(is_known, flat.max(axis=1), np.float32(np.nan))))
+        else:
+            columns += map(pl.Series, flat.T)
+        if labels is not None and labels.dtype == np.object_:
+            columns.append(pl.Series(labels.tolist(), dtype=pl.String))
+        elif labels is not None:
+            columns.append(_named(labels, names_of_labels(classes, self.classes) if classes else {}))
         return pl.DataFrame([column.alias(name) for column, name in zip(columns, names, strict=True)])
-
-    def _largest(self, flat: Array) -> list[pl.Series]:
-        is_known, names = ~np.isnan(flat).any(axis=1), self._names(flat.shape[1])
-        classes = np.where(is_known, flat.argmax(axis=1), NO_LABEL)
-        probabilities = np.where(is_known, flat.max(axis=1), np.float32(np.nan))
-        return [_named(classes, dict(enumerate(names))), pl.Series(probabilities)]
-
-    def _labels(self, labels: Labels, outputs: int) -> pl.Series:
-        if labels.dtype == np.object_:
-            return pl.Series(labels.tolist(), dtype=pl.String)
-        names = self._names(outputs) if self.argmax else []
-        return _named(labels, names_of_labels(names, self.classes) if names else {})
-
-    def _names(self, outputs: int) -> Sequence[str]:
-        """The names of the classes, if there is one for each output."""
-        names = self.names or self.classes or []
-        return names if len(names) == outputs else []
 
 
 def _named(classes: Array, names: dict[int, str]) -> pl.Series:
@@ -121,23 +118,30 @@ def require_writable(file: Path, others: Iterable[tuple[str, object]]) -> None:
                 raise ArgumentError(f"{mine} is {what}; write to another file.")
 
 
+def require_fit(schema: Mapping[str, pl.DataType], suffix: str) -> None:
+    """Refuse a kept column of a type that the kind of file cannot hold."""
+    for name, kind in schema.items():
+        if isinstance(kind, _UNFIT[suffix]):
+            what = f'The column "{name}" has the type {kind}, which a {suffix} file cannot hold'
+            raise OutputError(f"{what}; convert it, as to text, or leave it out of keep.")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
-    unfinished, is_ours = path.with_name(path.name + _UNFINISHED), False
+    unfinished = path.with_name(path.name + _UNFINISHED)
     try:
         with unfinished.open("ab") as file:
-            is_ours = lock(file.fileno())
-            if not is_ours:
+            if not lock(file.fileno()):
                 raise OutputError(f"{path} is being written by another run; wait for its end, or name another file.")
-            if path.is_dir():
-                raise IsADirectoryError("it is a folder")
-            yield unfinished
-            unfinished.replace(path)
-    except BaseException as error:
-        if is_ours:
-            unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError | pl.exceptions.PolarsError | pl.exceptions.PanicException):
-            reason = getattr(error, "strerror", "") or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-            raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error
-        raise
+            try:
+                if path.is_dir():
+                    raise IsADirectoryError("it is a folder")
+                yield unfinished
+                unfinished.replace(path)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = getattr(error, "strerror", "") or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise OutputError(f"{path} cannot be written ({reason}); make room, or name another file.") from error

@@ -1,8 +1,8 @@
-"""What is sent and what comes back: a chunk of rows, the record of its request, its answer, and the model behind it."""
+"""What is sent and what comes back: a chunk, the record of its request, its answer, the model; and how two runs differ."""
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -10,6 +10,14 @@ from ruo.errors import ScoringError
 from ruo.tables import Block, Labels
 from ruo.wire import ONLY, Encoded
 from ruo.wire.messages import Array
+
+_WHAT = {
+    "shard": "another part of the data",
+    "version": "another version of the model",
+    "sha256": "another model file",
+    "of": "another number of parts",
+    "names": "other prediction_names",
+}  # for the rest, the name
 
 
 class TensorInfo(NamedTuple):
@@ -101,3 +109,17 @@ class Answer(NamedTuple):
 def rows_named(start: int, rows: int) -> str:
     """Name rows in a message, such as `Rows 20 to 29`."""
     return f"Row {start:,}" if rows == 1 else f"Rows {start:,} to {start + rows - 1:,}"
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            what = _WHAT.get(name, f"{'other' if name.endswith(('s', 'data')) else 'another'} {name}")
+            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value) if value not in (None, "") else "none"
+    return text if len(text) <= 16 else text[:12] + "..."

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ruo.client.layout import Layout, require_writable, to_pandas, whole_file
-from ruo.client.records import ModelInfo, RequestRecord
-from ruo.errors import CheckpointError, ScoringError, count
+from ruo.client.layout import Layout, require_fit, require_writable, to_pandas, whole_file
+from ruo.client.records import ModelInfo, RequestRecord, difference
+from ruo.errors import ArgumentError, CheckpointError, ScoringError, count
 from ruo.tables import NO_LABEL, Labels, Span
 
 if TYPE_CHECKING:
@@ -26,29 +26,9 @@ if TYPE_CHECKING:
 Predictions = np.ndarray[Any, np.dtype[np.float32]]
 
 METADATA = "ruo"  # the key of the metadata in a Parquet file of predictions
+_PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".tar")  # names for which pandas packs
 _MAY_DIFFER = ("shard", "chunk_size", "wire", "rows", "not_scored")  # between the parts of a table
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, TypeError, ValueError)
-_WHAT = {
-    "shard": "another part of the data",
-    "version": "another version of the model",
-    "sha256": "another model file",
-    "of": "another number of parts",
-    "names": "other prediction_names",
-}  # for the rest, the name
-
-
-def difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """What differs first between two runs, such as `another wire (v2, not v1)`; None if nothing does."""
-    for name in {**one, **other}:
-        if one.get(name) != other.get(name):
-            what = _WHAT.get(name, f"{'other' if name.endswith(('s', 'data')) else 'another'} {name}")
-            return f"{what} ({_short(one.get(name))}, not {_short(other.get(name))})"
-    return None
-
-
-def _short(value: object) -> str:
-    text = str(value) if value not in (None, "") else "none"
-    return text if len(text) <= 16 else text[:12] + "..."
 
 
 class Timings(NamedTuple):
@@ -204,13 +184,17 @@ class Scores(Outcome):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as CSV."""
+        if Path(path).suffix in _PACKED:
+            raise ArgumentError(f"{path} would not be packed; name a .csv or use to_pandas().to_csv(..., index=False).")
+        require_fit((frame := self._frame()).schema, ".csv")
         with whole_file(Path(path)) as unfinished:
-            self._frame().write_csv(unfinished)
+            frame.write_csv(unfinished)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` as Parquet; the metadata say what was scored, for `merge`."""
+        require_fit((frame := self._frame()).schema, ".parquet")
         with whole_file(Path(path)) as unfinished:
-            self._frame().write_parquet(unfinished, metadata={METADATA: self.facts(len(self))})
+            frame.write_parquet(unfinished, metadata={METADATA: self.facts(len(self))})
 
     def _frame(self) -> pl.DataFrame:
         labels = self._written_labels
@@ -245,8 +229,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
         raise CheckpointError("There are no rows to merge; name the Parquet file of each part.")
     first = filled[0]
     for part in opened:
-        key = part.key if part.facts["rows"] else {**part.key, "columns": first.key["columns"]}
-        if what := difference(key, first.key):
+        if what := difference(part.key, first.key):
             raise CheckpointError(f"{part.path} does not fit {first.path}: it is of {what}; score one of them again.")
     numbers, of = [part.span.part for part in opened], first.span.of
     if wrong := [number for number in range(of) if numbers.count(number) != 1]:
@@ -261,6 +244,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
         try:
             are_named = any(part.frame.collect_schema().get("label") == pl.String for part in filled)
             whole = pl.concat([_with_names(part) if are_named else part.frame for part in filled])
+            require_fit(whole.collect_schema(), out.suffix)
             if out.suffix == ".csv":
                 whole.sink_csv(unfinished)
             else:
@@ -272,15 +256,17 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
 
 def _open(path: Path) -> _Part:
-    if not path.exists():
-        raise CheckpointError(f"There is no {path}; score this part first, or correct its name.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        what = f"{path} cannot be read ({error.strerror})"
+        raise CheckpointError(f"{what}; score this part first, or correct its name or rights.") from None
     try:
         facts = json.loads(pl.read_parquet_metadata(path)[METADATA])
         frame = pl.scan_parquet(path, glob=False)
         missing = facts["not_scored"] or facts["rows"] - frame.select(pl.len()).collect().item()
         span = Span(*facts["shard"]) if "shard" in facts else None
         key = {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
-        key["columns"] = ", ".join(frame.collect_schema())
     except _UNREADABLE:
         raise CheckpointError(f"{path} is not a part; `ruo score --shard` writes parts, as Parquet files.") from None
     if span is None:

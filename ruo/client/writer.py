@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from ruo.client.layout import Layout
+from ruo.client.layout import Layout, require_fit
 from ruo.client.records import Answer
 from ruo.client.scores import METADATA, Outcome
 from ruo.errors import OutputError
@@ -95,6 +95,7 @@ class Writer(AbstractAsyncContextManager["Writer"]):
     async def _queue_frame(self, frame: pl.DataFrame | None) -> None:
         if self._sink is None:
             assert frame is not None  # which is the end
+            require_fit(frame.schema, self._suffix)
             self._sink = asyncio.create_task(asyncio.to_thread(self._write, frame.schema))
         while not self._sink.done():
             with suppress(queue.Full):

@@ -21,7 +21,7 @@ from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import is_enough
 from ruo.machine import peak_rss_mb, reset_peak_rss
 from ruo.provenance import Provenance, fingerprint, machine
-from ruo.tables import Source, Table, TableOptions, fingerprint_table, open_table
+from ruo.tables import Source, Table, TableOptions, open_table
 
 ModelPath = str | os.PathLike[str]
 Job = Callable[[], tuple[dict[str, Any], Predictions]]  # scores the table: what it measured, or an `error`, and answers
@@ -71,7 +71,7 @@ def sweep(
     plan = Plan(combinations, runs, warmup, seed, slow=None if replicas is None else "replicas")
     facts = {
         "plan": {**plan.facts(), "timeout": timeout},
-        "data": {**table.facts, "label_prefix": label_prefix, "sha256": fingerprint_table(source)},
+        "data": {**table.facts, "label_prefix": label_prefix, "sha256": table.table.fingerprint()},
         "model": _model_facts(model),
         "machine": machine(),
         "notes": notes,

@@ -19,8 +19,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
-from ruo.provenance import fingerprint
-from ruo.tables.base import Block, Span, Table, Types, read_once
+from ruo.tables.base import Block, Shard, Span, Table, Types, read_once
 from ruo.tables.columns import ModelInput
 from ruo.tables.csv import CsvTable
 from ruo.tables.frames import ArrayTable, IterTable, LazyTable, as_frame, is_pandas
@@ -40,7 +39,6 @@ __all__ = [
     "Table",
     "TableOptions",
     "TableSource",
-    "fingerprint_table",
     "names_of_labels",
     "number_classes",
     "open_table",
@@ -53,7 +51,7 @@ Source: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | pl.DataFrame | pl.L
 _DEFAULT = TableOptions()
 
 
-def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[int, int] | None = None) -> Table:
+def open_table(source: Source, options: TableOptions = _DEFAULT, shard: Shard = None) -> Table:
     """Open a table without reading its rows; raises TableError for what is missing, empty or lacks a column."""
     if isinstance(source, TableSource):
         if options != _DEFAULT:
@@ -62,11 +60,11 @@ def open_table(source: Source, options: TableOptions = _DEFAULT, shard: tuple[in
     if isinstance(source, (str, os.PathLike)):
         return _open_path(source, options, shard)
     if isinstance(source, pl.LazyFrame):
-        return LazyTable("the LazyFrame", source, options, shard)
+        return LazyTable(source, options, shard)
     if isinstance(source, np.ndarray):
         return ArrayTable(source, options, shard)
     if (frame := as_frame(source)) is not None:
-        opened = LazyTable("the DataFrame", frame.lazy(), options, shard, is_frame=True)
+        opened = LazyTable(frame, options, shard)
         if is_pandas(source):
             index = cast("pd.DataFrame", source).index
             opened.index = index[opened.span.begin : opened.span.end] if opened.span else index
@@ -97,15 +95,7 @@ def _listed(source: Any) -> list[str | os.PathLike[str]]:
     return list(source) if is_list else []
 
 
-def fingerprint_table(source: Source) -> str:
-    """The SHA-256 of the file at a path, or of a DataFrame's column names, types and cells, without the index."""
-    path = source.source if isinstance(source, TableSource) else source
-    if isinstance(path, (str, os.PathLike)) and not Path(path).is_dir():
-        return fingerprint(path)
-    return open_table(source).fingerprint()
-
-
-def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tuple[int, int] | None) -> Table:
+def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: Shard) -> Table:
     path = Path(source)
     if str(path) == "-":
         if (stream := getattr(sys.stdin, "buffer", None)) is None:
@@ -115,9 +105,10 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
         raise TableError("The path of the table is empty; pass that of a CSV or Parquet file, or . for this folder.")
     try:
         file = path.open("rb")
-        is_parquet = path.is_file() and (file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"))
+        is_file = path.is_file()  # and no pipe
+        is_parquet = is_file and (file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"))
     except IsADirectoryError:
-        file = None
+        return _Files(str(path), _files_within(path), options, shard)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of which is for a null byte
         what, cure = f"{path} does not exist", "pass the path of a CSV or Parquet file, or a list of them"
         if address := re.match(r"(\w[\w+.-]+):/", str(path)):  # whose rest may hold a key
@@ -125,18 +116,14 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: tup
             cure = "download it, or pass pandas.read_csv(...) or polars.read_parquet(...) of it"
         raise TableError(f"{what}; {cure}.") from None
     except OSError as error:
-        raise TableError(
-            f"{path!s:.200} cannot be read ({error.strerror}); give it other rights, or copy it."
-        ) from None
-    if file is None:
-        return _Files(str(path), _files_within(path), options, shard)
-    if not path.is_file():  # a pipe
+        raise TableError(f"{path!s:.200} cannot be read ({error.strerror}); change its rights, or copy it.") from None
+    if not is_file:
         return CsvTable(file, options, shard, str(path))
     file.close()
     if is_parquet:
         require_utf8(path.absolute())
         # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
-        return LazyTable(path.name, pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
+        return LazyTable(pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
     return CsvTable(path, options, shard, path.name)
 
 
@@ -151,9 +138,7 @@ def require_utf8(path: Path) -> None:
 class _Files(Table):
     """A folder or a list of files of one schema, one after the other."""
 
-    def __init__(
-        self, name: str, paths: Sequence[str | os.PathLike[str]], options: TableOptions, shard: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, name: str, paths: Sequence[str | os.PathLike[str]], options: TableOptions, shard: Shard) -> None:
         if shard:
             raise ArgumentError(f"{name} cannot be cut into parts; pass the files of each part.")
         if not paths:

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,8 @@ POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # its
 # What reading a damaged file raises
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *POLARS_ERRORS)
 
+Shard: TypeAlias = "tuple[int, int] | None"  # (i, n) is the i-th of n parts, from 0; None for the whole table
+RowsAt = Callable[[int], int | None]  # from the row at which a block starts to its size; None for all that is left
 Dtypes = np.dtype[Any] | type | Mapping[str, Any]  # of all features, or of each input
 Types = dict[str, np.dtype[Any]]  # of each feature column
 
@@ -124,9 +126,7 @@ class Table:
         self.features, self.labels, self.kept = columns.features, columns.labels, columns.kept
         self.inputs = columns.inputs or {ONLY: columns.features}
 
-    def blocks(
-        self, chunk_size: int | Callable[[int], int | None] | None, dtype: Dtypes = np.float32
-    ) -> Generator[Block]:
+    def blocks(self, chunk_size: int | RowsAt | None, dtype: Dtypes = np.float32) -> Generator[Block]:
         """Read the table from the start, in row order, in blocks of `chunk_size` rows (None: all; or as in `regroup`).
 
         `dtype` is that of all features, or the one of each input by its name; `object` is text, as bytes in UTF-8.
@@ -193,12 +193,11 @@ class Table:
         raise NotImplementedError
 
     def _types(self, dtype: Dtypes) -> Types:
-        if not isinstance(dtype, Mapping):
-            return dict.fromkeys(self.features, np.dtype(dtype))
         types: Types = {}
         for name, columns in self.inputs.items():
+            kind = np.dtype(dtype[name] if isinstance(dtype, Mapping) else dtype)
             for column in columns:
-                if types.setdefault(column, np.dtype(dtype[name])) != dtype[name]:
+                if types.setdefault(column, kind) != kind:
                     raise TableError(f"The column {column!r} goes to inputs of different datatypes; double the column.")
         return types
 
@@ -231,11 +230,14 @@ class Table:
             labels = class_indices(frame[self.labels])
         return Block(0, inputs, labels, frame[self.kept] if self.kept else None)
 
-    def _set_span(self, shard: tuple[int, int], size: int, unit: str, boundary: Callable[[int], int]) -> Span:
-        """Make this one part of the table; `boundary(part)` is where a part begins."""
+    def _set_span(
+        self, shard: tuple[int, int], unit: str, size: int, first: int = 0, row_at: Callable[[int], int] = int
+    ) -> Span:
+        """Make this one part of the table, whose rows begin at `first`; `row_at` is where the next row after a place is."""
         part, of = shard
-        self.span = Span(part, of, boundary(part), boundary(part + 1), size)
-        self.name += f", part {part} of {of} (from {unit} {self.span.begin:,} on)"
+        begin, end = (row_at(first + each * (size - first) // of) if each else first for each in (part, part + 1))
+        self.span = Span(part, of, begin, end, size)
+        self.name += f", part {part} of {of} (from {unit} {begin:,} on)"
         return self.span
 
     def _set_columns(self, names: list[str], options: TableOptions) -> None:
@@ -243,10 +245,10 @@ class Table:
         self.take(choose(self.name, names, options))
 
 
-def regroup(pieces: Iterator[Block], rows_at: Callable[[int], int | None]) -> Iterator[Block]:
+def regroup(pieces: Iterator[Block], rows_at: RowsAt) -> Iterator[Block]:
     """Cut a table's pieces into blocks; rows are copied only where a block spans several pieces.
 
-    `rows_at(start)` is called when the block at row `start` is asked for; it returns the block's size, None for the rest.
+    `rows_at(start)` is called when the block at row `start` is asked for.
     """
     held: list[Block] = []
     count, size = 0, rows_at(0)

@@ -58,14 +58,14 @@ def to_array(frame: pl.DataFrame, dtype: np.dtype[Any]) -> Array:
     kind, kinds = polars_type(dtype), set(frame.dtypes)
     if kind.is_float() and pl.String not in kinds:
         return (frame if kinds == {kind} else frame.cast(kind)).to_numpy(order="c")
-    columns = [_convert(column, dtype) for column in frame.iter_columns()]
-    masks = [_unfit(before, after) for before, after in zip(frame.iter_columns(), columns, strict=True)]
-    unfit = [(int(mask.arg_true()[0]), place) for place, mask in enumerate(masks) if mask.any()]
-    if unfit:
-        row, place = min(unfit)
-        value = frame[row, place]
-        cell = "" if value is None else str(value)
-        raise CellError(row, frame.columns[place], cell, why_unfit(as_numbers(pl.Series([cell]))[0], dtype))
+    columns, errors = [], []
+    for column in frame.iter_columns():
+        try:
+            columns.append(_convert(column, dtype))
+        except CellError as error:
+            errors.append(error)
+    if errors:
+        raise min(errors, key=lambda error: error.row)
     return pl.DataFrame(columns).to_numpy(order="c")
 
 
@@ -106,29 +106,23 @@ def is_number(text: str) -> bool:
 
 
 def _convert(column: pl.Series, dtype: np.dtype[Any]) -> pl.Series:
-    """The column in the datatype, null where a cell is not a number or an integer type cannot hold it."""
-    kind = polars_type(dtype)
-    if column.dtype != pl.String:
-        return column.cast(kind, strict=False)
-    text = as_numbers(column)
-    if kind.is_float():
-        return text.cast(kind, strict=False)
-    numbers = text.str.replace(r"\.0*$", "").cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
-    if numbers.null_count():  # another notation, such as 1e3, or an unfit cell
-        cells = zip(text, numbers, strict=True)
-        values = [
-            int(Decimal(cell)) if number is None and not why_unfit(cell or "", dtype) else number
-            for cell, number in cells
-        ]
-        numbers = pl.Series(column.name, values, numbers.dtype)
-    return numbers.set(numbers > 1, None).cast(kind) if kind == pl.Boolean else numbers
-
-
-def _unfit(before: pl.Series, after: pl.Series) -> pl.Series:
-    """True where a value is lost or changed."""
-    is_text = before.dtype == pl.String
-    if after.dtype.is_float():
-        return (after.is_null() & (is_text and before.str.strip_chars() != "")).fill_null(value=False)
-    restored = after.cast(pl.UInt8) if after.dtype == pl.Boolean != before.dtype else after
-    changed = False if is_text else restored.cast(before.dtype) != before
-    return (after.is_null() | changed).fill_null(value=True)
+    """The column in the datatype; raises CellError for its first unfit cell."""
+    kind, is_text = polars_type(dtype), column.dtype == pl.String
+    is_float = kind.is_float()
+    if is_float and not is_text:
+        return column.cast(kind)
+    cells = as_numbers(column) if is_text else column
+    digits = cells.str.replace(r"\.0*$", "") if is_text and not is_float else cells
+    numbers = digits.cast(pl.UInt8 if kind == pl.Boolean else kind, strict=False)
+    in_doubt = numbers.is_null() & (cells != "") if is_float else numbers.is_null()
+    if not is_text:
+        in_doubt |= numbers.cast(column.dtype) != column
+    if kind == pl.Boolean:
+        in_doubt |= numbers > 1
+    rows, values = in_doubt.arg_true(), []
+    for row, cell in zip(rows, cells.gather(rows), strict=True):  # unfit, or in another notation, such as 1e3
+        text = "" if cell is None else str(cell)
+        if why := why_unfit(text, dtype):
+            raise CellError(row, column.name, column[row] if is_text else text, why)
+        values.append(float(text) if is_float else int(Decimal(text)))
+    return numbers.scatter(rows, pl.Series(values, dtype=numbers.dtype)).cast(kind) if values else numbers.cast(kind)

@@ -76,9 +76,7 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     wanted = wanted or [name for name in names if name not in left_out]
     if not wanted:
         what = f"{where} has no feature columns: all its {len(names)} columns are dropped, kept, or labels"
-        raise TableError(
-            f"{what} (their names start with {prefix!r}); pass other options, such as another label_prefix."
-        )
+        raise TableError(f"{what} (their names start with {prefix!r}); pass other options, such as label_prefix.")
     if nameless := [name for name in wanted if _NAMELESS.fullmatch(name) and name not in features]:
         message = f"{where} has a column without a name, such as an index that pandas wrote"
         raise TableError(f"{message}; leave it out with {_drop(nameless)}, or name it.", column=nameless[0])
@@ -93,7 +91,19 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
     """The columns as the model's inputs take them; raises TableError where they do not fit."""
     taken: dict[str, list[str]] = {}
     for one in inputs:
-        taken[one.name] = _of_input(where, columns, model, one, is_only=len(inputs) == 1)
+        if columns.inputs is not None:
+            if one.name not in columns.inputs:
+                raise TableError(f"Model {model!r} takes an input {one.name!r}; name its columns in inputs as well.")
+            names = columns.inputs[one.name]
+        elif len(inputs) == 1:
+            names = columns.features
+        elif one.name in columns.features and one.width in (1, None):
+            names = [one.name]
+        else:
+            size = "" if one.width is None else f" of {one.width} columns"
+            what = f"Model {model!r} takes an input {one.name!r}{size}, and {where} has no column of that name for it"
+            raise TableError(f"{what}; say which columns it takes: inputs={{{one.name!r}: [...], ...}}.")
+        taken[one.name] = _by_name(where, columns, names, model, one.features)
         _require_width(where, columns, model, one, taken[one.name])
     used = {name for names in taken.values() for name in names}
     if unknown := [name for name in columns.inputs or () if name not in taken]:
@@ -102,20 +112,6 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
     features = taken[inputs[0].name] if len(inputs) == 1 else columns.features
     return columns._replace(features=features, inputs=taken)
-
-
-def _of_input(where: str, columns: Columns, model: str, one: ModelInput, *, is_only: bool) -> list[str]:
-    if columns.inputs is not None:
-        if one.name not in columns.inputs:
-            raise TableError(f"Model {model!r} takes an input {one.name!r}; name its columns in inputs as well.")
-        return _by_name(where, columns, columns.inputs[one.name], model, one.features)
-    if is_only:
-        return _by_name(where, columns, columns.features, model, one.features)
-    if one.name not in columns.features or one.width not in (1, None):
-        size = "" if one.width is None else f" of {one.width} columns"
-        what = f"Model {model!r} takes an input {one.name!r}{size}, and {where} has no column of that name for it"
-        raise TableError(f"{what}; say which columns it takes: inputs={{{one.name!r}: [...], ...}}.")
-    return [one.name]
 
 
 def _by_name(where: str, columns: Columns, names: list[str], model: str, known: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import TableError
-from ruo.tables.base import POLARS_ERRORS, Block, Table, Types, read_once
+from ruo.tables.base import POLARS_ERRORS, Block, Shard, Table, Types, read_once
 from ruo.tables.cells import CellError, is_number, polars_type
 from ruo.tables.columns import clean_names
 from ruo.tables.csvtext import PIECE_BYTES, cut_between_rows, read_head, read_header, read_lines, row_start, text_of
@@ -39,9 +40,7 @@ Schema = dict[str, Any]
 class CsvTable(Table):
     """A CSV file, or a stream that can be read once, opened by `open_table`."""
 
-    def __init__(
-        self, source: Path | io.BufferedReader, options: TableOptions, shard: tuple[int, int] | None, name: str
-    ) -> None:
+    def __init__(self, source: Path | io.BufferedReader, options: TableOptions, shard: Shard, name: str) -> None:
         self.name, self.options, self._source = name, options, source
         self.path = source if isinstance(source, Path) else None
         self.is_once = self.path is None
@@ -74,12 +73,7 @@ class CsvTable(Table):
             cure = f"unpack it first: gunzip {self.name}, or write it anew"
             raise TableError(f"{self.name} is compressed, or not UTF-8 with LF, and cannot be read in parts; {cure}.")
         size = self.path.stat().st_size
-        first, of = min(self._header.size, size), shard[1]
-
-        def start(part: int) -> int:
-            return row_start(file, first + part * (size - first) // of) if part else first
-
-        self._set_span(shard, size, "byte", start)
+        self._set_span(shard, "byte", size, min(self._header.size, size), partial(row_start, file))
 
     def _pieces(self, types: Types) -> Iterator[Block]:
         """Parse several pieces of text at the same time; the rows come in order."""
@@ -141,43 +135,38 @@ class CsvTable(Table):
 
     def _parse(self, text: bytes, schemas: list[Schema], types: Types) -> Block:
         """The rows of a text, by the first schema that fits, from the one on that the rows above needed."""
-        is_for_csv = text.startswith(_MAGIC) or (b"\r" in text and _LONE_CR.search(text) is not None)
-        level = len(schemas) - 1 if is_for_csv else self._level
+        if has_quotes := b'"' in text:
+            self._has_quotes = True
+        has_lone_cr = b"\r" in text and _LONE_CR.search(text) is not None
+        if has_lone_cr or text.startswith(_MAGIC) or (has_quotes and self._header.has_misplaced_quotes(text)):
+            frame = pl.DataFrame(list(self._header.rows(text)), schemas[-1], orient="row")  # polars would guess
+            return self._to_block(frame, text, types, is_text=True)
+        level = self._level
         while True:
-            is_last = level == len(schemas) - 1
+            is_text = level == len(schemas) - 1
             try:
-                block = self._to_block(self._read(text, schemas[level], is_last, is_for_csv), text, types, is_last)
+                frame = pl.read_csv(
+                    text,
+                    has_header=False,
+                    schema=schemas[level],
+                    separator=self._header.separator,
+                    quote_char='"' if has_quotes else None,  # looking for quotes is a sixth of the work
+                    null_values=None if is_text else list(self.options.null_values) or None,
+                    encoding="utf8-lossy",
+                )
+                block = self._to_block(frame, text, types, is_text)
             except (*_UNREADABLE, CellError):
-                if is_last:
+                if is_text:
                     raise
                 level += 1
             else:
-                self._level = self._level if is_for_csv else max(self._level, level)
+                self._level = max(self._level, level)
                 return block
 
-    def _read(self, text: bytes, schema: Schema, is_text: bool, is_for_csv: bool) -> pl.DataFrame:
-        if has_quotes := b'"' in text:
-            self._has_quotes = True
-        if is_text and (has_quotes or is_for_csv):  # polars would drop quotes inside a cell
-            frame = pl.DataFrame(list(self._header.rows(text)), schema, orient="row")
-        elif has_quotes and self._header.has_misplaced_quotes(text):
-            raise csv.Error("a quote inside a cell")
-        else:
-            frame = pl.read_csv(
-                text,
-                has_header=False,
-                schema=schema,
-                separator=self._header.separator,
-                quote_char='"' if has_quotes else None,  # looking for quotes is a sixth of the work
-                null_values=None if is_text else list(self.options.null_values) or None,
-                encoding="utf8-lossy",
-            )
+    def _to_block(self, frame: pl.DataFrame, text: bytes, types: Types, is_text: bool) -> Block:
         # a short row is filled with nulls, so a null in the last column may be a missing cell
         if frame.to_series(-1).null_count() and self._header.has_ragged_rows(text, frame.height):
             raise csv.Error("rows of other lengths")
-        return frame
-
-    def _to_block(self, frame: pl.DataFrame, text: bytes, types: Types, is_text: bool) -> Block:
         for name in self._verbatim(types):
             is_bad = frame[name].str.contains("\ufffd", literal=True).fill_null(value=False)
             if is_bad.any() and text.decode(errors="ignore").encode() != text:
@@ -203,10 +192,8 @@ class CsvTable(Table):
             for cells in self._header.rows(text):
                 if len(cells) != len(self.names):
                     counts = f"{len(cells)} cells, the header has {len(self.names)}"
-                    return TableError(f"{self._where(row)} has {counts}; mend the row.", row=row)
+                    return TableError(f"{self._where(row)} has {counts}; mend the row, or the header.", row=row)
                 row += 1
         except csv.Error as error:
             return TableError(f"{self.name}, row {row:,} is not CSV ({error}); look for a stray quote.", row=row)
-        return TableError(
-            f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for unusual characters."
-        )
+        return TableError(f"{self.name} cannot be read as CSV after row {self._read_rows:,}; look for odd characters.")

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ruo.errors import MissingPackageError, TableError, warn
+from ruo.errors import TableError, needs, warn
 from ruo.tables.cells import MISSING, is_number
 from ruo.tables.columns import counted
 from ruo.tables.options import TableOptions
@@ -95,11 +95,8 @@ def _unzip(file: io.BufferedReader, name: str) -> Iterator[bytes]:
 
 
 def _unzstd(file: io.BufferedReader, name: str) -> Iterator[bytes]:
-    try:
+    with needs("zstd"):
         import zstandard
-    except ModuleNotFoundError:
-        message = f"{name} is compressed with Zstandard, which needs a package: pip install 'ruo[zstd]', or zstandard"
-        raise MissingPackageError(message) from None
     frame, new = None, zstandard.ZstdDecompressor().decompressobj
     for packed in iter(partial(file.read, 1 << 16), b""):  # little, since it may become a thousand times as much
         while packed:
@@ -195,7 +192,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
         message = f"{name} has no readable first row; write the column names with closed quotes and end lines with LF."
         raise TableError(message) from None
     if options.header:
-        _require_names(columns, first, second, separator, name)
+        _require_names(columns, first, separator, name)
         before += first
     else:
         if len(columns) == 1:  # a blank line is a row
@@ -205,7 +202,7 @@ def read_header(head: bytes, name: str, options: TableOptions) -> CsvHeader:
     return CsvHeader(columns, separator, len(before), before.count(b"\n"))
 
 
-def _require_names(columns: list[str], first: bytes, second: bytes, separator: str, name: str) -> None:
+def _require_names(columns: list[str], first: bytes, separator: str, name: str) -> None:
     try:
         first.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -218,29 +215,22 @@ def _require_names(columns: list[str], first: bytes, second: bytes, separator: s
         raise TableError(f"{what}; add a header line with the column names, or pass header=False.")
     if is_counted and len(columns) < 3:  # no row of data counts further
         warn(f"{name} begins with names that count ({shown}); pass header=False if they are a row of data.")
-    below = _field_counts(second)
-    if len(columns) == 1 and (wide := [(count, other) for other, count in below.items() if count > 1]):
-        count, other = max(wide)
-        what = f"{name} begins with {shown!r}, which is one name, and the row below has {count} cells between {other!r}"
-        raise TableError(f"{what}; delete a title line, or pass the separator.")
 
 
 def _find_separator(first: bytes, second: bytes, name: str) -> str:
     """The separator that cuts both rows alike; raises TableError if several do."""
-    header, below = _field_counts(first), _field_counts(second)
-    fitting = [one for one, count in header.items() if count > 1 and (not second.strip() or below[one] == count)]
+    counts = [(one, _count(first, one)) for one in ",;\t|"]
+    fitting = [one for one, count in counts if count > 1 and (not second.strip() or _count(second, one) == count)]
     if len(fitting) > 1:
         shown = " and ".join(map(repr, fitting))
         raise TableError(f"{name} may be separated by {shown}; pass the separator, such as separator={fitting[0]!r}.")
     return fitting[0] if fitting else ","
 
 
-def _field_counts(row: bytes) -> dict[str, int]:
-    counts = dict.fromkeys((",", ";", "\t", "|"), 0)
-    for separator in counts:
-        with contextlib.suppress(csv.Error, ValueError):
-            counts[separator] = len(_cells(row, separator))
-    return counts
+def _count(row: bytes, separator: str) -> int:
+    with contextlib.suppress(csv.Error, ValueError):
+        return len(_cells(row, separator))
+    return 0
 
 
 def _cells(row: bytes, separator: str) -> list[str]:

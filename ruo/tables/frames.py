@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ruo.errors import ArgumentError, TableError
-from ruo.tables.base import POLARS_ERRORS, Block, Table, Types
+from ruo.tables.base import POLARS_ERRORS, Block, Shard, Table, Types
 from ruo.tables.cells import NO_NUMBER, CellError, is_number, to_array
 from ruo.tables.columns import clean_names, counted
 from ruo.tables.options import TableOptions
@@ -71,30 +71,22 @@ class FrameTable(Table):
 
 
 class LazyTable(FrameTable):
-    """A query, read in batches; a Parquet file if there is a `path`; a frame in memory if `is_frame`."""
+    """A query, read in batches; a Parquet file if there is a `path`; or a frame in memory."""
 
     def __init__(
-        self,
-        name: str,
-        frame: pl.LazyFrame,
-        options: TableOptions,
-        shard: tuple[int, int] | None,
-        path: Path | None = None,
-        *,
-        is_frame: bool = False,
+        self, source: pl.LazyFrame | pl.DataFrame, options: TableOptions, shard: Shard, path: Path | None = None
     ) -> None:
-        super().__init__(name, options)
-        self.path, self._is_frame = path, is_frame
+        super().__init__(path.name if path else f"the {type(source).__name__}", options)
+        self.path, self._is_frame, frame = path, isinstance(source, pl.DataFrame), source.lazy()
         with self._errors_named():
             names = frame.collect_schema().names()
-            if path or shard or is_frame:  # a query would run twice
+            if path or shard or self._is_frame:  # a query would run twice
                 self.rows = frame.select(pl.len()).collect().item()
-        new = clean_names(name, names)
+        new = clean_names(self.name, names)
         self._whole = self._frame = frame if new == names else frame.rename(dict(zip(names, new, strict=True)))
         if shard:
             self._require_order()
-            rows: int = self.rows or 0
-            span = self._set_span(shard, rows, "row", lambda part: part * rows // shard[1])
+            span = self._set_span(shard, "row", self.rows or 0)
             self.rows = span.end - span.begin
             self._frame = self._whole.slice(span.begin, self.rows)
         self._set_columns(new, options)
@@ -119,12 +111,12 @@ class LazyTable(FrameTable):
 class ArrayTable(FrameTable):
     """A 2-D array of numbers, whose columns are numbered; polars would take seconds for those of an image."""
 
-    def __init__(self, array: Array, options: TableOptions, shard: tuple[int, int] | None) -> None:
+    def __init__(self, array: Array, options: TableOptions, shard: Shard) -> None:
         super().__init__("the array", options)
         _require_matrix(array)
         self._whole = self._array = np.asarray(array)  # of a matrix, a column would be a matrix as well
         if shard:
-            span = self._set_span(shard, len(array), "row", lambda part: part * len(array) // shard[1])
+            span = self._set_span(shard, "row", len(array))
             self._array = array[span.begin : span.end]
         self.rows = len(self._array)
         self._set_columns(counted(array.shape[1]), options)

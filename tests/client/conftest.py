@@ -1,7 +1,6 @@
 """What the client's tests share: scripts of servers that fail now and then, and tables."""
 
 import asyncio
-import gzip
 import json
 import re
 import signal
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
 
 from ruo import Scores, score_csv
@@ -258,24 +255,6 @@ def demo_scores(demo: Demo, server: LocalServer, expected: np.ndarray) -> Scorin
         return scores
 
     return scoring
-
-
-def as_source(frame: pl.DataFrame, kind: str, folder: Path) -> Any:
-    """Return a table as a source of some kind: a file's format, or a class of DataFrames."""
-    path = folder / f"table.{kind}"
-    match kind:
-        case "csv":
-            frame.write_csv(path)
-        case "csv.gz":
-            path.write_bytes(gzip.compress(frame.write_csv().encode(), 1))
-        case "parquet":
-            frame.write_parquet(path)
-        case "polars":
-            return frame
-        case "pandas" | "nullable":
-            rows = pd.DataFrame(frame.to_dict(as_series=False))
-            return rows.astype("Int64") if kind == "nullable" else rows
-    return path
 
 
 @pytest.fixture

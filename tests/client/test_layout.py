@@ -1,5 +1,6 @@
 """The table of predictions: kept columns, predictions under their names, the class with its probability, the label."""
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ruo import ArgumentError, Scores, score_csv
+from ruo import ArgumentError, Scores, score_csv, score_to_file
 from ruo.client.layout import Layout, to_pandas
 from ruo.client.records import ModelInfo
-from ruo.client.scores import Timings
+from ruo.client.scores import Timings, merge
 from ruo.deploy.local import LocalServer
+from ruo.errors import OutputError
 from ruo.learn.demo import Demo
 from ruo.tables import NO_LABEL
 from tests.conftest import ScriptedServer
@@ -90,6 +92,41 @@ def test_names_that_do_not_fit_are_refused(layout: Layout, kept: pl.DataFrame | 
         scores(layout=layout, kept_columns=kept).to_pandas()
     with pytest.raises(ArgumentError, match="needs an output for each class"):
         Layout(argmax=True).columns(1, [], has_label=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "suffix"),
+    [
+        ([dt.timedelta(1)], pl.Duration("us"), ".csv"),
+        ([b"x"], pl.Binary(), ".csv"),
+        ([[1]], pl.List(pl.Int64), ".csv"),
+        ([2**100], pl.Int128(), ".parquet"),
+        ([object()], pl.Object(), ".parquet"),
+    ],
+)
+def test_a_kept_type_that_a_file_cannot_hold_is_refused(
+    well: ScriptedServer, tmp_path: Path, values: list[Any], dtype: pl.DataType, suffix: str
+) -> None:
+    """The sentence names the column and the cure, in each of the ways to a file; the other kind of file holds it."""
+    frame = pl.DataFrame({"a": [1.0], "b": [1.0], "c": [1.0], "id": pl.Series(values, dtype=dtype)})
+    path, done = tmp_path / f"p{suffix}", score_csv(frame, well.url, keep=["id"], shard=(0, 1))
+    writes: list[Any] = [lambda to: score_to_file(frame, well.url, to, keep=["id"])]
+    if suffix == ".csv":
+        done.to_parquet(tmp_path / "0.parquet")
+        writes += [done.to_csv, lambda to: merge([tmp_path / "0.parquet"], to)]
+    else:
+        writes.append(done.to_parquet)
+    for write in writes:
+        with pytest.raises(OutputError, match=rf'The column "id" has the type .*, which a {suffix} file cannot hold; '):
+            write(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["p.csv.gz", "p.zip", "p.zst"])
+def test_no_plain_csv_is_written_under_a_packed_name(tmp_path: Path, name: str) -> None:
+    """For such a name pandas packs."""
+    with pytest.raises(ArgumentError, match=rf"{name} would not be packed; name a .csv or use to_pandas"):
+        scores().to_csv(tmp_path / name)
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(argmax=True), Layout(["a", "b"])])

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from ruo import Scores, ScoringError
-from ruo.client.records import ModelInfo, RequestRecord
-from ruo.client.scores import Timings, difference
+from ruo.client.records import ModelInfo, RequestRecord, difference
+from ruo.client.scores import Timings
 
 
 def record(start: int, rows: int, server: str, **others: Any) -> RequestRecord:

@@ -21,8 +21,9 @@ from ruo.deploy.local import LocalServer, local_server
 from ruo.errors import CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.wire.v2 import DATATYPES
-from tests.client.conftest import Scoring, Scripted, always, as_source, computed, describe, interrupted, sometimes
+from tests.client.conftest import Scoring, Scripted, always, computed, describe, interrupted, sometimes
 from tests.conftest import ROWS, Reply, Script, ScriptedServer
+from tests.tables.forms import as_form
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
 
@@ -124,7 +125,7 @@ def test_whole_numbers_reach_the_model_digit_by_digit(
     numbers = [[16_777_217, -1, 0], [2**62 + 1, 3, -(2**63)]]
     frame = pl.DataFrame(numbers, ["a", "b", "c"], orient="row")
 
-    sent = sent_to(as_source(frame, kind, tmp_path), "INT64", wire)
+    sent = sent_to(as_form(frame, kind, tmp_path), "INT64", wire)
 
     assert sent.dtype == np.int64
     assert sent.tolist() == numbers
