@@ -121,7 +121,7 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
         (bz2.compress(CSV)[:-9], "is damaged or cannot be read"),
         (gzip.compress(parquet(FRAME)), "is not a text file"),
     ],
-    ids=["xlsx", "none", "two", "zip", "gz end", "gz", "gz middle", "gz checksum", "xz", "bz2", "parquet.gz"],
+    ids=["xlsx", "none", "keras", "two", "zip", "gz end", "gz", "gz middle", "gz checksum", "xz", "bz2", "parquet.gz"],
 )
 def test_a_packed_file_that_cannot_be_read_is_an_error(tmp_path: Path, data: bytes, sentence: str) -> None:
     """Cut short, changed, of several files or of none: never a shorter table."""
