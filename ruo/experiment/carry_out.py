@@ -98,10 +98,11 @@ class Plan:
 def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the factors' levels."""
     for name, levels in factors.items():
+        given = {"chunk_size": "chunk_sizes"}.get(name, name)  # as the user wrote it
         if not levels:
-            raise ArgumentError(f"{name} has no level to measure; pass one or more.")
+            raise ArgumentError(f"{given} has no level to measure; pass one or more.")
         if len(set(levels)) < len(levels):
-            raise ArgumentError(f"{name}={list(levels)} has a level twice; pass each once.")
+            raise ArgumentError(f"{given}={list(levels)} has a level twice; pass each once.")
     return [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 

@@ -180,17 +180,15 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
 
 def _drift(good: pd.DataFrame) -> float | None:
     """The relative change of the times from first to last within their settings, where it is significant."""
-    if len(good) < 8:  # too few to show one
+    if len(good) < 8 or good["block"].nunique() < 3:  # too few to show one
         return None
     relative = good["total_s"] / good.groupby(columns_of_setting(good), dropna=False)["total_s"].transform("median")
-    if relative.nunique() < 2:
-        return None
-    is_significant = stats.spearmanr(good["run"], relative).pvalue < 0.01
     blocks = relative.groupby(good["block"]).median()
-    if len(blocks) > 2:  # the runs of a slow minute are one block's, and no trend alone
-        is_significant &= stats.linregress(blocks.index, blocks).pvalue < 0.1
+    # the runs of a slow minute are one block's, and no trend alone
+    if stats.linregress(blocks.index, blocks).pvalue >= 0.1 or stats.spearmanr(good["run"], relative).pvalue >= 0.01:
+        return None
     change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
-    return change if is_significant and abs(change) > _DRIFT else None
+    return change if abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:

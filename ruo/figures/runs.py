@@ -265,10 +265,9 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     `ranking` has a row per combination: combination, rows_per_s, verdict and, where there are intervals, low and high.
     """
     shown = ranking.head(_MOST_RANKED)
-    # of a long name the end tells more, such as that of a path
-    names = [text if len(text) <= 40 else f"…{text[-39:]}" for text in shown["combination"]]
     names = [
-        name + " (INVALID)" * (verdict == "INVALID") for name, verdict in zip(names, shown["verdict"], strict=True)
+        style.shortened(name, 40) + " (INVALID)" * (verdict == "INVALID")
+        for name, verdict in zip(shown["combination"], shown["verdict"], strict=True)
     ]
     sound = [place for place, verdict in enumerate(shown["verdict"]) if verdict != "INVALID"]
     title = "No combination is VALID, so none is fastest"

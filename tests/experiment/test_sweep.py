@@ -321,7 +321,8 @@ def test_no_server_raises_at_once(tmp_path: Path, scripted: Callable, answers: C
 
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
-    [([0], "0 must be at least 1"), ([2.5], "must be a list of whole numbers or None"), ([5000], "smaller than the table"), ([], "no level")],
+    [([0], "0 must be at least 1"), ([2.5], "must be a list of whole numbers or None"), ([5000], "chunk_sizes: none is below the table's 2,500 rows"),
+     ([], "chunk_sizes has no level"), ([100, 100], r"chunk_sizes=\[100, 100\] has a level twice")],
 )  # fmt: skip
 def test_sizes_that_cannot_be(arguments: dict, tmp_path: Path, sizes: list, sentence: str) -> None:
     """Sizes that are no number of rows, or all too large, are refused before anything is measured."""

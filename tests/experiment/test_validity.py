@@ -95,8 +95,9 @@ def test_noise_is_no_drift() -> None:
     """Of 200 sweeps of a steady machine almost none has a drift, and few where whole blocks are faster or slower."""
     steady, noise = runs(), np.random.default_rng(0)
     assert sum(judge(steady.assign(total_s=noise.normal(1, 0.05, len(steady)))).valid for _ in range(200)) >= 197
-    blocks = noise.lognormal(0, 0.1, (40, 6))[:, steady["block"]] * noise.lognormal(0, 0.03, (40, len(steady)))
-    assert sum(judge(steady.assign(total_s=times)).valid for times in blocks) >= 34
+    for swept in (steady, runs(2, sizes=(100, 1_000, 10_000, 50_000))):
+        blocks = noise.lognormal(0, 0.1, (40, 6))[:, swept["block"]] * noise.lognormal(0, 0.03, (40, len(swept)))
+        assert sum(judge(swept.assign(total_s=times)).valid for times in blocks) >= 34
 
 
 def test_a_client_that_is_the_bottleneck_limits_what_the_times_say() -> None:

@@ -10,7 +10,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ruo.figures import figure_of_calibration, figure_of_confusion, figure_of_learning, figure_of_sizes, save_figure
+from ruo.experiment import speed_ups
+from ruo.figures import (
+    figure_of_calibration,
+    figure_of_confusion,
+    figure_of_learning,
+    figure_of_sizes,
+    figure_of_speed_up,
+    save_figure,
+)
+from tests.experiment.test_scaling import HEAVY
+from tests.experiment.test_scaling import runs as replica_runs
 from tests.figures.made_up import evaluated, figure_of_systems, shown, sweep_runs, systems, training
 
 LONG = ["aeroplane", "automobile", "bird", "cat", "an extraordinarily long name of a class", "deer"]
@@ -31,11 +41,19 @@ TRAININGS = {
     "nothing right": training(right=0),
     "long training": training(epochs=200, best=150),
 }
+
+
+def draw_speed_up(model: str) -> Figure:
+    runs = replica_runs(HEAVY).assign(model=model)
+    return figure_of_speed_up(speed_ups(runs), runs)
+
+
 FIGURES = [
     pytest.param(draw, made, id=f"{draw.__name__} {name}")
     for draws, cases in (
         ((figure_of_sizes,), {"sweep": sweep_runs()}),
         ((figure_of_systems,), {"systems": systems()}),
+        ((draw_speed_up,), {"model with a long name": "model_" * 12}),
         ((figure_of_learning,), TRAININGS),
         ((figure_of_confusion, figure_of_calibration), CLASSES),
     )
