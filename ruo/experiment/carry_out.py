@@ -10,7 +10,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf, isfinite
@@ -138,19 +137,17 @@ def carry_out(
     """
     folder = Path(results_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with (folder / _RUNS).open("a", encoding="utf-8") as stream:
+        if not lock(stream.fileno()):
+            raise ExperimentError(f"Another run writes to {folder} now; wait for its end, or use another results_dir.")
         lines = _resume(folder, provenance)
         left = _left(plan, lines, patience_s, enough)
-        first = next(left, None)
-        if first is None:
+        if (first := next(left, None)) is None:
             return
         from tqdm.auto import tqdm  # slow to import
 
         planned, hidden = len(plan.trials()), not (is_interactive() if progress is None else progress)
-        with (
-            (folder / _RUNS).open("a", encoding="utf-8") as stream,
-            tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar,
-        ):
+        with tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar:
             measurement.begin(resumed=bool(lines))
             for trial in itertools.chain([first], left):
                 waited_s = sum(max(0.0, line["waited_s"] - 0.1) for line in lines)  # to look takes a tenth of a second
@@ -163,18 +160,6 @@ def carry_out(
                 bar.update()
                 if log is not None:
                     log(f"{trial.run}/{bar.total}  {_in_words(trial, line)}")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder for this experiment alone, so that no other one's runs get in between."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if not lock(descriptor):
-            raise ExperimentError(f"Another run writes to {folder} now; wait for its end, or use another results_dir.")
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _left(
@@ -219,8 +204,7 @@ def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
         draft.replace(folder / _PROVENANCE)
     _require_same(folder, read_provenance(folder), provenance)
-    if (folder / _RUNS).exists():
-        os.truncate(folder / _RUNS, size)
+    os.truncate(folder / _RUNS, size)
     return lines
 
 

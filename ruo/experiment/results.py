@@ -12,7 +12,7 @@ from ruo.answer import Answer, Shown, cell
 from ruo.errors import ExperimentError, count
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
-from ruo.experiment.validity import Validity, by_setting, columns_of_setting, confidence_of, judge, name_of, that_count
+from ruo.experiment.validity import Validity, best_two, by_setting, columns_of_setting, confidence_of, judge, that_count
 from ruo.provenance import Provenance
 from ruo.stats import Interval, about, compare, in_seconds, in_words, time_interval
 
@@ -95,9 +95,7 @@ class Sweep(Results):
         if good.empty:
             what = "No run succeeded" if len(self.measured) else "Nothing was measured"
             return f"{what}, so there is no fastest request size."
-        settings = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))[:2]
-        names = [name_of(setting, good) for setting, _ in settings]
-        times = [runs.set_index("block")["total_s"] for _, runs in settings]
+        names, times = zip(*best_two(good), strict=True)
         mean, rows, text = time_interval(times[0]), int(good["rows"].iloc[0]), names[0]
         if len(times) > 1:
             comparison = compare(*times, confidence=self.confidence)

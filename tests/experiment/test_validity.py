@@ -155,7 +155,7 @@ def test_noisy_blocks_are_left_out_once_they_are_replaced() -> None:
     assert set(that_count(frame, 6)["block"]) == {1, 2, 3, 4, 5, 6}
     validity = judge(frame, 10, blocks=5)
     assert validity.valid
-    assert "it took 6 blocks of runs instead of 5; the machine was busy in one of them" in validity.notes[0]
+    assert "it took 6 blocks of runs instead of 5, 1 noisy block left out." in validity.notes[0]
     assert judge(frame.assign(machine_busy=0.9), 10, blocks=5).head.endswith("measure again with more patience.")
 
 
