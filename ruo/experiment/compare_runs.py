@@ -65,7 +65,7 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
         if of_setting["of"].nunique() == 1:
             alone[of_setting["of"].iloc[0]].append(name)
             continue
-        good = of_setting[of_setting["error"].isna()]
+        good = of_setting[of_setting["error"].isna()].dropna(subset=["total_s"])
         times_a, times_b = (good.loc[good["of"] == of, "total_s"] for of in sweeps)
         comparison = compare_unpaired(times_b, times_a)
         means = {"a_s": np.exp(np.log(times_a).mean()), "b_s": np.exp(np.log(times_b).mean())}

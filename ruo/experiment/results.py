@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ruo.answer import Answer, Shown, cell
-from ruo.errors import ExperimentError, count
+from ruo.errors import count
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
 from ruo.experiment.validity import Validity, best_two, by_setting, columns_of_setting, confidence_of, judge, that_count
@@ -131,12 +131,9 @@ class Sweep(Results):
         good = runs[runs["error"].isna() & runs["pipelined"].astype(bool) & (runs["requests"] > 1)]
         if varied := [name for name in ("model", "replicas", "wire", "concurrency") if good[name].nunique() > 1]:
             return f"No cost is fitted: the runs differ in more than the request size, in {' and '.join(varied)}."
-        if good.empty:
-            return "No cost is fitted: no run that sends while it reads has several requests and succeeded."
-        try:
-            return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
-        except ExperimentError as error:
-            return f"No cost is fitted: {error}"
+        if good["requests"].nunique() < 2:
+            return "No cost is fitted: that takes two request sizes or more that were sent while reading and succeeded."
+        return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
 
     def costs_by_size(self) -> pd.DataFrame:
         """What a request size costs besides time: medians of the pipelined runs, and the rows that one failure loses."""

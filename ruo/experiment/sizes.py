@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from ruo.errors import ExperimentError, count
+from ruo.errors import count
 from ruo.experiment.validity import name_of
 from ruo.stats import MIN_RUNS, about, compare, digits, in_seconds, r_squared, time_interval, to_noise
 
@@ -52,11 +52,9 @@ class RequestCost(NamedTuple):
 def fit_request_cost(requests: pd.Series, rows: int, seconds: pd.Series) -> RequestCost:
     """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
 
-    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
-    request, in which nothing overlaps.
+    The errors are relative, since a run of many requests takes longer. It takes two request sizes or more, without the
+    whole table in one request, in which nothing overlaps.
     """
-    if requests.nunique() < 2:
-        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
     times, columns = seconds.to_numpy(), np.column_stack([requests, np.full(len(requests), float(rows))])
     (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
     return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))

@@ -265,18 +265,17 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     `ranking` has a row per combination: combination, rows_per_s, verdict and, where there are intervals, low and high.
     """
     shown = ranking.head(_MOST_RANKED)
+    invalid = [verdict == "INVALID" for verdict in shown["verdict"]]
     names = [
-        style.shortened(name, 40) + " (INVALID)" * (verdict == "INVALID")
-        for name, verdict in zip(shown["combination"], shown["verdict"], strict=True)
+        style.shortened(name, 40) + " (INVALID)" * bad for name, bad in zip(shown["combination"], invalid, strict=True)
     ]
-    sound = [place for place, verdict in enumerate(shown["verdict"]) if verdict != "INVALID"]
-    title = "No combination is VALID, so none is fastest"
-    if sound:
-        title = f"Most rows per second with {names[sound[0]]}: {shown['rows_per_s'].iloc[sound[0]]:,.0f}"
+    title, colors = "No combination is VALID, so none is fastest", [GREY] * len(shown)
+    if not all(invalid):
+        best = invalid.index(False)
+        title, colors[best] = f"Most rows per second with {names[best]}: {shown['rows_per_s'].iloc[best]:,.0f}", BLUE
     figure, axes = style.one_panel("")
     figure.suptitle(style.wrapped(title, 72), x=0.01, ha="left")  # above the names, which leave the bars little room
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
-    colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]
     axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)
     interval = ", 95 % interval" * ("low" in shown)
     if interval:
@@ -287,7 +286,6 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False)
-    figure.set_label(
-        f"{title}; {count(len(ranking), 'combination')}, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}."
-    )
+    slowest = f"{ranking['rows_per_s'].iloc[-1]:,.0f}"
+    figure.set_label(f"{title}; {count(len(ranking), 'combination')}, the slowest {slowest}.")
     return figure

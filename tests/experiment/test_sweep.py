@@ -156,6 +156,7 @@ def test_keywords_take_effect(demo: Demo, server: LocalServer, tmp_path: Path) -
     swept = sweep(demo.testset, server.url, chunk_sizes=[1000], model=model, results_dir=tmp_path, **how)
     assert swept.runs[["wire", "concurrency", "pipelined"]].to_numpy().tolist() == [["v1", 3, False]]
     assert swept.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(model)}
+    assert swept.cost_of_requests().startswith("No cost is fitted: that takes two request sizes or more")
 
 
 def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
