@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ from ruo.provenance import Provenance
 # difference of outputs up to 1, and a share of the largest value of larger ones.
 TOLERANCE = 1e-5
 
+# What another experiment is of, by the names of the facts that differ: the first whose pattern one of them has.
+KINDS = {
+    "other data": r"data\.(sha256|rows|columns|label_prefix)",
+    "another model": r"model\.(.+\.)?sha256",
+    "another plan": r"(?!machine\.).+",
+    "another machine or other versions": r".+",
+}
 _RUNS = "runs.jsonl"
 _PROVENANCE = "provenance.json"
 
@@ -203,24 +211,12 @@ def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
         draft = (folder / _PROVENANCE).with_suffix(".part")
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
         draft.replace(folder / _PROVENANCE)
-    _require_same(folder, read_provenance(folder), provenance)
+    if differences := read_provenance(folder).differences(provenance):
+        what = next(what for what, fact in KINDS.items() if any(re.fullmatch(fact, name) for name, _, _ in differences))
+        shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
+        raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
     os.truncate(folder / _RUNS, size)
     return lines
-
-
-def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
-    """Runs of another plan, of other data or from another machine must not be mixed."""
-    if not (differences := earlier.differences(now)):
-        return
-    shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
-    names, what = [name for name, _, _ in differences], "another plan"
-    if {"data.sha256", "data.columns"}.intersection(names):
-        what = "other data"
-    elif any(name.startswith("model.") and name.endswith("sha256") for name in names):
-        what = "another model"
-    elif all(name.startswith("machine.") for name in names):
-        what = "another machine or other versions"
-    raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
 
 
 def read_provenance(folder: Path, *kind: str) -> Provenance:

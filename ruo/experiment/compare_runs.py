@@ -10,13 +10,13 @@ import pandas as pd
 
 from ruo.answer import Answer, Shown
 from ruo.errors import ExperimentError, count
+from ruo.experiment.carry_out import KINDS
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import by_setting, name_of
 from ruo.stats import compare_unpaired
 
-# the facts that must not differ, and those that may, with a warning
-_MODEL = r"model\.(.+\.)?sha256"
-_REFUSED = {"other data": r"data\.(sha256|rows|columns|label_prefix)", "another model": _MODEL}
+_REFUSED = ("other data", "another model")
+# the facts that may differ, with a warning
 _WARNED = {
     "versions": r"machine\.(python|versions\..+)",
     "commits": r"machine\.commit",
@@ -91,15 +91,15 @@ def _warnings(sweeps: dict[str, Sweep]) -> list[str]:
         facts = sweep.provenance.flat()
         if not sweep.validity().valid:
             warnings.append(f"{name} is {sweep.validity().head}")
-        if not any(re.fullmatch(_MODEL, fact) for fact in facts):
+        if not any(re.fullmatch(KINDS["another model"], fact) for fact in facts):
             warnings.append(f"{name} does not say which model it measured, so it may be another one.")
         if facts.get("machine.clean") is False:
             warnings.append(f"{name} was measured with changes to ruo that no commit has.")
     differences = sweeps["A"].provenance.differences(sweeps["B"].provenance)
-    for what, pattern in _REFUSED.items():
-        of_both = [(name, old, new) for name, old, new in differences if None not in (old, new)]
-        if differing := [f"{name} {old} in A, {new} in B" for name, old, new in of_both if re.fullmatch(pattern, name)]:
-            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({'; '.join(differing)}).")
+    for what in _REFUSED:
+        of_kind = [difference for difference in differences if re.fullmatch(KINDS[what], difference[0])]
+        if words := "; ".join(f"{name} {old} in A, {new} in B" for name, old, new in of_kind if None not in (old, new)):
+            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({words}).")
     for what, pattern in _WARNED.items():
         of_kind = [difference for difference in differences if re.fullmatch(pattern, difference[0])]
         if words := "; ".join(f"{name.split('.')[-1]} {old} in A, {new} in B" for name, old, new in of_kind):

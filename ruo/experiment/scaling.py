@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import optimize
 
 from ruo.answer import Answer
-from ruo.errors import ExperimentError, count
+from ruo.errors import count
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
 from ruo.stats import MIN_RUNS, Values, about, compare, digits, r_squared, to_noise
@@ -87,10 +87,6 @@ class ScalingLaw(NamedTuple):
 def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
     n, x = np.asarray(replicas, float), np.asarray(throughput, float)
-    points = len(np.unique(n))
-    if points < _MIN_POINTS:
-        enough = f"{_MIN_POINTS} or more can, from one to as many as there are"
-        raise ExperimentError(f"{count(points, 'number')} of replicas cannot show a law; {enough}.")
 
     def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
         return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
@@ -102,7 +98,7 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
     is_seen = usl(n.max(), 1.0, alpha, beta) < 0.98 * usl(n.max(), 1.0, alpha, 0.0)
     beta = beta if is_seen and 1 - alpha < beta * (2 * n.max()) ** 2 else 0.0  # else the peak is beyond twice as many
-    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
+    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), len(n))
 
 
 def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:

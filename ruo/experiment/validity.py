@@ -25,6 +25,7 @@ _UNSTEADY = 0.1  # standard deviation over mean
 _UNEVEN = 0.25  # of an even share
 _WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
 _NARROW = 0.05  # of the ratio of two times
+WHOLE = "the whole set in one request"
 _AGAIN = "Stop what else is running on this machine, and measure again with more patience."
 
 
@@ -110,15 +111,19 @@ def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, and what else differs `among` the runs."""
     size, parts = setting.get("rows_per_request"), []
     if pd.notna(size):
-        is_whole = "rows" in among and size == among["rows"].max()
         way = {True: " pipelined", False: " in two phases"}[setting["pipelined"]] if _varies("pipelined", among) else ""
-        parts.append(("the whole set in one request" if is_whole else f"{count(int(size), 'row')} per request") + way)
+        parts.append(name_of_size(size, among["rows"].max() if "rows" in among else inf) + way)
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     for name, text in words.items():
         if _varies(name, among) and pd.notna(level := setting.get(name)):
             parts.append("one replica" if (name, level) == ("replicas", 1) else text.format(level))
     return ", ".join(parts) or str(setting.get("system", ""))
+
+
+def name_of_size(size: float, rows: float) -> str:
+    """A number of rows per request in words; `rows` are those of the table."""
+    return WHOLE if size == rows else f"{count(int(size), 'row')} per request"
 
 
 def _varies(name: str, among: pd.DataFrame) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ruo.errors import ArgumentError, count
 from ruo.experiment import Costs
+from ruo.experiment.validity import name_of_size
 from ruo.figures import style
 from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
 from ruo.stats import digits, time_interval
@@ -64,8 +65,7 @@ def _fastest_size(means: pd.Series, rows: int) -> str:
     """The finding: the size with the least mean, which is drawn, and its seconds."""
     if means.empty:
         return f"No request size scored the {count(rows, 'row')}"
-    size = means.index.get_level_values(1)[int(means.argmin())]
-    name = "the whole set in one request" if size == rows else f"{count(int(size), 'row')} per request"
+    name = name_of_size(means.index.get_level_values(1)[int(means.argmin())], rows)
     return f"Least time with {name}: {count(rows, 'row')} in {digits(float(means.min()), 2)}\u00a0s"  # on one line
 
 

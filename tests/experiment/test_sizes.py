@@ -12,11 +12,11 @@ def frame(seconds: dict[int, float], runs: int = 6, pipelined: bool = True, rows
     return pd.DataFrame(
         [
             {
-                "block": block, "warmup": block == 0, "rows": rows, "rows_per_request": size, "pipelined": pipelined,
+                "block": block, "rows": rows, "rows_per_request": size, "pipelined": pipelined, "error": None,
                 "forming_s": 0.25 * total * (1 + block / 50), "sending_s": 0.75 * total * (1 + block / 50),
-                "total_s": total * (1 + block / 50) if block else 1e6, "error": None,
+                "total_s": total * (1 + block / 50),
             }
-            for block in range(runs + 1)
+            for block in range(1, runs + 1)
             for size, total in seconds.items()
         ]
     )  # fmt: skip
@@ -96,9 +96,9 @@ def test_failed_whole_set_is_not_the_fastest() -> None:
 
 
 def test_nothing_measured() -> None:
-    """Warm-ups alone, and runs that all failed, give no number."""
+    """No runs, and runs that all failed, give no number."""
     runs = frame({100: 1.0})
-    assert verdict_on_sizes(runs[runs["warmup"]]) == "Nothing was measured, so nothing can be said."
+    assert verdict_on_sizes(runs[:0]) == "Nothing was measured, so nothing can be said."
     assert "No run succeeded." in verdict_on_sizes(runs.assign(error="Refused."))
 
 
