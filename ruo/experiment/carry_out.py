@@ -73,26 +73,24 @@ class Plan:
         if self.warmup < 0:
             raise ArgumentError(f"warmup={self.warmup} must be 0 or more.")
 
-    def trials(self) -> list[Trial]:
-        """All runs in the order of time."""
+    def trials(self, further: int = 0) -> list[Trial]:
+        """All runs in the order of time, and those of `further` blocks, which have what comes in every block."""
         trials: list[Trial] = []
-        for block in range(1 - self.warmup, self.runs + 1):
-            trials += self.block(block, len(trials))
+        for block in range(1 - self.warmup, self.runs + further + 1):
+            rng, draw = (random.Random(f"{self.seed}/{what}") for what in (block, "once"))  # noqa: S311  as in every Python
+            selected = [
+                levels
+                for levels in self.combinations
+                if not self.once
+                or not self.once.items() <= levels.items()
+                or 1 + int(draw.random() * self.runs) == block
+            ]
+            shuffled = sorted(selected, key=lambda _: rng.random())
+            if slow := self.slow:
+                place = {level: rng.random() for level in dict.fromkeys(levels.get(slow) for levels in selected)}
+                shuffled.sort(key=lambda levels: place[levels.get(slow)])
+            trials += [Trial(len(trials) + at, block, block < 1, at, levels) for at, levels in enumerate(shuffled, 1)]
         return trials
-
-    def block(self, block: int, before: int) -> list[Trial]:
-        """The runs of one block, numbered from `before` + 1; a block beyond the plan has what comes in every block."""
-        rng, draw = (random.Random(f"{self.seed}/{what}") for what in (block, "once"))  # noqa: S311  as in every Python
-        selected = [
-            levels
-            for levels in self.combinations
-            if not self.once or not self.once.items() <= levels.items() or 1 + int(draw.random() * self.runs) == block
-        ]
-        shuffled = sorted(selected, key=lambda _: rng.random())
-        if slow := self.slow:
-            place = {level: rng.random() for level in dict.fromkeys(levels.get(slow) for levels in selected)}
-            shuffled.sort(key=lambda levels: place[levels.get(slow)])
-        return [Trial(before + at, block, block < 1, at, levels) for at, levels in enumerate(shuffled, 1)]
 
     def facts(self) -> dict[str, Any]:
         """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
@@ -134,7 +132,7 @@ def carry_out(
     results_dir: str | os.PathLike[str],
     *,
     patience_s: float = 0.0,  # the most that a noisy machine may cost: in waiting, and again in further blocks
-    enough: Callable[[list[dict[str, Any]]], bool] | None = None,  # whether the runs so far say what they are to say
+    enough: Callable[[list[dict[str, Any]]], bool] = lambda _: True,  # whether the runs so far say what they are to say
     progress: bool | None = None,  # None draws a bar only in a terminal or a notebook
     log: Callable[[str], object] | None = None,  # called with a line after each run
 ) -> None:
@@ -174,17 +172,15 @@ def _left(
     plan: Plan,
     lines: list[dict[str, Any]],  # grows by one before the next trial is asked for
     patience_s: float,
-    enough: Callable[[list[dict[str, Any]]], bool] | None,
+    enough: Callable[[list[dict[str, Any]]], bool],
 ) -> Iterator[Trial]:
-    """The trials that are left: those of the plan, then further blocks."""
-    trials = plan.trials()
-    yield from trials[len(lines) :]
-    for block in range(plan.runs + 1, 2 * plan.runs + 1):
-        spent_s = sum(line.get("total_s") or 0.0 for line in lines if line["block"] > plan.runs)
-        if len(lines) <= len(trials) and (spent_s >= patience_s or enough is None or enough(lines)):
-            return
-        trials += plan.block(block, len(trials))
-        yield from trials[len(lines) :]
+    """The trials that are left: those of the plan, and of further blocks until it is enough."""
+    for trial in plan.trials(further=plan.runs)[len(lines) :]:
+        if trial.block > plan.runs and trial.position == 1:
+            spent_s = sum(line.get("total_s") or 0.0 for line in lines if line["block"] > plan.runs)
+            if spent_s >= patience_s or enough(lines):
+                return
+        yield trial
 
 
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ruo.answer import Answer, Shown, cell
 from ruo.errors import count
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
-from ruo.experiment.validity import Validity, best_two, by_setting, columns_of_setting, confidence_of, judge, that_count
+from ruo.experiment.validity import Validity, best_two, by_setting, confidence_of, judge, that_count, varied
 from ruo.provenance import Provenance
 from ruo.stats import Interval, about, compare, in_seconds, in_words, time_interval
 
@@ -22,6 +22,7 @@ _SECONDS = ["forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s",
 _WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share"]
 _NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "memory_mb", "max_abs_difference"]
 _OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
+_SENT = ("rows_per_request", "pipelined")  # how the rows were sent
 _PHASES = ("forming", "sending", "total")
 COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 
@@ -113,7 +114,7 @@ class Sweep(Results):
         """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
         parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
         runs, confidence = self.measured, self.confidence
-        names = [name for name in ("model", "replicas", "wire", "concurrency") if runs[name].nunique() > 1]
+        names = varied(runs, *_SENT)
         if not names:
             parts.append(verdict_on_sizes(runs, confidence))
         elif "replicas" not in names:  # a sweep over replicas asks how many servers are best
@@ -129,8 +130,8 @@ class Sweep(Results):
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
         runs = self.measured
         good = runs[runs["error"].isna() & runs["pipelined"].astype(bool) & (runs["requests"] > 1)]
-        if varied := [name for name in ("model", "replicas", "wire", "concurrency") if good[name].nunique() > 1]:
-            return f"No cost is fitted: the runs differ in more than the request size, in {' and '.join(varied)}."
+        if names := varied(good, *_SENT):
+            return f"No cost is fitted: the runs differ in more than the request size, in {' and '.join(names)}."
         if good["requests"].nunique() < 2:
             return "No cost is fitted: that takes two request sizes or more that were sent while reading and succeeded."
         return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
@@ -159,9 +160,10 @@ class Sweep(Results):
         summary = self.summary()
         if summary.empty:
             return Answer(self.answer(), self.validity().head, summary)
-        varied = [name for name in columns_of_setting(self.measured) if summary[name].nunique() > 1]
         times = {f"{name}_mean": f"{name}, s" for name in _PHASES}
-        table = summary[[*varied, "n", *times, "rows_per_s"]].rename(columns={**times, "rows_per_s": "rows/s"})
+        table = summary[[*varied(self.measured), "n", *times, "rows_per_s"]].rename(
+            columns={**times, "rows_per_s": "rows/s"}
+        )
         folded = {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()}
         return Answer(self.answer(), self.validity().head, table, "total, s", folded)
 

@@ -35,7 +35,7 @@ def speed_ups(
     keys: Any  # (model, rows per request)
     for keys, group in good.groupby(["model", "rows_per_request"]):
         model, size = keys
-        blocks = group.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
+        blocks = group.pivot_table("total_s", "block", "replicas")
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns if 1 in blocks else ()):
             gain = compare(blocks[1], blocks[replicas], confidence=confidence)

@@ -116,8 +116,6 @@ class _SizeTimes:
         for size, comparison in comparisons.items():
             if not comparison.differs:
                 few = f"{count(comparison.n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
-                return (
-                    "cannot tell",
-                    f"no difference is seen between it and {size}" if comparison.has_enough_runs else few,
-                )
+                unseen = f"no difference is seen between it and {size}"
+                return "cannot tell", unseen if comparison.has_enough_runs else few
         return "reproduced", "it is faster than every other size"

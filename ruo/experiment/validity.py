@@ -13,7 +13,7 @@ from ruo.errors import count
 from ruo.stats import MIN_RUNS, compare
 
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
-SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
+_SETTING = ["job", "system", "model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
 _LOAD = ["machine_busy", "others_cpus", "loop_lag_s", "server_busy", "workers", "rows_by_worker", "requests"]
 _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_version", "replicas", "concurrency", *_LOAD]
@@ -109,14 +109,14 @@ def is_enough(lines: list[dict[str, Any]], blocks: int) -> bool:
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, and what else differs `among` the runs."""
-    size, parts = setting.get("rows_per_request"), []
+    size, differs, parts = setting.get("rows_per_request"), varied(among), []
     if pd.notna(size):
-        way = {True: " pipelined", False: " in two phases"}[setting["pipelined"]] if _varies("pipelined", among) else ""
+        way = (" pipelined" if setting["pipelined"] else " in two phases") if "pipelined" in differs else ""
         parts.append(name_of_size(size, among["rows"].max() if "rows" in among else inf) + way)
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     for name, text in words.items():
-        if _varies(name, among) and pd.notna(level := setting.get(name)):
+        if name in differs and pd.notna(level := setting.get(name)):
             parts.append("one replica" if (name, level) == ("replicas", 1) else text.format(level))
     return ", ".join(parts) or str(setting.get("system", ""))
 
@@ -126,25 +126,25 @@ def name_of_size(size: float, rows: float) -> str:
     return WHOLE if size == rows else f"{count(int(size), 'row')} per request"
 
 
-def _varies(name: str, among: pd.DataFrame) -> bool:
-    return name in among and among[name].nunique() > 1
+def varied(runs: pd.DataFrame, *but: str) -> list[str]:
+    """What differs among the settings of the runs, `but` for these."""
+    return [name for name in columns_of_setting(runs) if name not in but and runs[name].nunique() > 1]
 
 
 def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int) -> list[str]:
     """What makes numbers wrong: runs that are missing, failed, or not of one model and one answer."""
-    failed = measured["error"].dropna()
-    retried = int((measured["retries"].fillna(0) > 0).sum())
-    different = int((runs["answers_equal"] == False).sum())  # noqa: E712  a failed run has no answer
-    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
-    missing = planned - len(runs)
-    reasons = {
-        f"{count(missing, 'run')} of the plan {'is' if missing == 1 else 'are'} missing": missing > 0,
-        f"{count(len(failed), 'run')} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
-        f"{count(retried, 'run')} sent a request again": retried > 0,
-        f"{count(different, 'run')} gave other predictions than the first": different > 0,
-        **{f"{len(names)} versions of the model answered ({', '.join(names)})": len(names) > 1 for names in versions},
+    missing, failed = planned - len(runs), measured["error"].dropna()
+    numbers = {
+        f"of the plan {'is' if missing == 1 else 'are'} missing": missing,
+        f"failed ({''.join(failed[:1]).rstrip('.')})": len(failed),
+        "sent a request again": int((measured["retries"].fillna(0) > 0).sum()),
+        "gave other predictions than the first": int((runs["answers_equal"] == False).sum()),  # noqa: E712  or no answer
     }
-    return [sentence for sentence, holds in reasons.items() if holds]
+    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
+    several = [
+        f"{len(names)} versions of the model answered ({', '.join(names)})" for names in versions if len(names) > 1
+    ]
+    return [f"{count(number, 'run')} {what}" for what, number in numbers.items() if number > 0] + several
 
 
 def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
@@ -234,5 +234,5 @@ def by_setting(runs: pd.DataFrame) -> Iterator[tuple[dict[Any, Any], pd.DataFram
 
 
 def columns_of_setting(runs: pd.DataFrame) -> list[str]:
-    """The columns that say how a run was made, as far as they have values; jobs and systems may be compared, too."""
-    return [name for name in ["job", "system", *SETTING] if name in runs and runs[name].notna().any()]
+    """The columns that say how a run was made, as far as they have values."""
+    return [name for name in _SETTING if name in runs and runs[name].notna().any()]

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ruo.errors import ArgumentError, count
 from ruo.experiment import Costs
-from ruo.experiment.validity import name_of_size
+from ruo.experiment.validity import name_of_size, varied
 from ruo.figures import style
 from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
 from ruo.stats import digits, time_interval
@@ -34,9 +34,8 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
 
     `others` are the runs of systems without a request size, such as no network at all: a level line each.
     """
-    for name in ("model", "wire", "concurrency"):
-        if name in runs and runs[name].nunique() > 1:
-            raise ArgumentError(f"The runs differ in {name} too; choose one, as in runs[runs[{name!r}] == ...].")
+    if names := varied(runs, "rows_per_request", "pipelined"):
+        raise ArgumentError(f"The runs differ in {names[0]} too; choose one, as in runs[runs[{names[0]!r}] == ...].")
     if runs.empty:
         raise ArgumentError("There are no measured runs to draw; go on with the sweep, which was interrupted.")
     rows = int(runs["rows"].max())
@@ -222,11 +221,9 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
     """Draw one model `shift` to the right, so that the bars of several can be told apart."""
     good = runs[runs["error"].isna() & runs["model"].isin([rows["model"].iloc[0]])]
     good = good[good["rows_per_request"] == rows["rows_per_request"].iloc[0]]
-    blocks = good.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
-    for replicas in blocks.columns:
-        axes.scatter(
-            [replicas + shift] * len(blocks), blocks[1] / blocks[replicas], color=look["color"], **style.SAMPLES
-        )
+    blocks = good.pivot_table("total_s", "block", "replicas")
+    for replicas, seconds in blocks.items():
+        axes.scatter([replicas + shift] * len(blocks), blocks[1] / seconds, color=look["color"], **style.SAMPLES)
     gains = rows["speed_up"]
     spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
     axes.errorbar(rows["replicas"] + shift, gains, yerr=spread, elinewidth=1, **look)
