@@ -24,7 +24,7 @@ MIN_RUNS = 5
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval and standard deviation; these are NaN where n is 1."""
+    """A mean with its 95 % interval and standard deviation; these are NaN where n is 1, and all are where it is 0."""
 
     value: float
     low: float
@@ -85,9 +85,9 @@ class Comparison(NamedTuple):
 def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
     """The arithmetic mean with its interval by Student's t distribution, which assumes normal values."""
     array = np.asarray(values, float)
-    n, mean = len(array), float(array.mean())
-    if n == 1:
-        return Interval(mean, nan, nan, 1, nan)
+    n, mean = len(array), float(array.mean()) if len(array) else nan
+    if n < 2:
+        return Interval(mean, nan, nan, n, nan)
     std = float(array.std(ddof=1))
     low, high = stats.t.interval(confidence, n - 1, mean, std / n**0.5) if std else (mean, mean)
     return Interval(mean, float(low), float(high), n, std)
@@ -100,7 +100,7 @@ def time_interval(times: Values) -> Interval:
     Statistics Education 2005, whose interval here always holds the mean itself.
     """
     mean, _, _, n, _ = interval = mean_interval(times)
-    if n == 1:
+    if n < 2:
         return interval
     variance = np.log(np.asarray(times)).var(ddof=1)
     error = stats.t.ppf(0.975, n - 1) * (variance / n + variance**2 / (2 * (n - 1))) ** 0.5
@@ -115,8 +115,7 @@ def compare(a: pd.Series, b: pd.Series, *, confidence: float = 0.95, among: int 
     picked `among` many pairs, some of which differ by chance, the interval is as much wider (Bonferroni).
     """
     confidence = 1 - (1 - confidence) / among
-    logs = np.log((a / b).dropna())
-    mean = mean_interval(logs, confidence) if len(logs) else Interval(nan, nan, nan, 0, nan)
+    mean = mean_interval(np.log((a / b).dropna()), confidence)
     ratio, low, high = map(float, np.exp(mean[:3]))
     return Comparison(ratio, low, high, mean.n, mean.n, is_paired=True, confidence=confidence)
 

@@ -35,10 +35,9 @@ class RunsCompared(Shown):
 
     def answer(self) -> str:
         """How many settings of B are faster, how many slower, and how many warnings there are, in one sentence."""
-        counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen", "too few runs")
-        words = ", ".join(
-            f"{counts[word]} {'with ' * (word == 'too few runs')}{word}" for word in in_order if word in counts
-        )
+        counts = self.table["word"].value_counts().rename({"too few runs": "with too few runs"})
+        in_order = ("faster", "slower", "no difference seen", "with too few runs")
+        words = ", ".join(f"{counts[word]} {word}" for word in in_order if word in counts)
         warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
         return f"B against A, by setting: {words}{warnings}."
 

@@ -1,6 +1,5 @@
 """The results of a sweep: its runs, their summary, the answer in one sentence, and a verdict in words."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,10 +159,8 @@ class Sweep(Results):
         summary = self.summary()
         if summary.empty:
             return Answer(self.answer(), self.validity().head, summary)
-        times = {f"{name}_mean": f"{name}, s" for name in _PHASES}
-        table = summary[[*varied(self.measured), "n", *times, "rows_per_s"]].rename(
-            columns={**times, "rows_per_s": "rows/s"}
-        )
+        names = {**{f"{name}_mean": f"{name}, s" for name in _PHASES}, "rows_per_s": "rows/s"}
+        table = summary[[*varied(self.measured), "n", *names]].rename(columns=names)
         folded = {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()}
         return Answer(self.answer(), self.validity().head, table, "total, s", folded)
 
@@ -191,8 +188,7 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in _PHASES:
-        seconds = good[f"{name}_s"].dropna()
-        value, low, high, _, std = time_interval(seconds) if len(seconds) else [math.nan] * 5
+        value, low, high, _, std = time_interval(good[f"{name}_s"].dropna())
         summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
     summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates

@@ -192,7 +192,7 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
 def _law(runs: pd.DataFrame) -> list[str]:
     """The law of one model's runs at their largest request size, where one fits them."""
     good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
-    means = good["rows"].iloc[0] / good.groupby("replicas")["total_s"].mean() if len(good) else good["rows_per_s"]
+    means = good["rows"].max() / good.groupby("replicas")["total_s"].mean()
     if len(means) < _MIN_POINTS:
         return []
     law = fit_usl(means.index.to_numpy(), means)

@@ -233,9 +233,8 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
 @style.house_style
 def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Figure:
     """The speed-up that the measured costs predict for up to `most` replicas, each on its own machine."""
-    figure, axes = style.one_panel(
-        f"Predicted, not measured: more replicas, each on its own machine ({count(rows, 'row')})"
-    )
+    title = f"Predicted, not measured: more replicas, each on its own machine ({count(rows, 'row')})"
+    figure, axes = style.one_panel(title)
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", GREY)]

@@ -21,6 +21,7 @@ from ruo.experiment import Sweep, read_sweep, sweep
 from ruo.experiment.results import COLUMNS
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
+from tests.experiment.test_carry_out import lines_of
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.slow
@@ -44,10 +45,6 @@ def swept(arguments: dict, demo: Demo, tmp_path_factory: pytest.TempPathFactory)
 def copy(swept: Sweep, tmp_path: Path) -> Path:
     """A copy of the sweep's folder, to be changed."""
     return Path(shutil.copytree(swept.results_dir, tmp_path / "copy"))
-
-
-def lines_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
 
 
 def rewrite(folder: Path, change: Callable[[dict], object]) -> Sweep:
