@@ -69,7 +69,7 @@ class Group:
     jobs: Mapping[str, Task]
     needs: Mapping[str, Callable[[], AbstractContextManager[Any]]] = field(default_factory=dict)
     bound: Job | None = None
-    prepare: Callable[[], object] | None = None
+    prepare: Callable[[], object] = lambda: None
     once: bool = False
 
 

@@ -165,7 +165,10 @@ def carry_out(
                 bar.total = max(planned, trial.run)
                 bar.update()
                 if log is not None:
-                    log(f"{trial.run}/{bar.total}  {_in_words(trial, line)}")
+                    setting = ", ".join(str(level) for level in trial.levels.values() if level is not None)
+                    seconds = line.get("total_s")
+                    said = line["error"] or ("done" if seconds is None else f"{seconds:.3f} s")
+                    log(f"{trial.run}/{bar.total}  {setting}: {said}")
 
 
 def _left(
@@ -191,13 +194,6 @@ def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str,
     line = {**run, **began, "waited_s": round(waited_s, 3), **trial.levels, "error": None, **measurement.measure(trial)}
     # JSON has no word for infinity and NaN
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
-
-
-def _in_words(trial: Trial, line: dict[str, Any]) -> str:
-    setting = ", ".join(str(level) for level in trial.levels.values() if level is not None)
-    if line["error"]:
-        return f"{setting}: {line['error']}"
-    return f"{setting}: {line['total_s']:.3f} s" if line.get("total_s") is not None else setting
 
 
 def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
