@@ -64,22 +64,16 @@ class ScalingLaw(NamedTuple):
     Gunther, "Guerrilla Capacity Planning", 2007: alpha is contention, beta the cost of keeping replicas in step.
     """
 
-    gamma: float
     alpha: float
     beta: float
     r_squared: float
     points: int
 
-    @property
-    def peak(self) -> float:
-        """The number of replicas beyond which throughput falls; infinite where beta is 0."""
-        return math.sqrt((1 - self.alpha) / self.beta) if self.beta > 0 else math.inf
-
     def sentence(self) -> str:
         """The law in words."""
         end = f"it grows to at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "no limit is seen"
         if self.beta > 0:
-            end = f"throughput falls beyond {max(1, self.peak):,.0f} {'replica' if self.peak < 1.5 else 'replicas'}"
+            end = f"throughput falls beyond {count(max(1, round(math.sqrt((1 - self.alpha) / self.beta))), 'replica')}"
         parameters = f"alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points"
         return f"The fitted law ({parameters}) says: {end}."
 
@@ -93,12 +87,12 @@ def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
 
     start = [float((x / n).max()), 0.05, 1e-3]
     parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
-    gamma, alpha, beta = map(float, parameters)
+    _, alpha, beta = map(float, parameters)
     # what would show only far beyond the replicas that were measured is noise
     alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
     is_seen = usl(n.max(), 1.0, alpha, beta) < 0.98 * usl(n.max(), 1.0, alpha, 0.0)
     beta = beta if is_seen and 1 - alpha < beta * (2 * n.max()) ** 2 else 0.0  # else the peak is beyond twice as many
-    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), len(n))
+    return ScalingLaw(alpha, beta, r_squared(x, usl(n, *parameters)), len(n))
 
 
 def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:

@@ -86,18 +86,15 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     `runs` has a row per run: system, rows_per_request, rows, and total_s, which is NaN where there was no result.
     """
     sized, rows = runs[runs["system"] != bound], int(runs["rows"].max())
-    low, high = float(runs["total_s"].min()) / 1.5, float(runs["total_s"].max()) * 2.2
-    title = f"Time to score {count(rows, 'row')}"
     best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min().dropna()
+    title = f"Time to score {count(rows, 'row')}" if len(best) else f"No system scored the {count(rows, 'row')}"
     if {old, new} <= set(best.index):
         bests = f"{digits(best[old])} s with the system of 2023 at its best, {digits(best[new], 2)} s with ruo"
         title = f"The same {count(rows, 'row')}: {bests}"
-    elif best.empty:
-        title = f"No system scored the {count(rows, 'row')}"
-        low, high = 0.1, 10.0
     if sized["rows_per_request"].nunique() == 1:
         return _dots_of_systems(runs, title, new)
     figure, axes = style.one_panel(title)
+    low, high = (times.min() / 1.5, times.max() * 2.2) if len(times := runs["total_s"].dropna()) else (0.1, 10.0)
     axes.set(ylabel="seconds for the whole job (mean, every run)", yscale="log", ylim=(low, high))
     others = [name for name in dict.fromkeys(sized["system"]) if name not in (old, new)]
     looks = {old: style.ORANGE_LINE, **dict(zip(others, cycle(style.LINES[2:6]), strict=False)), new: style.BLUE_LINE}
