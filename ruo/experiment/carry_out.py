@@ -75,15 +75,13 @@ class Plan:
 
     def trials(self, further: int = 0) -> list[Trial]:
         """All runs in the order of time, and those of `further` blocks, which have what comes in every block."""
-        trials: list[Trial] = []
+        trials, once = list[Trial](), (self.once or {}).items()
         for block in range(1 - self.warmup, self.runs + further + 1):
             rng, draw = (random.Random(f"{self.seed}/{what}") for what in (block, "once"))  # noqa: S311  as in every Python
             selected = [
                 levels
                 for levels in self.combinations
-                if not self.once
-                or not self.once.items() <= levels.items()
-                or 1 + int(draw.random() * self.runs) == block
+                if not once or not once <= levels.items() or 1 + int(draw.random() * self.runs) == block
             ]
             shuffled = sorted(selected, key=lambda _: rng.random())
             if slow := self.slow:

@@ -140,10 +140,8 @@ def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int) -> list[st
         "sent a request again": int((measured["retries"].fillna(0) > 0).sum()),
         "gave other predictions than the first": int((runs["answers_equal"] == False).sum()),  # noqa: E712  or no answer
     }
-    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
-    several = [
-        f"{len(names)} versions of the model answered ({', '.join(names)})" for names in versions if len(names) > 1
-    ]
+    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda ids: sorted(set(ids.dropna())))
+    several = [f"{len(ids)} versions of the model answered ({', '.join(ids)})" for ids in versions if len(ids) > 1]
     return [f"{count(number, 'run')} {what}" for what, number in numbers.items() if number > 0] + several
 
 

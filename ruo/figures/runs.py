@@ -190,20 +190,17 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame, confidence: floa
     )
     figure, axes = style.one_panel(f"{most} replicas: {found}" if most > 1 else "No replicas to compare with one")
     axes.plot([1, most], [1, most], **style.IDEAL)
-    ends: list[End] = [(float(most), "ideal", GREY)]
+    ends, gains = [(float(most), "ideal", GREY)], list[str]()
     for place, (look, rows, last) in enumerate(zip(cycle(style.LINES), models, lasts, strict=False)):
         _draw_speed_up(axes, rows, runs, look, 0.02 * most * (place - (len(models) - 1) / 2))
         name = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
         ends.append((float(last["speed_up"]), name, look["color"]))
+        gains.append(f"{name}, {last['speed_up']:.2f} times with {last['replicas']}")
     axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
     axes.set(xlabel="replicas (short bars: the most that the costs allow)")
     axes.set(ylabel=f"times as fast as one replica ({100 * confidence:g} % interval)")
     style.label_ends(axes, ends)
-    gains = "; ".join(
-        f"{name}, {gain:.2f} times with {int(last['replicas'])}"
-        for (gain, name, _), last in zip(ends[1:], lasts, strict=True)
-    )
-    figure.set_label(f"Speed-up over one replica against the number of replicas: {gains}.")
+    figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
     return figure
 
 
