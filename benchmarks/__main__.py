@@ -33,8 +33,7 @@ def measure_group(
     running: dict[str, Any] = {"": None}
     notes = []
     tasks = {name: task for name, task in group.jobs.items() if name in chosen}
-    if group.prepare is not None:
-        group.prepare()
+    group.prepare()
     with ExitStack() as stack:
         for need in sorted({task.need for task in tasks.values()} - {""}):
             try:

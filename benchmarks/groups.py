@@ -30,7 +30,7 @@ _SCALING_SIZES = (1_000, 5_000, 20_000)
 _PEER_SIZES = (100, 1_000, 10_000)
 _SCALING_ROWS = 200_000
 _GROWTH = ((1, "iter_scores"), (10, "iter_scores"), (40, "iter_scores"), (10, "score_to_file"), (40, "score_to_file"))
-_BACKENDS = ("tensorflow", "openvino")
+_BACKENDS = ("TensorFlow", "OpenVINO")
 _IMAGES = {"server": "", "server-openvino": "-openvino", "client": "", "measure": ""}  # and the end of its tag
 # What a newcomer does, without what pip has kept from earlier; $0 is the repository, and $1 an empty folder.
 _FIRST_PREDICTION = """
@@ -69,7 +69,7 @@ class Group:
     jobs: Mapping[str, Task]
     needs: Mapping[str, Callable[[], AbstractContextManager[Any]]] = field(default_factory=dict)
     bound: Job | None = None
-    prepare: Callable[[], object] | None = None
+    prepare: Callable[[], object] = lambda: None
     once: bool = False
 
 
@@ -78,23 +78,23 @@ def mlp(files: Files) -> Group:
     testset, model = files.testset, files.mlp
     bounds = {f"bound {backend} mlp": _bound(testset, model, backend) for backend in _BACKENDS}
     table = partial(_job, "benchmarks.tables", "bound", str(testset), str(model))
-    alone = bounds | {"bound tensorflow mlp labels": table(KERAS_BACKEND="tensorflow")}
+    alone = bounds | {"bound TensorFlow mlp labels": table(KERAS_BACKEND="tensorflow")}
     bare = partial(table, "--bare-socket", "--rows", "10000")
-    alone |= {f"bare socket {backend} mlp": bare(KERAS_BACKEND=backend) for backend in _BACKENDS}
+    alone |= {f"bare socket {backend} mlp": bare(KERAS_BACKEND=backend.lower()) for backend in _BACKENDS}
     jobs = {name: _alone(job) for name, job in alone.items()}
-    for backend, sizes in (("tensorflow", _SIZES), ("openvino", _OPENVINO_SIZES)):
+    for backend, sizes in (("TensorFlow", _SIZES), ("OpenVINO", _OPENVINO_SIZES)):
         jobs |= {f"{backend} mlp {rows}": _ruo(testset, rows, backend) for rows in sizes}
-    jobs["tensorflow mlp whole"] = _ruo(testset, 0, "tensorflow")
+    jobs["TensorFlow mlp whole"] = _ruo(testset, 0, "TensorFlow")
     paper = ["ruo.compare.paper.client", "--chunk-size", "10000", str(testset)]
-    jobs |= {"paper mlp 10000": _on("paper", *paper), "paper client mlp 10000": _on("tensorflow", *paper, path="/test")}
+    jobs |= {"paper mlp 10000": _on("paper", *paper), "paper client mlp 10000": _on("TensorFlow", *paper, path="/test")}
     needs: dict[str, Any] = {backend: partial(_served, model, backend) for backend in _BACKENDS}
-    return Group(jobs, {"paper": partial(paper_server, model, testset), **needs}, bounds["bound tensorflow mlp"])
+    return Group(jobs, {"paper": partial(paper_server, model, testset), **needs}, bounds["bound TensorFlow mlp"])
 
 
 def cnn(files: Files) -> Group:
     """The heavy model on all CPUs, beside the same job in one process."""
-    bound = _bound(files.testset, files.cnn, "tensorflow", 2_000)
-    jobs = {"bound tensorflow cnn": _alone(bound), "tensorflow cnn 10000": _ruo(files.testset, 10_000)}
+    bound = _bound(files.testset, files.cnn, "TensorFlow", 2_000)
+    jobs = {"bound TensorFlow cnn": _alone(bound), "TensorFlow cnn 10000": _ruo(files.testset, 10_000)}
     return Group(jobs, {"ruo": partial(_served, files.cnn)}, bound)
 
 
@@ -103,7 +103,7 @@ def scaling(files: Files) -> Group:
     part, several = files.scratch / "part.csv", f"{CPUS} workers"
     jobs = {f"{who} cnn {rows}": _ruo(part, rows, who) for who in ("one worker", several) for rows in _SCALING_SIZES}
     needs = {who: partial(local_server, files.cnn, n, cores=1) for who, n in (("one worker", 1), (several, CPUS))}
-    bound = _bound(part, files.cnn, "tensorflow", 2_000)
+    bound = _bound(part, files.cnn, "TensorFlow", 2_000)
     return Group(jobs, needs, bound, lambda: pl.scan_csv(files.testset, n_rows=_SCALING_ROWS).sink_csv(part))
 
 
@@ -114,7 +114,7 @@ def peers(files: Files) -> Group:
     needs = {name: partial(serve, files.mlp, CPUS) for name, serve in servers.items()}
     jobs = {f"peers ruo {rows}": _ruo(files.testset, rows) for rows in _PEER_SIZES}
     jobs |= {f"peers {name} {rows}": _peer(files.testset, rows, name) for name in needs for rows in _PEER_SIZES}
-    bound = _bound(files.testset, files.mlp, "tensorflow")
+    bound = _bound(files.testset, files.mlp, "TensorFlow")
     return Group(jobs, {"ruo": partial(_served, files.mlp), **needs}, bound)
 
 
@@ -126,7 +126,7 @@ def sources(files: Files) -> Group:
     jobs = {f"bound {name}": _alone(job) for name, job in bounds.items()}
     jobs |= {f"source {name}": _on("ruo", "benchmarks.tables", "client", *table) for name, table in arguments.items()}
     needs = {"ruo": partial(_served, files.mlp)}
-    return Group(jobs, needs, _bound(csv, files.mlp, "tensorflow"), lambda: pl.scan_csv(csv).sink_parquet(parquet))
+    return Group(jobs, needs, _bound(csv, files.mlp, "TensorFlow"), lambda: pl.scan_csv(csv).sink_parquet(parquet))
 
 
 def growth(files: Files) -> Group:
@@ -135,7 +135,7 @@ def growth(files: Files) -> Group:
     for times, by in _GROWTH:
         options = ["--times", str(times), "--by", by, str(files.testset)]
         jobs[f"growth {times} {by}"] = _watched(_on("ruo", "benchmarks.tables", "client", *options))
-    return Group(jobs, {"ruo": partial(_served, files.mlp)}, _bound(files.testset, files.mlp, "tensorflow"))
+    return Group(jobs, {"ruo": partial(_served, files.mlp)}, _bound(files.testset, files.mlp, "TensorFlow"))
 
 
 def start(files: Files) -> Group:
@@ -162,7 +162,7 @@ def _alone(job: Job) -> Task:
 
 def _bound(table: Path, model: Path, backend: str, rows: int = 50_000) -> Job:
     options = ["--rows-per-call", str(rows)]
-    return _job("ruo.compare.score", "bound", str(table), str(model), *options, KERAS_BACKEND=backend)
+    return _job("ruo.compare.score", "bound", str(table), str(model), *options, KERAS_BACKEND=backend.lower())
 
 
 def _on(need: str, *arguments: str, path: str = "") -> Task:
@@ -209,9 +209,9 @@ def _image(tag: str) -> Iterator[dict[str, Any]]:
     yield size
 
 
-def _served(model: Path, backend: str = "tensorflow") -> AbstractContextManager[LocalServer]:
+def _served(model: Path, backend: str = "TensorFlow") -> AbstractContextManager[LocalServer]:
     """A server with one worker per CPU, which takes the demo's test set as one request."""
-    return local_server(model, settings={"KERAS_BACKEND": backend, "MAX_REQUEST_MB": 1024})
+    return local_server(model, settings={"KERAS_BACKEND": backend.lower(), "MAX_REQUEST_MB": 1024})
 
 
 def _watched(task: Task) -> Task:

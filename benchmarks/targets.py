@@ -34,6 +34,8 @@ def read_targets(cpus: int) -> tuple[dict[str, list[str]], list[dict[str, Any]]]
 def _filled(value: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_filled(one, names) for one in value]
+    if isinstance(value, dict):
+        return next(value[str(name)] for name in names.values() if str(name) in value)
     return value.format(**names) if isinstance(value, str) else value
 
 

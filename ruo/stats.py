@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ruo.errors import ArgumentError, count
+from ruo.errors import count
 
 Array = np.ndarray[Any, Any]
 Values = Sequence[float] | Array | pd.Series
@@ -24,7 +24,7 @@ MIN_RUNS = 5
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval and standard deviation; these are NaN where n is 1."""
+    """A mean with its 95 % interval and standard deviation; these are NaN where n is 1, and all are where it is 0."""
 
     value: float
     low: float
@@ -70,10 +70,8 @@ class Comparison(NamedTuple):
         if np.isnan(self.ratio):
             return f"{a} cannot be compared with {name_b}: there are {runs}."
         if not self.has_enough_runs:
-            one = self.is_paired and self.n_a == 1
-            measured, aim = ("the one pair measured", "give an interval") if one else (runs, "rule out chance")
             enough = "five" if self.is_paired else "five of each"
-            return f"{a} {in_words(self.ratio)} {name_b} in {measured}; {enough} would {aim}."
+            return f"{a} {in_words(self.ratio)} {name_b} in {runs}; {enough} would rule out chance."
         texts = (to_noise(self.ratio, self.low, self.high, more) for more in range(9))
         ratio, *bounds = next(
             all_ for all_ in texts if not self.differs or 1 not in (float(text.replace(",", "")) for text in all_)
@@ -86,10 +84,10 @@ class Comparison(NamedTuple):
 
 def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
     """The arithmetic mean with its interval by Student's t distribution, which assumes normal values."""
-    array = _checked(values)
-    n, mean = len(array), float(array.mean())
-    if n == 1:
-        return Interval(mean, nan, nan, 1, nan)
+    array = np.asarray(values, float)
+    n, mean = len(array), float(array.mean()) if len(array) else nan
+    if n < 2:
+        return Interval(mean, nan, nan, n, nan)
     std = float(array.std(ddof=1))
     low, high = stats.t.interval(confidence, n - 1, mean, std / n**0.5) if std else (mean, mean)
     return Interval(mean, float(low), float(high), n, std)
@@ -101,11 +99,10 @@ def time_interval(times: Values) -> Interval:
     Times are skewed to the right: Olsson, "Confidence Intervals for the Mean of a Log-Normal Distribution", Journal of
     Statistics Education 2005, whose interval here always holds the mean itself.
     """
-    array = _checked(times, above=0.0)
-    mean, _, _, n, _ = interval = mean_interval(array)
-    if n == 1:
+    mean, _, _, n, _ = interval = mean_interval(times)
+    if n < 2:
         return interval
-    variance = np.log(array).var(ddof=1)
+    variance = np.log(np.asarray(times)).var(ddof=1)
     error = stats.t.ppf(0.975, n - 1) * (variance / n + variance**2 / (2 * (n - 1))) ** 0.5
     return interval._replace(low=mean * float(np.exp(-error)), high=mean * float(np.exp(error)))
 
@@ -118,8 +115,7 @@ def compare(a: pd.Series, b: pd.Series, *, confidence: float = 0.95, among: int 
     picked `among` many pairs, some of which differ by chance, the interval is as much wider (Bonferroni).
     """
     confidence = 1 - (1 - confidence) / among
-    logs = np.log((a / b).dropna())
-    mean = mean_interval(logs, confidence) if len(logs) else Interval(nan, nan, nan, 0, nan)
+    mean = mean_interval(np.log((a / b).dropna()), confidence)
     ratio, low, high = map(float, np.exp(mean[:3]))
     return Comparison(ratio, low, high, mean.n, mean.n, is_paired=True, confidence=confidence)
 
@@ -132,7 +128,7 @@ def compare_unpaired(a: Values, b: Values) -> Comparison:
     """
     if not len(a) or not len(b):
         return Comparison(nan, nan, nan, len(a), len(b))
-    logs_a, logs_b = (np.log(_checked(values, above=0.0)) for values in (a, b))
+    logs_a, logs_b = (np.log(np.asarray(values)) for values in (a, b))
     difference = logs_a.mean() - logs_b.mean()
     low = high = nan
     if min(len(logs_a), len(logs_b)) > 1:
@@ -149,14 +145,6 @@ def r_squared(values: Array, fitted: Array) -> float:
     """The share of the variance of `values` that the `fitted` ones explain."""
     scatter = float(((values - values.mean()) ** 2).sum())
     return 1 - float(((values - fitted) ** 2).sum()) / scatter if scatter else 1.0
-
-
-def _checked(values: Values, above: float = -np.inf) -> Array:
-    array = np.asarray(values, float)
-    if array.ndim != 1 or not len(array) or not np.isfinite(array).all() or not (array > above).all():
-        kind = "a finite number" if above == -np.inf else f"a finite number above {above:g}"
-        raise ArgumentError(f"values must be a sequence of one value or more, with every value {kind}.")
-    return array
 
 
 def digits(number: float, significant: int = 3) -> str:

@@ -74,30 +74,14 @@ def test_series_are_paired_by_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "samples", "sentence"),
-    [
-        *((mean_interval, [values], "one value or more") for values in ([], [np.nan, 1], [[1, 2]])),
-        *(
-            (compare_unpaired, [values, [1.0, 2.0]], "every value a finite number above 0")
-            for values in ([1.0, 0.0], [1.0, -1.0], [1.0, np.nan], [1.0, np.inf], [[1.0]])
-        ),
-    ],
-)
-def test_what_has_no_interval(function: Callable, samples: list, sentence: str) -> None:
-    """No values, and values that are no numbers, or no times, are refused."""
-    with pytest.raises(ValueError, match=sentence):
-        function(*samples)
-
-
-@pytest.mark.parametrize(
     ("factor", "runs", "words"),
     [
         (0.5, 6, "Big is faster than small: it takes 0.500 times as long"),
         (2.0, 6, "Big is slower than small: it takes 2.00 times as long"),
         (1.0, 6, "No difference seen between big and small"),
         (0.5, 4, "Big is 2.0 times as fast as small in 4 pairs; five would rule out chance."),
-        (0.0461, 1, "Big is 22 times as fast as small in the one pair measured; five would give an interval."),
-        (1.5, 1, "Big takes 1.5 times as long as small in the one pair measured"),
+        (0.0461, 1, "Big is 22 times as fast as small in 1 pair; five would rule out chance."),
+        (1.5, 1, "Big takes 1.5 times as long as small in 1 pair"),
     ],
 )
 def test_sentence(factor: float, runs: int, words: str) -> None:

@@ -8,9 +8,9 @@ import itertools
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf, isfinite
@@ -28,6 +28,13 @@ from ruo.provenance import Provenance
 # difference of outputs up to 1, and a share of the largest value of larger ones.
 TOLERANCE = 1e-5
 
+# What another experiment is of, by the names of the facts that differ: the first whose pattern one of them has.
+KINDS = {
+    "other data": r"data\.(sha256|rows|columns|label_prefix)",
+    "another model": r"model\.(.+\.)?sha256",
+    "another plan": r"(?!machine\.).+",
+    "another machine or other versions": r".+",
+}
 _RUNS = "runs.jsonl"
 _PROVENANCE = "provenance.json"
 
@@ -66,26 +73,22 @@ class Plan:
         if self.warmup < 0:
             raise ArgumentError(f"warmup={self.warmup} must be 0 or more.")
 
-    def trials(self) -> list[Trial]:
-        """All runs in the order of time."""
-        trials: list[Trial] = []
-        for block in range(1 - self.warmup, self.runs + 1):
-            trials += self.block(block, len(trials))
+    def trials(self, further: int = 0) -> list[Trial]:
+        """All runs in the order of time, and those of `further` blocks, which have what comes in every block."""
+        trials, once = list[Trial](), (self.once or {}).items()
+        for block in range(1 - self.warmup, self.runs + further + 1):
+            rng, draw = (random.Random(f"{self.seed}/{what}") for what in (block, "once"))  # noqa: S311  as in every Python
+            selected = [
+                levels
+                for levels in self.combinations
+                if not once or not once <= levels.items() or 1 + int(draw.random() * self.runs) == block
+            ]
+            shuffled = sorted(selected, key=lambda _: rng.random())
+            if slow := self.slow:
+                place = {level: rng.random() for level in dict.fromkeys(levels.get(slow) for levels in selected)}
+                shuffled.sort(key=lambda levels: place[levels.get(slow)])
+            trials += [Trial(len(trials) + at, block, block < 1, at, levels) for at, levels in enumerate(shuffled, 1)]
         return trials
-
-    def block(self, block: int, before: int) -> list[Trial]:
-        """The runs of one block, numbered from `before` + 1; a block beyond the plan has what comes in every block."""
-        rng, draw = (random.Random(f"{self.seed}/{what}") for what in (block, "once"))  # noqa: S311  as in every Python
-        selected = [
-            levels
-            for levels in self.combinations
-            if not self.once or not self.once.items() <= levels.items() or 1 + int(draw.random() * self.runs) == block
-        ]
-        shuffled = sorted(selected, key=lambda _: rng.random())
-        if slow := self.slow:
-            place = {level: rng.random() for level in dict.fromkeys(levels.get(slow) for levels in selected)}
-            shuffled.sort(key=lambda levels: place[levels.get(slow)])
-        return [Trial(before + at, block, block < 1, at, levels) for at, levels in enumerate(shuffled, 1)]
 
     def facts(self) -> dict[str, Any]:
         """The plan in the types of JSON: the levels of each factor, the number of trials, and how they are ordered."""
@@ -98,10 +101,11 @@ class Plan:
 def all_combinations(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination of the factors' levels."""
     for name, levels in factors.items():
+        given = {"chunk_size": "chunk_sizes"}.get(name, name)  # as the user wrote it
         if not levels:
-            raise ArgumentError(f"{name} has no level to measure; pass one or more.")
+            raise ArgumentError(f"{given} has no level to measure; pass one or more.")
         if len(set(levels)) < len(levels):
-            raise ArgumentError(f"{name}={list(levels)} has a level twice; pass each once.")
+            raise ArgumentError(f"{given}={list(levels)} has a level twice; pass each once.")
     return [dict(zip(factors, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 
@@ -126,7 +130,7 @@ def carry_out(
     results_dir: str | os.PathLike[str],
     *,
     patience_s: float = 0.0,  # the most that a noisy machine may cost: in waiting, and again in further blocks
-    enough: Callable[[list[dict[str, Any]]], bool] | None = None,  # whether the runs so far say what they are to say
+    enough: Callable[[list[dict[str, Any]]], bool] = lambda _: True,  # whether the runs so far say what they are to say
     progress: bool | None = None,  # None draws a bar only in a terminal or a notebook
     log: Callable[[str], object] | None = None,  # called with a line after each run
 ) -> None:
@@ -137,19 +141,17 @@ def carry_out(
     """
     folder = Path(results_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with (folder / _RUNS).open("a", encoding="utf-8") as stream:
+        if not lock(stream.fileno()):
+            raise ExperimentError(f"Another run writes to {folder} now; wait for its end, or use another results_dir.")
         lines = _resume(folder, provenance)
         left = _left(plan, lines, patience_s, enough)
-        first = next(left, None)
-        if first is None:
+        if (first := next(left, None)) is None:
             return
         from tqdm.auto import tqdm  # slow to import
 
         planned, hidden = len(plan.trials()), not (is_interactive() if progress is None else progress)
-        with (
-            (folder / _RUNS).open("a", encoding="utf-8") as stream,
-            tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar,
-        ):
+        with tqdm(total=max(planned, first.run), initial=len(lines), unit="run", disable=hidden) as bar:
             measurement.begin(resumed=bool(lines))
             for trial in itertools.chain([first], left):
                 waited_s = sum(max(0.0, line["waited_s"] - 0.1) for line in lines)  # to look takes a tenth of a second
@@ -161,36 +163,25 @@ def carry_out(
                 bar.total = max(planned, trial.run)
                 bar.update()
                 if log is not None:
-                    log(f"{trial.run}/{bar.total}  {_in_words(trial, line)}")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder for this experiment alone, so that no other one's runs get in between."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if not lock(descriptor):
-            raise ExperimentError(f"Another run writes to {folder} now; wait for its end, or use another results_dir.")
-        yield
-    finally:
-        os.close(descriptor)
+                    setting = ", ".join(str(level) for level in trial.levels.values() if level is not None)
+                    seconds = line.get("total_s")
+                    said = line["error"] or ("done" if seconds is None else f"{seconds:.3f} s")
+                    log(f"{trial.run}/{bar.total}  {setting}: {said}")
 
 
 def _left(
     plan: Plan,
     lines: list[dict[str, Any]],  # grows by one before the next trial is asked for
     patience_s: float,
-    enough: Callable[[list[dict[str, Any]]], bool] | None,
+    enough: Callable[[list[dict[str, Any]]], bool],
 ) -> Iterator[Trial]:
-    """The trials that are left: those of the plan, then further blocks."""
-    trials = plan.trials()
-    yield from trials[len(lines) :]
-    for block in range(plan.runs + 1, 2 * plan.runs + 1):
-        spent_s = sum(line.get("total_s") or 0.0 for line in lines if line["block"] > plan.runs)
-        if len(lines) <= len(trials) and (spent_s >= patience_s or enough is None or enough(lines)):
-            return
-        trials += plan.block(block, len(trials))
-        yield from trials[len(lines) :]
+    """The trials that are left: those of the plan, and of further blocks until it is enough."""
+    for trial in plan.trials(further=plan.runs)[len(lines) :]:
+        if trial.block > plan.runs and trial.position == 1:
+            spent_s = sum(line.get("total_s") or 0.0 for line in lines if line["block"] > plan.runs)
+            if spent_s >= patience_s or enough(lines):
+                return
+        yield trial
 
 
 def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str, Any]:
@@ -203,13 +194,6 @@ def _run(measurement: Measurement, trial: Trial, patience_s: float) -> dict[str,
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in line.items()}
 
 
-def _in_words(trial: Trial, line: dict[str, Any]) -> str:
-    setting = ", ".join(str(level) for level in trial.levels.values() if level is not None)
-    if line["error"]:
-        return f"{setting}: {line['error']}"
-    return f"{setting}: {line['total_s']:.3f} s" if line.get("total_s") is not None else setting
-
-
 def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
     """The runs that are done; writes the provenance where there are none, and cuts off a broken last line."""
     lines, size = read_lines(folder)
@@ -217,25 +201,12 @@ def _resume(folder: Path, provenance: Provenance) -> list[dict[str, Any]]:
         draft = (folder / _PROVENANCE).with_suffix(".part")
         draft.write_text(json.dumps(provenance.facts, indent=1) + "\n", encoding="utf-8")
         draft.replace(folder / _PROVENANCE)
-    _require_same(folder, read_provenance(folder), provenance)
-    if (folder / _RUNS).exists():
-        os.truncate(folder / _RUNS, size)
+    if differences := read_provenance(folder).differences(provenance):
+        what = next(what for what, fact in KINDS.items() if any(re.fullmatch(fact, name) for name, _, _ in differences))
+        shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
+        raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
+    os.truncate(folder / _RUNS, size)
     return lines
-
-
-def _require_same(folder: Path, earlier: Provenance, now: Provenance) -> None:
-    """Runs of another plan, of other data or from another machine must not be mixed."""
-    if not (differences := earlier.differences(now)):
-        return
-    shown = "; ".join(f"{name} was {old}, is {new}" for name, old, new in differences[:3])
-    names, what = [name for name, _, _ in differences], "another plan"
-    if {"data.sha256", "data.columns"}.intersection(names):
-        what = "other data"
-    elif any(name.startswith("model.") and name.endswith("sha256") for name in names):
-        what = "another model"
-    elif all(name.startswith("machine.") for name in names):
-        what = "another machine or other versions"
-    raise ExperimentError(f"{folder} holds runs of {what} ({shown}); use another results_dir, or empty this one.")
 
 
 def read_provenance(folder: Path, *kind: str) -> Provenance:

@@ -10,13 +10,13 @@ import pandas as pd
 
 from ruo.answer import Answer, Shown
 from ruo.errors import ExperimentError, count
+from ruo.experiment.carry_out import KINDS
 from ruo.experiment.results import Sweep, read_sweep
 from ruo.experiment.validity import by_setting, name_of
 from ruo.stats import compare_unpaired
 
-# the facts that must not differ, and those that may, with a warning
-_MODEL = r"model\.(.+\.)?sha256"
-_REFUSED = {"other data": r"data\.(sha256|rows|columns|label_prefix)", "another model": _MODEL}
+_REFUSED = ("other data", "another model")
+# the facts that may differ, with a warning
 _WARNED = {
     "versions": r"machine\.(python|versions\..+)",
     "commits": r"machine\.commit",
@@ -35,10 +35,9 @@ class RunsCompared(Shown):
 
     def answer(self) -> str:
         """How many settings of B are faster, how many slower, and how many warnings there are, in one sentence."""
-        counts, in_order = self.table["word"].value_counts(), ("faster", "slower", "no difference seen", "too few runs")
-        words = ", ".join(
-            f"{counts[word]} {'with ' * (word == 'too few runs')}{word}" for word in in_order if word in counts
-        )
+        counts = self.table["word"].value_counts().rename({"too few runs": "with too few runs"})
+        in_order = ("faster", "slower", "no difference seen", "with too few runs")
+        words = ", ".join(f"{counts[word]} {word}" for word in in_order if word in counts)
         warnings = f" ({count(len(self.warnings), 'warning')})" if self.warnings else ""
         return f"B against A, by setting: {words}{warnings}."
 
@@ -65,7 +64,7 @@ def compare_runs(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> RunsCo
         if of_setting["of"].nunique() == 1:
             alone[of_setting["of"].iloc[0]].append(name)
             continue
-        good = of_setting[of_setting["error"].isna()]
+        good = of_setting[of_setting["error"].isna()].dropna(subset=["total_s"])
         times_a, times_b = (good.loc[good["of"] == of, "total_s"] for of in sweeps)
         comparison = compare_unpaired(times_b, times_a)
         means = {"a_s": np.exp(np.log(times_a).mean()), "b_s": np.exp(np.log(times_b).mean())}
@@ -91,15 +90,15 @@ def _warnings(sweeps: dict[str, Sweep]) -> list[str]:
         facts = sweep.provenance.flat()
         if not sweep.validity().valid:
             warnings.append(f"{name} is {sweep.validity().head}")
-        if not any(re.fullmatch(_MODEL, fact) for fact in facts):
+        if not any(re.fullmatch(KINDS["another model"], fact) for fact in facts):
             warnings.append(f"{name} does not say which model it measured, so it may be another one.")
         if facts.get("machine.clean") is False:
             warnings.append(f"{name} was measured with changes to ruo that no commit has.")
     differences = sweeps["A"].provenance.differences(sweeps["B"].provenance)
-    for what, pattern in _REFUSED.items():
-        of_both = [(name, old, new) for name, old, new in differences if None not in (old, new)]
-        if differing := [f"{name} {old} in A, {new} in B" for name, old, new in of_both if re.fullmatch(pattern, name)]:
-            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({'; '.join(differing)}).")
+    for what in _REFUSED:
+        of_kind = [difference for difference in differences if re.fullmatch(KINDS[what], difference[0])]
+        if words := "; ".join(f"{name} {old} in A, {new} in B" for name, old, new in of_kind if None not in (old, new)):
+            raise ExperimentError(f"The sweeps cannot be compared, for they are of {what} ({words}).")
     for what, pattern in _WARNED.items():
         of_kind = [difference for difference in differences if re.fullmatch(pattern, difference[0])]
         if words := "; ".join(f"{name.split('.')[-1]} {old} in A, {new} in B" for name, old, new in of_kind):

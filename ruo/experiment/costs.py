@@ -94,9 +94,7 @@ def measure_costs(source: Source, runs: pd.DataFrame, url: str, *, shared: bool,
     good = runs[runs["error"].isna()]
     alone = good[good["replicas"].fillna(1) == 1]
     if not len(alone):
-        raise ExperimentError(
-            "No run with one replica succeeded, so there is nothing to compare with; see their errors."
-        )
+        raise ExperimentError("No run with one replica succeeded, so there are no costs to measure; see its error.")
     rows = float(alone["rows"].iloc[0])
     best = alone.groupby("rows_per_request")["total_s"].mean().idxmin()
     median = alone[alone["rows_per_request"] == best].median(numeric_only=True)

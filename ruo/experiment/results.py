@@ -1,6 +1,5 @@
 """The results of a sweep: its runs, their summary, the answer in one sentence, and a verdict in words."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from ruo.answer import Answer, Shown, cell
-from ruo.errors import ExperimentError, count
+from ruo.errors import count
 from ruo.experiment.carry_out import read_lines, read_provenance
 from ruo.experiment.sizes import fit_request_cost, verdict_on_sizes
-from ruo.experiment.validity import Validity, by_setting, columns_of_setting, confidence_of, judge, name_of, that_count
+from ruo.experiment.validity import Validity, best_two, by_setting, confidence_of, judge, that_count, varied
 from ruo.provenance import Provenance
 from ruo.stats import Interval, about, compare, in_seconds, in_words, time_interval
 
@@ -22,6 +21,7 @@ _SECONDS = ["forming_s", "sending_s", "total_s", "rows_per_s", "first_result_s",
 _WORK = ["request_max_s", "server_s", "server_busy", "workers", "retries", "client_cpu_s", "client_cpu_share"]
 _NUMBERS = ["requests", "bytes", *_SECONDS, *_WORK, "memory_mb", "max_abs_difference"]
 _OTHERS = ["answers_equal", "rows_by_worker", "server", "model_version", "error", "provenance"]
+_SENT = ("rows_per_request", "pipelined")  # how the rows were sent
 _PHASES = ("forming", "sending", "total")
 COLUMNS = [*_RUN, *_LEVELS, *_NUMBERS, *_OTHERS]
 
@@ -95,9 +95,7 @@ class Sweep(Results):
         if good.empty:
             what = "No run succeeded" if len(self.measured) else "Nothing was measured"
             return f"{what}, so there is no fastest request size."
-        settings = sorted(by_setting(good), key=lambda of_setting: float(of_setting[1]["total_s"].mean()))[:2]
-        names = [name_of(setting, good) for setting, _ in settings]
-        times = [runs.set_index("block")["total_s"] for _, runs in settings]
+        names, times = zip(*best_two(good), strict=True)
         mean, rows, text = time_interval(times[0]), int(good["rows"].iloc[0]), names[0]
         if len(times) > 1:
             comparison = compare(*times, confidence=self.confidence)
@@ -115,7 +113,7 @@ class Sweep(Results):
         """VALID or INVALID with the reasons, what was left out of the plan, and what the runs say about request sizes."""
         parts = ["\n".join([str(self.validity()), *self.provenance.facts.get("notes", [])])]
         runs, confidence = self.measured, self.confidence
-        names = [name for name in ("model", "replicas", "wire", "concurrency") if runs[name].nunique() > 1]
+        names = varied(runs, *_SENT)
         if not names:
             parts.append(verdict_on_sizes(runs, confidence))
         elif "replicas" not in names:  # a sweep over replicas asks how many servers are best
@@ -131,14 +129,11 @@ class Sweep(Results):
         """What a request and a row cost, fitted over the request sizes of the pipelined runs, in words."""
         runs = self.measured
         good = runs[runs["error"].isna() & runs["pipelined"].astype(bool) & (runs["requests"] > 1)]
-        if varied := [name for name in ("model", "replicas", "wire", "concurrency") if good[name].nunique() > 1]:
-            return f"No cost is fitted: the runs differ in more than the request size, in {' and '.join(varied)}."
-        if good.empty:
-            return "No cost is fitted: no run that sends while it reads has several requests and succeeded."
-        try:
-            return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
-        except ExperimentError as error:
-            return f"No cost is fitted: {error}"
+        if names := varied(good, *_SENT):
+            return f"No cost is fitted: the runs differ in more than the request size, in {' and '.join(names)}."
+        if good["requests"].nunique() < 2:
+            return "No cost is fitted: that takes two request sizes or more that were sent while reading and succeeded."
+        return fit_request_cost(good["requests"], int(runs["rows"].max()), good["total_s"]).sentence()
 
     def costs_by_size(self) -> pd.DataFrame:
         """What a request size costs besides time: medians of the pipelined runs, and the rows that one failure loses."""
@@ -164,9 +159,8 @@ class Sweep(Results):
         summary = self.summary()
         if summary.empty:
             return Answer(self.answer(), self.validity().head, summary)
-        varied = [name for name in columns_of_setting(self.measured) if summary[name].nunique() > 1]
-        times = {f"{name}_mean": f"{name}, s" for name in _PHASES}
-        table = summary[[*varied, "n", *times, "rows_per_s"]].rename(columns={**times, "rows_per_s": "rows/s"})
+        names = {**{f"{name}_mean": f"{name}, s" for name in _PHASES}, "rows_per_s": "rows/s"}
+        table = summary[[*varied(self.measured), "n", *names]].rename(columns=names)
         folded = {"What the runs say": self.verdict(), "What a request costs": self.cost_of_requests()}
         return Answer(self.answer(), self.validity().head, table, "total, s", folded)
 
@@ -194,8 +188,7 @@ def _summary(runs: pd.DataFrame) -> dict[str, float]:
     good = runs[runs["error"].isna()]
     summary: dict[str, float] = {"n": len(good), "failed": len(runs) - len(good)}
     for name in _PHASES:
-        seconds = good[f"{name}_s"].dropna()
-        value, low, high, _, std = time_interval(seconds) if len(seconds) else [math.nan] * 5
+        value, low, high, _, std = time_interval(good[f"{name}_s"].dropna())
         summary |= {f"{name}_mean": value, f"{name}_std": std, f"{name}_low": low, f"{name}_high": high}
     summary["total_median"] = good["total_s"].median()
     summary["rows_per_s"] = runs["rows"].iloc[0] / summary["total_mean"]  # the harmonic mean of the rates

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import optimize
 
 from ruo.answer import Answer
-from ruo.errors import ExperimentError, count
+from ruo.errors import count
 from ruo.experiment.costs import Costs
 from ruo.experiment.validity import worker_shares
 from ruo.stats import MIN_RUNS, Values, about, compare, digits, r_squared, to_noise
@@ -35,7 +35,7 @@ def speed_ups(
     keys: Any  # (model, rows per request)
     for keys, group in good.groupby(["model", "rows_per_request"]):
         model, size = keys
-        blocks = group.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
+        blocks = group.pivot_table("total_s", "block", "replicas")
         cost = (costs or {}).get(model or None)
         for replicas in map(int, blocks.columns if 1 in blocks else ()):
             gain = compare(blocks[1], blocks[replicas], confidence=confidence)
@@ -64,22 +64,16 @@ class ScalingLaw(NamedTuple):
     Gunther, "Guerrilla Capacity Planning", 2007: alpha is contention, beta the cost of keeping replicas in step.
     """
 
-    gamma: float
     alpha: float
     beta: float
     r_squared: float
     points: int
 
-    @property
-    def peak(self) -> float:
-        """The number of replicas beyond which throughput falls; infinite where beta is 0."""
-        return math.sqrt((1 - self.alpha) / self.beta) if self.beta > 0 else math.inf
-
     def sentence(self) -> str:
         """The law in words."""
         end = f"it grows to at most {1 / self.alpha:,.1f} times one replica" if self.alpha > 0 else "no limit is seen"
         if self.beta > 0:
-            end = f"throughput falls beyond {max(1, self.peak):,.0f} {'replica' if self.peak < 1.5 else 'replicas'}"
+            end = f"throughput falls beyond {count(max(1, round(math.sqrt((1 - self.alpha) / self.beta))), 'replica')}"
         parameters = f"alpha {self.alpha:.3g}, beta {self.beta:.3g}, R² {self.r_squared:.3f}, {self.points} points"
         return f"The fitted law ({parameters}) says: {end}."
 
@@ -87,22 +81,18 @@ class ScalingLaw(NamedTuple):
 def fit_usl(replicas: Values, throughput: Values) -> ScalingLaw:
     """Fit the Universal Scalability Law to points of throughput over replicas, by least squares."""
     n, x = np.asarray(replicas, float), np.asarray(throughput, float)
-    points = len(np.unique(n))
-    if points < _MIN_POINTS:
-        enough = f"{_MIN_POINTS} or more can, from one to as many as there are"
-        raise ExperimentError(f"{count(points, 'number')} of replicas cannot show a law; {enough}.")
 
     def usl(n: Any, gamma: float, alpha: float, beta: float) -> Any:
         return gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))
 
     start = [float((x / n).max()), 0.05, 1e-3]
     parameters, _ = optimize.curve_fit(usl, n, x, start, bounds=(0, [np.inf, 1, 1]), x_scale=start)
-    gamma, alpha, beta = map(float, parameters)
+    _, alpha, beta = map(float, parameters)
     # what would show only far beyond the replicas that were measured is noise
     alpha = alpha if 10 * alpha * n.max() > 1 else 0.0
     is_seen = usl(n.max(), 1.0, alpha, beta) < 0.98 * usl(n.max(), 1.0, alpha, 0.0)
     beta = beta if is_seen and 1 - alpha < beta * (2 * n.max()) ** 2 else 0.0  # else the peak is beyond twice as many
-    return ScalingLaw(gamma, alpha, beta, r_squared(x, usl(n, *parameters)), points)
+    return ScalingLaw(alpha, beta, r_squared(x, usl(n, *parameters)), len(n))
 
 
 def pays(costs: Costs, where: str = "this network", gained: float = math.nan) -> str:
@@ -196,7 +186,7 @@ def _on_model(best: pd.Series, costs: Costs, confidence: float) -> list[str]:
 def _law(runs: pd.DataFrame) -> list[str]:
     """The law of one model's runs at their largest request size, where one fits them."""
     good = runs[runs["error"].isna() & (runs["rows_per_request"] == runs["rows_per_request"].max())]
-    means = good["rows"].iloc[0] / good.groupby("replicas")["total_s"].mean() if len(good) else good["rows_per_s"]
+    means = good["rows"].max() / good.groupby("replicas")["total_s"].mean()
     if len(means) < _MIN_POINTS:
         return []
     law = fit_usl(means.index.to_numpy(), means)

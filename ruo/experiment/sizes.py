@@ -10,16 +10,15 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from ruo.errors import ExperimentError, count
-from ruo.experiment.validity import name_of
+from ruo.errors import count
+from ruo.experiment.validity import WHOLE, name_of_size
 from ruo.stats import MIN_RUNS, about, compare, digits, in_seconds, r_squared, time_interval, to_noise
 
 _FITS = 0.5  # of the variance, which the costs have to explain
 
 
 def verdict_on_sizes(runs: pd.DataFrame, confidence: float = 0.95) -> str:
-    """The fastest request size, its lead, and whether the claim of 2023 holds, for each way of sending."""
-    runs = runs[~runs["warmup"]]
+    """The fastest request size of measured runs, its lead, and whether the claim of 2023 holds, by way of sending."""
     if not len(runs):
         return "Nothing was measured, so nothing can be said."
     names = {False: "Two phases, as in 2023 (forming + sending)", True: "Pipelined (the whole job)"}
@@ -52,28 +51,24 @@ class RequestCost(NamedTuple):
 def fit_request_cost(requests: pd.Series, rows: int, seconds: pd.Series) -> RequestCost:
     """Fit seconds = requests * request_s + rows * row_s to runs over one table, neither cost below 0.
 
-    The errors are relative, since a run of many requests takes longer. Leave out the run with the whole table in one
-    request, in which nothing overlaps.
+    The errors are relative, since a run of many requests takes longer. It takes two request sizes or more, without the
+    whole table in one request, in which nothing overlaps.
     """
-    if requests.nunique() < 2:
-        raise ExperimentError("One request size cannot tell what a request costs and what a row; measure two or more.")
     times, columns = seconds.to_numpy(), np.column_stack([requests, np.full(len(requests), float(rows))])
     (request_s, row_s), _ = optimize.nnls(columns / times[:, None], np.ones(len(times)))
     return RequestCost(float(request_s), float(row_s), r_squared(times, columns @ [request_s, row_s]))
 
 
 class _SizeTimes:
-    """The times of the runs of one way of sending: a column per request size, a row per block."""
+    """The times of the runs of one way of sending: a column per request size, by its name, and a row per block."""
 
     def __init__(self, runs: pd.DataFrame, pipelined: bool, confidence: float) -> None:
         self.compare = partial(compare, confidence=confidence)
         self.rows = int(runs["rows"].max())
-        self.names = {size: name_of({"rows_per_request": size}, runs) for size in runs["rows_per_request"].unique()}
-        failed = runs["error"].notna()
-        self.failed = runs[failed].groupby("rows_per_request").size()
-        good = runs[~failed]
-        good = good.assign(seconds=good["total_s"] if pipelined else good["forming_s"] + good["sending_s"])
-        self.seconds = good.pivot_table(index="block", columns="rows_per_request", values="seconds", aggfunc="mean")
+        seconds = runs["total_s"] if pipelined else runs["forming_s"] + runs["sending_s"]
+        runs = runs.assign(seconds=seconds, size=[name_of_size(size, self.rows) for size in runs["rows_per_request"]])
+        self.failed = runs[runs["error"].notna()].groupby("size", sort=False).size()
+        self.seconds = runs[runs["error"].isna()].pivot_table("seconds", "block", "size")
         self.means = self.seconds.mean().sort_values(kind="stable")
 
     def text(self) -> str:
@@ -81,7 +76,7 @@ class _SizeTimes:
         verdict, reason = self._verdict_on_claim()
         lines = [
             *self._ranking(),
-            *(f"{self.names[size]}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
+            *(f"{size}: {count(int(runs), 'run')} failed." for size, runs in self.failed.items()),
             f'"The whole set in one request is fastest" (2023): {verdict}, since {reason}.',
         ]
         return "\n".join(f"- {line[:1].upper()}{line[1:]}" for line in lines)
@@ -98,32 +93,29 @@ class _SizeTimes:
         lines, words = [], set()
         pairs = (1, len(others) * len(self.means) // 2)  # of all pairs the fastest and the slowest differ most
         for which, size, among in zip(("next", "slowest"), [*others[:1], *others[1:][-1:]], pairs, strict=False):
-            name = self.names[size]
             comparison = self.compare(self.seconds[fastest], self.seconds[size], among=among)
             words.add(comparison.word)
-            lines.append(f"The {which} is {name}. {comparison.sentence(self.names[fastest], name)}")
+            lines.append(f"The {which} is {size}. {comparison.sentence(fastest, size)}")
         verb = " is fastest" if words == {"faster"} else " takes the least time on average" if words else ""
-        return [f"{self.names[fastest]}{verb}: {rate}.", *lines]
+        return [f"{fastest}{verb}: {rate}.", *lines]
 
     def _verdict_on_claim(self) -> tuple[str, str]:
-        whole = self.rows
-        if whole not in self.means.index and whole in self.failed.index:
-            return "not reproduced" if len(self.means) else "cannot tell", "the whole set in one request failed"
-        if whole not in self.means.index:
+        if WHOLE not in self.means and WHOLE in self.failed:
+            return "not reproduced" if len(self.means) else "cannot tell", f"{WHOLE} failed"
+        if WHOLE not in self.means:
             return "cannot tell", "the whole set was not sent in one request"
         # the fastest first, so that it is named and not just any that is faster
-        others = [size for size in self.means.index if size != whole]
-        comparisons = {
-            size: self.compare(self.seconds[whole], self.seconds[size], among=len(others)) for size in others
-        }
-        if not comparisons:
+        others = [size for size in self.means.index if size != WHOLE]
+        if not others:
             return "cannot tell", f"no smaller request {'succeeded' if len(self.failed) else 'was measured'}"
+        whole, among = self.seconds[WHOLE], len(others)
+        comparisons = {size: self.compare(whole, self.seconds[size], among=among) for size in others}
         for size, comparison in comparisons.items():
             if comparison.word == "slower":
-                return "not reproduced", f"{self.names[size]} is faster"
+                return "not reproduced", f"{size} is faster"
         for size, comparison in comparisons.items():
             if not comparison.differs:
                 few = f"{count(comparison.n_a, 'block')} cannot show a difference; run {MIN_RUNS}"
-                unseen = f"no difference is seen between it and {self.names[size]}"
+                unseen = f"no difference is seen between it and {size}"
                 return "cannot tell", unseen if comparison.has_enough_runs else few
         return "reproduced", "it is faster than every other size"

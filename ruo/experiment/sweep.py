@@ -95,9 +95,7 @@ def _sizes_below(rows: int, chunk_sizes: Sequence[int | None]) -> tuple[list[int
     sizes = [size if size is None else int(size) for size in chunk_sizes if size is None or size < rows]
     left_out = [size for size in chunk_sizes if size not in sizes]
     if left_out and not sizes:
-        raise ArgumentError(
-            f"No chunk_size is smaller than the table's {count(rows, 'row')}; pass smaller ones, or None."
-        )
+        raise ArgumentError(f"chunk_sizes: none is below the table's {count(rows, 'row')}; pass smaller ones, or None.")
     why = f"the table has {count(rows, 'row')}, and None sends it whole."
     return sizes, [f"{count(size, 'row')} per request was left out: {why}" for size in left_out if size]
 

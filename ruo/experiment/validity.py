@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ruo.errors import count
 from ruo.stats import MIN_RUNS, compare
 
 # The columns that say how a run was made; runs that agree in all of them are repetitions of one another.
-SETTING = ["model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
+_SETTING = ["job", "system", "model", "replicas", "wire", "concurrency", "rows_per_request", "pipelined"]
 
 _LOAD = ["machine_busy", "others_cpus", "loop_lag_s", "server_busy", "workers", "rows_by_worker", "requests"]
 _USED = ["warmup", "total_s", "retries", "answers_equal", "model", "model_version", "replicas", "concurrency", *_LOAD]
@@ -24,51 +25,47 @@ _UNSTEADY = 0.1  # standard deviation over mean
 _UNEVEN = 0.25  # of an even share
 _WAITING = 0.7  # a server that is busy for less than this share of the time waits for the client
 _NARROW = 0.05  # of the ratio of two times
-_AGAIN = "Stop what else is running on this machine, and measure again with more patience"
+WHOLE = "the whole set in one request"
+_AGAIN = "Stop what else is running on this machine, and measure again with more patience."
 
 
 @dataclass(frozen=True)
 class Validity:
-    """The reasons against the runs, notes on how much they say, what valid runs claim, and what to do about the rest."""
+    """VALID, or INVALID with the reasons against the runs and what to do, and notes on how much they say."""
 
+    head: str  # one line
     reasons: list[str]
     notes: list[str]
-    claim: str
-    advice: str = ""
 
     @property
     def valid(self) -> bool:
         """Whether there is no reason against the runs."""
         return not self.reasons
 
-    @property
-    def head(self) -> str:
-        """VALID with the claim, or INVALID with the reasons and what to do, in one line."""
-        if self.valid:
-            return f"VALID: {self.claim}."
-        return f"INVALID: {'; '.join(self.reasons)}. {self.advice}"
-
     def __str__(self) -> str:
         return "\n".join([self.head, *self.notes])
 
 
 def judge(
-    runs: pd.DataFrame,
-    planned: int | None = None,
-    claim: str = "every run scored every row alike",
-    blocks: int | None = None,
+    runs: pd.DataFrame, planned: int = 0, claim: str = "every run scored every row alike", blocks: float = inf
 ) -> Validity:
-    """Judge runs, of which so many runs and `blocks` were planned; of warm-ups, only the answers count."""
+    """Judge runs, of which at least so many runs and `blocks` were planned; of warm-ups, only the answers count."""
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *_USED])))
     measured = runs[~runs["warmup"].eq(True)]
-    counted = measured if blocks is None else that_count(measured, blocks)
+    counted = that_count(measured, blocks)
     good = counted[counted["error"].isna() & counted["total_s"].notna()]
     broken, noisy, uneven = _broken(runs, measured, planned), _disturbed(counted, good), _uneven(good)
-    advice = f"{_AGAIN}." if noisy and not broken and not uneven else "Mend that, and measure again."
-    return Validity([*broken, *noisy, *uneven], [*_took(measured, counted, blocks), *_notes(good)], claim, advice)
+    reasons, notes = [*broken, *noisy, *uneven], _notes(good)
+    took, kept = measured["block"].nunique(), counted["block"].nunique()
+    if took > blocks:
+        left_out = f", {count(took - kept, 'noisy block')} left out" * (kept < took)
+        notes.insert(0, f"The times were noisy, so it took {took} blocks of runs instead of {blocks}{left_out}.")
+    advice = "Mend that, and measure again." if broken or uneven else _AGAIN
+    head = f"INVALID: {'; '.join(reasons)}. {advice}" if reasons else f"VALID: {claim}."
+    return Validity(head, reasons, notes)
 
 
-def that_count(measured: pd.DataFrame, blocks: int) -> pd.DataFrame:
+def that_count(measured: pd.DataFrame, blocks: float) -> pd.DataFrame:
     """The runs of the quiet blocks if these are as many as were planned, and of all blocks otherwise."""
     quiet = _quiet(measured)
     return quiet if quiet["block"].nunique() >= blocks else measured
@@ -102,65 +99,50 @@ def is_enough(lines: list[dict[str, Any]], blocks: int) -> bool:
     quiet = _quiet(measured)
     if quiet["block"].nunique() < blocks:
         return False
-    good = quiet[quiet["error"].isna()]
-    kinds = [name for name in ("model", "pipelined") if name in good]
-    groups = [of_kind for _, of_kind in good.groupby(kinds, dropna=False)] if kinds else [good]
-    return all(_is_narrow(of_kind, confidence_of(measured, blocks)) for of_kind in groups)
-
-
-def _is_narrow(good: pd.DataFrame, confidence: float) -> bool:
-    times = [runs.set_index("block")["total_s"] for _, runs in by_setting(good)]
-    best = sorted(times, key=pd.Series.mean)[:2]
-    if len(best) < 2:
-        return True
-    comparison = compare(*best, confidence=confidence)
-    return not comparison.has_enough_runs or comparison.high - comparison.low < _NARROW
-
-
-def _took(measured: pd.DataFrame, counted: pd.DataFrame, blocks: int | None) -> list[str]:
-    """How many blocks it took, where that is more than planned."""
-    took, noisy = measured["block"].nunique(), measured["block"].nunique() - counted["block"].nunique()
-    if blocks is None or took <= blocks:
-        return []
-    which = "one of them, which does" if noisy == 1 else f"{noisy} of them, which do"
-    left_out = f"; the machine was busy in {which} not count" if noisy else ""
-    return [f"The times were noisy, so it took {count(took, 'block')} of runs instead of {blocks}{left_out}."]
+    kinds = ["model", "pipelined"]
+    good = quiet[quiet["error"].isna()].reindex(columns=runs.columns.union(kinds))
+    bests = [best_two(of_kind) for _, of_kind in good.groupby(kinds, dropna=False)]
+    pairs = [[times for _, times in best] for best in bests if len(best) == 2]
+    comparisons = [compare(*pair, confidence=confidence_of(measured, blocks)) for pair in pairs]
+    return all(not one.has_enough_runs or one.high - one.low < _NARROW for one in comparisons)
 
 
 def name_of(setting: Mapping[Any, Any], among: pd.DataFrame) -> str:
     """A setting in words: its rows per request, and what else differs `among` the runs."""
-    size, parts = setting.get("rows_per_request"), []
+    size, differs, parts = setting.get("rows_per_request"), varied(among), []
     if pd.notna(size):
-        is_whole = "rows" in among and size == among["rows"].max()
-        way = {True: " pipelined", False: " in two phases"}[setting["pipelined"]] if _varies("pipelined", among) else ""
-        parts.append(("the whole set in one request" if is_whole else f"{count(int(size), 'row')} per request") + way)
+        way = (" pipelined" if setting["pipelined"] else " in two phases") if "pipelined" in differs else ""
+        parts.append(name_of_size(size, among["rows"].max() if "rows" in among else inf) + way)
     words = {"job": "{}", "system": "{}", "model": "{}", "replicas": "{} replicas"}
     words |= {"wire": "wire {}", "concurrency": "{} in flight"}
     for name, text in words.items():
-        if _varies(name, among) and pd.notna(level := setting.get(name)):
+        if name in differs and pd.notna(level := setting.get(name)):
             parts.append("one replica" if (name, level) == ("replicas", 1) else text.format(level))
     return ", ".join(parts) or str(setting.get("system", ""))
 
 
-def _varies(name: str, among: pd.DataFrame) -> bool:
-    return name in among and among[name].nunique() > 1
+def name_of_size(size: float, rows: float) -> str:
+    """A number of rows per request in words; `rows` are those of the table."""
+    return WHOLE if size == rows else f"{count(int(size), 'row')} per request"
 
 
-def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int | None) -> list[str]:
+def varied(runs: pd.DataFrame, *but: str) -> list[str]:
+    """What differs among the settings of the runs, `but` for these."""
+    return [name for name in columns_of_setting(runs) if name not in but and runs[name].nunique() > 1]
+
+
+def _broken(runs: pd.DataFrame, measured: pd.DataFrame, planned: int) -> list[str]:
     """What makes numbers wrong: runs that are missing, failed, or not of one model and one answer."""
-    failed = measured["error"].dropna()
-    retried = int((measured["retries"].fillna(0) > 0).sum())
-    different = int((runs["answers_equal"] == False).sum())  # noqa: E712  a failed run has no answer
-    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda names: sorted(set(names.dropna())))
-    missing = 0 if planned is None else planned - len(runs)
-    reasons = {
-        f"{count(missing, 'run')} of the plan {'is' if missing == 1 else 'are'} missing": missing > 0,
-        f"{count(len(failed), 'run')} failed ({failed.iloc[0].rstrip('.') if len(failed) else ''})": len(failed) > 0,
-        f"{count(retried, 'run')} sent a request again": retried > 0,
-        f"{count(different, 'run')} gave other predictions than the first": different > 0,
-        **{f"{len(names)} versions of the model answered ({', '.join(names)})": len(names) > 1 for names in versions},
+    missing, failed = planned - len(runs), measured["error"].dropna()
+    numbers = {
+        f"of the plan {'is' if missing == 1 else 'are'} missing": missing,
+        f"failed ({''.join(failed[:1]).rstrip('.')})": len(failed),
+        "sent a request again": int((measured["retries"].fillna(0) > 0).sum()),
+        "gave other predictions than the first": int((runs["answers_equal"] == False).sum()),  # noqa: E712  or no answer
     }
-    return [sentence for sentence, holds in reasons.items() if holds]
+    versions = runs.groupby("model", dropna=False)["model_version"].agg(lambda ids: sorted(set(ids.dropna())))
+    several = [f"{len(ids)} versions of the model answered ({', '.join(ids)})" for ids in versions if len(ids) > 1]
+    return [f"{count(number, 'run')} {what}" for what, number in numbers.items() if number > 0] + several
 
 
 def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
@@ -180,17 +162,15 @@ def _disturbed(measured: pd.DataFrame, good: pd.DataFrame) -> list[str]:
 
 def _drift(good: pd.DataFrame) -> float | None:
     """The relative change of the times from first to last within their settings, where it is significant."""
-    if len(good) < 8:  # too few to show one
+    if len(good) < 8 or good["block"].nunique() < 3:  # too few to show one
         return None
     relative = good["total_s"] / good.groupby(columns_of_setting(good), dropna=False)["total_s"].transform("median")
-    if relative.nunique() < 2:
-        return None
-    is_significant = stats.spearmanr(good["run"], relative).pvalue < 0.01
     blocks = relative.groupby(good["block"]).median()
-    if len(blocks) > 2:  # the runs of a slow minute are one block's, and no trend alone
-        is_significant &= stats.linregress(blocks.index, blocks).pvalue < 0.1
+    # the runs of a slow minute are one block's, and no trend alone
+    if stats.linregress(blocks.index, blocks).pvalue >= 0.1 or stats.spearmanr(good["run"], relative).pvalue >= 0.01:
+        return None
     change = float(stats.theilslopes(relative, good["run"]).slope * np.ptp(good["run"]))
-    return change if is_significant and abs(change) > _DRIFT else None
+    return change if abs(change) > _DRIFT else None
 
 
 def _uneven(good: pd.DataFrame) -> list[str]:
@@ -238,6 +218,12 @@ def _notes(good: pd.DataFrame) -> list[str]:
     return [f"{sentence}: {', '.join(settings)}." for sentence, settings in sentences.items() if settings]
 
 
+def best_two(good: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+    """The two settings with the least mean time, or the only one: their names and their times by block."""
+    times = [(name_of(setting, good), runs.set_index("block")["total_s"]) for setting, runs in by_setting(good)]
+    return sorted(times, key=lambda of_setting: float(of_setting[1].mean()))[:2]
+
+
 def by_setting(runs: pd.DataFrame) -> Iterator[tuple[dict[Any, Any], pd.DataFrame]]:
     """Each setting, with its runs."""
     names = columns_of_setting(runs)
@@ -246,5 +232,5 @@ def by_setting(runs: pd.DataFrame) -> Iterator[tuple[dict[Any, Any], pd.DataFram
 
 
 def columns_of_setting(runs: pd.DataFrame) -> list[str]:
-    """The columns that say how a run was made, as far as they have values; jobs and systems may be compared, too."""
-    return [name for name in ["job", "system", *SETTING] if name in runs and runs[name].notna().any()]
+    """The columns that say how a run was made, as far as they have values."""
+    return [name for name in _SETTING if name in runs and runs[name].notna().any()]

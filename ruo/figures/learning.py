@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -138,10 +137,14 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
     else:
         figure = Figure((7.2, 5.6))
         axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
-        axes.set_title(
-            f"Confidence against truth, {count(evaluation.rows, 'row')}: expected calibration error {error:.3f}"
-        )
-        _draw_shares(axes, bins)
+        title = f"Confidence against truth, {count(evaluation.rows, 'row')}"
+        axes.set_title(f"{title}: expected calibration error {error:.3f}")
+        axes.plot([0, 1], [0, 1], **style.DOTTED)
+        around = [bins["right"] - bins["right_low"], bins["right_high"] - bins["right"]]
+        axes.errorbar(bins["confidence"], bins["right"], yerr=around, elinewidth=1, **style.BLUE_LINE)
+        axes.set(ylim=(0, 1.04), ylabel="share of right answers (95 % interval)")
+        axes.text(0.02, 0.98, "under-confident:\nright more often than it is sure", va="top", fontsize=9)
+        axes.text(0.98, 0.02, "over-confident:\nright less often than it is sure", ha="right", fontsize=9)
         middles, widths = (bins["low"] + bins["high"]) / 2, 0.92 * (bins["high"] - bins["low"])
         bars = below.bar(middles, bins["rows"], widths, color=BLUE, alpha=0.55)
         below.bar_label(bars, [f"{rows:,.0f}" for rows in bins["rows"]], fontsize=9, padding=1)
@@ -151,13 +154,3 @@ def figure_of_calibration(evaluation: Evaluation) -> Figure:
             axis.set_ticks(np.linspace(0, 1, 11), [f"{percent} %" for percent in range(0, 101, 10)])
     figure.set_label(evaluation.verdict())
     return figure
-
-
-def _draw_shares(axes: Any, bins: pd.DataFrame) -> None:
-    """Draw the share of right answers in each bin."""
-    axes.plot([0, 1], [0, 1], **style.DOTTED)
-    around = [bins["right"] - bins["right_low"], bins["right_high"] - bins["right"]]
-    axes.errorbar(bins["confidence"], bins["right"], yerr=around, elinewidth=1, **style.BLUE_LINE)
-    axes.set(ylim=(0, 1.04), ylabel="share of right answers (95 % interval)")
-    axes.text(0.02, 0.98, "under-confident:\nright more often than it is sure", va="top", fontsize=9)
-    axes.text(0.98, 0.02, "over-confident:\nright less often than it is sure", ha="right", fontsize=9)

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ruo.errors import ArgumentError, count
 from ruo.experiment import Costs
+from ruo.experiment.validity import name_of_size, varied
 from ruo.figures import style
 from ruo.figures.style import BLUE, BOLD, GREY, ORANGE, End, Line
 from ruo.stats import digits, time_interval
@@ -33,9 +34,8 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
 
     `others` are the runs of systems without a request size, such as no network at all: a level line each.
     """
-    for name in ("model", "wire", "concurrency"):
-        if name in runs and runs[name].nunique() > 1:
-            raise ArgumentError(f"The runs differ in {name} too; choose one, as in runs[runs[{name!r}] == ...].")
+    if names := varied(runs, "rows_per_request", "pipelined"):
+        raise ArgumentError(f"The runs differ in {names[0]} too; choose one, as in runs[runs[{names[0]!r}] == ...].")
     if runs.empty:
         raise ArgumentError("There are no measured runs to draw; go on with the sweep, which was interrupted.")
     rows = int(runs["rows"].max())
@@ -64,8 +64,7 @@ def _fastest_size(means: pd.Series, rows: int) -> str:
     """The finding: the size with the least mean, which is drawn, and its seconds."""
     if means.empty:
         return f"No request size scored the {count(rows, 'row')}"
-    size = means.index.get_level_values(1)[int(means.argmin())]
-    name = "the whole set in one request" if size == rows else f"{count(int(size), 'row')} per request"
+    name = name_of_size(means.index.get_level_values(1)[int(means.argmin())], rows)
     return f"Least time with {name}: {count(rows, 'row')} in {digits(float(means.min()), 2)}\u00a0s"  # on one line
 
 
@@ -87,18 +86,15 @@ def figure_of_systems(runs: pd.DataFrame, *, old: str, new: str, bound: str) -> 
     `runs` has a row per run: system, rows_per_request, rows, and total_s, which is NaN where there was no result.
     """
     sized, rows = runs[runs["system"] != bound], int(runs["rows"].max())
-    low, high = float(runs["total_s"].min()) / 1.5, float(runs["total_s"].max()) * 2.2
-    title = f"Time to score {count(rows, 'row')}"
     best = sized.groupby(["system", "rows_per_request"])["total_s"].mean().groupby("system").min().dropna()
+    title = f"Time to score {count(rows, 'row')}" if len(best) else f"No system scored the {count(rows, 'row')}"
     if {old, new} <= set(best.index):
         bests = f"{digits(best[old])} s with the system of 2023 at its best, {digits(best[new], 2)} s with ruo"
         title = f"The same {count(rows, 'row')}: {bests}"
-    elif best.empty:
-        title = f"No system scored the {count(rows, 'row')}"
-        low, high = 0.1, 10.0
     if sized["rows_per_request"].nunique() == 1:
         return _dots_of_systems(runs, title, new)
     figure, axes = style.one_panel(title)
+    low, high = (times.min() / 1.5, times.max() * 2.2) if len(times := runs["total_s"].dropna()) else (0.1, 10.0)
     axes.set(ylabel="seconds for the whole job (mean, every run)", yscale="log", ylim=(low, high))
     others = [name for name in dict.fromkeys(sized["system"]) if name not in (old, new)]
     looks = {old: style.ORANGE_LINE, **dict(zip(others, cycle(style.LINES[2:6]), strict=False)), new: style.BLUE_LINE}
@@ -194,20 +190,17 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame, confidence: floa
     )
     figure, axes = style.one_panel(f"{most} replicas: {found}" if most > 1 else "No replicas to compare with one")
     axes.plot([1, most], [1, most], **style.IDEAL)
-    ends: list[End] = [(float(most), "ideal", GREY)]
+    ends, gains = [(float(most), "ideal", GREY)], list[str]()
     for place, (look, rows, last) in enumerate(zip(cycle(style.LINES), models, lasts, strict=False)):
         _draw_speed_up(axes, rows, runs, look, 0.02 * most * (place - (len(models) - 1) / 2))
         name = f"{last['model'] or 'measured'}, {last['rows_per_request']:,} rows per request"
         ends.append((float(last["speed_up"]), name, look["color"]))
+        gains.append(f"{name}, {last['speed_up']:.2f} times with {last['replicas']}")
     axes.set(xticks=sorted(table["replicas"].unique()), ylim=(0, max(most, float(table["speed_up"].max())) * 1.08))
     axes.set(xlabel="replicas (short bars: the most that the costs allow)")
     axes.set(ylabel=f"times as fast as one replica ({100 * confidence:g} % interval)")
     style.label_ends(axes, ends)
-    gains = "; ".join(
-        f"{name}, {gain:.2f} times with {int(last['replicas'])}"
-        for (gain, name, _), last in zip(ends[1:], lasts, strict=True)
-    )
-    figure.set_label(f"Speed-up over one replica against the number of replicas: {gains}.")
+    figure.set_label(f"Speed-up over one replica against the number of replicas: {'; '.join(gains)}.")
     return figure
 
 
@@ -222,11 +215,9 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
     """Draw one model `shift` to the right, so that the bars of several can be told apart."""
     good = runs[runs["error"].isna() & runs["model"].isin([rows["model"].iloc[0]])]
     good = good[good["rows_per_request"] == rows["rows_per_request"].iloc[0]]
-    blocks = good.pivot_table(index="block", columns="replicas", values="total_s", aggfunc="mean")
-    for replicas in blocks.columns:
-        axes.scatter(
-            [replicas + shift] * len(blocks), blocks[1] / blocks[replicas], color=look["color"], **style.SAMPLES
-        )
+    blocks = good.pivot_table("total_s", "block", "replicas")
+    for replicas, seconds in blocks.items():
+        axes.scatter([replicas + shift] * len(blocks), blocks[1] / seconds, color=look["color"], **style.SAMPLES)
     gains = rows["speed_up"]
     spread = [np.nan_to_num(side.clip(lower=0)) for side in (gains - rows["low"], rows["high"] - gains)]
     axes.errorbar(rows["replicas"] + shift, gains, yerr=spread, elinewidth=1, **look)
@@ -236,9 +227,8 @@ def _draw_speed_up(axes: Any, rows: pd.DataFrame, runs: pd.DataFrame, look: Line
 @style.house_style
 def figure_of_outlook(costs: dict[str, Costs], rows: int, most: int = 32) -> Figure:
     """The speed-up that the measured costs predict for up to `most` replicas, each on its own machine."""
-    figure, axes = style.one_panel(
-        f"Predicted, not measured: more replicas, each on its own machine ({count(rows, 'row')})"
-    )
+    title = f"Predicted, not measured: more replicas, each on its own machine ({count(rows, 'row')})"
+    figure, axes = style.one_panel(title)
     counts = np.unique(np.geomspace(1, most, 40).round().astype(int))
     axes.plot(counts, counts, **style.IDEAL)
     ends: list[End] = [(float(most), "ideal", GREY)]
@@ -265,19 +255,17 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     `ranking` has a row per combination: combination, rows_per_s, verdict and, where there are intervals, low and high.
     """
     shown = ranking.head(_MOST_RANKED)
-    # of a long name the end tells more, such as that of a path
-    names = [text if len(text) <= 40 else f"…{text[-39:]}" for text in shown["combination"]]
+    invalid = [verdict == "INVALID" for verdict in shown["verdict"]]
     names = [
-        name + " (INVALID)" * (verdict == "INVALID") for name, verdict in zip(names, shown["verdict"], strict=True)
+        style.shortened(name, 40) + " (INVALID)" * bad for name, bad in zip(shown["combination"], invalid, strict=True)
     ]
-    sound = [place for place, verdict in enumerate(shown["verdict"]) if verdict != "INVALID"]
-    title = "No combination is VALID, so none is fastest"
-    if sound:
-        title = f"Most rows per second with {names[sound[0]]}: {shown['rows_per_s'].iloc[sound[0]]:,.0f}"
+    title, colors = "No combination is VALID, so none is fastest", [GREY] * len(shown)
+    if not all(invalid):
+        best = invalid.index(False)
+        title, colors[best] = f"Most rows per second with {names[best]}: {shown['rows_per_s'].iloc[best]:,.0f}", BLUE
     figure, axes = style.one_panel("")
     figure.suptitle(style.wrapped(title, 72), x=0.01, ha="left")  # above the names, which leave the bars little room
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
-    colors = [BLUE if place in sound[:1] else GREY for place in range(len(shown))]
     axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)
     interval = ", 95 % interval" * ("low" in shown)
     if interval:
@@ -288,7 +276,6 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False)
-    figure.set_label(
-        f"{title}; {count(len(ranking), 'combination')}, the slowest {ranking['rows_per_s'].iloc[-1]:,.0f}."
-    )
+    slowest = f"{ranking['rows_per_s'].iloc[-1]:,.0f}"
+    figure.set_label(f"{title}; {count(len(ranking), 'combination')}, the slowest {slowest}.")
     return figure

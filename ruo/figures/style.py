@@ -88,6 +88,11 @@ def wrapped(title: str, width: int = 58) -> str:
     return "\n".join(next(each for each in lines if len(each) == fewest))
 
 
+def shortened(name: str, most: int = 50) -> str:
+    """The end of a name that has no room, since it tells more, such as that of a path."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
 def label_ends(axes: Any, ends: Iterable[End]) -> None:
     """Name each line at the right edge, at the height where it ends, moved up where two names would overlap."""
     points = 72 / axes.figure.dpi
@@ -96,7 +101,7 @@ def label_ends(axes: Any, ends: Iterable[End]) -> None:
         height = float(axes.transData.transform((1, value))[1]) * points
         last = max(height, last + 12)  # a line of text
         place = {"xycoords": axes.get_yaxis_transform(), "xytext": (6, last - height), "textcoords": "offset points"}
-        axes.annotate(name, (1, value), **place, **BOLD, color=color, va="center", annotation_clip=False)
+        axes.annotate(shortened(name), (1, value), **place, **BOLD, color=color, va="center", annotation_clip=False)
 
 
 def log_ticks(axis: Any, low: float, high: float) -> None:

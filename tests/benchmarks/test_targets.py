@@ -36,7 +36,7 @@ def row(samples: list[dict[str, Any]], begins: str, cpus: int = 4) -> Any:
 
 def test_a_ratio_is_of_medians_and_its_spread_of_blocks() -> None:
     """Medians 44 and 2 are 22 times; the blocks alone give 10 to 30."""
-    samples = job("paper mlp 10000", 20, 44, 60) + job("tensorflow mlp 10000", 2, 2.2, 2)
+    samples = job("paper mlp 10000", 20, 44, 60) + job("TensorFlow mlp 10000", 2, 2.2, 2)
     target = row(samples, "mlp, 10,000 rows per request, against the system of 2023: TensorFlow")
     assert target.reached == pytest.approx(22)
     assert (target.least, target.most, target.blocks) == (pytest.approx(10), pytest.approx(30), 3)
@@ -45,8 +45,8 @@ def test_a_ratio_is_of_medians_and_its_spread_of_blocks() -> None:
 
 def test_the_best_and_the_worst_size_are_found() -> None:
     """The bound is compared with the best size, and the worst size with the best."""
-    samples = [sample for rows in SIZES for sample in job(f"tensorflow mlp {rows}", 1.0 if rows == 50_000 else 1.4)]
-    samples += job("bound tensorflow mlp", 0.8)
+    samples = [sample for rows in SIZES for sample in job(f"TensorFlow mlp {rows}", 1.0 if rows == 50_000 else 1.4)]
+    samples += job("bound TensorFlow mlp", 0.8)
     assert row(samples, "mlp, best request size, against no network at all: TensorFlow").reached == pytest.approx(1.25)
     worst = row(samples, "mlp, worst of")
     assert (worst.reached, worst.verdict) == (pytest.approx(1.4), "short")

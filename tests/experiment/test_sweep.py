@@ -21,6 +21,7 @@ from ruo.experiment import Sweep, read_sweep, sweep
 from ruo.experiment.results import COLUMNS
 from ruo.learn.demo import Demo
 from ruo.provenance import Provenance, fingerprint
+from tests.experiment.test_carry_out import lines_of
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.slow
@@ -44,10 +45,6 @@ def swept(arguments: dict, demo: Demo, tmp_path_factory: pytest.TempPathFactory)
 def copy(swept: Sweep, tmp_path: Path) -> Path:
     """A copy of the sweep's folder, to be changed."""
     return Path(shutil.copytree(swept.results_dir, tmp_path / "copy"))
-
-
-def lines_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
 
 
 def rewrite(folder: Path, change: Callable[[dict], object]) -> Sweep:
@@ -156,6 +153,7 @@ def test_keywords_take_effect(demo: Demo, server: LocalServer, tmp_path: Path) -
     swept = sweep(demo.testset, server.url, chunk_sizes=[1000], model=model, results_dir=tmp_path, **how)
     assert swept.runs[["wire", "concurrency", "pipelined"]].to_numpy().tolist() == [["v1", 3, False]]
     assert swept.provenance.facts["model"] == {"name": "mlp.keras", "sha256": fingerprint(model)}
+    assert swept.cost_of_requests().startswith("No cost is fitted: that takes two request sizes or more")
 
 
 def test_keywords_of_score_csv_reach_it(tmp_path: Path, scripted: Callable, reply: type, right_answer: Callable) -> None:  # fmt: skip
@@ -321,7 +319,8 @@ def test_no_server_raises_at_once(tmp_path: Path, scripted: Callable, answers: C
 
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
-    [([0], "0 must be at least 1"), ([2.5], "must be a list of whole numbers or None"), ([5000], "smaller than the table"), ([], "no level")],
+    [([0], "0 must be at least 1"), ([2.5], "must be a list of whole numbers or None"), ([5000], "chunk_sizes: none is below the table's 2,500 rows"),
+     ([], "chunk_sizes has no level"), ([100, 100], r"chunk_sizes=\[100, 100\] has a level twice")],
 )  # fmt: skip
 def test_sizes_that_cannot_be(arguments: dict, tmp_path: Path, sizes: list, sentence: str) -> None:
     """Sizes that are no number of rows, or all too large, are refused before anything is measured."""

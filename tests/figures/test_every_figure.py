@@ -10,7 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ruo.figures import figure_of_calibration, figure_of_confusion, figure_of_learning, figure_of_sizes, save_figure
+from ruo import figures
+from ruo.experiment import speed_ups
+from tests.experiment.test_scaling import HEAVY
+from tests.experiment.test_scaling import runs as replica_runs
 from tests.figures.made_up import evaluated, figure_of_systems, shown, sweep_runs, systems, training
 
 LONG = ["aeroplane", "automobile", "bird", "cat", "an extraordinarily long name of a class", "deer"]
@@ -31,13 +34,21 @@ TRAININGS = {
     "nothing right": training(right=0),
     "long training": training(epochs=200, best=150),
 }
+
+
+def draw_speed_up(model: str) -> Figure:
+    runs = replica_runs(HEAVY).assign(model=model)
+    return figures.figure_of_speed_up(speed_ups(runs), runs)
+
+
 FIGURES = [
     pytest.param(draw, made, id=f"{draw.__name__} {name}")
     for draws, cases in (
-        ((figure_of_sizes,), {"sweep": sweep_runs()}),
+        ((figures.figure_of_sizes,), {"sweep": sweep_runs()}),
         ((figure_of_systems,), {"systems": systems()}),
-        ((figure_of_learning,), TRAININGS),
-        ((figure_of_confusion, figure_of_calibration), CLASSES),
+        ((draw_speed_up,), {"model with a long name": "model_" * 12}),
+        ((figures.figure_of_learning,), TRAININGS),
+        ((figures.figure_of_confusion, figures.figure_of_calibration), CLASSES),
     )
     for draw in draws
     for name, made in cases.items()
@@ -58,17 +69,17 @@ def test_no_text_overlaps_or_is_cut(draw: Draw, made: object) -> None:
 @pytest.mark.parametrize(
     ("draw", "made"),
     [
-        (figure_of_sizes, sweep_runs()),
+        (figures.figure_of_sizes, sweep_runs()),
         (figure_of_systems, systems()),
-        (figure_of_learning, training()),
-        *((draw, evaluated(3)) for draw in (figure_of_confusion, figure_of_calibration)),
+        (figures.figure_of_learning, training()),
+        *((draw, evaluated(3)) for draw in (figures.figure_of_confusion, figures.figure_of_calibration)),
     ],
 )
 def test_saved_with_its_numbers(draw: Draw, made: object, tmp_path: Path) -> None:
     """PNG (200 dots per inch), SVG and CSV lie side by side and say what they show; the same figure gives the same."""
     before, numbers = dict(mpl.rcParams), systems()
     for name in ("one", "two"):
-        save_figure(draw(made), tmp_path / f"{name}.png", "what it shows", numbers)
+        figures.save_figure(draw(made), tmp_path / f"{name}.png", "what it shows", numbers)
     assert dict(mpl.rcParams) == before
     for suffix in (".png", ".svg"):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
