@@ -1,5 +1,6 @@
 """An answer as people read it: one sentence, whether it can be relied on, one table, and the rest folded."""
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from ruo.stats import digits
 _WIDTH = 100
 _GREEN, _RED = "#1a7f37", "#b42318"
 _BADGE = "color: #fff; background: {}; padding: .1em .5em; border-radius: .25em; font-weight: bold"
+_BEST = '<tr style="font-weight: bold; background: rgba(0, 114, 178, .18)">'
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +34,7 @@ class Answer:
         status = f'<p><span style="{badge}">{word}</span>{escape(rest)}</p>' if word else ""
         with pd.option_context("display.max_colwidth", None):  # no text is cut
             table = self._cells().to_html(index=False, border=0) if len(self.table) else ""
+        table = re.sub(r"<tr>(?=\s*<td>\*</td>)", _BEST, table)
         details = "".join(
             f'<details><summary>{escape(title)}</summary><div style="white-space: pre-wrap">{escape(text)}</div></details>'
             for title, text in self.folded.items()
