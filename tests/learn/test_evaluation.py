@@ -238,20 +238,6 @@ def test_classes_that_never_occur() -> None:
     assert " 19 and 1,978 more." in years
 
 
-def test_classes_with_the_same_f1_are_neither_best_nor_worst() -> None:
-    """No class is called better than another where both have the same two digits."""
-    answers = [0] * 901 + [1] * 999 + [0] * 100
-    evaluation = evaluate(scores_of(sure_of(answers, 2), [0] * 1_000 + [1] * 1_000))
-    assert "No class with 30 rows or more is recognised better than another." in evaluation.verdict()
-
-
-def test_one_row() -> None:
-    """A single row can be evaluated, with the wide interval that it deserves."""
-    evaluation = evaluate(scores_of([[0.2, 0.8]], [1]))
-    assert "Accuracy on 1 row: 100.0 % (95 % interval 20.7 % to 100.0 %)." in evaluation.verdict()
-    assert "not seen to be over- or under-confident" in evaluation.verdict()
-
-
 def test_what_is_seen_in_words() -> None:
     """The verdict names the best and worst class, the most frequent confusion, and the baseline."""
     labels = [0] * 100 + [1] * 60 + [2] * 40
@@ -265,6 +251,11 @@ def test_what_is_seen_in_words() -> None:
         "The most frequent confusion is owl taken for dog: 10 rows, 25.0 % of that class and 90.9 % of all errors.",
     ):
         assert sentence in words
+    alike = evaluate(scores_of(sure_of([0] * 901 + [1] * 999 + [0] * 100, 2), [0] * 1_000 + [1] * 1_000)).verdict()
+    assert "No class with 30 rows or more is recognised better than another." in alike  # by the same two digits
+    one_row = evaluate(scores_of([[0.2, 0.8]], [1])).verdict()
+    assert "Accuracy on 1 row: 100.0 % (95 % interval 20.7 % to 100.0 %)." in one_row
+    assert "not seen to be over- or under-confident" in one_row
 
 
 @pytest.mark.parametrize(
