@@ -85,7 +85,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"label": "Label"}, TableError, "no column 'Label', which label names"),
         ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
         ({"drop": ["Id", "Bytes"]}, TableError, "has no feature columns"),
-        ({"columns": "Id"}, ArgumentError, "'Id' must be a list of strings or whole numbers, or None; write ['Id']."),
+        ({"columns": "Id"}, ArgumentError, "columns='Id' must be a list of strings or whole numbers, or None; write"),
         ({"columns": []}, ArgumentError, "columns=[] names no features"),
         ({"inputs": {"x": ["Id"], "y": []}}, ArgumentError, "inputs['y']=[] names no features"),
         ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
