@@ -43,6 +43,13 @@ SERVER_LAYERS = """
 """
 
 
+def _run(program: str) -> str:
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "refused"),
@@ -56,7 +63,7 @@ SERVER_LAYERS = """
 )
 def test_neither_side_needs_the_others_packages(statement: str, refused: list[str]) -> None:
     """With the other side's packages refused, the import still works."""
-    program = f"""
+    _run(f"""
         import sys
 
         class Refuse:
@@ -66,9 +73,13 @@ def test_neither_side_needs_the_others_packages(statement: str, refused: list[st
 
         sys.meta_path.insert(0, Refuse())
         {statement}
-    """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
+    """)
+
+
+def test_importing_ruo_imports_next_to_nothing() -> None:
+    """`import ruo` loads no third-party package."""
+    loaded = _run("import sys; import ruo; print(*sorted({name.split('.')[0] for name in sys.modules}))").split()
+    assert not {"numpy", "polars", "aiohttp", "pandas"} & set(loaded)
 
 
 def test_every_public_name_is_there() -> None:
