@@ -66,15 +66,13 @@ def server(demo: Demo) -> Iterator[LocalServer]:
 @pytest.fixture(scope="session")
 def features(demo: Demo) -> np.ndarray:
     """The demo's features, (rows, 64) float32, read without ruo."""
-    frame = pl.read_csv(demo.testset)
-    return frame.select([name for name in frame.columns if not name.startswith("Label_")]).to_numpy().astype(np.float32)
+    return pl.read_csv(demo.testset).select(pl.exclude("^Label_.*$")).to_numpy().astype(np.float32)
 
 
 @pytest.fixture(scope="session")
 def labels(demo: Demo) -> np.ndarray:
     """The demo's class indices, read without ruo."""
-    frame = pl.read_csv(demo.testset)
-    return frame.select([name for name in frame.columns if name.startswith("Label_")]).to_numpy().argmax(axis=1)
+    return pl.read_csv(demo.testset).select("^Label_.*$").to_numpy().argmax(axis=1)
 
 
 @pytest.fixture(scope="session")

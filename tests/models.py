@@ -21,9 +21,8 @@ def models(tmp_path_factory, keras):
 
     def mlp(seed):
         keras.utils.set_random_seed(seed)
-        return keras.Sequential(
-            [keras.Input((FEATURES,), name="x"), layers.Dense(16, "relu"), layers.Dense(3, "softmax", name="y")]
-        )
+        stack = [keras.Input((FEATURES,), name="x"), layers.Dense(16, "relu"), layers.Dense(3, "softmax", name="y")]
+        return keras.Sequential(stack)
 
     first, second = mlp(1), mlp(2)
     first.save(folder / "mlp.keras")

@@ -110,9 +110,8 @@ def main() -> None:
             if reason:
                 print(f"    {reason}")
     tried = len(mutants) - equivalent
-    print(
-        f"{given.room}: {tried - lost} of {tried} killed ({(tried - lost) / tried:.0%}), {equivalent} more do not count"
-    )
+    killed = tried - lost
+    print(f"{given.room}: {killed} of {tried} killed ({killed / tried:.0%}), {equivalent} more do not count")
 
 
 if __name__ == "__main__":

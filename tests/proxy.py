@@ -1,6 +1,7 @@
 """A TCP proxy in front of a real server, which does to connections what networks do: it cuts, delays, and refuses."""
 
 import asyncio
+import re
 import socket
 import struct
 import threading
@@ -88,10 +89,8 @@ class Proxy:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = [
-                line.partition(b":")[2] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-            ]
-            await reader.readexactly(int(length[0]) if length else 0)
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
             writer.write(answer)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):

@@ -34,7 +34,7 @@ def test_help_is_quick_and_names_every_verb() -> None:
     for verb in ("score", "merge", "demo", "publish", "run", "sweep", "report", "compare-runs"):
         assert f"\n  {verb} " in listed
     assert "..." not in listed.partition("Commands:")[2]  # each is told in a line that fits
-    assert not {"numpy", "pandas", "polars", "yaml", "papermill"} & set(modules.split())
+    assert not {"numpy", "pandas", "polars", "aiohttp", "yaml", "papermill"} & set(modules.split())
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,8 @@ def test_help_is_quick_and_names_every_verb() -> None:
 )
 def test_shells_complete_paths(words: str) -> None:
     """Where a path belongs, the shell is told to complete the names of files."""
-    environment = {
-        "COMP_WORDS": f"ruo {words}",
-        "COMP_CWORD": str(len(words.split())),
-        "_RUO_COMPLETE": "bash_complete",
-    }
+    last = str(len(words.split()))
+    environment = {"COMP_WORDS": f"ruo {words}", "COMP_CWORD": last, "_RUO_COMPLETE": "bash_complete"}
     assert CliRunner(env=environment).invoke(main, prog_name="ruo").output == "file,da\n"
 
 

@@ -51,18 +51,6 @@ def test_nothing_heavy_is_imported() -> None:
     assert done.stdout == "set()\n"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A git repository that holds a copy of what `machine` needs of ruo, committed."""
-    (tmp_path / "ruo").mkdir()
-    for name in ("__init__.py", "machine.py", "errors.py", "provenance.py"):
-        (tmp_path / "ruo" / name).write_bytes((Path(ruo.__file__).parent / name).read_bytes())
-    _git(tmp_path, "init", "-q")
-    _git(tmp_path, "add", "ruo")
-    _git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "-m", "first")
-    return tmp_path
-
-
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -75,16 +63,22 @@ def _commit_seen(folder: Path) -> list:
     return json.loads(done.stdout)
 
 
-def test_commit_of_the_checkout(checkout: Path) -> None:
+def test_commit_of_the_checkout(tmp_path: Path) -> None:
     """The facts name a checkout's commit and whether it is changed; untracked files, and other projects, do not count."""
-    commit = _git(checkout, "rev-parse", "HEAD")
-    (checkout / "results.txt").write_text("new")
-    assert _commit_seen(checkout) == [commit, True]
-    with (checkout / "ruo" / "errors.py").open("a") as file:
+    (tmp_path / "ruo").mkdir()
+    for name in ("__init__.py", "machine.py", "errors.py", "provenance.py"):
+        (tmp_path / "ruo" / name).write_bytes((Path(ruo.__file__).parent / name).read_bytes())
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "add", "ruo")
+    _git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "-m", "first")
+    commit = _git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "results.txt").write_text("new")
+    assert _commit_seen(tmp_path) == [commit, True]
+    with (tmp_path / "ruo" / "errors.py").open("a") as file:
         file.write("# changed\n")
-    assert _commit_seen(checkout) == [commit, False]
-    _git(checkout, "rm", "-q", "--cached", "-r", "ruo")  # as an installed ruo lies in the repository of another project
-    assert _commit_seen(checkout) == [None, None]
+    assert _commit_seen(tmp_path) == [commit, False]
+    _git(tmp_path, "rm", "-q", "--cached", "-r", "ruo")  # as an installed ruo lies in the repository of another project
+    assert _commit_seen(tmp_path) == [None, None]
 
 
 def test_fingerprint_of_a_file(tmp_path: Path) -> None:

@@ -43,15 +43,11 @@ def test_what_cannot_be_timed(arguments: dict, sentence: str) -> None:
 
 def test_statistics_leave_the_warmups_out() -> None:
     """Mean, deviation and interval are those of the samples alone, by Student's t; a single run has only the first."""
-    assert FIVE.mean == pytest.approx(0.623)
-    assert FIVE.median == 0.62
-    assert FIVE.std == pytest.approx(0.0148324, rel=1e-5)
+    assert (FIVE.mean, FIVE.median, FIVE.std) == pytest.approx((0.623, 0.62, 0.0148324), rel=1e-5)
     half = 2.776445 * 0.0148324 / 5**0.5
     assert FIVE.interval == pytest.approx((0.623 - half, 0.623 + half), rel=1e-5)
     one = Runs((0.25,))
-    assert one.std is None
-    assert one.interval is None
-    assert repr(one) == "0.250 s (one run)"
+    assert (one.std, one.interval, repr(one)) == (None, None, "0.250 s (one run)")
 
 
 @pytest.mark.parametrize(

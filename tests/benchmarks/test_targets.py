@@ -17,10 +17,8 @@ SCALING_SIZES = (1_000, 5_000, 20_000)
 
 def job(name: str, *seconds: float, **more: float) -> list[dict[str, Any]]:
     """A sample per block."""
-    return [
-        {"job": name, "block": block, "total_s": total_s, "error": None, **more}
-        for block, total_s in enumerate(seconds, 1)
-    ]
+    sample = {"job": name, "error": None, **more}
+    return [{**sample, "block": block, "total_s": total_s} for block, total_s in enumerate(seconds, 1)]
 
 
 def judge(samples: list[dict[str, Any]], cpus: int) -> pd.DataFrame:

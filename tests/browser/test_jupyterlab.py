@@ -40,9 +40,8 @@ def test_a_wrong_address_is_one_sentence(drive: Drive, lab: Any, tmp_path: Path)
     seen = drive(lab.address("wrong.ipynb"), "fail", tmp_path / "wrong.png")
 
     assert seen["lines"] == 1
-    [error] = [
-        output for cell in outputs_of(lab.root / "wrong.ipynb") for output in cell if output.output_type == "error"
-    ]
+    outputs = [output for cell in outputs_of(lab.root / "wrong.ipynb") for output in cell]
+    [error] = [output for output in outputs if output.output_type == "error"]
     assert (error.ename, "start the server, or check the address" in error.evalue) == ("ScoringError", True)
 
 

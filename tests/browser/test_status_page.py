@@ -38,9 +38,8 @@ def test_a_browser_sees_how_the_server_is(chromium: str, demo: Demo, server: Any
 
 def test_with_a_token_the_page_asks_for_it(chromium: str, demo: Demo, tmp_path: Path) -> None:
     """Without the token nothing but the page itself is shown."""
-    with local_server(
-        demo.models["mlp"], workers=1, settings={"KERAS_BACKEND": "openvino", "RUO_TOKEN": "t"}
-    ) as closed:
+    settings = {"KERAS_BACKEND": "openvino", "RUO_TOKEN": "t"}
+    with local_server(demo.models["mlp"], workers=1, settings=settings) as closed:
         text = seen(chromium, closed.url)
 
     assert "The numbers need the server's token" in text

@@ -147,12 +147,12 @@ def test_a_line_has_the_run_the_levels_the_load_and_the_provenance(tmp_path: Pat
     lines: list[str] = []
     carry_out(plan_of({"size": [5]}), Recorder(), FACTS, tmp_path, log=lines.append)
     [line] = lines_of(tmp_path)
-    assert line["waited_s"] < 5
-    assert {name: line[name] for name in set(line) - {"started_at", "machine_busy", "waited_s"}} == {
+    assert line.pop("waited_s") < 5
+    del line["started_at"], line["machine_busy"]
+    assert line == {
         "run": 1, "block": 1, "warmup": False, "position": 1, "size": 5, "total_s": 1.0, "error": None,
         "provenance": FACTS.digest,
     }  # fmt: skip
-    assert {"started_at", "machine_busy"} <= set(line)
     assert lines == ["1/1  5: 1.000 s"]
 
 
@@ -160,10 +160,7 @@ def test_a_line_has_the_run_the_levels_the_load_and_the_provenance(tmp_path: Pat
     ("enough_at", "patience_s", "runs"), [(99, 0.2, 8), (6, 0.2, 6), (4, 0.2, 4), (99, 0.01, 6), (99, 0.0, 4)]
 )
 def test_blocks_are_added_until_it_is_enough(tmp_path: Path, enough_at: int, patience_s: float, runs: int) -> None:
-    """Blocks are added until the runs are enough, the patience is spent, or there are twice as many as planned.
-
-    An experiment that was interrupted in an added block resumes in it, and one that ended has nothing left to do.
-    """
+    """Until the patience is spent, or there are twice as many as planned; what was interrupted in one resumes in it."""
     plan = plan_of({"size": [1, 2]}, runs=2)
     how = {"patience_s": patience_s, "enough": lambda lines: len(lines) >= enough_at}
     recorder = Recorder(breaks_at=6, total_s=0.02)

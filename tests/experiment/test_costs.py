@@ -18,15 +18,22 @@ from ruo.experiment.costs import Network, flops_per_row, measure_network, slow_n
 from ruo.learn.demo import Demo
 
 
-def test_a_link_takes_at_least_its_time(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """All rows arrive rightly in time: 2,500 of 256 bytes need 0.32 s at 16 Mbit/s, and a request two round trips."""
+@pytest.mark.parametrize(("link", "chunk_size", "least_s"), [((50, 16), None, 0.32 + 0.1), ((4, 200), 100, 0)])
+def test_a_link_takes_its_time_and_ends_with_its_block(
+    demo: Demo, server: LocalServer, expected: np.ndarray, link: tuple[float, float], chunk_size: int, least_s: float
+) -> None:
+    """All rows arrive rightly: 2,500 of 256 bytes need 0.32 s at 16 Mbit/s, a request two round trips; many pass at once."""
     before = set(psutil.Process().children())
-    with slow_network(server.url, round_trip_ms=50, megabits=16) as url:
+    with slow_network(server.url, *link) as url:
         # else a notebook's kernel would wait for it at its end, and be killed before it has restored a cluster
         assert all(os.getpgid(child.pid) != os.getpgid(0) for child in {*psutil.Process().children()} - before)
-        scores = score_csv(demo.testset, url, chunk_size=None, retries=0)
+        scores = score_csv(demo.testset, url, chunk_size=chunk_size, retries=0)
     np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    assert scores.timings.sending_s > 0.32 + 0.1
+    assert scores.timings.sending_s > least_s
+    began = time.monotonic()
+    with pytest.raises(Exception, match="Nothing answers"):
+        score_csv(demo.testset, url, retries=0)
+    assert time.monotonic() - began < 10
 
 
 def test_a_network_is_measured(demo: Demo, server: LocalServer) -> None:
@@ -52,17 +59,6 @@ def test_what_cannot_be_measured(scripted: Callable, answers: Callable) -> None:
     for link in ({"round_trip_ms": -1}, {"megabits": 0}):
         with pytest.raises(DeploymentError, match="must be"), slow_network(url, **link):
             pass
-
-
-def test_the_link_ends_with_its_block(demo: Demo, server: LocalServer, expected: np.ndarray) -> None:
-    """Many requests at once pass the link; after the block nothing answers at the address any more."""
-    with slow_network(server.url, round_trip_ms=4, megabits=200) as url:
-        scores = score_csv(demo.testset, url, chunk_size=100, retries=0)
-    np.testing.assert_allclose(scores.predictions, expected, atol=1e-5)
-    began = time.monotonic()
-    with pytest.raises(Exception, match="Nothing answers"):
-        score_csv(demo.testset, url, retries=0)
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def evaluated(classes: int, rows: int = 3_000, names: list[str] | None = None, s
 def shown(figure: Figure) -> list[mpl.text.Text]:
     """Every text that can be seen, once the figure is laid out."""
     FigureCanvasAgg(figure).draw()  # a figure alone does no layout
-    texts = []
+    texts = list(figure.texts)
     for axes in figure.axes:
         texts += [axes.title, axes._left_title, axes.xaxis.label, *axes.texts]
         for part in (axes, *axes.child_axes):

@@ -16,6 +16,7 @@ from tests.experiment.test_scaling import HEAVY
 from tests.experiment.test_scaling import runs as replica_runs
 from tests.figures.made_up import evaluated, figure_of_systems, shown, sweep_runs, systems, training
 
+LONG_PATH, LONG_NAME = f"model=/data/{'deep/' * 30}mlp.keras", "model=softmax3.keras,chunk_sizes=[100,1000]"
 LONG = ["aeroplane", "automobile", "bird", "cat", "an extraordinarily long name of a class", "deer"]
 CLASSES = {
     "2 classes": evaluated(2, 500_000),
@@ -36,6 +37,12 @@ TRAININGS = {
 }
 
 
+RANKINGS = {
+    "long path": pd.DataFrame({"combination": [LONG_PATH], "rows_per_s": 9.0, "verdict": "VALID"}),
+    "long title": pd.DataFrame({"combination": [LONG_NAME], "rows_per_s": 250_000.0, "verdict": "INVALID"}),
+}
+
+
 def draw_speed_up(model: str) -> Figure:
     runs = replica_runs(HEAVY).assign(model=model)
     return figures.figure_of_speed_up(speed_ups(runs), runs)
@@ -46,6 +53,7 @@ FIGURES = [
     for draws, cases in (
         ((figures.figure_of_sizes,), {"sweep": sweep_runs()}),
         ((figure_of_systems,), {"systems": systems()}),
+        ((figures.figure_of_ranking,), RANKINGS),
         ((draw_speed_up,), {"model with a long name": "model_" * 12}),
         ((figures.figure_of_learning,), TRAININGS),
         ((figures.figure_of_confusion, figures.figure_of_calibration), CLASSES),

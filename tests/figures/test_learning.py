@@ -11,10 +11,7 @@ from tests.figures.test_every_figure import TRAININGS
 
 
 def test_every_epoch_is_shown_and_the_best_is_marked() -> None:
-    """Both axes have two named curves with a point for every epoch, their own markers and dashes, and a line at the best.
-
-    The test accuracy stands at the best epoch, its bar from the interval's low to its high.
-    """
+    """Both axes have two curves of their own look, a point for every epoch; the test's interval stands at the best."""
     trained = training()
     figure = figure_of_learning(trained)
     for axes, column in zip(figure.axes, ("loss", "accuracy"), strict=True):

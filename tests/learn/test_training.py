@@ -234,6 +234,10 @@ def test_repeated_rows_are_in_the_verdict() -> None:
     assert f"{result.repeated} of the test rows are in the training part too" in result.verdict()
 
 
+BARE = table(100)[FEATURES]
+NAMED = tables.table(BARE.assign(x=["cat", "dog", *[None] * 98]), label="x")
+
+
 def _with(column: str, row: int, value: float) -> pd.DataFrame:
     frame = table(100).astype(float)
     frame.loc[row, column] = value
@@ -243,25 +247,21 @@ def _with(column: str, row: int, value: float) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("frame", "options", "sentence"),
     [
-        (table(100)[FEATURES], {}, "has no labels"),
+        (BARE, {}, "has no labels"),
         (table(100).assign(Label_no=1, Label_yes=0), {}, "only one class in 100 rows"),
         (table(1), {}, "only one class in 1 row; there is nothing to learn"),
         (table(49), {}, "gives 49 rows; parts of at least 10 rows need 50"),
         (_with("b", 17, np.nan), {}, 'row 17, column "b": nan cannot be learnt from'),
         (_with("c", 18, np.inf), {}, 'row 18, column "c": inf cannot be learnt from'),
         (_with("Label_no", 19, 2), {}, "row 19 has no class; give it a single 1 among"),
-        (table(100)[FEATURES].assign(Label_x=-1), {}, "row 0 has no class; give it a whole number"),
+        (BARE.assign(Label_x=-1), {}, "row 0 has no class; give it a whole number"),
         (
-            table(100)[FEATURES].assign(Label_x=["cat", "dog"] * 50),
+            BARE.assign(Label_x=["cat", "dog"] * 50),
             {},
             "row 0 has no class; give it a whole number from 0 up (ruo.table(..., label='Label_x') takes names), or",
         ),
-        (
-            tables.table(table(100)[FEATURES].assign(x=["cat", "dog", *[None] * 98]), label="x"),
-            {},
-            "row 2 has no class; give it a name, or leave the row out",
-        ),
-        (table(100)[FEATURES].assign(Label_x=[0, 50_000] * 50), {}, "has the class 50,000; number the classes from 0"),
+        (NAMED, {}, "row 2 has no class; give it a name, or leave the row out"),
+        (BARE.assign(Label_x=[0, 50_000] * 50), {}, "has the class 50,000; number the classes from 0"),
         (table(100), {"epochs": 0}, "epochs: 0 is not a whole number from 1 up"),
         (table(100), {"units": [8, 0.5]}, "units=[8, 0.5] must be a list of whole numbers"),
         (table(100), {"max_rows": "many"}, "max_rows='many' must be a whole number or None"),

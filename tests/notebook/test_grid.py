@@ -70,18 +70,15 @@ def run_one(folder: Path, *cells: str, **grid: list) -> pd.DataFrame:
     return run_grid(write_notebook(folder / "work.ipynb", *cells), folder / "r", grid or {"size": [1]})
 
 
-def folders(results: Path) -> list[str]:
-    return sorted(path.name for path in results.iterdir() if path.is_dir())
-
-
 def times_run(folder: Path) -> int:
     return (folder / "log.txt").read_text().count("ran")
 
 
 def test_every_combination_has_its_folder(gathered: pd.DataFrame, results: Path) -> None:
     """Each combination leaves its notebook and its results in a folder named after its values, even if it failed."""
-    assert len(folders(results)) == 4
-    assert {"size=2,name=a", "size=13,name=a"} < set(folders(results))
+    folders = {path.name for path in results.iterdir() if path.is_dir()}
+    assert len(folders) == 4
+    assert {"size=2,name=a", "size=13,name=a"} < folders
     assert (results / "size=2,name=a" / "verdict.txt").read_text() == "VALID: 2 of a, [1, None].\n"
     assert (results / "size=2,name=a" / "work.html").exists()
     assert (results / "size=13,name=a" / "work.ipynb").exists()

@@ -34,15 +34,6 @@ def code_of(path: Path) -> list[str]:
     return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
-def parameters_of(path: Path) -> list[ast.stmt]:
-    [cell] = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
-    return ast.parse(cell.source).body
-
-
-def name_of(node: ast.stmt) -> str:
-    return node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id
-
-
 @every_notebook
 def test_committed_without_outputs(path: Path) -> None:
     """A notebook is valid, of format 4.5 or newer, for the kernel python3, and holds neither outputs nor counts."""
@@ -57,9 +48,13 @@ def test_committed_without_outputs(path: Path) -> None:
 
 
 @every_notebook
-def test_cells_are_short_and_define_nothing(path: Path) -> None:
-    """A cell has at most 20 lines and no function, class, magic or absolute path; what repeats is in the library."""
-    for source in code_of(path):
+def test_prose_leads_and_cells_are_short_and_define_nothing(path: Path) -> None:
+    """At least 45 % of the cells are prose; a cell has few lines and no function, class, magic or absolute path."""
+    cells, sources = nbformat.read(path, 4).cells, code_of(path)
+    assert sum(cell.cell_type == "markdown" for cell in cells) >= 0.45 * len(cells)
+    assert statistics.median(len(source.splitlines()) for source in sources) <= 4
+    assert "\n".join(["", *sources]).count("\nfrom ruo") <= 5
+    for source in sources:
         assert len(source.splitlines()) <= 20
         for node in ast.walk(ast.parse(source)):  # a magic would not parse
             assert not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
@@ -67,19 +62,11 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
 
 
 @every_notebook
-def test_prose_leads_and_imports_are_few(path: Path) -> None:
-    """At least 45 % of the cells are prose, half of the others have 4 lines or fewer, and ruo is imported a few times."""
-    cells, sources = nbformat.read(path, 4).cells, code_of(path)
-    assert sum(cell.cell_type == "markdown" for cell in cells) >= 0.45 * len(cells)
-    assert statistics.median(len(source.splitlines()) for source in sources) <= 4
-    assert "\n".join(["", *sources]).count("\nfrom ruo") <= 5
-
-
-@every_notebook
 def test_parameters_are_literals_on_a_line_each(path: Path) -> None:
     """Parameters are literals of a line each, so that papermill reads every one; the notebooks' table names them."""
-    parameters = parameters_of(path)
-    names = [name_of(node) for node in parameters]
+    [cell] = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters = ast.parse(cell.source).body
+    names = [node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id for node in parameters]
     assert list(papermill.inspect_notebook(str(path))) == names
     for node in parameters:
         ast.literal_eval(node.value)  # raises where it is none

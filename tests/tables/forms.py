@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from ruo.tables import Source, open_table
+from ruo.tables import Block, Source, open_table, table
 
 FORMS = ["csv", "csv.gz", "parquet", "pandas", "polars"]
 
@@ -36,6 +36,12 @@ def write_csv(folder: Path, text: str | bytes) -> Path:
     path = folder / "table.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
+
+
+def one_block(source: Any, dtype: Any = np.float32, **options: Any) -> Block:
+    """The whole table as one block."""
+    (block,) = open_table(table(source, **options)).blocks(None, dtype)
+    return block
 
 
 def read_rows(source: Source, chunk_size: int | None = 1_000, dtype: Any = np.float32) -> np.ndarray:

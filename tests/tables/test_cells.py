@@ -1,6 +1,7 @@
 """Cells as values of the model's datatype: exactly, or an error that names the cell."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import open_table
 from ruo.tables.csvtext import PIECE_BYTES
 from ruo.wire.v2 import DATATYPES
 from tests.tables.forms import FORMS, as_form, read_rows, write_csv
@@ -95,10 +95,9 @@ def test_another_notation_may_begin_in_a_later_piece(tmp_path: Path) -> None:
 )
 def test_a_cell_that_the_datatype_cannot_hold_is_named(tmp_path: Path, cell: str, dtype: str, why: str) -> None:
     """The error of a CSV names the row, the column, the cell, the reason and the cure."""
-    with pytest.raises(TableError) as caught:
+    place = re.escape(f'table.csv, row 1 (line 3), column "a": {why}')
+    with pytest.raises(TableError, match=f"{place}.*; mend the cell, or leave the column out") as caught:
         _read(_csv(tmp_path, "1", cell, "1"), np.dtype(dtype))
-    assert f'table.csv, row 1 (line 3), column "a": {why}' in str(caught.value)
-    assert "; mend the cell, or leave the column out." in str(caught.value)
     assert (caught.value.row, caught.value.column) == (1, "a")
 
 
@@ -119,16 +118,15 @@ def test_a_value_of_a_frame_that_does_not_fit_is_named(
 ) -> None:
     """Frames, arrays and Parquet files name the row, the column, the value and the reason, over all pieces."""
     values, name = [1] * 50_000 + [value, 1], "0" if form == "array" else "a"
-    with pytest.raises(TableError, match=f'row 50,000, column "{name}"') as caught:
+    with pytest.raises(TableError, match=f'row 50,000, column "{name}": .*{why}') as caught:
         _read(_table(tmp_path, form, values, column), np.dtype(dtype))
-    assert why in str(caught.value)
     assert (caught.value.row, caught.value.column) == (50_000, name)
 
 
 def test_frames_become_whole_numbers_or_their_first_fault_is_named() -> None:
     """Whole values of floats and truth values convert; NA and null are empty cells; the first row at fault counts."""
-    (block,) = open_table(pl.DataFrame({"a": [2.0**62, 3.0], "b": [True, False]})).blocks(None, np.int64)
-    assert block.array.tolist() == [[2**62, 1], [3, 0]]
+    frame = pl.DataFrame({"a": [2.0**62, 3.0], "b": [True, False]})
+    assert read_rows(frame, dtype=np.int64).tolist() == [[2**62, 1], [3, 0]]
     for source in (pd.DataFrame({"a": pd.array([1, None], "Int64")}), pl.DataFrame({"a": [1, None]})):
         with pytest.raises(TableError, match='row 1, column "a": an empty cell is not a whole number'):
             _read(source, np.int64)

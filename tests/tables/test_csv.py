@@ -2,7 +2,9 @@
 
 import contextlib
 import gzip
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,9 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import TableOptions, open_table, table
+from ruo.tables import open_table, table
 from ruo.tables.csvtext import cut_between_rows, read_lines
-from tests.tables.forms import read_rows, write_csv
+from tests.tables.forms import one_block, read_rows, write_csv
 
 
 def test_a_file_of_many_pieces_keeps_its_rows(tmp_path: Path) -> None:
@@ -100,8 +102,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
     path = write_csv(tmp_path, "a,b\n1,2\n\n3,4\n\n")
     with pytest.raises(TableError, match="has 0 cells"):
         list(open_table(path, shard=(0, 2)).blocks(None))
-    (block,) = open_table(path, shard=(1, 2)).blocks(None)
-    assert block.array.tolist() == [[3, 4]]
+    assert [block.array.tolist() for block in open_table(path, shard=(1, 2)).blocks(None)] == [[[3, 4]]]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
         ("a;b\n1;0,5\n", "'0,5' is not a number; if its comma is the decimal point, pass pandas.read_csv(", 0, "b"),
         (
             'a,b\n"1,234",5\n',
-            "'1,234' is not a number; if its comma is the decimal point, pass pandas.read_csv(",
+            "'1,234' is not a number; if its comma is the decimal point, pass pandas.read_csv",
             0,
             "a",
         ),
@@ -150,12 +151,11 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
     ],
 )
 def test_a_wrong_cell_of_a_csv_is_named(
-    tmp_path: Path, text: str | bytes, sentence: str, row: int | None, column: str | None
+    tmp_path: Path, text: str | bytes, sentence: str, row: Any, column: Any
 ) -> None:
     """The error names the file, the row, the line, the column and the cell."""
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableError, match=re.escape(sentence)) as caught:
         read_rows(write_csv(tmp_path, text))
-    assert sentence in str(caught.value)
     assert (row, column) == (caught.value.row, caught.value.column)
 
 
@@ -174,8 +174,8 @@ def test_a_piece_may_begin_as_packed_text_does(tmp_path: Path, header: str, monk
     names = ["a", "x^2", "x\x01", "\ufeffb", "\ufeff"]
     path = write_csv(tmp_path, header + "".join(f"{name},{row}\n" for row, name in enumerate(names)))
 
-    options = TableOptions(keep=["id" if header == "id,x\n" else "0"], header=header == "id,x\n")
-    (block,) = open_table(path, options).blocks(None)
+    has_names = header == "id,x\n"
+    block = one_block(path, keep=["id" if has_names else "0"], header=has_names)
     assert block.kept.to_series().to_list() == names
     assert block.array.tolist() == [[0], [1], [2], [3], [4]]
 

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import NO_LABEL, open_table, table
-from tests.tables.forms import read_rows
+from ruo.tables import NO_LABEL, open_table
+from tests.tables.forms import one_block, read_rows
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,10 @@ from tests.tables.forms import read_rows
 def test_a_column_that_is_no_column_of_numbers_is_refused(values: object, says: str) -> None:
     """The error names the column and its type or its first cell that is not a number, and the cure."""
     frame = pl.DataFrame if isinstance(values, pl.Series) else pd.DataFrame
-    with pytest.raises(TableError, match='column "b"') as caught:
+    with pytest.raises(TableError, match=r'column "b".*leave the column out\.') as caught:
         read_rows(frame({"_ruo_row": [1.0, 2.0], "b": values}))
 
     assert says in str(caught.value)
-    assert "leave the column out." in str(caught.value)
     row = re.search(r"row (\d+)", says)
     assert row is None or (caught.value.row, caught.value.column) == (int(row[1]), "b")
 
@@ -77,8 +76,7 @@ def test_a_missing_cell_of_pandas_is_a_missing_number(kind: str) -> None:
     """Of Arrow's types and of pandas' own, in a feature and in a kept column."""
     frame = pd.DataFrame({"a": pd.array([1, None, 0], kind), "b": [1, 2, 3]})
     np.testing.assert_array_equal([[1, 1], [np.nan, 2], [0, 3]], read_rows(frame))
-    (block,) = open_table(table(frame, keep=["a"])).blocks(None)
-    assert block.kept["a"].to_list() == [1, None, 0]
+    assert one_block(frame, keep=["a"]).kept["a"].to_list() == [1, None, 0]
 
 
 ROWS = pl.DataFrame({"a": [3, 1, 2, 1], "b": [0.5, 1.5, 2.5, 3.5]}).lazy()
@@ -137,5 +135,4 @@ def test_names_of_any_kind_are_names() -> None:
 def test_labels_that_are_no_numbers_name_no_class() -> None:
     """Dates, lists, objects and bytes are no class indices, and no reason to refuse a table."""
     for values in ([dt.date(1970, 1, 2)], [[1]], [{"x": 1}], [b"1"], pl.Series([object()], dtype=pl.Object)):
-        (block,) = open_table(pl.DataFrame({"a": [1.0], "Label_x": values})).blocks(None)
-        assert block.labels.tolist() == [NO_LABEL]
+        assert one_block(pl.DataFrame({"a": [1.0], "Label_x": values})).labels.tolist() == [NO_LABEL]

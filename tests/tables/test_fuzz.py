@@ -150,9 +150,7 @@ def compare(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("seeds", [range(300), pytest.param(range(1_000, 6_000), marks=SOAK)])
-def test_every_table_holds_what_pythons_csv_reads(
-    seeds: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_table_holds_what_pythons_csv_reads(seeds: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every value equals float() of the cell that csv reads, in pieces of any size; what csv refuses is refused."""
     outcomes = [compare(seed, tmp_path, monkeypatch) for seed in seeds]
     assert outcomes.count("equal") > len(seeds) / 2

@@ -14,19 +14,14 @@ import polars as pl
 import pytest
 
 from ruo.errors import ArgumentError, TableError
-from ruo.tables import NO_LABEL, Block, ModelInput, TableOptions, number_classes, open_table, table
-from tests.tables.forms import as_form, write_csv
+from ruo.tables import NO_LABEL, ModelInput, TableOptions, number_classes, open_table, table
+from tests.tables.forms import as_form, one_block, write_csv
 
 FLOWS = """Flow ID, Destination Port, Bytes, Bytes, Rate, Label
 f1,80,1,10,0.5,BENIGN
 f2,443,2,20,Infinity,DoS Hulk
 "é,3",22,3,30,,BENIGN
 """
-
-
-def _block(source: Any, dtype: Any = np.float32, **options: Any) -> Block:
-    (block,) = open_table(table(source, **options)).blocks(None, dtype)
-    return block
 
 
 @pytest.mark.filterwarnings("ignore:.*columns of equal name")
@@ -77,7 +72,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
     """The features are those that are named, in that order, or all that are not dropped, kept or labels."""
     path = write_csv(tmp_path, "a,b,c\n1,2,3\n4,5,6\n")
     for source in (path, pd.read_csv(path)):
-        block = _block(source, **options)
+        block = one_block(source, **options)
         assert block.array.tolist() == rows
         assert (block.kept.columns if block.kept is not None else []) == options.get("keep", [])
 
@@ -90,11 +85,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"label": "Label"}, TableError, "no column 'Label', which label names"),
         ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
         ({"drop": ["Id", "Bytes"]}, TableError, "has no feature columns"),
-        (
-            {"columns": "Id"},
-            ArgumentError,
-            "columns='Id' must be a list of strings or whole numbers, or None; write ['Id'].",
-        ),
+        ({"columns": "Id"}, ArgumentError, "columns='Id' must be a list of strings or whole numbers, or None; write"),
         ({"columns": []}, ArgumentError, "columns=[] names no features"),
         ({"inputs": {"x": ["Id"], "y": []}}, ArgumentError, "inputs['y']=[] names no features"),
         ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
@@ -156,11 +147,9 @@ def test_options_are_given_once() -> None:
         ("größe\rb\r1\r2\r".replace("\rb", ",b").replace("\r2", ",2"), {"columns": ["größe"]}, [[1]]),
     ],
 )
-def test_text_is_read_as_the_options_say(
-    tmp_path: Path, text: str | bytes, options: dict[str, Any], rows: list[list[float]]
-) -> None:
+def test_text_is_read_as_the_options_say(tmp_path: Path, text: str | bytes, options: dict, rows: list[list]) -> None:
     """Separator, header, missing cells and encoding; what is certain is found out."""
-    np.testing.assert_array_equal(rows, _block(write_csv(tmp_path, text), **options).array)
+    np.testing.assert_array_equal(rows, one_block(write_csv(tmp_path, text), **options).array)
 
 
 @pytest.mark.parametrize("text", ["1;2\n3;4\n5;6\n", "\ufeff1;2\n3;4\n5;6\n", "sep=;\n1;2\n3;4\n5;6", "1;2\n"])
@@ -169,7 +158,7 @@ def test_a_file_without_header_is_cut_into_parts(tmp_path: Path, text: str, of: 
     """Every row is in one part."""
     options, path = TableOptions(header=False), write_csv(tmp_path, text)
     parts = [block.array for part in range(of) for block in open_table(path, options, (part, of)).blocks(None)]
-    assert np.concatenate(parts).tolist() == _block(path, header=False).array.tolist()
+    assert np.concatenate(parts).tolist() == one_block(path, header=False).array.tolist()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -182,7 +171,7 @@ def test_kept_text_is_as_it_is_in_the_file(tmp_path: Path, end: str, options: di
     writer.writerows([["id", "x"], *([cell, "NA" if options.get("null_values") else "1"] for cell in cells)])
     path = write_csv(tmp_path, file.getvalue().encode(options.get("encoding", "utf-8")))
 
-    block = _block(path, keep=["id"], **options)
+    block = one_block(path, keep=["id"], **options)
 
     assert block.kept["id"].to_list() == [cell or None for cell in cells]
     np.testing.assert_array_equal([[np.nan if options.get("null_values") else 1]] * len(cells), block.array)
@@ -193,7 +182,7 @@ def test_a_kept_feature_is_a_number_and_text_as_it_is(tmp_path: Path, null_value
     """What float32 rounds, and what means a missing number, stands beside the predictions as in the file."""
     cells = ["007", "16777217", "NA" if null_values else ""]
     path = write_csv(tmp_path, "id,x\n" + "".join(f"{cell},1\n" for cell in cells))
-    block = _block(path, columns=["id", "x"], keep=["id"], null_values=null_values)
+    block = one_block(path, columns=["id", "x"], keep=["id"], null_values=null_values)
     np.testing.assert_array_equal([[7, 1], [16777216, 1], [np.nan, 1]], block.array)
     assert block.kept["id"].to_list() == [cell or None for cell in cells]
 
@@ -202,15 +191,15 @@ def test_a_kept_feature_is_a_number_and_text_as_it_is(tmp_path: Path, null_value
 @pytest.mark.parametrize("row", [b"caf\xe9,2\n", b'"caf\xe9",2\n'])
 def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[str, Any], row: bytes) -> None:
     """In kept and label text it is an error that names row and encoding; unused text, and U+FFFD itself, are taken."""
-    assert _block(write_csv(tmp_path, "t,x\n\ufffd,1\n"), keep=["t"]).kept["t"].to_list() == ["\ufffd"]
+    assert one_block(write_csv(tmp_path, "t,x\n\ufffd,1\n"), keep=["t"]).kept["t"].to_list() == ["\ufffd"]
     path = write_csv(tmp_path, b"t,x\nok,1\n" + row)
 
     with pytest.raises(TableError, match='row 1.*column "t": .* is not UTF-8; pass the encoding.*"cp1252"') as caught:
-        _block(path, **options)
+        one_block(path, **options)
     assert (caught.value.row, caught.value.column) == (1, "t")
-    assert _block(path, drop=["t"]).array.tolist() == [[1], [2]]
+    assert one_block(path, drop=["t"]).array.tolist() == [[1], [2]]
     with pytest.raises(TableError, match="is not text in ascii|is not UTF-8|utf-16"):
-        _block(path, keep=["t"], encoding="utf-16")
+        one_block(path, keep=["t"], encoding="utf-16")
 
 
 @pytest.mark.parametrize(
@@ -222,13 +211,16 @@ def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[
         (["1", "x", "1"], ["1", "x", "1"]),
         (["-1", "1", "1"], ["-1", "1", "1"]),
         (["", "3", "4"], [NO_LABEL, 3, 4]),
+        (["0", "1", "10", "2"], [0, 1, 10, 2]),  # names in sorted order would be other classes
     ],
 )
 def test_a_label_column_has_numbers_or_names(tmp_path: Path, cells: list[str], labels: list[Any]) -> None:
-    """Whole numbers are class numbers, anything else names; a missing one is neither."""
+    """Whole numbers in any kind of text are class numbers, anything else names; a missing one is neither."""
     path = write_csv(tmp_path, "x,y\n" + "".join(f"1,{cell}\n" for cell in cells))
-    for source in (path, pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))):
-        assert _block(source, label="y").labels.tolist() == labels
+    text = pl.read_csv(path, infer_schema=False).with_columns(pl.col("x").cast(pl.Int64))
+    kinds = (pl.String, pl.Categorical, pl.Enum(text["y"].drop_nulls().unique().sort()))
+    for source in (path, *(text.cast({"y": kind}) for kind in kinds)):
+        assert one_block(source, label="y").labels.tolist() == labels
 
 
 @pytest.mark.parametrize(
@@ -241,16 +233,15 @@ def test_a_missing_number_is_no_label(values: list[Any], labels: list[Any]) -> N
 
     for source in (frame, frame.to_numpy(), pl.DataFrame({"x": 1, "y": frame["y"].to_numpy()})):
         label = "1" if isinstance(source, np.ndarray) else "y"
-        assert _block(source, label=label).labels.tolist() == labels
-    (block,) = open_table(table(iter([frame[:1], frame[1:]]), label="y")).blocks(None)
-    assert block.labels.tolist() == labels
+        assert one_block(source, label=label).labels.tolist() == labels
+    assert one_block(iter([frame[:1], frame[1:]]), label="y").labels.tolist() == labels
 
 
 @pytest.mark.parametrize("value", [dt.timedelta(1), [1], b"1", {"a": 1}])
 def test_a_label_that_has_no_text_is_refused(value: object) -> None:
     """The error names the column and its type."""
     with pytest.raises(TableError, match='The label column "y" has the type .*; make it text or numbers'):
-        _block(pl.DataFrame({"x": [1], "y": [value]}), label="y")
+        one_block(pl.DataFrame({"x": [1], "y": [value]}), label="y")
 
 
 def test_labels_are_of_one_kind_and_numbered_alike_in_every_part() -> None:
@@ -262,6 +253,9 @@ def test_labels_are_of_one_kind_and_numbered_alike_in_every_part() -> None:
         with pytest.raises(TableError, match=sentence) as caught:
             list(open_table(table(iter([frames[0], below]), label="y")).blocks(None))
         assert caught.value.row == place
+    names = pl.DataFrame({"x": [1, 2, 3], "y": [None, "cat", "dog"]})
+    blocks = open_table(table((names[row] for row in range(3)), label="y")).blocks(2)
+    assert [block.labels.tolist() for block in blocks] == [[None, "cat"], ["dog"]]
     (block,) = open_table(table(iter(frames[::-1]), label="y")).blocks(None)
     assert number_classes(block.labels)[0].tolist() == [2, 0, 1]
     assert number_classes(block.labels, ["cat", "1", "0"])[0].tolist() == [0, 2, 1]
@@ -276,9 +270,8 @@ def test_one_hot_columns_name_the_classes_and_may_be_true_or_false(tmp_path: Pat
     frame.to_csv(tmp_path / "t.csv", index=False)
 
     for source in (frame, tmp_path / "t.csv"):
-        opened = open_table(source)
-        assert opened.classes == ["x", "y"]
-        assert [block.labels.tolist() for block in opened.blocks(None)] == [[0, 1, 0]]
+        assert open_table(source).classes == ["x", "y"]
+        assert one_block(source).labels.tolist() == [0, 1, 0]
 
 
 A, B, C, X2 = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1), ModelInput("x", 2)
@@ -340,9 +333,8 @@ def test_each_input_has_its_own_datatype(tmp_path: Path, kind: str) -> None:
 
     assert [block.rows for block in blocks] == [2, 1]
     joined = {name: np.concatenate([block.inputs[name] for block in blocks]) for name in ("t", "n", "f")}
-    assert joined["n"].tolist() == [[big], [2], [3]]
+    expected = {"t": [["é, x".encode()], [b""], [b"c"]], "n": [[big], [2], [3]], "f": [[0.5], [1.5], [2.5]]}
+    assert {name: array.tolist() for name, array in joined.items()} == expected
     assert joined["f"].dtype == np.float32
-    assert joined["f"].tolist() == [[0.5], [1.5], [2.5]]
-    assert joined["t"].tolist() == [["é, x".encode()], [b""], [b"c"]]
     with pytest.raises(TableError, match="Only one input is possible here"):
         _ = blocks[0].array
