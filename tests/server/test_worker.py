@@ -9,12 +9,12 @@ import ssl
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from gunicorn import util
-from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http.body import LengthReader
@@ -289,14 +289,6 @@ def test_a_worker_retires_also_where_two_requests_are_its_last(monkeypatch):
     worker.tmp.close()
 
 
-# --- what it takes of Gunicorn
-
-
-class Application(BaseApplication):
-    def load_config(self):
-        pass
-
-
 def test_gunicorn_has_what_the_server_takes_of_it():
     """Names that Gunicorn does not promise; the version range in server/requirements.txt is of those that have them."""
     worker = ThreadWorker(1, 1, [], None, 30, Config(), logging.getLogger())
@@ -307,7 +299,7 @@ def test_gunicorn_has_what_the_server_takes_of_it():
     assert all(hasattr(worker, name) for name in [*attributes, "max_requests", "nr", "worker_connections"])
     assert list(inspect.signature(util.write_nonblock).parameters)[:2] == ["sock", "data"]
     assert "util.write_error(client, status_int, reason, mesg)" in inspect.getsource(ThreadWorker.handle_error)
-    master = Arbiter(Application())
+    master = Arbiter(SimpleNamespace(cfg=Config()))
     assert all(callable(getattr(master, name)) for name in ["kill_worker", "manage_workers", "reload", "spawn_worker"])
     assert (master.WORKERS, master.num_workers) == ({}, 1)
     assert "oldest = min(w.age for w in self.WORKERS.values())" in inspect.getsource(Arbiter.reload)
@@ -320,11 +312,8 @@ def test_gunicorn_has_what_the_server_takes_of_it():
         conn.init()
         theirs.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab")
         reader = next(conn.parser).body.reader
-        assert isinstance(reader, LengthReader)
-        assert reader.length == 3
-        assert reader.unreader is conn.parser.unreader
-        assert conn.parser.unreader.buf.getvalue() == b"ab"
-        assert reader.unreader.take_buffered() == b"ab"
+        assert (type(reader), reader.length, reader.unreader) == (LengthReader, 3, conn.parser.unreader)
+        assert reader.unreader.buf.getvalue() == reader.unreader.take_buffered() == b"ab"
         reader.unreader.unread(b"ab")
         assert reader.read(2) == b"ab"
         conn.close()
