@@ -123,10 +123,7 @@ def matches(selector, labels):
 
 
 def lets(policies, direction, pod, peer, port, protocol="TCP"):
-    """Whether policies let a pod (its labels) receive (Ingress) or send (Egress) what a peer sends or receives.
-
-    A peer is {"ip": "1.2.3.4"}, or {"namespace": name, "pod": labels}.
-    """
+    """Whether a pod (labels) may receive (Ingress) or send (Egress); a peer is {"ip": …} or {"namespace": …, "pod": labels}."""
     specs = [policy["spec"] for policy in policies]
     chosen = [spec for spec in specs if matches(spec["podSelector"], pod) and direction in spec["policyTypes"]]
     rules = [rule for spec in chosen for rule in spec.get(direction.lower(), [])]

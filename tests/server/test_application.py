@@ -201,10 +201,9 @@ def test_answers_are_compressed_for_those_who_want_nothing_else(client, rows, co
         assert "Content-Encoding" not in answer.headers
 
 
-def test_what_is_left_out_may_be_null(client, rows):
+def test_what_is_left_out_may_be_null(client):
     """Serialisers write it so."""
-    body = v2_body(rows, id=None, outputs=None, parameters=None)
-    body["inputs"][0]["parameters"] = None
+    body = {**tensor(parameters=None), "id": None, "outputs": None, "parameters": None}
     assert client.post(INFER, json=body).status_code == 200
 
 
@@ -218,11 +217,10 @@ def test_a_token_closes_everything_but_the_probes(make_app, rows):
     for path in ("/v2", "/nothing"):
         answer = closed.get(path)
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="ruo"')
-    for given in ("Bearer wrong", "Bearer", "Basic säcret", "säcret", "Bearer säcret2"):
+    for given in ("Bearer wrong", "Bearer", "Basic säcret", "säcret", "Bearer säcret2", "bearer säcret"):
         headers = {"Authorization": given.encode().decode("latin-1")}
-        assert closed.post(INFER, json=v2_body(rows), headers=headers).status_code == 401
-    headers = {"Authorization": "bearer säcret".encode().decode("latin-1")}
-    assert closed.post(INFER, json=v2_body(rows), headers=headers).status_code == 200
+        status = closed.post(INFER, json=v2_body(rows), headers=headers).status_code
+        assert status == (200 if given == "bearer säcret" else 401), given
 
 
 def test_the_model_has_the_name_it_is_given(make_app, rows):

@@ -28,9 +28,8 @@ def address(four_workers):
 @pytest.fixture
 def sync(address):
     """Triton's synchronous client."""
-    client = triton.InferenceServerClient(address, concurrency=2)
-    yield client
-    client.close()
+    with triton.InferenceServerClient(address, concurrency=2) as client:
+        yield client
 
 
 def tensor(rows, binary=True):

@@ -99,9 +99,8 @@ def test_the_tensors_of_a_saved_model_are_ordered_by_their_names(tmp_path):
 
     module, names = tf.Module(), [f"x_{number}" for number in range(12)]
     module.call = tf.function(lambda **given: {f"y{name}": -values for name, values in given.items()}, autograph=False)
-    signature = module.call.get_concrete_function(
-        **{name: tf.TensorSpec((None, 1), tf.float32, name) for name in names}
-    )
+    specs = {name: tf.TensorSpec((None, 1), tf.float32, name) for name in names}
+    signature = module.call.get_concrete_function(**specs)
     tf.saved_model.save(module, str(tmp_path), signatures=signature)
     model = load_model(tmp_path, trusted=True)
     assert [spec.name for spec in model.inputs] == names
