@@ -20,6 +20,7 @@ SURPRISES = st.recursive(
 )
 NAMES = ["model", "model", "model", "1", "ä", "%00", "a b", "..", "%ed%a0%80", "%ff"]
 HEADERS = ["Inference-Header-Content-Length", "Content-Encoding", "Accept-Encoding", "Content-Type", "Accept"]
+UNHURRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 HEADER_VALUES = ["0", "5", "-1", "gzip", "zstd", "deflate", "identity", "\x80\xff", "x" * 100]
 
 
@@ -93,9 +94,7 @@ def test_a_token_is_in_the_document(make_app):
 def test_requests_made_from_the_document(client, document, count):
     """Whatever the document allows, and a little more, is answered as it says, never by a failure of the server."""
 
-    @settings(
-        deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True, max_examples=count
-    )
+    @settings(UNHURRIED, max_examples=count)
     @given(requests(document))
     def check(request):
         operation, method, path, body, headers = request
