@@ -9,13 +9,13 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from flask import Flask, Response, jsonify, request
+from werkzeug.serving import make_server
 
 from ruo.deploy.kubernetes import KubernetesDeployment
 from ruo.errors import ArgumentError, DeploymentError
@@ -110,26 +110,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     """A cluster, and a kubeconfig that leads to it."""
     state = Cluster()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.answer(state.get(urlsplit(self.path).path))
+    app = Flask("cluster")
 
-        def do_PATCH(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.answer(state.patch(urlsplit(self.path).path, body))
+    @app.route("/<path:_>", methods=["GET", "PATCH"])
+    def answer(_: str) -> tuple[Response, int]:
+        resource = state.get(request.path) if request.method == "GET" else state.patch(request.path, request.json)
+        return jsonify(resource or {"message": f"{request.path} not found"}), 404 if resource is None else 200
 
-        def answer(self, resource: Any) -> None:
-            text = json.dumps(resource or {"message": f"{self.path} not found"}).encode()
-            self.send_response(404 if resource is None else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("", 0), Handler)  # on each address of 127.0.0.0/8, as pods have one each
+    http = make_server("0.0.0.0", 0, app, threaded=True)  # on each address of 127.0.0.0/8, as pods have one each
     state.port = http.server_port
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -141,7 +129,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     }
     (tmp_path / "config").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **config}))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("ruo.deploy.kubernetes._LOOK_S", 0.01)
     kubectl = tmp_path / "bin" / "kubectl"
@@ -152,7 +139,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     monkeypatch.setenv("PATH", f"{kubectl.parent}:/usr/bin:/bin")
     yield state
     http.shutdown()
-    http.server_close()
     thread.join()
 
 
@@ -280,21 +266,17 @@ def test_kubectl_forwards_to_each_pod(cluster: Cluster, tmp_path: Path, monkeypa
         assert len(servers.urls) == len(forwards(tmp_path, 1)) == 1
     assert forwards(tmp_path, 0) == []
 
-    (tmp_path / "bin" / "kubectl").write_text('#!/bin/sh\necho "error: pods not found"\n')
-    sentence = "kubectl's forward to ruo-server-[01] ended with status 0. Its log says: error: pods not found"
-    with pytest.raises(DeploymentError, match=sentence):
-        _ = KubernetesDeployment().urls
-    (tmp_path / "bin" / "kubectl").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr("ruo.deploy.kubernetes._FORWARD_S", 0.1)
-    with pytest.raises(
-        DeploymentError, match=r"forward to ruo-server-[01] was not ready after 0.1 s. Its log is empty."
+    path = os.environ["PATH"]
+    for path_now, line, wait_s, sentence in (
+        (path, "echo error: pods not found", 30, "ended with status 0. Its log says: error: pods not found"),
+        (path, "exec sleep 60", 0.1, "was not ready after 0.1 s. Its log is empty."),
+        (str(tmp_path), "", 30, "ended with status 127. Its log says: .*kubectl.* not found"),
     ):
-        _ = KubernetesDeployment().urls
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        DeploymentError, match="kubectl's forward to .* ended with status 127. Its log says: .*kubectl.* not found"
-    ):
-        _ = KubernetesDeployment().urls
+        (tmp_path / "bin" / "kubectl").write_text(f"#!/bin/sh\n{line}\n")
+        monkeypatch.setenv("PATH", path_now)
+        monkeypatch.setattr("ruo.deploy.kubernetes._FORWARD_S", wait_s)
+        with pytest.raises(DeploymentError, match=f"kubectl's forward to ruo-server-[01] {sentence}"):
+            _ = KubernetesDeployment().urls
 
 
 def test_a_forward_is_not_held_up_by_what_kubectl_writes(cluster: Cluster, tmp_path: Path) -> None:

@@ -58,11 +58,8 @@ def test_a_server_is_there_in_the_block_and_gone_after_it(demo: Demo) -> None:
 def test_a_server_that_cannot_start_is_an_error_at_once(tmp_path: Path, model: str, settings: dict, sentence: str) -> None:  # fmt: skip
     """A missing or broken model, or a setting that is refused: the error has the reason, and nothing is waited for."""
     (tmp_path / "broken.keras").write_bytes(b"this is no model")
-    began = time.monotonic()
-    with (
-        pytest.raises(DeploymentError, match=sentence),
-        local_server(tmp_path / model, workers=1, settings={**OPENVINO, **settings}),
-    ):
+    server, began = local_server(tmp_path / model, workers=1, settings={**OPENVINO, **settings}), time.monotonic()
+    with pytest.raises(DeploymentError, match=sentence), server:
         pass
     assert time.monotonic() - began < 60
 
@@ -155,23 +152,18 @@ def test_settings_are_for_the_server_alone(demo: Demo, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("model", "settings", "sentence"),
     [
-        ({"MODEL_PATH": "b.keras"}, "settings: pass model=b.keras in place of MODEL_PATH."),
-        ({"WORKER_CORES": 2}, "settings: pass cores=2 in place of WORKER_CORES."),
-        ({"A=B": 1}, "settings: no variable can be 'A=B' with the value 1; correct them."),
-        ({"A": "x\0y"}, r"settings: no variable can be 'A' with the value 'x\x00y'; correct them."),
+        ("a.keras", {"MODEL_PATH": "b.keras"}, "settings: pass model=b.keras in place of MODEL_PATH."),
+        ("a.keras", {"WORKER_CORES": 2}, "settings: pass cores=2 in place of WORKER_CORES."),
+        ("a.keras", {"A=B": 1}, "settings: no variable can be 'A=B' with the value 1; correct them."),
+        ("a.keras", {"A": "x\0y"}, r"settings: no variable can be 'A' with the value 'x\x00y'; correct them."),
+        ("", {}, 'is empty; pass one, or "."'),
     ],
 )
-def test_settings_that_cannot_be_are_refused(demo: Demo, settings: dict[str, object], sentence: str) -> None:
-    """What is an argument, which could name another model, and what no variable can be."""
-    with pytest.raises(ArgumentError, match=re.escape(sentence)), local_server(demo.models["mlp"], settings=settings):
-        pass
-
-
-def test_an_empty_path_is_not_this_folder() -> None:
-    """Which may hold a model that nobody meant."""
-    with pytest.raises(ArgumentError, match='is empty; pass one, or "."'), local_server(""):
+def test_arguments_that_cannot_be_are_refused(model: str, settings: dict[str, object], sentence: str) -> None:
+    """What is an argument, which could name another model, what no variable can be, and a folder that nobody meant."""
+    with pytest.raises(ArgumentError, match=re.escape(sentence)), local_server(model, settings=settings):
         pass
 
 

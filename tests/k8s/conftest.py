@@ -116,12 +116,6 @@ def server(request, render):
     return render(request.param)
 
 
-@pytest.fixture(params=OVERLAYS)
-def overlay(request, render):
-    """The objects of each overlay in turn: what somebody applies."""
-    return render(request.param)
-
-
 def matches(selector, labels):
     """Whether a label selector chooses what has these labels."""
     assert set(selector) <= {"matchLabels"}, "the tests understand matchLabels only"
@@ -129,24 +123,17 @@ def matches(selector, labels):
 
 
 def lets(policies, direction, pod, peer, port, protocol="TCP"):
-    """Whether policies let a pod (its labels) receive (Ingress) or send (Egress) what a peer sends or receives.
-
-    A peer is {"ip": "1.2.3.4"}, or {"namespace": name, "pod": labels}.
-    """
+    """Whether a pod (labels) may receive (Ingress) or send (Egress); a peer is {"ip": …} or {"namespace": …, "pod": labels}."""
     specs = [policy["spec"] for policy in policies]
     chosen = [spec for spec in specs if matches(spec["podSelector"], pod) and direction in spec["policyTypes"]]
     rules = [rule for spec in chosen for rule in spec.get(direction.lower(), [])]
     side = "from" if direction == "Ingress" else "to"
-    return not chosen or any(_takes_port(rule, port, protocol) and _takes_peer(rule.get(side), peer) for rule in rules)
+    return not chosen or any(_takes(rule.get("ports"), rule.get(side), peer, port, protocol) for rule in rules)
 
 
-def _takes_port(rule, port, protocol):
-    ports = [(each["port"], each.get("protocol", "TCP")) for each in rule.get("ports") or ()]
-    return not ports or (port, protocol) in ports
-
-
-def _takes_peer(peers, peer):
-    return not peers or any(_is_peer(each, peer) for each in peers)
+def _takes(ports, peers, peer, port, protocol):
+    right_port = not ports or (port, protocol) in [(each["port"], each.get("protocol", "TCP")) for each in ports]
+    return right_port and (not peers or any(_is_peer(each, peer) for each in peers))
 
 
 def _is_peer(rule, peer):

@@ -61,8 +61,8 @@ def test_a_servicemonitor_has_only_fields_that_the_operator_knows(render):
     monitor = render("components/monitoring").one("ServiceMonitor")
     assert "monitoring.coreos.com/v1" == monitor["apiVersion"]
     assert {"selector", "endpoints"} == set(monitor["spec"])
-    for endpoint in monitor["spec"]["endpoints"]:
-        assert set(endpoint) <= {"port", "path", "interval", "scrapeTimeout", "authorization"}
+    known = {"port", "path", "interval", "scrapeTimeout", "authorization"}
+    assert all(set(endpoint) <= known for endpoint in monitor["spec"]["endpoints"])
 
 
 def test_nothing_is_deprecated(objects):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.k8s.conftest import ROOT, amount
+from tests.k8s.conftest import OVERLAYS, ROOT, amount
 
 NODES = ["10.10.3.80", "10.10.3.81", "10.10.3.82"]
 WITH_VOLUMES = ["overlays/faculty", "overlays/local", "components/nfs-models", "jobs/data-nfs", "jobs/data-local"]
@@ -34,9 +34,11 @@ def test_claims_find_their_volumes(render, folder):
     assert objects.all("PersistentVolumeClaim")
 
 
-def test_the_claim_of_the_model_is_there(overlay):
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_the_claim_of_the_model_is_there(render, folder):
     """Each overlay has what stands behind the claim that the server's pods name, and it can be read by many nodes."""
-    pod = overlay.one("Deployment")["spec"]["template"]["spec"]
+    overlay = render(folder)
+    _, pod, _ = overlay.server()
     (name,) = (each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"] if "persistentVolumeClaim" in each)
     assert ["ReadOnlyMany"] == overlay.one("PersistentVolumeClaim", name)["spec"]["accessModes"]
 
@@ -62,9 +64,7 @@ def test_the_model_is_mounted_read_only(server):
     (mount,) = (each for each in container["volumeMounts"] if each["name"] == volume["name"])
     (path,) = (each["value"] for each in container["env"] if each["name"] == "MODEL_PATH")
     assert volume["persistentVolumeClaim"]["readOnly"] is True
-    assert mount["readOnly"] is True
-    assert mount["mountPath"] == path
-    assert "subPath" not in mount
+    assert {"name": volume["name"], "mountPath": path, "readOnly": True} == mount  # and no subPath
     assert "fsGroup" not in pod["securityContext"]  # on a read-only volume the change of owner could only fail
 
 

@@ -30,8 +30,7 @@ def test_services_and_probes_find_pods_and_port(server):
         assert [8000] == [port["port"] for port in spec["ports"]]
         assert {"http"} == {port["targetPort"] for port in spec["ports"]} <= set(ports)
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")} <= set(ports)
-    # without a cluster IP nothing translates the port
-    assert "None" == services["ruo-headless"]["clusterIP"]
+    assert "None" == services["ruo-headless"]["clusterIP"]  # so that nothing translates the port
     assert not services["ruo-headless"].get("publishNotReadyAddresses")
     assert list(ports.values()) == [port["port"] for port in services["ruo-headless"]["ports"]]
 
@@ -49,11 +48,9 @@ def test_how_many_pods_there_are_and_where_is_left_to_the_cluster(server):
 def test_the_budget_lets_a_drain_and_a_rollout_go_on(server):
     """One pod may always be taken away, ill ones at any time; a rollout can take its first step, and one pod serves."""
     deployment, _, _ = server.server()
-    budget, rolling = server.one("PodDisruptionBudget")["spec"], deployment["strategy"]["rollingUpdate"]
-    assert matches(budget["selector"], deployment["template"]["metadata"]["labels"])
-    assert 1 == budget["maxUnavailable"]
-    assert "minAvailable" not in budget
-    assert "AlwaysAllow" == budget["unhealthyPodEvictionPolicy"]
+    budget, rolling = dict(server.one("PodDisruptionBudget")["spec"]), deployment["strategy"]["rollingUpdate"]
+    assert matches(budget.pop("selector"), deployment["template"]["metadata"]["labels"])
+    assert {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"} == budget
     assert rolling["maxSurge"] + rolling["maxUnavailable"] >= 1
     replicas = max([1, *(each["spec"]["minReplicas"] for each in server.all("HorizontalPodAutoscaler"))])
     assert replicas - rolling["maxUnavailable"] >= 1
@@ -121,11 +118,9 @@ def test_the_server_is_reached_at_its_port_and_reaches_dns_only(server):
         assert not lets(policies, "Ingress", SERVER, peer, 8001)
         assert not lets(policies, "Ingress", SERVER, peer, 8000, "UDP")
     for port in (53, 443, 8000):
-        for peer in STRANGERS:
-            assert not lets(policies, "Egress", SERVER, peer, port)
-        for peer in [*STRANGERS, DNS]:
-            assert not lets(policies, "Ingress", other, peer, port)
-            assert not lets(policies, "Egress", other, peer, port)
+        assert not any(lets(policies, "Egress", SERVER, peer, port) for peer in STRANGERS)
+        for direction, peer in product(["Ingress", "Egress"], [*STRANGERS, DNS]):
+            assert not lets(policies, direction, other, peer, port)
 
 
 def test_prometheus_gets_in(render):
@@ -139,8 +134,7 @@ def test_prometheus_gets_in(render):
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert "/metrics" == endpoint["path"]
     assert lets(narrowed, "Ingress", SERVER, prometheus, 8000)
-    for peer in STRANGERS:
-        assert not lets(narrowed, "Ingress", SERVER, peer, 8000)
+    assert not any(lets(narrowed, "Ingress", SERVER, peer, 8000) for peer in STRANGERS)
 
 
 def test_scoring_pods_reach_the_servers_and_dns_only(render):
@@ -152,10 +146,8 @@ def test_scoring_pods_reach_the_servers_and_dns_only(render):
     assert lets(policies, "Egress", labels["ruo-score"], servers, 8000)
     assert lets(policies, "Egress", labels["ruo-score"], DNS, 53, "UDP")
     assert not lets(policies, "Egress", labels["ruo-merge"], servers, 8000)
-    for name in ("ruo-score", "ruo-merge"):
-        for peer in STRANGERS:
-            assert not lets(policies, "Egress", labels[name], peer, 8000)
-            assert not lets(policies, "Ingress", labels[name], peer, 8000)
+    for name, direction, peer in product(["ruo-score", "ruo-merge"], ["Ingress", "Egress"], STRANGERS):
+        assert not lets(policies, direction, labels[name], peer, 8000)
 
 
 def test_only_the_measuring_pod_reaches_kubernetes(render):
@@ -169,8 +161,8 @@ def test_only_the_measuring_pod_reaches_kubernetes(render):
         assert lets(policies, "Egress", labels, peer, port)
         assert not lets(policies, "Ingress", labels, peer, port)
     assert not lets(policies, "Egress", labels, STRANGERS[1], 80)
-    for other in (SERVER, SCORE, {"app": "other"}):
-        assert not lets(policies, "Egress", other, STRANGERS[0], 6443)
+    others = (SERVER, SCORE, {"app": "other"})
+    assert not any(lets(policies, "Egress", other, STRANGERS[0], 6443) for other in others)
 
 
 def test_who_measures_may_do_what_scaling_takes(render):
@@ -197,8 +189,7 @@ def test_the_faculty_is_the_cluster_of_2023(render):
     resources = objects.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["resources"]
     nfs = objects.one("PersistentVolume")["spec"]["nfs"]
     assert (8000, "http", 30001) == (port["port"], port["targetPort"], port["nodePort"])
-    # else the policy would see a node's address and not the client's
-    assert "Local" == service["externalTrafficPolicy"]
+    assert "Local" == service["externalTrafficPolicy"]  # else the policy would see a node's address, not the client's
     assert ("2Gi", "5Gi") == (resources["requests"]["memory"], resources["limits"]["memory"])
     assert amount(resources["requests"]["cpu"]) < 2  # a node has two, and its own pods need some of them
     assert ("10.10.3.80", "/var/nfs/public") == (nfs["server"], nfs["path"])

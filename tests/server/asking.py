@@ -1,21 +1,30 @@
 """What a client sends and reads, by hand or without a pause, and what its tests wait for."""
 
+import gzip
 import json
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import zstandard
 from prometheus_client.parser import text_string_to_metric_families
 
 from ruo.wire import WIRES, InferRequest
 
 INFER = "/v2/models/model/infer"
 RAW = {"Inference-Header-Content-Length": "0"}
+PACK = {
+    "gzip": partial(gzip.compress, compresslevel=1),
+    "deflate": partial(zlib.compress, level=1),
+    "zstd": zstandard.compress,
+}
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -59,10 +68,15 @@ def predictions(body, rows=100):
     return np.frombuffer(body[-rows * 12 :], "f4").reshape(-1, 3)
 
 
+def samples(text):
+    """The values of Prometheus' text by name and labels."""
+    families = text_string_to_metric_families(text)
+    return {(each.name, *sorted(each.labels.values())): each.value for family in families for each in family.samples}
+
+
 def total(text, name):
     """The sum of the samples of that name in Prometheus' text."""
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return sum(sample.value for sample in samples if sample.name == name)
+    return sum(value for (each, *_), value in samples(text).items() if each == name)
 
 
 def wait_for(condition, seconds=60):

@@ -15,10 +15,7 @@ CONFIG = Path(package.__file__).with_name("gunicorn.conf.py")
 
 
 def serve(model, workers=1, **settings):
-    """A server with settings: ``with serve(path, workers=2, MAX_WAITING=1) as server:``.
-
-    OpenVINO computes unless another KERAS_BACKEND is named: it starts in half the time.
-    """
+    """A server with settings, of OpenVINO, which starts sooner: ``with serve(path, workers=2, MAX_WAITING=1) as server:``."""
     return local_server(model, workers=workers, settings={"KERAS_BACKEND": "openvino", **settings})
 
 

@@ -28,9 +28,8 @@ def address(four_workers):
 @pytest.fixture
 def sync(address):
     """Triton's synchronous client."""
-    client = triton.InferenceServerClient(address, concurrency=2)
-    yield client
-    client.close()
+    with triton.InferenceServerClient(address, concurrency=2) as client:
+        yield client
 
 
 def tensor(rows, binary=True):
@@ -39,12 +38,9 @@ def tensor(rows, binary=True):
 
 def test_triton_asks_what_it_asks(sync, rows):
     """Health, metadata, configuration, statistics, index and versions are what Triton's client understands."""
-    assert sync.is_server_live()
-    assert sync.is_server_ready()
-    assert sync.is_model_ready("model")
-    assert not sync.is_model_ready("other")
     version = sync.get_model_metadata("model")["versions"][-1]
-    assert sync.is_model_ready("model", version)
+    health = [sync.is_server_live(), sync.is_server_ready(), sync.is_model_ready("model", version)]
+    assert [*health, sync.is_model_ready("model"), sync.is_model_ready("other")] == [True, True, True, True, False]
     assert "binary_tensor_data" in sync.get_server_metadata()["extensions"]
     assert sync.get_model_config("model")["max_batch_size"] > 0
     for name in ("model", ""):
@@ -92,9 +88,6 @@ def test_triton_asks_several_at_once(sync, address, rows, expected):
     np.testing.assert_allclose(np.concatenate(asyncio.run(infer())), expected["mlp"], atol=1e-6)
 
 
-# --- perf_analyzer
-
-
 @pytest.fixture(scope="module")
 def perf_analyzer():
     """Run Triton's perf_analyzer with arguments; skips where it cannot run."""
@@ -133,8 +126,6 @@ def test_perf_analyzer(perf_analyzer, address, options):
     assert requests > 10
     assert rows == pytest.approx(int(options[1]) * requests, rel=0.05)  # some are under way
 
-
-# --- KServe
 
 KSERVE_SCRIPT = """
 import asyncio, json, sys

@@ -160,22 +160,19 @@ def test_plain_gunicorn(models, rows, expected, options):
     """With Gunicorn's own workers and settings, as in 2023, every protocol is answered."""
     with gunicorn(models["mlp"], *options, config=(), WEB_CONCURRENCY="2") as server:
 
-        def listens():
+        def ask_loaded(path, *request):
+            # nobody may listen yet; and each worker stands alone, so any answer may come from one that is still loading
             with contextlib.suppress(OSError):
-                return ask(server.url + "/test", json.dumps(rows.tolist()).encode())
+                answer = ask(server.url + path, *request)
+                assert answer.status != 503 or ("being loaded" in answer.json()["error"] and path != "/test")
+                return answer if answer.status != 503 else None
 
         # a client of 2023 does not try again: its first request waits for the model
-        np.testing.assert_allclose(wait_for(listens).json(), expected["mlp"], atol=1e-5)
-
-        def ask_loaded(*request):
-            # each worker stands alone, so any answer may come from one that is still loading
-            answer = ask(*request)
-            assert answer.status != 503 or "being loaded" in answer.json()["error"]
-            return answer if answer.status != 503 else None
-
+        first = wait_for(lambda: ask_loaded("/test", json.dumps(rows.tolist()).encode()))
+        np.testing.assert_allclose(first.json(), expected["mlp"], atol=1e-5)
         for _ in range(8):
-            assert wait_for(lambda: ask_loaded(server.url + INFER, rows.tobytes(), RAW)).status == 200
-        health = wait_for(lambda: ask_loaded(server.url + "/v2/health/ready"))
+            assert wait_for(lambda: ask_loaded(INFER, rows.tobytes(), RAW)).status == 200
+        health = wait_for(lambda: ask_loaded("/v2/health/ready"))
         assert health.json() == {"live": True, "ready": True, "workers": 1, "of": 1}
         assert ask(server.url + "/metrics").status == 200
 

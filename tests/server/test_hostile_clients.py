@@ -1,23 +1,21 @@
 """A server that no client can make useless, whatever it sends or does not send: real servers and real sockets."""
 
 import contextlib
-import gzip
 import json
 import re
 import resource
+import select
 import signal
 import socket
 import threading
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-import zstandard
 
-from tests.server.asking import INFER, LIVE, RAW, ask, clients_without_a_pause, head, read_answer, wait_for
+from tests.server.asking import INFER, LIVE, PACK, RAW, ask, clients_without_a_pause, head, read_answer, wait_for
 from tests.server.serving import serve
 
 pytestmark = pytest.mark.slow
@@ -27,10 +25,8 @@ MB = 1 << 20
 
 @pytest.fixture(scope="module")
 def server(models):
-    """A real server with one worker, and 64 MB for the bodies of all requests.
-
-    Its malloc gives back at once what is freed, so that its memory is what it holds.
-    """
+    """A real server with one worker, and 64 MB for the bodies of all requests; its memory is what it holds."""
+    # what is freed is given back at once
     malloc = {"MALLOC_TRIM_THRESHOLD_": 0, "MALLOC_TOP_PAD_": 0, "MALLOC_MMAP_THRESHOLD_": 1 << 17}
     with serve(models["mlp"], MAX_WAITING_MB=64, MAX_WAITING=8, **malloc) as running:
         running.worker = worker_of(running)
@@ -73,8 +69,6 @@ def memory_within(server, most_mb):
     assert peak_mb(server.worker) - before < most_mb
 
 
-# --- probes are answered
-
 CROWDS = {
     "half a head": (100, LIVE[:40]),
     "no body": (100, head(100)),
@@ -110,54 +104,41 @@ def test_the_oldest_idle_connection_makes_room(server, connect):
     for connection in idle[-20:]:
         connection.sendall(LIVE)
         assert connection.recv(12) == b"HTTP/1.1 200"
-    closed = [index for index, connection in enumerate(idle[:-20]) if is_closed(connection)]
+    poll = select.poll()
+    for connection in idle[:-20]:
+        poll.register(connection, select.POLLRDHUP)
+    ended = {descriptor for descriptor, _ in poll.poll(0)}
+    closed = [index for index, connection in enumerate(idle[:-20]) if connection.fileno() in ended]
     assert closed == list(range(len(closed)))
     assert 50 <= len(closed) < 500
 
 
-def is_closed(connection):
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) == b""
-    except BlockingIOError:
-        return False
-    except ConnectionError:
-        return True
+LONG = [0] * 20_000 + ["x" * 10_000]
+TENSOR = {"name": "x", "shape": [len(LONG)], "datatype": "FP32", "data": LONG}
 
 
-# --- memory
-
-
-@pytest.mark.parametrize("path", ["/test", "/v1/models/model:predict", INFER])
-def test_a_long_string_in_json_takes_no_memory(server, path):
-    """50 KB of JSON with one long string among numbers are refused within a few megabytes."""
-    values = [0] * 20_000 + ["x" * 10_000]
-    body = {"/test": values, INFER: {"inputs": [{"name": "x", "shape": [20_001], "datatype": "FP32", "data": values}]}}
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/test", LONG),
+        ("/v1/models/model:predict", {"instances": LONG}),
+        (INFER, {"inputs": [TENSOR]}),
+        (INFER, {"inputs": [{**TENSOR, "shape": [2**63 - 1] * 50_000, "data": []}]}),
+    ],
+    ids=["the paper's wire", "V1", "V2", "more dimensions than there can be"],
+)
+def test_json_that_is_no_rows_is_refused_at_once_and_takes_no_memory(server, path, body):
+    """One long string among numbers, or a shape whose size nobody should compute, within a few megabytes."""
     with memory_within(server, 30):
-        answer = ask(server.url + path, json.dumps(body.get(path, {"instances": values})).encode())
-    assert answer.status == 400
-
-
-def test_a_shape_with_50000_dimensions_is_refused_at_once(server):
-    """A tensor of more dimensions than there can be is 400, before its size is computed."""
-    tensor = {"name": "x", "shape": [2**63 - 1] * 50_000, "datatype": "FP32", "data": []}
-    answer = ask(server.url + INFER, json.dumps({"inputs": [tensor]}).encode())
+        answer = ask(server.url + path, json.dumps(body).encode())
     assert (answer.status, answer.seconds < 1) == (400, True)
 
 
-PACK = {
-    "identity": lambda body: body,
-    "gzip": lambda body: gzip.compress(body, 1),
-    "deflate": lambda body: zlib.compress(body, 1),
-    "zstd": zstandard.compress,
-}
-
-
 @pytest.mark.parametrize("is_chunked", [False, True])
-@pytest.mark.parametrize("coding", PACK)
+@pytest.mark.parametrize("coding", ["identity", *PACK])
 def test_waiting_bodies_are_counted_as_they_are_unpacked(server, coding, is_chunked):
     """Of eight times 48 MB where 64 MB may wait, one is read; the others get 503, and memory is the limit and one body."""
-    body = PACK[coding](bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
+    body = PACK.get(coding, bytes)(bytes(48 * MB - 4))  # not whole rows, so that it is refused once it is unpacked
     at_once, answers = threading.Barrier(8), []
 
     def request(_):
@@ -195,9 +176,6 @@ def test_a_kept_connection_waits_for_a_head_that_comes_in_pieces(server, connect
             assert read_answer(stream)[0] == 200
 
 
-# --- file descriptors
-
-
 def test_without_a_free_descriptor_connections_wait(models, connect):
     """Where the system gives no descriptor, what is under way is answered, the rest waits, and the log says so once."""
     with serve(models["slow"], LOG_LEVEL="error") as short, ThreadPoolExecutor(8) as pool:
@@ -217,25 +195,15 @@ def test_without_a_free_descriptor_connections_wait(models, connect):
         assert short.log.read_text().count("No connection can be accepted for now") == 1
 
 
-# --- an old worker goes when its successor is ready
-
-
 def test_no_request_fails_while_workers_are_replaced(models):
-    """Under load, with one worker and without retries, each request is answered, at --max-requests and at SIGHUP.
-
-    The oldest worker is the first to go: a worker from before SIGHUP does not outlive those that came after it.
-    """
+    """With one worker and without retries, at --max-requests and at SIGHUP, where the oldest worker is the first to go."""
     settings = {"GUNICORN_CMD_ARGS": "--max-requests 300", "MAX_WAITING": 8}
     with (
         serve(models["mlp"], **settings) as server,
         clients_without_a_pause(3, lambda: ask(server.url + INFER, bytes(32), RAW)) as answers,
     ):
-        wait_for_the_end_of(worker_of(server))
+        psutil.Process(worker_of(server)).wait(60)
         psutil.Process(server.pid).send_signal(signal.SIGHUP)
-        wait_for_the_end_of(min(process.pid for process in psutil.Process(server.pid).children()))
+        min(psutil.Process(server.pid).children(), key=lambda process: process.pid).wait(60)
     assert {answer.status for answer in answers} == {200}
     assert 3 <= len({answer.headers["Ruo-Worker"] for answer in answers}) <= 8
-
-
-def wait_for_the_end_of(pid):
-    wait_for(lambda: not psutil.pid_exists(pid))

@@ -81,11 +81,9 @@ def test_a_body_of_unknown_length_is_counted_as_it_grows():
 def test_a_request_that_waits_too_long_is_refused(make_app):
     """With REQUEST_TIMEOUT a request that does not get its turn in time is 503, while the one before it is done."""
     app = make_app("slow", REQUEST_TIMEOUT=0.4)  # of which one request takes a tenth, and all of them twice as long
+    clients = [app.application.test_client() for _ in range(16)]
     with ThreadPoolExecutor(16) as pool:
-        asked = [
-            pool.submit(app.application.test_client().post, INFER, data=ROW * 4000, headers=RAW) for _ in range(16)
-        ]
-        answers = [each.result() for each in asked]
+        answers = list(pool.map(lambda client: client.post(INFER, data=ROW * 4000, headers=RAW), clients))
     statuses = sorted(answer.status_code for answer in answers)
     assert (statuses[0], statuses[-1]) == (200, 503)
     refused = next(answer for answer in answers if answer.status_code == 503)

@@ -1,15 +1,8 @@
 """What the server counts."""
 
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server.asking import INFER, RAW
-
-
-def samples(text):
-    """The values of Prometheus' text by name and labels."""
-    families = text_string_to_metric_families(text)
-    return {(each.name, *sorted(each.labels.values())): each.value for family in families for each in family.samples}
+from tests.server.asking import INFER, RAW, samples
 
 
 def test_requests_rows_and_seconds_are_counted(make_app, rows):
@@ -22,17 +15,14 @@ def test_requests_rows_and_seconds_are_counted(make_app, rows):
     counted = samples(app.get("/metrics").text)
     route = "/v2/models/<model>/infer"
     _, version, sha256, _ = app.serving.get()
-    assert counted["ruo_requests_total", route, "200"] == 3
-    assert counted["ruo_requests_total", route, "400"] == 1
-    assert counted["ruo_requests_total", "404", "none"] == 1
+    requests = {(route, "200"): 3, (route, "400"): 1, ("404", "none"): 1}
+    assert {labels: counted["ruo_requests_total", *labels] for labels in requests} == requests
     assert counted["ruo_rows_total", version] == 300
-    assert counted["ruo_infer_failures_total",] == 1
-    for stage in ("request", "decode", "queue", "predict", "encode"):
-        assert counted[f"ruo_{stage}_seconds_count",] == 3
-    assert counted["ruo_predict_seconds_sum",] > 0
     assert counted["ruo_model_loaded", *sorted(("model", version, sha256))] == 1
-    assert counted["ruo_model_load_seconds",] > 0
-    assert counted["ruo_requests_in_flight",] == counted["ruo_requests_waiting",] == 0
+    numbers = {f"{stage}_seconds_count": 3 for stage in ("request", "decode", "queue", "predict", "encode")}
+    numbers |= {"infer_failures_total": 1, "requests_in_flight": 0, "requests_waiting": 0}
+    assert {name: counted[f"ruo_{name}",] for name in numbers} == numbers
+    assert min(counted["ruo_predict_seconds_sum",], counted["ruo_model_load_seconds",]) > 0
 
 
 def test_a_name_that_somebody_makes_up_is_no_label(make_app):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ruo.errors import ModelError
-from ruo.model.compiled import compile_keras
 from ruo.model.loading import load_model
 from ruo.model.signature import ROWS_PER_CALL, Model, TensorSpec, decode_raw
 from ruo.wire import ONLY, WireError
@@ -100,9 +99,8 @@ def test_the_tensors_of_a_saved_model_are_ordered_by_their_names(tmp_path):
 
     module, names = tf.Module(), [f"x_{number}" for number in range(12)]
     module.call = tf.function(lambda **given: {f"y{name}": -values for name, values in given.items()}, autograph=False)
-    signature = module.call.get_concrete_function(
-        **{name: tf.TensorSpec((None, 1), tf.float32, name) for name in names}
-    )
+    specs = {name: tf.TensorSpec((None, 1), tf.float32, name) for name in names}
+    signature = module.call.get_concrete_function(**specs)
     tf.saved_model.save(module, str(tmp_path), signatures=signature)
     model = load_model(tmp_path, trusted=True)
     assert [spec.name for spec in model.inputs] == names
@@ -122,23 +120,6 @@ def test_a_model_that_mends_nan_gets_to_do_so(keras, tmp_path):
     (predictions,) = predict(load_model(tmp_path / "model.keras"), {ONLY: rows}).values()
     np.testing.assert_allclose(predictions, keras_model(rows), atol=1e-6)
     assert np.isfinite(predictions).all()
-
-
-def test_what_calls_change_is_not_frozen(keras):
-    """Weights become constants of the compiled model; the state of a random layer does not."""
-
-    class Noise(keras.layers.Layer):
-        def __init__(self):
-            super().__init__()
-            self.seed = keras.random.SeedGenerator(1)
-
-        def call(self, x):
-            return x + keras.random.uniform((1, 2), seed=self.seed)
-
-    inputs = keras.Input((2,))
-    function = compile_keras(keras, keras.Model(inputs, Noise()(keras.layers.Dense(2)(inputs))), "f32")
-    rows = np.ones((1, 2), np.float32)
-    assert not np.array_equal(function([rows])[0], function([rows])[0])
 
 
 def test_tensors_are_described(two):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from unittest.mock import Mock
 
 import pytest
 
@@ -98,10 +99,6 @@ def test_the_stamp_changes_when_any_file_does(models, tmp_path):
 @pytest.mark.parametrize("name", ["mlp", "saved"])
 def test_a_full_temporary_folder_is_named(models, monkeypatch, name):
     """Since it is not the model that cannot be read."""
-
-    def fill(source, target):
-        raise OSError(errno.ENOSPC, "No space left on device", target)
-
-    monkeypatch.setattr("shutil.copyfile", fill)
+    monkeypatch.setattr("shutil.copyfile", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device", "target")))
     with pytest.raises(OSError, match="no room in /.*TMPDIR"), fetch(newest(models[name])):
         pass

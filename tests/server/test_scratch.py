@@ -1,24 +1,13 @@
 """What a server writes to the temporary folder, and what is left of it."""
 
-import os
-import signal
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from server.scratch import make_scratch
 from tests.server.asking import wait_for
 from tests.server.serving import gunicorn
-
-
-def kill(process):
-    """Kill a server and its workers, as a node does that is out of memory."""
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in (process.pid, *map(int, workers)):
-        os.kill(pid, signal.SIGKILL)
-    process.wait(10)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 @pytest.mark.slow
@@ -29,7 +18,11 @@ def test_what_a_killed_server_leaves_is_removed_by_the_next(models, tmp_path, mo
         kept = make_scratch()
     with gunicorn(models["mlp"], TMPDIR=str(tmp_path)) as killed:
         wait_for(lambda: any(tmp_path.glob("ruo-scratch-*/ruo-model-*/mlp.keras")))
-        kill(killed._process.process)
+        workers = psutil.Process(killed.pid).children()
+        for process in (killed._process.process, *workers):
+            process.kill()  # all of them, as a node does that is out of memory
+        killed._process.process.wait(10)
+        assert psutil.wait_procs(workers, 60)[1] == []
         (left,) = set(tmp_path.glob("ruo-*")) - {kept}
         assert any(left.glob("counters/*.db"))
     with gunicorn(models["mlp"], TMPDIR=str(tmp_path)) as running:

@@ -9,12 +9,12 @@ import ssl
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from gunicorn import util
-from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http.body import LengthReader
@@ -50,30 +50,21 @@ def test_a_connection_goes_to_an_idle_worker(slow):
 def test_no_request_waits_while_a_worker_is_idle(slow):
     """Four requests that come at the same moment go to four workers; by chance, they would once in ten times."""
     workers = []
-    for _ in range(5):
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 8000, RAW), range(4)))
-        workers.append(len({answer.headers["Ruo-Worker"] for answer in answers}))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            answers = pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 8000, RAW), range(4))
+            workers.append(len({answer.headers["Ruo-Worker"] for answer in answers}))
     # where other processes take the CPU, a worker may lose its turn, as above
     assert sorted(workers)[1:] == [4] * 4
 
 
 def test_the_stages_of_a_request_do_not_overlap(slow):
     """Those of one that waited for others neither: together, they take no longer than the request."""
-
-    def measured(_):
-        began = time.perf_counter()
-        answer = ask(slow.url + INFER, bytes(32) * 8000, RAW)
-        most_ms = 1000 * (time.perf_counter() - began)
-        return most_ms, [float(ms) for ms in re.findall(r";dur=(-?[\d.]+)", answer.headers["Server-Timing"])]
-
     with ThreadPoolExecutor(12) as pool:
-        requests = list(pool.map(measured, range(12)))
-    assert max(queue / predict for _, (_, queue, predict, _) in requests) > 0.5
-    assert all(sum(stages) <= most_ms for most_ms, stages in requests)
-
-
-# --- the way of a connection, over every kind of socket
+        answers = list(pool.map(lambda _: ask(slow.url + INFER, bytes(32) * 8000, RAW), range(12)))
+    times = [re.findall(r";dur=(-?[\d.]+)", answer.headers["Server-Timing"]) for answer in answers]
+    assert max(float(queue) / float(predict) for _, queue, predict, _ in times) > 0.5
+    assert all(sum(map(float, of)) <= 1000 * answer.seconds for of, answer in zip(times, answers, strict=True))
 
 
 class Listening:
@@ -289,14 +280,6 @@ def test_a_worker_retires_also_where_two_requests_are_its_last(monkeypatch):
     worker.tmp.close()
 
 
-# --- what it takes of Gunicorn
-
-
-class Application(BaseApplication):
-    def load_config(self):
-        pass
-
-
 def test_gunicorn_has_what_the_server_takes_of_it():
     """Names that Gunicorn does not promise; the version range in server/requirements.txt is of those that have them."""
     worker = ThreadWorker(1, 1, [], None, 30, Config(), logging.getLogger())
@@ -307,7 +290,7 @@ def test_gunicorn_has_what_the_server_takes_of_it():
     assert all(hasattr(worker, name) for name in [*attributes, "max_requests", "nr", "worker_connections"])
     assert list(inspect.signature(util.write_nonblock).parameters)[:2] == ["sock", "data"]
     assert "util.write_error(client, status_int, reason, mesg)" in inspect.getsource(ThreadWorker.handle_error)
-    master = Arbiter(Application())
+    master = Arbiter(SimpleNamespace(cfg=Config()))
     assert all(callable(getattr(master, name)) for name in ["kill_worker", "manage_workers", "reload", "spawn_worker"])
     assert (master.WORKERS, master.num_workers) == ({}, 1)
     assert "oldest = min(w.age for w in self.WORKERS.values())" in inspect.getsource(Arbiter.reload)
@@ -320,11 +303,8 @@ def test_gunicorn_has_what_the_server_takes_of_it():
         conn.init()
         theirs.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab")
         reader = next(conn.parser).body.reader
-        assert isinstance(reader, LengthReader)
-        assert reader.length == 3
-        assert reader.unreader is conn.parser.unreader
-        assert conn.parser.unreader.buf.getvalue() == b"ab"
-        assert reader.unreader.take_buffered() == b"ab"
+        assert (type(reader), reader.length, reader.unreader) == (LengthReader, 3, conn.parser.unreader)
+        assert reader.unreader.buf.getvalue() == reader.unreader.take_buffered() == b"ab"
         reader.unreader.unread(b"ab")
         assert reader.read(2) == b"ab"
         conn.close()

@@ -65,25 +65,23 @@ STACKS = {
 }  # fmt: skip
 
 
+# The shape of each input, and what is made of them.
+GRAPHS = {
+    "residual": ([(4,)], lambda kl, ops, x: kl.Add()([x, kl.Dense(4, "tanh")(x)])),
+    "merged": ([(4,), (4,)], lambda kl, ops, a, b: [
+        layer([a, b]) for layer in (kl.Add(), kl.Multiply(), kl.Subtract(), kl.Maximum(), kl.Minimum(), kl.Average(),
+                                  kl.Concatenate(), kl.Dot(1))]),
+    "attention": ([(5, 4), (3, 4)], lambda kl, ops, x, y: [
+        kl.MultiHeadAttention(2, 2)(x, y), kl.Attention()([x, y]), kl.AdditiveAttention()([x, y])]),
+    "operations": ([(4,)], lambda kl, ops, x: [
+        ops.where(x > 0, ops.exp(-x), x), ops.cumsum(x, axis=1), ops.argmax(x, axis=1), ops.top_k(x, 2)]),
+    "dict-outputs": ([(3,)], lambda kl, ops, x: {"z": kl.Dense(1, name="first")(x), "a": kl.Dense(2, name="second")(x)}),
+    "encoder": ([(6, 4)], lambda kl, ops, x: kl.LSTM(3, return_state=True)(x)),
+}  # fmt: skip
+
+
 def _inputs(keras, **kinds):
     return {name: keras.Input(shape, name=f"layer_{name}", dtype=dtype) for name, (shape, dtype) in kinds.items()}
-
-
-def _residual(keras, kl):
-    x = keras.Input((4,))
-    return keras.Model(x, kl.Add()([x, kl.Dense(4, "tanh")(x)]))
-
-
-def _merged(keras, kl):
-    a, b = keras.Input((4,)), keras.Input((4,))
-    layers = [kl.Add, kl.Multiply, kl.Subtract, kl.Maximum, kl.Minimum, kl.Average, kl.Concatenate]
-    return keras.Model([a, b], [layer([a, b]) for layer in [*(make() for make in layers), kl.Dot(1)]])
-
-
-def _attention(keras, kl):
-    x, y = keras.Input((5, 4)), keras.Input((3, 4))
-    outputs = [kl.MultiHeadAttention(2, 2)(x, y), kl.Attention()([x, y]), kl.AdditiveAttention()([x, y])]
-    return keras.Model([x, y], outputs)
 
 
 def _wide_and_deep(keras, kl):
@@ -96,11 +94,6 @@ def _dict_inputs(keras, kl):
     given = _inputs(keras, zebra=((1,), "float32"), age=((1,), "float32"), kind=((1,), "int64"))
     parts = [given["zebra"], 10 * given["age"], kl.Flatten()(kl.Embedding(10, 2)(given["kind"]))]
     return keras.Model(given, kl.Dense(1)(kl.Concatenate()(parts)))
-
-
-def _dict_outputs(keras, kl):
-    x = keras.Input((3,), name="x")
-    return keras.Model(x, {"z": kl.Dense(1, name="first")(x), "a": kl.Dense(2, name="second")(x)})
 
 
 def _nested_dict(keras, kl):
@@ -124,17 +117,6 @@ def _shared(keras, kl):
     return keras.Model([a, b], kl.Dot(1, normalize=True)([tower(a), tower(b)]))
 
 
-def _operations(keras, kl):
-    x, ops = keras.Input((4,)), keras.ops
-    outputs = [ops.where(x > 0, ops.exp(-x), x), ops.cumsum(x, axis=1), ops.argmax(x, axis=1), ops.top_k(x, 2)]
-    return keras.Model(x, outputs)
-
-
-def _encoder(keras, kl):
-    x = keras.Input((6, 4))
-    return keras.Model(x, kl.LSTM(3, return_state=True)(x))
-
-
 def _mobile_net(keras, kl):
     return keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=4)
 
@@ -150,11 +132,11 @@ def _quantized(keras, kl):
     return model
 
 
-GRAPHS = {
+MAKERS = {
     function.__name__.strip("_").replace("_", "-"): function
     for function in (
-        _residual, _merged, _attention, _wide_and_deep, _dict_inputs, _dict_outputs, _nested_dict, _scalars,
-        _text_and_numbers, _shared, _operations, _encoder, _mobile_net, _own, _quantized,
+        _wide_and_deep, _dict_inputs, _nested_dict, _scalars, _text_and_numbers, _shared, _mobile_net,
+        _own, _quantized,
     )
 }  # fmt: skip
 
@@ -194,7 +176,8 @@ OTHER_SAVERS = {"unzipped": _unzipped, "mlflow": _mlflow, "signed": _signed}
 FORMS = {f"{kind}-{form}": (kind, form) for form in [*SAVERS, *OTHER_SAVERS][1:] for kind in ("softmax", "conv2d")}
 FORMS |= {f"{kind}-exported": (kind, "exported") for kind in ("lstm", "words", "dict-inputs", "text-cnn", "bfloat16")}
 
-NAMES = [*STACKS, *GRAPHS, *FORMS]
+KINDS = [*STACKS, *GRAPHS, *MAKERS]
+NAMES = [*KINDS, *FORMS]
 # What OpenVINO cannot: text and code of TensorFlow (SavedModel, layers that Keras computes with TensorFlow only).
 TENSORFLOW_ONLY = {name for name in NAMES if name.endswith(("-exported", "-saved", "-signed"))} | {
     name for name, (_, dtype, _) in STACKS.items() if dtype == "string"
@@ -209,8 +192,12 @@ def make(keras, name, folder):
     if kind in STACKS:
         shape, dtype, layers = STACKS[kind]
         model = keras.Sequential([keras.Input(shape, dtype=dtype), *layers(keras.layers)])
+    elif kind in GRAPHS:
+        shapes, layers = GRAPHS[kind]
+        inputs = [keras.Input(shape) for shape in shapes]
+        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], layers(keras.layers, keras.ops, *inputs))
     else:
-        model = GRAPHS[kind](keras, keras.layers)
+        model = MAKERS[kind](keras, keras.layers)
     for weight in model.trainable_variables:  # biases as well, which begin as zeros
         weight.assign_add(keras.random.uniform(weight.shape, -0.1, 0.1, dtype=weight.dtype))
     (SAVERS | OTHER_SAVERS)[form](model, folder / form)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.server.models.answers import answers
-from tests.server.models.kinds import FORMS, GRAPHS, NAMES, STACKS, TENSORFLOW_ONLY, make
+from tests.server.models.kinds import FORMS, KINDS, NAMES, TENSORFLOW_ONLY, make
 from tests.server.serving import HOME
 
 # of Keras and TensorFlow, about what people's models are
@@ -34,7 +34,7 @@ def made(keras, tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", [*STACKS, *GRAPHS, *(pytest.param(name, marks=pytest.mark.soak) for name in FORMS)])
+@pytest.mark.parametrize("name", [*KINDS, *(pytest.param(name, marks=pytest.mark.soak) for name in FORMS)])
 def test_tensorflow_answers_as_predict_does(made, name):
     """Binary and JSON, V2 and V1; the same kinds in other forms on disk."""
     path, rows, expected = made(name)
