@@ -198,11 +198,8 @@ def test_a_bad_network(big: Demo, light: LocalServer, truth: dict[str, np.ndarra
 
 
 def test_three_servers_one_ten_times_slower(long_csv: Path, scripted: Scripted) -> None:
-    """The whole job takes no more than 1.25 of the ideal share-out, and no server is idle while chunks wait.
-
-    Each server does one request after the other and takes as long as it has rows, so the ideal is known.
-    """
-    speeds = [150e-6, 150e-6, 1500e-6]  # seconds per row
+    """The whole job takes no more than 1.25 of the ideal share-out, and no server is idle while chunks wait."""
+    speeds = [150e-6, 150e-6, 1500e-6]  # seconds per row, one request after the other, so that the ideal is known
     busy: list[list[tuple[float, float]]] = [[] for _ in speeds]
     ideal = 20_000 / sum(1 / speed for speed in speeds)
 

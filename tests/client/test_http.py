@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,18 +37,9 @@ RUNS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio",
 
 
 def post(
-    url: str,
-    *bodies: bytes,
-    run: Callable[[Any], Any] = asyncio.run,
-    timeout_s: float = 10.0,
-    ca: str | None = None,
-    keeps: bool = True,
-    address: str = "",
-    path: str = "/",
-    between: Callable[[], Awaitable[None]] | None = None,
-    **how: Any,
+    url, *bodies, run=asyncio.run, timeout_s=10.0, ca=None, keeps=True, address="", path="/", between=None, **how
 ) -> list[bytes]:
-    """Post one body after the other to an endpoint, and return the bodies of the answers."""
+    """Post one body after the other to an endpoint, await `between` them, and return the bodies of the answers."""
 
     async def talk() -> list[bytes]:
         async with HttpClient(timeout_s, None, ca) as http:
@@ -131,8 +122,7 @@ def test_the_body_arrives_as_it_was(serving: Callable, run: Any, size: int) -> N
     head, _, rest = server.requests[0].partition(b"\r\n\r\n")
     assert rest == body
     assert head.startswith(b"POST /v2/a%20b/%C3%BC HTTP/1.1\r\n")
-    assert f"Host: 127.0.0.1:{server.port}".encode() in head
-    assert f"Content-Length: {size}".encode() in head
+    assert all(line.encode() in head for line in (f"Host: 127.0.0.1:{server.port}", f"Content-Length: {size}"))
     assert b"Transfer-Encoding" not in head
 
 
