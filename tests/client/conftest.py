@@ -69,12 +69,12 @@ def saying(said: dict[str, str], body: bytes, headers: dict[str, str], version: 
     return replace(answer, headers=answer.headers | said)
 
 
-def too_large_above(rows: int) -> Script:
-    """Give the right answers, and 413 to requests of more rows."""
+def too_large_if(is_so: Callable[[np.ndarray], bool]) -> Script:
+    """Give the right answers, and 413 to requests whose rows are so."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
-        return Reply(413, b'{"error": "too large"}') if len(given) > rows else row_sums(body, headers)
+        rows = WIRES["v2"].decode_request(headers, body).inputs["x"]
+        return Reply(413, b'{"error": "too large"}') if is_so(rows) else row_sums(body, headers)
 
     return script
 
@@ -97,6 +97,13 @@ def describe(server: ScriptedServer, **changes: Any) -> None:
     """Let a server describe its model as it does, except for the changes."""
     page = json.dumps({**METADATA, **changes}).encode()
     server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], page)
+
+
+def statuses(*versions: str, **more: str) -> bytes:
+    """TensorFlow Serving's answer to GET /v1/models/model."""
+    loading = {"version": "99", "state": "LOADING"}
+    states = [{"version": version, "state": "AVAILABLE"} for version in versions]
+    return json.dumps({"model_version_status": [loading, *states], **more}).encode()
 
 
 def python(program: str) -> str:

@@ -178,10 +178,8 @@ def test_a_server_that_repeated_ids_goes_on_to(loop: LoopThread) -> None:
         server.plain = next(count) > 5
 
     server = Server(stop_repeating)
-    with (
-        serving(loop, server) as urls,
-        pytest.raises(ScoringError, match="it names no request, as earlier answers did"),
-    ):
+    wrong = pytest.raises(ScoringError, match="it names no request, as earlier answers did")
+    with serving(loop, server) as urls, wrong:
         score_csv(table(400), urls, chunk_size=20, concurrency=1)
 
 

@@ -42,9 +42,7 @@ def truth(big: Demo) -> dict[str, np.ndarray]:
     """What the models say of every row, computed in this process."""
     import keras
 
-    frame = pl.read_csv(big.testset)
-    names = [name for name in frame.columns if not name.startswith("Label_")]
-    features = frame.select(names).to_numpy().astype(np.float32)
+    features = pl.read_csv(big.testset).drop(pl.selectors.starts_with("Label_")).to_numpy().astype(np.float32)
     models = {name: keras.saving.load_model(path) for name, path in big.models.items()}
     return {name: model.predict(features, batch_size=10_000, verbose=0) for name, model in models.items()}
 

@@ -91,8 +91,7 @@ def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[Req
     """The status counts even where the answer breaks off, and Retry-After is read in any case of letters."""
     with pytest.raises(kind, match=f"answered {status}: ") as caught:
         post(serving(sent).url, b"x")
-    assert type(caught.value) is kind
-    assert caught.value.status == status
+    assert (type(caught.value), caught.value.status) == (kind, status)
     assert caught.value.wait_s == (None if kind is not OverloadedError else -3.0 if b": -3" in sent else 3.0)
 
 

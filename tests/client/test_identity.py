@@ -11,7 +11,7 @@ from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.client.servers import model_address
 from ruo.errors import CheckpointError
 from ruo.wire import WIRES
-from tests.client.conftest import Scoring, Scripted, computed, describe, saying
+from tests.client.conftest import Scoring, Scripted, computed, describe, saying, statuses
 from tests.conftest import METADATA, Reply, Script, ScriptedServer, row_sums
 
 CALLS = pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
@@ -26,13 +26,6 @@ def sums(body: bytes, headers: dict[str, str], sha256: str = "", version: str = 
 def replaced(place: int, before: tuple[str, str] = (A, "1"), after: tuple[str, str] = (B, "1")) -> Script:
     """The right answers, from another file or version from this request on."""
     return lambda number, body, headers: sums(body, headers, *(before if number < place else after))
-
-
-def statuses(*versions: str, **more: str) -> bytes:
-    """TensorFlow Serving's answer to GET /v1/models/model."""
-    loading = {"version": "99", "state": "LOADING"}
-    states = [{"version": version, "state": "AVAILABLE"} for version in versions]
-    return json.dumps({"model_version_status": [loading, *states], **more}).encode()
 
 
 # ---- one file ----
@@ -296,7 +289,8 @@ def test_a_version_in_the_address_is_the_version_that_is_asked(
     for server, protocol, how in ((v2, "v2", {"allow_version_change": True}), (v1, "v1", {})):
         scores = right_scores(f"{server.url}/{protocol}/models/model/versions/7", **how)
         assert (scores.model.version, scores.choices.wire) == ("7", protocol)
-    assert {*v1.paths, *v2.paths} == {"/v1/models/model/versions/7:predict", "/v2/models/model/versions/7/infer"}
+    assert set(v2.paths) == {"/v2/models/model/versions/7/infer"}
+    assert set(v1.paths) == {"/v1/models/model/versions/7:predict"}
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])

@@ -10,7 +10,7 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
 from ruo.wire import WIRES, v1
-from tests.client.conftest import Scoring, Scripted, computed, describe
+from tests.client.conftest import Scoring, Scripted, computed, describe, statuses
 from tests.conftest import Reply, ScriptedServer
 
 ROWS = 40
@@ -54,10 +54,9 @@ def several(scripted: Scripted) -> ScriptedServer:
         return computed(body, headers, wire, answer)
 
     server = scripted(script)
-    state = json.dumps({"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}).encode()
     describe(server, inputs=inputs_of(TENSORS))
     for path in ("/model", "/model/versions/1"):
-        server.pages["/v1/models" + path] = state
+        server.pages["/v1/models" + path] = statuses("1")
         server.pages["/v1/models" + path + "/metadata"] = metadata_v1(TENSORS)
     return server
 

@@ -11,7 +11,7 @@ import pytest
 from ruo import score_csv
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import RequestRecord
-from tests.client.conftest import Scoring, Scripted, too_large_above
+from tests.client.conftest import Scoring, Scripted, too_large_if
 from tests.conftest import Reply, row_sums
 
 
@@ -181,7 +181,8 @@ def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scrip
 
 def test_auto_stays_within_the_servers_limit(long_csv: Path, scripted: Scripted) -> None:
     """Adapted sizes are cut to what the server accepts."""
-    scores = score_csv(long_csv, scripted(too_large_above(1_500)).url, chunk_size="auto", concurrency="auto")
+    server = scripted(too_large_if(lambda rows: len(rows) > 1_500))
+    scores = score_csv(long_csv, server.url, chunk_size="auto", concurrency="auto")
 
     assert (scores.predictions == 6).all()
     assert scores.requests["rows"].max() <= 1_500

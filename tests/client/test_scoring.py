@@ -125,8 +125,7 @@ def test_whole_numbers_reach_the_model_digit_by_digit(tmp_path: Path, sent_to: C
 
     sent = sent_to(as_form(frame, kind, tmp_path), "INT64", wire)
 
-    assert sent.dtype == np.int64
-    assert sent.tolist() == numbers
+    assert (sent.dtype, sent.tolist()) == (np.int64, numbers)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_whole_numbers_reach_the_model_digit_by_digit(tmp_path: Path, sent_to: C
     ],
 )
 def test_every_datatype_reaches_the_model(
-    small_csv: Path, sent_to: Callable, datatype: str, cells: list[float]
+    small_csv: Path, sent_to: Callable[..., np.ndarray], datatype: str, cells: list[float]
 ) -> None:
     """Each model gets its own datatype; one that numpy does not know gets float32."""
     small_csv.write_text("a,b,c\n" + ",".join(map(repr, cells)) + "\n")

@@ -16,8 +16,7 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.errors import TableError
-from ruo.wire import WIRES
-from tests.client.conftest import Scoring, Scripted, always, computed, describe, late, sometimes, sums, too_large_above
+from tests.client.conftest import Scoring, Scripted, always, computed, describe, late, sometimes, sums, too_large_if
 from tests.conftest import Reply, ScriptedServer, row_sums
 
 BOOM = Reply(500, b"boom")
@@ -171,14 +170,15 @@ def test_one_huge_text_leaves_the_other_rows_alone(tmp_path: Path, scripted: Scr
 @pytest.mark.parametrize("chunk_size", [3, 7, 10, None])
 def test_what_is_too_large_is_sent_in_halves(right_scores: Scoring, scripted: Scripted, chunk_size: int | None) -> None:
     """A chunk that is answered 413 is halved until it fits, later ones before they are sent; no row is lost."""
-    scores = right_scores(scripted(too_large_above(2)).url, chunk_size=chunk_size, concurrency=1)
+    server = scripted(too_large_if(lambda rows: len(rows) > 2))
+    scores = right_scores(server.url, chunk_size=chunk_size, concurrency=1)
     assert scores.requests["rows"].max() <= 2
     assert scores.requests["rows"].sum() == 10
 
 
 def test_halves_keep_their_labels(labelled_csv: Path, scripted: Scripted) -> None:
     """Labels stay with their rows where a chunk was split, in blocks as well."""
-    blocks = list(iter_scores(labelled_csv, scripted(too_large_above(3)).url))
+    blocks = list(iter_scores(labelled_csv, scripted(too_large_if(lambda rows: len(rows) > 3)).url))
 
     assert np.concatenate([block.labels for block in blocks if block.labels is not None]).tolist() == [1, 0] * 5
     assert np.concatenate([block.predictions for block in blocks])[:, 0].tolist() == [i + 2 for i in range(10)]
@@ -186,13 +186,8 @@ def test_halves_keep_their_labels(labelled_csv: Path, scripted: Scripted) -> Non
 
 def test_rows_behind_one_that_is_too_large_fail_with_it(scripted: Scripted) -> None:
     """Those of its chunk before it are scored, and so are other chunks; every row is accounted for."""
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
-        return Reply(413) if 7 in given[:, 0] else row_sums(body, headers)
-
-    table = pl.DataFrame({"a": range(15), "b": [0] * 15, "c": [0] * 15})
-    scores = score_csv(table, scripted(script).url, chunk_size=5, errors="collect")
+    server = scripted(too_large_if(lambda rows: 7 in rows[:, 0]))
+    scores = score_csv(pl.DataFrame({"a": range(15), "b": 0, "c": 0}), server.url, chunk_size=5, errors="collect")
     assert scores.failures[["start", "stop", "status"]].to_numpy().tolist() == [[7, 10, 413]]
     assert scores.predictions[:, 0].tolist() == pytest.approx([*range(7), *[np.nan] * 3, *range(10, 15)], nan_ok=True)
 

@@ -149,8 +149,7 @@ def test_json_and_binary_tensors_mix():
 def test_raw_binary_request():
     """A header length of 0 says that the whole body is one tensor, whose answer is binary too."""
     asked = v2.decode_request({v2.HEADER_LENGTH: "0"}, REQUEST_TENSOR)
-    assert asked.inputs[ONLY].tobytes() == REQUEST_TENSOR
-    assert asked.binary
+    assert (asked.inputs[ONLY].tobytes(), asked.binary) == (REQUEST_TENSOR, True)
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, None], [[1, 2], [3, None]]])
