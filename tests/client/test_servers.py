@@ -22,7 +22,6 @@ from tests.proxy import UNAVAILABLE, Fault, Proxy
 
 Takes = Callable[[float], ScriptedServer]
 
-
 TABLE = pl.DataFrame({"a": range(300), "b": 0, "c": 0})
 SUMS = np.arange(300, dtype=np.float32).reshape(-1, 1)
 
