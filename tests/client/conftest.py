@@ -11,11 +11,11 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,26 +31,21 @@ Speak = Callable[[socket.socket, int], None]
 Scripted = Callable[[Script], ScriptedServer]
 
 
-class LoopLag:
-    """The longest delay of the running loop, in `seconds`, during an `async with` block: times on it err by as much."""
+@asynccontextmanager
+async def loop_lags() -> AsyncIterator[list[float]]:
+    """The delays of the running loop in seconds during an `async with` block: times on it err by as much."""
+    loop, lags = asyncio.get_running_loop(), [0.0]
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def watch() -> None:
         while True:
             due = loop.time() + 0.02
             await asyncio.sleep(0.02)
-            self.seconds = max(self.seconds, loop.time() - due)
+            lags.append(loop.time() - due)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        yield lags
+        watching.cancel()
 
 
 def always(reply: Reply) -> Script:
@@ -68,12 +63,18 @@ def late(seconds: Callable[[int], float]) -> Script:
     return lambda number, body, headers: replace(row_sums(body, headers), wait_s=seconds(number))
 
 
-def too_large_above(rows: int) -> Script:
-    """Give the right answers, and 413 to requests of more rows."""
+def saying(said: dict[str, str], body: bytes, headers: dict[str, str], version: str = "1") -> Reply:
+    """The right answer, with more headers."""
+    answer = row_sums(body, headers, version)
+    return replace(answer, headers=answer.headers | said)
+
+
+def too_large_if(is_so: Callable[[np.ndarray], bool]) -> Script:
+    """Give the right answers, and 413 to requests whose rows are so."""
 
     def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        given = WIRES["v2"].decode_request(headers, body).inputs["x"]
-        return Reply(413, b'{"error": "too large"}') if len(given) > rows else row_sums(body, headers)
+        rows = WIRES["v2"].decode_request(headers, body).inputs["x"]
+        return Reply(413, b'{"error": "too large"}') if is_so(rows) else row_sums(body, headers)
 
     return script
 
@@ -84,9 +85,7 @@ def sums(inputs: dict[str, np.ndarray], width: int = 1) -> np.ndarray:
     return rows.sum(axis=1, keepdims=True, dtype=np.float32).repeat(width, axis=1)
 
 
-def computed(
-    body: bytes, headers: dict[str, str], wire: str = "v2", compute: Callable[..., Any] = sums, output: str = "y"
-) -> Reply:
+def computed(body: bytes, headers: dict[str, str], wire: str = "v2", compute: Any = sums, output: str = "y") -> Reply:
     """The answer on this wire of a model that computes its output from its inputs."""
     request = WIRES[wire].decode_request(headers, body)
     response = InferResponse({output: compute(request.inputs)}, "model", "1", request.id)
@@ -98,6 +97,13 @@ def describe(server: ScriptedServer, **changes: Any) -> None:
     """Let a server describe its model as it does, except for the changes."""
     page = json.dumps({**METADATA, **changes}).encode()
     server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], page)
+
+
+def statuses(*versions: str, **more: str) -> bytes:
+    """TensorFlow Serving's answer to GET /v1/models/model."""
+    loading = {"version": "99", "state": "LOADING"}
+    states = [{"version": version, "state": "AVAILABLE"} for version in versions]
+    return json.dumps({"model_version_status": [loading, *states], **more}).encode()
 
 
 def python(program: str) -> str:
@@ -112,7 +118,6 @@ def signalled(program: str, number: int, wait_s: float) -> str:
     """Return what a program prints after its first line, if it gets a signal so long after that line."""
     command = [sys.executable, "-c", textwrap.dedent(program)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         process.stdout.readline()
         time.sleep(wait_s)
         process.send_signal(number)
@@ -224,13 +229,7 @@ def read_request(connection: socket.socket) -> bytes:
 def serving() -> Iterator[Callable[..., BareServer]]:
     """Start a server that gives answers or runs a script."""
     with ExitStack() as stack:
-
-        def start(*script: bytes | Speak, **where: Any) -> BareServer:
-            server = BareServer(*script, **where)
-            stack.callback(server.close)
-            return server
-
-        yield start
+        yield lambda *script, **where: stack.enter_context(closing(BareServer(*script, **where)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from ruo import ArgumentError, ScoringError, score_csv
 from ruo.client.http import HttpClient
 from ruo.deploy.local import server_process
-from tests.client.conftest import Scoring, Scripted, computed
+from tests.client.conftest import Scoring, Scripted, computed, statuses
 from tests.conftest import METADATA, Reply, row_sums
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +59,7 @@ def test_a_name_with_a_percent_sign_is_found(right_scores: Scoring, scripted: Sc
 def test_a_label_is_one_version_for_the_whole_run(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:
     """The label is looked up once; every request then names the version it stood for, also if versions may change."""
     server = scripted(lambda number, body, headers: computed(body, headers, "v1"))
-    states = json.dumps({"model_version_status": [{"version": "7", "state": "AVAILABLE"}]}).encode()
-    server.pages |= dict.fromkeys(["/v1/models/m/labels/stable", "/v1/models/m/versions/7"], states)
+    server.pages |= dict.fromkeys(["/v1/models/m/labels/stable", "/v1/models/m/versions/7"], statuses("7"))
     for may_change in (False, True):
         url = f"{server.url}/v1/models/m/labels/stable:predict"
         assert right_scores(url, chunk_size=4, allow_version_change=may_change).model.version == "7"

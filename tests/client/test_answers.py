@@ -30,9 +30,8 @@ def test_predictions_are_rows_of_float32(given: tuple[int, ...], shape: tuple[in
 def test_the_models_output_is_taken() -> None:
     """The output is taken by its name, wherever it stands, or because it is the only one."""
     two, one, unnamed = {"z": np.zeros(3), "y": np.ones(3)}, {"w": np.ones(3)}, {"": np.ones(3)}
-    assert predictions_of(InferResponse(two), ROWS, MODEL).all()
-    assert predictions_of(InferResponse(one), ROWS, MODEL._replace(output_name="")).all()
-    assert predictions_of(InferResponse(unnamed), ROWS, MODEL._replace(output_name="")).all()
+    for outputs, name in ((two, "y"), (one, ""), (unnamed, "")):
+        assert predictions_of(InferResponse(outputs), ROWS, MODEL._replace(output_name=name)).all()
 
 
 @pytest.mark.parametrize(

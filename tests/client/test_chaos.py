@@ -172,14 +172,12 @@ def test_an_answer_too_many_is_nobodys(loop: LoopThread, fault: str, wire: str, 
 
 def test_a_server_that_repeated_ids_goes_on_to(loop: LoopThread) -> None:
     """An answer without an id after answers with ids is refused."""
-    server = Server(lambda: None)
-
-    def stop_repeating() -> str | None:
-        server.plain = next(count) > 5
-        return None
-
     count = iter(range(1000))
-    server._fault = stop_repeating
+
+    def stop_repeating() -> None:
+        server.plain = next(count) > 5
+
+    server = Server(stop_repeating)
     wrong = pytest.raises(ScoringError, match="it names no request, as earlier answers did")
     with serving(loop, server) as urls, wrong:
         score_csv(table(400), urls, chunk_size=20, concurrency=1)

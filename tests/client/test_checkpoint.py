@@ -26,8 +26,8 @@ from ruo.client.records import Answer, RequestRecord
 from ruo.deploy.local import LocalServer
 from ruo.errors import CheckpointError, RuoError
 from ruo.learn.demo import Demo
-from tests.client.conftest import LoopLag, Scoring, Scripted, python, signalled, sometimes
-from tests.conftest import Reply, ScriptedServer, row_sums
+from tests.client.conftest import Scoring, Scripted, loop_lags, python, saying, signalled, sometimes
+from tests.conftest import Reply, ScriptedServer
 from tests.tables.forms import as_form
 
 MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"
@@ -77,7 +77,6 @@ def test_stored_rows_keep_their_labels_and_errors(labelled_csv: Path, scripted: 
 
     assert [(2, 4)] == [(each.start, each.stop) for each in first.failures.itertuples()]
     assert second.failures.empty
-    assert second.labels is not None
     assert second.labels.tolist() == [1, 0] * 5
 
 
@@ -126,16 +125,12 @@ def test_the_run_keeps_to_its_version(right_scores: Scoring, half: ScriptedServe
     assert set(half.paths) == {"/v2/models/model/versions/1/infer"}
 
 
-def _flipped(place: int) -> Callable[[bytes], bytes]:
-    return lambda data: data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
-
-
 @pytest.mark.parametrize(
     ("damage", "resumed"),
     [
         *((lambda data, end=end: data[:end], 2) for end in (-1, -5, -30, -200)),  # the end of the last entry
         *((lambda data, end=end: data[:end], 0) for end in (10, 40, 100)),  # the end of the key
-        *((_flipped(place), 2) for place in (-3, -15, 400, 900)),
+        *((lambda data, at=at: data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :], 2) for at in (-3, -15, 400, 900)),
     ],
 )
 def test_a_damaged_entry_is_left_out(
@@ -167,11 +162,11 @@ def _answer(start: int) -> Answer:
 KEY = {"data": "d", "version": "1"}
 
 
-async def _write(path: Path, key: dict[str, Any]) -> None:
+async def _write(path: Path, key: dict[str, Any], answers: Iterable[Answer] | None = None) -> None:
     async with Checkpoint(path) as checkpoint:
         await checkpoint.begin(key)
-        for start in (0, 2):
-            checkpoint.add(_answer(start))
+        for answer in map(_answer, (0, 2)) if answers is None else answers:
+            checkpoint.add(answer)
 
 
 async def _read(path: Path) -> int:
@@ -285,14 +280,10 @@ def test_a_chunk_ends_where_a_stored_one_begins(path: Path) -> None:
     """New chunks fill the gaps between the entries, so that no row is scored twice."""
 
     async def main() -> list[int | None]:
-        async with Checkpoint(path) as checkpoint:
-            await checkpoint.begin(KEY)
-            for start in (4, 8):
-                checkpoint.add(_answer(start))
+        await _write(path, KEY, map(_answer, (4, 8)))
         async with Checkpoint(path) as checkpoint:
             places = [(0, 3), (0, 10), (0, None), (3, 5), (4, 5), (6, 1), (6, 5), (10, 5), (10, None)]
-            assert checkpoint.stored(4, 3) is None
-            assert checkpoint.stored(5, 2) is None
+            assert checkpoint.stored(4, 3) is checkpoint.stored(5, 2) is None
             return [checkpoint.chunk_rows(start, rows) for start, rows in places]
 
     assert asyncio.run(main()) == [3, 4, 4, 1, 2, 1, 2, 5, None]
@@ -321,62 +312,45 @@ def test_an_entry_of_another_run_does_not_count(path: Path, tmp_path: Path) -> N
 
 def test_answers_of_another_shape_are_refused(path: Path) -> None:
     """On a wire without versions, a run does not resume with a model of another output shape."""
-
-    async def main() -> None:
-        async with Checkpoint(path) as checkpoint:
-            await checkpoint.begin(KEY)
-            checkpoint.add(Answer(RequestRecord(6, 2, 100), np.zeros((2, 3), np.float32)))
-
     asyncio.run(_write(path, KEY))
+    wider = Answer(RequestRecord(6, 2, 100), np.zeros((2, 3), np.float32))
     with pytest.raises(CheckpointError, match=r"predictions of \(1,\) a row, the model answers \(3,\)"):
-        asyncio.run(main())
+        asyncio.run(_write(path, KEY, [wider]))
 
 
 def test_a_large_checkpoint_does_not_block_the_loop(path: Path) -> None:
     """While 200 MB are opened and checked, the event loop keeps running."""
+    zeros = np.zeros((1_000, 250), np.float32)
 
     async def main() -> tuple[float, float]:
-        async with Checkpoint(path) as checkpoint:
-            await checkpoint.begin(KEY)
-            for start in range(0, 200_000, 1_000):
-                checkpoint.add(Answer(RequestRecord(start, 1_000, 100), np.zeros((1_000, 250), np.float32)))
+        await _write(path, KEY, (Answer(RequestRecord(row, 1_000, 100), zeros) for row in range(0, 200_000, 1_000)))
         began = time.monotonic()
-        async with LoopLag() as lag, Checkpoint(path) as checkpoint:
+        async with loop_lags() as lags, Checkpoint(path) as checkpoint:
             await checkpoint.begin(KEY)
             assert checkpoint.chunk_rows(199_000, None) == 1_000
-        return lag.seconds, time.monotonic() - began
+        return max(lags), time.monotonic() - began
 
     lag_s, whole_s = asyncio.run(main())
     assert path.stat().st_size > 200_000_000
     assert lag_s < max(0.05, whole_s / 2)
 
 
-@pytest.mark.parametrize("content", [b"a,b,c\n1,2,3\n", b"ruo checkpoint 3\n", None])
-def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, path: Path, content: Any) -> None:
-    """A file that is not a checkpoint of this version keeps its content; so does one in a folder that is not there."""
-    if content is None:
-        path = path / "nowhere" / "run.ruo"
-    else:
-        path.write_bytes(content)
-    sentence = r"cannot be opened \(No such file or directory\)" if content is None else "is not one of this version"
-
-    with pytest.raises(CheckpointError, match=sentence):
+@pytest.mark.parametrize("content", [b"a,b,c\n1,2,3\n", b"ruo checkpoint 3\n"])
+def test_another_file_is_not_written_to(small_csv: Path, well: ScriptedServer, path: Path, content: bytes) -> None:
+    """A file that is not a checkpoint of this version keeps its content; a folder that is not there is an error too."""
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not one of this version"):
         score_csv(small_csv, well.url, checkpoint=path)
-
+    with pytest.raises(CheckpointError, match=r"cannot be opened \(No such file or directory\)"):
+        score_csv(small_csv, well.url, checkpoint=path.parent / "nowhere" / "run.ruo")
     assert well.requests == []
-    assert content is None or path.read_bytes() == content
+    assert path.read_bytes() == content
 
 
 def test_what_a_server_says_of_itself_is_stored_as_text(right_scores: Scoring, scripted: Scripted, path: Path) -> None:
     """Also bytes that are none, in headers, which would make the entry unwritable."""
-    named = {"Ruo-Worker": "w\xe9", "Ruo-Model-Sha256": "\xff"}  # as Latin-1, which is not UTF-8
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        answer = row_sums(body, headers)
-        answer.headers |= named
-        return answer
-
-    server = scripted(script)
+    said = {"Ruo-Worker": "w\xe9", "Ruo-Model-Sha256": "\xff"}  # as Latin-1, which is not UTF-8
+    server = scripted(lambda _, *request: saying(said, *request))
     for _ in range(2):
         assert right_scores(server.url, checkpoint=path).requests["worker"].tolist() == [r"w\udce9"]
     assert len(server.requests) == 1
@@ -412,40 +386,26 @@ def test_a_full_disk_is_an_error(
 
 def test_a_disk_that_fills_at_the_end_is_an_error(path: Path) -> None:
     """The last answers, too, are on the disk when the checkpoint closes, or an error says that they are not."""
-
-    async def main() -> None:
-        with contextlib.ExitStack() as stack:
-            async with Checkpoint(path) as checkpoint:
-                await checkpoint.begin(KEY)
-                stack.enter_context(files_of(path.stat().st_size + 10))
-                checkpoint.add(_answer(0))
-
-    with pytest.raises(CheckpointError, match=FULL):
-        asyncio.run(main())
+    asyncio.run(_write(path, KEY, []))
+    with files_of(path.stat().st_size + 10), pytest.raises(CheckpointError, match=FULL):
+        asyncio.run(_write(path, KEY, [_answer(0)]))
     assert asyncio.run(_read(path)) == 0
 
 
-def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, scripted: Scripted, path: Path) -> None:
-    """While one run holds it, another is refused, even from another process."""
-    refused: list[str] = []
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        program = f"""
-            from ruo import score_csv
-            from ruo.errors import CheckpointError
-            try:
-                score_csv({str(small_csv)!r}, {server.url!r}, checkpoint={str(path)!r})
-            except CheckpointError as error:
-                print(error)
-        """
-        refused.append(python(program))
-        return row_sums(body, headers)
-
-    server = scripted(script)
-    score_csv(small_csv, server.url, checkpoint=path)
-
-    assert len(refused) == 1
-    assert "is in use by another run; wait for its end, or name another file" in refused[0]
+def test_two_runs_do_not_share_a_checkpoint(small_csv: Path, well: ScriptedServer, path: Path) -> None:
+    """While one run holds it, another is refused, even from another process, and the first one goes on."""
+    blocks = iter_scores(small_csv, well.url, chunk_size=1, concurrency=1, checkpoint=path)
+    next(blocks)
+    refused = python(f"""
+        from ruo import score_csv
+        from ruo.errors import CheckpointError
+        try:
+            score_csv({str(small_csv)!r}, {well.url!r}, checkpoint={str(path)!r})
+        except CheckpointError as error:
+            print(error)
+    """)
+    assert "is in use by another run; wait for its end, or name another file" in refused
+    assert len(list(blocks)) == 9
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "parquet"])

@@ -42,9 +42,7 @@ def truth(big: Demo) -> dict[str, np.ndarray]:
     """What the models say of every row, computed in this process."""
     import keras
 
-    frame = pl.read_csv(big.testset)
-    names = [name for name in frame.columns if not name.startswith("Label_")]
-    features = frame.select(names).to_numpy().astype(np.float32)
+    features = pl.read_csv(big.testset).drop(pl.selectors.starts_with("Label_")).to_numpy().astype(np.float32)
     models = {name: keras.saving.load_model(path) for name, path in big.models.items()}
     return {name: model.predict(features, batch_size=10_000, verbose=0) for name, model in models.items()}
 
@@ -198,11 +196,8 @@ def test_a_bad_network(big: Demo, light: LocalServer, truth: dict[str, np.ndarra
 
 
 def test_three_servers_one_ten_times_slower(long_csv: Path, scripted: Scripted) -> None:
-    """The whole job takes no more than 1.25 of the ideal share-out, and no server is idle while chunks wait.
-
-    Each server does one request after the other and takes as long as it has rows, so the ideal is known.
-    """
-    speeds = [150e-6, 150e-6, 1500e-6]  # seconds per row
+    """The whole job takes no more than 1.25 of the ideal share-out, and no server is idle while chunks wait."""
+    speeds = [150e-6, 150e-6, 1500e-6]  # seconds per row, one request after the other, so that the ideal is known
     busy: list[list[tuple[float, float]]] = [[] for _ in speeds]
     ideal = 20_000 / sum(1 / speed for speed in speeds)
 

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,18 +37,9 @@ RUNS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio",
 
 
 def post(
-    url: str,
-    *bodies: bytes,
-    run: Callable[[Any], Any] = asyncio.run,
-    timeout_s: float = 10.0,
-    ca: str | None = None,
-    keeps: bool = True,
-    address: str = "",
-    path: str = "/",
-    between: Callable[[], Awaitable[None]] | None = None,
-    **how: Any,
+    url, *bodies, run=asyncio.run, timeout_s=10.0, ca=None, keeps=True, address="", path="/", between=None, **how
 ) -> list[bytes]:
-    """Post one body after the other to an endpoint, and return the bodies of the answers."""
+    """Post one body after the other to an endpoint, await `between` them, and return the bodies of the answers."""
 
     async def talk() -> list[bytes]:
         async with HttpClient(timeout_s, None, ca) as http:
@@ -100,8 +91,7 @@ def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[Req
     """The status counts even where the answer breaks off, and Retry-After is read in any case of letters."""
     with pytest.raises(kind, match=f"answered {status}: ") as caught:
         post(serving(sent).url, b"x")
-    assert type(caught.value) is kind
-    assert caught.value.status == status
+    assert (type(caught.value), caught.value.status) == (kind, status)
     assert caught.value.wait_s == (None if kind is not OverloadedError else -3.0 if b": -3" in sent else 3.0)
 
 
@@ -131,8 +121,7 @@ def test_the_body_arrives_as_it_was(serving: Callable, run: Any, size: int) -> N
     head, _, rest = server.requests[0].partition(b"\r\n\r\n")
     assert rest == body
     assert head.startswith(b"POST /v2/a%20b/%C3%BC HTTP/1.1\r\n")
-    assert f"Host: 127.0.0.1:{server.port}".encode() in head
-    assert f"Content-Length: {size}".encode() in head
+    assert all(line.encode() in head for line in (f"Host: 127.0.0.1:{server.port}", f"Content-Length: {size}"))
     assert b"Transfer-Encoding" not in head
 
 
@@ -382,8 +371,7 @@ def deaf(port: int = 0) -> Iterator[str]:
 @pytest.mark.slow
 def test_where_nothing_listens_the_server_is_absent(gone: str) -> None:
     """An address that refuses, or does not react, is absent and not silent; the error has the reason."""
-    reason = r"Nothing answers at .* \(no connection in time\)"
-    with deaf() as url, pytest.raises(AbsentError, match=reason):
+    with deaf() as url, pytest.raises(AbsentError, match=r"Nothing answers at .* \(no connection in time\)"):
         post(url, b"x", timeout_s=2.0)
     with pytest.raises(AbsentError, match=rf"Nothing answers at {gone}/ \(connection refused\); start"):
         post(gone, b"x")

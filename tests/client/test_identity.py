@@ -1,7 +1,6 @@
 """What counts as the same model: a run keeps to one name, version and file, and one address names one model."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ruo import ArgumentError, ScoringError, iter_scores, score_csv
 from ruo.client.servers import model_address
 from ruo.errors import CheckpointError
 from ruo.wire import WIRES
-from tests.client.conftest import Scoring, Scripted, computed
+from tests.client.conftest import Scoring, Scripted, computed, describe, saying, statuses
 from tests.conftest import METADATA, Reply, Script, ScriptedServer, row_sums
 
 CALLS = pytest.mark.parametrize("call", [score_csv, lambda *args, **how: list(iter_scores(*args, **how))])
@@ -21,20 +20,12 @@ A, B = "a" * 64, "b" * 64
 
 def sums(body: bytes, headers: dict[str, str], sha256: str = "", version: str = "1") -> Reply:
     """The right answer, from a file with this fingerprint."""
-    answer = row_sums(body, headers, version)
-    return replace(answer, headers=answer.headers | ({"Ruo-Model-Sha256": sha256} if sha256 else {}))
+    return saying({"Ruo-Model-Sha256": sha256} if sha256 else {}, body, headers, version)
 
 
 def replaced(place: int, before: tuple[str, str] = (A, "1"), after: tuple[str, str] = (B, "1")) -> Script:
     """The right answers, from another file or version from this request on."""
     return lambda number, body, headers: sums(body, headers, *(before if number < place else after))
-
-
-def statuses(*versions: str, **more: str) -> bytes:
-    """TensorFlow Serving's answer to GET /v1/models/model."""
-    loading = {"version": "99", "state": "LOADING"}
-    states = [{"version": version, "state": "AVAILABLE"} for version in versions]
-    return json.dumps({"model_version_status": [loading, *states], **more}).encode()
 
 
 # ---- one file ----
@@ -105,18 +96,12 @@ def test_a_change_may_be_allowed(right_scores: Scoring, scripted: Scripted, befo
     assert set(server.paths) == {"/v2/models/model/infer"}
 
 
-@pytest.mark.parametrize("change", ["version", "sha256"])
-def test_resumed_rows_are_of_the_same_model(small_csv: Path, tmp_path: Path, scripted: Scripted, change: str) -> None:
+@pytest.mark.parametrize("change", [(A, "2"), (B, "1")])
+def test_resumed_rows_are_of_the_same_model(small_csv: Path, tmp_path: Path, scripted: Scripted, change: Any) -> None:
     """Answers in a checkpoint count like new ones, also where the metadata name no version."""
-    other = {"version": "2"} if change == "version" else {"sha256": B}
-
-    def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        if number == 2:
-            return Reply(500)
-        return sums(body, headers, **{"sha256": A, **({} if number < 2 else other)})
-
-    server = scripted(script)
-    server.pages["/v2/models/model"] = json.dumps({**METADATA, "versions": []}).encode()
+    answers = replaced(2, after=change)
+    server = scripted(lambda number, *request: Reply(500) if number == 2 else answers(number, *request))
+    describe(server, versions=[])
     keep = {"checkpoint": tmp_path / "checkpoint", "chunk_size": 2, "concurrency": 1}
     with pytest.raises(ScoringError, match="answered 500"):
         score_csv(small_csv, server.url, **keep)
@@ -126,21 +111,18 @@ def test_resumed_rows_are_of_the_same_model(small_csv: Path, tmp_path: Path, scr
 
 
 @pytest.mark.parametrize(
-    ("fingerprints", "version", "identity"),
+    ("files", "version", "identity"),
     [((A, A), "1", "sha256"), ((A, ""), "1", "version"), (("", ""), "1", "version"), (("", ""), "", "name")],
 )
-def test_what_identity_rests_on(
-    small_csv: Path, scripted: Scripted, fingerprints: tuple[str, str], version: str, identity: str
-) -> None:
+def test_what_identity_rests_on(small_csv: Path, scripted: Scripted, files: Any, version: str, identity: str) -> None:
     """It rests on the file only if every answer named it, and on the name where no version is known."""
-    server = scripted(lambda n, body, headers: sums(body, headers, fingerprints[n], version))
+    server = scripted(lambda n, body, headers: sums(body, headers, files[n], version))
     if not version:
-        server.pages["/v2/models/model"] = json.dumps({**METADATA, "versions": None}).encode()
+        describe(server, versions=None)
 
     model = score_csv(small_csv, server.url, chunk_size=5, concurrency=1).model
 
-    assert (model.identity, model.version) == (identity, version)
-    assert model.sha256 == (A if identity == "sha256" else "")
+    assert (model.identity, model.version, model.sha256) == (identity, version, A if identity == "sha256" else "")
 
 
 # ---- V1 ----
@@ -184,7 +166,7 @@ def test_several_servers_with_different_versions_on_v1(
 ) -> None:
     """Only those that have the run's version are used; where versions have no addresses, the run is an error."""
 
-    def serve(version: str) -> Any:
+    def serve(version: str) -> str:
         def script(number: int, body: bytes, headers: dict[str, str]) -> Reply:
             has_it = not has_addresses or f"/versions/{version}:" in server.paths[-1]
             return computed(body, headers, "v1") if has_it else Reply(404)
@@ -193,16 +175,15 @@ def test_several_servers_with_different_versions_on_v1(
         server.pages["/v1/models/model"] = statuses(version)
         if has_addresses:
             server.pages[f"/v1/models/model/versions/{version}"] = statuses(version)
-        return server
+        return server.url
 
-    urls = [serve(version).url for version in ("7", "8", "9")]
+    urls = [serve(version) for version in ("7", "8", "9")]
     options: dict[str, Any] = {"wire": "v1", "chunk_size": 2, "concurrency": 1}
-    if not has_addresses:
+    if has_addresses:
+        assert right_scores(urls, **options).requests["server"].nunique() == 1
+    else:
         with pytest.raises(ScoringError, match="The model changed from version . to version . during the run"):
             score_csv(small_csv, urls, **options)
-        return
-    scores = right_scores(urls, **options)
-    assert len(set(scores.requests["server"])) == 1
 
 
 @CALLS
@@ -317,6 +298,4 @@ def test_a_version_that_does_not_exist_is_an_error(small_csv: Path, well: Script
     """The error is the server's 404."""
     with pytest.raises(ScoringError, match="/versions/8 answered 404: no such page") as caught:
         score_csv(small_csv, f"{well.url}/{protocol}/models/model/versions/8")
-
-    assert caught.value.status == 404
-    assert well.requests == []
+    assert (caught.value.status, well.requests) == (404, [])

@@ -10,7 +10,7 @@ import pytest
 
 from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
 from ruo.wire import WIRES, v1
-from tests.client.conftest import Scoring, Scripted, computed, describe
+from tests.client.conftest import Scoring, Scripted, computed, describe, statuses
 from tests.conftest import Reply, ScriptedServer
 
 ROWS = 40
@@ -19,22 +19,20 @@ DATATYPES = {"size": "FP32", "count": "INT64", "kind": "BYTES"}
 WIRE = pytest.mark.parametrize("wire", ["v2", "v2-json", "v1"])
 
 
-def inputs_of(tensors: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
-    shapes = {width: [-1, width] if width else [-1] for _, width in tensors.values()}
-    return [{"name": key, "datatype": of, "shape": shapes[width]} for key, (of, width) in tensors.items()]
+def inputs_of(tensors: dict[str, tuple[str, list[int]]]) -> list[dict[str, Any]]:
+    return [{"name": key, "datatype": of, "shape": shape} for key, (of, shape) in tensors.items()]
 
 
-def metadata_v1(tensors: dict[str, tuple[str, int]], name: str = "serving_default") -> bytes:
+def metadata_v1(tensors: dict[str, tuple[str, list[int]]], name: str = "serving_default") -> bytes:
     inputs = {}
-    for key, (of, width) in tensors.items():
-        sizes = [-1, width] if width else [-1]
-        shape = {"dim": [{"size": str(size)} for size in sizes], "unknown_rank": False}
-        inputs[key] = {"dtype": v1.DATATYPES[of], "tensor_shape": shape}
+    for key, (of, shape) in tensors.items():
+        dimensions = {"dim": [{"size": str(size)} for size in shape], "unknown_rank": False}
+        inputs[key] = {"dtype": v1.DATATYPES[of], "tensor_shape": dimensions}
     signature = {name: {"inputs": inputs, "outputs": {}}}
     return json.dumps({"metadata": {"signature_def": {"signature_def": signature}}}).encode()
 
 
-TENSORS = {name: (DATATYPES[name], len(columns)) for name, columns in INPUTS.items()}
+TENSORS = {name: (DATATYPES[name], [-1, len(columns)]) for name, columns in INPUTS.items()}
 
 
 def answer(inputs: dict[str, Any]) -> np.ndarray:
@@ -56,10 +54,9 @@ def several(scripted: Scripted) -> ScriptedServer:
         return computed(body, headers, wire, answer)
 
     server = scripted(script)
-    state = json.dumps({"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}).encode()
     describe(server, inputs=inputs_of(TENSORS))
     for path in ("/model", "/model/versions/1"):
-        server.pages["/v1/models" + path] = state
+        server.pages["/v1/models" + path] = statuses("1")
         server.pages["/v1/models" + path + "/metadata"] = metadata_v1(TENSORS)
     return server
 
@@ -99,7 +96,7 @@ def test_columns_of_the_inputs_own_names(scripted: Scripted, wire: str) -> None:
 
     shapes: list[Any] = []
     server = scripted(lambda _, *request: computed(*request, wire, compute))
-    tensors = {"a": ("FP32", 1), "b": ("FP64", 0), "c": ("BYTES", 0)}
+    tensors = {"a": ("FP32", [-1, 1]), "b": ("FP64", [-1]), "c": ("BYTES", [-1])}
     describe(server, inputs=inputs_of(tensors))
     server.pages["/v1/models/model/metadata"] = metadata_v1(tensors)
     scores = score_csv(pl.DataFrame({"b": [1.0, 2.0], "a": [10, 30], "c": ["", "xy"]}), server.url, wire=wire)
@@ -149,7 +146,7 @@ def test_a_keras_model_with_two_inputs(tmp_path: Path, wire: Any) -> None:
 def test_v1_metadata_give_the_datatype(scripted: Scripted, signature: str) -> None:
     """A whole number that float32 cannot hold reaches an INT64 model on V1 as it is."""
     server = scripted(lambda _, *request: computed(*request, "v1", lambda inputs: next(iter(inputs.values())) % 1000))
-    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", 1)}, signature)
+    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", [-1, 1])}, signature)
     frame = pl.DataFrame({"n": [2**53 + 1, 2**53 + 2]})
     assert score_csv(frame, f"{server.url}/v1/models/m").predictions.tolist() == [[993], [994]]
 

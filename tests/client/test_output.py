@@ -192,17 +192,14 @@ def test_a_source_among_several_is_not_written_over(small_csv: Path, tmp_path: P
         score_csv(folder, well.url, checkpoint=folder / "run.ruo")
 
 
-@SUFFIXES
-def test_labels_may_begin_late(well: ScriptedServer, tmp_path: Path, suffix: str) -> None:
+def test_labels_may_begin_late(well: ScriptedServer, tmp_path: Path) -> None:
     """Where text follows rows without a label, a CSV has both, and Parquet, which needs one type, says what to do."""
     features = pl.DataFrame({name: np.ones(20_001, np.float32) for name in "abc"})
-    labelled, path = features.with_columns(label=pl.Series([*[None] * 20_000, "x"])), tmp_path / f"scored{suffix}"
-    if suffix == ".csv":
-        score_to_file(labelled, well.url, path, label="label")
-        assert pl.read_csv(path, infer_schema=False)["label"].equals(labelled["label"])
-        return
+    labelled = features.with_columns(label=pl.Series([*[None] * 20_000, "x"]))
+    score_to_file(labelled, well.url, tmp_path / "p.csv", label="label")
+    assert pl.read_csv(tmp_path / "p.csv", infer_schema=False)["label"].equals(labelled["label"])
     with pytest.raises(OutputError, match="from row 20,000 on are text, and all above are missing, .* write a .csv"):
-        score_to_file(labelled, well.url, path, label="label")
+        score_to_file(labelled, well.url, tmp_path / "p.parquet", label="label")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from ruo import score_csv
 from ruo.client.pace import Gate, Pace
 from ruo.client.records import RequestRecord
-from tests.client.conftest import Scoring, Scripted, too_large_above
+from tests.client.conftest import Scoring, Scripted, too_large_if
 from tests.conftest import Reply, row_sums
 
 
@@ -124,9 +124,8 @@ class Run:
 
 def test_requests_in_flight_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as many answers as requests judge each limit; half as many more are tried while they bring 5 % more."""
-    assert Run(monkeypatch, 1000).limits(15) == [8]
-    assert Run(monkeypatch, 1000).limits(16) == [8, 12]
-    assert Run(monkeypatch, 1000).limits(16 + 24) == [8, 12, 18]
+    begins = [Run(monkeypatch, 1000).limits(answers) for answers in (15, 16, 16 + 24)]
+    assert begins == [[8], [8, 12], [8, 12, 18]]
     limits = Run(monkeypatch, 1000).limits(1_000)
     assert limits[:7] == [8, 12, 18, 27, 41, 62, 64]
     assert max(limits) == 64
@@ -135,12 +134,9 @@ def test_requests_in_flight_grow_while_that_pays(monkeypatch: pytest.MonkeyPatch
 def test_what_does_not_pay_is_taken_back_and_tried_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit goes back to the one before; the next try comes after 16 rounds of twice as many answers."""
     run = Run(monkeypatch, 8)
-    assert run.limits(16) == [8, 12]
-    assert run.limits(24) == [12, 8]
+    assert [run.limits(answers) for answers in (16, 24)] == [[8, 12], [12, 8]]
     for _ in range(3):
-        assert run.limits(16 * 16 - 1) == [8]
-        assert run.limits(1) == [8, 12]
-        assert run.limits(24) == [12, 8]
+        assert [run.limits(answers) for answers in (16 * 16 - 1, 1, 24)] == [[8], [8, 12], [12, 8]]
 
 
 def test_a_refusal_halves_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +146,7 @@ def test_a_refusal_halves_the_requests_in_flight(monkeypatch: pytest.MonkeyPatch
         run.now += seconds
         run.pace.overloaded()
         assert run.pace.in_flight == limit
-    assert run.limits(2 * 16 - 1) == [1]
-    assert run.limits(1) == [1, 2]
+    assert [run.limits(answers) for answers in (2 * 16 - 1, 1)] == [[1], [1, 2]]
 
 
 @pytest.mark.parametrize("fixed_s", [0.0, 0.001])
@@ -180,14 +175,14 @@ def test_an_overloaded_server_gets_fewer_at_once(long_csv: Path, scripted: Scrip
     scores = score_csv(long_csv, server.url, chunk_size=100, concurrency="auto")
 
     assert (scores.predictions == 6).all()
-    assert scores.choices is not None
     assert scores.choices.concurrency <= 6
     assert len(refused) < len(server.requests) / 2
 
 
 def test_auto_stays_within_the_servers_limit(long_csv: Path, scripted: Scripted) -> None:
     """Adapted sizes are cut to what the server accepts."""
-    scores = score_csv(long_csv, scripted(too_large_above(1_500)).url, chunk_size="auto", concurrency="auto")
+    server = scripted(too_large_if(lambda rows: len(rows) > 1_500))
+    scores = score_csv(long_csv, server.url, chunk_size="auto", concurrency="auto")
 
     assert (scores.predictions == 6).all()
     assert scores.requests["rows"].max() <= 1_500
@@ -197,7 +192,6 @@ def test_auto_gives_what_fixed_sizes_give(demo_scores: Scoring) -> None:
     """Predictions do not depend on how the table was cut; the scores name what was chosen."""
     choices = demo_scores(chunk_size="auto", concurrency="auto").choices
 
-    assert choices is not None
     assert choices.wire == "v2"
     assert 1 <= choices.chunk_size <= 2_500
     assert choices.concurrency >= 1
@@ -205,23 +199,22 @@ def test_auto_gives_what_fixed_sizes_give(demo_scores: Scoring) -> None:
 
 def test_a_gate_follows_its_limit() -> None:
     """No more than the limit are inside, even if the limit changes."""
-    limit, inside, most = 2, 0, 0
+    limit, inside = 2, 0
 
-    async def visit(gate: Gate) -> None:
-        nonlocal inside, most
+    async def visit(gate: Gate) -> int:
+        nonlocal inside
         await gate.enter()
         inside += 1
-        most = max(most, inside)
+        found = inside
         await asyncio.sleep(0.001)
         inside -= 1
         await gate.leave()
+        return found
 
     async def main() -> None:
-        nonlocal limit, most
+        nonlocal limit
         gate = Gate(lambda: limit)
         for limit in (2, 5, 1):
-            most = 0
-            await asyncio.gather(*(visit(gate) for _ in range(20)))
-            assert most == limit
+            assert max(await asyncio.gather(*(visit(gate) for _ in range(20)))) == limit
 
     asyncio.run(main())

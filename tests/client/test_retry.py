@@ -36,13 +36,9 @@ def tries(retry: Retry, error: RequestError, servers: int = 1) -> int:
 @pytest.mark.parametrize("kind", [AbsentError, BrokenError, OverloadedError])
 @pytest.mark.parametrize("retries", [0, 1, 7])
 def test_what_may_mend_is_tried_as_often_as_asked(kind: type[RequestError], retries: int) -> None:
-    """There are `retries` tries after the first one."""
+    """There are `retries` tries after the first one; a refusal is final."""
     assert tries(Retry(retries, 1, True), kind("")) == 1 + retries
-
-
-def test_a_refusal_is_final() -> None:
-    """A refused request is not sent again."""
-    assert tries(Retry(10, 1, True), RefusedError("", 400), servers=3) == 1
+    assert tries(Retry(retries, 1, True), RefusedError("", 400), servers=3) == 1
 
 
 @pytest.mark.parametrize("kind", [SilentError, GoneError])

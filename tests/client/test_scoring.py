@@ -22,7 +22,7 @@ from ruo.errors import CheckpointError, TableError
 from ruo.learn.demo import Demo
 from ruo.wire.v2 import DATATYPES
 from tests.client.conftest import Scoring, Scripted, always, computed, describe, interrupted, sometimes
-from tests.conftest import ROWS, Reply, Script, ScriptedServer
+from tests.conftest import ROWS, Reply, ScriptedServer
 from tests.tables.forms import as_form
 
 WIRES = ["v2", "v2-json", "v1", "paper"]
@@ -118,17 +118,14 @@ def sent_to(scripted: Scripted) -> Callable[..., np.ndarray]:
 
 @pytest.mark.parametrize("wire", ["v2", "v2-json"])
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "pandas", "nullable", "polars"])
-def test_whole_numbers_reach_the_model_digit_by_digit(
-    tmp_path: Path, sent_to: Callable[..., np.ndarray], kind: str, wire: str
-) -> None:
+def test_whole_numbers_reach_the_model_digit_by_digit(tmp_path: Path, sent_to: Callable, kind: str, wire: str) -> None:
     """An INT64 model gets 2**62 + 1 and 16,777,217 as they are, from every source and on both wires with datatypes."""
     numbers = [[16_777_217, -1, 0], [2**62 + 1, 3, -(2**63)]]
     frame = pl.DataFrame(numbers, ["a", "b", "c"], orient="row")
 
     sent = sent_to(as_form(frame, kind, tmp_path), "INT64", wire)
 
-    assert sent.dtype == np.int64
-    assert sent.tolist() == numbers
+    assert (sent.dtype, sent.tolist()) == (np.int64, numbers)
 
 
 @pytest.mark.parametrize(
@@ -239,19 +236,16 @@ def test_an_output_that_is_not_clear_is_an_error(
 def test_outputs_do_not_mix_on_v1(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:
     """The order of an answer's outputs does not matter, and a run keeps to the name of the first answer."""
 
-    def script(names: Callable[[int], str]) -> Script:
-        def answer(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-            rows = orjson.loads(body)["instances"]
-            predictions = [{name: sum(row) * (1 if name == "y" else -1) for name in names(number)} for row in rows]
-            return Reply(200, orjson.dumps({"predictions": predictions}))
-
-        return answer
+    def answer(names: str, body: bytes) -> Reply:
+        rows = orjson.loads(body)["instances"]
+        predictions = [{name: sum(row) * (1 if name == "y" else -1) for name in names} for row in rows]
+        return Reply(200, orjson.dumps({"predictions": predictions}))
 
     options: dict[str, Any] = {"wire": "v1", "chunk_size": 2, "concurrency": 1}
-    turning = scripted(script(lambda number: "yz" if number % 2 else "zy"))
+    turning = scripted(lambda number, body, _: answer("yz" if number % 2 else "zy", body))
     right_scores(turning.url, output="y", **options)
 
-    changing = scripted(script(lambda number: "y" if number < 3 else "z"))
+    changing = scripted(lambda number, body, _: answer("y" if number < 3 else "z", body))
     with pytest.raises(ScoringError, match="Rows 6 to 7 .* the model has no output 'y'; choose one of z"):
         score_csv(small_csv, changing.url, **options)
 
@@ -347,6 +341,7 @@ def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> No
         ({"chunk_size": 10**20}, f"chunk_size={10**20} must be at least 1 and less than 2**62."),
         ({"concurrency": 65_536}, "concurrency=65536 must be at least 1 and less than 2**16."),
         ({"ca": "no.pem"}, "ca='no.pem' is not a file of certificates in PEM form"),
+        ({"ca": __file__}, f"ca={__file__!r} is not a file of certificates in PEM form"),
         ({"ca": ""}, "ca='.' is not a file of certificates in PEM form"),
         ({"chunk_size": 2.5}, "chunk_size=2.5 must be a whole number, 'auto' or None."),
         ({"chunk_size": True}, "chunk_size=True must be"),
@@ -355,14 +350,12 @@ def test_a_models_address_names_the_model(demo: Demo, server: LocalServer) -> No
         ({"timeout": 0}, "timeout=0 is not"),
         ({"wire": "v3"}, "wire='v3' must be 'v2', 'v2-json', 'v1' or 'paper'."),
         ({"errors": "ignore"}, "errors='ignore' must be 'raise' or 'collect'"),
-        ({"url": "localhost:8000"}, "is not the address of a server; write it as http://host:8000"),
         ({"timeout": "60"}, "timeout='60' must be a number."),
         ({"argmax": "no"}, "argmax='no' must be True or False."),
         ({"shard": (1, 2, 3)}, "shard=(1, 2, 3) must be (a whole number, a whole number) or None."),
-        *(
-            ({"shard": shard}, f"shard={shard} is no part; (0, 4) is the first of four, (3, 4) the last")
-            for shard in ((-1, 2), (2, 2), (0, 0))
-        ),
+        ({"shard": (-1, 2)}, "shard=(-1, 2) is no part; (0, 4) is the first of four, (3, 4) the last"),
+        ({"shard": (2, 2)}, "shard=(2, 2) is no part; (0, 4) is the first of four, (3, 4) the last"),
+        ({"shard": (0, 0)}, "shard=(0, 0) is no part; (0, 4) is the first of four, (3, 4) the last"),
         ({"checkpoint": 5}, "checkpoint=5 must be a string, a path or None."),
         ({"columns": {"a", "b"}}, "must be a list of strings or whole numbers, or None."),
         ({"inputs": ["a"]}, "inputs=['a'] must be a mapping of strings to lists of strings or whole numbers, or None."),

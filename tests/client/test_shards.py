@@ -77,9 +77,7 @@ def test_the_merged_parts_are_the_whole(
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-def written(
-    source: Any, server: ScriptedServer, of: int, folder: Path, is_streamed: bool, **options: Any
-) -> list[Path]:
+def written(source: Any, server: Any, of: int, folder: Path, is_streamed: bool, **options: Any) -> list[Path]:
     """The files of all parts of a table, written while they come or from their `Scores`."""
     paths = [folder / f"{part}.parquet" for part in range(of)]
     for part, path in enumerate(paths):
@@ -147,7 +145,8 @@ def test_parts_that_do_not_make_a_whole_are_refused(
 ) -> None:
     """Foreign and unfinished parts, and what is no part, are named, and nothing is written."""
     parts, out = parts_of(tmp_path, 3), tmp_path / "whole.parquet"
-    other, half, whole, rubbish = (tmp_path / f"{name}.parquet" for name in ("other", "half", "all", "rubbish"))
+    names = ("other", "half", "all", "rubbish", "none")
+    other, half, whole, rubbish, none = (tmp_path / f"{name}.parquet" for name in names)
     score_csv(small_csv, well.url, shard=(2, 3)).to_parquet(other)
     score_csv(small_csv, scripted(always(Reply(500))).url, shard=(2, 3), errors="collect").to_parquet(half)
     score_csv(small_csv, well.url).to_parquet(whole)
@@ -158,10 +157,7 @@ def test_parts_that_do_not_make_a_whole_are_refused(
         (half, r"half.parquet lacks 3 of its 3 rows; score this part again"),
         (whole, "all.parquet is of a whole table"),
         (rubbish, "rubbish.parquet is not a part"),
-        (
-            tmp_path / "none.parquet",
-            r"none.parquet cannot be read \(No such file or directory\); score this part first",
-        ),
+        (none, r"none.parquet cannot be read \(No such file or directory\); score this part first"),
         (tmp_path, r"cannot be read \(Is a directory\); score this part first, or correct its name or rights"),
     ]:
         with pytest.raises(CheckpointError, match=sentence):
@@ -206,9 +202,7 @@ SECOND = (1, 2, 2, 4, 4)
         ((1, 2, 3, 4, 4), {}, "do not join: rows are missing or double"),
     ],
 )
-def test_parts_that_do_not_belong_together_are_refused(
-    tmp_path: Path, span: tuple[int, ...], changes: dict[str, Any], sentence: str
-) -> None:
+def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path, span: Any, changes: Any, sentence: str) -> None:
     """The error names what differs: the table, the model, an option, the columns or the place of the rows."""
     parts = parts_of(tmp_path, 2)
     assert merge(parts, tmp_path / "whole.csv") == 4

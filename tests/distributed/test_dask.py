@@ -14,8 +14,7 @@ from dask.distributed import Client, LocalCluster
 from ruo import ArgumentError, ScoringError, TableError, score_csv
 from ruo.deploy.local import LocalServer
 from ruo.distributed import Scorer, scorer
-from tests.client.conftest import describe
-from tests.conftest import Reply, row_sums
+from tests.client.conftest import describe, saying
 
 COLUMNS = [f"prediction_{digit}" for digit in range(10)]
 
@@ -47,8 +46,7 @@ def test_arrow_batches_come_back_as_what_they_were(score: Scorer, frame: pd.Data
     """Also from an iterator, and where a batch has no rows: the same names and types."""
     batch = kind.from_pandas(frame, preserve_index=False)
     whole, empty = score(iter([batch, batch.slice(0, 0)]))
-    assert isinstance(whole, kind)
-    assert isinstance(empty, kind)
+    assert (type(whole), type(empty)) == (kind, kind)
     assert whole.schema.equals(empty.schema)
     assert (whole.num_rows, empty.num_rows) == (len(frame), 0)
     pd.testing.assert_frame_equal(whole.to_pandas(), score(frame).reset_index(drop=True))
@@ -123,19 +121,13 @@ def test_a_batch_without_rows_needs_to_know_the_outputs(scripted, answers) -> No
 
 def test_another_model_is_refused_in_every_batch(scripted) -> None:
     """The version and file of the first question hold for all batches, wherever they are scored."""
-
-    def right(number: int, body: bytes, headers: dict[str, str]) -> Reply:
-        answer = row_sums(body, headers)
-        answer.headers["Ruo-Model-Sha256"] = file
-        return answer
-
-    server = scripted(right)
-    batch = pd.DataFrame(np.ones((4, 3), np.float32))
-    for file in ("a" * 64, "b" * 64):
-        describe(server, parameters={"sha256": file})
-        if file.startswith("a"):
-            score = scorer(server.url)
-            assert score(batch)["prediction_0"].tolist() == [3.0] * 4
+    server = scripted(lambda _, *request: saying({"Ruo-Model-Sha256": file}, *request))
+    batch, file = pd.DataFrame(np.ones((4, 3), np.float32)), "a" * 64
+    describe(server, parameters={"sha256": file})
+    score = scorer(server.url)
+    assert score(batch)["prediction_0"].tolist() == [3.0] * 4
+    file = "b" * 64
+    describe(server, parameters={"sha256": file})
     with pytest.raises(ScoringError, match=r"made for version 1 \(sha256 a+.* version 1 \(sha256 b+.* answered"):
         score(batch)
 

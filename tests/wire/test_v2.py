@@ -143,15 +143,13 @@ def test_json_and_binary_tensors_mix():
     binary = {"name": "b", "shape": [2], "datatype": "INT32", "parameters": {"binary_data_size": 8}}
     message = {"inputs": [binary, {"name": "a", "shape": [1], "datatype": "FP64", "data": [0.1]}]}
     asked = decode(message, np.array([5, -5], "<i4").tobytes())
-    assert asked.inputs["b"].tolist() == [5, -5]
-    assert asked.inputs["a"].tolist() == [0.1]
+    assert {name: array.tolist() for name, array in asked.inputs.items()} == {"b": [5, -5], "a": [0.1]}
 
 
 def test_raw_binary_request():
     """A header length of 0 says that the whole body is one tensor, whose answer is binary too."""
     asked = v2.decode_request({v2.HEADER_LENGTH: "0"}, REQUEST_TENSOR)
-    assert asked.inputs[ONLY].tobytes() == REQUEST_TENSOR
-    assert asked.binary
+    assert (asked.inputs[ONLY].tobytes(), asked.binary) == (REQUEST_TENSOR, True)
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, None], [[1, 2], [3, None]]])

@@ -57,8 +57,8 @@ def bodies_with(data: list[object]) -> list[bytes]:
     return [*(json.dumps(message).encode() for message in messages), tensor(shape=[len(data)], data=data)]
 
 
-def decode_everywhere(body: bytes, headers: dict[str, str] | None = None) -> tuple[int, int]:
-    """How often the body was accepted by a decoder, and the peak of the memory that this took."""
+def decode_everywhere(body: bytes, headers: dict[str, str] | None = None) -> int:
+    """How often the body was accepted by a decoder; the memory that this took is in proportion to its size."""
     accepted = 0
     tracemalloc.start()
     try:
@@ -67,7 +67,8 @@ def decode_everywhere(body: bytes, headers: dict[str, str] | None = None) -> tup
                 with contextlib.suppress(WireError):
                     decode(headers or {}, body)
                     accepted += 1
-        return accepted, tracemalloc.get_traced_memory()[1]
+        assert tracemalloc.get_traced_memory()[1] < 60 * len(body) + 100_000
+        return accepted
     finally:
         tracemalloc.stop()
 
@@ -77,16 +78,14 @@ def decode_everywhere(body: bytes, headers: dict[str, str] | None = None) -> tup
 def test_hostile_data_take_memory_in_proportion_to_their_size(data: list[object]) -> None:
     """They are refused, or read, without more memory than the JSON itself takes."""
     for body in bodies_with(data):
-        assert decode_everywhere(body)[1] < 60 * len(body) + 100_000
+        decode_everywhere(body)
 
 
 @pytest.mark.parametrize("text", hostile_text.values(), ids=list(hostile_text))
 def test_hostile_text_takes_memory_in_proportion_to_its_size(text: bytes) -> None:
     """Depth, huge numbers and broken characters are refused, by themselves and within a message."""
     for body in (text, b'{"predictions":' + text + b',"instances":' + text + b"}"):
-        accepted, peak = decode_everywhere(body)
-        assert accepted == 0 or b"e999" in text or b"digits" in text
-        assert peak < 60 * len(body) + 100_000
+        assert decode_everywhere(body) == 0 or b"e999" in text or b"digits" in text
 
 
 @pytest.mark.parametrize("shape", hostile_shapes, ids=lambda shape: f"{str(shape)[:20]} of {len(shape)}")
@@ -94,9 +93,7 @@ def test_a_shape_that_no_array_has_is_refused(shape: list[object]) -> None:
     """More than 32 dimensions or 2**59 values, beside a dimension of 0 as well, as JSON and as bytes."""
     size = {"binary_data_size": 4}
     for body in (tensor(shape=shape), tensor(shape=shape, parameters=size).replace(b', "data": [1]', b"")):
-        accepted, peak = decode_everywhere(body)
-        assert accepted == 0
-        assert peak < 60 * len(body) + 100_000
+        assert decode_everywhere(body) == 0
 
 
 tensors = st.fixed_dictionaries(
@@ -107,12 +104,8 @@ tensors = st.fixed_dictionaries(
         "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 40)}) | json_values,
     },
 )
-messages = json_values | st.dictionaries(
-    st.sampled_from(
-        ["instances", "inputs", "outputs", "predictions", "id", "parameters", "model_name", "signature_name"]
-    ),
-    json_values | st.lists(tensors, max_size=3),
-)
+keys = ["instances", "inputs", "outputs", "predictions", "id", "parameters", "model_name", "signature_name"]
+messages = json_values | st.dictionaries(st.sampled_from(keys), json_values | st.lists(tensors, max_size=3))
 
 
 @settings(deadline=None, max_examples=150, derandomize=True)
@@ -125,8 +118,7 @@ def test_whatever_comes_is_read_or_a_wire_error(text: bytes, rest: bytes, length
     """Random JSON and random bytes, with and without a header length: nothing but a WireError, and little memory."""
     length = len(text) if length == -1 else length
     headers = {} if length is None else {v2.HEADER_LENGTH: str(length)}
-    _, peak = decode_everywhere(text + (rest if headers else b""), headers)
-    assert peak < 60 * len(text + rest) + 100_000
+    decode_everywhere(text + (rest if headers else b""), headers)
 
 
 @pytest.mark.parametrize("word", ["NaN", "1"])
