@@ -61,14 +61,10 @@ class Client:
         self._output = options.output or ONLY
 
     async def learn_model(self, stored_version: str | None, named: Iterable[str]) -> ModelInfo:
-        """Ask for the model's metadata, of the version that earlier rows were scored with if any, and keep it.
-
-        Where they do not describe its inputs, these are those that are `named`.
-        """
-        self.model = ModelInfo("model", "", "", (), output_name=self._output)
-        if self.wire.has_models:
-            self.model = await self._ask_for_model(stored_version)
-        self.model = self._with_inputs(self.model, list(named))
+        """Ask for the model, of the version that earlier rows have if any; inputs not described are those `named`."""
+        self.model = self._with_inputs(await self._ask_for_model(stored_version), list(named))
+        if len(self.model.inputs) > 1 and not self.wire.has_models:
+            raise ArgumentError(f"wire={self.wire.name!r} carries one input only; take another wire.")
         if self.wire.fallback and not await discovery.takes_binary(self._ask):
             self.wire = WIRES[self.wire.fallback]
         return self.model
@@ -88,8 +84,8 @@ class Client:
         name = self._name or await discovery.only_model(self._ask)
         model = await self._describe(name, self._pinned, self._label)
         wanted = stored_version or model.version
-        may_change = self.options.allow_version_change and not self._label
-        for _ in range(0 if may_change or not wanted else self.servers.asks_of_all()):
+        is_free = not self.wire.has_models or (self.options.allow_version_change and not self._label)
+        for _ in range(0 if is_free or not wanted else self.servers.asks_of_all()):
             if self._pinned:
                 break
             try:
@@ -112,16 +108,13 @@ class Client:
             if self.wire.has_metadata and not (name or named):
                 what = f"The server does not describe the inputs of model {model.name!r}"
                 raise ScoringError(f'{what}; name its input and datatype, as in input_name="predict", datatype="FP64".')
-            inputs = [TensorInfo(one, datatype or "FP32") for one in named or [name or ONLY]]
-            if len(inputs) > 1 and not self.wire.has_models:
-                raise ArgumentError(f"wire={self.wire.name!r} carries one input only; leave `inputs` out.")
-            return model._replace(inputs=tuple(inputs))
+            return model._replace(inputs=tuple(TensorInfo(one, datatype or "FP32") for one in named or [name or ONLY]))
         first = model.inputs[0]
         if name in (None, "", first.name) and datatype in (None, "", first.datatype):
             return model
         known = ", ".join(f"{tensor.name!r} in {tensor.datatype}" for tensor in model.inputs)
-        message = f"Model {model.name!r} takes {known}, as its server says; leave input_name and datatype out."
-        raise ArgumentError(message)
+        what = f"Model {model.name!r} takes {known}, as its server says"
+        raise ArgumentError(f"{what}; leave input_name and datatype out.")
 
     def addresses(self) -> list[str]:
         """The servers' addresses of this model, of the version that was asked for by its number if any."""

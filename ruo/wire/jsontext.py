@@ -91,8 +91,9 @@ def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
             raise WireError(_unequal(cells, shape, name))
         shape.append(len(cells[0]))
         cells = list(itertools.chain.from_iterable(cells)) if len(cells) > 1 else cells[0]
+    is_whole = False
     try:
-        sum(cells)  # the fastest way to see that all are numbers
+        is_whole = isinstance(sum(cells), int)  # the fastest way to see that all are numbers
     except (TypeError, OverflowError):
         kinds = set(map(type, cells))
         if list in kinds:
@@ -106,6 +107,8 @@ def to_array(data: object, name: str, may_be_text: bool = False) -> Array:
             raise WireError(f"{name}{path} is {shown}, which is not a number.") from None
     try:
         array = np.asarray(cells)
+        if is_whole and array.dtype.kind == "f" and array.size and array.min() >= 0:
+            array = np.asarray(cells, np.uint64)  # numpy makes floats of whole numbers on both sides of 2**63
         return (array if array.dtype != object else array.astype(np.float64)).reshape(shape)  # null becomes NaN
     except OverflowError:
         raise WireError(f"{name} holds a number that is too large.") from None

@@ -65,7 +65,7 @@ class Wire:
     decode_request: Callable[[Mapping[str, str], Buffer], InferRequest]
     encode_response: Callable[[InferResponse, InferRequest], Encoded]
     decode_response: Callable[[Mapping[str, str], Buffer], InferResponse]
-    has_models: bool = True  # a server may have several models, each with a name
+    has_models: bool = True  # its paths name a model and a version
     has_metadata: bool = False  # a server describes the names, datatypes and shapes of a model's tensors
     is_binary: bool = False  # tensors travel as bytes
     fallback: str | None = None  # the wire for a server that does not take tensors as bytes

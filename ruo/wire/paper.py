@@ -11,9 +11,11 @@ from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse
 
 
 def encode_request(request: InferRequest) -> Encoded:
-    """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN and Infinity."""
+    """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN, Infinity and text."""
     require_finite(request.inputs)
     (array,) = request.inputs.values()
+    if array.dtype == object:
+        raise WireError("text cannot be sent on this wire; take another one.")
     return encode_json(dumps(array).decode())
 
 

@@ -99,7 +99,7 @@ def describe(server: ScriptedServer, **changes: Any) -> None:
     server.pages |= dict.fromkeys(["/v2/models/model", "/v2/models/model/versions/1"], page)
 
 
-def statuses(*versions: str, **more: str) -> bytes:
+def statuses(*versions: str, **more: Any) -> bytes:
     """TensorFlow Serving's answer to GET /v1/models/model."""
     loading = {"version": "99", "state": "LOADING"}
     states = [{"version": version, "state": "AVAILABLE"} for version in versions]

@@ -142,13 +142,27 @@ def test_a_keras_model_with_two_inputs(tmp_path: Path, wire: Any) -> None:
     np.testing.assert_allclose(scores.predictions, model.predict([cells[:, :3], cells[:, 3:]], verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "the only one"])
-def test_v1_metadata_give_the_datatype(scripted: Scripted, signature: str) -> None:
-    """A whole number that float32 cannot hold reaches an INT64 model on V1 as it is."""
-    server = scripted(lambda _, *request: computed(*request, "v1", lambda inputs: next(iter(inputs.values())) % 1000))
-    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("INT64", [-1, 1])}, signature)
-    frame = pl.DataFrame({"n": [2**53 + 1, 2**53 + 2]})
-    assert score_csv(frame, f"{server.url}/v1/models/m").predictions.tolist() == [[993], [994]]
+@pytest.mark.parametrize(("wire", "signature"), [("v2", "serving_default"), ("v2", "the only one"), ("paper", "x")])
+def test_v1_metadata_give_the_datatype(scripted: Scripted, wire: Any, signature: str) -> None:
+    """Whole numbers that no float can hold reach the model on JSON as they are, also on both sides of 2**63."""
+    uses = "v1" if wire == "v2" else wire
+    server = scripted(lambda _, *request: computed(*request, uses, lambda inputs: next(iter(inputs.values())) % 1000))
+    server.pages["/v1/models/m/metadata"] = metadata_v1({"x": ("UINT64", [-1, 1])}, signature)
+    frame = pl.DataFrame({"n": [5, 2**53 + 1, 2**63 + 1]})
+    assert score_csv(frame, f"{server.url}/v1/models/m", wire=wire).predictions.tolist() == [[5], [993], [809]]
+
+
+def test_what_the_wire_of_2023_takes(well: ScriptedServer, several: Any, flows: Path) -> None:
+    """The columns go by the names that the server tells; several inputs, and text, are refused."""
+    well.pages["/v1/models/model"] = statuses("1", features=["b", "a", "c"])
+    well.pages["/v1/models/model/metadata"] = metadata_v1({"x": ("FP32", [-1, 3])})
+    with pytest.raises(TableError, match="has no feature 'b', which model 'model' takes"):
+        score_csv(pl.DataFrame({"a": [1.0], "d": [2.0], "c": [3.0]}), well.url, wire="paper")
+    with pytest.raises(ArgumentError, match="wire='paper' carries one input only; take another wire"):
+        score_csv(flows, several.url, inputs=INPUTS, wire="paper")
+    well.pages["/v1/models/model/metadata"] = metadata_v1({"x": ("BYTES", [-1, 3])})
+    with pytest.raises(TableError, match='column "b": text cannot be sent on this wire; take another one'):
+        score_csv(pl.DataFrame({"a": ["x"], "b": ["y"], "c": ["z"]}), well.url, wire="paper")
 
 
 def test_a_server_that_does_not_describe_its_input(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:

@@ -46,12 +46,6 @@ def test_requests_and_failures_are_in_row_order(scores: Scores) -> None:
     assert (requests.index.tolist(), failures.index.tolist()) == ([0, 1, 2, 3], [0, 1])
 
 
-def test_results_can_be_compared(scores: Scores) -> None:
-    """As objects: whether all their cells are equal is for numpy to say."""
-    assert scores in [scores]
-    assert scores != copy.copy(scores)
-
-
 def test_balance_is_of_what_was_answered_now(scores: Scores) -> None:
     """Failed and resumed requests do not count, the shares add up to 1, and 80 columns hold the names of pods."""
     pod = "ruo-server-5f6d8c9b7d-x2x7q"
@@ -64,7 +58,7 @@ def test_balance_is_of_what_was_answered_now(scores: Scores) -> None:
 
 
 def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:
-    """Outputs of any shape are flat columns, in a DataFrame and in files; labels come last, if there are any."""
+    """Outputs of any shape are flat columns, in a DataFrame and in files; labels come last. The metadata say what was scored."""
     frame = scores.to_pandas()
     assert list(frame.columns) == ["prediction_0", "prediction_1", "prediction_2", "prediction_3", "label"]
     assert frame["prediction_2"].tolist()[:3] == [2, 6, 10]
@@ -74,11 +68,6 @@ def test_every_output_is_a_column(scores: Scores, tmp_path: Path) -> None:
     columns = {column.name: column.to_numpy() for column in pl.read_parquet(tmp_path / "p.parquet")}
     pd.testing.assert_frame_equal(pd.DataFrame(columns), frame)
     assert "label" not in dataclasses.replace(scores, labels=None).to_pandas()
-
-
-def test_a_file_says_what_was_scored(scores: Scores, tmp_path: Path) -> None:
-    """The metadata hold the key, with the model that answered, and count the rows and those that are missing."""
-    scores.to_parquet(tmp_path / "p.parquet")
     facts = json.loads(pl.read_parquet_metadata(tmp_path / "p.parquet")["ruo"])
     model = {"model": "m", "version": "3", "sha256": "abc", "output": "y"}
     assert facts == {"data": "d", **model, "rows": 10, "not_scored": 2}
@@ -95,6 +84,8 @@ def test_the_repr_says_what_is_missing(scores: Scores) -> None:
     end = "1 request, model 'm', 1 row not scored, 1 row with NaN or Infinity)"
     assert repr(single) == f"Scores(1 row x 1 output, 4.00 s (2 rows/s), {end}"
     assert len(scores) == 10
+    assert scores in [scores]  # whether all their cells are equal is for numpy to say
+    assert scores != copy.copy(scores)
 
 
 @pytest.mark.parametrize(
