@@ -1,11 +1,10 @@
 """A function timed several times; every run is kept, so that the spread can be seen."""
 
 import contextlib
-import inspect
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +91,7 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
     Raises
     ------
     ArgumentError
-        `runs` is less than 1, `warmup` is negative, or `function` is a coroutine function.
+        `runs` is less than 1, `warmup` is negative, or `function` returns a coroutine or a generator.
 
     Examples
     --------
@@ -102,12 +101,13 @@ def time_runs(function: Callable[[], Any], runs: int = 5, warmup: int = 1) -> Ru
         raise ArgumentError(f"runs={runs} must be at least 1.")
     if warmup < 0:
         raise ArgumentError(f"warmup={warmup} must be 0 or more.")
-    if inspect.iscoroutinefunction(function):
-        raise ArgumentError("A coroutine function only makes a coroutine; pass a function that runs it to its end.")
     seconds = []
     for _ in range(warmup + runs):
         started = time.perf_counter_ns()
         result = function()
         seconds.append((time.perf_counter_ns() - started) / 1e9)
+        if isinstance(result, Coroutine | Generator):
+            result.close()
+            raise ArgumentError(f"The function only makes a {type(result).__name__}; pass one that runs it to its end.")
         del result  # kept until here, so that freeing a large result is not timed
     return Runs(tuple(seconds[warmup:]), tuple(seconds[:warmup]))

@@ -1,12 +1,12 @@
 """Repeated runs of a function, timed."""
 
+import asyncio
 import re
-import subprocess
 import sys
 
 import pytest
 
-from ruo.errors import ArgumentError
+from ruo.errors import ArgumentError, MissingPackageError
 from ruo.timing import Runs, time_runs
 
 FIVE = Runs((0.61, 0.62, 0.63, 0.61, 0.645), (1.5,))
@@ -17,14 +17,9 @@ def test_time_runs_calls_so_often(runs: int, warmup: int) -> None:
     """The function is called once for every run and every warm-up, and the two are kept apart; its errors come out."""
     calls: list[int] = []
     timed = time_runs(lambda: calls.append(1), runs=runs, warmup=warmup)
-    assert len(calls) == runs + warmup
-    assert (len(timed.samples), len(timed.warmups), len(timed)) == (runs, warmup, runs)
+    assert (len(calls), len(timed.samples), len(timed.warmups), len(timed)) == (runs + warmup, runs, warmup, runs)
     with pytest.raises(ZeroDivisionError):
         time_runs(lambda: 1 / 0, runs=runs, warmup=warmup)
-
-
-async def _coroutine() -> None:
-    pass
 
 
 @pytest.mark.parametrize(
@@ -32,7 +27,11 @@ async def _coroutine() -> None:
     [
         ({"runs": 0}, "runs=0 must be at least 1."),
         ({"warmup": -1}, "warmup=-1 must be 0 or more."),
-        ({"function": _coroutine}, "pass a function that runs it"),
+        (
+            {"function": lambda: asyncio.sleep(0)},
+            "The function only makes a coroutine; pass one that runs it to its end.",
+        ),
+        ({"function": lambda: (one for one in "ab")}, "The function only makes a generator; pass one that"),
     ],
 )
 def test_what_cannot_be_timed(arguments: dict, sentence: str) -> None:
@@ -73,16 +72,10 @@ def test_html_shows_every_run() -> None:
     assert repr(FIVE) in shown
 
 
-def test_without_scipy() -> None:
+def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without SciPy runs are timed and shown, and only the interval says what to install."""
-    script = (
-        "import sys; sys.modules['scipy'] = None\n"
-        "from ruo.timing import time_runs\n"
-        "from ruo.errors import MissingPackageError\n"
-        "runs = time_runs(lambda: None)\n"
-        "assert 'mean of 5)' in repr(runs), repr(runs)\n"
-        "try: runs.interval\n"
-        "except MissingPackageError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "scipy is not installed; run: pip install 'ruo[notebooks]'\n"
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.delitem(sys.modules, "ruo.stats", raising=False)
+    assert "mean of 5)" in repr(time_runs(lambda: None))
+    with pytest.raises(MissingPackageError, match=r"^scipy is not installed; run: pip install 'ruo\[notebooks\]'$"):
+        _ = FIVE.interval

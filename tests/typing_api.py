@@ -1,5 +1,6 @@
 """Typical uses of ruo, checked by mypy and never run."""
 
+from contextlib import closing
 from typing import assert_type
 
 import pandas as pd
@@ -21,9 +22,8 @@ def uses(frame: pd.DataFrame, table: pl.DataFrame) -> None:
     flows = ruo.table("flows.csv", label="Label", keep=["id"], null_values=["?"])
     score_csv(flows, "unix:///run/ruo.sock", headers={"Host": "m"}, datatype="FP64", argmax=True)
     assert_type(ruo.score_to_file(flows, "http://a:8000", "out.parquet", checkpoint="run.ruo").rows, int)
-    for block in iter_scores("testset.csv", "http://localhost:8000", chunk_size=1_000):
-        assert_type(block.start, int)
-    with local_server("mlp.keras", workers=2) as server:
+    with local_server("mlp.keras", workers=2) as server, closing(iter_scores("t.csv", server, chunk_size=1)) as blocks:
+        assert_type(next(blocks).start, int)
         score_csv("testset.csv", server.urls)
 
 

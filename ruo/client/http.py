@@ -273,8 +273,8 @@ def _headers(token: str | None, given: Mapping[str, str]) -> CIMultiDict[str]:
 def proxy_of(url: str) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for an address; ArgumentError for what is no HTTP proxy."""
     parts = urlsplit(url)
-    if proxy_bypass(parts.netloc) or not (proxy := getproxies().get(parts.scheme)):
-        return None
+    if any(map(proxy_bypass, (parts.netloc, parts.hostname or ""))) or not (proxy := getproxies().get(parts.scheme)):
+        return None  # none, or NO_PROXY names the host: with its port, or IPv6 without []
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     with contextlib.suppress(ValueError):
         if (parsed := URL(proxy)).scheme in ("http", "https") and parsed.host and parsed.port:

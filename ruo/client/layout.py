@@ -61,9 +61,8 @@ class Layout:
         flat = predictions.reshape(len(predictions), math.prod(predictions.shape[1:]))
         outputs, columns = flat.shape[1], [] if kept is None else kept.get_columns()
         names = self.columns(outputs, [column.name for column in columns], labels is not None)
-        classes = self.names or self.classes or []
-        if not self.argmax or len(classes) != outputs:
-            classes = []  # which are numbers
+        known = self.names or self.classes or []
+        classes = known if self.argmax and len(known) == outputs else []  # which are numbers
         if self.argmax and outputs:
             is_known = ~np.isnan(flat).any(axis=1)
             columns.append(_named(np.where(is_known, flat.argmax(axis=1), NO_LABEL), dict(enumerate(classes))))
@@ -129,7 +128,7 @@ def require_fit(schema: Mapping[str, pl.DataType], suffix: str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when the block ends well; OutputError where it does not."""
-    unfinished = path.with_name(path.name + _UNFINISHED)
+    unfinished = path.absolute().with_name(path.name + _UNFINISHED)
     try:
         with unfinished.open("ab") as file:
             if not lock(file.fileno()):
@@ -138,7 +137,7 @@ def whole_file(path: Path) -> Iterator[Path]:
                 if path.is_dir():
                     raise IsADirectoryError("it is a folder")
                 yield unfinished
-                unfinished.replace(path)
+                unfinished.replace(unfinished.with_name(path.name))
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise

@@ -7,7 +7,7 @@ receiving overlap, with no more than a few chunks in memory.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -72,7 +72,7 @@ def score_csv(source: Source, url: ServerAddress, **options: Unpack[ScoreKeyword
 
 @takes_options
 async def ascore_csv(source: Source, url: ServerAddress, **options: Unpack[ScoreKeywords]) -> Scores:
-    """`score_csv` for use with `await`: the same result, without blocking the running loop.
+    """`score_csv` for use with `await` under asyncio: the same result, without blocking the running loop.
 
     Parameters
     ----------
@@ -92,10 +92,10 @@ async def ascore_csv(source: Source, url: ServerAddress, **options: Unpack[Score
 
 
 @takes_options
-def iter_scores(source: Source, url: ServerAddress, **options: Unpack[BlockKeywords]) -> Iterator[ScoredBlock]:
+def iter_scores(source: Source, url: ServerAddress, **options: Unpack[BlockKeywords]) -> Generator[ScoredBlock]:
     """Score a table of any length block by block, in row order and in bounded memory.
 
-    A slow consumer slows the reading. Raises what `score_csv` raises.
+    A slow consumer slows the reading; `close()` ends the run early. Raises what `score_csv` raises.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ class _Run:
                     await writer.finish(written.facts(written.rows))
         return written
 
-    def blocks(self) -> Iterator[ScoredBlock]:
+    def blocks(self) -> Generator[ScoredBlock]:
         blocks = self._blocks()
         with LoopThread(blocks.aclose) as loop:
             while (block := loop.run(anext(blocks, None))) is not None:

@@ -261,7 +261,7 @@ def _shaped(features: Array, tensor: TensorInfo) -> Array:
 
 
 def _not_scored(record: RequestRecord, reason: str, status: int | None) -> ScoringError:
-    if record.rows:
-        verb = "was" if record.rows == 1 else "were"
-        reason = f"{rows_named(record.start, record.rows)} {verb} not scored: {reason}"
+    if not record.rows:  # a question about the model
+        return ScoringError(reason, status=status)
+    reason = f"{rows_named(record.start, record.rows)} {'was' if record.rows == 1 else 'were'} not scored: {reason}"
     return ScoringError(reason, record.start, record.start + record.rows, status)

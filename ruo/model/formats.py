@@ -51,6 +51,7 @@ _ERRORS = (
     (r"Could not interpret (\w+)(?: \w+)? identifier: (\w+)", _CLASS),
     (r"requires? (?:the )?`?(TensorFlow|JAX|PyTorch|Torch)`? backend", _BACKEND),
     (r"OpenVINOKerasTensor|openvino backend|`convert_to_numpy` failed|src/core/src", _OPENVINO),
+    (r"^ModuleNotFoundError: .*'([\w.]+)'", "it needs {0}, which is not installed; install it for the server."),
     (_DAMAGE, _DAMAGED),
     (
         r"variables/variables|[Vv]ariables file",

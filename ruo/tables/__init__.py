@@ -120,10 +120,10 @@ def _open_path(source: str | os.PathLike[str], options: TableOptions, shard: Sha
     if not is_file:
         return CsvTable(file, options, shard, str(path))
     file.close()
+    path = path.absolute()  # a program may change its folder, and polars takes others for patterns or addresses
     if is_parquet:
-        require_utf8(path.absolute())
-        # an absolute path, without globs: polars takes every other one for a pattern, a home folder or an address
-        return LazyTable(pl.scan_parquet(path.absolute(), glob=False), options, shard, path)
+        require_utf8(path)
+        return LazyTable(pl.scan_parquet(path, glob=False), options, shard, path)
     return CsvTable(path, options, shard, path.name)
 
 

@@ -183,7 +183,7 @@ def as_frame(source: Any) -> pl.DataFrame | None:
         return None
     try:
         return pl.DataFrame(source)
-    except pl.exceptions.SchemaError:  # a single column
+    except (pl.exceptions.SchemaError, ImportError):  # a single column; that of pandas needs pyarrow
         return None
     except POLARS_ERRORS as error:
         reason = str(error).partition("\n")[0].rstrip(".")

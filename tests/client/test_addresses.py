@@ -37,8 +37,9 @@ def test_a_gunicorn_on_a_unix_socket(demo: Any, expected: np.ndarray, tmp_path: 
 
 def test_a_unix_socket_that_is_not_there_is_named(small_csv: Path, tmp_path: Path) -> None:
     """Nothing answers at a path without a socket."""
-    with pytest.raises(ScoringError, match=r"Nothing answers at unix:///.*/no\.sock.*no such file"):
+    with pytest.raises(ScoringError, match=r"Nothing answers at unix:///.*/no\.sock.*no such file") as caught:
         score_csv(small_csv, f"unix://{tmp_path}/no.sock", retries=0)
+    assert (caught.value.start, caught.value.stop, caught.value.status, caught.value.scores) == (None, None, None, None)
 
 
 def test_a_name_with_a_percent_sign_is_found(right_scores: Scoring, scripted: Scripted) -> None:

@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
 import pytest
 
 from ruo import ScoringError, ascore_csv, score_csv
-from ruo.client.http import Endpoint, HttpClient
+from ruo.client.http import Endpoint, HttpClient, proxy_of
 from ruo.client.retry import AbsentError, BrokenError, OverloadedError, RefusedError, RequestError, SilentError
 from ruo.deploy.local import LocalServer
 from ruo.errors import ArgumentError
@@ -75,39 +76,29 @@ def test_the_answer_is_whole(serving: Callable, run: Any, sent: bytes, body: byt
 
 
 @pytest.mark.parametrize(
-    ("sent", "kind", "status"),
+    ("sent", "kind", "says"),
     [
-        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", RefusedError, 404),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", RefusedError, 204),
-        (b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\nretry-AFTER: 3\r\n\r\n", OverloadedError, 429),
-        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 3\r\n\r\n", OverloadedError, 503),
-        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: -3\r\n\r\n", OverloadedError, 503),
-        (b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n", SilentError, 408),
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", BrokenError, 502),
-        (b"HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\nno more", RefusedError, 500),
+        (b"404 Not Found\r\ncontent-length: 0\r\n\r\n", RefusedError, "404: Not Found"),
+        (b'404 Not Found\r\nContent-Length: 15\r\n\r\n{"error":"why"}', RefusedError, "404: why"),
+        (b"404 Not Found\r\nContent-Length: 8\r\n\r\nin  text", RefusedError, "404: in text"),
+        (b"404 \r\nContent-Length: 0\r\n\r\n", RefusedError, "404: no reason given"),
+        (b"204 No Content\r\n\r\n", RefusedError, "204: No Content"),
+        (b"429 Slow Down\r\nContent-Length: 0\r\nretry-AFTER: 3\r\n\r\n", OverloadedError, "429: Slow Down"),
+        (b"503 Busy\r\nContent-Length: 0\r\nRetry-After: 3\r\n\r\n", OverloadedError, "503: Busy"),
+        (b"503 Busy\r\nContent-Length: 0\r\nRetry-After: -3\r\n\r\n", OverloadedError, "503: Busy"),
+        (b"408 Late\r\nContent-Length: 0\r\n\r\n", SilentError, "408: Late"),
+        (b"502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", BrokenError, "502: Bad Gateway"),
+        (b"500 Oh\r\nContent-Length: 100\r\n\r\nno more", RefusedError, "500: no more"),
     ],
 )
-def test_a_refusal_has_its_status(serving: Callable, sent: bytes, kind: type[RequestError], status: int) -> None:
-    """The status counts even where the answer breaks off, and Retry-After is read in any case of letters."""
-    with pytest.raises(kind, match=f"answered {status}: ") as caught:
-        post(serving(sent).url, b"x")
-    assert (type(caught.value), caught.value.status) == (kind, status)
+def test_a_refusal_has_its_status_and_reason(
+    serving: Callable, sent: bytes, kind: type[RequestError], says: str
+) -> None:
+    """What the server says in JSON or in text, or else HTTP's own word; also where it breaks off. Retry-After is read."""
+    with pytest.raises(kind, match=f"answered {says}$") as caught:
+        post(serving(b"HTTP/1.1 " + sent).url, b"x")
+    assert (type(caught.value), caught.value.status) == (kind, int(says[:3]))
     assert caught.value.wait_s == (None if kind is not OverloadedError else -3.0 if b": -3" in sent else 3.0)
-
-
-@pytest.mark.parametrize(
-    ("sent", "reason"),
-    [
-        (b'Not Found\r\nContent-Length: 15\r\n\r\n{"error":"why"}', "why"),
-        (b"Not Found\r\nContent-Length: 8\r\n\r\nin  text", "in text"),
-        (b"Not Found\r\nContent-Length: 0\r\n\r\n", "Not Found"),
-        (b"\r\nContent-Length: 0\r\n\r\n", "no reason given"),
-    ],
-)
-def test_a_refusal_has_its_reason(serving: Callable, sent: bytes, reason: str) -> None:
-    """What the server says in JSON or in text, or else HTTP's own word for the status."""
-    with pytest.raises(RefusedError, match=f"answered 404: {reason}$"):
-        post(serving(b"HTTP/1.1 404 " + sent).url, b"x")
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 18, 3_000_001])
@@ -269,10 +260,8 @@ def test_unrequested_bytes_answer_no_request(serving: Callable, run: Any, is_tog
     def script(connection: socket.socket, number: int) -> None:
         own = OK.replace(b"hi", b"%02d" % number)
         while read_request(connection):
-            if is_together:
-                connection.sendall(own + OK)
-            else:
-                connection.sendall(own)
+            connection.sendall(own + OK if is_together else own)
+            if not is_together:
                 answered.wait(5)
                 answered.clear()
                 connection.sendall(OK)
@@ -405,19 +394,19 @@ def test_the_environments_proxy_is_used(serving: Callable, monkeypatch: pytest.M
     """Requests go through HTTP_PROXY except to the hosts in NO_PROXY; an absent proxy is named."""
     proxy, server = serving(OK), serving(OK)
     monkeypatch.setenv("http_proxy", proxy.url)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,::1,three.test:8000")
     assert post("http://model.test:8000/v2", b"x") == [b"hi"]
+    assert [proxy_of(f"http://{host}:8000") for host in ("[::1]", "[::2]", "three.test")] == [None, proxy.url, None]
     assert proxy.requests[0].startswith(b"POST http://model.test:8000/v2/ HTTP/1.1\r\n")
     assert b"Host: model.test:8000" in proxy.requests[0]
     assert post(server.url, b"x") == [b"hi"]
     assert (proxy.connections, server.connections) == (1, 1)
 
     proxy.close()
-    with pytest.raises(AbsentError, match=r"The proxy 127\.0\.0\.1 on the way to http://model.test.*NO_PROXY"):
-        post("http://model.test:8000", b"x")
-    monkeypatch.setenv("http_proxy", "no-proxy.invalid:3128")
-    with pytest.raises(AbsentError, match=r"The proxy no-proxy\.invalid on the way to http://model.test.*NO_PROXY"):
-        post("http://model.test:8000", b"x")
+    for address, name in ((proxy.url, "127.0.0.1"), ("no-proxy.invalid:3128", "no-proxy.invalid")):
+        monkeypatch.setenv("http_proxy", address)
+        with pytest.raises(AbsentError, match=rf"The proxy {name} on the way to http://model.test.*NO_PROXY"):
+            post("http://model.test:8000", b"x")
 
 
 def test_a_proxy_that_refuses_is_named(serving: Callable, small_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,11 +418,8 @@ def test_a_proxy_that_refuses_is_named(serving: Callable, small_csv: Path, monke
 
 def test_too_many_open_files_are_said(serving: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is not blamed, and the request is tried again."""
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr("ruo.client.http._Socket", fail)
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr("ruo.client.http._Socket", Mock(side_effect=error))
     with pytest.raises(OverloadedError, match=r"No connection .* \(too many open files\); lower concurrency, or raise"):
         post(serving(OK).url, b"x")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ruo import ArgumentError, ScoringError, score_csv, score_to_file
+from ruo import ArgumentError, ScoringError, iter_scores, score_csv, score_to_file
 from ruo.errors import OutputError
 from tests.client.conftest import Scripted, describe, late, python
 from tests.conftest import Reply, ScriptedServer, row_sums
@@ -190,6 +191,21 @@ def test_a_source_among_several_is_not_written_over(small_csv: Path, tmp_path: P
     shutil.move(tmp_path / "run.ruo", folder / "run.ruo")
     with pytest.raises(ArgumentError, match=r"run\.ruo is a file of the table; name another one"):
         score_csv(folder, well.url, checkpoint=folder / "run.ruo")
+
+
+def test_a_program_may_change_its_folder(table: Path, well: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it named before, relative to the old one, is read and written there."""
+    monkeypatch.chdir(table.parent)
+    blocks = iter_scores(["table.csv", table], well.url, keep=["id"])
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield read(table)
+        monkeypatch.chdir("/")
+        yield read(table)
+
+    score_to_file(frames(), well.url, "p.csv", keep=["id"])
+    assert {*table.parent.iterdir()} == {table, table.with_name("p.csv")}
+    assert sum(len(block.predictions) for block in blocks) == len(read(table.with_name("p.csv"))) == 2_000
 
 
 def test_labels_may_begin_late(well: ScriptedServer, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Any table to blocks of rows."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,11 +43,8 @@ def test_a_path_is_no_pattern(tmp_path: Path, name: str, suffix: str, monkeypatc
     for number, other in enumerate([name, "run1", "ab", "a", "b", "x"]):
         frame = pl.DataFrame({"x": [number]})
         path = tmp_path / f"{other}.{suffix}"
-        if suffix == "csv":
-            frame.write_csv(path)
-        else:
-            with path.open("wb") as file:  # polars would take the path for a pattern
-                frame.write_parquet(file)
+        with path.open("wb") as file:  # polars would take the path for a pattern
+            (frame.write_csv if suffix == "csv" else frame.write_parquet)(file)
     monkeypatch.chdir(tmp_path)
 
     for source in (f"{name}.{suffix}", Path(f"{name}.{suffix}"), tmp_path / f"{name}.{suffix}"):
@@ -83,6 +81,7 @@ def test_ten_thousand_columns_open_at_once(tmp_path: Path, form: str) -> None:
         (table([FRAME, FRAME.cast({"a": str})], keep=["a"]), '"a" has one type before row 5 and another from there on'),
         ([FRAME, FRAME.with_columns(a=pl.lit("x"))], "row 5, column \"a\": 'x' is not a number"),
         (pd.Series([1.0]), "A Series is not a table; pass a path, a DataFrame"),
+        (pa.chunked_array([[1.0]]), "A ChunkedArray is not a table; pass a path, a DataFrame"),
         (pl.LazyFrame({"a": [1]}).select("zz"), 'LazyFrame .* "zz".*; mend the query, or the file that it reads'),
         (pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), "The Arrow table cannot be read"),
         (pd.DataFrame({"a": []}), "has no rows"),
@@ -93,6 +92,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A missing file, an object of another kind, frames that differ, and a table without rows are different errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", None)  # as Python has it where standard input is closed
+    monkeypatch.setitem(sys.modules, "pyarrow", None if isinstance(source, pd.Series) else pa)  # pandas may lack it
     with pytest.raises(TableError, match=says):
         read_rows(source)
 

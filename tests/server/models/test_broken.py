@@ -234,11 +234,15 @@ CALL = "Exception encountered when calling {0}.call().\n\n\x1b[1m{1}\x1b[0m\n\nA
         (CALL.format("LSTM", "No loop."), "Exception encountered when calling LSTM.call(). No loop."),
         (CALL.format("Hashing", "An OpenVINOKerasTensor is symbolic"), "set KERAS_BACKEND=tensorflow"),
         ("`sparse=True` is not supported with the openvino backend.", "set KERAS_BACKEND=tensorflow"),
+        (
+            ModuleNotFoundError("No module named 'own'"),
+            "it needs own, which is not installed; install it for the server",
+        ),
     ],
 )
 def test_an_error_of_keras_is_told_in_one_sentence(tmp_path, text, says):
     """Without its colours and what a layer was called with."""
-    reason = reason_of(ValueError(text), tmp_path, tmp_path)
+    reason = reason_of(ValueError(text) if isinstance(text, str) else text, tmp_path, tmp_path)
     assert reason.endswith(f"{says.rstrip('.')}.")
     assert "\x1b" not in reason
 
