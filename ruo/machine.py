@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +111,21 @@ def discarded_stderr() -> Iterator[None]:
 
 
 @cache  # a second time would read what the first has written
-def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> None:
-    """Rewrite each line that this process and its children write to standard error, libraries in C included."""
+def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> Callable[[], int]:
+    """Rewrite each line that this process and its children write to standard error, libraries in C included.
+
+    What it returns ends that, for a program that is about to take the place of this one or of a child.
+    """
     (lines, pipe), stderr = os.pipe(), os.dup(2)
+    restore = partial(os.dup2, stderr, 2)
 
     def copy() -> None:
         for line in os.fdopen(lines, "rb"):
-            os.write(stderr, rewrite(line))
+            with suppress(OSError):  # a full disk loses lines; whoever writes them must not wait for ever
+                os.write(stderr, rewrite(line))
 
     def end() -> None:
-        os.dup2(stderr, 2)  # the last copy of the pipe's end, so the thread sees its end
+        restore()  # the last copy of the pipe's end, so the thread sees its end
         thread.join(5)
 
     os.dup2(pipe, 2)
@@ -128,3 +133,4 @@ def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> None:
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
     atexit.register(end)
+    return restore

@@ -26,8 +26,7 @@ from server.scratch import make_scratch
 from server.settings import Settings
 from server.slots import WorkerSlots, manage_workers
 
-if IS_JSON:
-    rewrite_stderr(as_json)
+_restore_stderr = rewrite_stderr(as_json) if IS_JSON else None
 try:
     _settings = Settings.read()
 except SettingsError as error:  # before any worker starts, and without the traceback that Gunicorn would print
@@ -86,6 +85,12 @@ def on_starting(server: Any) -> None:
     except OSError as error:
         cure = "set TMPDIR, and PROMETHEUS_MULTIPROC_DIR if there is one, to folders that can be written to"
         sys.exit(f"The server cannot write to {error.filename or 'any folder'} ({error.strerror}); {cure}.")
+
+
+def pre_exec(server: Any) -> None:
+    """Leave the next master (SIGUSR2) the standard error of this one, which no longer copies lines once it has ended."""
+    if _restore_stderr:
+        _restore_stderr()
 
 
 def on_exit(server: Any) -> None:
