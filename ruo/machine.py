@@ -90,10 +90,8 @@ def lock(descriptor: int) -> bool:
     """Whether nobody else has this open file or folder locked; then it is locked until it is closed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError as error:  # any other is of a file system without locks
+        return not isinstance(error, BlockingIOError)
     return True
 
 
@@ -112,10 +110,7 @@ def discarded_stderr() -> Iterator[None]:
 
 @cache  # a second time would read what the first has written
 def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> Callable[[], int]:
-    """Rewrite each line that this process and its children write to standard error, libraries in C included.
-
-    What it returns ends that, for a program that is about to take the place of this one or of a child.
-    """
+    """Rewrite each line of standard error, of children and libraries in C, too; what it returns ends that, as before exec."""
     (lines, pipe), stderr = os.pipe(), os.dup(2)
     restore = partial(os.dup2, stderr, 2)
 
