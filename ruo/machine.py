@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,8 @@ def lock(descriptor: int) -> bool:
     """Whether nobody else has this open file or folder locked; then it is locked until it is closed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError as error:  # any other is of a file system without locks
+        return not isinstance(error, BlockingIOError)
     return True
 
 
@@ -111,16 +109,18 @@ def discarded_stderr() -> Iterator[None]:
 
 
 @cache  # a second time would read what the first has written
-def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> None:
-    """Rewrite each line that this process and its children write to standard error, libraries in C included."""
+def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> Callable[[], int]:
+    """Rewrite each line of standard error, of children and libraries in C, too; what it returns ends that, as before exec."""
     (lines, pipe), stderr = os.pipe(), os.dup(2)
+    restore = partial(os.dup2, stderr, 2)
 
     def copy() -> None:
         for line in os.fdopen(lines, "rb"):
-            os.write(stderr, rewrite(line))
+            with suppress(OSError):  # a full disk loses lines; whoever writes them must not wait for ever
+                os.write(stderr, rewrite(line))
 
     def end() -> None:
-        os.dup2(stderr, 2)  # the last copy of the pipe's end, so the thread sees its end
+        restore()  # the last copy of the pipe's end, so the thread sees its end
         thread.join(5)
 
     os.dup2(pipe, 2)
@@ -128,3 +128,4 @@ def rewrite_stderr(rewrite: Callable[[bytes], bytes]) -> None:
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
     atexit.register(end)
+    return restore

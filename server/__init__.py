@@ -2,9 +2,9 @@
 
 
 def __getattr__(name: str) -> object:
-    # made when Gunicorn asks for it, so that `server.slots` can be imported without an application
+    # made whenever Gunicorn asks for it, so that `server.slots` can be imported without an application
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from server.application import create_app
 
-    return globals().setdefault(name, create_app())
+    return create_app()

@@ -165,10 +165,18 @@ def _inflate(body: memoryview) -> Iterator[bytes]:
 
 
 def _unpack_zstd(body: memoryview) -> Iterator[bytes]:
+    """A body in the format of zstd (RFC 8878), maybe in several frames, by blocks: each is of 128 kB at most."""
     # a window larger than 128 MB would be memory beyond the limit
-    stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body, read_across_frames=True)
-    while piece := stream.read(_PIECE):
-        yield piece
+    begin = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
+    while body:
+        unpacker, size = begin(), zstandard.frame_header_size(body)
+        while not unpacker.eof:
+            if not body:
+                raise EOFError
+            yield unpacker.decompress(body[:size])
+            body = body[min(size, len(body)) - len(unpacker.unused_data) :]
+            head = int.from_bytes(body[:3], "little")
+            size = 3 + (1 if head & 6 == 2 else head >> 3)  # of a block that repeats one byte, that byte
 
 
 CODINGS: dict[str, Callable[[memoryview], Iterator[bytes]] | None] = {

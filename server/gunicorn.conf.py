@@ -26,8 +26,7 @@ from server.scratch import make_scratch
 from server.settings import Settings
 from server.slots import WorkerSlots, manage_workers
 
-if IS_JSON:
-    rewrite_stderr(as_json)
+_restore_stderr = rewrite_stderr(as_json) if IS_JSON else None
 try:
     _settings = Settings.read()
 except SettingsError as error:  # before any worker starts, and without the traceback that Gunicorn would print
@@ -61,9 +60,9 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (max(_descriptors, min(_most, 1 << 16
 # All workers together have as many threads as there are CPUs. TensorFlow sees the machine's CPUs, not the container's
 # limit; it reads these before its first call.
 _cores = _settings.worker_cores
-_threads = str(_cores or max(1, math.floor(_cpus / workers)))
-for _name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(_name, _threads)
+_threads = os.environ.get("OMP_NUM_THREADS") or str(_cores or max(1, math.floor(_cpus / workers)))
+os.environ["OMP_NUM_THREADS"] = _threads
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 # oneDNN's own pool never shrinks, so that a worker would hold the memory of every model it has had. The C library's
 # settings (MALLOC_ARENA_MAX and the like) must be set before this process starts: see the Dockerfile.
@@ -79,6 +78,7 @@ def on_starting(server: Any) -> None:
     server.manage_workers = partial(manage_workers, server)
     try:
         server.scratch = make_scratch()
+        os.chown(server.scratch, server.cfg.uid, server.cfg.gid)  # the workers', where Gunicorn is given -u
         folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or server.scratch / "counters")
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +86,12 @@ def on_starting(server: Any) -> None:
     except OSError as error:
         cure = "set TMPDIR, and PROMETHEUS_MULTIPROC_DIR if there is one, to folders that can be written to"
         sys.exit(f"The server cannot write to {error.filename or 'any folder'} ({error.strerror}); {cure}.")
+
+
+def pre_exec(server: Any) -> None:
+    """Leave the next master (SIGUSR2) the standard error of this one, which no longer copies lines once it has ended."""
+    if _restore_stderr:
+        _restore_stderr()
 
 
 def on_exit(server: Any) -> None:
@@ -127,6 +133,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Bind the worker to its WORKER_CORES CPUs, before TensorFlow counts them; take the room for its counters."""
+    worker.app.callable = None  # that of --preload, which counts for one worker alone
     if _cores and hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[(worker.slot * _cores + core) % len(usable)] for core in range(_cores)})
@@ -135,6 +142,7 @@ def post_fork(server: Any, worker: Any) -> None:
         # prometheus_client writes to its files as to memory, and a process that does so on a full disk is killed
         for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
             with (folder / f"{kind}_{worker.slot}.db").open("ab") as file:
+                os.fchown(file.fileno(), worker.cfg.uid, worker.cfg.gid)
                 file.write(bytes(max(0, (1 << 17) - file.tell())))  # several times what all labels need
     except OSError as error:
         server.log.error("There is no room for metrics in %s (%s); /metrics is of one worker.", folder, error.strerror)

@@ -201,9 +201,8 @@ class Serving:
         before, self._replaced = self._replaced, dict(kept[-MOST_REPLACED:])
         for version in before.keys() - self._replaced.keys():
             forgotten = before[version][0]
-            weakref.finalize(
-                forgotten.model, setattr, self, "_has_garbage", True
-            )  # without a lock, as in the collector
+            # without a lock, as in the collector
+            weakref.finalize(forgotten.model, setattr, self, "_has_garbage", True)
             self.metrics.models.labels(self.name, version, forgotten.sha256).set(0)
             log.info("Model %s version %s is no longer kept", self.name, version)
 

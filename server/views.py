@@ -94,9 +94,8 @@ class Views:
 
     def index(self) -> Message:
         """The models of this server; with `{"ready": true}` in the request, only those that are ready."""
-        body = read_body(
-            request.environ, min(1 << 16, self.serving.settings.max_request_bytes), self.serving.settings.body_timeout
-        )
+        settings = self.serving.settings
+        body = read_body(request.environ, min(1 << 16, settings.max_request_bytes), settings.body_timeout)
         message = loads(body) if len(body) else {}
         if not isinstance(message, dict) or not isinstance(message.get("ready", False), bool):
             raise WireError('The body must be empty or a JSON object; "ready" must be true or false.')

@@ -163,8 +163,8 @@ def _compile_openvino(
     results += [graph.result(indices) for indices, _ in lookups]
     # with pinning, every worker would bind its threads to the same first CPUs
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
-    if "OMP_NUM_THREADS" in os.environ:
-        config["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
+    if (threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]).isdecimal():  # OpenMP has lists, too
+        config["INFERENCE_NUM_THREADS"] = int(threads)
     request = ov.compile_model(ov.Model(results, nodes), "CPU", config).create_infer_request()
 
     def call(arrays: list[Array]) -> list[Array]:

@@ -124,8 +124,9 @@ def test_workers_and_port_come_from_the_environment(environment):
     """WEB_CONCURRENCY and PORT are obeyed; the threads of all workers together are as many as the CPUs."""
     script = (
         "import runpy, os, server, json; c = runpy.run_path(os.path.dirname(server.__file__) + '/gunicorn.conf.py');"
-        "from types import SimpleNamespace; s = SimpleNamespace(num_workers=300); c['on_starting'](s);"
-        "assert s.slots.free() > 600; c['on_exit'](s);"  # for a reload
+        "from types import SimpleNamespace as N; user = os.geteuid() or 65534;"  # root hands on to Gunicorn's -u
+        "s = N(num_workers=300, cfg=N(uid=user, gid=os.getegid())); c['on_starting'](s);"
+        "assert s.slots.free() > 600 and s.scratch.stat().st_uid == user; c['on_exit'](s);"  # slots for a reload
         "print(json.dumps([c['workers'], c['bind'], int(os.environ['TF_NUM_INTRAOP_THREADS']), c['_cpus']]))"
     )
     ours = {name: value for name, value in os.environ.items() if name not in ("PORT", "WEB_CONCURRENCY")}
@@ -200,6 +201,12 @@ def test_a_full_folder_of_metrics(models, tmp_path):
         text = serves_and_counts(server)
     assert text.count(f"There is no room for metrics in {tmp_path}") == 1
     assert text.count("Booting worker") == 1
+
+
+def test_preload_and_lists_of_threads(models):
+    """With --preload the workers still count together; of OpenMP's list of threads the first number is taken."""
+    with gunicorn(models["mlp"], "--preload", WEB_CONCURRENCY="2", OMP_NUM_THREADS="2,1") as server:
+        serves_and_counts(server)
 
 
 @pytest.mark.soak

@@ -2,15 +2,17 @@
 
 import json
 import logging
+import os
 import socket
+import subprocess
 import sys
 import time
 
 import pytest
 
 from server.logs import REQUESTS, JsonFormatter, LineFormatter
-from tests.server.asking import INFER
-from tests.server.serving import gunicorn
+from tests.server.asking import INFER, wait_for
+from tests.server.serving import CONFIG, gunicorn
 
 
 @pytest.mark.parametrize(("level", "expected"), [("WARNING", 0), ("INFO", 2), ("DEBUG", 4)])
@@ -57,6 +59,33 @@ def test_json_lines_have_fields_and_exceptions(record):
     assert line.isprintable()
     assert (entry["message"], entry["level"], entry["status"]) == ("it\n\ud800 failed", "error", 500)
     assert "ValueError: inside" in entry["exception"]
+
+
+# as Gunicorn's master with a worker, and with its successor
+WITH_WORKER = """
+import os, runpy, sys
+hooks = runpy.run_path(sys.argv[1])
+if worker := os.fork():
+    sys.exit(os.waitpid(worker, 0)[1])
+os.write(2, (b"." * 99 + b"\\n") * 2500)
+"""
+REPLACED = """
+import os, runpy, sys
+hooks = runpy.run_path(sys.argv[1])
+if os.fork():
+    os._exit(0)
+hooks["pre_exec"](None)
+os.execv(sys.executable, [sys.executable, "-c", "import os, time; time.sleep(0.1); os.write(2, bytes(250_000))"])
+"""
+
+
+@pytest.mark.parametrize(("program", "path", "size"), [(WITH_WORKER, "/dev/full", 0), (REPLACED, "log", 250_000)])
+def test_json_lines_hold_nobody_up(tmp_path, program, path, size):
+    """Neither on a full disk, nor once the master that made them JSON has ended because another took its place."""
+    with (tmp_path / path).open("wb") as log:
+        command = [sys.executable, "-c", program, CONFIG]
+        subprocess.run(command, stderr=log, env={**os.environ, "LOG_FORMAT": "json"}, timeout=10, check=True)
+    wait_for(lambda: size in (0, (tmp_path / path).stat().st_size), 10)
 
 
 def test_lines_of_text_show_what_cannot_be_printed(record):

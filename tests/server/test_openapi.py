@@ -74,6 +74,8 @@ def test_every_route_is_described_and_nothing_else(client, document):
     assert served == {(method, path) for path, item in document["paths"].items() for method in item}
     described = [(path, operation) for path, item in document["paths"].items() for operation in item.values()]
     assert len({operation["operationId"] for _, operation in described}) == len(described)
+    names = [name for parts in document["components"].values() for name in parts]
+    assert all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) for name in names)  # OpenAPI 3.1, "Components Object"
     for path, operation in described:
         assert {each["name"] for each in operation.get("parameters", [])} == set(re.findall(r"{(.*?)}", path))
 
