@@ -45,8 +45,7 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
     ends: list[End] = []
     dodge = (1.6 * runs["rows_per_request"].max() / runs["rows_per_request"].min()) ** _DODGE
     for place, (name, (look, pipelined, column)) in enumerate(_TIMES.items()):
-        of_way = runs[runs["pipelined"].astype(bool) == pipelined]
-        ends += _draw_line(axes, of_way, column, name, look, dodge=dodge ** (place - 1.5))
+        ends += _draw_line(axes, runs[runs["pipelined"] == pipelined], column, name, look, dodge ** (place - 1.5))
     for name, times in (others or {}).items():
         if (seconds := float(times["total_s"].mean())) > 0:
             axes.axhline(seconds, **style.BOUND)
