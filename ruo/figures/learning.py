@@ -44,7 +44,7 @@ def _draw_curves(axes: Any, trained: Trained, column: str) -> list[End]:
     ends = []
     for name, prefix, look in (("training", "", style.ORANGE_LINE), ("validation", "validation_", style.BLUE_LINE)):
         values = trained.history[prefix + column]
-        axes.plot(trained.history["epoch"], values, **look)
+        axes.plot(trained.history["epoch"], values, markevery=1 + len(values) // 50, **look)
         ends.append((float(values.iloc[-1]), name, look["color"]))
     axes.axvline(trained.best_epoch, **style.DOTTED, zorder=1)
     return ends

@@ -24,7 +24,7 @@ _TIMES = {
     "forming the requests": (style.GREEN_LINE, False, "forming_s"),
     "whole job, overlapped": (style.BLUE_LINE, True, "total_s"),
 }
-_DODGE = 1.05  # lines stand beside one another by this factor, so that their bars can be told apart
+_DODGE = 0.008  # lines stand beside one another by this share of the axis, so that their bars can be told apart
 _MOST_RANKED = 30  # bars that can be read
 
 
@@ -43,9 +43,9 @@ def figure_of_sizes(runs: pd.DataFrame, others: Mapping[str, pd.DataFrame] | Non
     figure, axes = style.one_panel(_fastest_size(means, rows))
     axes.set_ylabel("seconds (mean, 95 % interval, every run)")
     ends: list[End] = []
+    dodge = (1.6 * runs["rows_per_request"].max() / runs["rows_per_request"].min()) ** _DODGE
     for place, (name, (look, pipelined, column)) in enumerate(_TIMES.items()):
-        of_way = runs[runs["pipelined"].astype(bool) == pipelined]
-        ends += _draw_line(axes, of_way, column, name, look, dodge=_DODGE ** (place - 1.5))
+        ends += _draw_line(axes, runs[runs["pipelined"] == pipelined], column, name, look, dodge ** (place - 1.5))
     for name, times in (others or {}).items():
         if (seconds := float(times["total_s"].mean())) > 0:
             axes.axhline(seconds, **style.BOUND)
@@ -123,10 +123,10 @@ def _dots_of_systems(runs: pd.DataFrame, title: str, new: str) -> Figure:
         ratio = f"  {digits(seconds / means[new], 2)}x" if new in means and name != new else ""
         label = f"{digits(seconds, 2)} s{ratio}"
         axes.annotate(label, (times.max(), place), xytext=(9, 0), textcoords="offset points", va="center", **BOLD)
-    failed = [name for name in dict.fromkeys(runs["system"]) if name not in means]
+    names = [*means.index, *(f"{name}: no result" for name in dict.fromkeys(runs["system"]) if name not in means)]
     limits = (means.min() / 1.5, means.max() * 4) if len(means) else (0.1, 10.0)
-    axes.set(xscale="log", xlim=limits, ylim=(-0.6, len(means) + len(failed) - 0.4))
-    axes.set_yticks(range(len(means) + len(failed)), [*means.index, *(f"{name}: no result" for name in failed)])
+    axes.set(xscale="log", xlim=limits, ylim=(-0.6, len(names) - 0.4))
+    axes.set_yticks(range(len(names)), [style.shortened(name, 40) for name in names])
     style.log_ticks(axes.xaxis, *axes.get_xlim())
     axes.set_xlabel("seconds for the whole job (mean, every run)")
     seconds_in_words = "; ".join(f"{name} {digits(seconds, 2)} s" for name, seconds in means.items())
@@ -184,7 +184,7 @@ def figure_of_speed_up(table: pd.DataFrame, runs: pd.DataFrame, confidence: floa
     models = _fastest(table)
     lasts = [rows.iloc[-1] for rows in models]
     found = ", ".join(
-        f"{digits(last['speed_up'], 2)} times as fast with {last['model'] or 'the model'}"
+        f"{digits(last['speed_up'], 2)} times as fast with {style.shortened(last['model'] or 'the model')}"
         + (f" ({count(int(last['replicas']), 'replica')})" if last["replicas"] < most else "")
         for last in lasts
     )
@@ -262,9 +262,8 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     title, colors = "No combination is VALID, so none is fastest", [GREY] * len(shown)
     if not all(invalid):
         best = invalid.index(False)
-        title, colors[best] = f"Most rows per second with {names[best]}: {shown['rows_per_s'].iloc[best]:,.0f}", BLUE
-    figure, axes = style.one_panel("")
-    figure.suptitle(style.wrapped(title, 72), x=0.01, ha="left")  # above the names, which leave the bars little room
+        title, colors[best] = f"Most rows per second with {names[best]}: {digits(shown['rows_per_s'].iloc[best])}", BLUE
+    figure, axes = style.one_panel(title)
     figure.set_size_inches(figure.get_figwidth(), 1.4 + 0.35 * len(shown))
     axes.barh(range(len(shown)), shown["rows_per_s"], color=colors, height=0.6)
     interval = ", 95 % interval" * ("low" in shown)
@@ -274,8 +273,8 @@ def figure_of_ranking(ranking: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.set(xlim=(0, None), xlabel=f"rows per second (mean{interval})")
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter(lambda rate, _: digits(rate, 2))
     axes.grid(visible=False)
-    slowest = f"{ranking['rows_per_s'].iloc[-1]:,.0f}"
+    slowest = digits(ranking["rows_per_s"].iloc[-1])
     figure.set_label(f"{title}; {count(len(ranking), 'combination')}, the slowest {slowest}.")
     return figure

@@ -76,12 +76,13 @@ def save_figure(
 
 
 def one_panel(title: str) -> tuple[Figure, Any]:
-    """A figure with one pair of axes, and a title of as many lines as it needs."""
+    """A figure with one pair of axes below a title of as many lines as it needs, which no name beside the axes meets."""
     figure = Figure()
-    return figure, figure.subplots(subplot_kw={"title": wrapped(title)})
+    figure.suptitle(wrapped(title), x=0.01, ha="left")
+    return figure, figure.subplots()
 
 
-def wrapped(title: str, width: int = 58) -> str:
+def wrapped(title: str, width: int = 72) -> str:
     """A title in lines of at most `width` letters and of about equal length."""
     fewest, longest = len(textwrap.wrap(title, width)), max(map(len, title.split()), default=width)
     lines = (textwrap.wrap(title, narrow) for narrow in range(min(longest, width), width + 1))

@@ -250,7 +250,7 @@ def write_ranking(folder: Path, combinations: list[tuple[str, pd.DataFrame, str]
         from ruo.figures import figure_of_ranking, save_figure  # slow to import
 
         save_figure(figure_of_ranking(ranking), folder / RANKING, data=ranking)
-        formats = dict.fromkeys(ranking.columns[1:-1], "{:,.0f}".format)
+        formats = dict.fromkeys(ranking.columns[1:-1], digits) | {"rows_per_request": "{:,.0f}".format}
         text = f"{ranking.to_string(index=False, na_rep='', formatters=formats)}\n\n{_best(ranking)}"
     (folder / RANKING).write_text(f"{text}\n", encoding="utf-8")
 
@@ -275,7 +275,7 @@ def _best(ranking: pd.DataFrame) -> str:
         return "No combination is VALID, so none is best; verdicts.md says why."
     best, *others = sound
     size = f" with {best['rows_per_request']:,.0f} rows per request" if pd.notna(best.get("rows_per_request")) else ""
-    text = f"Best: {best['combination']}{size}, {best[_RATE]:,.0f} rows/s."
+    text = f"Best: {best['combination']}{size}, {digits(best[_RATE])} rows/s."
     for other in others[:1]:
         text += f" The next, {other['combination']}, is {digits(100 * (1 - other[_RATE] / best[_RATE]), 2)} % slower"
         # without intervals, where there was one run, none is apart

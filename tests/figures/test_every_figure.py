@@ -43,8 +43,8 @@ RANKINGS = {
 }
 
 
-def draw_speed_up(model: str) -> Figure:
-    runs = replica_runs(HEAVY).assign(model=model)
+def draw_speed_up(models: list[str]) -> Figure:
+    runs = pd.concat([replica_runs(HEAVY).assign(model=model) for model in models])
     return figures.figure_of_speed_up(speed_ups(runs), runs)
 
 
@@ -52,9 +52,9 @@ FIGURES = [
     pytest.param(draw, made, id=f"{draw.__name__} {name}")
     for draws, cases in (
         ((figures.figure_of_sizes,), {"sweep": sweep_runs()}),
-        ((figure_of_systems,), {"systems": systems()}),
+        ((figure_of_systems,), {"systems": systems(), "one size": systems().replace("ruo, wire v2", LONG_PATH)[3:5]}),
         ((figures.figure_of_ranking,), RANKINGS),
-        ((draw_speed_up,), {"model with a long name": "model_" * 12}),
+        ((draw_speed_up,), {"model with a long name": ["model_" * 12], "3 models": ["mlp", "cnn", "transformer"]}),
         ((figures.figure_of_learning,), TRAININGS),
         ((figures.figure_of_confusion, figures.figure_of_calibration), CLASSES),
     )

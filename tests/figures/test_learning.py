@@ -93,4 +93,4 @@ def test_calibration_shows_every_bin_with_its_rows() -> None:
 
 def test_no_confidence_to_judge() -> None:
     """Where the outputs are not probabilities, the figure says just that."""
-    assert "not probabilities" in figure_of_calibration(evaluated(3, scale=7)).axes[0].get_title(loc="left")
+    assert "not probabilities" in figure_of_calibration(evaluated(3, scale=7)).get_suptitle()

@@ -51,8 +51,9 @@ def test_the_title_says_what_the_points_show() -> None:
     slower = systems().assign(total_s=systems()["total_s"] * 1.5)
     runs = pd.concat([systems(), slower, systems()])  # the mean of 1, 1.5 and 1 is not the median
     figure = figure_of_systems(runs)
-    title = figure.axes[0].get_title(loc="left").replace("\n", " ")
-    assert title == "The same 500,000 rows: 15.2 s with the system of 2023 at its best, 0.82 s with ruo"
+    first, second = figure.get_suptitle().splitlines()
+    assert 0.8 < len(second) / len(first) < 1.25  # no word or two alone on a line
+    assert f"{first} {second}" == "The same 500,000 rows: 15.2 s with the system of 2023 at its best, 0.82 s with ruo"
     means = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert min(means[0]) == pytest.approx(0.7 * 3.5 / 3)
 
@@ -60,15 +61,14 @@ def test_the_title_says_what_the_points_show() -> None:
 def test_the_title_of_the_sizes_is_the_finding() -> None:
     """The title names the size with the least mean that is drawn, and its seconds."""
     runs = sweep_runs(spread=0)
-    title = figure_of_sizes(runs).axes[0].get_title(loc="left").replace("\n", " ")
+    title = figure_of_sizes(runs).get_suptitle().replace("\n", " ")
     assert title == "Least time with 10,000 rows per request: 500,000 rows in 0.55\u00a0s"
-    first, second = figure_of_sizes(runs).axes[0].get_title(loc="left").splitlines()
-    assert 0.8 < len(second) / len(first) < 1.25  # no word or two alone on a line
-    assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).axes[0].get_title(loc="left")
+    assert "No request size" in figure_of_sizes(runs.assign(total_s=np.nan)).get_suptitle()
     with pytest.raises(ArgumentError, match="no measured runs to draw"):
         figure_of_sizes(runs[:0])
     one = figure_of_sizes(runs[(runs["rows_per_request"] == 1_000) & runs["pipelined"]])
     assert one.get_label().endswith(": overlapped 0.900 s at 1,000 rows per request.")
+    assert one.axes[0].lines[0].get_xdata() == pytest.approx([1_000], rel=0.01)  # beside no other size
 
 
 def test_of_many_sizes_those_with_room_are_named() -> None:
@@ -93,11 +93,11 @@ def test_a_system_without_a_result_is_named() -> None:
     """Neither its seconds are NaN in the title, nor is it left out; nor is it an error if nothing has any."""
     old = systems()["system"] == "paper's system"
     runs = systems().assign(total_s=systems()["total_s"].mask(old))
-    assert figure_of_systems(runs).axes[0].get_title(loc="left") == "Time to score 500,000 rows"
+    assert figure_of_systems(runs).get_suptitle() == "Time to score 500,000 rows"
     dots = figure_of_systems(runs[runs["rows_per_request"].isin([10_000])])
     assert "paper's system: no result" in words(dots)
     nothing = systems().assign(total_s=np.nan)
-    assert "No system scored" in figure_of_systems(nothing).axes[0].get_title(loc="left")
+    assert "No system scored" in figure_of_systems(nothing).get_suptitle()
     figure_of_systems(nothing[nothing["rows_per_request"] == 10_000])
 
 
@@ -132,14 +132,14 @@ def test_one_size_is_drawn_as_dots() -> None:
 def test_the_speed_up_in_the_title_is_drawn() -> None:
     """The title has the speed-up of each model with the most replicas; the outlook is log-log, so ideal is a line."""
     runs = replica_runs(HEAVY, replicas=(1, 2, 4), noise=0.0)
-    title = figure_of_speed_up(speed_ups(runs, {"m": HEAVY}), runs).axes[0].get_title(loc="left")
+    title = figure_of_speed_up(speed_ups(runs, {"m": HEAVY}), runs).get_suptitle()
     assert title == "4 replicas: 3.7 times as fast with m"
     table = speed_ups(runs, {"m": HEAVY}, confidence=0.975)
     assert "times as fast as one replica (97.5 % interval)" in words(figure_of_speed_up(table, runs, 0.975))
     with pytest.raises(ArgumentError, match="no speed-up to draw"):
         figure_of_speed_up(speed_ups(runs[runs["replicas"] > 1]), runs)
     both = pd.concat([runs, runs[runs["replicas"] < 2].assign(model="n")])
-    title = figure_of_speed_up(speed_ups(both, {"m": HEAVY, "n": HEAVY}), both).axes[0].get_title(loc="left")
+    title = figure_of_speed_up(speed_ups(both, {"m": HEAVY, "n": HEAVY}), both).get_suptitle()
     assert " ".join(title.split()) == "4 replicas: 3.7 times as fast with m, 1.0 times as fast with n (1 replica)"
     axes = figure_of_outlook({"m": HEAVY}, 500_000).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")

@@ -38,7 +38,7 @@ SLOW, FAST, FASTER = setting(1000), setting(2000, rows_per_request=500), setting
             [("a", [setting(1000, 1e-4)], ""), ("b", [setting(1002.5, 1e-4)], "")],
             "Best: b with 1,000 rows per request, 1,002 rows/s. The next, a, is 0.25 % slower.",
         ),
-        ([("a", [{"rows_per_s": 2}], ""), ("b", [{"rows_per_s": 1}], "")], "Best: a, 2 rows/s. The next, b, is 50 %"),
+        ([("a", [{"rows_per_s": 0.4}], ""), ("b", [{"rows_per_s": 0.2}], "")], "Best: a, 0.400 rows/s."),
         (  # as `save` of a sweep writes it, below the answer
             [("a", [FAST], "It is fast.\nVALID: x."), ("b", [FASTER], "It is faster.\nINVALID: busy.")],
             "Best: a with 500 rows per request, 2,000 rows/s.",
@@ -77,5 +77,5 @@ def test_a_sweep_ends_with_its_ranking(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "Best: size=4, 40 rows/s. The next, size=3, is 25 % slower" in result.output
+    assert "Best: size=4, 40.0 rows/s. The next, size=3, is 25 % slower" in result.output
     assert f"  {tmp_path / 'r' / 'ranking.png'}\n" in result.output
