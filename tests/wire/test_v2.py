@@ -140,11 +140,12 @@ def test_bytes_that_mean_nothing_are_refused(datatype, tail, says):
 
 
 def test_json_and_binary_tensors_mix():
-    """One tensor as JSON and one as bytes may stand in the same request."""
+    """Tensors as JSON and as bytes may stand in the same request; whole numbers are exact, also beside one with a point."""
     binary = {"name": "b", "shape": [2], "datatype": "INT32", "parameters": {"binary_data_size": 8}}
-    message = {"inputs": [binary, {"name": "a", "shape": [1], "datatype": "FP64", "data": [0.1]}]}
+    whole = {"name": "n", "shape": [2], "datatype": "INT64", "data": [-200.0, 2**53 + 1]}
+    message = {"inputs": [binary, {"name": "a", "shape": [1], "datatype": "FP64", "data": [0.1]}, whole]}
     asked = decode(message, np.array([5, -5], "<i4").tobytes())
-    assert {name: array.tolist() for name, array in asked.inputs.items()} == {"b": [5, -5], "a": [0.1]}
+    assert [array.tolist() for array in asked.inputs.values()] == [[5, -5], [0.1], [-200, 2**53 + 1]]
 
 
 def test_raw_binary_request():
