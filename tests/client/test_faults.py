@@ -55,10 +55,7 @@ ANSWERS = {
     "Infinity in one row": (binary(HEAD, INFINITY), "row 7 has the prediction inf"),
     "whole numbers that float32 cannot hold": (output(datatype="INT64", data=[2**40 + 1] * 10), r"2\*\*24"),
     "the answer to another request": (output({"id": "rows 90-99"}), "another request, 'rows 90-99'"),
-    "predictions of another model": (
-        output({"model_name": "other"}),
-        "did not answer with these predictions: they are of another model, 'other'",
-    ),
+    "another model": (output({"model_name": "other"}), "with these predictions: they are of another model, 'other'"),
     "a head longer than the message": (binary(HEAD, b"", 9999), "Inference-Header-Content-Length"),
     "bytes missing": (binary(HEAD, b"1234"), "takes 40 bytes, the body has 4 left"),
     "bytes left over": (binary(HEAD, bytes(44)), "has 4 bytes behind its last tensor"),
@@ -107,10 +104,7 @@ METADATA_FAULTS = {
     "no inputs": (inputs(), "does not describe the inputs of model 'model'"),
     "an input without a shape": (inputs("x", shape=None), "does not follow"),
     "an endless shape": (inputs("x").replace(b"3]", b"Infinity]"), "does not follow"),
-    "two inputs": (
-        inputs("a", "b"),
-        "Model 'model' takes an input 'a' of 3 columns, and small.csv has no column of that name",
-    ),
+    "two inputs": (inputs("a", "b"), "takes an input 'a' of 3 columns, and small.csv has no column of that name"),
     "escapes": (inputs("\x1b[2J", "a"), r"takes an input '\\x1b\[2J' of 3 columns.*inputs=\{['\"]\\x1b\[2J['\"]: \["),
     "another number of features": (inputs("x", shape=[-1, 4]), "has 3 feature columns, model 'model' takes 4"),
 }

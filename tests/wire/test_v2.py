@@ -102,7 +102,7 @@ def test_requests_go_both_ways(encode):
         (request_with(parameters={"binary_data_size": 16}), "either"),
         (request_with(data=None, parameters={"binary_data_size": 16}), "the body has 0 left"),
         (request_with(data=None, parameters={"binary_data_size": 15}), "takes 16 bytes"),
-        (request_with(data=None, parameters={"binary_data_size": -16}), "whole number"),
+        (request_with(data=None, parameters={"binary_data_size": -1}), "whole number"),
         (request_with(data=None, parameters={"binary_data_size": True}), "whole number"),
         ({"inputs": request_with()["inputs"] * 2}, "given twice"),
         ({**request_with(), "id": 7}, '"id" must be a string'),
@@ -146,6 +146,7 @@ def test_json_and_binary_tensors_mix():
     message = {"inputs": [binary, {"name": "a", "shape": [1], "datatype": "FP64", "data": [0.1]}, whole]}
     asked = decode(message, np.array([5, -5], "<i4").tobytes())
     assert [array.tolist() for array in asked.inputs.values()] == [[5, -5], [0.1], [-200, 2**53 + 1]]
+    assert not asked.binary
 
 
 def test_raw_binary_request():
