@@ -170,8 +170,8 @@ def read_options(keywords: type, given: Mapping[str, Any]) -> ScoreOptions:
     known = [name for name in ScoreOptions.__dataclass_fields__ if name in keywords.__annotations__]
     for name in given:
         if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"; is {close[0]!r} meant?" if close else f". It has: {', '.join(known)}."
+            close = (f"; is {one!r} meant?" for one in get_close_matches(name, known))
+            hint = next(close, f". It has: {', '.join(known)}.")
             raise TypeError(f"{name!r} is no keyword of this function{hint}")
     return ScoreOptions(**plain(given))
 

@@ -149,8 +149,8 @@ class Pipeline:
         try:
             return self._client.encode(block)
         except WireError as error:
-            columns = self._table.inputs.get(error.tensor, self._table.features)
-            row, column = start + error.row, columns[error.column]
+            tensor, place, number = error.cell
+            row, column = start + place, self._table.inputs.get(tensor, self._table.features)[number]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'
             raise TableError(message, row=row, column=column) from None
 

@@ -65,7 +65,7 @@ def _by_start(rows: Iterable[Any], columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns).sort_values("start", ignore_index=True)
 
 
-@dataclass(repr=False, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Outcome:
     """What a run of any length leaves: the requests, the failures, and who answered."""
 

@@ -288,12 +288,13 @@ def _join_labels(labels: Sequence[Labels]) -> Labels:
 
 
 def _join(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    starts, inputs, labels, kept = zip(*blocks, strict=True)
+    first, *others = blocks
+    if not others:
+        return first
+    _, inputs, labels, kept = zip(*blocks, strict=True)
     return Block(
-        starts[0],
-        {name: np.concatenate([part[name] for part in inputs]) for name in inputs[0]},
-        None if labels[0] is None else _join_labels(labels),
-        None if kept[0] is None else pl.concat(kept),
+        first.start,
+        {name: np.concatenate([part[name] for part in inputs]) for name in first.inputs},
+        None if first.labels is None else _join_labels(labels),
+        None if first.kept is None else pl.concat(kept),
     )

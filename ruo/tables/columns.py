@@ -63,8 +63,8 @@ def choose(where: str, names: list[str], options: TableOptions) -> Columns:
     used = {"columns" if inputs is None else "inputs": wanted, "drop": options.drop, "keep": options.keep}
     for option, chosen in {**used, "label": [options.label] if options.label is not None else []}.items():
         if missing := [name for name in chosen if name not in known]:
-            close = get_close_matches(missing[0], names, 1)
-            hint = f"is {close[0]!r} meant?" if close else f"it has {_listed(names)}."
+            close = (f"is {name!r} meant?" for name in get_close_matches(missing[0], names))
+            hint = next(close, f"it has {_listed(names)}.")
             message = f"{where} has no column {missing[0]!r}, which {option} names; {hint}"
             raise TableError(message, column=missing[0])
     features, label, prefix = set(wanted), options.label, options.label_prefix
@@ -110,7 +110,7 @@ def match(where: str, columns: Columns, model: str, inputs: Sequence[ModelInput]
         raise TableError(f"Model {model!r} has no input {unknown[0]!r}, which inputs names; it has {_listed(taken)}.")
     if rest := [name for name in columns.features if name not in used]:
         raise TableError(f"{where} has columns that no input of model {model!r} takes; leave them out: {_drop(rest)}.")
-    features = taken[inputs[0].name] if len(inputs) == 1 else columns.features
+    features = next(iter(taken.values())) if len(inputs) == 1 else columns.features
     return columns._replace(features=features, inputs=taken)
 
 

@@ -44,7 +44,6 @@ class CsvTable(Table):
         self.name, self.options, self._source = name, options, source
         self.path = source if isinstance(source, Path) else None
         self.is_once = self.path is None
-        self._read_bytes = 0
         with self._errors_named(), self._open() as file:
             text = text_of(file, name, options.encoding)
             head = read_head(text.pieces)
@@ -58,7 +57,7 @@ class CsvTable(Table):
 
     def expected_rows(self) -> int | None:
         """The number of rows, estimated from the bytes read."""
-        if not self._read_rows or not self._read_bytes or self.path is None:
+        if not self._read_rows or self.path is None:
             return None
         size = self.span.end - self.span.begin if self.span else self._opened[0] if self._opened else 0
         return max(self._read_rows, round(self._read_rows * size / self._read_bytes))

@@ -57,10 +57,9 @@ def require_finite(tensors: Mapping[str, Array]) -> None:
     """Raise WireError with the row and column of the first NaN or Infinity in arrays (rows, ...)."""
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
-            column = int(np.ravel_multi_index(rest, array.shape[1:])) if rest else 0
-            message = f"{array[(row, *rest)]} cannot be written as JSON; use the binary wire v2."
-            raise WireError(message, 400, row, column, name)
+            place = int(np.isfinite(array).argmin())  # the first that is not
+            message = f"{array.flat[place]} cannot be written as JSON; use the binary wire v2."
+            raise WireError(message, 400, name, *divmod(place, array[0].size))
 
 
 def as_bytes(text: Array) -> list[bytes]:

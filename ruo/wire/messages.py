@@ -16,9 +16,9 @@ ONLY = ""
 class WireError(ValueError):
     """A message that breaks its protocol, with the status for the answer, and the cell at fault where it is one."""
 
-    def __init__(self, message: str, status: int = 400, row: int = 0, column: int = 0, tensor: str = ONLY) -> None:
+    def __init__(self, message: str, status: int = 400, *cell: Any) -> None:
         super().__init__(message)
-        self.status, self.row, self.column, self.tensor = status, row, column, tensor
+        self.status, self.cell = status, cell  # its tensor, its row and its column
 
 
 class Encoded(NamedTuple):

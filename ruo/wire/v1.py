@@ -48,11 +48,11 @@ def decode_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     if not isinstance(signature, str):
         raise WireError('"signature_name" must be a string.')
     if "inputs" in message:
-        inputs = _by_name(message["inputs"], "inputs", may_be_text=True)
+        inputs = _by_name(message["inputs"], "inputs")
         return InferRequest(inputs, columnar=True, signature=signature)
     if not isinstance(message["instances"], list):
         raise WireError('"instances" must be a list with one element per row.')
-    return InferRequest(_by_row(message["instances"], "instances", may_be_text=True), signature=signature)
+    return InferRequest(_by_row(message["instances"], "instances"), signature=signature)
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
@@ -107,22 +107,22 @@ def _binary(value: Any) -> Any:
         raise WireError(f'{{"b64": {value["b64"]!r:.40}}} is not base64.') from None
 
 
-def _by_name(tensors: object, what: str, may_be_text: bool = False) -> dict[str, Array]:
+def _by_name(tensors: object, what: str) -> dict[str, Array]:
     if isinstance(tensors, dict):
         if not tensors:
             raise WireError(f'"{what}" names no tensor.')
-        return {name: to_array(data, f'{what}["{name}"]', may_be_text) for name, data in tensors.items()}
-    return {ONLY: to_array(tensors, what, may_be_text)}
+        return {name: to_array(data, f'{what}["{name}"]', may_be_text=True) for name, data in tensors.items()}
+    return {ONLY: to_array(tensors, what, may_be_text=True)}
 
 
-def _by_row(rows: list[Any], what: str, may_be_text: bool = False) -> dict[str, Array]:
+def _by_row(rows: list[Any], what: str) -> dict[str, Array]:
     # [TFS] "For multiple named inputs, each item is expected to be an object containing input name/tensor value pair"
     if not rows or not all(isinstance(row, dict) for row in rows):
-        return {ONLY: to_array(rows, what, may_be_text)}
+        return {ONLY: to_array(rows, what, may_be_text=True)}
     first = rows[0]
     if not first:
         raise WireError("Row 0 names no tensor.")
     for index, row in enumerate(rows):
         if row.keys() != first.keys():
             raise WireError(f"Row {index} names {sorted(row)}, row 0 names {sorted(first)}.")
-    return {name: to_array([row[name] for row in rows], f'"{name}"', may_be_text) for name in first}
+    return {name: to_array([row[name] for row in rows], f'"{name}"', may_be_text=True) for name in first}

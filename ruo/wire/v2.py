@@ -231,7 +231,7 @@ def _texts_of(data: memoryview, entry: _Entry, count: int) -> Array:
     texts, end = list[bytes](), 0
     while len(texts) < count and end + 4 <= len(data):
         begin = end + 4
-        end = begin + _LENGTH.unpack_from(data, end)[0]
+        end = begin + int.from_bytes(data[end:begin], "little")
         texts.append(bytes(data[begin:end]))
     if len(texts) != count or end != len(data):
         raise WireError(f"{entry}: its {len(data)} bytes are not {count} elements, each behind its length.")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id, rows_not_finite
+from ruo.client.answers import most_bytes, predictions_of, read_server_timing, request_id
 from ruo.client.records import Chunk, ModelInfo, RequestRecord
 from ruo.tables import Block
 from ruo.wire import WIRES, InferRequest, InferResponse, WireError
@@ -48,16 +48,6 @@ def test_no_output_is_taken_blindly(outputs: list[str], wanted: str, sentence: s
     answer = InferResponse(dict.fromkeys(outputs, np.ones(3)))
     with pytest.raises(WireError, match=f"^{sentence}$"):
         predictions_of(answer, ROWS, MODEL._replace(output_name=wanted))
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_rows_that_are_not_finite_are_counted(dtype: type[np.floating]) -> None:
-    """A row counts once, however many of its features are NaN or Infinity; the largest and all whole numbers are finite."""
-    features = np.full((6, 4), np.finfo(dtype).max, dtype)
-    assert rows_not_finite(features).tolist() == []
-    features[1, 0], features[3], features[4, 2], features[4, 3] = np.nan, -np.inf, np.inf, -np.inf
-    assert rows_not_finite(features).tolist() == [1, 3, 4]
-    assert all(len(rows_not_finite(np.ones((2, 3), whole))) == 0 for whole in (np.bool_, np.uint8, np.int64))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])

@@ -107,6 +107,8 @@ def test_a_row_without_a_class_is_named(answers: list[Answer], labels: list[int]
     """Labels come with their rows, also with failed ones; the first row without a class is the one."""
     whole, _, row = collected_from(*answers).labels(4, None)
     assert (None if whole is None else whole.tolist(), row) == (labels, unclear)
+    named = collected_from(sent(0, 2)._replace(labels=np.array(["x", "y"], object)))
+    assert [named.labels(2, classes)[1] for classes in (["y", "x", "z"], ["x"])] == [["y", "x", "z"], ["x", "y"]]
 
 
 def test_timings_are_of_this_runs_requests() -> None:

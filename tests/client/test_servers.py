@@ -55,10 +55,10 @@ def test_a_straggler_is_overtaken(scripted: Scripted, well: ScriptedServer, in_o
     urls = [scripted(late(lambda number: 20 if number == 1 else 0)).url, well.url]
     began = time.monotonic()
     if in_order:
-        blocks = list(iter_scores(TABLE, urls, chunk_size=10, concurrency=4))
+        blocks = list(iter_scores(TABLE, urls, chunk_size=60, concurrency=4))
         np.testing.assert_array_equal(SUMS, np.concatenate([block.predictions for block in blocks]))
     else:
-        requests = score(urls, chunk_size=10, concurrency=4).requests
+        requests = score(urls, chunk_size=60, concurrency=4).requests
         assert sum(requests["rows"]) == 300
         assert [2] == requests["attempts"][requests["attempts"] > 1].tolist()
     assert time.monotonic() - began < 10

@@ -128,12 +128,7 @@ def test_a_blank_line_between_parts_is_no_row_of_several_columns(tmp_path: Path)
         (f"a,b\n1,2\n3,{'4' * 200_000}x\n", 'row 1 (line 3), column "b": \'44444', 1, "b"),
         (f'a,b\n1,2\n3,"{"4" * 200_000}x"\n', 'row 1, column "b": \'44444', 1, "b"),
         ("a;b\n1;0,5\n", "'0,5' is not a number; if its comma is the decimal point, pass pandas.read_csv(", 0, "b"),
-        (
-            'a,b\n"1,234",5\n',
-            "'1,234' is not a number; if its comma is the decimal point, pass pandas.read_csv",
-            0,
-            "a",
-        ),
+        ('a,b\n"1,234",5\n', "'1,234' is not a number; if its comma is the decimal point, pass pandas", 0, "a"),
         ('a,b\n"1,234,567.5",5\n', "or thousands=',' if it stands between thousands", 0, "a"),
         ("a,b\n1,\\N\n", "if it means a missing number, pass null_values=['\\\\N']", 0, "b"),
         (b"a,b\n1,2\n3,\xff\xfe\n", "column \"b\": '\ufffd\ufffd' is not a number", 1, "b"),

@@ -197,7 +197,7 @@ def test_a_damaged_file_is_read_or_refused(kind: str, seeds: range, tmp_path: Pa
         path.write_bytes(damage(rng, path.read_bytes()))
         outcomes.append(read_by_ruo(path, np.dtype(np.float32), 1) is None)
 
-    assert any(outcomes)
+    assert {*outcomes} >= ({True} if kind == "csv.gz" else {True, False})  # gzip has a checksum
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)

@@ -80,7 +80,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
-        ({"columns": ["Byts"]}, TableError, "has no column 'Byts', which columns names; is 'Bytes' meant?"),
+        ({"columns": ["Byts", "q"]}, TableError, "has no column 'Byts', which columns names; is 'Bytes' meant?"),
         ({"keep": ["z"]}, TableError, "has no column 'z', which keep names; it has 'Id', 'Bytes'."),
         ({"label": "Label"}, TableError, "no column 'Label', which label names"),
         ({"inputs": {"x": ["q"]}}, TableError, "no column 'q', which inputs names"),
@@ -88,8 +88,8 @@ def test_columns_are_chosen_by_name(tmp_path: Path, options: dict[str, Any], row
         ({"columns": "Id"}, ArgumentError, "columns='Id' must be a list of strings or whole numbers, or None; write"),
         ({"columns": []}, ArgumentError, "columns=[] names no features"),
         ({"inputs": {"x": ["Id"], "y": []}}, ArgumentError, "inputs['y']=[] names no features"),
-        ({"columns": ["Id"], "drop": ["Id"]}, ArgumentError, "'Id' is a feature, and dropped or a label"),
-        ({"columns": ["Id", "Id"]}, ArgumentError, "columns has 'Id' twice"),
+        ({"columns": ["Id", "Bytes"], "drop": ["Bytes", "Id"]}, ArgumentError, "'Id' is a feature, and dropped or a"),
+        ({"columns": ["Id", "Id", "z", "z"]}, ArgumentError, "columns has 'Id' twice"),
         ({"columns": ["Id"], "inputs": {}}, ArgumentError, "columns and inputs are both given"),
         ({"separator": ";;"}, ArgumentError, "separator=';;' must be one ASCII character"),
         ({"encoding": "latin-99"}, ArgumentError, "encoding='latin-99' is not known"),
@@ -198,7 +198,7 @@ def test_a_byte_that_is_no_utf8_is_never_replaced(tmp_path: Path, options: dict[
         one_block(path, **options)
     assert (caught.value.row, caught.value.column) == (1, "t")
     assert one_block(path, drop=["t"]).array.tolist() == [[1], [2]]
-    with pytest.raises(TableError, match="is not text in ascii|is not UTF-8|utf-16"):
+    with pytest.raises(TableError, match=r"table\.csv is not text in utf-16 \(.*\); pass another encoding"):
         one_block(path, keep=["t"], encoding="utf-16")
 
 
@@ -309,7 +309,7 @@ def test_features_are_matched_by_the_names_of_the_model(
         ([A, ModelInput("d", 1)], {}, "takes an input 'd' of 1 columns, and the DataFrame has no column of that name"),
         ([A, ModelInput("b", 4)], {}, "takes an input 'b' of 4 columns"),
         ([A, B], {"inputs": {"a": ["a"], "q": ["b"]}}, "takes an input 'b'; name its columns in inputs as well"),
-        ([A], {"inputs": {"a": ["a"], "q": ["b"]}}, "has no input 'q', which inputs names; it has 'a'"),
+        ([A], {"inputs": {"a": ["a"], "q": ["b"], "r": ["c"]}}, "has no input 'q', which inputs names; it has 'a'"),
         ([A, B], {"inputs": {"a": ["a"], "b": ["b", "c"]}}, "2 feature columns for the input 'b', model 'm' takes 1"),
     ],
 )

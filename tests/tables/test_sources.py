@@ -22,7 +22,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import ArgumentError, MissingPackageError, TableError
-from ruo.tables import TableOptions, open_table, table
+from ruo.tables import TableOptions, open_table, paths_of, table
 from tests.tables.forms import one_block, read_rows, write_csv
 
 FRAME = pl.DataFrame({"id": ["u", "v", "w"], "a": [1.5, 2.5, 3.5], "b": [1, 2, 3]})
@@ -211,6 +211,10 @@ def test_a_folder_or_a_list_of_files_is_one_table(tmp_path: Path) -> None:
     assert _read(tmp_path) == (FEATURES, ["u", "v", "w"])
     assert _read(files) == ([*FEATURES[1:], FEATURES[0]], ["v", "w", "u"])
     assert len({open_table(source).fingerprint() for source in (tmp_path, files, files[::-1])}) == 2
+    in_order = [*map(Path, files[::-1])]
+    assert [paths_of(source) for source in (tmp_path, files[::-1], FRAME)] == [in_order, in_order, []]
+    (tmp_path / "_whole").write_bytes(parquet(FRAME))
+    assert [open_table([tmp_path / "_whole", other]).rows for other in (tmp_path / "_whole", files[0])] == [6, None]
     with pytest.raises(ArgumentError, match="cannot be cut into parts"):
         open_table(tmp_path, shard=(0, 2))
     (tmp_path / "part-3.csv").write_text("id,b,a\nx,1,2\n")
@@ -352,8 +356,9 @@ def test_no_file_of_a_folder_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["*", "^a$"])
 def test_a_name_that_is_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
     """Polars would take it for all columns, or for those that match."""
-    frame = pl.DataFrame({name: [1.0, 2.0], "a": [3.0, 4.0]})
+    frame = pl.DataFrame({name: [1.0, 2.0], "a": [3.0, 4.0], "^b$": [5.0, 6.0]})
     frame.write_csv(tmp_path / "t.csv")
     for source in (frame, tmp_path / "t.csv"):
-        with pytest.raises(TableError, match="which polars takes for a pattern; give it another name"):
+        with pytest.raises(TableError, match=r"has a column '\S*', which polars takes for a pattern; give") as caught:
             open_table(source)
+        assert caught.value.column == name

@@ -51,7 +51,7 @@ def test_words_that_json_lacks():
 def test_unequal_and_deep_lists():
     """Lists that are unequal below the first level are refused, and those that are nested deeper than arrays are."""
     with pytest.raises(WireError, match="element 0, 1 has 1 values, element 0, 0 has 2"):
-        to_array([[[1, 2], [3]], [[1, 2], [3, 4]]], "x")
+        to_array([[[1, 2], [3]], [[1, 2], [3, 4, 5]]], "x")
     assert to_array(loads(b"[" * 32 + b"1" + b"]" * 32), "x").shape == (1,) * 32
     for depth in (33, 64, 65):
         with pytest.raises(WireError, match="x is nested deeper than 32 lists"):
