@@ -42,7 +42,7 @@ PATH_AS_TEXT = _GivenPath(readable=False)
 @click.argument("model", type=PATH)
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all of this machine's.")
 @click.option("--port", default=8000, envvar="PORT", type=click.IntRange(0, 65535), help="0 for any that is free.")
-@click.option("--workers", envvar="WEB_CONCURRENCY", type=click.IntRange(1), help="Processes; by default one per CPU.")
+@click.option("--workers", envvar="WEB_CONCURRENCY", type=click.IntRange(0), help="Processes; 0 is one per CPU.")
 @click.option("--token", envvar="RUO_TOKEN", help="Bearer token to ask for; better given as RUO_TOKEN.")
 @click.pass_context
 def serve(context: click.Context, model: Path, host: str, port: int, workers: int | None, token: str | None) -> None:

@@ -60,7 +60,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (max(_descriptors, min(_most, 1 << 16
 # All workers together have as many threads as there are CPUs. TensorFlow sees the machine's CPUs, not the container's
 # limit; it reads these before its first call.
 _cores = _settings.worker_cores
-_threads = os.environ.get("OMP_NUM_THREADS") or str(_cores or max(1, math.floor(_cpus / workers)))
+_given, _, _ = os.environ.get("OMP_NUM_THREADS", "").partition(",")  # OpenMP has lists, too
+_threads = _given or str(_cores or max(1, math.floor(_cpus / workers)))
 os.environ["OMP_NUM_THREADS"] = _threads
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")

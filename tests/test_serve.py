@@ -80,7 +80,7 @@ def test_what_cannot_be_served_is_one_sentence(tmp_path: Path) -> None:
         for arguments, sentence in [
             (["none.keras", "--port=0", "--host="], r"There is no model at none\.keras, or none to read; make .*"),
             ([300 * "x", "--port=0"], r"There is no model at x+, or none to read; make one with: ruo demo --out data"),
-            ([str(broken), "--port=0", "--workers=1"], r"The model at \S+broken\.keras cannot be loaded: .*"),
+            ([str(broken), "--port=0", "--workers=0"], r"The model at \S+broken\.keras cannot be loaded: .*"),
             ([str(broken), f"--port={port}"], in_use),
             ([str(broken), "--host=no.invalid"], r"no\.invalid:8000 cannot be listened at: [^()]*; name another\."),
         ]:

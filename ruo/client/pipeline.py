@@ -149,6 +149,8 @@ class Pipeline:
         try:
             return self._client.encode(block)
         except WireError as error:
+            if error.cell is None:
+                raise TableError(f"{self._table.name}: {error}") from None
             tensor, place, number = error.cell
             row, column = start + place, self._table.inputs.get(tensor, self._table.features)[number]
             message = f'{self._table.name}, row {row:,}, column "{column}": {error}'

@@ -59,7 +59,7 @@ def require_finite(tensors: Mapping[str, Array]) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             place = int(np.isfinite(array).argmin())  # the first that is not
             message = f"{array.flat[place]} cannot be written as JSON; use the binary wire v2."
-            raise WireError(message, 400, name, *divmod(place, array[0].size))
+            raise WireError(message, 400, (name, *divmod(place, array[0].size)))
 
 
 def as_bytes(text: Array) -> list[bytes]:

@@ -16,7 +16,7 @@ ONLY = ""
 class WireError(ValueError):
     """A message that breaks its protocol, with the status for the answer, and the cell at fault where it is one."""
 
-    def __init__(self, message: str, status: int = 400, *cell: Any) -> None:
+    def __init__(self, message: str, status: int = 400, cell: tuple[str, int, int] | None = None) -> None:
         super().__init__(message)
         self.status, self.cell = status, cell  # its tensor, its row and its column
 

@@ -13,9 +13,9 @@ from ruo.wire.messages import ONLY, Buffer, Encoded, InferRequest, InferResponse
 def encode_request(request: InferRequest) -> Encoded:
     """The only tensor, (rows, features), as JSON in a JSON string; raises WireError for NaN, Infinity and text."""
     require_finite(request.inputs)
-    (array,) = request.inputs.values()
+    ((name, array),) = request.inputs.items()
     if array.dtype == object:
-        raise WireError("text cannot be sent on this wire; take another one.")
+        raise WireError("text cannot be sent on this wire; take another one.", cell=(name, 0, 0))
     return encode_json(dumps(array).decode())
 
 
