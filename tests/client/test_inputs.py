@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
 from ruo import ArgumentError, ScoringError, TableError, local_server, score_csv
-from ruo.wire import WIRES, v1
+from ruo.distributed import scorer
+from ruo.wire import ONLY, WIRES, v1
 from tests.client.conftest import Scoring, Scripted, computed, describe, statuses
 from tests.conftest import Reply, ScriptedServer
 
@@ -152,17 +154,21 @@ def test_v1_metadata_give_the_datatype(scripted: Scripted, wire: Any, signature:
     assert score_csv(frame, f"{server.url}/v1/models/m", wire=wire).predictions.tolist() == [[5], [993], [809]]
 
 
-def test_what_the_wire_of_2023_takes(well: ScriptedServer, several: Any, flows: Path) -> None:
-    """The columns go by the names that the server tells; several inputs, and text, are refused."""
-    well.pages["/v1/models/model"] = statuses("1", features=["b", "a", "c"])
-    well.pages["/v1/models/model/metadata"] = metadata_v1({"x": ("FP32", [-1, 3])})
+def test_what_the_wire_of_2023_takes(scripted: Scripted, several: Any, flows: Path) -> None:
+    """The columns go by the names that the server tells, for a scorer too; several inputs, and text, are refused."""
+    server = scripted(lambda _, *request: computed(*request, "paper", lambda inputs: inputs[ONLY][:, :1]))
+    server.pages["/v1/models/model"] = statuses("1", features=["b", "a", "c"])
+    server.pages["/v1/models/model/metadata"] = metadata_v1({"x": ("FP32", [-1, 3])})
+    frame = pd.DataFrame({"a": [1.0], "b": [2.0], "c": [3.0]})
+    assert score_csv(frame, server.url, wire="paper").predictions.tolist() == [[2.0]]
+    assert scorer(server.url, wire="paper")(frame)["prediction_0"].tolist() == [2.0]
     with pytest.raises(TableError, match="has no feature 'b', which model 'model' takes"):
-        score_csv(pl.DataFrame({"a": [1.0], "d": [2.0], "c": [3.0]}), well.url, wire="paper")
+        score_csv(frame.rename(columns={"b": "d"}), server.url, wire="paper")
     with pytest.raises(ArgumentError, match="wire='paper' carries one input only; take another wire"):
         score_csv(flows, several.url, inputs=INPUTS, wire="paper")
-    well.pages["/v1/models/model/metadata"] = metadata_v1({"x": ("BYTES", [-1, 3])})
+    server.pages["/v1/models/model/metadata"] = metadata_v1({"x": ("BYTES", [-1, 3])})
     with pytest.raises(TableError, match='column "b": text cannot be sent on this wire; take another one'):
-        score_csv(pl.DataFrame({"a": ["x"], "b": ["y"], "c": ["z"]}), well.url, wire="paper")
+        score_csv(frame.astype(str), server.url, wire="paper")
 
 
 def test_a_server_that_does_not_describe_its_input(small_csv: Path, right_scores: Scoring, scripted: Scripted) -> None:
