@@ -1,12 +1,16 @@
 """The command line."""
 
 import errno
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
+import time
+from array import array
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -177,6 +181,25 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(
     assert again.returncode == 0, again.stderr
     assert len(server.requests) - before == (2 if has_checkpoint else 5)
     assert pl.read_csv(out)["prediction_0"].to_list() == [2 * i + 1.5 for i in range(10)]
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_wait_for_standard_input(scripted: Any, answers: Any) -> None:
+    """Ctrl-C ends a run whose standard input says nothing more."""
+    command = [sys.executable, "-m", "ruo", "score", "-", scripted(answers).url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write("feature_000\n1\n")
+        process.stdin.flush()
+        waiting = array("i", [1])
+        while waiting[0]:  # bytes that it has not read yet
+            time.sleep(0.01)
+            fcntl.ioctl(process.stdin, termios.FIONREAD, waiting)
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(timeout=10) == 130
+        assert process.stderr.read() == "Interrupted; nothing is kept without --checkpoint.\n"
 
 
 @pytest.mark.slow
