@@ -1,5 +1,6 @@
 """Features by the names that a model knows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from ruo.errors import TableError
-from ruo.tables import ModelInput, open_table, table
+from ruo.tables import ModelInput, names_of_labels, open_table, table
 from tests.tables.forms import write_csv
 
 FRAME = pl.DataFrame({"id": ["u", "v"], "b": [1, 2], "a": [3, 4], "c": [5, 6]})
@@ -51,6 +52,13 @@ def test_a_wrong_order_or_name_is_an_error(options: dict[str, Any], column: str 
     with pytest.raises(TableError, match=says) as caught:
         matched(FRAME, **options)
     assert caught.value.column == column
+
+
+@pytest.mark.parametrize(("width", "end"), [(12, "'9', '10', '11'"), (13, "'9', ..., '12'")])
+def test_many_names_are_not_all_told(width: int, end: str) -> None:
+    """An error lists up to twelve columns; of more, the first ten and the last."""
+    with pytest.raises(TableError, match=rf"; it has '0', .*{re.escape(end)}\."):
+        open_table(table(np.zeros((1, width)), keep=["no"]))
 
 
 @pytest.mark.parametrize("kind", ["file", "frame", "comma", "parquet"])
@@ -98,3 +106,9 @@ def test_a_models_names_may_be_numbers() -> None:
     opened = open_table(table(np.array([[7, 8, 9]]), drop=["0"]))
     with pytest.raises(TableError, match="has no feature '0', which model 'model' takes; it has '1', '2'. Rename"):
         opened.match("model", [ModelInput("x", 2, ["0", "1"])])
+
+
+def test_one_hot_columns_of_other_names_are_the_outputs_in_order() -> None:
+    """Those with names of outputs keep their own, whatever their order."""
+    assert names_of_labels(["x", "y"], ["a", "b"]) == {0: "x", 1: "y"}
+    assert names_of_labels(["x", "y"], ["y", "x"]) == {0: "y", 1: "x"}
