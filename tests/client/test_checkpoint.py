@@ -32,7 +32,7 @@ from tests.tables.forms import as_form
 
 MAGIC, MARK = b"ruo checkpoint 2\n", b"\nentry\n\0"
 SHARED = [HealthCheck.function_scoped_fixture]
-FUZZ = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=SHARED)
+FUZZ = settings(max_examples=200, suppress_health_check=SHARED)
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_a_damaged_file_is_read_or_refused(kind: str, seeds: range, tmp_path: Pa
     assert {*outcomes} >= ({True} if kind == "csv.gz" else {True, False})  # gzip has a checksum
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from(["csv", "csv.gz", "parquet"]), st.sampled_from([b"", b"a,b\n", b"x\n"]))
 def test_random_bytes_are_read_or_refused(data: bytes, kind: str, header: bytes) -> None:
     """Noise as a file of any kind, also below a good header: nothing but a TableError comes out."""
@@ -210,7 +210,7 @@ def test_random_bytes_are_read_or_refused(data: bytes, kind: str, header: bytes)
         read_by_ruo(path, np.dtype(np.float32), 1)
 
 
-@settings(deadline=None, max_examples=80, derandomize=True)
+@settings(max_examples=80)
 @given(dataframes(min_cols=1, max_cols=4, max_size=6, allow_masks=False))
 def test_random_frames_are_read_or_refused(frame: pl.DataFrame) -> None:
     """Columns of every type, empty cells and infinities among them: nothing but a TableError comes out."""

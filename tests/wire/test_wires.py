@@ -109,7 +109,7 @@ keys = ["instances", "inputs", "outputs", "predictions", "id", "parameters", "mo
 messages = json_values | st.dictionaries(st.sampled_from(keys), json_values | st.lists(tensors, max_size=3))
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(max_examples=150)
 @given(
     messages.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100),
     st.binary(max_size=40),
@@ -153,7 +153,6 @@ def both_ways(wire: Wire, array: np.ndarray) -> tuple[Encoded, InferRequest, Enc
 
 
 @every_wire
-@settings(deadline=None)
 @given(st.data())
 def test_tensors_go_both_ways(wire: Wire, data: st.DataObject) -> None:
     """They come out of a request, and out of its answer, bit for bit; on V2, the answer names its request."""
