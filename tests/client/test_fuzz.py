@@ -81,6 +81,6 @@ def test_any_json_as_predictions(scripted: Scripted, message: Any, wire: str) ->
     """Predictions that are wrong somewhere end in a `RuoError`, or they are two finite numbers."""
     body = json.dumps(message).encode()
     server = scripted(always(Reply(200, body, {"Content-Type": "application/json"})))
-    with suppress(RuoError) if message != RIGHT else nullcontext():
+    with nullcontext() if (message, wire) == (RIGHT, "v2") else suppress(RuoError):
         assert np.isfinite(score_csv(ROWS, server.url, wire=wire, retries=0).predictions).all()
     server.close()

@@ -272,6 +272,7 @@ def test_one_hot_columns_name_the_classes_and_may_be_true_or_false(tmp_path: Pat
     for source in (frame, tmp_path / "t.csv"):
         assert open_table(source).classes == ["x", "y"]
         assert one_block(source).labels.tolist() == [0, 1, 0]
+    assert open_table(frame.drop(columns="Label_y")).classes is None  # one column holds numbers of classes
 
 
 A, B, C, X2 = ModelInput("a", 1), ModelInput("b", 1), ModelInput("c", 1), ModelInput("x", 2)

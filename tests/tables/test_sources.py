@@ -112,7 +112,7 @@ def test_zstandard_is_read_where_its_package_is(tmp_path: Path) -> None:
         (zipped(**{"[Content_Types].xml": b""}), "is an Excel workbook; pass pandas.read_excel"),
         (zipped(), "has 0 files, a zip file with one is needed (none)"),
         (zipped(**{"model.weights.h5": b""}), "is a Keras model and no table; name the table"),
-        (zipped(a=CSV, b=CSV), "has 2 files, a zip file with one is needed (a, b)"),
+        (zipped(**dict.fromkeys("abcdef", CSV)), "has 6 files, a zip file with one is needed (a, b, c, d, e)"),
         (zipped(a=CSV)[:40], "is damaged or cannot be read"),
         (GZIP[:-20], "is damaged or cannot be read after 0 rows"),
         (GZIP[:12], "is damaged or cannot be read after 0 rows"),
