@@ -125,7 +125,7 @@ class ServerOptions:
     input_name : str, optional
         The name of the model's only input, for a server that does not describe it.
     datatype : str, optional
-        The datatype of that input, such as "FP64"; "FP32" by default.
+        The datatype of that input, such as "INT64"; by default "FP32", and "FP64" on the wires without datatypes.
     output : str, optional
         The name of the output to take, for a model with several.
     """

@@ -108,7 +108,8 @@ class Client:
             if self.wire.has_metadata and not (name or named):
                 what = f"The server does not describe the inputs of model {model.name!r}"
                 raise ScoringError(f'{what}; name its input and datatype, as in input_name="predict", datatype="FP64".')
-            return model._replace(inputs=tuple(TensorInfo(one, datatype or "FP32") for one in named or [name or ONLY]))
+            datatype = datatype or ("FP32" if self.wire.has_metadata else "FP64")  # as text, every digit goes along
+            return model._replace(inputs=tuple(TensorInfo(one, datatype) for one in named or [name or ONLY]))
         first = model.inputs[0]
         if name in (None, "", first.name) and datatype in (None, "", first.datatype):
             return model

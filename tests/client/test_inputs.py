@@ -154,6 +154,14 @@ def test_v1_metadata_give_the_datatype(scripted: Scripted, wire: Any, signature:
     assert score_csv(frame, f"{server.url}/v1/models/m", wire=wire).predictions.tolist() == [[5], [993], [809]]
 
 
+@pytest.mark.parametrize("wire", ["v1", "paper"])
+def test_a_server_without_metadata_gets_every_digit(scripted: Scripted, wire: Any) -> None:
+    """It may compute in float64, which wires without datatypes do not tell."""
+    server = scripted(lambda _, *request: computed(*request, wire, lambda inputs: next(iter(inputs.values())) % 1000))
+    frame = pl.DataFrame({"n": [5, 2**24 + 1]})
+    assert score_csv(frame, f"{server.url}/v1/models/m", wire=wire).predictions.tolist() == [[5], [217]]
+
+
 def test_what_the_wire_of_2023_takes(scripted: Scripted, several: Any, flows: Path) -> None:
     """The columns go by the names that the server tells, for a scorer too; several inputs, and text, are refused."""
     server = scripted(lambda _, *request: computed(*request, "paper", lambda inputs: inputs[ONLY][:, :1]))
