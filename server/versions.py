@@ -130,8 +130,10 @@ class Serving:
                 self._set_behind(None)
             # a model without a manifest may be incomplete, so it is loaded once it has stopped changing
             if self._is_new(stored) and (stored.sha256 or not self._current or stored == seen):
-                self._after, self._stamp = int(stored.version or 0), stored.stamp
-                self._load(stored)
+                try:
+                    self._load(stored)
+                finally:  # not before, since meanwhile `get` takes it for one that waits
+                    self._after, self._stamp = int(stored.version or 0), stored.stamp
                 self._look.set()  # the next version may be there already
         except (ModelError, OSError) as error:
             path, reason = self.settings.model_path, getattr(error, "strerror", None) or error

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
+from ruo.errors import ModelError
 from ruo.model.store import publish
 from ruo.wire import ONLY, WireError
 from server import versions
@@ -235,6 +236,30 @@ def test_no_version_between_two_looks_is_left_out(stored, put, tmp_path, newest,
     kept = [str(version) for version in range(1, newest + 1) if not (is_broken and version == 3)]
     assert serving.versions() == kept
     serving._look.set()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_version_that_is_being_loaded_is_no_unknown_one(stored, put, monkeypatch, is_broken):
+    """Whoever asks for it is told to try again until it is there, or cannot be loaded."""
+    serving, begun, go, real = stored("mlp"), threading.Event(), threading.Event(), versions.load_model
+
+    def load(*model):
+        begun.set()
+        assert go.wait(60)
+        if is_broken:
+            raise ModelError("It is broken.")
+        return real(*model)
+
+    monkeypatch.setattr(versions, "load_model", load)
+    put("other")
+    assert begun.wait(30)
+    with pytest.raises(ServiceUnavailable, match="being loaded"):
+        serving.get("2")
+    go.set()
+    wait_for(lambda: serving.behind if is_broken else serving.get().version == "2")
+    if is_broken:
+        with pytest.raises(WireError, match='There is no version "2"'):
+            serving.get("2")
 
 
 def test_a_disk_that_does_not_answer_holds_no_request(stored, monkeypatch):
