@@ -120,12 +120,23 @@ def test_metadata_that_cannot_be_used_is_an_error(small_csv: Path, well: Any, me
     assert well.requests == []
 
 
-@pytest.mark.parametrize("index", [b"{}", b"[]", b'[{"nom": "a"}]', b'[{"name": "a"}, {"name": "b"}]', b"3"])
-def test_a_list_of_models_that_cannot_be_used_is_an_error(small_csv: Path, well: ScriptedServer, index: bytes) -> None:
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        (b"{}", "name one: http://host/v2/models/NAME"),
+        (b"[]", "name one: http://host/v2/models/NAME"),
+        (b'[{"name": "a"}, {"name": "b"}]', r"has 2 models \(a, b\); name one: http://host/v2/models/NAME"),
+        (b'[{"nom": "a"}]', "list of models does not follow"),
+        (b"3", "list of models does not follow"),
+        (Reply(403), "keeps its list of models to itself; name one: http://host/v2/models/NAME"),
+    ],
+)
+def test_a_list_of_models_that_cannot_be_used_is_an_error(
+    small_csv: Path, well: ScriptedServer, index: bytes | Reply, sentence: str
+) -> None:
     """Where the address names no model, the server must have exactly one."""
     well.pages["/v2/repository/index"] = index
-
-    with pytest.raises(ScoringError, match="list of models does not follow|name one: http://host/v2/models/NAME"):
+    with pytest.raises(ScoringError, match=sentence):
         score_csv(small_csv, well.url)
 
 
