@@ -131,7 +131,7 @@ def score(source: str, url: tuple[str, ...], path: Path | None, **given: Any) ->
     """
     from ruo.client.scoring import score_csv, score_to_file
 
-    # polars put its own before Python's: threads of it panic now and then, and a read of standard input goes on
+    # Python's handler alone: with polars' own, its threads panic now and then, and reading a pipe goes on for ever
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
     options = keywords(given)
     _when_interrupted(_RESUMED if given["checkpoint"] else "nothing is kept without --checkpoint")

@@ -19,7 +19,7 @@ from tests.wire.shared import json_values
 pytestmark = pytest.mark.slow
 
 ROWS = pl.DataFrame({"a": [0, 2], "b": [0.5, 1.5], "c": [1, 1]})
-FUZZ = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=60, deadline=5_000, suppress_health_check=list(HealthCheck))
 
 PARTS = [*"/:@[]9%?", "http", "https", "://", "::1", "127.0.0.1", "models", "v1", "v2", "versions"]
 PIECES = st.lists(st.sampled_from(PARTS) | st.text(max_size=3))

@@ -60,5 +60,6 @@ def test_numbers_keep_their_kind():
     """A float among them makes floats; so does a whole number that no datatype holds, and one beyond all floats is refused."""
     assert [to_array(data, "x").dtype.kind for data in ([1], [True], [1.0], [1, 0.5])] == ["i", "b", "f", "f"]
     assert to_array([10**30], "x")[0] == 1e30
+    assert to_array(loads(b"[-9223372036854775809, Infinity]"), "x").tolist() == [-(2.0**63), np.inf]
     with pytest.raises(WireError, match="too large"):
         to_array([10**400], "x")
